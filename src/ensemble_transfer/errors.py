@@ -1,0 +1,30 @@
+"""The one exception for a user's mistakes."""
+
+from typing import Self
+
+
+class SettingError(ValueError):
+    """A setting has a value that cannot be used.
+
+    Args:
+        setting: Name of the setting, such as ``scale``. Whoever knows the group it stands in adds that with
+            :meth:`under`.
+        value: The value received.
+        rule: What is allowed, as the rest of a sentence that starts with the setting: ``"must be above 0"``.
+    """
+
+    def __init__(self, setting: str, value: object, rule: str) -> None:
+        super().__init__(f"{setting}={value!r}: {rule}")
+        self.setting = setting
+        self.value = value
+        self.rule = rule
+
+    def under(self, group: str) -> Self:
+        """Return the same error with the setting's full name, ``group.setting``."""
+        return type(self)(f"{group}.{self.setting}", self.value, self.rule)
+
+
+def require(condition: bool, setting: str, value: object, rule: str) -> None:
+    """Raise a :class:`SettingError` unless the condition holds."""
+    if not condition:
+        raise SettingError(setting, value, rule)
