@@ -1,0 +1,1 @@
+"""Tasks, and the places they come from."""

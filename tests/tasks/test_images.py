@@ -1,0 +1,100 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ensemble_transfer.errors import SettingError
+from ensemble_transfer.tasks.images import fit, pixels, require_shape, resize, rotate, with_channels
+
+
+def noise(*shape):
+    return torch.randint(256, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+def test_resize_leaves_the_right_size_alone():
+    images = noise(2, 3, 8, 8)
+    assert resize(images, 8) is images
+
+
+def test_resize_averages_when_it_shrinks():
+    stripes = torch.zeros(1, 1, 32, 32, dtype=torch.uint8)
+    stripes[..., ::4] = 200
+    assert (resize(stripes, 8)[..., 1:-1].float() - 50).abs().max() <= 10  # aliasing would give 0
+
+
+def test_resize_keeps_the_aspect_and_crops_the_long_side():
+    wide = torch.zeros(1, 1, 8, 16, dtype=torch.uint8)
+    wide[..., :4] = 255  # cropped away
+    wide[..., 4:8] = 100
+    small = resize(wide, 4)
+    assert small.shape == (1, 1, 4, 4)
+    assert small[0, 0, 0].tolist()[0] == 100
+    assert small[0, 0, 0].tolist()[-1] == 0
+    assert torch.equal(resize(wide.mT, 4), small.mT)
+
+
+def test_gray_to_rgb_and_back_is_exact():
+    every_gray = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
+    assert torch.equal(with_channels(with_channels(every_gray, 3), 1), every_gray)
+
+
+def test_rgb_to_gray_is_that_of_pillow():
+    images = noise(1, 3, 9, 9)
+    expected = np.asarray(Image.fromarray(images[0].permute(1, 2, 0).numpy()).convert("L"))
+    assert np.array_equal(with_channels(images, 1)[0, 0].numpy(), expected)
+
+
+def test_right_angles_are_exact():
+    images = noise(2, 1, 7, 7)
+    assert torch.equal(rotate(images, 90), images.rot90(1, (2, 3)))
+    assert torch.equal(rotate(images, 180), images.rot90(2, (2, 3)))
+    assert torch.equal(rotate(images, -90), rotate(images, 270))
+    assert rotate(images, 360) is images
+
+
+def test_other_angles_turn_counter_clockwise_and_blacken_the_corners():
+    white = torch.full((1, 1, 9, 9), 255, dtype=torch.uint8)
+    assert rotate(white, 45)[0, 0, 0, 0] == 0
+    top = torch.zeros(1, 1, 9, 9, dtype=torch.uint8)
+    top[..., 0:2, 3:6] = 255
+    assert rotate(top, 30)[..., :4].sum() > rotate(top, 30)[..., 5:].sum()
+
+
+@pytest.mark.parametrize(("size", "channels", "text"), [(0, 1, "image_size=0: must"), (8, 2, "channels=2: must be 1")])
+def test_shapes_that_no_image_has(size, channels, text):
+    with pytest.raises(SettingError, match=text):
+        require_shape(size, channels)
+
+
+def test_pixels_of_gray_and_colour():
+    assert pixels(Image.new("L", (3, 2), 7)).tolist() == [[[7] * 3] * 2]
+    assert pixels(Image.new("1", (2, 1), 1)).tolist() == [[[255, 255]]]
+    assert pixels(Image.new("RGB", (1, 1), (1, 2, 3))).flatten().tolist() == [1, 2, 3]
+    assert pixels(Image.new("CMYK", (1, 1), (255, 0, 0, 0))).flatten().tolist() == [0, 255, 255]
+
+
+def test_pixels_of_16_bits():
+    wide = np.array([[0, 255, 256, 65535]], dtype=np.uint16)
+    assert pixels(Image.fromarray(wide)).tolist() == [[[0, 0, 1, 255]]]
+    assert pixels(Image.fromarray(wide.astype(np.int32))).tolist() == [[[0, 0, 1, 255]]]
+
+
+def test_transparency_shows_a_white_ground():
+    assert pixels(Image.new("RGBA", (1, 1), (255, 0, 0, 0))).flatten().tolist() == [255, 255, 255]
+    assert pixels(Image.new("RGBA", (1, 1), (200, 0, 0, 255))).flatten().tolist() == [200, 0, 0]
+    assert pixels(Image.new("LA", (1, 1), (0, 0))).flatten().tolist() == [255, 255, 255]
+    palette = Image.new("P", (1, 1), 0)
+    palette.putpalette([9, 8, 7])
+    assert pixels(palette).flatten().tolist() == [9, 8, 7]
+    palette.info["transparency"] = 0
+    assert pixels(palette).flatten().tolist() == [255, 255, 255]
+
+
+def test_floats_have_no_agreed_range():
+    with pytest.raises(ValueError, match="32-bit float pixels have no agreed range"):
+        pixels(Image.new("F", (2, 2)))
+
+
+def test_fit_makes_any_image_the_same_shape():
+    assert fit(Image.new("RGBA", (30, 20)), 8, 1).shape == (1, 8, 8)
+    assert fit(Image.new("L", (5, 9)), 8, 3).shape == (3, 8, 8)

@@ -1,0 +1,151 @@
+import numpy as np
+import pytest
+import torch
+
+from ensemble_transfer.errors import SettingError
+from ensemble_transfer.tasks.embedded import Digits
+from ensemble_transfer.tasks.npz import Npz
+
+
+@pytest.fixture(scope="module")
+def digits():
+    task = Digits(train=100, validation=20, test=50).load(8, 1)
+    return task.test.images[:, 0].numpy(), task.test.labels.numpy()
+
+
+@pytest.fixture
+def load(tmp_path):
+    def load(settings=None, size=8, channels=1, **arrays):
+        np.savez(tmp_path / "own.npz", **arrays)
+        return Npz(str(tmp_path / "own.npz"), **(settings or {})).load(size, channels)
+
+    return load
+
+
+def contents(task):
+    return {
+        (image.numpy().tobytes(), int(label))
+        for split in (task.train, task.validation, task.test)
+        for image, label in zip(split.images, split.labels, strict=True)
+    }
+
+
+def test_one_pool_is_divided(load, digits):
+    images, labels = digits
+    task = load({"validation": 10, "test": 10}, images=images, labels=labels)
+    assert (len(task.train), len(task.validation), len(task.test)) == (30, 10, 10)
+    assert task.name == "own"
+    assert task.classes == tuple("0123456789")
+    assert contents(task) == {(image.tobytes(), label) for image, label in zip(images, labels, strict=True)}
+
+
+@pytest.mark.parametrize("validation", ["validation", "val"])
+def test_official_splits_are_kept(load, digits, validation):
+    images, labels = digits
+    named = {"train": slice(0, 30), validation: slice(30, 40), "test": slice(40, 50)}
+    arrays = {f"{name}_images": images[part] for name, part in named.items()}
+    arrays |= {f"{name}_labels": labels[part, None].astype(np.uint8) for name, part in named.items()}  # as MedMNIST
+    arrays["classes"] = np.array(list("abcdefghij"))
+    task = load(**arrays)
+    assert (len(task.train), len(task.validation), len(task.test)) == (30, 10, 10)
+    assert np.array_equal(task.test.images[:, 0].numpy(), images[40:])
+    assert task.validation.labels.tolist() == labels[30:40].tolist()
+    assert task.classes == tuple("abcdefghij")
+
+
+def test_every_layout_and_type_gives_the_same_task(load, digits):
+    images, labels = digits
+    flat = load(images=images, labels=labels)
+    others = [
+        images[..., None],
+        images[:, None],
+        images.astype(np.float64) / 255,
+        images.astype(np.float32) / 255,
+    ]
+    for other in others:
+        assert load(images=other, labels=labels).fingerprint == flat.fingerprint
+    coloured = load(images=np.repeat(images[..., None], 3, axis=-1), labels=labels)
+    assert coloured.fingerprint == flat.fingerprint
+    planes = load(images=np.repeat(images[:, None], 3, axis=1), labels=labels, channels=3)
+    assert torch.equal(planes.test.images[:, 2], flat.test.images[:, 0])
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_floats_are_rounded(load, kind):
+    every = np.arange(256, dtype=np.uint8).reshape(1, 16, 16).repeat(20, axis=0)
+    near = (every + np.where(every < 128, 0.3, -0.3)) / 255
+    task = load(size=16, images=near.astype(kind), labels=np.arange(20) % 2)
+    assert (task.train.images.numpy() == every[0]).all()
+
+
+def test_labels_may_be_text_or_any_numbers(load, digits):
+    images, labels = digits
+    words = np.where(labels < 5, "low", "high")
+    task = load(images=images, labels=words)
+    assert task.classes == ("high", "low")
+    assert contents(task) == {(image.tobytes(), int(low)) for image, low in zip(images, labels < 5, strict=True)}
+    assert load(images=images, labels=np.where(labels < 5, -3, 70)).classes == ("-3", "70")
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"labels": None}, "holds images without labels"),
+        ({"images": None}, "holds labels without images"),
+        (
+            {"images": None, "labels": None, "classes": np.array(["a"])},
+            "must hold images and labels, or train_images",
+        ),
+        (
+            {"images": np.zeros((50, 8, 8), np.int64)},
+            "its images must be uint8 or floats in [0, 1], not int64",
+        ),
+        ({"images": np.full((50, 8, 8), np.nan)}, "its images must be floats in [0, 1], not from nan to nan"),
+        ({"images": np.full((50, 8, 8), 200.0)}, "its images must be floats in [0, 1], not from 200 to 200"),
+        ({"images": np.full((50, 8, 8), -0.5)}, "its images must be floats in [0, 1], not from -0.5 to -0.5"),
+        ({"images": np.zeros((50, 64), np.uint8)}, "C 1 or 3, not (50, 64)"),
+        ({"images": np.zeros((50, 8, 8, 4), np.uint8)}, "C 1 or 3, not (50, 8, 8, 4)"),
+        ({"images": np.zeros((0, 8, 8), np.uint8), "labels": np.zeros(0, int)}, "not (0, 8, 8, 1)"),
+        ({"labels": np.zeros(49, int)}, "its labels must be one for each of 50 images, not (49,)"),
+        ({"labels": np.zeros((50, 10), int)}, "its labels must be one for each of 50 images, not (50, 10)"),
+        ({"labels": np.zeros(50)}, "its labels must be integers or text, not float64"),
+        ({"classes": np.array(["a", "b"])}, "has the label 2, which is not one of its 2 classes"),
+        ({"classes": np.array([["a", "b"]])}, "its classes must be a list of names, not <U1 (1, 2)"),
+        ({"classes": np.array(["a", "b"], object)}, "Object arrays cannot be loaded when allow_pickle=False"),
+        ({"test_images": np.zeros((2, 8, 8), np.uint8)}, "holds test_images without test_labels"),
+        (
+            {"test_images": np.zeros((2, 8, 8), np.uint8), "test_labels": np.array([0, 10])},
+            "has the label 10, which is not one of its 10 classes",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named(load, digits, change, text):
+    arrays = {"images": digits[0], "labels": digits[1], **change}
+    with pytest.raises(SettingError) as caught:
+        load(**{key: array for key, array in arrays.items() if array is not None})
+    assert text in str(caught.value)
+    assert caught.value.setting == "path"
+
+
+def test_files_that_are_no_archive(tmp_path, digits):
+    missing, text, array, cut = (tmp_path / name for name in ("none.npz", "text.npz", "array.npz", "cut.npz"))
+    text.write_text("images")
+    np.save(tmp_path / "array.npy", digits[0])
+    (tmp_path / "array.npy").rename(array)
+    np.savez_compressed(cut, images=digits[0], labels=digits[1])
+    cut.write_bytes(cut.read_bytes()[:300])
+    with pytest.raises(SettingError, match=r"none\.npz': must be an \.npz file that exists"):
+        Npz(str(missing)).load(8, 1)
+    for path in (text, array, cut):
+        with pytest.raises(SettingError, match=r"is not a whole \.npz file"):
+            Npz(str(path)).load(8, 1)
+
+
+def test_a_damaged_array_is_refused(tmp_path, digits):
+    path = tmp_path / "own.npz"
+    np.savez(path, images=digits[0], labels=digits[1])
+    content = bytearray(path.read_bytes())
+    content[600] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(SettingError, match=r"cannot be read \(Bad CRC-32"):
+        Npz(str(path)).load(8, 1)

@@ -1,0 +1,155 @@
+import pytest
+import torch
+
+from ensemble_transfer.errors import SettingError
+from ensemble_transfer.tasks.source import Collection, Source, existing_folder
+from ensemble_transfer.tasks.task import Split
+
+CLASSES = ("ant", "bee", "cow", "dog")
+
+
+def numbered(count, start=0, classes=4):
+    """Images that carry their own number in the first pixels, so that they can be followed."""
+    images = torch.zeros(count, 1, 6, 6, dtype=torch.uint8)
+    images[:, 0, 0, 0] = torch.arange(start, start + count) % 256
+    images[:, 0, 0, 1] = torch.arange(start, start + count) // 256
+    return Split(images, torch.arange(count) % classes)
+
+
+def numbers(split):
+    return (split.images[:, 0, 0, 0].int() + 256 * split.images[:, 0, 0, 1].int()).tolist()
+
+
+def make(data=None, size=6, channels=1, **settings):
+    return Source(**settings)._make_task("toy", data or Collection(CLASSES, numbered(400)), size, channels)
+
+
+def test_without_settings_20_and_15_percent_are_held_out():
+    task = make()
+    assert (len(task.train), len(task.validation), len(task.test)) == (260, 60, 80)
+    everything = [number for split in (task.train, task.validation, task.test) for number in numbers(split)]
+    assert sorted(everything) == list(range(400))
+
+
+def test_counts_are_exact():
+    task = make(train=40, validation=20, test=100)
+    assert (len(task.train), len(task.validation), len(task.test)) == (40, 20, 100)
+    assert torch.bincount(task.train.labels).tolist() == [10] * 4
+
+
+def test_official_splits_stay_apart():
+    data = Collection(CLASSES, numbered(100), numbered(40, start=300), numbered(80, start=500))
+    task = make(data)
+    assert sorted(numbers(task.train)) == list(range(100))
+    assert numbers(task.validation) == list(range(300, 340))
+    assert numbers(task.test) == list(range(500, 580))
+    smaller = make(data, train=20, validation=0.5, test=8)
+    assert (len(smaller.train), len(smaller.validation), len(smaller.test)) == (20, 20, 8)
+    assert set(numbers(smaller.test)) < set(range(500, 580))
+
+
+def test_training_images_come_in_random_order_and_the_others_in_that_of_the_data():
+    data = Collection(CLASSES, Split(numbered(400).images, torch.arange(4).repeat_interleave(100)))
+    task = make(data)
+    assert len(task.train.labels[:16].unique()) == 4
+    assert numbers(task.test) == sorted(numbers(task.test))
+    assert numbers(task.validation) == sorted(numbers(task.validation))
+
+
+def test_the_same_settings_give_the_same_task():
+    assert make().fingerprint == make().fingerprint
+    assert make().fingerprint != make(seed=1).fingerprint
+
+
+def test_per_class():
+    task = make(per_class=3)
+    assert torch.bincount(task.train.labels).tolist() == [3] * 4
+    assert (len(task.validation), len(task.test)) == (60, 80)
+    assert torch.bincount(make(train=40, per_class=5).train.labels).tolist() == [5] * 4
+    official = Collection(CLASSES, numbered(100), numbered(40), numbered(80))
+    one, other = (make(official, per_class=3, seed=seed).train for seed in (0, 1))
+    assert set(numbers(one)) != set(numbers(other))
+
+
+def test_classes_are_chosen_before_images_are_counted():
+    task = make(classes=["dog", "1"], train=100, test=40)
+    assert task.classes == ("dog", "bee")
+    assert task.name == "toy (dog 1)"
+    assert (len(task.train), len(task.test)) == (100, 40)
+    assert {number % 4 for number in numbers(task.train)} == {1, 3}
+    for number, label in zip(numbers(task.train), task.train.labels.tolist(), strict=True):
+        assert number % 4 == (3, 1)[label]
+
+
+def test_images_are_resized_turned_and_coloured():
+    plain, turned = make(size=12, channels=3), make(size=12, channels=3, rotate=90)
+    assert plain.train.images.shape == (260, 3, 12, 12)
+    assert torch.equal(turned.train.images, plain.train.images.rot90(1, (2, 3)))
+    assert torch.equal(turned.test.images, plain.test.images.rot90(1, (2, 3)))
+    assert turned.name == "toy (rotated 90)"
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"train": 0}, "train=0: must be a count of 1 or more, a fraction below 1, or null"),
+        ({"validation": -5}, "validation=-5: must be a count"),
+        ({"test": 1.5}, "test=1.5: must be a count"),
+        ({"test": float("nan")}, "test=nan: must be a count"),
+        ({"per_class": 0}, "per_class=0: must be at least 1, or null for all"),
+        ({"classes": ["ant"]}, "classes=['ant']: must be two or more, or empty for all"),
+        ({"rotate": float("inf")}, "rotate=inf: must be a finite number of degrees"),
+        ({"seed": -1}, "seed=-1: must not be negative"),
+    ],
+)
+def test_values_that_no_data_could_fit(settings, text):
+    with pytest.raises(SettingError) as caught:
+        Source(**settings)
+    assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        (
+            {"train": 300},
+            "train=300: asks for 300 images, but there are 260 of 400 beside test=80, validation=60",
+        ),
+        ({"test": 500}, "test=500: asks for 500 images, but there are 400 of 400"),
+        ({"per_class": 66}, "per_class=66: the class 'ant' has only 65 to train on"),
+        ({"classes": ["ant", "fox"]}, "classes='fox': must be among ant, bee, cow, dog, or positions 0 to 3"),
+        ({"train": 3}, "train=3: leaves these classes without an image to train on: "),
+        ({"size": 0}, "image_size=0: must be at least 1 pixel"),
+        ({"channels": 4}, "channels=4: must be 1 (gray) or 3 (RGB)"),
+    ],
+)
+def test_values_that_this_data_does_not_fit(settings, text):
+    with pytest.raises(SettingError) as caught:
+        make(**settings)
+    assert text in str(caught.value)
+
+
+def test_official_test_images_set_their_own_limit():
+    with pytest.raises(SettingError, match="test=81: asks for 81 images, but there are 80 of 80"):
+        make(Collection(CLASSES, numbered(100), test=numbered(80)), test=81)
+
+
+def test_classes_that_the_official_test_lacks():
+    data = Collection(CLASSES, numbered(100), test=numbered(80, classes=2))
+    with pytest.raises(SettingError, match="has no image of these classes in test"):
+        make(data, classes=["cow", "dog"])
+
+
+def test_a_class_without_an_image_is_named():
+    with pytest.raises(SettingError, match="train=None: leaves these classes without an image to train on: cow, dog"):
+        make(Collection(CLASSES, numbered(100, classes=2)))
+
+
+def test_existing_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "here").mkdir()
+    assert existing_folder("~/here") == tmp_path / "here"
+    for path in ("", "~/there"):
+        with pytest.raises(SettingError) as caught:
+            existing_folder(path)
+        assert str(caught.value) == f"path={path!r}: must be a folder that exists"

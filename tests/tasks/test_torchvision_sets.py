@@ -1,0 +1,173 @@
+import bz2
+import hashlib
+import pickle
+import socket
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ensemble_transfer.errors import SettingError
+from ensemble_transfer.tasks.embedded import MnistSample
+from ensemble_transfer.tasks.torchvision_sets import DATASETS, TorchvisionDataset
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return MnistSample(train=100, validation=10, test=50).load(28, 1)
+
+
+def idx(tensor):
+    head = bytes((0, 0, 8, tensor.ndim)) + b"".join(size.to_bytes(4, "big") for size in tensor.shape)
+    return head + tensor.contiguous().to(torch.uint8).numpy().tobytes()
+
+
+def write_idx(folder, parts):
+    folder.mkdir(parents=True)
+    for name, images, labels in parts:
+        (folder / f"{name}-images-idx3-ubyte").write_bytes(idx(images[:, 0]))
+        (folder / f"{name}-labels-idx1-ubyte").write_bytes(idx(labels))
+
+
+def local(name, root, **settings):
+    return TorchvisionDataset(name, str(root), download=False, **settings)
+
+
+def test_every_name_is_torchvisions():
+    from torchvision import datasets
+
+    assert all(hasattr(datasets, name) for name in DATASETS)
+
+
+@pytest.mark.parametrize("name", ["MNIST", "KMNIST", "FashionMNIST"])
+def test_the_mnist_family(tmp_path, digits, name):
+    parts = [
+        ("train", digits.train.images, digits.train.labels),
+        ("t10k", digits.test.images, digits.test.labels),
+    ]
+    write_idx(tmp_path / name / "raw", parts)
+    task = local(name, tmp_path, validation=20).load(28, 1)
+    assert (len(task.train), len(task.validation), len(task.test)) == (80, 20, 50)
+    assert task.test.fingerprint == digits.test.fingerprint
+    assert task.name == name.lower()
+    assert len(task.classes) == 10
+    assert task.classes[0] == {"MNIST": "0 - zero", "KMNIST": "o", "FashionMNIST": "T-shirt/top"}[name]
+
+
+def test_emnist_letters_are_turned_upright_and_count_from_0(tmp_path, digits):
+    parts = [
+        (f"emnist-letters-{part}", split.images.mT, split.labels + 1)
+        for part, split in (("train", digits.train), ("test", digits.test))
+    ]
+    write_idx(tmp_path / "EMNIST" / "raw", parts)
+    task = local("EMNIST", tmp_path, classes=list("abcdefghij")).load(28, 1)
+    assert task.test.fingerprint == digits.test.fingerprint
+    assert task.classes == tuple("abcdefghij")
+
+
+def test_usps(tmp_path, digits):
+    for name, split in (("usps.bz2", digits.train), ("usps.t.bz2", digits.test)):
+        small = split.images[:, 0, 6:22, 6:22].reshape(len(split), -1).float() / 255 * 2 - 1
+        lines = [
+            " ".join([str(int(label) + 1), *(f"{place}:{value:.6f}" for place, value in enumerate(image, 1))])
+            for image, label in zip(small.tolist(), split.labels, strict=True)
+        ]
+        (tmp_path / name).write_bytes(bz2.compress("\n".join(lines).encode()))
+    task = local("USPS", tmp_path).load(16, 1)
+    assert task.classes == tuple("0123456789")
+    assert task.test.labels.tolist() == digits.test.labels.tolist()
+    assert (task.test.images.int() - digits.test.images[..., 6:22, 6:22].int()).abs().max() <= 1
+
+
+def write_cifar(root, split, files):
+    """Write CIFAR's pickles and return their names with MD5 sums, as torchvision lists them."""
+    flat = split.images[..., :28].repeat(1, 3, 1, 1)
+    flat = torch.nn.functional.pad(flat, (2, 2, 2, 2)).reshape(len(split), -1).numpy()
+    listed = []
+    for name, part in zip(files, np.array_split(np.arange(len(split)), len(files)), strict=True):
+        content = pickle.dumps({"data": flat[part], "labels": split.labels[part].tolist()})
+        (root / name).write_bytes(content)
+        listed.append([name, hashlib.md5(content).hexdigest()])
+    return listed
+
+
+def test_cifar10(tmp_path, digits, monkeypatch):
+    from torchvision.datasets import CIFAR10
+
+    root = tmp_path / CIFAR10.base_folder
+    root.mkdir()
+    names = [name for name, _ in CIFAR10.train_list]
+    monkeypatch.setattr(CIFAR10, "train_list", write_cifar(root, digits.train, names))
+    monkeypatch.setattr(CIFAR10, "test_list", write_cifar(root, digits.test, ["test_batch"]))
+    meta = pickle.dumps({"label_names": [f"class {digit}" for digit in range(10)]})
+    (root / "batches.meta").write_bytes(meta)
+    monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": hashlib.md5(meta).hexdigest()})
+    task = local("CIFAR10", tmp_path).load(32, 3)
+    assert (len(task.train), len(task.validation), len(task.test)) == (85, 15, 50)
+    assert torch.equal(task.test.images[:, 1, 2:30, 2:30], digits.test.images[:, 0])
+    assert task.test.labels.tolist() == digits.test.labels.tolist()
+    assert task.classes[3] == "class 3"
+    (root / "test_batch").write_bytes(b"damaged")
+    with pytest.raises(SettingError, match="CIFAR10 is not there"):
+        local("CIFAR10", tmp_path).load(32, 3)
+
+
+def test_pets_of_any_size(tmp_path, digits):
+    base = tmp_path / "oxford-iiit-pet"
+    (base / "images").mkdir(parents=True)
+    (base / "annotations").mkdir()
+    for name, split in (("trainval", digits.train), ("test", digits.test)):
+        lines = []
+        for place, (image, label) in enumerate(zip(split.images, split.labels, strict=True)):
+            stem = f"breed_{'abcdefghij'[label]}_{name}{place}"
+            size = (30 + place % 7, 40 + place % 5)
+            Image.fromarray(image[0].numpy()).resize(size).save(base / "images" / f"{stem}.jpg")
+            lines.append(f"{stem} {label + 1} 1 1")
+        (base / "annotations" / f"{name}.txt").write_text("\n".join(lines))
+    task = local("OxfordIIITPet", tmp_path).load(24, 3)
+    assert task.test.images.shape == (50, 3, 24, 24)
+    assert task.test.labels.tolist() == digits.test.labels.tolist()
+    assert task.classes[:2] == ("Breed A", "Breed B")
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_missing_data_without_download(tmp_path, name):
+    with pytest.raises(SettingError) as caught:
+        local(name, tmp_path / "none").load(32, 3)
+    assert caught.value.setting == "root"
+    assert "\n" not in str(caught.value)
+    assert f"{name} is not there (" in str(caught.value)
+    assert "set download=true, or root to the folder that holds it" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["MNIST", "CIFAR10", "SVHN", "Flowers102", "USPS"])
+def test_missing_data_without_network(tmp_path, monkeypatch, name):
+    def refuse(*_, **__):
+        raise OSError("no network in tests")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    with pytest.raises(SettingError) as caught:
+        TorchvisionDataset(name, str(tmp_path)).load(32, 3)
+    assert "\n" not in str(caught.value)
+    assert f"root={str(tmp_path)!r}: {name} is not there and could not be downloaded (" in str(caught.value)
+    assert "no network in tests" in str(caught.value)
+    assert socket.getdefaulttimeout() is None
+
+
+def test_truncated_files_are_refused(tmp_path, digits):
+    parts = [
+        ("train", digits.train.images, digits.train.labels),
+        ("t10k", digits.test.images, digits.test.labels),
+    ]
+    write_idx(tmp_path / "MNIST" / "raw", parts)
+    path = tmp_path / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(SettingError, match="MNIST is not there"):
+        local("MNIST", tmp_path).load(28, 1)
+
+
+def test_names_are_checked_at_once():
+    with pytest.raises(SettingError, match="name='CIFAR': must be one of CIFAR10, CIFAR100, DTD, EMNIST"):
+        TorchvisionDataset("CIFAR")
