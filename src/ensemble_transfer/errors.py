@@ -1,5 +1,7 @@
-"""The one exception for a user's mistakes."""
+"""Errors that a user reads: each is one clear line."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Self
 
 
@@ -21,7 +23,20 @@ class SettingError(ValueError):
 
     def under(self, group: str) -> Self:
         """Return the same error with the setting's full name, ``group.setting``."""
-        return type(self)(f"{group}.{self.setting}", self.value, self.rule)
+        return type(self)(f"{group}.{self.setting}" if group else self.setting, self.value, self.rule)
+
+
+@contextmanager
+def settings_under(group: str) -> Iterator[None]:
+    """Give settings that are refused in the block their full name, ``group.setting``."""
+    try:
+        yield
+    except SettingError as error:
+        raise error.under(group) from error
+
+
+class RunError(RuntimeError):
+    """A run stopped for a reason that nobody foresaw; the message says where its traceback lies."""
 
 
 def require(condition: bool, setting: str, value: object, rule: str) -> None:

@@ -1,0 +1,1 @@
+"""Tables, summaries and trackers, made from records and saved predictions alone."""

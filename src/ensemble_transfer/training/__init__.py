@@ -1,0 +1,1 @@
+"""Fits: recipes, the LightningModule, the runner, and what frozen encoders say."""

@@ -1,0 +1,184 @@
+"""From a composed configuration to the objects of an experiment, checked on the way.
+
+The dataclasses of the library are the schema: their annotations give the types, their ``__post_init__`` the rules.
+"""
+
+from collections.abc import Collection
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ensemble_transfer.backbone import Backbone
+from ensemble_transfer.errors import SettingError, require, settings_under
+from ensemble_transfer.experiment import Dataset, Experiment
+from ensemble_transfer.predictions import EvaluationSettings
+from ensemble_transfer.report.tracking import LoggerSettings
+from ensemble_transfer.store import Store
+from ensemble_transfer.training.fit import Fitter
+from ensemble_transfer.training.progress import Tracker
+from ensemble_transfer.training.recipe import Recipes
+from ensemble_transfer.training.settings import TrainerSettings
+from ensemble_transfer.training.source import EnsembleSettings
+
+T = TypeVar("T")
+
+_GROUPS = ["seed", "dataset", "backbone", "ensemble", "strategy", "recipe", "trainer", "logger", "store", "evaluation"]
+
+
+@dataclass(frozen=True)
+class _Seed:
+    seed: int
+
+    def __post_init__(self) -> None:
+        require(self.seed >= 0, "seed", self.seed, "must be 0 or more")
+
+
+@dataclass(frozen=True)
+class _Images:
+    image_size: int
+    channels: int
+
+    def __post_init__(self) -> None:
+        require(self.image_size > 0, "image_size", self.image_size, "must be above 0")
+        require(self.channels in (1, 3), "channels", self.channels, "must be 1 (gray) or 3 (RGB)")
+
+
+@dataclass(frozen=True)
+class _StoreSettings:
+    root: str
+    reuse: bool = True
+
+
+def build_experiment(cfg: DictConfig, tracker: Tracker | None) -> Experiment:
+    """Return the experiment that a configuration describes.
+
+    Raises:
+        SettingError: If a key is unknown, or a value has a wrong type or is not allowed. Nothing has started then.
+    """
+    _settings(cfg, "", _GROUPS)
+    data, outside = _settings(cfg.dataset, "dataset"), _settings(cfg.evaluation, "evaluation").get("ood", {})
+    images = build(_Images, _without(data, "source", "target"), "dataset")
+    experiment = Experiment(
+        dataset=Dataset(
+            named(data.get("source"), "dataset.source"),
+            named(data.get("target"), "dataset.target"),
+            images.image_size,
+            images.channels,
+        ),
+        backbone=build(Backbone, cfg.backbone, "backbone"),
+        ensemble=build(EnsembleSettings, cfg.ensemble, "ensemble"),
+        strategy=named(cfg.strategy, "strategy"),
+        recipes=build(Recipes, cfg.recipe, "recipe"),
+        evaluation=build(EvaluationSettings, _without(cfg.evaluation, "ood"), "evaluation"),
+        fitter=Fitter(build(TrainerSettings, cfg.trainer, "trainer"), _store(cfg.store), tracker),
+        outside={name: named(task, f"evaluation.ood.{name}") for name, task in outside.items()},
+        seed=build(_Seed, OmegaConf.create({"seed": cfg.seed}), "").seed,
+    )
+    experiment.check()
+    return experiment
+
+
+def build_logger(cfg: DictConfig) -> LoggerSettings:
+    """Return the logger's settings."""
+    return build(LoggerSettings, cfg.logger, "logger")
+
+
+def build(cls: type[T], node: Any, path: str) -> T:  # noqa: ANN401
+    """Return a dataclass from the node of a configuration.
+
+    Args:
+        cls: The dataclass; nested dataclasses are built likewise.
+        node: The node, with some or all of the fields.
+        path: The node's full name, for errors.
+
+    Raises:
+        SettingError: If a key is unknown or missing, or a value has a wrong type or is refused by the dataclass.
+    """
+    hints = get_type_hints(cls)
+    declared = {f.name: f for f in fields(cls) if f.init}  # type: ignore[arg-type]  # T is a dataclass
+    node = _settings(node, path, declared)
+    values: dict[str, Any] = {}
+    for name, f in declared.items():
+        if name not in node or OmegaConf.is_missing(node, name):
+            has_default = f.default is not MISSING or f.default_factory is not MISSING
+            require(
+                has_default and name not in node,
+                _join(path, name),
+                None,
+                f"is required: {_join(path, name)}=...",
+            )
+        elif is_dataclass(hints[name]):
+            values[name] = build(hints[name], node[name], _join(path, name))
+        else:
+            values[name] = _typed(cls, name, node[name], path)
+    with settings_under(path):
+        return cls(**values)
+
+
+def named(node: Any, path: str) -> Any:  # noqa: ANN401
+    """Return an object of the dataclass that a node names as ``_target_``; its other keys are the fields."""
+    node = _settings(node, path)
+    setting, target = f"{path}._target_", node.get("_target_")
+    require(isinstance(target, str), setting, target, "must name a class, such as package.module.Class")
+    try:
+        cls = get_class(target)
+    except (ImportError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise SettingError(setting, target, f"is not a class that can be imported: {reason}") from error
+    require(is_dataclass(cls), setting, target, "must be a dataclass: its fields are the options")
+    return build(cls, _without(node, "_target_"), path)
+
+
+def _store(node: Any) -> Store:  # noqa: ANN401
+    settings = build(_StoreSettings, node, "store")
+    with settings_under("store"):
+        return Store(Path(settings.root), settings.reuse)
+
+
+def _typed(cls: type, name: str, value: Any, path: str) -> Any:  # noqa: ANN401
+    """Return a value converted to the type of its field, as plain containers."""
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(cls), {name: value})
+    except OmegaConfBaseException as error:
+        raise SettingError(_join(path, name), _plain(value), _rule(str(error))) from error
+    return _plain(OmegaConf.select(merged, name))
+
+
+def _rule(reason: str) -> str:
+    """Return what is allowed, from OmegaConf's reason for a refusal."""
+    rules = {
+        "to Integer": "must be a whole number",
+        "to Float": "must be a number",
+        "valid bool": "must be true or false",
+        "to string": "must be a text",
+        "not a ListConfig": "must be a list, such as [a,b]",
+        "value 'None'": "must not be null",
+    }
+    first = reason.splitlines()[0]
+    return next((rule for words, rule in rules.items() if words in first), first)
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def _settings(node: Any, path: str, known: Collection[str] | None = None) -> DictConfig:  # noqa: ANN401
+    """Return a node that must be a group of settings, of the known names where these are given."""
+    require(isinstance(node, DictConfig), path, _plain(node), "must be a group of settings, not a single value")
+    for key in node if known is not None else ():
+        rule = f"is not a setting; {path or 'the configuration'} has {', '.join(known or ())}"
+        require(key in (known or ()), _join(path, key), _plain(node._get_node(key)), rule)
+    assert isinstance(node, DictConfig)
+    return node
+
+
+def _without(node: DictConfig, *names: str) -> DictConfig:
+    return OmegaConf.masked_copy(node, [str(key) for key in node if key not in names])
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name

@@ -1,0 +1,72 @@
+"""A user's mistake in one clear line."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+
+from ensemble_transfer.errors import RunError, SettingError
+
+
+def one_line(error: Exception, conf: Path, arguments: Sequence[str]) -> str:
+    """Return one line that names the setting, the value and what is allowed.
+
+    Args:
+        error: What went wrong.
+        conf: Folder of the configuration, for what is allowed.
+        arguments: The command line.
+    """
+    if isinstance(error, SettingError | RunError):
+        return str(error)
+    if isinstance(error, MissingConfigException):
+        return _missing_config(error)
+    if isinstance(error, OSError):
+        where = "hydra.run.dir and hydra.sweep.dir say where runs are written"
+        return f"{error.filename}: cannot be written ({error.strerror}); {where}"
+    unknown = re.search(r"Could not override '([^']+)'", str(error))
+    if unknown:
+        return _unknown_key(unknown.group(1), conf, arguments)
+    cause = error.__cause__ if isinstance(error, ConfigCompositionException) else None
+    return f"{_flat(str(cause or error))} (in: {' '.join(arguments)})"
+
+
+def strategies(conf: Path) -> str:
+    """Return the strategies with a line each, from the first line of their files."""
+    lines = []
+    for path in sorted((conf / "strategy").glob("[!_]*.yaml")):
+        about = path.read_text().splitlines()[0].removeprefix("# ")
+        lines.append(f"  +strategy={path.stem:<13} {about}")
+    return "\n".join(lines)
+
+
+def _missing_config(error: MissingConfigException) -> str:
+    group, _, name = (error.missing_cfg_file or "").removesuffix(".yaml").rpartition("/")
+    options = ", ".join(option for option in error.options or [] if not option.startswith("_"))
+    return f"{group}={name!r}: must be one of {options}" if options else _flat(str(error))
+
+
+def _unknown_key(key: str, conf: Path, arguments: Sequence[str]) -> str:
+    """Say what stands where an unknown key was looked for, with the same choices of groups."""
+    groups = [a for a in arguments if (conf / a.lstrip("+").partition("=")[0].partition("@")[0]).is_dir()]
+    parent = key.rpartition(".")[0]
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf), version_base="1.3"):
+            cfg = compose("config", overrides=[group for group in groups if "," not in group])
+        node = OmegaConf.select(cfg, parent) if parent else cfg
+    except HydraException:
+        node = None
+    if not isinstance(node, DictConfig):
+        return f"{key}: is not a setting"
+    known = ", ".join(str(name) for name in node)
+    return f"{key}: is not a setting; {parent or 'the configuration'} has {known}"
+
+
+def _flat(text: str) -> str:
+    """Return a message on one line, without OmegaConf's indented details and Hydra's pointers elsewhere."""
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith(("    ", "See https"))]
+    return "; ".join(line.strip() for line in lines)

@@ -1,0 +1,155 @@
+"""What a run spent: entries by phase and member, and the sums that are reported."""
+
+import os
+import resource
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one piece of work spent.
+
+    Attributes:
+        steps: Optimizer steps.
+        examples: Examples that went forward, counted once for each time.
+        flops: Floating-point operations, forward and backward, by torch's flop counter; a multiply-add counts two,
+            operators without a formula (normalisation, activation) count none.
+        seconds: Wall-clock seconds. Members trained in lockstep share a group's seconds evenly.
+        cpu_seconds: Processor seconds of this process, shared likewise.
+        peak_memory_bytes: Highest memory of the phase: the process's resident set on a CPU, torch's allocations on
+            a GPU.
+        trained_parameters: Number of weights that received gradients.
+    """
+
+    steps: int = 0
+    examples: int = 0
+    flops: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    peak_memory_bytes: int = 0
+    trained_parameters: int = 0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        """Return the sum, with the higher of the peaks and of the trained parameters.
+
+        Both operands belong to one member: training the same parameters twice does not make them more.
+        """
+        return Cost(
+            self.steps + other.steps,
+            self.examples + other.examples,
+            self.flops + other.flops,
+            self.seconds + other.seconds,
+            self.cpu_seconds + other.cpu_seconds,
+            max(self.peak_memory_bytes, other.peak_memory_bytes),
+            max(self.trained_parameters, other.trained_parameters),
+        )
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The cost of one phase for one member.
+
+    Attributes:
+        phase: ``full``, ``statistics``, ``probe``, ``tiny``, ``head``, ...
+        member: Index of the member that it was spent on.
+        cost: What was spent, at the real fit when it came from the store.
+        key: The fit's key in the store; None for work that is not remembered.
+        reused: Whether the fit was found in the store.
+    """
+
+    phase: str
+    member: int
+    cost: Cost
+    key: str | None = None
+    reused: bool = False
+
+
+@dataclass
+class Ledger:
+    """All entries of a transfer, in the order of the work."""
+
+    entries: list[Entry] = field(default_factory=list)
+
+    def extend(self, entries: Iterable[Entry]) -> None:
+        """Append entries."""
+        self.entries.extend(entries)
+
+    def total(self) -> Cost:
+        """Return what was spent on all members."""
+        return _over_members(self.entries)
+
+    def by_phase(self) -> dict[str, Cost]:
+        """Return what each phase spent on all members, in the order of the work."""
+        phases = dict.fromkeys(entry.phase for entry in self.entries)
+        return {name: _over_members([e for e in self.entries if e.phase == name]) for name in phases}
+
+    def of_member(self, member: int) -> Cost:
+        """Return what was spent on one member."""
+        return _over_members([entry for entry in self.entries if entry.member == member])
+
+
+def mean_cost(costs: list[Cost]) -> Cost:
+    """Return the mean of costs; counts are rounded to whole numbers."""
+    means = {name: sum(plain(cost)[name] for cost in costs) / len(costs) for name in plain(Cost())}
+    return Cost(**{name: value if "seconds" in name else round(value) for name, value in means.items()})
+
+
+def plain(cost: Cost) -> dict[str, Any]:
+    """Return the fields of a cost by name."""
+    return asdict(cost)
+
+
+class Meter:
+    """The stopwatch of :func:`measured`: wall seconds, processor seconds and peak memory of a block."""
+
+    seconds = 0.0
+    cpu_seconds = 0.0
+    peak_memory_bytes = 0
+
+
+@contextmanager
+def measured(device: torch.device) -> Iterator[Meter]:
+    """Measure the block; the numbers are in the meter once the block has ended."""
+    meter = Meter()
+    _reset_peak(device)
+    wall, cpu = time.perf_counter(), time.process_time()
+    yield meter
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    meter.seconds, meter.cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
+    meter.peak_memory_bytes = _peak(device)
+
+
+def _over_members(entries: list[Entry]) -> Cost:
+    by_member: dict[int, Cost] = {}
+    for entry in entries:
+        by_member[entry.member] = by_member.get(entry.member, Cost()) + entry.cost
+    total = sum(by_member.values(), Cost())
+    return Cost(**asdict(total) | {"trained_parameters": sum(c.trained_parameters for c in by_member.values())})
+
+
+def _reset_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif os.access("/proc/self/clear_refs", os.W_OK):
+        try:
+            Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the resident set's high-water mark
+        except OSError:
+            return  # not allowed in this container: the mark then is that of the whole process
+
+
+def _peak(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

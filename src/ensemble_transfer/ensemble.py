@@ -1,0 +1,175 @@
+"""An ensemble: ordered members of one architecture, and its life on disk."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ensemble_transfer.backbone import Architecture, Classifier
+from ensemble_transfer.errors import SettingError
+from ensemble_transfer.weights import Weights, copied, fingerprint
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Ordered members of one architecture.
+
+    Attributes:
+        architecture: What rebuilds a member.
+        members: The members' weights, as ``Classifier.state_dict()`` names them.
+        classes: Names of the classes, in the order of the labels.
+        lineage: Where the members come from: ``shared``, ``independent``, ...
+        history: How the ensemble came about, as plain data for the reader of ``ensemble.json``.
+
+    Raises:
+        ValueError: If a member does not fit the architecture, or the number of class names does not.
+    """
+
+    architecture: Architecture
+    members: tuple[Weights, ...]
+    classes: tuple[str, ...]
+    lineage: str = "unknown"
+    history: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.members:
+            raise ValueError("members=(): an ensemble has at least one")
+        if len(self.classes) != self.architecture.classes:
+            raise ValueError(f"classes has {len(self.classes)} names for {self.architecture.classes} outputs")
+        with torch.device("meta"):
+            expected = self.architecture.build().state_dict()
+        for index, member in enumerate(self.members):
+            _check_fits(index, member, expected)
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the members' fingerprints, in order."""
+        return fingerprint({str(i): _digest(member) for i, member in enumerate(self.members)})
+
+    def classifier(self, member: int) -> Classifier:
+        """Return one member as a module of its own, in evaluation mode."""
+        classifier = self.architecture.build().eval()
+        classifier.load_state_dict(self.members[member], strict=True)
+        return classifier
+
+    def classifiers(self) -> Iterator[Classifier]:
+        """Yield every member as a module, in order."""
+        for member in range(len(self)):
+            yield self.classifier(member)
+
+    def predict(self, images: Tensor, device: torch.device | str = "cpu", batch_size: int = 256) -> Tensor:
+        """Return probabilities (members, examples, classes), float32, on the CPU.
+
+        Args:
+            images: Images (examples, channels, height, width), uint8, of the architecture's size and channels.
+            device: Where to compute.
+            batch_size: Examples that go forward together.
+
+        Raises:
+            ValueError: If the images have another type or shape.
+        """
+        self._check_images(images)
+        return torch.stack([probabilities(c, images, device, batch_size) for c in self.classifiers()])
+
+    def save(self, folder: Path) -> None:
+        """Write ``ensemble.json`` and one safetensors file a member into a folder, which is made if missing."""
+        folder.mkdir(parents=True, exist_ok=True)
+        names = [f"member_{index:02d}.safetensors" for index in range(len(self))]
+        for name, member in zip(names, self.members, strict=True):
+            save_file(copied(member), folder / name)
+        description = {
+            "format": FORMAT,
+            "architecture": self.architecture.plain(),
+            "classes": list(self.classes),
+            "lineage": self.lineage,
+            "members": [
+                {"file": name, "sha256": fingerprint(member)} for name, member in zip(names, self.members, strict=True)
+            ],
+            "history": dict(self.history),
+        }
+        (folder / "ensemble.json").write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read an ensemble that :meth:`save` wrote; nothing in it is executed.
+
+        Raises:
+            SettingError: If a file is missing, damaged, or not what ``ensemble.json`` says.
+        """
+        path = folder / "ensemble.json"
+        try:
+            description = json.loads(path.read_text())
+            if description["format"] != FORMAT:
+                raise SettingError("format", description["format"], f"{path} must have format {FORMAT}")
+            architecture = Architecture.from_plain(description["architecture"])
+            members = tuple(_read_member(folder, **entry) for entry in description["members"])
+            return cls(
+                architecture,
+                members,
+                tuple(description["classes"]),
+                description["lineage"],
+                description["history"],
+            )
+        except SettingError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise SettingError("ensemble", str(path), f"is not a readable ensemble: {reason}") from error
+
+    def _check_images(self, images: Tensor) -> None:
+        shape = (self.architecture.channels, self.architecture.image_size, self.architecture.image_size)
+        if images.dtype != torch.uint8 or tuple(images.shape[1:]) != shape:
+            raise ValueError(
+                f"images has dtype {images.dtype} and shape {tuple(images.shape)}; expected torch.uint8 and (N, "
+                f"{', '.join(map(str, shape))})"
+            )
+
+
+@torch.inference_mode()
+def probabilities(
+    classifier: Classifier, images: Tensor, device: torch.device | str = "cpu", batch_size: int = 256
+) -> Tensor:
+    """Return one classifier's probabilities (examples, classes), float32, on the CPU."""
+    classifier = classifier.to(device).eval()
+    batches = [classifier(batch.to(device)).float().softmax(-1).cpu() for batch in torch.split(images, batch_size)]
+    return torch.cat(batches)
+
+
+def _check_fits(index: int, member: Weights, expected: Weights) -> None:
+    for name in sorted(member.keys() ^ expected.keys())[:1]:
+        where = "missing from" if name in expected else "unknown in"
+        raise ValueError(f"tensor {name!r} is {where} member {index}")
+    for name, tensor in expected.items():
+        if member[name].shape != tensor.shape or member[name].dtype != tensor.dtype:
+            raise ValueError(
+                f"tensor {name!r} of member {index} has shape {tuple(member[name].shape)} and dtype "
+                f"{member[name].dtype}; the architecture says {tuple(tensor.shape)} and {tensor.dtype}"
+            )
+
+
+def _read_member(folder: Path, file: str, sha256: str) -> Weights:
+    path = folder / file
+    if path.parent != folder:
+        raise SettingError("file", file, "must be the name of a file beside ensemble.json")
+    try:
+        weights = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise SettingError("member", str(path), f"is not a readable safetensors file: {error}") from error
+    if fingerprint(weights) != sha256:
+        raise SettingError("member", str(path), "does not have the checksum that ensemble.json states")
+    return weights
+
+
+def _digest(member: Weights) -> Tensor:
+    return torch.frombuffer(bytearray.fromhex(fingerprint(member)), dtype=torch.uint8)

@@ -1,0 +1,213 @@
+"""The story of one run: source -> transfer -> evaluate -> record."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import save_file
+
+from ensemble_transfer import environment
+from ensemble_transfer.backbone import Backbone
+from ensemble_transfer.cost import Entry, Ledger, plain
+from ensemble_transfer.ensemble import Ensemble
+from ensemble_transfer.errors import settings_under
+from ensemble_transfer.evaluate import curves
+from ensemble_transfer.predictions import (
+    Arrays,
+    EvaluationSettings,
+    metrics_of,
+    predict_source,
+    predict_target,
+)
+from ensemble_transfer.records import Record
+from ensemble_transfer.strategies.transfer import Strategy, TransferResult
+from ensemble_transfer.tasks.task import Task, TaskSource
+from ensemble_transfer.training.features import is_statistic
+from ensemble_transfer.training.fit import Fitter
+from ensemble_transfer.training.flops import encode_flops
+from ensemble_transfer.training.recipe import Recipes
+from ensemble_transfer.training.source import EnsembleSettings, train_source
+from ensemble_transfer.weights import (
+    Weights,
+    below,
+    copied,
+    cosine,
+    distance,
+    fingerprint,
+    floating,
+    mean_over_pairs,
+    norm,
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A source -> target pair, and the images that both are brought to.
+
+    Attributes:
+        source: Where the source task comes from.
+        target: Where the target task comes from.
+        image_size: Height and width of the images, in pixels.
+        channels: 1 for gray, 3 for RGB.
+    """
+
+    source: TaskSource
+    target: TaskSource
+    image_size: int
+    channels: int
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One run: what is transferred, from where to where, and how.
+
+    Attributes:
+        dataset: Source and target task.
+        backbone: Encoder of the members.
+        ensemble: Size and lineage of the ensemble.
+        strategy: How it is transferred.
+        recipes: What fits may spend.
+        evaluation: What the result is evaluated on.
+        fitter: Where and how fits are computed and remembered.
+        outside: Out-of-distribution tasks by name, besides the source task.
+        seed: Of all that is random.
+    """
+
+    dataset: Dataset
+    backbone: Backbone
+    ensemble: EnsembleSettings
+    strategy: Strategy
+    recipes: Recipes
+    evaluation: EvaluationSettings
+    fitter: Fitter
+    outside: Mapping[str, TaskSource] = field(default_factory=dict)
+    seed: int = 0
+
+    def check(self) -> None:
+        """Raise a SettingError for settings that do not go together, before anything is loaded."""
+        with settings_under("strategy"):
+            self.strategy.check(self.ensemble.size)
+        with settings_under("backbone"):
+            encode_flops(self.backbone.architecture(self.dataset.image_size, self.dataset.channels, classes=2))
+
+
+def run(experiment: Experiment, folder: Path, config: Mapping[str, Any] | None = None, command: str = "") -> Record:
+    """Run an experiment, write its files into a folder, and return its record.
+
+    Args:
+        experiment: What to run.
+        folder: Where record, predictions, ensemble and shift vector go; must exist.
+        config: The configuration that describes the experiment, for the record.
+        command: The command that repeats the run, for the record.
+
+    Raises:
+        SettingError: If a setting cannot be used; nothing has been trained then.
+    """
+    experiment.check()
+    source, target, outside = _tasks(experiment)
+    device = experiment.fitter.settings.device
+    source_ensemble, source_ledger = train_source(
+        experiment.ensemble,
+        experiment.backbone,
+        source,
+        experiment.seed,
+        experiment.recipes,
+        experiment.fitter,
+    )
+    log.info("%s: transferring %d members", experiment.strategy.name, len(source_ensemble))
+    result = experiment.strategy.transfer(
+        source_ensemble, target.sealed(), experiment.seed, experiment.recipes, experiment.fitter
+    )
+    log.info("evaluating on %d test images", len(target.test))
+    arrays = predict_source(source_ensemble, source, device)
+    splits = {name: task.test for name, task in outside.items()}
+    arrays |= predict_target(result.ensemble, target, splits, experiment.evaluation, device)
+    _save(folder, arrays, result)
+    record = Record(
+        status="finished",
+        strategy=experiment.strategy.name,
+        seed=experiment.seed,
+        dataset=f"{source.name} -> {target.name}",
+        backbone=experiment.backbone.name,
+        ensemble={"size": experiment.ensemble.size, "lineage": experiment.ensemble.lineage},
+        metrics=metrics_of(arrays) | weight_metrics(source_ensemble, result),
+        cost=_costs(result, source_ledger),
+        reused_fits=[_reused(entry) for entry in (*source_ledger.entries, *result.ledger.entries) if entry.reused],
+        curves=curves(arrays["probabilities"], arrays["labels"]),
+        config=config or {},
+        environment=environment.describe(device),
+        command=command,
+    )
+    record.save(folder)
+    return record
+
+
+def weight_metrics(source: Ensemble, result: TransferResult) -> dict[str, float]:
+    """Return how far apart the members' encoders are, before and after, and how far the shift went."""
+    metrics: dict[str, float] = {}
+    for name, ensemble in (("source", source), ("target", result.ensemble)):
+        encoders = [floating(below(member, "encoder")) for member in ensemble.members]
+        metrics[f"{name}/diversity/weight_distance"] = mean_over_pairs(distance, encoders)
+        metrics[f"{name}/diversity/weight_cosine"] = mean_over_pairs(cosine, encoders)
+    if result.shift is not None:
+        metrics |= shift_metrics(result.shift.vector, below(source.members[0], "encoder"))
+    return metrics
+
+
+def shift_metrics(vector: Weights, encoder: Weights) -> dict[str, float]:
+    """Return the norm of a shift vector, and its norm relative to the weights: of all, and layer by layer.
+
+    Running statistics are data that passed by, not weights: they do not count.
+    """
+    learned = {name: tensor for name, tensor in vector.items() if not is_statistic(name)}
+    relative = {
+        f"shift/relative_norm/{name}": norm({name: tensor}) / (norm({name: encoder[name]}) or float("nan"))
+        for name, tensor in learned.items()
+    }
+    whole = norm({name: encoder[name] for name in learned})
+    return {"shift/norm": norm(learned), "shift/relative_norm": norm(learned) / whole, **relative}
+
+
+def _tasks(experiment: Experiment) -> tuple[Task, Task, dict[str, Task]]:
+    """Load the tasks; an error names the setting's full path."""
+    dataset = experiment.dataset
+
+    def load(source: TaskSource, setting: str) -> Task:
+        with settings_under(setting):
+            return source.load(dataset.image_size, dataset.channels)
+
+    source, target = load(dataset.source, "dataset.source"), load(dataset.target, "dataset.target")
+    outside = {name: load(task, f"evaluation.ood.{name}") for name, task in experiment.outside.items()}
+    for what, task in (("source", source), ("target", target)):
+        sizes = (len(task.train), len(task.validation), len(task.test), len(task.classes))
+        log.info("%s task %s: %d train, %d validation, %d test images, %d classes", what, task.name, *sizes)
+    return source, target, {"source": source} | outside
+
+
+def _costs(result: TransferResult, source: Ledger) -> dict[str, Any]:
+    total, marginal, size = result.ledger.total(), result.marginal(), len(result.ensemble)
+    costs: dict[str, Any] = {
+        "phases": {phase: plain(cost) for phase, cost in result.ledger.by_phase().items()},
+        "total": plain(total),
+        "per_member": {k: v if k == "peak_memory_bytes" else v / size for k, v in plain(total).items()},
+        "marginal": plain(marginal) if marginal else None,
+        "source": plain(source.total()),
+    }
+    return costs
+
+
+def _reused(entry: Entry) -> dict[str, Any]:
+    return {"phase": entry.phase, "member": entry.member, "key": entry.key}
+
+
+def _save(folder: Path, arrays: Arrays, result: TransferResult) -> None:
+    np.savez_compressed(folder / "predictions.npz", **arrays)  # type: ignore[arg-type]  # stub lacks the mapping
+    result.ensemble.save(folder / "ensemble")
+    if result.shift is not None:
+        header = dict(result.shift.provenance) | {"sha256": fingerprint(result.shift.vector)}
+        save_file(copied(result.shift.vector), folder / "shift.safetensors", metadata=header)

@@ -1,0 +1,165 @@
+"""Many records side by side: mean, standard deviation and n over seeds, from records alone."""
+
+import csv
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from ensemble_transfer.records import Record
+from ensemble_transfer.report.summary import table
+
+METRICS = {
+    "accuracy": "target/test/ensemble/accuracy",
+    "member accuracy": "target/test/member/accuracy",
+    "NLL": "target/test/ensemble/nll",
+    "calibrated NLL": "target/test/calibrated/nll",
+    "ECE": "target/test/calibration/ece",
+    "disagreement": "target/test/diversity/disagreement",
+    "normalised": "target/test/diversity/disagreement_normalised",
+}
+COSTS = {"steps": ("steps", 1.0), "GFLOPs": ("flops", 1e9), "seconds": ("seconds", 1.0)}
+COLUMNS = (*METRICS, *COSTS)
+
+# How a run was computed and where it was kept: not what was run.
+_INCIDENTAL = ("seed", "store", "trainer", "logger")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean, standard deviation over seeds (NaN for one seed) and number of seeds."""
+
+    mean: float
+    std: float
+    n: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        """Return the spread of at least one value."""
+        return cls(mean(values), stdev(values) if len(values) > 1 else math.nan, len(values))
+
+    def __str__(self) -> str:
+        digits = 3 if abs(self.mean) < 10 else 1
+        spread = "" if math.isnan(self.std) else f" ± {self.std:.{digits}f}"
+        return f"{self.mean:,.{digits}f}{spread}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """Runs that differ in nothing but the seed.
+
+    Attributes:
+        label: The strategy, and what else sets the row apart from the others.
+        seeds: Seeds of the runs.
+        values: By column; a column is missing where a run has no number for it.
+    """
+
+    label: str
+    seeds: tuple[int, ...]
+    values: Mapping[str, Spread]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Rows of finished runs, and the runs that failed."""
+
+    rows: tuple[Row, ...]
+    failed: tuple[Record, ...]
+
+    @classmethod
+    def of(cls, records: Iterable[Record]) -> "Comparison":
+        """Return the comparison of records, its rows in the order met."""
+        groups: dict[tuple[tuple[str, str], ...], list[Record]] = {}
+        failed = []
+        for record in records:
+            if record.status == "finished":
+                groups.setdefault(tuple(_what(record).items()), []).append(record)
+            else:
+                failed.append(record)
+        runs = list(groups.values())
+        settings = [dict(key) for key in groups]
+        labels = [_label(own, settings) for own in settings]
+        return cls(tuple(_row(label, row) for label, row in zip(labels, runs, strict=True)), tuple(failed))
+
+    def markdown(self) -> str:
+        """Return the table, and a line for each failed run, as Markdown."""
+        cells = [[row.label, *(_cell(row, column) for column in COLUMNS), _seeds(row)] for row in self.rows]
+        parts = [table(("strategy", *COLUMNS, "seeds"), cells)] if cells else ["No run has finished."]
+        parts += [f"**failed**: {_where(record)}: {record.error}" for record in self.failed]
+        return "\n\n".join(parts) + "\n"
+
+    def write(self, folder: Path) -> None:
+        """Write ``table.md`` and ``table.csv`` into a folder, which is made if missing."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "table.md").write_text(self.markdown())
+        with (folder / "table.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            spreads = [f"{column} {part}" for column in COLUMNS for part in ("mean", "std")]
+            writer.writerow(["strategy", "n", "seeds", *spreads])
+            for row in self.rows:
+                values = [_numbers(row.values.get(column)) for column in COLUMNS]
+                seeds = " ".join(map(str, row.seeds))
+                writer.writerow([row.label, len(row.seeds), seeds, *(v for pair in values for v in pair)])
+
+
+def _row(label: str, runs: Sequence[Record]) -> Row:
+    values = {}
+    for column in COLUMNS:
+        numbers = [_value(run, column) for run in runs]
+        known = [number for number in numbers if number is not None]
+        if known and len(known) == len(runs):
+            values[column] = Spread.of(known)
+    return Row(label, tuple(run.seed for run in runs), values)
+
+
+def _value(record: Record, column: str) -> float | None:
+    if column in METRICS:
+        return record.metrics.get(METRICS[column])
+    field, unit = COSTS[column]
+    value = record.cost.get("total", {}).get(field)
+    return None if value is None else value / unit
+
+
+def _what(record: Record) -> dict[str, str]:
+    """Return what was run, flat: the strategy, and every setting that is not incidental."""
+    settings = {name: value for name, value in record.config.items() if name not in _INCIDENTAL}
+    return {"strategy": record.strategy, "dataset": record.dataset} | dict(_flat(settings, ""))
+
+
+def _flat(node: Any, path: str) -> Iterable[tuple[str, str]]:  # noqa: ANN401
+    if not isinstance(node, Mapping):
+        yield path, str(node)
+        return
+    for key, value in node.items():
+        yield from _flat(value, f"{path}.{key}" if path else str(key))
+
+
+def _label(own: Mapping[str, str], all_settings: Sequence[Mapping[str, str]]) -> str:
+    """Return the strategy with the settings that set it apart; a strategy's options from its own kind only."""
+    apart = []
+    for name, value in own.items():
+        rivals = all_settings
+        if name.startswith("strategy."):
+            rivals = [other for other in all_settings if other["strategy"] == own["strategy"]]
+        differs = any(other.get(name) != value for other in rivals)
+        if differs and name != "strategy" and not name.startswith("dataset."):
+            apart.append(value if name == "dataset" else f"{name.removeprefix('strategy.')}={value}")
+    return f"{own['strategy']} ({', '.join(apart)})" if apart else own["strategy"]
+
+
+def _cell(row: Row, column: str) -> str:
+    return str(row.values.get(column, "-"))
+
+
+def _numbers(spread: Spread | None) -> tuple[str, str]:
+    return ("", "") if spread is None else (repr(spread.mean), "" if math.isnan(spread.std) else repr(spread.std))
+
+
+def _seeds(row: Row) -> str:
+    return f"{', '.join(map(str, row.seeds))} (n={len(row.seeds)})"
+
+
+def _where(record: Record) -> str:
+    return f"{record.strategy}, {record.dataset}, seed {record.seed}"

@@ -1,0 +1,109 @@
+"""What a person reads at the end of a run: one Markdown text, in the terminal and in ``summary.md``."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markdown import Markdown
+
+from ensemble_transfer.records import Record
+
+FILE_NAME = "summary.md"
+
+
+def write(record: Record, folder: Path, console: Console | None = None) -> None:
+    """Write ``summary.md`` into a run's folder and print it."""
+    text = markdown(record, folder)
+    (folder / FILE_NAME).write_text(text)
+    (console or Console()).print(Markdown(text))
+
+
+def markdown(record: Record, folder: Path) -> str:
+    """Return the summary of a finished run."""
+    size, lineage = record.ensemble["size"], record.ensemble["lineage"]
+    title = f"# {record.strategy}: {record.dataset}"
+    about = f"{size} members of {lineage} lineage, {record.backbone}, seed {record.seed}. `{record.command}`"
+    parts = [
+        title,
+        about,
+        _quality(record.metrics),
+        _diversity(record.metrics),
+        _cost(record),
+        _files(folder),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return a Markdown table, its first column to the left and the others to the right."""
+    head = list(header)
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *(list(row) for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a number for a table; a dash for what is undefined."""
+    return "-" if value is None or value != value else f"{value:.{digits}f}"
+
+
+def _quality(metrics: Mapping[str, float | None]) -> str:
+    rows = []
+    for prefix, task in (("target/test", "target"), ("source/test", "source, before")):
+        low, high = (number(metrics[f"{prefix}/member/accuracy_{end}"]) for end in ("min", "max"))
+        ensemble = [number(metrics[f"{prefix}/ensemble/{m}"]) for m in ("accuracy", "nll", "brier")]
+        member = [number(metrics[f"{prefix}/member/{m}"]) for m in ("accuracy", "nll", "brier", "ece")]
+        ece, calibrated = (number(metrics[f"{prefix}/{m}"]) for m in ("calibration/ece", "calibrated/nll"))
+        rows.append([f"ensemble on {task}", *ensemble, ece, calibrated])
+        rows.append([f"its members ({low} to {high})", *member, "-"])
+    return table(("test split", "accuracy", "NLL", "Brier", "ECE", "calibrated NLL"), rows)
+
+
+def _diversity(metrics: Mapping[str, float | None]) -> str:
+    rows = [
+        [
+            task,
+            *(
+                number(metrics[f"{prefix}/diversity/{m}"])
+                for m in ("disagreement", "disagreement_normalised", "mutual_information")
+            ),
+        ]
+        for prefix, task in (("target/test", "target"), ("source/test", "source, before"))
+    ]
+    return table(("diversity", "disagreement", "/ (1 - member accuracy)", "mutual information"), rows)
+
+
+def _cost(record: Record) -> str:
+    rows = [_cost_row(phase, cost) for phase, cost in record.cost["phases"].items()]
+    rows.append(_cost_row("**total**", record.cost["total"]))
+    if record.cost["marginal"]:
+        rows.append(_cost_row("one more member", record.cost["marginal"]))
+    rows.append(_cost_row("source ensemble (not counted)", record.cost["source"]))
+    text = table(("cost", "steps", "examples", "GFLOPs", "seconds", "peak MB"), rows)
+    reused = {(entry["phase"], entry["member"]) for entry in record.reused_fits}
+    if not reused:
+        return text
+    phases = ", ".join(dict.fromkeys(entry["phase"] for entry in record.reused_fits))
+    return f"{text}\n\n{len(reused)} fits came from the store ({phases}); their cost is that of the real fit."
+
+
+def _cost_row(name: str, cost: Mapping[str, Any]) -> list[str]:
+    counts = [f"{round(cost[field]):,}" for field in ("steps", "examples")]
+    return [
+        name,
+        *counts,
+        f"{cost['flops'] / 1e9:,.1f}",
+        f"{cost['seconds']:,.1f}",
+        f"{cost['peak_memory_bytes'] / 1e6:,.0f}",
+    ]
+
+
+def _files(folder: Path) -> str:
+    about = {
+        "record.json": "all of this and more, for programs",
+        "predictions.npz": "every member's probabilities",
+        "ensemble": "the transferred ensemble",
+        "shift.safetensors": "the shift vector",
+    }
+    names = [f"`{name}` ({what})" for name, what in about.items() if (folder / name).exists()]
+    return f"Written to `{folder}`: {', '.join(names)}, `{FILE_NAME}` (this text)."

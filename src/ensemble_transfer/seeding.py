@@ -1,0 +1,21 @@
+"""Streams of randomness that depend on what they are for, and on nothing else.
+
+Every random choice is drawn from a seed derived from the run's seed and the choice's own address, such as
+``derive(seed, "member", 3, "step", 17)``. So a member's result depends neither on its neighbours nor on the order of
+the work, and an interrupted fit goes on exactly where it stopped without saving any generator.
+"""
+
+import hashlib
+
+import torch
+
+
+def derive(seed: int, *address: int | str) -> int:
+    """Return a seed in [0, 2**63) for the random choice at this address."""
+    text = repr((seed, *address)).encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
+
+
+def generator(seed: int, *address: int | str) -> torch.Generator:
+    """Return a CPU generator for the random choice at this address."""
+    return torch.Generator().manual_seed(derive(seed, *address))

@@ -1,0 +1,124 @@
+"""What every strategy takes, gives and has in common."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import ClassVar, Protocol
+
+from ensemble_transfer.backbone import Architecture
+from ensemble_transfer.cost import Cost, Ledger, mean_cost
+from ensemble_transfer.ensemble import Ensemble
+from ensemble_transfer.seeding import derive
+from ensemble_transfer.tasks.task import Task
+from ensemble_transfer.training.fit import Fits, Fitter, Start
+from ensemble_transfer.training.recipe import Recipes
+from ensemble_transfer.weights import Weights, below, joined
+
+
+@dataclass(frozen=True)
+class ShiftVector:
+    """A shift vector and where it comes from.
+
+    Attributes:
+        vector: Difference of the encoder's floating-point tensors.
+        provenance: Donors, source ensemble and target task, in words.
+    """
+
+    vector: Weights
+    provenance: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class TransferResult:
+    """What a strategy gives.
+
+    Attributes:
+        ensemble: The transferred ensemble, its members in the order of the source ensemble's.
+        ledger: What the transfer cost, by phase and member.
+        recipients: Members that a further member would be like.
+        shift: The shift vector, of a strategy that has one.
+    """
+
+    ensemble: Ensemble
+    ledger: Ledger
+    recipients: tuple[int, ...]
+    shift: ShiftVector | None = None
+
+    def marginal(self) -> Cost | None:
+        """Return the cost of one more member, the mean over recipients; None where every member is a donor."""
+        costs = [self.ledger.of_member(member) for member in self.recipients]
+        return mean_cost(costs) if costs else None
+
+
+class Strategy(Protocol):
+    """A way to move an ensemble to a target task: a frozen dataclass whose fields are its options."""
+
+    name: ClassVar[str]
+
+    def check(self, members: int) -> None:
+        """Raise a SettingError if the options do not suit an ensemble of this size."""
+
+    def transfer(
+        self, source: Ensemble, target: Task, seed: int = ..., recipes: Recipes = ..., fitter: Fitter = ...
+    ) -> TransferResult:
+        """Return the transferred ensemble and what it cost; the source ensemble stays as it is.
+
+        Args:
+            source: The ensemble, trained on the source task.
+            target: The task that it is wanted on.
+            seed: Of all that is random; a member's randomness depends on this and its index alone.
+            recipes: What the fits may spend.
+            fitter: Where and how fits are computed and remembered.
+        """
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """One transfer at work: its inputs, and the steps that strategies share."""
+
+    source: Ensemble
+    target: Task
+    seed: int
+    recipes: Recipes
+    fitter: Fitter
+
+    @cached_property
+    def architecture(self) -> Architecture:
+        """The members' architecture with a head for the target's classes."""
+        return self.source.architecture.with_classes(len(self.target.classes))
+
+    @cached_property
+    def encoders(self) -> dict[int, Weights]:
+        """The source ensemble's encoders, by member."""
+        return {index: below(member, "encoder") for index, member in enumerate(self.source.members)}
+
+    def with_fresh_heads(self, encoders: Mapping[int, Weights], phase: str) -> list[Start]:
+        """Return starts for a phase with new random heads, which depend on the seed and the member alone."""
+        return [
+            Start(
+                member,
+                joined(encoder=encoder, head=self.architecture.fresh_head(derive(self.seed, "head", member))),
+                derive(self.seed, phase, member),
+            )
+            for member, encoder in encoders.items()
+        ]
+
+    def fine_tune_fully(self, encoders: Mapping[int, Weights]) -> Fits:
+        """Fine-tune members fully from new heads: the one definition, so that a donor is a member of ``full``."""
+        starts = self.with_fresh_heads(encoders, "full")
+        return self.fitter.fit(self.architecture, starts, self.target.train, self.recipes.full, "full")
+
+    def train_heads(self, starts: Sequence[Start], phase: str) -> Fits:
+        """Train heads on frozen features by the recipe of a phase, ``probe`` or ``head``."""
+        recipe = self.recipes.probe if phase == "probe" else self.recipes.head
+        reseeded = [replace(start, seed=derive(self.seed, phase, start.member)) for start in starts]
+        return self.fitter.fit_heads(self.architecture, reseeded, self.target.train, recipe, phase)
+
+    def fine_tune_tiny(self, starts: Sequence[Start]) -> Fits:
+        """Give members a tiny fine-tuning."""
+        return self.fitter.fit(self.architecture, starts, self.target.train, self.recipes.tiny, "tiny")
+
+    def ensemble(self, members: Sequence[Weights], strategy: str) -> Ensemble:
+        """Return the transferred ensemble from its members' weights."""
+        history = dict(self.source.history) | {"strategy": strategy, "target": self.target.name}
+        return Ensemble(self.architecture, tuple(members), self.target.classes, self.source.lineage, history)

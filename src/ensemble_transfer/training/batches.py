@@ -1,0 +1,43 @@
+"""Which examples a member sees at a step."""
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ensemble_transfer.seeding import generator
+
+
+class Batches(Dataset[tuple[Tensor, Tensor]]):
+    """The batch of every step for members in lockstep, each in an order of its own.
+
+    Item ``step`` holds inputs (members, batch, ...) and labels (members, batch). It is a function of the member's
+    seed and the step alone: epochs are permutations drawn per member, and what is left of an epoch after the last
+    whole batch is dropped, since BatchNorm cannot train on a batch of one.
+
+    Args:
+        inputs: Inputs (examples, ...) of every member; members may share a tensor.
+        labels: Labels (examples,), int64.
+        batch_size: Examples in a batch; all where there are fewer.
+        seeds: One seed a member.
+    """
+
+    def __init__(self, inputs: list[Tensor], labels: Tensor, batch_size: int, seeds: list[int]) -> None:
+        self.inputs = inputs
+        self.labels = labels
+        self.batch_size = min(batch_size, len(labels))
+        self.seeds = seeds
+        self._epoch = -1
+        self._orders: list[Tensor] = []
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return the inputs and labels of a step."""
+        epoch, position = divmod(step, len(self.labels) // self.batch_size)
+        if epoch != self._epoch:
+            self._epoch, self._orders = epoch, [self._order(seed, epoch) for seed in self.seeds]
+        start = position * self.batch_size
+        chosen = [order[start : start + self.batch_size] for order in self._orders]
+        inputs = [member[examples] for member, examples in zip(self.inputs, chosen, strict=True)]
+        return torch.stack(inputs), self.labels[torch.stack(chosen)]
+
+    def _order(self, seed: int, epoch: int) -> Tensor:
+        return torch.randperm(len(self.labels), generator=generator(seed, "order", epoch))

@@ -1,0 +1,128 @@
+"""Two ways to compute the same step of members in lockstep: one after another, or stacked into one network.
+
+Either holds the members' trainable weights as module parameters, so that one optimizer serves all of them.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+from torch.nn.functional import cross_entropy
+
+from ensemble_transfer.errors import SettingError
+
+Backward = Callable[[Tensor], None]
+
+
+class Loop(nn.Module):
+    """Members one after another: a forward and a backward each, so that one graph is alive at a time."""
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def backward(
+        self, inputs: Tensor, labels: Tensor, seeds: Sequence[int], smoothing: float, backward: Backward
+    ) -> Tensor:
+        """Add every member's gradient and return the losses (members,).
+
+        Args:
+            inputs: Inputs (members, batch, ...).
+            labels: Labels (members, batch).
+            seeds: One seed a member for what is random in its forward pass, such as dropout.
+            smoothing: Label smoothing.
+            backward: Computes the gradients of a scalar.
+        """
+        losses = []
+        for member, x, y, seed in zip(self.members, inputs, labels, seeds, strict=True):
+            _seed_default_generators(seed, x.device)
+            loss = cross_entropy(member(x), y, label_smoothing=smoothing)
+            backward(loss)
+            losses.append(loss.detach())
+        return torch.stack(losses)
+
+    def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield the trained parameters with the names that they have in a member."""
+        for member in self.members:
+            yield from member.named_parameters()
+
+    def clip(self, highest: float) -> None:
+        """Scale every member's gradient to at most this norm."""
+        for member in self.members:
+            nn.utils.clip_grad_norm_(member.parameters(), highest)
+
+    def state_dicts(self) -> list[dict[str, Tensor]]:
+        """Return every member's weights."""
+        return [member.state_dict() for member in self.members]
+
+
+class Stacked(nn.Module):
+    """Members as one network whose weights have a leading dimension of members, by torch.func.
+
+    Raises:
+        SettingError: If a member has dropout: a stacked forward cannot give each member the stream of its own.
+    """
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        _refuse_dropout(members[0])
+        self._size = len(members)
+        self._template = [deepcopy(members[0]).to("meta")]  # in a list, so that it is no submodule
+        parameters, buffers = stack_module_state(list(members))
+        self._parameter_names, self._buffer_names = list(parameters), list(buffers)
+        self._stacked = nn.ParameterList(nn.Parameter(p.detach()) for p in parameters.values())
+        for index, buffer in enumerate(buffers.values()):
+            self.register_buffer(f"buffer_{index}", buffer)
+
+    def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield the stacked parameters with the names that they have in a member."""
+        yield from zip(self._parameter_names, self._stacked, strict=True)
+
+    def backward(
+        self, inputs: Tensor, labels: Tensor, seeds: Sequence[int], smoothing: float, backward: Backward
+    ) -> Tensor:
+        """Add every member's gradient and return the losses (members,); see :meth:`Loop.backward`."""
+        del seeds  # nothing is random here: dropout was refused
+        template = self._template[0].train()
+
+        def loss_of_member(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+            logits = functional_call(template, (parameters, buffers), (x,))
+            return cross_entropy(logits, y, label_smoothing=smoothing)
+
+        stacked: dict[str, Tensor] = dict(self.trained())
+        losses: Tensor = vmap(loss_of_member)(stacked, self._stacked_buffers(), inputs, labels)
+        backward(losses.sum())
+        return losses.detach()
+
+    def clip(self, highest: float) -> None:
+        """Scale every member's gradient to at most this norm."""
+        gradients = [p.grad for p in self._stacked if p.grad is not None]
+        norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
+        factors = (highest / (norms + 1e-6)).clamp(max=1.0)  # the same 1e-6 as torch's clip_grad_norm_
+        for gradient in gradients:
+            gradient.mul_(factors.view(-1, *[1] * (gradient.ndim - 1)))
+
+    def state_dicts(self) -> list[dict[str, Tensor]]:
+        """Return every member's weights."""
+        stacked = dict(self.trained()) | self._stacked_buffers()
+        names = list(self._template[0].state_dict())
+        return [{name: stacked[name].detach()[index] for name in names} for index in range(self._size)]
+
+    def _stacked_buffers(self) -> dict[str, Tensor]:
+        return {name: self.get_buffer(f"buffer_{i}") for i, name in enumerate(self._buffer_names)}
+
+
+def _seed_default_generators(seed: int, device: torch.device) -> None:
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
+def _refuse_dropout(member: nn.Module) -> None:
+    for name, module in member.named_modules():
+        is_dropout = isinstance(module, nn.modules.dropout._DropoutNd)
+        if module.p if is_dropout else getattr(module, "drop_prob", None):
+            rule = f"cannot train {name!r}, which drops at random; use executor=loop"
+            raise SettingError("executor", "vectorised", rule)

@@ -1,0 +1,47 @@
+"""What frozen encoders say about a task, and re-estimated BatchNorm statistics."""
+
+import torch
+from torch import Tensor, nn
+
+from ensemble_transfer.backbone import Architecture, Classifier
+from ensemble_transfer.weights import Weights
+
+_BATCH = 256
+
+
+@torch.inference_mode()
+def features(classifier: Classifier, images: Tensor, device: torch.device) -> Tensor:
+    """Return the encoder's features (examples, features), on the CPU, in evaluation mode.
+
+    A head trained on them is the head that training behind the frozen encoder gives, since the encoder sees the same
+    image at every step.
+    """
+    classifier = classifier.to(device).eval()
+    return torch.cat([classifier.encode(batch.to(device)).float().cpu() for batch in torch.split(images, _BATCH)])
+
+
+@torch.no_grad()
+def reestimated_statistics(
+    architecture: Architecture, encoder: Weights, images: Tensor, device: torch.device
+) -> dict[str, Tensor]:
+    """Return an encoder's weights with BatchNorm's running statistics estimated anew from one pass over images.
+
+    The estimate is the mean over batches of nearly equal size, with all BatchNorm layers in training mode and all
+    else in evaluation mode. An encoder without such layers comes back as it was.
+    """
+    classifier = architecture.build()
+    classifier.encoder.load_state_dict(dict(encoder), strict=True)
+    classifier.to(device).eval()
+    for layer in classifier.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.track_running_stats:
+            layer.reset_running_stats()
+            layer.momentum = None  # torch: the cumulative mean instead of a moving one
+            layer.train()
+    for batch in images.tensor_split(-(-len(images) // _BATCH)):
+        classifier.encode(batch.to(device))
+    return {name: tensor.cpu() for name, tensor in classifier.encoder.state_dict().items()}
+
+
+def is_statistic(name: str) -> bool:
+    """Return whether a tensor is a running statistic: data that passed by, not a weight that was learned."""
+    return name.endswith(("running_mean", "running_var", "num_batches_tracked"))

@@ -1,0 +1,142 @@
+"""One Lightning fit of a group of modules, resumable: the only place that makes a Trainer."""
+
+import logging
+import shutil
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import count
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from ensemble_transfer.cost import Meter, measured
+from ensemble_transfer.training.batches import Batches
+from ensemble_transfer.training.executors import Loop, Stacked
+from ensemble_transfer.training.lockstep import Lockstep
+from ensemble_transfer.training.progress import CurveCallback, ProgressBar, Tracker
+from ensemble_transfer.training.recipe import Recipe
+from ensemble_transfer.training.settings import TrainerSettings
+
+_KNOWN_WARNINGS = (
+    r".*does not have many workers.*",  # tasks are in memory: workers would only copy
+    r".*Checkpoint directory .* exists.*",  # of a fit that goes on
+    r".*isinstance\(treespec, LeafSpec\).*",  # Lightning 2.6 on torch 2.13
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class GroupFit:
+    """The result of a group's fit.
+
+    Attributes:
+        weights: Weights of every member, on the CPU.
+        curves: Training loss of every member (points, 2): step and loss.
+        meter: Seconds and memory of the whole group.
+    """
+
+    weights: list[dict[str, Tensor]]
+    curves: list[Tensor]
+    meter: Meter
+
+
+def run_group(
+    modules: Sequence[nn.Module],
+    batches: Batches,
+    recipe: Recipe,
+    settings: TrainerSettings,
+    phase: str,
+    members: Sequence[int],
+    unfinished: Path | None,
+    tracker: Tracker | None,
+) -> GroupFit:
+    """Train modules in lockstep and return their weights.
+
+    Args:
+        modules: The members, with their initial weights; they are trained in place.
+        batches: What each sees at every step; its seeds are the members' streams of randomness.
+        recipe: What the fit may spend.
+        settings: Where and how it is computed.
+        phase: Name of the phase, for the progress bar and the tracker.
+        members: Indices of the members, likewise.
+        unfinished: Folder for checkpoints, from which an interrupted fit goes on; None for none.
+        tracker: Where learning curves are sent while they grow.
+    """
+    group = Stacked(modules) if settings.executor == "vectorised" else Loop(modules)
+    lockstep = Lockstep(group, recipe, batches.seeds)
+    callbacks: list[Callback] = []
+    if settings.progress:
+        callbacks.append(ProgressBar(phase, members, recipe.steps))
+    if tracker is not None:
+        callbacks.append(CurveCallback(tracker, phase, members))
+    if unfinished is not None:
+        callbacks.append(_checkpoints(unfinished, settings.checkpoint_seconds))
+    checkpoint, start = _resumable(unfinished)
+    with measured(settings.device) as meter:
+        if recipe.steps:
+            _fit(lockstep, batches, settings, callbacks, checkpoint, start)
+    meter.seconds += lockstep.spent_before[0]
+    meter.cpu_seconds += lockstep.spent_before[1]
+    weights = [{k: v.detach().cpu() for k, v in state.items()} for state in group.state_dicts()]
+    return GroupFit(weights, lockstep.curves(), meter)
+
+
+def _fit(
+    lockstep: Lockstep,
+    batches: Batches,
+    settings: TrainerSettings,
+    callbacks: list[Callback],
+    checkpoint: Path | None,
+    start: int,
+) -> None:
+    _quiet_lightning()
+    trainer = pl.Trainer(
+        accelerator=settings.device.type,
+        devices=1,
+        precision=settings.precision,  # type: ignore[arg-type]  # checked by TrainerSettings
+        max_steps=lockstep.recipe.steps,
+        max_epochs=-1,
+        callbacks=callbacks,
+        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+    # An endless loader that starts at the right step: Lightning then has no notion of an epoch to come back to.
+    loader = DataLoader(batches, batch_size=None, sampler=count(start))
+    trainer.fit(lockstep, loader, ckpt_path=checkpoint, weights_only=True)
+
+
+def _checkpoints(folder: Path, seconds: float) -> ModelCheckpoint:
+    interval = timedelta(seconds=seconds)
+    return ModelCheckpoint(folder, filename="last", train_time_interval=interval, enable_version_counter=False)
+
+
+def _resumable(unfinished: Path | None) -> tuple[Path | None, int]:
+    """Return the checkpoint to go on from and its step; (None, 0) where there is none that can be read."""
+    path = unfinished / "last.ckpt" if unfinished is not None else None
+    if path is None or not path.exists():
+        return None, 0
+    try:
+        step = int(torch.load(path, map_location="cpu", weights_only=True)["global_step"])
+    except (OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
+        log.warning("%s is damaged (%s); the fit starts again", path, error)
+        shutil.rmtree(path.parent)
+        return None, 0
+    log.info("going on with an interrupted fit at step %d", step)
+    return path, step
+
+
+def _quiet_lightning() -> None:
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for message in _KNOWN_WARNINGS:
+        warnings.filterwarnings("ignore", message)

@@ -1,0 +1,74 @@
+"""Where and how fits are computed: nothing here changes what they are meant to compute."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ensemble_transfer.errors import require
+
+ACCELERATORS = ("auto", "cpu", "gpu")
+PRECISIONS = ("32-true", "bf16-mixed")
+EXECUTORS = ("loop", "vectorised")
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """Where and how fits are computed.
+
+    Attributes:
+        accelerator: ``gpu``, ``cpu``, or ``auto`` for a GPU where there is one.
+        precision: ``32-true``, or ``bf16-mixed`` for bfloat16 arithmetic with float32 weights.
+        executor: ``loop`` trains the members of a group one after another in every step; ``vectorised`` trains
+            them as one stacked network.
+        group_size: Members that are trained in lockstep at the most; null for all.
+        threads: Threads of torch on the CPU; null for as many as this process may use.
+        checkpoint_seconds: Seconds between the checkpoints of a fit.
+        progress: Whether to show progress bars.
+    """
+
+    accelerator: str = "auto"
+    precision: str = "32-true"
+    executor: str = "loop"
+    group_size: int | None = None
+    threads: int | None = None
+    checkpoint_seconds: float = 30.0
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("accelerator", self.accelerator, ACCELERATORS),
+            ("precision", self.precision, PRECISIONS),
+            ("executor", self.executor, EXECUTORS),
+        ):
+            require(value in allowed, name, value, f"must be one of {', '.join(allowed)}")
+        size, threads = self.group_size, self.threads
+        require(size is None or size > 0, "group_size", size, "must be above 0, or null for all members")
+        require(threads is None or threads > 0, "threads", threads, "must be above 0, or null")
+        seconds = self.checkpoint_seconds
+        require(seconds > 0, "checkpoint_seconds", seconds, "must be above 0")
+        missing = self.accelerator == "gpu" and not torch.cuda.is_available()
+        rule = "torch finds no CUDA device here; use trainer=cpu or trainer=auto"
+        require(not missing, "accelerator", self.accelerator, rule)
+
+    @property
+    def device(self) -> torch.device:
+        """The device that fits run on."""
+        use_gpu = self.accelerator == "gpu" or (self.accelerator == "auto" and torch.cuda.is_available())
+        return torch.device("cuda" if use_gpu else "cpu")
+
+    def use_threads(self) -> int:
+        """Set the number of torch's CPU threads and return it."""
+        torch.set_num_threads(self.threads or usable_cores())
+        return torch.get_num_threads()
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use: of its affinity, container (cgroup v2) and OMP_NUM_THREADS."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = os.environ.get("OMP_NUM_THREADS", "")  # how launchers keep jobs side by side from crowding
+    cores = min(cores, int(asked)) if asked.isdigit() and int(asked) > 0 else cores
+    limit = Path("/sys/fs/cgroup/cpu.max")
+    quota, period = limit.read_text().split() if limit.exists() else ("max", "1")
+    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))

@@ -1,0 +1,124 @@
+"""Strict arithmetic on named tensors.
+
+Weights are what ``module.state_dict()`` returns: a mapping from names to tensors. Nothing here changes its input,
+and nothing is transferred partially: names, shapes and dtypes must agree, or an error names the tensor.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+Weights = Mapping[str, Tensor]
+
+
+def subtract(after: Weights, before: Weights) -> dict[str, Tensor]:
+    """Return ``after - before`` for every floating-point tensor.
+
+    Integer tensors are counters (BatchNorm's ``num_batches_tracked``): their difference means nothing for another
+    network, so they are left out.
+
+    Raises:
+        ValueError: If the two differ in names, shapes or dtypes.
+    """
+    _check_match(after, before)
+    return {name: after[name] - before[name] for name in after if after[name].is_floating_point()}
+
+
+def add_scaled(weights: Weights, vector: Weights, scale: float = 1.0) -> dict[str, Tensor]:
+    """Return ``weights + scale * vector``; integer tensors, which no vector has, are copied.
+
+    Raises:
+        ValueError: If ``vector`` does not have exactly the floating-point tensors of ``weights``.
+    """
+    _check_match(floating(weights), vector)
+    return {
+        name: tensor + scale * vector[name] if tensor.is_floating_point() else tensor.clone()
+        for name, tensor in weights.items()
+    }
+
+
+def mean(vectors: Sequence[Weights]) -> dict[str, Tensor]:
+    """Return the mean of vectors that have the same names, shapes and dtypes."""
+    if not vectors:
+        raise ValueError("vectors=[]: the mean needs at least one")
+    for vector in vectors[1:]:
+        _check_match(vectors[0], vector)
+    return {name: torch.stack([vector[name] for vector in vectors]).mean(0) for name in vectors[0]}
+
+
+def norm(vector: Weights) -> float:
+    """Return the Euclidean norm over all tensors together."""
+    return math.sqrt(sum(float(tensor.double().square().sum()) for tensor in vector.values()))
+
+
+def distance(a: Weights, b: Weights) -> float:
+    """Return the Euclidean distance ``norm(a - b)`` over the floating-point tensors."""
+    return norm(subtract(a, b))
+
+
+def cosine(a: Weights, b: Weights) -> float:
+    """Return the cosine of the angle between two vectors; 0 where one of them is 0."""
+    _check_match(a, b)
+    dot = sum(float((a[name].double() * b[name].double()).sum()) for name in a)
+    lengths = norm(a) * norm(b)
+    return dot / lengths if lengths else 0.0
+
+
+def mean_over_pairs(measure: Callable[[Weights, Weights], float], all_weights: Sequence[Weights]) -> float:
+    """Return the mean of a symmetric measure over all pairs; 0 where there is no pair."""
+    values = [measure(a, b) for a, b in combinations(all_weights, 2)]
+    return sum(values) / len(values) if values else 0.0
+
+
+def floating(weights: Weights) -> dict[str, Tensor]:
+    """Return the floating-point tensors."""
+    return {name: tensor for name, tensor in weights.items() if tensor.is_floating_point()}
+
+
+def select(weights: Weights, keep: Callable[[str], bool]) -> dict[str, Tensor]:
+    """Return the tensors whose name is to be kept."""
+    return {name: tensor for name, tensor in weights.items() if keep(name)}
+
+
+def below(weights: Weights, prefix: str) -> dict[str, Tensor]:
+    """Return the tensors under ``prefix.``, without it: ``below(w, "encoder")`` are the encoder's weights."""
+    start = prefix + "."
+    return {name.removeprefix(start): tensor for name, tensor in weights.items() if name.startswith(start)}
+
+
+def joined(**parts: Weights) -> dict[str, Tensor]:
+    """Return the parts under their names as prefixes: the inverse of :func:`below`."""
+    return {f"{prefix}.{name}": tensor for prefix, part in parts.items() for name, tensor in part.items()}
+
+
+def fingerprint(weights: Weights) -> str:
+    """Return a SHA-256 over names, dtypes, shapes and bytes, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def copied(weights: Weights) -> dict[str, Tensor]:
+    """Return a detached copy on the CPU that shares no memory with its original."""
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in weights.items()}
+
+
+def _check_match(a: Weights, b: Weights) -> None:
+    for name in _first(a.keys() ^ b.keys()):
+        raise ValueError(f"tensor {name!r} is in one of the two sets of weights only")
+    for name, tensor in a.items():
+        if tensor.shape != b[name].shape:
+            raise ValueError(f"tensor {name!r} has shapes {tuple(tensor.shape)} and {tuple(b[name].shape)}")
+        if tensor.dtype != b[name].dtype:
+            raise ValueError(f"tensor {name!r} has dtypes {tensor.dtype} and {b[name].dtype}")
+
+
+def _first(names: Iterable[str]) -> list[str]:
+    return sorted(names)[:1]
