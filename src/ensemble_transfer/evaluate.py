@@ -1,0 +1,287 @@
+"""From saved predictions to metrics: in Python, or ``python -m ensemble_transfer.evaluate PREDICTIONS.npz``.
+
+Works on anybody's predictions: probabilities (members, examples, classes) and labels (examples,), no matter
+what made them. The keys are those of the project's table of metrics. Torch is imported when something is
+computed, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import ArrayLike
+    from rich.table import Table
+    from torch import Tensor
+
+    Values: TypeAlias = ArrayLike | Tensor
+
+_DESCRIPTION = """\
+Print every metric of an ensemble's predictions: accuracy, likelihood, calibration, selective prediction,
+diversity, and, where the file has the arrays for it, detection of out-of-distribution examples and robustness
+to corruptions.
+"""
+
+_LAYOUT = """\
+arrays of the file (numpy.savez):
+  probabilities             (members, examples, classes), summing to 1 over the classes
+  labels                    (examples,), integers 0..classes-1
+optional:
+  validation/probabilities  (members, any, classes); with validation/labels, the temperature is fitted on
+  validation/labels         these, otherwise on each half of the examples for the other half
+  ood/<name>/probabilities  (members, any, classes), examples out of distribution
+  corruption/<name>/<severity>/probabilities
+                            (members, examples, classes), the examples corrupted; severity is an integer
+
+exit code: 0, or 2 if the file cannot be used.
+"""
+
+_BETTER = {
+    **dict.fromkeys(("accuracy", "accuracy_min", "accuracy_max", "coverage_at_5_risk"), "higher"),
+    **dict.fromkeys(("nll", "brier", "ece", "mce", "ece_adaptive", "ece_classwise"), "lower"),
+    **dict.fromkeys(("aurc", "eaurc", "augrc", "risk_at_80_coverage", "double_fault"), "lower"),
+}
+
+
+def evaluate(
+    probabilities: Values,
+    labels: Values,
+    *,
+    validation: tuple[Values, Values] | None = None,
+    ood: Mapping[str, Values] | None = None,
+    corruptions: Mapping[tuple[str, int], Values] | None = None,
+) -> dict[str, float]:
+    """Compute every metric that predictions determine.
+
+    The order of the members and of the examples changes nothing: classes whose mean probabilities tie (to 40
+    bits) go to the first, where the argmax of a mean taken in floating point depends on the order of its sum;
+    examples of equal confidence count as in random order. Out of distribution is the positive class of
+    ``ood/``. A metric that is undefined is NaN: of a single member, the measures of agreement between
+    members.
+
+    Args:
+        probabilities: Of each member on the test examples: (M, N, C), C >= 2, summing to 1 over the classes.
+        labels: Class indices of the test examples: (N,).
+        validation: Probabilities (M, any, C) and labels of the examples that the temperature is fitted on.
+            Without them the test examples are dealt into two halves (by content, deterministically), each is
+            scaled with the temperature fitted on the other, and ``calibrated/temperature`` is the geometric
+            mean over the examples.
+        ood: Probabilities (M, any, C) on examples out of distribution, by a name for ``ood/<name>/...``.
+        corruptions: Probabilities (M, N, C) on the corrupted test examples, by name and severity.
+
+    Returns:
+        The metrics under their keys, in the order of the table.
+
+    Raises:
+        ValueError: An array has a wrong shape or dtype, is empty, holds a value that is no probability or no
+            class, or a name cannot be part of a key. The message names the array as the command's file would.
+    """
+    from ensemble_transfer.metrics import summary
+    from ensemble_transfer.metrics.predictive import ensemble_mean
+
+    test, labels = _predictions(probabilities, labels)
+    members, examples, classes = test.shape
+    mean, fitted_on = ensemble_mean(test), None
+    if validation is not None:
+        held_out, held_out_labels = validation
+        held_out, held_out_labels = _predictions(held_out, held_out_labels, "validation/", members, classes)
+        fitted_on = ensemble_mean(held_out), held_out_labels
+    outside = {
+        name: _probabilities(array, f"ood/{_key_part(name)}/probabilities", members, classes)
+        for name, array in (ood or {}).items()
+    }
+    corrupted = {
+        (name, severity): _corrupted(array, name, severity, (members, examples, classes))
+        for (name, severity), array in (corruptions or {}).items()
+    }
+    return {
+        **summary.predictive_metrics(test, mean, labels),
+        **summary.calibration_metrics(mean, labels),
+        **summary.calibrated_metrics(mean, labels, fitted_on),
+        **summary.selective_metrics(mean, labels),
+        **summary.diversity_metrics(test, labels),
+        **summary.ood_metrics(test, outside),
+        **summary.corruption_metrics(corrupted, labels),
+    }
+
+
+def curves(probabilities: Values, labels: Values) -> dict[str, Any]:
+    """Compute the curves kept with a record; :mod:`ensemble_transfer.metrics.curves` says what each holds.
+
+    Args:
+        probabilities: Of each member: (M, N, C).
+        labels: Class indices: (N,).
+
+    Returns:
+        ``reliability``, ``accuracy_rejection``, ``ensemble_size`` and ``disagreement``, made of dicts, lists,
+        numbers and None only.
+
+    Raises:
+        ValueError: As :func:`evaluate` does.
+    """
+    from ensemble_transfer.metrics import curves as draw
+    from ensemble_transfer.metrics.predictive import ensemble_mean
+
+    test, labels = _predictions(probabilities, labels)
+    mean = ensemble_mean(test)
+    return {
+        "reliability": draw.reliability(mean, labels),
+        "accuracy_rejection": draw.accuracy_rejection(mean, labels),
+        "ensemble_size": draw.ensemble_size(test, labels),
+        "disagreement": draw.disagreement(test),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ensemble_transfer.evaluate",
+        description=_DESCRIPTION,
+        epilog=_LAYOUT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("predictions", metavar="PREDICTIONS.npz", help="file of arrays, see below")
+    parser.add_argument("--json", action="store_true", help="print one JSON object; an undefined metric is null")
+    chosen = parser.parse_args(arguments)
+    from ensemble_transfer.predictions_file import read_predictions
+
+    try:
+        given, unread = read_predictions(chosen.predictions)
+        metrics = evaluate(**given)
+    except ValueError as error:
+        sys.stderr.write(f"{chosen.predictions}: {error}\n")
+        return 2
+    if unread:
+        sys.stderr.write(f"{chosen.predictions}: arrays not used: {', '.join(unread)}\n")
+    if chosen.json:
+        finite = {key: value if math.isfinite(value) else None for key, value in metrics.items()}
+        sys.stdout.write(json.dumps(finite, indent=2, allow_nan=False) + "\n")
+    else:
+        _show(metrics, given)
+    return 0
+
+
+def _predictions(
+    probabilities: Values,
+    labels: Values,
+    prefix: str = "",
+    members: int | None = None,
+    classes: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    from ensemble_transfer.metrics.checks import check_labels
+
+    checked = _probabilities(probabilities, f"{prefix}probabilities", members, classes)
+    indices = _tensor(labels, f"{prefix}labels")
+    check_labels(indices, checked.shape[1], checked.shape[2], f"{prefix}labels")
+    return checked, indices.long()
+
+
+def _probabilities(values: Values, name: str, members: int | None = None, classes: int | None = None) -> Tensor:
+    from ensemble_transfer.metrics.checks import check_probabilities
+
+    tensor = _tensor(values, name)
+    check_probabilities(tensor, name, members=members, classes=classes)
+    return tensor
+
+
+def _corrupted(values: Values, name: str, severity: int, shape: tuple[int, int, int]) -> Tensor:
+    if _key_part(name) == "mean":
+        raise ValueError("corruption 'mean' has a taken name; the means over the corruptions stand under it")
+    array = f"corruption/{name}/{severity}/probabilities"
+    tensor = _probabilities(values, array, shape[0], shape[2])
+    if tensor.shape[1] != shape[1]:
+        raise ValueError(f"{array} has {tensor.shape[1]} examples; must be {shape[1]}, as in probabilities")
+    return tensor
+
+
+def _key_part(name: str) -> str:
+    if not name or "/" in name:
+        raise ValueError(f"name {name!r} cannot be part of a key; must be non-empty and without '/'")
+    return name
+
+
+def _tensor(values: Values, name: str) -> Tensor:
+    """Copy to a tensor on the CPU, whatever the strides, byte order or writability of an array."""
+    import numpy as np
+    import torch
+
+    if isinstance(values, torch.Tensor):
+        whole = not (values.is_floating_point() or values.is_complex() or values.dtype == torch.bool)
+        return values.detach().cpu().to(torch.int64 if whole else values.dtype)
+    try:
+        array = np.array(values)
+    except ValueError as error:
+        raise ValueError(f"{name} is no array: {error}") from error
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{name} has dtype {array.dtype}; must be numbers")
+    if array.dtype.kind == "f":
+        array = array.astype(np.float32 if array.dtype.itemsize <= 4 else np.float64)
+    elif array.dtype.kind in "iu":
+        array = array.astype(np.int64)
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def _show(metrics: Mapping[str, float], given: Mapping[str, Any]) -> None:
+    """Print tables for reading: one of the plain metrics, one of OOD detection, three of corruptions."""
+    from rich.console import Console
+
+    console = Console(markup=False, highlight=False, emoji=False)
+    members, examples, classes = given["probabilities"].shape
+    console.print(f"members: {members}, examples: {examples}, classes: {classes}")
+    source = "the two halves of the examples, crosswise" if given["validation"] is None else "validation"
+    console.print(f"temperature fitted on: {source}")
+    console.print(_plain_table(metrics))
+    keys = [key.split("/") for key in metrics]
+    detection = {(f"{k[1]} {k[2]}", k[3]): metrics["/".join(k)] for k in keys if k[0] == "ood"}
+    if detection:
+        console.print(_grid("ood", "out of distribution is positive", detection))
+    for metric in ("accuracy", "nll", "ece"):
+        cells = {(k[1], k[2]): metrics["/".join(k)] for k in keys if k[0] == "corruption" and k[3] == metric}
+        if cells:
+            console.print(_grid("corruption", f"{metric} by severity", cells))
+
+
+def _plain_table(metrics: Mapping[str, float]) -> Table:
+    from rich.table import Table
+
+    table = Table("metric", "value", "better")
+    family = ""
+    for key, value in metrics.items():
+        if key.startswith(("ood/", "corruption/")):
+            continue
+        if family and not key.startswith(family):
+            table.add_section()
+        family = key.split("/")[0] + "/"
+        table.add_row(key, _number(value), _BETTER.get(key.split("/")[1], ""))
+    table.columns[1].justify = "right"
+    return table
+
+
+def _grid(corner: str, title: str, cells: Mapping[tuple[str, str], float]) -> Table:
+    """Lay values out by (row, column), numbered columns in the order of their numbers."""
+    from rich.table import Table
+
+    named = dict.fromkeys(column for _, column in cells)
+    columns = sorted(named, key=lambda column: int(column) if column.isdecimal() else 0)
+    table = Table(corner, *columns, title=title, title_justify="left")
+    for row in dict.fromkeys(row for row, _ in cells):
+        table.add_row(row, *(_number(cells[row, c]) if (row, c) in cells else "" for c in columns))
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table
+
+
+def _number(value: float) -> str:
+    if math.isnan(value):
+        return "undefined"
+    return f"{value:.4f}" if value == 0 or abs(value) >= 1e-3 else f"{value:.1e}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,182 @@
+"""Whether confidence can be believed: calibration errors, the reliability diagram and temperature scaling.
+
+Probabilities are (N, C), labels (N,). Equal-width bins are [0, 1/15), ..., [14/15, 1], the last one closed,
+on confidences rounded to float32 (so that 0.6 and 0.6 - 1e-16 share a bin). Means are taken in float64.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.classification import binary_calibration_error
+
+from ensemble_transfer.metrics.predictive import confidence, correctness, log_probability
+from ensemble_transfer.metrics.ties import steady, tie_averaged
+
+BINS = 15
+TEMPERATURE_BOUNDS = (0.05, 100.0)
+"""Where a temperature is looked for.
+
+A validation set without an error has its minimum at 0, where one error in test costs without limit; one whose
+labels have nothing to do with the predictions has it at infinity, which 100 is close to.
+"""
+
+_BELOW_ONE = 1 - 2.0**-53
+
+
+def ece(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Compute the expected calibration error: sum_b n_b / N |accuracy_b - confidence_b| (Guo 2017).
+
+    Top-label confidence in 15 equal-width bins. Equals torchmetrics' ``multiclass_calibration_error`` unless
+    a confidence falls on the edge of a bin.
+
+    Args:
+        probabilities: (N, C).
+        labels: (N,).
+
+    Returns:
+        0-d, in 0..1.
+    """
+    return _calibration_error(confidence(probabilities), correctness(probabilities, labels), "l1")
+
+
+def mce(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Compute the maximum calibration error, max_b |accuracy_b - confidence_b| in the bins of :func:`ece`."""
+    return _calibration_error(confidence(probabilities), correctness(probabilities, labels), "max")
+
+
+def ece_classwise(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Compute the classwise ECE: mean_c sum_b n_bc / N |frequency_bc - mean p_bc| (Kull 2019).
+
+    The examples are binned anew for each class c by p_c, whether or not c is the top label; classes that
+    occur in no label count too.
+
+    Args:
+        probabilities: (N, C).
+        labels: (N,).
+
+    Returns:
+        0-d, in 0..1.
+    """
+    errors = [_calibration_error(p, labels == c, "l1") for c, p in enumerate(probabilities.double().unbind(1))]
+    return torch.stack(errors).mean()
+
+
+def ece_adaptive(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Compute the ECE over 15 bins of equal mass (Nixon 2019), on top-label confidence.
+
+    The examples in order of confidence are cut into 15 runs whose lengths differ by at most one, longer runs
+    at the low end, as ``numpy.array_split`` cuts a rising order. Where a cut falls within a tie, each side
+    gets the tie's mean accuracy, so the order of the examples does not matter. With N < 15 every example is
+    its own bin.
+
+    Args:
+        probabilities: (N, C).
+        labels: (N,).
+
+    Returns:
+        0-d, in 0..1.
+    """
+    sure = steady(confidence(probabilities))
+    right = tie_averaged(correctness(probabilities, labels), by=sure)
+    gap = (sure.sort(descending=True).values - right).flip(0)
+    return torch.stack([part.sum().abs() for part in gap.tensor_split(BINS)]).sum() / len(gap)
+
+
+def reliability(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute the reliability diagram over the bins of :func:`ece`.
+
+    Args:
+        probabilities: (N, C).
+        labels: (N,).
+
+    Returns:
+        Number of examples, mean confidence and accuracy by bin, each (15,); an empty bin has NaN for the
+        latter two.
+    """
+    sure = _binnable(confidence(probabilities))
+    edges = torch.linspace(0, 1, BINS + 1, dtype=torch.float64, device=sure.device)
+    bin_of = torch.bucketize(sure, edges[1:-1], right=True)
+    count = torch.bincount(bin_of, minlength=BINS)
+    mean_confidence = torch.bincount(bin_of, weights=sure, minlength=BINS) / count
+    right = correctness(probabilities, labels).double()
+    return count, mean_confidence, torch.bincount(bin_of, weights=right, minlength=BINS) / count
+
+
+def apply_temperature(probabilities: Tensor, temperature: float) -> Tensor:
+    """Scale the log-probabilities: softmax(log p / T) (Guo 2017): (N, C) -> (N, C)."""
+    return (log_probability(probabilities) / temperature).softmax(dim=1)
+
+
+def fit_temperature(probabilities: Tensor, labels: Tensor) -> float:
+    """Find the temperature that minimises the NLL of :func:`apply_temperature`.
+
+    With b = 1 / T the NLL is convex in b, and its slope is mean_n sum_c q_c d_c, where d = log p - log p_y
+    and q = softmax(b d). The zero of the slope is bisected in log T to 1e-11.
+
+    Args:
+        probabilities: (N, C); N may be 0.
+        labels: (N,).
+
+    Returns:
+        The temperature, in ``TEMPERATURE_BOUNDS``; 1 where the slope at 1 is 0, as it is for uniform
+        predictions and for no examples.
+    """
+    log_p = log_probability(probabilities)
+    margin = log_p - log_p.gather(1, labels[:, None])
+
+    def slope(log_temperature: float) -> float:
+        weight = (margin * math.exp(-log_temperature)).softmax(dim=1)
+        return (weight * margin).sum().item() / max(len(labels), 1)
+
+    if abs(slope(0.0)) < 1e-12:
+        return 1.0
+    low, high = map(math.log, TEMPERATURE_BOUNDS)
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if slope(middle) > 0 else (low, middle)
+    return math.exp((low + high) / 2)
+
+
+def cross_calibrate(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, float]:
+    """Scale each half of the examples with the temperature fitted on the other half (Ashukha 2020).
+
+    Args:
+        probabilities: (N, C).
+        labels: (N,).
+
+    Returns:
+        The scaled probabilities (N, C), and the geometric mean over the examples of their temperatures.
+    """
+    one, other = _halves(probabilities, labels)
+    scaled = torch.empty_like(probabilities, dtype=torch.float64)
+    log_temperature = 0.0
+    for fitted, applied in ((one, other), (other, one)):
+        temperature = fit_temperature(probabilities[fitted], labels[fitted])
+        scaled[applied] = apply_temperature(probabilities[applied], temperature)
+        log_temperature += math.log(temperature) * len(applied) / len(labels)
+    return scaled, math.exp(log_temperature)
+
+
+def _halves(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Deal the examples out in turn, in an order that depends on what they hold and not on where they stand.
+
+    The order is that of a fixed random projection of (p, y); only equal examples tie in it.
+    """
+    weights = torch.randn(2, probabilities.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for_probability, for_label = weights.to(probabilities.device)
+    order = (probabilities.double() @ for_probability + for_label[labels]).argsort()
+    return order[0::2], order[1::2]
+
+
+def _calibration_error(sure: Tensor, happened: Tensor, norm: Literal["l1", "max"]) -> Tensor:
+    return binary_calibration_error(_binnable(sure), happened.long(), BINS, norm, validate_args=False)
+
+
+def _binnable(sure: Tensor) -> Tensor:
+    """Prepare confidences for equal-width bins.
+
+    A 1 would get a sixteenth bin of its own in torchmetrics (its issue 3510), so it goes just below.
+    """
+    return sure.float().double().clamp(max=_BELOW_ONE)

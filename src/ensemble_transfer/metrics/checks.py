@@ -1,0 +1,87 @@
+"""Refuse predictions that are none, in one sentence that says what is wrong and what is allowed."""
+
+import torch
+from torch import Tensor
+
+SUM_TOLERANCE = 1e-3
+"""How far the probabilities of one example may sum from 1; float16 predictions stay within it."""
+
+
+def check_probabilities(
+    probabilities: Tensor,
+    name: str = "probabilities",
+    *,
+    members: int | None = None,
+    classes: int | None = None,
+) -> None:
+    """Raise unless the tensor holds the class probabilities of an ensemble.
+
+    Args:
+        probabilities: To be checked: (M, N, C).
+        name: What to call the tensor in the message.
+        members: Number of members it must have, if that is known.
+        classes: Number of classes it must have, if that is known.
+
+    Raises:
+        ValueError: The shape is another, a dimension is empty, there is one class only, a value is not a
+            finite number, lies below 0, or an example's probabilities do not sum to 1 within
+            ``SUM_TOLERANCE``.
+    """
+    _check_shape(probabilities, name, members, classes)
+    if not torch.isfinite(probabilities).all():
+        worst = probabilities[~torch.isfinite(probabilities)][0].item()
+        raise ValueError(f"{name} holds {worst}; must be finite numbers in 0..1")
+    least = probabilities.min().item()
+    if least < 0:
+        raise ValueError(f"{name} holds {least:.6g}; must lie in 0..1 (of logits, pass the softmax)")
+    sums = probabilities.sum(dim=-1, dtype=torch.float64)
+    deviation = (sums - 1).abs()
+    if deviation.max() > SUM_TOLERANCE:
+        member, example = divmod(int(deviation.argmax()), sums.shape[1])
+        raise ValueError(
+            f"{name} sums to {sums[member, example].item():.6g} over the classes of member {member}, example "
+            f"{example}; must be 1 within {SUM_TOLERANCE}"
+        )
+
+
+def check_labels(labels: Tensor, examples: int, classes: int, name: str = "labels") -> None:
+    """Raise unless the tensor holds one class index per example.
+
+    Args:
+        labels: To be checked: (N,).
+        examples: N, the number of examples predicted.
+        classes: C; labels lie in 0..C-1.
+        name: What to call the tensor in the message.
+
+    Raises:
+        ValueError: The shape or the length is another, the values are not integers, or lie outside 0..C-1.
+    """
+    if labels.ndim != 1:
+        raise ValueError(f"{name} has shape {tuple(labels.shape)}; must be (examples,), one class index each")
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise ValueError(f"{name} has dtype {_dtype(labels)}; must be integers, the class indices 0..{classes - 1}")
+    if len(labels) != examples:
+        raise ValueError(f"{name} has {len(labels)} entries; must be {examples}, one for each predicted example")
+    outside = labels[(labels < 0) | (labels >= classes)]
+    if len(outside):
+        raise ValueError(f"{name} holds {outside[0].item()}; must lie in 0..{classes - 1}, there are {classes} classes")
+
+
+def _check_shape(probabilities: Tensor, name: str, members: int | None, classes: int | None) -> None:
+    shape = tuple(probabilities.shape)
+    if len(shape) != 3:
+        hint = "; for a single member, pass probabilities[None]" if len(shape) == 2 else ""
+        raise ValueError(f"{name} has shape {shape}; must be (members, examples, classes){hint}")
+    if probabilities.is_complex():
+        raise ValueError(f"{name} has dtype {_dtype(probabilities)}; must be real numbers in 0..1")
+    if 0 in shape:
+        raise ValueError(f"{name} has shape {shape}; must hold at least one member, example and class")
+    if shape[2] < 2:
+        raise ValueError(f"{name} has shape {shape}; must have at least 2 classes")
+    for axis, wanted, what in ((0, members, "members"), (2, classes, "classes")):
+        if wanted is not None and shape[axis] != wanted:
+            raise ValueError(f"{name} has {shape[axis]} {what}; must be {wanted}, as in probabilities")
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

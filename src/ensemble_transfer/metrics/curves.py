@@ -1,0 +1,107 @@
+"""The curves kept with a record, as plain lists that JSON can hold; a value that is undefined is None.
+
+Tensors are expected to have passed :mod:`ensemble_transfer.metrics.checks`: probabilities (M, N, C), labels
+(N,).
+"""
+
+import random
+from itertools import combinations
+from math import comb, isnan
+
+import torch
+from torch import Tensor
+
+from ensemble_transfer.metrics import calibration, diversity, predictive, selective
+
+SUBSETS = 20
+"""Subsets of the members, at most, that a point of the ensemble-size curve is averaged over."""
+
+
+def reliability(mean: Tensor, labels: Tensor) -> dict[str, list[float | None]]:
+    """Draw confidence against accuracy over the 15 bins that ``calibration/ece`` uses.
+
+    Args:
+        mean: The ensemble's probabilities (N, C).
+        labels: (N,).
+
+    Returns:
+        By bin: ``lower`` and ``upper`` edge, ``count``, mean ``confidence``, ``accuracy`` (None in an empty
+        bin).
+    """
+    count, confidence, accuracy = calibration.reliability(mean, labels)
+    edges = [edge / calibration.BINS for edge in range(calibration.BINS + 1)]
+    return {
+        "lower": [*edges[:-1]],
+        "upper": [*edges[1:]],
+        "count": count.tolist(),
+        "confidence": [None if isnan(value) else value for value in confidence.tolist()],
+        "accuracy": [None if isnan(value) else value for value in accuracy.tolist()],
+    }
+
+
+def accuracy_rejection(mean: Tensor, labels: Tensor, points: int = 200) -> dict[str, list[float]]:
+    """Draw the accuracy on the kept examples against the share rejected, least confident first.
+
+    Args:
+        mean: The ensemble's probabilities (N, C).
+        labels: (N,).
+        points: How many evenly spaced points of the curve to keep at most; the one without rejection is among
+            them.
+
+    Returns:
+        ``rejection``, falling to 0, and ``accuracy``.
+    """
+    risk = selective.risk_curve(predictive.confidence(mean), predictive.correctness(mean, labels))
+    total = len(risk)
+    kept = torch.linspace(1, total, min(points, total), dtype=torch.float64).round().long()
+    return {
+        "rejection": (1 - kept.double() / total).tolist(),
+        "accuracy": (1 - risk[kept.to(risk.device) - 1]).tolist(),
+    }
+
+
+def ensemble_size(probabilities: Tensor, labels: Tensor) -> dict[str, list[float]]:
+    """Draw the accuracy and NLL of ensembles of k = 1..M of the members, averaged over subsets.
+
+    All subsets of a size are taken where there are at most ``SUBSETS`` (so always for M <= 6), else that many
+    different ones, drawn with a fixed seed.
+
+    Args:
+        probabilities: (M, N, C).
+        labels: (N,).
+
+    Returns:
+        ``size``, number of ``subsets``, mean ``accuracy``, mean ``nll``.
+    """
+    members = len(probabilities)
+    curve: dict[str, list[float]] = {"size": [], "subsets": [], "accuracy": [], "nll": []}
+    for size in range(1, members + 1):
+        subsets = _subsets(members, size)
+        quality = [_accuracy_and_nll(probabilities[list(chosen)], labels) for chosen in subsets]
+        curve["size"].append(size)
+        curve["subsets"].append(len(subsets))
+        curve["accuracy"].append(sum(accuracy for accuracy, _ in quality) / len(subsets))
+        curve["nll"].append(sum(nll for _, nll in quality) / len(subsets))
+    return curve
+
+
+def disagreement(probabilities: Tensor) -> list[list[float]]:
+    """Compute the matrix of pairwise disagreements: (M, N, C) -> M lists of M."""
+    predictions = torch.stack([predictive.predicted_class(member) for member in probabilities])
+    matrix: list[list[float]] = diversity.disagreement_matrix(predictions).tolist()
+    return matrix
+
+
+def _accuracy_and_nll(probabilities: Tensor, labels: Tensor) -> tuple[float, float]:
+    mean = probabilities.mean(dim=0, dtype=torch.float64)
+    return predictive.accuracy(mean, labels).item(), predictive.nll(mean, labels).item()
+
+
+def _subsets(members: int, size: int) -> list[tuple[int, ...]]:
+    if comb(members, size) <= SUBSETS:
+        return list(combinations(range(members), size))
+    generator = random.Random(size)
+    drawn: set[tuple[int, ...]] = set()
+    while len(drawn) < SUBSETS:
+        drawn.add(tuple(sorted(generator.sample(range(members), size))))
+    return sorted(drawn)

@@ -1,0 +1,34 @@
+"""The deep ensemble equivalent: what an ensemble is worth in fully fine-tuned members."""
+
+import math
+from collections.abc import Sequence
+
+
+def deep_ensemble_equivalent(nll: float, reference: Sequence[float]) -> float:
+    """Find the size at which the reference ensemble reaches a calibrated NLL (Ashukha 2020).
+
+    min {l >= 1: reference(l) <= nll}, where reference(l) runs straight between the sizes 1, 2, ....
+
+    Args:
+        nll: Calibrated NLL of the ensemble in question, in nats.
+        reference: Calibrated NLL of fully fine-tuned ensembles; ``reference[k - 1]`` is that of size k.
+
+    Returns:
+        The size, at least 1: an ensemble worse than a single reference member is worth 1. Infinity if it is
+        better than the reference is at any size given.
+
+    Raises:
+        ValueError: The reference is empty, or a value is not finite.
+    """
+    if not len(reference):
+        raise ValueError("reference is empty; must hold the NLL of at least one size")
+    for name, value in [("nll", nll), *((f"reference[{k}]", value) for k, value in enumerate(reference))]:
+        if not math.isfinite(value):
+            raise ValueError(f"{name} is {value}; must be a finite number of nats")
+    if reference[0] <= nll:
+        return 1.0
+    for size in range(1, len(reference)):
+        before, after = reference[size - 1], reference[size]
+        if after <= nll:
+            return size + (before - nll) / (before - after)
+    return math.inf

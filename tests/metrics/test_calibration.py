@@ -1,0 +1,167 @@
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import scipy.optimize
+import scipy.special
+import torch
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from ensemble_transfer.metrics import calibration
+from ensemble_transfer.metrics.predictive import ensemble_mean
+
+BINS = 15
+
+
+def binned_gaps(sure, happened):
+    """By bin [b/15, (b+1)/15), the last one closed: share of the examples and |frequency - mean|."""
+    gaps = []
+    for b in range(BINS):
+        inside = [i for i, s in enumerate(sure) if min(int(s * BINS), BINS - 1) == b]
+        if inside:
+            frequency = sum(Fraction(bool(happened[i])) for i in inside) / len(inside)
+            mean = sum(Fraction(sure[i]) for i in inside) / len(inside)
+            gaps.append((len(inside) / len(sure), float(abs(frequency - mean))))
+    return gaps
+
+
+def top_label(means, labels):
+    right = [row.index(max(row)) == y for row, y in zip(means, labels, strict=True)]
+    return [max(row) for row in means], right
+
+
+@pytest.fixture(params=["smooth, 2", "smooth, 7", "tied, 3", "tied, 4"])
+def case(request, make_smooth, make_tied, exact):
+    """The ensemble's probabilities, the labels, and the probabilities as exact fractions."""
+    kind, classes = request.param.split(", ")
+    if kind == "smooth":
+        predictions = make_smooth(3, 301, int(classes))
+        means = [[Fraction(p) for p in row] for row in predictions.mean.tolist()]
+    else:
+        predictions, votes = make_tied(3, 400, int(classes))
+        means = exact(votes)
+    return ensemble_mean(predictions.probabilities), predictions.labels, means
+
+
+def test_errors_agree_with_their_definitions(case):
+    mean, labels, means = case
+    gaps = binned_gaps(*top_label(means, labels.tolist()))
+    assert calibration.ece(mean, labels).item() == pytest.approx(sum(w * g for w, g in gaps), abs=1e-7)
+    assert calibration.mce(mean, labels).item() == pytest.approx(max(g for _, g in gaps), abs=1e-7)
+    classwise = [
+        sum(w * g for w, g in binned_gaps([row[c] for row in means], [y == c for y in labels.tolist()]))
+        for c in range(len(means[0]))
+    ]
+    assert calibration.ece_classwise(mean, labels).item() == pytest.approx(np.mean(classwise), abs=1e-7)
+
+
+def test_ece_agrees_with_torchmetrics(predictions):
+    mean, labels = ensemble_mean(predictions.probabilities), predictions.labels
+    for norm, metric in (("l1", calibration.ece), ("max", calibration.mce)):
+        expected = multiclass_calibration_error(mean, labels, mean.shape[1], BINS, norm)
+        assert metric(mean, labels).item() == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_confidence_1_falls_in_the_last_bin():
+    probabilities, labels = torch.tensor([[1.0, 0.0], [0.95, 0.05]]), torch.tensor([1, 0])
+    assert calibration.ece(probabilities, labels).item() == pytest.approx(abs(0.5 - 0.975))
+    assert calibration.mce(probabilities, labels).item() == pytest.approx(abs(0.5 - 0.975))
+
+
+def test_adaptive_error_agrees_with_its_definition(case):
+    mean, labels, means = case
+    sure, right = top_label(means, labels.tolist())
+    shared = [Fraction(sum(r for s, r in zip(sure, right, strict=True) if s == own), sure.count(own)) for own in sure]
+    order = sorted(range(len(sure)), key=sure.__getitem__)
+    runs = np.array_split(order, BINS)
+    expected = sum(float(abs(sum(sure[i] - shared[i] for i in run))) for run in runs) / len(sure)
+    assert calibration.ece_adaptive(mean, labels).item() == pytest.approx(expected, abs=1e-9)
+
+
+def test_adaptive_error_of_few_examples_is_the_mean_gap():
+    probabilities, labels = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7]]), torch.tensor([0, 1, 1])
+    assert calibration.ece_adaptive(probabilities, labels).item() == pytest.approx((0.1 + 0.6 + 0.3) / 3)
+
+
+def test_reliability_sums_to_the_ece(case):
+    mean, labels, means = case
+    count, confidence, accuracy = (values.numpy() for values in calibration.reliability(mean, labels))
+    sure, right = top_label(means, labels.tolist())
+    assert count.tolist() == [sum(min(int(s * BINS), 14) == b for s in sure) for b in range(BINS)]
+    hits = [sum(r for s, r in zip(sure, right, strict=True) if min(int(s * BINS), 14) == b) for b in range(BINS)]
+    np.testing.assert_allclose(accuracy[count > 0] * count[count > 0], np.array(hits)[count > 0])
+    assert np.isnan(confidence[count == 0]).all()
+    ece = np.nansum(count * abs(accuracy - confidence)) / len(mean)
+    assert calibration.ece(mean, labels).item() == pytest.approx(ece, abs=1e-12)
+
+
+def scaled_nll(log_temperature, mean, labels):
+    logits = np.log(np.maximum(mean, np.finfo(float).eps)) / math.exp(log_temperature)
+    return np.mean(scipy.special.logsumexp(logits, axis=1) - logits[np.arange(len(labels)), labels])
+
+
+@pytest.mark.parametrize("sharpness", [0.3, 1.0, 4.0])
+def test_temperature_agrees_with_scipy(make_smooth, sharpness):
+    predictions = make_smooth(3, 500, 6)
+    mean = scipy.special.softmax(sharpness * np.log(predictions.mean), axis=1)
+    expected = scipy.optimize.minimize_scalar(
+        scaled_nll,
+        bounds=(math.log(0.01), math.log(100)),
+        args=(mean, predictions.label_array),
+        method="bounded",
+        options={"xatol": 1e-10},
+    )
+    probabilities, labels = torch.from_numpy(mean), predictions.labels
+    temperature = calibration.fit_temperature(probabilities, labels)
+    assert temperature == pytest.approx(math.exp(expected.x), rel=1e-6)
+    scaled = calibration.apply_temperature(probabilities, temperature)
+    logits = np.log(np.maximum(mean, np.finfo(float).eps))
+    np.testing.assert_allclose(scaled, scipy.special.softmax(logits / temperature, axis=1), rtol=1e-9)
+
+
+def test_temperature_undoes_a_sharpening(make_smooth):
+    predictions = make_smooth(1, 500, 6)
+    one = calibration.fit_temperature(predictions.probabilities[0], predictions.labels)
+    sharper = predictions.probabilities[0].pow(2)
+    sharper = sharper / sharper.sum(1, keepdim=True)
+    assert calibration.fit_temperature(sharper, predictions.labels) == pytest.approx(2 * one, rel=1e-6)
+
+
+def test_temperature_where_there_is_no_minimum():
+    probabilities = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
+    right, wrong = torch.tensor([0, 1]), torch.tensor([1, 0])
+    assert calibration.fit_temperature(probabilities, right) == pytest.approx(0.05)
+    assert calibration.fit_temperature(probabilities, wrong) == pytest.approx(100)
+    assert calibration.fit_temperature(torch.full((2, 2), 0.5), right) == 1
+    assert calibration.fit_temperature(probabilities[:0], right[:0]) == 1
+
+
+def test_cross_calibration_never_fits_on_the_example_itself(make_smooth):
+    predictions = make_smooth(1, 61, 4)
+    probabilities, labels = predictions.probabilities[0], predictions.labels
+    scaled, _ = calibration.cross_calibrate(probabilities, labels)
+    used = (scaled.log()[:, 0] - scaled.log()[:, 1]) / (probabilities.log()[:, 0] - probabilities.log()[:, 1])
+    temperatures = sorted({round(1 / u, 6) for u in used.tolist()})
+    assert len(temperatures) == 2
+    for temperature in temperatures:
+        applied = (1 / used - temperature).abs() < 1e-5
+        assert 30 <= applied.sum() <= 31
+        assert calibration.fit_temperature(probabilities[~applied], labels[~applied]) == pytest.approx(
+            temperature, abs=1e-5
+        )
+
+
+def test_cross_calibration_reports_the_geometric_mean_over_examples(make_smooth):
+    predictions = make_smooth(1, 61, 4)
+    probabilities = predictions.probabilities[0]
+    scaled, temperature = calibration.cross_calibrate(probabilities, predictions.labels)
+    used = (probabilities.log()[:, 0] - probabilities.log()[:, 1]) / (scaled.log()[:, 0] - scaled.log()[:, 1])
+    assert used.max() > used.min() + 1e-3
+    assert temperature == pytest.approx(used.log().mean().exp().item())
+
+
+def test_cross_calibration_of_one_example_changes_nothing():
+    scaled, temperature = calibration.cross_calibrate(torch.tensor([[0.7, 0.3]]), torch.tensor([1]))
+    np.testing.assert_allclose(scaled, [[0.7, 0.3]], rtol=1e-6)
+    assert temperature == 1

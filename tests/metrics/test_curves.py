@@ -1,0 +1,87 @@
+import json
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+
+from ensemble_transfer.evaluate import curves, evaluate
+
+
+def accuracy(mean, labels):
+    return np.mean(mean.argmax(1) == labels)
+
+
+def nll(mean, labels):
+    return -np.log(mean[np.arange(len(labels)), labels]).mean()
+
+
+def test_json_holds_them(make_smooth):
+    predictions = make_smooth(3, 40, 4)
+    drawn = curves(predictions.array, predictions.label_array)
+    assert json.loads(json.dumps(drawn, allow_nan=False)) == drawn
+    assert list(drawn) == ["reliability", "accuracy_rejection", "ensemble_size", "disagreement"]
+
+
+def test_reliability_gives_the_ece(make_smooth):
+    predictions = make_smooth(3, 300, 4)
+    drawn = curves(predictions.array, predictions.label_array)["reliability"]
+    assert {len(values) for values in drawn.values()} == {15}
+    assert drawn["lower"][1:] == drawn["upper"][:-1]
+    assert (drawn["lower"][0], drawn["upper"][-1], sum(drawn["count"])) == (0, 1, 300)
+    filled = [b for b in range(15) if drawn["count"][b]]
+    assert all(drawn["confidence"][b] is None for b in range(15) if b not in filled)
+    assert all(drawn["lower"][b] <= drawn["confidence"][b] <= drawn["upper"][b] for b in filled)
+    ece = sum(drawn["count"][b] / 300 * abs(drawn["accuracy"][b] - drawn["confidence"][b]) for b in filled)
+    found = evaluate(predictions.array, predictions.label_array)
+    assert ece == pytest.approx(found["calibration/ece"], abs=1e-9)
+
+
+@pytest.mark.parametrize("examples", [1, 7, 200, 1000])
+def test_accuracy_rejection(make_smooth, examples):
+    predictions = make_smooth(2, examples, 4)
+    drawn = curves(predictions.array, predictions.label_array)["accuracy_rejection"]
+    assert len(drawn["rejection"]) == len(drawn["accuracy"]) == min(examples, 200)
+    assert drawn["rejection"][-1] == 0
+    order = np.argsort(-predictions.mean.max(1))
+    correct = (predictions.mean.argmax(1) == predictions.label_array)[order]
+    for rejection, found in zip(drawn["rejection"], drawn["accuracy"], strict=True):
+        kept = round((1 - rejection) * examples)
+        assert found == pytest.approx(np.mean(correct[:kept]), abs=1e-12)
+
+
+def test_ensemble_size_averages_over_all_subsets(make_smooth):
+    predictions = make_smooth(5, 60, 4)
+    drawn = curves(predictions.array, predictions.label_array)["ensemble_size"]
+    assert drawn["size"] == [1, 2, 3, 4, 5]
+    assert drawn["subsets"] == [5, 10, 10, 5, 1]
+    for size in drawn["size"]:
+        means = [predictions.array[list(chosen)].mean(0) for chosen in combinations(range(5), size)]
+        for metric in (accuracy, nll):
+            expected = np.mean([metric(mean, predictions.label_array) for mean in means])
+            assert drawn[metric.__name__][size - 1] == pytest.approx(expected)
+
+
+def test_ensemble_size_of_many_members_draws_different_subsets(make_smooth):
+    predictions = make_smooth(9, 60, 4)
+    first = curves(predictions.array, predictions.label_array)["ensemble_size"]
+    assert first["subsets"] == [9, 20, 20, 20, 20, 20, 20, 9, 1]
+    assert curves(predictions.array, predictions.label_array)["ensemble_size"] == first
+    found = evaluate(predictions.array, predictions.label_array)
+    for metric in ("accuracy", "nll"):
+        assert first[metric][0] == pytest.approx(found[f"member/{metric}"])
+        assert first[metric][-1] == pytest.approx(found[f"ensemble/{metric}"])
+    for size in (2, 5):
+        means = [predictions.array[list(chosen)].mean(0) for chosen in combinations(range(9), size)]
+        everything = [nll(mean, predictions.label_array) for mean in means]
+        drawn = first["nll"][size - 1]
+        assert drawn != pytest.approx(np.mean(everything), abs=1e-12)
+        assert drawn == pytest.approx(np.mean(everything), abs=np.std(everything))
+
+
+def test_disagreement_matrix(make_smooth):
+    predictions = make_smooth(4, 60, 4)
+    classes = predictions.array.argmax(-1)
+    expected = [[np.mean(a != b) for b in classes] for a in classes]
+    drawn = curves(torch.from_numpy(predictions.array), predictions.labels)["disagreement"]
+    np.testing.assert_allclose(drawn, expected, atol=1e-12)

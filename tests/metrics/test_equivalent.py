@@ -1,0 +1,43 @@
+import math
+
+import numpy as np
+import pytest
+
+from ensemble_transfer.metrics.equivalent import deep_ensemble_equivalent
+
+REFERENCE = [1.0, 0.8, 0.7, 0.65]
+
+
+@pytest.mark.parametrize(
+    ("nll", "size"),
+    [(0.9, 1.5), (0.8, 2), (0.75, 2.5), (0.65, 4), (0.66, 3.8), (1.0, 1), (1.2, 1), (0.6, math.inf)],
+)
+def test_interpolates(nll, size):
+    assert deep_ensemble_equivalent(nll, REFERENCE) == pytest.approx(size)
+
+
+def test_agrees_with_numpy_between_the_ends():
+    for nll in np.linspace(0.65, 1.0, 30):
+        expected = np.interp(-nll, -np.array(REFERENCE), [1, 2, 3, 4])
+        assert deep_ensemble_equivalent(float(nll), REFERENCE) == pytest.approx(expected)
+
+
+def test_takes_the_first_size_of_a_reference_that_is_not_monotone():
+    assert deep_ensemble_equivalent(0.8, [1.0, 0.7, 0.9, 0.6]) == pytest.approx(1 + 2 / 3)
+
+
+def test_flat_reference():
+    assert deep_ensemble_equivalent(0.9, [1.0, 1.0, 0.8]) == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize(
+    ("nll", "reference", "message"),
+    [
+        (0.5, [], "reference is empty; must hold the NLL of at least one size"),
+        (math.nan, [1.0], "nll is nan; must be a finite number of nats"),
+        (0.5, [1.0, math.inf], r"reference\[1\] is inf; must be a finite number of nats"),
+    ],
+)
+def test_bad_values(nll, reference, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        deep_ensemble_equivalent(nll, reference)

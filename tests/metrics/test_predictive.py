@@ -1,0 +1,90 @@
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+import sklearn.metrics
+import torch
+
+from ensemble_transfer.metrics import predictive
+
+
+def test_mean_and_quality_agree_with_scikit_learn(predictions):
+    mean, labels = predictive.ensemble_mean(predictions.probabilities), predictions.labels
+    reference, y = predictions.mean, predictions.label_array
+    classes = range(reference.shape[1])
+    np.testing.assert_allclose(mean, reference, rtol=1e-14)
+    assert predictive.accuracy(mean, labels) == pytest.approx(
+        sklearn.metrics.accuracy_score(y, reference.argmax(1)), abs=1e-12
+    )
+    assert predictive.nll(mean, labels).item() == pytest.approx(
+        sklearn.metrics.log_loss(y, reference, labels=list(classes)), rel=1e-12
+    )
+    expected = np.mean([sum((p[c] - (c == t)) ** 2 for c in classes) for p, t in zip(reference, y, strict=True)])
+    assert predictive.brier(mean, labels).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_brier_agrees_with_scikit_learn(predictions):
+    classes = list(range(predictions.mean.shape[1]))
+    expected = (
+        sklearn.metrics.brier_score_loss(predictions.label_array, predictions.mean, labels=classes, scale_by_half=False)
+        if len(classes) > 2
+        else 2 * sklearn.metrics.brier_score_loss(predictions.label_array, predictions.mean[:, 1])
+    )
+    mean = predictive.ensemble_mean(predictions.probabilities)
+    assert predictive.brier(mean, predictions.labels).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_log_loss_of_impossible_labels_agrees_with_scikit_learn(make_tied):
+    predictions, _ = make_tied(1, 200, 3)
+    y, reference = predictions.label_array, predictions.array[0]
+    assert (reference[np.arange(200), y] == 0).any()
+    assert predictive.nll(predictions.probabilities[0], predictions.labels).item() == pytest.approx(
+        sklearn.metrics.log_loss(y, reference, labels=[0, 1, 2]), rel=1e-12
+    )
+
+
+def test_entropy_agrees_with_scipy(predictions, make_tied):
+    for array in (predictions.array, make_tied(2, 100, 3)[0].array):
+        found = predictive.entropy(torch.from_numpy(array))
+        np.testing.assert_allclose(found, scipy.stats.entropy(array, axis=-1), atol=1e-14)
+
+
+def test_predicted_class_is_the_most_probable_of_the_exact_mean(make_tied, exact):
+    predictions, votes = make_tied(3, 500, 3)
+    means = exact(votes)
+    expected = [row.index(max(row)) for row in means]
+    assert sum(row.count(max(row)) > 1 for row in means) > 10
+    mean = predictive.ensemble_mean(predictions.probabilities)
+    assert predictive.predicted_class(mean).tolist() == expected
+    np.testing.assert_allclose(predictive.confidence(mean), [float(max(row)) for row in means], rtol=1e-14)
+
+
+@pytest.mark.parametrize("members", [2, 3, 7, 10])
+def test_mean_of_identical_members_is_the_member(make_smooth, members):
+    member = make_smooth(1, 300, 5).probabilities
+    assert torch.equal(predictive.ensemble_mean(member.expand(members, -1, -1)), member[0])
+
+
+def test_float32_predictions_are_measured_in_float64(make_smooth):
+    predictions = make_smooth(7, 2000, 5)
+    single = predictions.array.astype(np.float32)
+    mean = predictive.ensemble_mean(torch.from_numpy(single))
+    np.testing.assert_allclose(mean, single.astype(np.float64).mean(0), rtol=1e-14)
+
+
+def test_probability_0_costs_36_nats():
+    certain = torch.tensor([[1.0, 0.0]])
+    assert predictive.nll(certain, torch.tensor([1])).item() == pytest.approx(36.0436533891)
+    assert predictive.nll(certain, torch.tensor([0])).item() == 0
+    assert predictive.entropy(certain).item() == 0
+    assert predictive.brier(certain, torch.tensor([1])).item() == 2
+    assert predictive.nll(torch.tensor([[1 - 1e-12, 1e-12]]).double(), torch.tensor([1])).item() == (
+        pytest.approx(12 * math.log(10))
+    )
+
+
+def test_mean_is_the_same_bit_for_bit_in_any_order_of_the_members(make_smooth):
+    probabilities = make_smooth(7, 2000, 5).probabilities
+    assert not torch.equal(probabilities.mean(0), probabilities.flip(0).mean(0))
+    assert torch.equal(predictive.ensemble_mean(probabilities), predictive.ensemble_mean(probabilities.flip(0)))
