@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.markdown import Markdown
 
 from ensemble_transfer.records import read_records
 from ensemble_transfer.report.comparison import Comparison
@@ -33,7 +32,9 @@ def compare(folders: Sequence[Path], output: Path) -> int:
     comparison = Comparison.of(records.values())
     comparison.write(output)
     console = Console()
-    console.print(Markdown(comparison.markdown()))
+    console.print(*comparison.terminal())
+    for line in comparison.failures():
+        console.print(line, soft_wrap=True)
     console.print(f"{output / 'table.md'}, {output / 'table.csv'}", soft_wrap=True)
     return 1 if comparison.failed else 0
 

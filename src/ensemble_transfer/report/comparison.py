@@ -8,6 +8,9 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
 from ensemble_transfer.records import Record
 from ensemble_transfer.report.summary import table
 
@@ -17,11 +20,12 @@ METRICS = {
     "NLL": "target/test/ensemble/nll",
     "calibrated NLL": "target/test/calibrated/nll",
     "ECE": "target/test/calibration/ece",
-    "disagreement": "target/test/diversity/disagreement",
+    "disagree": "target/test/diversity/disagreement",
     "normalised": "target/test/diversity/disagreement_normalised",
 }
 COSTS = {"steps": ("steps", 1.0), "GFLOPs": ("flops", 1e9), "seconds": ("seconds", 1.0)}
 COLUMNS = (*METRICS, *COSTS)
+_DIGITS = {"steps": 0, "GFLOPs": 1, "seconds": 1}
 
 # How a run was computed and where it was kept: not what was run.
 _INCIDENTAL = ("seed", "store", "trainer", "logger")
@@ -40,9 +44,9 @@ class Spread:
         """Return the spread of at least one value."""
         return cls(mean(values), stdev(values) if len(values) > 1 else math.nan, len(values))
 
-    def __str__(self) -> str:
-        digits = 3 if abs(self.mean) < 10 else 1
-        spread = "" if math.isnan(self.std) else f" ± {self.std:.{digits}f}"
+    def text(self, digits: int) -> str:
+        """Return ``mean ± std``; the mean alone where nothing varies."""
+        spread = f" ± {self.std:,.{digits}f}" if self.std > 0 else ""
         return f"{self.mean:,.{digits}f}{spread}"
 
 
@@ -87,8 +91,25 @@ class Comparison:
         """Return the table, and a line for each failed run, as Markdown."""
         cells = [[row.label, *(_cell(row, column) for column in COLUMNS), _seeds(row)] for row in self.rows]
         parts = [table(("strategy", *COLUMNS, "seeds"), cells)] if cells else ["No run has finished."]
-        parts += [f"**failed**: {_where(record)}: {record.error}" for record in self.failed]
-        return "\n\n".join(parts) + "\n"
+        return "\n\n".join([*parts, *self.failures()]) + "\n"
+
+    def failures(self) -> list[str]:
+        """Return a line for each failed run."""
+        return [f"failed: {r.strategy}, {r.dataset}, seed {r.seed}: {r.error}" for r in self.failed]
+
+    def terminal(self) -> list[Table]:
+        """Return tables for a terminal, narrow enough for 80 columns: quality, then diversity and cost."""
+        quality, diversity = list(METRICS)[:5], list(METRICS)[5:]
+        return [self._terminal(quality), self._terminal([*diversity, *COSTS])]
+
+    def _terminal(self, columns: Sequence[str]) -> Table:
+        shown = Table("strategy", *columns, "n", box=SIMPLE_HEAD)
+        for row in self.rows:
+            cells = [_cell(row, column).replace(" ± ", "\n±") for column in columns]
+            shown.add_row(row.label, *cells, str(len(row.seeds)))
+        for column in shown.columns[1:]:
+            column.justify, column.no_wrap = "right", True
+        return shown
 
     def write(self, folder: Path) -> None:
         """Write ``table.md`` and ``table.csv`` into a folder, which is made if missing."""
@@ -150,7 +171,8 @@ def _label(own: Mapping[str, str], all_settings: Sequence[Mapping[str, str]]) ->
 
 
 def _cell(row: Row, column: str) -> str:
-    return str(row.values.get(column, "-"))
+    spread = row.values.get(column)
+    return "-" if spread is None else spread.text(_DIGITS.get(column, 3))
 
 
 def _numbers(spread: Spread | None) -> tuple[str, str]:
@@ -159,7 +181,3 @@ def _numbers(spread: Spread | None) -> tuple[str, str]:
 
 def _seeds(row: Row) -> str:
     return f"{', '.join(map(str, row.seeds))} (n={len(row.seeds)})"
-
-
-def _where(record: Record) -> str:
-    return f"{record.strategy}, {record.dataset}, seed {record.seed}"

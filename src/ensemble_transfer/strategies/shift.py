@@ -8,6 +8,7 @@ Shashkov, Balabin, Burnaev and Zaytsev 2022, arXiv 2206.13116.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import ClassVar
 
 from torch import Tensor
@@ -49,6 +50,7 @@ class Shift:
 
     def __post_init__(self) -> None:
         require(self.donors > 0, "donors", self.donors, "must be at least 1")
+        require(isfinite(self.scale), "scale", self.scale, "must be a finite number")
         require(self.head in HEADS, "head", self.head, f"must be one of {', '.join(HEADS)}")
         rule = f"must be one of {', '.join(STATISTICS)}"
         require(self.statistics in STATISTICS, "statistics", self.statistics, rule)

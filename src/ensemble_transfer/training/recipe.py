@@ -1,7 +1,7 @@
 """Recipes: what a fit may spend, and how."""
 
 from dataclasses import dataclass, field
-from math import cos, pi
+from math import cos, inf, pi
 
 from ensemble_transfer.errors import require
 
@@ -30,7 +30,7 @@ class Recipe:
     steps: int
     batch_size: int = 32
     optimizer: str = "adamw"
-    lr: float = 1e-3
+    lr: float = 5e-3
     head_lr_factor: float = 1.0
     weight_decay: float = 0.01
     momentum: float = 0.9
@@ -48,7 +48,7 @@ class Recipe:
             self.optimizer,
             f"must be one of {', '.join(OPTIMIZERS)}",
         )
-        require(self.lr > 0, "lr", self.lr, "must be above 0")
+        require(0 < self.lr < inf, "lr", self.lr, "must be above 0 and finite")
         require(self.head_lr_factor > 0, "head_lr_factor", self.head_lr_factor, "must be above 0")
         require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "must be 0 or more")
         require(0 <= self.momentum < 1, "momentum", self.momentum, "must be in [0, 1)")
@@ -80,9 +80,9 @@ class Recipes:
         head: The head on frozen features, where that is all (strategy ``head``).
     """
 
-    ancestor: Recipe = field(default_factory=lambda: Recipe(steps=600))
+    ancestor: Recipe = field(default_factory=lambda: Recipe(steps=500))
     source: Recipe = field(default_factory=lambda: Recipe(steps=150))
-    full: Recipe = field(default_factory=lambda: Recipe(steps=300))
-    tiny: Recipe = field(default_factory=lambda: Recipe(steps=20))
+    full: Recipe = field(default_factory=lambda: Recipe(steps=300, lr=1e-2))
+    tiny: Recipe = field(default_factory=lambda: Recipe(steps=20, lr=3e-3))
     probe: Recipe = field(default_factory=lambda: Recipe(steps=200, lr=1e-2))
     head: Recipe = field(default_factory=lambda: Recipe(steps=500, lr=1e-2))
