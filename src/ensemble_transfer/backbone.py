@@ -16,7 +16,7 @@ from ensemble_transfer.errors import SettingError, require
 # What timm.create_model would use to read files or to build something else than the description says.
 _RESERVED = frozenset(
     {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict", "checkpoint_path", "cache_dir"}
-    | {"num_classes", "in_chans", "scriptable", "exportable", "no_jit"}
+    | {"num_classes", "in_chans", "scriptable", "exportable", "no_jit", "features_only"}
 )
 
 
@@ -163,11 +163,11 @@ class Backbone:
         Raises:
             SettingError: If the weights cannot be had or do not fit.
         """
-        overlay = {"file": self.checkpoint} if self.checkpoint else None
         setting, value = ("checkpoint", self.checkpoint) if self.checkpoint else ("pretrained", self.name)
         try:
+            overlay = _strict_overlay(self.name, self.checkpoint) if self.checkpoint else None
             return _encoder(architecture, pretrained=True, pretrained_cfg_overlay=overlay).state_dict()
-        except (OSError, RuntimeError, ValueError, KeyError) as error:
+        except Exception as error:  # a broken file makes readers raise anything: EOFError, struct.error, ...
             reason = " ".join(str(error).split())[:200]
             raise SettingError(setting, value, f"gives no weights for {architecture.backbone}: {reason}") from error
 
@@ -186,10 +186,24 @@ def _encoder(architecture: Architecture, **pretraining: Any) -> nn.Module:  # no
             **architecture.options,
             **pretraining,
         )
-    except TypeError as error:
+    except (TypeError, AttributeError, LookupError, ArithmeticError, AssertionError) as error:
         rule = f"does not fit timm's {architecture.backbone}: {error}"
         raise SettingError("options", dict(architecture.options), rule) from error
     return encoder
+
+
+def _strict_overlay(name: str, checkpoint: str) -> dict[str, Any]:
+    """Return what makes timm load a checkpoint's encoder strictly.
+
+    Where the number of classes differs, as it does without a head, timm leaves out the classifier and loads the rest
+    with ``strict=False``: a checkpoint of other names would be ignored. So the classifier is left out here.
+    """
+    stated = timm.get_pretrained_cfg(name)
+    heads = (stated.classifier if stated else None) or ()
+    prefixes = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
+    state = timm.models.load_state_dict(checkpoint)
+    encoder = {key: tensor for key, tensor in state.items() if not key.startswith(prefixes)}
+    return {"state_dict": encoder, "classifier": None}
 
 
 def _channelwise(values: Sequence[float], channels: int) -> list[float]:

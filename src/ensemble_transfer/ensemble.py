@@ -123,7 +123,7 @@ class Ensemble:
             )
         except SettingError:
             raise
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except Exception as error:  # options of a stranger's file can make timm raise anything
             reason = " ".join(str(error).split())[:200]
             raise SettingError("ensemble", str(path), f"is not a readable ensemble: {reason}") from error
 

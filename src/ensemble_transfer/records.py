@@ -95,7 +95,7 @@ def read_records(folders: Iterable[Path]) -> dict[Path, Record]:
 
 def _natural(path: Path) -> list[tuple[int, str]]:
     """Sort job 10 after job 9."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in path.parts]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in path.parts]
 
 
 def _finite(data: Any) -> Any:  # noqa: ANN401

@@ -52,7 +52,7 @@ def mean(vectors: Sequence[Weights]) -> dict[str, Tensor]:
 
 def norm(vector: Weights) -> float:
     """Return the Euclidean norm over all tensors together."""
-    return math.sqrt(sum(float(tensor.double().square().sum()) for tensor in vector.values()))
+    return math.sqrt(math.fsum(float(tensor.double().square().sum()) for tensor in vector.values()))
 
 
 def distance(a: Weights, b: Weights) -> float:
@@ -63,7 +63,7 @@ def distance(a: Weights, b: Weights) -> float:
 def cosine(a: Weights, b: Weights) -> float:
     """Return the cosine of the angle between two vectors; 0 where one of them is 0."""
     _check_match(a, b)
-    dot = sum(float((a[name].double() * b[name].double()).sum()) for name in a)
+    dot = math.fsum(float((a[name].double() * b[name].double()).sum()) for name in a)
     lengths = norm(a) * norm(b)
     return dot / lengths if lengths else 0.0
 

@@ -3,6 +3,7 @@
 The dataclasses of the library are the schema: their annotations give the types, their ``__post_init__`` the rules.
 """
 
+import logging
 from collections.abc import Collection
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
@@ -125,12 +126,21 @@ def named(node: Any, path: str) -> Any:  # noqa: ANN401
     setting, target = f"{path}._target_", node.get("_target_")
     require(isinstance(target, str), setting, target, "must name a class, such as package.module.Class")
     try:
-        cls = get_class(target)
+        cls = _find_class(target)
     except (ImportError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise SettingError(setting, target, f"is not a class that can be imported: {reason}") from error
     require(is_dataclass(cls), setting, target, "must be a dataclass: its fields are the options")
     return build(cls, _without(node, "_target_"), path)
+
+
+def _find_class(name: str) -> type:
+    logger = logging.getLogger("hydra.utils")
+    logger.disabled = True  # Hydra logs the error that it raises
+    try:
+        return get_class(name)
+    finally:
+        logger.disabled = False
 
 
 def _store(node: Any) -> Store:  # noqa: ANN401

@@ -34,7 +34,9 @@ class RememberSweep(Callback):
 
 
 def main() -> int:
-    """Run the command line and return its exit code."""
+    """Run the command line and return its exit code: 0, 1 if a job of a sweep failed, 2 for an error."""
+    _sweep.clear()
+    _failure.clear()
     sys.argv[1:] = normalised(sys.argv[1:])
     traceback_wanted = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra hands its errors to us instead of printing them

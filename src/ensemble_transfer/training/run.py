@@ -2,16 +2,16 @@
 
 import logging
 import shutil
+import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from itertools import count
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -23,9 +23,10 @@ from ensemble_transfer.training.progress import CurveCallback, ProgressBar, Trac
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.settings import TrainerSettings
 
+CHECKPOINT = "last.ckpt"
+
 _KNOWN_WARNINGS = (
     r".*does not have many workers.*",  # tasks are in memory: workers would only copy
-    r".*Checkpoint directory .* exists.*",  # of a fit that goes on
     r".*isinstance\(treespec, LeafSpec\).*",  # Lightning 2.6 on torch 2.13
 )
 
@@ -77,7 +78,7 @@ def run_group(
     if tracker is not None:
         callbacks.append(CurveCallback(tracker, phase, members))
     if unfinished is not None:
-        callbacks.append(_checkpoints(unfinished, settings.checkpoint_seconds))
+        callbacks.append(Checkpoints(unfinished, settings.checkpoint_seconds))
     checkpoint, start = _resumable(unfinished)
     with measured(settings.device) as meter:
         if recipe.steps:
@@ -104,7 +105,7 @@ def _fit(
         max_steps=lockstep.recipe.steps,
         max_epochs=-1,
         callbacks=callbacks,
-        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
+        enable_checkpointing=False,
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -116,14 +117,34 @@ def _fit(
     trainer.fit(lockstep, loader, ckpt_path=checkpoint, weights_only=True)
 
 
-def _checkpoints(folder: Path, seconds: float) -> ModelCheckpoint:
-    interval = timedelta(seconds=seconds)
-    return ModelCheckpoint(folder, filename="last", train_time_interval=interval, enable_version_counter=False)
+class Checkpoints(Callback):
+    """Keeps the newest state of a fit, written every so many seconds.
+
+    Lightning's own ModelCheckpoint ignores ``train_time_interval`` under manual optimisation (seen in 2.6).
+    """
+
+    def __init__(self, folder: Path, seconds: float) -> None:
+        self._path = folder / CHECKPOINT
+        self._seconds = seconds
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        del trainer, pl_module
+        self._last = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """Write a checkpoint, in one move, where it is time."""
+        del pl_module, outputs, batch, batch_idx
+        if time.monotonic() - self._last >= self._seconds:
+            trainer.save_checkpoint(self._path)
+            self._last = time.monotonic()
 
 
 def _resumable(unfinished: Path | None) -> tuple[Path | None, int]:
     """Return the checkpoint to go on from and its step; (None, 0) where there is none that can be read."""
-    path = unfinished / "last.ckpt" if unfinished is not None else None
+    path = unfinished / CHECKPOINT if unfinished is not None else None
     if path is None or not path.exists():
         return None, 0
     try:

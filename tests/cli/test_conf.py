@@ -1,0 +1,69 @@
+"""Every file of conf/ composes, says what it is, and builds the objects that it names."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from ensemble_transfer.backbone import Backbone
+from ensemble_transfer.cli.build import build, build_logger, named
+from ensemble_transfer.cli.main import conf_folder
+from ensemble_transfer.training.recipe import Recipes
+from ensemble_transfer.training.settings import TrainerSettings
+from ensemble_transfer.training.source import EnsembleSettings
+
+FILES = sorted(path.relative_to(conf_folder()) for path in conf_folder().rglob("*.yaml"))
+CHOICES = [path for path in FILES if len(path.parts) == 2 and not path.name.startswith("_")]
+
+
+def composed(*overrides: str):
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_a_file_opens_with_a_line_that_says_what_it_is(path: Path):
+    assert (conf_folder() / path).read_text().startswith("# ")
+
+
+@pytest.mark.parametrize("path", CHOICES, ids=str)
+def test_a_choice_composes_and_builds(path: Path):
+    group, name = path.parts[0], path.stem
+    override = {
+        "task": f"task@dataset.target={name}",
+        "strategy": f"+strategy={name}",
+        "experiment": f"+experiment={name}",
+    }.get(group, f"{group}={name}")
+    cfg = composed(override)
+    for place in ("source", "target"):
+        node = cfg.dataset[place]
+        for key in [key for key in node if OmegaConf.is_missing(node, key)]:
+            node[key] = "MNIST" if key == "name" else "some/path"
+        named(node, f"dataset.{place}")
+    build(Backbone, cfg.backbone, "backbone")
+    build(EnsembleSettings, cfg.ensemble, "ensemble")
+    build(Recipes, cfg.recipe, "recipe")
+    build_logger(cfg)
+    if name != "gpu":
+        build(TrainerSettings, cfg.trainer, "trainer")
+    if "strategy" in cfg:
+        named(cfg.strategy, "strategy").check(8)
+
+
+def test_the_files_list_every_option_and_agree_with_the_library():
+    cfg = composed()
+    assert build(Recipes, cfg.recipe, "recipe") == Recipes()
+    for cls, group in ((TrainerSettings, "trainer"), (EnsembleSettings, "ensemble"), (Backbone, "backbone")):
+        assert set(cfg[group]) == {field.name for field in fields(cls)}
+    assert build(TrainerSettings, cfg.trainer, "trainer") == TrainerSettings()
+    assert build(EnsembleSettings, cfg.ensemble, "ensemble") == EnsembleSettings()
+    for name in ("full", "head", "shift"):
+        node = composed(f"+strategy={name}").strategy
+        strategy = named(node, "strategy")
+        assert strategy == type(strategy)()
+        assert strategy.name == name
+        assert set(node) - {"_target_"} == {field.name for field in fields(strategy)}

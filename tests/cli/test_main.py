@@ -1,0 +1,234 @@
+"""The command line as a user types it: the main job on real data, sweeps, and wrong command lines."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from ensemble_transfer.cli.main import main, normalised
+from ensemble_transfer.ensemble import Ensemble
+from ensemble_transfer.records import Record
+
+QUICK = [
+    "ensemble.size=2",
+    "backbone.options.channels=[4,8,8,8]",
+    "backbone.options.stem_width=4",
+    "dataset.image_size=8",
+    "dataset.target.train=60",
+    "dataset.target.validation=40",
+    "dataset.target.test=50",
+    "recipe.ancestor.steps=12",
+    "recipe.source.steps=3",
+    "recipe.full.steps=5",
+    "recipe.tiny.steps=2",
+    "recipe.probe.steps=4",
+    "recipe.head.steps=4",
+    "trainer.threads=1",
+    "trainer.progress=false",
+]
+
+
+@pytest.fixture
+def cli(tmp_path, monkeypatch, capsys):
+    """Run the command line in an empty folder; return exit code, standard output and standard error."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+        monkeypatch.setattr(sys, "argv", ["ensemble_transfer", *arguments])
+        GlobalHydra.instance().clear()
+        code = main()
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.mark.parametrize("strategy", ["full", "shift", "head"])
+def test_the_main_job_leaves_everything_it_promises(cli, tmp_path, strategy):
+    code, out, err = cli(f"+strategy={strategy}", *QUICK, "hydra.run.dir=run")
+    run = tmp_path / "run"
+    assert code == 0, err
+    names = {"record.json", "predictions.npz", "ensemble", "summary.md", "ensemble_transfer.log"}
+    names |= {"shift.safetensors"} if strategy == "shift" else set()
+    assert names <= {path.name for path in run.iterdir()}
+    data = json.loads((run / "record.json").read_text())
+    first = ["schema_version", "status", "strategy", "seed", "dataset", "backbone", "ensemble"]
+    assert list(data)[:7] == first
+    assert data["status"] == "finished"
+    assert data["command"] == f"python -m ensemble_transfer +strategy={strategy} {' '.join(QUICK)}".replace(
+        "backbone.options.channels=[4,8,8,8]", "'backbone.options.channels=[4,8,8,8]'"
+    )
+
+    with np.load(run / "predictions.npz") as predictions:
+        probabilities, labels = predictions["probabilities"], predictions["labels"]
+        assert probabilities.shape == (2, 50, 10)
+        assert probabilities.dtype == np.float32
+        assert predictions["validation/probabilities"].shape == (2, 40, 10)
+        assert predictions["ood/source/probabilities"].shape == (2, 300, 10)
+    accuracy = (probabilities.mean(0).argmax(-1) == labels).mean()
+    assert data["metrics"]["target/test/ensemble/accuracy"] == pytest.approx(accuracy)
+    assert f"{accuracy:.3f}" in out
+    assert str(run) in out.replace("\n", "")
+    assert len(Ensemble.load(run / "ensemble")) == 2
+
+
+def test_a_second_run_finds_every_fit_and_gives_the_same_record(cli, tmp_path):
+    records = []
+    for name in ("one", "two"):
+        assert cli("strategy=shift", *QUICK, f"hydra.run.dir={name}")[0] == 0
+        records.append(Record.load(tmp_path / name / "record.json"))
+    first, second = records
+    assert first.reproducible() == second.reproducible()
+    assert not first.reused_fits
+    assert {fit["phase"] for fit in second.reused_fits} == {"ancestor", "source", "full", "probe", "tiny"}
+    assert second.cost["phases"]["full"] == first.cost["phases"]["full"]
+
+
+def test_shift_finds_the_donor_that_full_fine_tuned(cli, tmp_path):
+    assert cli("+strategy=full", *QUICK, "hydra.run.dir=full")[0] == 0
+    assert cli("+strategy=shift", *QUICK, "hydra.run.dir=shift")[0] == 0
+    reused = Record.load(tmp_path / "shift" / "record.json").reused_fits
+    assert [fit["member"] for fit in reused if fit["phase"] == "full"] == [0]
+
+
+def test_other_tasks_can_be_paired_and_named_as_out_of_distribution(cli, tmp_path):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 255, (90, 9, 9, 3), dtype=np.uint8), np.arange(90) % 3
+    np.savez(tmp_path / "mine.npz", images=images, labels=labels)
+    code, _, err = cli(
+        "++strategy=head",
+        "task@dataset.target=npz",
+        f"dataset.target.path={tmp_path / 'mine.npz'}",
+        *(setting for setting in QUICK if "target" not in setting),
+        "dataset.channels=3",
+        "+task@evaluation.ood.high=mnist_high",
+        "evaluation.corruptions=[contrast]",
+        "evaluation.severities=[1,5]",
+        "hydra.run.dir=run",
+    )
+    assert code == 0, err
+    metrics = Record.load(tmp_path / "run" / "record.json").metrics
+    assert 0 <= metrics["target/test/ood/high/entropy/auroc"] <= 1
+    assert "target/test/corruption/contrast/5/accuracy" in metrics
+    assert Ensemble.load(tmp_path / "run" / "ensemble").architecture.channels == 3
+
+
+def test_a_sweep_ends_with_a_table_over_seeds(cli, tmp_path):
+    code, out, err = cli("+strategy=full,head", "-m", "seed=0,1", *QUICK, "hydra.sweep.dir=sweep")
+    assert code == 0, err
+    records = [Record.load(path) for path in sorted(tmp_path.glob("sweep/*/record.json"))]
+    assert {(r.strategy, r.seed) for r in records} == {(s, i) for s in ("full", "head") for i in (0, 1)}
+    rows = (tmp_path / "sweep" / "comparison" / "table.csv").read_text().splitlines()
+    accuracies = [r.metrics["target/test/ensemble/accuracy"] for r in records if r.strategy == "full"]
+    assert rows[0].startswith("strategy,n,seeds,accuracy mean,accuracy std")
+    full = rows[1].split(",")
+    assert full[:3] == ["full", "2", "0 1"]
+    assert [float(full[3]), float(full[4])] == pytest.approx([np.mean(accuracies), np.std(accuracies, ddof=1)])
+    assert "accuracy" in out
+    assert f"{np.mean(accuracies):.3f}" in out
+
+
+def test_a_failed_job_does_not_lose_the_others(cli, tmp_path):
+    code, out, err = cli("-m", "+strategy=head", "seed=0,-1", *QUICK, "hydra.sweep.dir=sweep")
+    assert code == 2
+    assert "error: seed=-1: must be 0 or more" in err
+    assert Record.load(tmp_path / "sweep" / "0" / "record.json").status == "finished"
+    failed = Record.load(tmp_path / "sweep" / "1" / "record.json")
+    assert (failed.status, failed.error) == ("failed", "seed=-1: must be 0 or more")
+    assert "failed: head, digits_to_mnist, seed -1: seed=-1: must be 0 or more" in out
+
+
+WRONG = {
+    "+strategy=nope": "strategy='nope': must be one of full, head, shift",
+    "+strategy=shift dataset=nope": "dataset='nope': must be one of ",
+    "+strategy=shift task@dataset.target=nope": "task='nope': must be one of ",
+    "+strategy=shift recipe.tiny.lr=abc": "recipe.tiny.lr='abc': must be a number",
+    "+strategy=shift recipe.tiny.lr=-1": "recipe.tiny.lr=-1.0: must be above 0",
+    "+strategy=shift recipe.tiny.steps=1.5": "recipe.tiny.steps=1.5: must be a whole number",
+    "+strategy=shift recipe.full.optimizer=lion": "recipe.full.optimizer='lion': must be one of adamw, sgd",
+    "+strategy=shift recipe.tiny.nokey=1": "recipe.tiny.nokey: is not a setting; recipe.tiny has steps, ",
+    "+strategy=shift +recipe.tiny.nokey=1": "recipe.tiny.nokey=1: is not a setting; recipe.tiny has steps, ",
+    "+strategy=shift nokey=1": "nokey: is not a setting; the configuration has seed, ",
+    "+strategy=shift +nokey=1": "nokey=1: is not a setting; the configuration has seed, ",
+    "+strategy=shift seed=abc": "seed='abc': must be a whole number",
+    "+strategy=shift seed=-1": "seed=-1: must be 0 or more",
+    "+strategy=shift ensemble.size=-2": "ensemble.size=-2: must be at least 1",
+    "+strategy=shift ensemble.lineage=none": "ensemble.lineage='none': must be one of shared, independent",
+    "+strategy=shift strategy.donors=9": "strategy.donors=9: must be at most ensemble.size=8",
+    "+strategy=shift strategy.head=best": "strategy.head='best': must be one of probe, donor, fresh",
+    "+strategy=shift strategy.scale=null": "strategy.scale=None: must not be null",
+    "+strategy=shift strategy._target_=os.system": "strategy._target_='os.system': ",
+    "+strategy=shift trainer=gpu": "trainer.accelerator='gpu': torch finds no CUDA device here",
+    "+strategy=shift trainer.precision=16": "trainer.precision='16': must be one of 32-true, bf16-mixed",
+    "+strategy=shift backbone.name=resnet": "backbone.name='resnet': must be an architecture that timm knows",
+    "+strategy=shift +backbone.options.foo=1": "does not fit timm's resnet10t",
+    "+strategy=shift +backbone.options.checkpoint_path=x": "is set by the framework",
+    "+strategy=shift backbone.checkpoint=none.pt": "backbone.checkpoint='none.pt': is not a file",
+    "+strategy=shift task@dataset.target=image_folder": "dataset.target.path=None: is required",
+    "+strategy=shift task@dataset.target=image_folder dataset.target.path=none": "dataset.target.path='none': ",
+    "+strategy=shift dataset.target.train=90000": "dataset.target.train=90000: asks for 90000 images",
+    "+strategy=shift dataset.channels=2": "dataset.channels=2: must be 1 (gray) or 3 (RGB)",
+    "+strategy=shift evaluation.corruptions=[fog]": "evaluation.corruptions='fog': must be [all] or some of ",
+    "+strategy=shift store.root=/dev/null/store": "store.root='/dev/null/store': must be a folder that can be written",
+    "+strategy=shift hydra.run.dir=/dev/null/run": "/dev/null/run: cannot be written",
+    "+strategy=shift logger.kind=csv": "logger.kind='csv': must be one of none, wandb",
+    "+strategy=shift oops": "missing EQUAL",
+}
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_a_mistake_gets_one_clear_line_before_any_training(cli, tmp_path, line):
+    code, out, err = cli(*line.split(), "trainer.threads=1")
+    assert code == 2
+    assert out == ""
+    errors = [text for text in err.splitlines() if " task " not in text]
+    assert len(errors) == 1, err
+    assert errors[0].startswith("error: ")
+    assert WRONG[line] in errors[0]
+    assert not list(tmp_path.glob("store/fits/*"))
+
+
+def test_without_a_strategy_all_are_listed(cli):
+    code, _, err = cli()
+    assert code == 2
+    assert [line.split()[0] for line in err.splitlines()[1:]] == ["+strategy=full", "+strategy=head", "+strategy=shift"]
+
+
+def test_an_unforeseen_error_keeps_its_traceback_and_says_where(cli, tmp_path, monkeypatch):
+    def broken(*_: object) -> None:
+        raise KeyError("lost")
+
+    monkeypatch.setattr("ensemble_transfer.experiment.predict_target", broken)
+    code, _, err = cli("+strategy=head", *QUICK, "hydra.run.dir=run")
+    assert code == 2
+    assert err.splitlines()[-1].startswith("error: the run failed with KeyError: 'lost'; its traceback is in ")
+    assert "predict_target" in (tmp_path / "run" / "traceback.txt").read_text()
+    assert Record.load(tmp_path / "run" / "record.json").error == "KeyError: 'lost'"
+
+
+def test_a_traceback_comes_with_hydra_full_error(cli, monkeypatch):
+    cli("+strategy=shift", "seed=-1")
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setattr(sys, "argv", ["ensemble_transfer", "+strategy=shift", "seed=-1"])
+    with pytest.raises(ValueError, match="must be 0 or more"):
+        main()
+
+
+def test_strategy_may_be_written_in_three_ways_and_m_anywhere():
+    for given in ("strategy=full", "+strategy=full", "++strategy=full"):
+        assert normalised(["seed=1", given, "-m", "x=2"]) == ["-m", "seed=1", "+strategy=full", "x=2"]
+    assert normalised(["strategy.scale=1"]) == ["strategy.scale=1"]
+
+
+def test_help_answers_without_torch(tmp_path):
+    script = "import sys; sys.argv[1:] = ['--help']\nfrom ensemble_transfer.cli.main import main\n"
+    script += "try: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules, 'torch was imported'"
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "strategy: full, head, shift" in done.stdout
+    assert not list(Path(tmp_path).iterdir())

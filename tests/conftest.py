@@ -1,0 +1,74 @@
+"""Small real data and a small net, shared by all tests; one thread, so that tests beside each other stay fast."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ensemble_transfer.backbone import Backbone
+from ensemble_transfer.ensemble import Ensemble
+from ensemble_transfer.store import Store
+from ensemble_transfer.tasks.embedded import Digits
+from ensemble_transfer.tasks.task import Task
+from ensemble_transfer.training.fit import Fitter
+from ensemble_transfer.training.recipe import Recipe, Recipes
+from ensemble_transfer.training.settings import TrainerSettings
+from ensemble_transfer.training.source import EnsembleSettings, train_source
+
+SMALL_NET = {"channels": [4, 8, 8, 8], "stem_width": 4, "output_stride": 8}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def settings() -> TrainerSettings:
+    return TrainerSettings(accelerator="cpu", threads=1, progress=False)
+
+
+@pytest.fixture(scope="session")
+def fitter(settings) -> Fitter:
+    """A fitter that remembers nothing."""
+    return Fitter(settings)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture(scope="session")
+def backbone() -> Backbone:
+    return Backbone("resnet10t", SMALL_NET)
+
+
+@pytest.fixture(scope="session")
+def source_task() -> Task:
+    """Digits 0 to 4, 8x8."""
+    return Digits(classes=["0", "1", "2", "3", "4"], train=200, validation=40, test=60).load(8, 1)
+
+
+@pytest.fixture(scope="session")
+def target_task() -> Task:
+    """Digits 5 to 9, 8x8: other classes."""
+    return Digits(classes=["5", "6", "7", "8", "9"], train=100, validation=40, test=60).load(8, 1)
+
+
+@pytest.fixture(scope="session")
+def recipes() -> Recipes:
+    return Recipes(
+        ancestor=Recipe(30),
+        source=Recipe(8),
+        full=Recipe(12, lr=1e-2),
+        tiny=Recipe(3, lr=3e-3),
+        probe=Recipe(10, lr=1e-2),
+        head=Recipe(15, lr=1e-2),
+    )
+
+
+@pytest.fixture(scope="session")
+def source_ensemble(backbone, source_task, recipes, fitter) -> Ensemble:
+    """Three members of shared lineage."""
+    return train_source(EnsembleSettings(3), backbone, source_task, 0, recipes, fitter)[0]

@@ -1,0 +1,252 @@
+"""The nine invariants of the design, each where it can fail."""
+
+import subprocess
+import sys
+import time
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from ensemble_transfer.backbone import Architecture
+from ensemble_transfer.ensemble import Ensemble
+from ensemble_transfer.evaluate import evaluate
+from ensemble_transfer.records import Record
+from ensemble_transfer.store import Store
+from ensemble_transfer.strategies.full import Full
+from ensemble_transfer.strategies.head import HeadOnly
+from ensemble_transfer.strategies.shift import Shift, shift_vector
+from ensemble_transfer.strategies.transfer import Transfer
+from ensemble_transfer.tasks.task import Split
+from ensemble_transfer.training.batches import Batches
+from ensemble_transfer.training.features import is_statistic
+from ensemble_transfer.training.fit import Fitter, Start
+from ensemble_transfer.training.parts import loaded
+from ensemble_transfer.training.recipe import Recipe
+from ensemble_transfer.training.run import run_group
+from ensemble_transfer.training.source import EnsembleSettings, train_source
+from ensemble_transfer.weights import Weights, add_scaled, below, floating, subtract
+
+STRATEGIES = [Full(), Shift(), Shift(donors=2, head="donor", statistics="shift"), HeadOnly()]
+
+
+def equal(a: Weights, b: Weights) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def close(a: Weights, b: Weights, tolerance: float) -> bool:
+    return a.keys() == b.keys() and all(
+        torch.allclose(a[name].double(), b[name].double(), rtol=tolerance, atol=tolerance) for name in a
+    )
+
+
+def test_1_a_donor_plus_its_own_shift_is_the_fine_tuned_donor(source_ensemble, target_task, recipes, fitter):
+    work = Transfer(source_ensemble, target_task, 0, recipes, fitter)
+    before = {0: work.encoders[0]}
+    fits = work.fine_tune_fully(before)
+    vector = shift_vector(before, fits)
+    after = below(fits.weights[0], "encoder")
+    assert not close(floating(before[0]), floating(after), 1e-4)
+    assert close(floating(add_scaled(before[0], vector, 1.0)), floating(after), 1e-6)
+    assert equal(add_scaled(before[0], vector, 0.0), before[0])
+
+
+@pytest.mark.parametrize("statistics", ["keep", "shift"])
+def test_2_the_shift_keeps_every_difference_between_recipients(
+    source_ensemble, target_task, recipes, fitter, statistics
+):
+    strategy = Shift(head="fresh", statistics=statistics)
+    shifted_only = strategy.transfer(source_ensemble, target_task, 0, replace(recipes, tiny=Recipe(0)), fitter)
+    one, two = (below(source_ensemble.members[i], "encoder") for i in (1, 2))
+    moved_one, moved_two = (below(shifted_only.ensemble.members[i], "encoder") for i in (1, 2))
+    learned = [name for name in floating(one) if not is_statistic(name)]
+    assert not equal(one, moved_one)
+    difference, moved_difference = subtract(one, two), subtract(moved_one, moved_two)
+    assert close({n: difference[n] for n in learned}, {n: moved_difference[n] for n in learned}, 1e-6)
+
+
+def test_3_head_only_leaves_the_encoder_bit_identical(source_ensemble, target_task, recipes, fitter):
+    result = HeadOnly().transfer(source_ensemble, target_task, 0, recipes, fitter)
+    for before, after in zip(source_ensemble.members, result.ensemble.members, strict=True):
+        assert any(name.endswith("running_mean") for name in before)
+        assert equal(below(before, "encoder"), below(after, "encoder"))
+        assert not equal(below(before, "head"), below(after, "head"))
+
+
+def starts_of(architecture: Architecture, members: range) -> list[Start]:
+    return [Start(member, architecture.initial(100 + member), seed=member) for member in members]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("clip", [None, 0.5])
+def test_4_a_member_trains_alone_as_in_a_group_as_vectorised(backbone, source_task, settings, optimizer, clip):
+    architecture = backbone.architecture(8, 1, 5)
+    recipe = Recipe(6, optimizer=optimizer, lr=1e-2 if optimizer == "adamw" else 0.05, clip=clip, batch_size=32)
+    group = starts_of(architecture, range(3))
+
+    def train(starts: list[Start], **options: object) -> tuple[Weights, ...]:
+        fitter = Fitter(replace(settings, **options))
+        return fitter.fit(architecture, starts, source_task.train, recipe, "full").weights
+
+    together = train(group)
+    assert equal(train(group[1:2])[0], together[1])
+    assert equal(train(group[::-1])[1], together[1])
+    assert equal(train(group, group_size=2)[2], together[2])
+    assert not equal(together[0], together[1])
+
+    in_doubles = {}
+    for executor in ("loop", "vectorised"):
+        modules = [loaded(architecture, start.weights).double() for start in group]
+        batches = Batches([source_task.train.images] * 3, source_task.train.labels, 32, [0, 1, 2])
+        chosen = replace(settings, executor=executor)
+        in_doubles[executor] = run_group(modules, batches, recipe, chosen, "full", [0, 1, 2], None, None).weights
+    for looped, vectorised in zip(in_doubles["loop"], in_doubles["vectorised"], strict=True):
+        assert close(looped, vectorised, 1e-8)
+    assert close(in_doubles["loop"][0], together[0], 1e-2)
+
+
+def test_4_holds_for_dropout_and_refuses_it_vectorised(source_task, settings):
+    architecture = Architecture(
+        "resnet10t",
+        {"channels": [4, 8, 8, 8], "stem_width": 4, "output_stride": 8, "drop_path_rate": 0.5},
+        8,
+        1,
+        5,
+        (0.5,),
+        (0.5,),
+    )
+    group = starts_of(architecture, range(2))
+    recipe = Recipe(4)
+    together = Fitter(settings).fit(architecture, group, source_task.train, recipe, "full").weights
+    torch.rand(7)  # a different state of the global generator must not matter
+    alone = Fitter(settings).fit(architecture, group[1:], source_task.train, recipe, "full").weights
+    assert equal(together[1], alone[0])
+    vectorised = Fitter(replace(settings, executor="vectorised"))
+    with pytest.raises(ValueError, match=r"executor='vectorised': cannot train .* drops at random"):
+        vectorised.fit(architecture, group, source_task.train, recipe, "full")
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
+def test_5_a_transfer_mutates_nothing(source_ensemble, target_task, recipes, fitter, strategy):
+    members, images = deepcopy(source_ensemble.members), target_task.train.images.clone()
+    strategy.transfer(source_ensemble, target_task, 0, recipes, fitter)
+    assert all(equal(a, b) for a, b in zip(members, source_ensemble.members, strict=True))
+    assert torch.equal(images, target_task.train.images)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
+def test_5_a_strategy_cannot_read_the_test_split(source_ensemble, target_task, recipes, fitter, strategy):
+    whole = strategy.transfer(source_ensemble, target_task, 0, recipes, fitter)
+    sealed = strategy.transfer(source_ensemble, target_task.sealed(), 0, recipes, fitter)
+    assert all(equal(a, b) for a, b in zip(whole.ensemble.members, sealed.ensemble.members, strict=True))
+    with pytest.raises(RuntimeError, match=r"the test split is for the final report"):
+        _ = target_task.sealed().test.images
+
+
+def test_6_one_member_is_its_ensemble_and_identical_members_do_not_differ(source_ensemble, source_task):
+    member = replace(source_ensemble, members=source_ensemble.members[:1])
+    twins = replace(source_ensemble, members=source_ensemble.members[:1] * 3)
+    images, labels = source_task.test.images, source_task.test.labels
+    one, three = (evaluate(e.predict(images), labels) for e in (member, twins))
+    assert one["ensemble/accuracy"] == one["member/accuracy"]
+    assert one["ensemble/nll"] == pytest.approx(one["member/nll"], abs=1e-12)
+    for key in ("disagreement", "mutual_information", "js", "kl", "jensen_gap"):
+        assert three[f"diversity/{key}"] == 0
+    assert three["ensemble/nll"] == pytest.approx(one["ensemble/nll"], abs=1e-9)
+
+
+@pytest.mark.parametrize("donors", [1, 2])
+@pytest.mark.parametrize("from_store", [False, True])
+def test_7_the_cost_of_shift_is_donors_and_tiny_and_the_rest(
+    source_ensemble, target_task, recipes, settings, store, donors, from_store
+):
+    fitter = Fitter(settings, store)
+    strategy = Shift(donors=donors)
+    if from_store:
+        Full().transfer(source_ensemble, target_task, 0, recipes, fitter)
+        strategy.transfer(source_ensemble, target_task, 0, recipes, fitter)
+    ledger = strategy.transfer(source_ensemble, target_task, 0, recipes, fitter).ledger
+    recipients, examples = 3 - donors, len(target_task.train)
+    assert all(entry.reused == from_store for entry in ledger.entries if entry.key)
+    assert ledger.total().steps == donors * 12 + recipients * (10 + 3)
+    statistics_and_features = 2 * recipients * examples
+    assert ledger.total().examples == 32 * (donors * 12 + recipients * (10 + 3)) + statistics_and_features
+    phases = ledger.by_phase()
+    assert list(phases) == ["full", "statistics", "probe", "tiny"]
+    assert sum(cost.flops for cost in phases.values()) == ledger.total().flops
+    assert phases["full"].flops / donors / 12 == pytest.approx(phases["tiny"].flops / recipients / 3)
+
+
+def test_8_the_store_changes_no_result(backbone, source_task, target_task, recipes, settings, store):
+    def result(fitter: Fitter) -> tuple[Ensemble, object]:
+        ensemble, _ = train_source(EnsembleSettings(2), backbone, source_task, 5, recipes, fitter)
+        done = Shift().transfer(ensemble, target_task, 5, recipes, fitter)
+        return done.ensemble, replace(done.ledger.total(), seconds=0.0, cpu_seconds=0.0, peak_memory_bytes=0)
+
+    fresh, cost = result(Fitter(settings))
+    for fitter in (Fitter(settings, store), Fitter(settings, store), Fitter(settings, Store(store.root, reuse=False))):
+        again, again_cost = result(fitter)
+        assert again.fingerprint == fresh.fingerprint
+        assert again_cost == cost
+
+
+def test_8_growing_an_ensemble_trains_the_new_members_only(backbone, source_task, recipes, settings, store):
+    fitter = Fitter(settings, store)
+    small, _ = train_source(EnsembleSettings(2), backbone, source_task, 0, recipes, fitter)
+    large, ledger = train_source(EnsembleSettings(4), backbone, source_task, 0, recipes, fitter)
+    assert [entry.member for entry in ledger.entries if not entry.reused] == [2, 3]
+    assert all(equal(a, b) for a, b in zip(small.members, large.members[:2], strict=True))
+
+
+RUN = [
+    "+strategy=shift",
+    "ensemble.size=2",
+    "recipe.ancestor.steps=400",
+    "recipe.source.steps=10",
+    "recipe.full.steps=20",
+    "recipe.tiny.steps=2",
+    "recipe.probe.steps=5",
+    "trainer.threads=1",
+    "trainer.checkpoint_seconds=0.2",
+    "hydra.run.dir=run",
+]
+
+
+def command(folder: Path) -> subprocess.Popen[bytes]:
+    arguments = [sys.executable, "-m", "ensemble_transfer", *RUN]
+    return subprocess.Popen(arguments, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def test_9_a_run_killed_in_a_fit_goes_on_to_the_same_record(tmp_path):
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    for folder in (undisturbed, killed):
+        folder.mkdir()
+    process = command(killed)
+    checkpoint = None
+    deadline = time.monotonic() + 120
+    while checkpoint is None and process.poll() is None and time.monotonic() < deadline:
+        checkpoint = next(killed.glob("store/unfinished/*/last.ckpt"), None)
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    assert checkpoint is not None, "no checkpoint was written"
+    assert not (killed / "run" / "record.json").exists()
+
+    resumed = command(killed)
+    messages = resumed.communicate(timeout=120)[1].decode()
+    assert resumed.returncode == 0
+    assert "going on with an interrupted fit at step" in messages
+    whole = command(undisturbed)
+    whole.communicate(timeout=120)
+    assert whole.returncode == 0
+    records = [Record.load(folder / "run" / "record.json").reproducible() for folder in (undisturbed, killed)]
+    assert records[0] == records[1]
+    assert not list(killed.glob("store/unfinished/*"))
+
+
+def test_splits_of_one_example_are_refused(backbone, source_ensemble, fitter, recipes, target_task):
+    one = Split(target_task.train.images[:1], target_task.train.labels[:1])
+    with pytest.raises(ValueError, match="a fit needs at least 2 examples"):
+        Full().transfer(source_ensemble, replace(target_task, train=one), 0, recipes, fitter)
