@@ -87,11 +87,8 @@ def evaluate(
 
     test, labels = _predictions(probabilities, labels)
     members, examples, classes = test.shape
-    mean, fitted_on = ensemble_mean(test), None
-    if validation is not None:
-        held_out, held_out_labels = validation
-        held_out, held_out_labels = _predictions(held_out, held_out_labels, "validation/", members, classes)
-        fitted_on = ensemble_mean(held_out), held_out_labels
+    mean, held_out = ensemble_mean(test), _held_out(validation, test)
+    fitted_on = None if held_out is None else (ensemble_mean(held_out[0]), held_out[1])
     outside = {
         name: _probabilities(array, f"ood/{_key_part(name)}/probabilities", members, classes)
         for name, array in (ood or {}).items()
@@ -111,12 +108,13 @@ def evaluate(
     }
 
 
-def curves(probabilities: Values, labels: Values) -> dict[str, Any]:
+def curves(probabilities: Values, labels: Values, *, validation: tuple[Values, Values] | None = None) -> dict[str, Any]:
     """Compute the curves kept with a record; :mod:`ensemble_transfer.metrics.curves` says what each holds.
 
     Args:
         probabilities: Of each member: (M, N, C).
         labels: Class indices: (N,).
+        validation: As for :func:`evaluate`.
 
     Returns:
         ``reliability``, ``accuracy_rejection``, ``ensemble_size`` and ``disagreement``, made of dicts, lists,
@@ -130,10 +128,11 @@ def curves(probabilities: Values, labels: Values) -> dict[str, Any]:
 
     test, labels = _predictions(probabilities, labels)
     mean = ensemble_mean(test)
+    held_out = _held_out(validation, test)
     return {
         "reliability": draw.reliability(mean, labels),
         "accuracy_rejection": draw.accuracy_rejection(mean, labels),
-        "ensemble_size": draw.ensemble_size(test, labels),
+        "ensemble_size": draw.ensemble_size(test, labels, held_out),
         "disagreement": draw.disagreement(test),
     }
 
@@ -180,6 +179,12 @@ def _predictions(
     indices = _tensor(labels, f"{prefix}labels")
     check_labels(indices, checked.shape[1], checked.shape[2], f"{prefix}labels")
     return checked, indices.long()
+
+
+def _held_out(validation: tuple[Values, Values] | None, test: Tensor) -> tuple[Tensor, Tensor] | None:
+    if validation is None:
+        return None
+    return _predictions(*validation, "validation/", test.shape[0], test.shape[2])
 
 
 def _probabilities(values: Values, name: str, members: int | None = None, classes: int | None = None) -> Tensor:

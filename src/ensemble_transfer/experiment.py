@@ -23,15 +23,14 @@ from ensemble_transfer.predictions import (
     predict_target,
 )
 from ensemble_transfer.records import Record
-from ensemble_transfer.strategies.transfer import Strategy, TransferResult
+from ensemble_transfer.strategies.diagnostics import diagnose_shift
+from ensemble_transfer.strategies.transfer import Strategy, Transfer, TransferResult
 from ensemble_transfer.tasks.task import Task, TaskSource
-from ensemble_transfer.training.features import is_statistic
 from ensemble_transfer.training.fit import Fitter
 from ensemble_transfer.training.flops import encode_flops
 from ensemble_transfer.training.recipe import Recipes
 from ensemble_transfer.training.source import EnsembleSettings, train_source
 from ensemble_transfer.weights import (
-    Weights,
     below,
     copied,
     cosine,
@@ -39,7 +38,6 @@ from ensemble_transfer.weights import (
     fingerprint,
     floating,
     mean_over_pairs,
-    norm,
 )
 
 log = logging.getLogger(__name__)
@@ -123,6 +121,11 @@ def run(experiment: Experiment, folder: Path, config: Mapping[str, Any] | None =
     result = experiment.strategy.transfer(
         source_ensemble, target.sealed(), experiment.seed, experiment.recipes, experiment.fitter
     )
+    metrics = weight_metrics(source_ensemble, result)
+    if result.shift is not None:
+        log.info("diagnosing the shift on validation")
+        work = Transfer(source_ensemble, target.sealed(), experiment.seed, experiment.recipes, experiment.fitter)
+        metrics |= diagnose_shift(work, result, result.shift)
     log.info("evaluating on %d test images", len(target.test))
     arrays = predict_source(source_ensemble, source, device)
     splits = {name: task.test for name, task in outside.items()}
@@ -135,10 +138,14 @@ def run(experiment: Experiment, folder: Path, config: Mapping[str, Any] | None =
         dataset=f"{source.name} -> {target.name}",
         backbone=experiment.backbone.name,
         ensemble={"size": experiment.ensemble.size, "lineage": experiment.ensemble.lineage},
-        metrics=metrics_of(arrays) | weight_metrics(source_ensemble, result),
+        metrics=metrics_of(arrays) | metrics,
         cost=_costs(result, source_ledger),
         reused_fits=[_reused(entry) for entry in (*source_ledger.entries, *result.ledger.entries) if entry.reused],
-        curves=curves(arrays["probabilities"], arrays["labels"]),
+        curves=curves(
+            arrays["probabilities"],
+            arrays["labels"],
+            validation=(arrays["validation/probabilities"], arrays["validation/labels"]),
+        ),
         config=config or {},
         environment=environment.describe(device),
         command=command,
@@ -148,29 +155,13 @@ def run(experiment: Experiment, folder: Path, config: Mapping[str, Any] | None =
 
 
 def weight_metrics(source: Ensemble, result: TransferResult) -> dict[str, float]:
-    """Return how far apart the members' encoders are, before and after, and how far the shift went."""
+    """Return how far apart the members' encoders are, before and after the transfer."""
     metrics: dict[str, float] = {}
     for name, ensemble in (("source", source), ("target", result.ensemble)):
         encoders = [floating(below(member, "encoder")) for member in ensemble.members]
         metrics[f"{name}/diversity/weight_distance"] = mean_over_pairs(distance, encoders)
         metrics[f"{name}/diversity/weight_cosine"] = mean_over_pairs(cosine, encoders)
-    if result.shift is not None:
-        metrics |= shift_metrics(result.shift.vector, below(source.members[0], "encoder"))
     return metrics
-
-
-def shift_metrics(vector: Weights, encoder: Weights) -> dict[str, float]:
-    """Return the norm of a shift vector, and its norm relative to the weights: of all, and layer by layer.
-
-    Running statistics are data that passed by, not weights: they do not count.
-    """
-    learned = {name: tensor for name, tensor in vector.items() if not is_statistic(name)}
-    relative = {
-        f"shift/relative_norm/{name}": norm({name: tensor}) / (norm({name: encoder[name]}) or float("nan"))
-        for name, tensor in learned.items()
-    }
-    whole = norm({name: encoder[name] for name in learned})
-    return {"shift/norm": norm(learned), "shift/relative_norm": norm(learned) / whole, **relative}
 
 
 def _tasks(experiment: Experiment) -> tuple[Task, Task, dict[str, Task]]:
@@ -209,5 +200,6 @@ def _save(folder: Path, arrays: Arrays, result: TransferResult) -> None:
     np.savez_compressed(folder / "predictions.npz", **arrays)  # type: ignore[arg-type]  # stub lacks the mapping
     result.ensemble.save(folder / "ensemble")
     if result.shift is not None:
-        header = dict(result.shift.provenance) | {"sha256": fingerprint(result.shift.vector)}
-        save_file(copied(result.shift.vector), folder / "shift.safetensors", metadata=header)
+        shift = result.shift
+        header = dict(shift.provenance) | {"scale": str(shift.scale), "sha256": fingerprint(shift.vector)}
+        save_file(copied(shift.vector), folder / "shift.safetensors", metadata=header)

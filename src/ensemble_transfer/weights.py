@@ -41,6 +41,12 @@ def add_scaled(weights: Weights, vector: Weights, scale: float = 1.0) -> dict[st
     }
 
 
+def random_like(vector: Weights, generator: torch.Generator) -> dict[str, Tensor]:
+    """Return a random vector whose every tensor has the norm of the same tensor of ``vector``: a control."""
+    noise = {name: torch.randn(tensor.shape, generator=generator) for name, tensor in vector.items()}
+    return {name: n * (vector[name].norm() / n.norm().clamp(min=1e-12)) for name, n in noise.items()}
+
+
 def mean(vectors: Sequence[Weights]) -> dict[str, Tensor]:
     """Return the mean of vectors that have the same names, shapes and dtypes."""
     if not vectors:

@@ -11,7 +11,7 @@ from math import comb, isnan
 import torch
 from torch import Tensor
 
-from ensemble_transfer.metrics import calibration, diversity, predictive, selective
+from ensemble_transfer.metrics import calibration, diversity, predictive, selective, summary
 
 SUBSETS = 20
 """Subsets of the members, at most, that a point of the ensemble-size curve is averaged over."""
@@ -60,7 +60,9 @@ def accuracy_rejection(mean: Tensor, labels: Tensor, points: int = 200) -> dict[
     }
 
 
-def ensemble_size(probabilities: Tensor, labels: Tensor) -> dict[str, list[float]]:
+def ensemble_size(
+    probabilities: Tensor, labels: Tensor, validation: tuple[Tensor, Tensor] | None = None
+) -> dict[str, list[float]]:
     """Draw the accuracy and NLL of ensembles of k = 1..M of the members, averaged over subsets.
 
     All subsets of a size are taken where there are at most ``SUBSETS`` (so always for M <= 6), else that many
@@ -69,19 +71,21 @@ def ensemble_size(probabilities: Tensor, labels: Tensor) -> dict[str, list[float
     Args:
         probabilities: (M, N, C).
         labels: (N,).
+        validation: Probabilities (M, any, C) and labels of the examples that each subset's temperature is fitted on;
+            without them, halves of the given examples are fitted crosswise.
 
     Returns:
-        ``size``, number of ``subsets``, mean ``accuracy``, mean ``nll``.
+        ``size``, number of ``subsets``, mean ``accuracy``, mean ``nll``, mean ``calibrated_nll``.
     """
     members = len(probabilities)
-    curve: dict[str, list[float]] = {"size": [], "subsets": [], "accuracy": [], "nll": []}
+    curve: dict[str, list[float]] = {"size": [], "subsets": [], "accuracy": [], "nll": [], "calibrated_nll": []}
     for size in range(1, members + 1):
         subsets = _subsets(members, size)
-        quality = [_accuracy_and_nll(probabilities[list(chosen)], labels) for chosen in subsets]
+        quality = [_quality(list(chosen), probabilities, labels, validation) for chosen in subsets]
         curve["size"].append(size)
         curve["subsets"].append(len(subsets))
-        curve["accuracy"].append(sum(accuracy for accuracy, _ in quality) / len(subsets))
-        curve["nll"].append(sum(nll for _, nll in quality) / len(subsets))
+        for name in ("accuracy", "nll", "calibrated_nll"):
+            curve[name].append(sum(of[name] for of in quality) / len(subsets))
     return curve
 
 
@@ -92,9 +96,16 @@ def disagreement(probabilities: Tensor) -> list[list[float]]:
     return matrix
 
 
-def _accuracy_and_nll(probabilities: Tensor, labels: Tensor) -> tuple[float, float]:
-    mean = probabilities.mean(dim=0, dtype=torch.float64)
-    return predictive.accuracy(mean, labels).item(), predictive.nll(mean, labels).item()
+def _quality(
+    chosen: list[int], probabilities: Tensor, labels: Tensor, validation: tuple[Tensor, Tensor] | None
+) -> dict[str, float]:
+    mean = probabilities[chosen].mean(dim=0, dtype=torch.float64)
+    fitted_on = None if validation is None else (validation[0][chosen].mean(dim=0, dtype=torch.float64), validation[1])
+    return {
+        "accuracy": predictive.accuracy(mean, labels).item(),
+        "nll": predictive.nll(mean, labels).item(),
+        "calibrated_nll": summary.calibrated_metrics(mean, labels, fitted_on)["calibrated/nll"],
+    }
 
 
 def _subsets(members: int, size: int) -> list[tuple[int, ...]]:

@@ -11,6 +11,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from ensemble_transfer.metrics.equivalent import deep_ensemble_equivalent
 from ensemble_transfer.records import Record
 from ensemble_transfer.report.summary import table
 
@@ -24,8 +25,11 @@ METRICS = {
     "normalised": "target/test/diversity/disagreement_normalised",
 }
 COSTS = {"steps": ("steps", 1.0), "GFLOPs": ("flops", 1e9), "seconds": ("seconds", 1.0)}
-COLUMNS = (*METRICS, *COSTS)
-_DIGITS = {"steps": 0, "GFLOPs": 1, "seconds": 1}
+DEE = "full members"
+"""The deep ensemble equivalent: how many fully fine-tuned members the ensemble is worth."""
+
+COLUMNS = (*METRICS, DEE, *COSTS)
+_DIGITS = {"steps": 0, "GFLOPs": 1, "seconds": 1, DEE: 1}
 
 # How a run was computed and where it was kept: not what was run.
 _INCIDENTAL = ("seed", "store", "trainer", "logger")
@@ -76,16 +80,15 @@ class Comparison:
     def of(cls, records: Iterable[Record]) -> "Comparison":
         """Return the comparison of records, its rows in the order met."""
         groups: dict[tuple[tuple[str, str], ...], list[Record]] = {}
-        failed = []
-        for record in records:
-            if record.status == "finished":
-                groups.setdefault(tuple(_what(record).items()), []).append(record)
-            else:
-                failed.append(record)
-        runs = list(groups.values())
+        everything = list(records)
+        finished = [record for record in everything if record.status == "finished"]
+        failed = [record for record in everything if record.status != "finished"]
+        for record in finished:
+            groups.setdefault(tuple(_what(record).items()), []).append(record)
         settings = [dict(key) for key in groups]
         labels = [_label(own, settings) for own in settings]
-        return cls(tuple(_row(label, row) for label, row in zip(labels, runs, strict=True)), tuple(failed))
+        rows = [_row(label, runs, finished) for label, runs in zip(labels, groups.values(), strict=True)]
+        return cls(tuple(rows), tuple(failed))
 
     def markdown(self) -> str:
         """Return the table, and a line for each failed run, as Markdown."""
@@ -100,7 +103,7 @@ class Comparison:
     def terminal(self) -> list[Table]:
         """Return tables for a terminal, narrow enough for 80 columns: quality, then diversity and cost."""
         quality, diversity = list(METRICS)[:5], list(METRICS)[5:]
-        return [self._terminal(quality), self._terminal([*diversity, *COSTS])]
+        return [self._terminal(quality), self._terminal([*diversity, DEE, *COSTS])]
 
     def _terminal(self, columns: Sequence[str]) -> Table:
         shown = Table("strategy", *columns, "n", box=SIMPLE_HEAD)
@@ -125,10 +128,26 @@ class Comparison:
                 writer.writerow([row.label, len(row.seeds), seeds, *(v for pair in values for v in pair)])
 
 
-def _row(label: str, runs: Sequence[Record]) -> Row:
+def equivalent(record: Record, records: Iterable[Record]) -> float | None:
+    """Return how many fully fine-tuned members an ensemble is worth by calibrated NLL, at most as many as there are.
+
+    The reference is the run of strategy ``full`` among the records that shares all but the strategy; None without.
+    """
+    own = _what(record)
+    shared = {name: value for name, value in own.items() if not name.startswith("strategy")}
+    for other in records:
+        theirs = _what(other)
+        if other.strategy == "full" and other.seed == record.seed and shared.items() <= theirs.items():
+            reference = other.curves["ensemble_size"]["calibrated_nll"]
+            nll = record.metrics["target/test/calibrated/nll"]
+            return None if nll is None else min(deep_ensemble_equivalent(nll, reference), float(len(reference)))
+    return None
+
+
+def _row(label: str, runs: Sequence[Record], records: Sequence[Record]) -> Row:
     values = {}
     for column in COLUMNS:
-        numbers = [_value(run, column) for run in runs]
+        numbers = [equivalent(run, records) if column == DEE else _value(run, column) for run in runs]
         known = [number for number in numbers if number is not None]
         if known and len(known) == len(runs):
             values[column] = Spread.of(known)

@@ -73,6 +73,23 @@ def _diversity(metrics: Mapping[str, float | None]) -> str:
     return table(("diversity", "disagreement", "/ (1 - member accuracy)", "mutual information"), rows)
 
 
+def _verdict(record: Record) -> str:
+    """Return in plain words whether the shift pays, from what it did before any fine-tuning."""
+    shifted, unshifted, random = (
+        record.metrics.get(f"shift/probe_accuracy{rival}") for rival in ("", "_no_shift", "_random")
+    )
+    if shifted is None or unshifted is None or random is None:
+        return ""
+    pays = "pays" if shifted > max(unshifted, random) else "does not pay"
+    text = (
+        f"The shift **{pays}** here: with a probed head and no fine-tuning, the other members reach {shifted:.3f} on "
+        f"validation, {unshifted:.3f} without the shift, {random:.3f} after a random one of the same length."
+    )
+    if record.ensemble["lineage"] == "independent":
+        text += " Members of independent lineage share no ancestor: nothing says that one's shift suits another."
+    return text
+
+
 def _cost(record: Record) -> str:
     rows = [_cost_row(phase, cost) for phase, cost in record.cost["phases"].items()]
     rows.append(_cost_row("**total**", record.cost["total"]))

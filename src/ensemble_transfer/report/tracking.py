@@ -107,7 +107,7 @@ def _start(
     import wandb
 
     if settings.mode == "online":
-        _check_server(wandb.Settings().base_url)
+        _check_server(_server())
     try:
         return wandb.init(
             project=settings.project,
@@ -124,6 +124,12 @@ def _start(
     except wandb.errors.Error as error:
         reason = " ".join(str(error).split())
         raise SettingError("logger.mode", settings.mode, f"W&B refused to start: {reason}") from error
+
+
+def _server() -> str:
+    import wandb
+
+    return str(wandb.setup().settings.base_url)
 
 
 def _check_server(url: str) -> None:

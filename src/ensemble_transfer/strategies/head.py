@@ -30,5 +30,5 @@ class HeadOnly:
     ) -> TransferResult:
         """Return the transferred ensemble; see :class:`~ensemble_transfer.strategies.transfer.Strategy`."""
         work = Transfer(source, target, seed, recipes, fitter)
-        fits = work.train_heads(work.with_fresh_heads(work.encoders, "head"), "head")
+        fits = work.train_heads(work.encoders)
         return TransferResult(work.ensemble(fits.weights, self.name), Ledger(fits.entries()), fits.members)

@@ -13,14 +13,13 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ensemble_transfer.cost import Cost, Entry, Ledger, measured
+from ensemble_transfer.cost import Ledger
 from ensemble_transfer.ensemble import Ensemble
 from ensemble_transfer.errors import require
 from ensemble_transfer.strategies.transfer import ShiftVector, Transfer, TransferResult
 from ensemble_transfer.tasks.task import Task
-from ensemble_transfer.training.features import is_statistic, reestimated_statistics
+from ensemble_transfer.training.features import is_statistic
 from ensemble_transfer.training.fit import Fits, Fitter, Start
-from ensemble_transfer.training.flops import encode_flops
 from ensemble_transfer.training.recipe import Recipes
 from ensemble_transfer.weights import Weights, add_scaled, below, joined, mean, subtract
 
@@ -79,13 +78,13 @@ class Shift:
         vector = shift_vector(donors, donor_fits)
         shifted: dict[int, Weights] = {member: self._shifted(encoder, vector) for member, encoder in before.items()}
         if self.statistics == "reestimate":
-            shifted = _reestimated(shifted, work, ledger)
+            shifted = work.reestimate_statistics(shifted, ledger)
         starts = self._with_heads(shifted, donor_fits, work, ledger)
         tiny = work.fine_tune_tiny(starts)
         ledger.extend(tiny.entries())
 
         ensemble = work.ensemble((*donor_fits.weights, *tiny.weights), self.name)
-        return TransferResult(ensemble, ledger, tiny.members, self._artefact(vector, source, target))
+        return TransferResult(ensemble, ledger, tiny.members, self._artefact(vector, source, target), shifted)
 
     def _shifted(self, encoder: Weights, vector: Weights) -> dict[str, Tensor]:
         """Return ``encoder + scale * shift``, without the running statistics unless they are to be shifted."""
@@ -105,7 +104,7 @@ class Shift:
                 replace(start, weights=joined(encoder=encoders[start.member], head=below(giver, "head")))
                 for start, giver in zip(starts, givers, strict=True)
             ]
-        probed = work.train_heads(starts, "probe")
+        probed = work.probe(starts)
         ledger.extend(probed.entries())
         return [replace(start, weights=w) for start, w in zip(starts, probed.weights, strict=True)]
 
@@ -115,30 +114,11 @@ class Shift:
             "source_ensemble": source.fingerprint,
             "target_task": target.fingerprint,
             "target": target.name,
-            "scale": str(self.scale),
         }
-        return ShiftVector(vector, provenance)
+        return ShiftVector(vector, self.scale, provenance)
 
 
 def shift_vector(before: Mapping[int, Weights], donors: Fits) -> dict[str, Tensor]:
     """Return the mean over donors of ``encoder after full fine-tuning - encoder before``."""
     after = [below(weights, "encoder") for weights in donors.weights]
     return mean([subtract(a, before[m]) for a, m in zip(after, donors.members, strict=True)])
-
-
-def _reestimated(encoders: Mapping[int, Weights], work: Transfer, ledger: Ledger) -> dict[int, Weights]:
-    """Return the encoders with statistics of the target's training data."""
-    device, images = work.fitter.settings.device, work.target.train.images
-    done: dict[int, Weights] = {}
-    for member, encoder in encoders.items():
-        with measured(device) as meter:
-            done[member] = reestimated_statistics(work.architecture, encoder, images, device)
-        cost = Cost(
-            examples=len(images),
-            flops=len(images) * encode_flops(work.architecture),
-            seconds=meter.seconds,
-            cpu_seconds=meter.cpu_seconds,
-            peak_memory_bytes=meter.peak_memory_bytes,
-        )
-        ledger.extend([Entry("statistics", member, cost)])
-    return done

@@ -1,16 +1,18 @@
 """What every strategy takes, gives and has in common."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar, Protocol
 
 from ensemble_transfer.backbone import Architecture
-from ensemble_transfer.cost import Cost, Ledger, mean_cost
+from ensemble_transfer.cost import Cost, Entry, Ledger, mean_cost, measured
 from ensemble_transfer.ensemble import Ensemble
 from ensemble_transfer.seeding import derive
 from ensemble_transfer.tasks.task import Task
+from ensemble_transfer.training.features import reestimated_statistics
 from ensemble_transfer.training.fit import Fits, Fitter, Start
+from ensemble_transfer.training.flops import encode_flops
 from ensemble_transfer.training.recipe import Recipes
 from ensemble_transfer.weights import Weights, below, joined
 
@@ -21,10 +23,12 @@ class ShiftVector:
 
     Attributes:
         vector: Difference of the encoder's floating-point tensors.
+        scale: How far recipients were shifted along it.
         provenance: Donors, source ensemble and target task, in words.
     """
 
     vector: Weights
+    scale: float
     provenance: Mapping[str, str]
 
 
@@ -37,12 +41,14 @@ class TransferResult:
         ledger: What the transfer cost, by phase and member.
         recipients: Members that a further member would be like.
         shift: The shift vector, of a strategy that has one.
+        shifted: Encoders of its recipients after the shift, before any fine-tuning.
     """
 
     ensemble: Ensemble
     ledger: Ledger
     recipients: tuple[int, ...]
     shift: ShiftVector | None = None
+    shifted: Mapping[int, Weights] = field(default_factory=dict)
 
     def marginal(self) -> Cost | None:
         """Return the cost of one more member, the mean over recipients; None where every member is a donor."""
@@ -108,11 +114,32 @@ class Transfer:
         starts = self.with_fresh_heads(encoders, "full")
         return self.fitter.fit(self.architecture, starts, self.target.train, self.recipes.full, "full")
 
-    def train_heads(self, starts: Sequence[Start], phase: str) -> Fits:
-        """Train heads on frozen features by the recipe of a phase, ``probe`` or ``head``."""
-        recipe = self.recipes.probe if phase == "probe" else self.recipes.head
-        reseeded = [replace(start, seed=derive(self.seed, phase, start.member)) for start in starts]
-        return self.fitter.fit_heads(self.architecture, reseeded, self.target.train, recipe, phase)
+    def probe(self, starts: Sequence[Start], phase: str = "probe") -> Fits:
+        """Train heads on frozen features before a tiny fine-tuning, or to diagnose, as the name of the phase says."""
+        reseeded = [replace(start, seed=derive(self.seed, "probe", start.member)) for start in starts]
+        return self.fitter.fit_heads(self.architecture, reseeded, self.target.train, self.recipes.probe, phase)
+
+    def train_heads(self, encoders: Mapping[int, Weights]) -> Fits:
+        """Train new heads on frozen features, where that is all."""
+        starts = self.with_fresh_heads(encoders, "head")
+        return self.fitter.fit_heads(self.architecture, starts, self.target.train, self.recipes.head, "head")
+
+    def reestimate_statistics(self, encoders: Mapping[int, Weights], ledger: Ledger) -> dict[int, Weights]:
+        """Return the encoders with BatchNorm statistics of the target's training data; the cost goes to the ledger."""
+        device, images = self.fitter.settings.device, self.target.train.images
+        done: dict[int, Weights] = {}
+        for member, encoder in encoders.items():
+            with measured(device) as meter:
+                done[member] = reestimated_statistics(self.architecture, encoder, images, device)
+            cost = Cost(
+                examples=len(images),
+                flops=len(images) * encode_flops(self.architecture),
+                seconds=meter.seconds,
+                cpu_seconds=meter.cpu_seconds,
+                peak_memory_bytes=meter.peak_memory_bytes,
+            )
+            ledger.extend([Entry("statistics", member, cost)])
+        return done
 
     def fine_tune_tiny(self, starts: Sequence[Start]) -> Fits:
         """Give members a tiny fine-tuning."""

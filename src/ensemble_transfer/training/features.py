@@ -9,7 +9,7 @@ from ensemble_transfer.weights import Weights
 _BATCH = 256
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def features(classifier: Classifier, images: Tensor, device: torch.device) -> Tensor:
     """Return the encoder's features (examples, features), on the CPU, in evaluation mode.
 
