@@ -27,7 +27,7 @@ from ensemble_transfer.strategies.diagnostics import diagnose_shift
 from ensemble_transfer.strategies.transfer import Strategy, Transfer, TransferResult
 from ensemble_transfer.tasks.task import Task, TaskSource
 from ensemble_transfer.training.fit import Fitter
-from ensemble_transfer.training.flops import encode_flops
+from ensemble_transfer.training.flops import step_flops
 from ensemble_transfer.training.recipe import Recipes
 from ensemble_transfer.training.source import EnsembleSettings, train_source
 from ensemble_transfer.weights import (
@@ -91,7 +91,14 @@ class Experiment:
         with settings_under("strategy"):
             self.strategy.check(self.ensemble.size)
         with settings_under("backbone"):
-            encode_flops(self.backbone.architecture(self.dataset.image_size, self.dataset.channels, classes=2))
+            self._step_flops()
+
+    def use_threads(self) -> None:
+        """Set the number of torch's threads to what the steps of a full fine-tuning can feed."""
+        self.fitter.settings.use_threads(self.recipes.full.batch_size * self._step_flops())
+
+    def _step_flops(self) -> int:
+        return step_flops(self.backbone.architecture(self.dataset.image_size, self.dataset.channels, classes=2))
 
 
 def run(experiment: Experiment, folder: Path, config: Mapping[str, Any] | None = None, command: str = "") -> Record:
@@ -107,6 +114,7 @@ def run(experiment: Experiment, folder: Path, config: Mapping[str, Any] | None =
         SettingError: If a setting cannot be used; nothing has been trained then.
     """
     experiment.check()
+    experiment.use_threads()
     source, target, outside = _tasks(experiment)
     device = experiment.fitter.settings.device
     source_ensemble, source_ledger = train_source(

@@ -48,7 +48,7 @@ def cli(tmp_path, monkeypatch, capsys):
     return run
 
 
-@pytest.mark.parametrize("strategy", ["full", "shift", "head"])
+@pytest.mark.parametrize("strategy", ["full", "shift", "head", "matched", "tiny"])
 def test_the_main_job_leaves_everything_it_promises(cli, tmp_path, strategy):
     code, out, err = cli(f"+strategy={strategy}", *QUICK, "hydra.run.dir=run")
     run = tmp_path / "run"
@@ -144,7 +144,7 @@ def test_a_failed_job_does_not_lose_the_others(cli, tmp_path):
 
 
 WRONG = {
-    "+strategy=nope": "strategy='nope': must be one of full, head, shift",
+    "+strategy=nope": "strategy='nope': must be one of full, head, matched, shift, tiny",
     "+strategy=shift dataset=nope": "dataset='nope': must be one of ",
     "+strategy=shift task@dataset.target=nope": "task='nope': must be one of ",
     "+strategy=shift recipe.tiny.lr=abc": "recipe.tiny.lr='abc': must be a number",
@@ -196,7 +196,8 @@ def test_a_mistake_gets_one_clear_line_before_any_training(cli, tmp_path, line):
 def test_without_a_strategy_all_are_listed(cli):
     code, _, err = cli()
     assert code == 2
-    assert [line.split()[0] for line in err.splitlines()[1:]] == ["+strategy=full", "+strategy=head", "+strategy=shift"]
+    names = ("full", "head", "matched", "shift", "tiny")
+    assert [line.split()[0] for line in err.splitlines()[1:]] == [f"+strategy={name}" for name in names]
 
 
 def test_an_unforeseen_error_keeps_its_traceback_and_says_where(cli, tmp_path, monkeypatch):
@@ -230,5 +231,5 @@ def test_help_answers_without_torch(tmp_path):
     script += "try: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules, 'torch was imported'"
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "strategy: full, head, shift" in done.stdout
+    assert "strategy: full, head, matched, shift, tiny" in done.stdout
     assert not list(Path(tmp_path).iterdir())

@@ -49,7 +49,6 @@ def _run(cfg: DictConfig, hydra: HydraConf, folder: Path, command: str) -> float
     name = f"{hydra.runtime.choices['strategy']}, seed {cfg.seed}"
     with tracking(build_logger(cfg), config, folder, name, group) as tracker:
         experiment = build_experiment(cfg, tracker)
-        experiment.fitter.settings.use_threads()
         record = run(experiment, folder, config, command)
         if tracker is not None:
             tracker.record(record)

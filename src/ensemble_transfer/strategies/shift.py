@@ -95,18 +95,16 @@ class Shift:
 
     def _with_heads(self, encoders: Mapping[int, Weights], donors: Fits, work: Transfer, ledger: Ledger) -> list[Start]:
         """Return the starts of the tiny fine-tuning, with the heads that the options ask for."""
+        if self.head == "probe":
+            return work.with_probed_heads(encoders, ledger)
         starts = work.with_fresh_heads(encoders, "tiny")
         if self.head == "fresh":
             return starts
-        if self.head == "donor":
-            givers = [donors.weights[start.member % self.donors] for start in starts]
-            return [
-                replace(start, weights=joined(encoder=encoders[start.member], head=below(giver, "head")))
-                for start, giver in zip(starts, givers, strict=True)
-            ]
-        probed = work.probe(starts)
-        ledger.extend(probed.entries())
-        return [replace(start, weights=w) for start, w in zip(starts, probed.weights, strict=True)]
+        givers = [donors.weights[start.member % self.donors] for start in starts]
+        return [
+            replace(start, weights=joined(encoder=encoders[start.member], head=below(giver, "head")))
+            for start, giver in zip(starts, givers, strict=True)
+        ]
 
     def _artefact(self, vector: Weights, source: Ensemble, target: Task) -> ShiftVector:
         provenance = {

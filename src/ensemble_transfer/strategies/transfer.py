@@ -109,15 +109,28 @@ class Transfer:
             for member, encoder in encoders.items()
         ]
 
-    def fine_tune_fully(self, encoders: Mapping[int, Weights]) -> Fits:
-        """Fine-tune members fully from new heads: the one definition, so that a donor is a member of ``full``."""
+    def fine_tune_fully(self, encoders: Mapping[int, Weights], steps: int | None = None) -> Fits:
+        """Fine-tune members fully from new heads: the one definition, so that a donor is a member of ``full``.
+
+        Args:
+            encoders: Encoders by member.
+            steps: Steps instead of the recipe's; its schedule is fitted to them.
+        """
+        recipe = self.recipes.full if steps is None else replace(self.recipes.full, steps=steps)
         starts = self.with_fresh_heads(encoders, "full")
-        return self.fitter.fit(self.architecture, starts, self.target.train, self.recipes.full, "full")
+        return self.fitter.fit(self.architecture, starts, self.target.train, recipe, "full")
 
     def probe(self, starts: Sequence[Start], phase: str = "probe") -> Fits:
         """Train heads on frozen features before a tiny fine-tuning, or to diagnose, as the name of the phase says."""
         reseeded = [replace(start, seed=derive(self.seed, "probe", start.member)) for start in starts]
         return self.fitter.fit_heads(self.architecture, reseeded, self.target.train, self.recipes.probe, phase)
+
+    def with_probed_heads(self, encoders: Mapping[int, Weights], ledger: Ledger) -> list[Start]:
+        """Return the starts of a tiny fine-tuning with heads probed on frozen features; the cost goes to the ledger."""
+        starts = self.with_fresh_heads(encoders, "tiny")
+        probed = self.probe(starts)
+        ledger.extend(probed.entries())
+        return [replace(start, weights=w) for start, w in zip(starts, probed.weights, strict=True)]
 
     def train_heads(self, encoders: Mapping[int, Weights]) -> Fits:
         """Train new heads on frozen features, where that is all."""

@@ -12,6 +12,13 @@ ACCELERATORS = ("auto", "cpu", "gpu")
 PRECISIONS = ("32-true", "bf16-mixed")
 EXECUTORS = ("loop", "vectorised")
 
+FLOPS_A_THREAD = 300_000_000
+"""Operations in a step that keep one more thread busy.
+
+Below this a second thread gains little, and much is lost where other processes want the cores: threads that wait for
+each other spin.
+"""
+
 
 @dataclass(frozen=True)
 class TrainerSettings:
@@ -23,7 +30,7 @@ class TrainerSettings:
         executor: ``loop`` trains the members of a group one after another in every step; ``vectorised`` trains
             them as one stacked network.
         group_size: Members that are trained in lockstep at the most; null for all.
-        threads: Threads of torch on the CPU; null for as many as this process may use.
+        threads: Threads of torch on the CPU; null for as many as a step can feed, of the cores this process may use.
         checkpoint_seconds: Seconds between the checkpoints of a fit.
         progress: Whether to show progress bars.
     """
@@ -58,9 +65,14 @@ class TrainerSettings:
         use_gpu = self.accelerator == "gpu" or (self.accelerator == "auto" and torch.cuda.is_available())
         return torch.device("cuda" if use_gpu else "cpu")
 
-    def use_threads(self) -> int:
-        """Set the number of torch's CPU threads and return it."""
-        torch.set_num_threads(self.threads or usable_cores())
+    def use_threads(self, step_flops: int) -> int:
+        """Set the number of torch's CPU threads and return it.
+
+        Args:
+            step_flops: Operations of a training step of one member, which say how many threads it can feed.
+        """
+        fed = max(1, round(step_flops / FLOPS_A_THREAD))
+        torch.set_num_threads(self.threads or min(fed, usable_cores()))
         return torch.get_num_threads()
 
 
