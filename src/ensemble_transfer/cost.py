@@ -137,6 +137,7 @@ def _over_members(entries: list[Entry]) -> Cost:
 
 def _reset_peak(device: torch.device) -> None:
     if device.type == "cuda":
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # the statistics exist only then
         torch.cuda.reset_peak_memory_stats(device)
     elif os.access("/proc/self/clear_refs", os.W_OK):
         try:

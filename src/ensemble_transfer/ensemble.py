@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ensemble_transfer.backbone import Architecture, Classifier
 from ensemble_transfer.errors import SettingError
-from ensemble_transfer.weights import Weights, copied, fingerprint
+from ensemble_transfer.tensor_files import read_tensors, write_tensors
+from ensemble_transfer.weights import Weights, fingerprint
 
 FORMAT = 1
 
@@ -87,7 +86,7 @@ class Ensemble:
         folder.mkdir(parents=True, exist_ok=True)
         names = [f"member_{index:02d}.safetensors" for index in range(len(self))]
         for name, member in zip(names, self.members, strict=True):
-            save_file(copied(member), folder / name)
+            write_tensors(folder / name, member)
         description = {
             "format": FORMAT,
             "architecture": self.architecture.plain(),
@@ -163,9 +162,9 @@ def _read_member(folder: Path, file: str, sha256: str) -> Weights:
     if path.parent != folder:
         raise SettingError("file", file, "must be the name of a file beside ensemble.json")
     try:
-        weights = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise SettingError("member", str(path), f"is not a readable safetensors file: {error}") from error
+        weights, _ = read_tensors(path)
+    except ValueError as error:
+        raise SettingError("member", str(path), str(error)) from error
     if fingerprint(weights) != sha256:
         raise SettingError("member", str(path), "does not have the checksum that ensemble.json states")
     return weights

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.torch import save_file
 
 from ensemble_transfer import environment
 from ensemble_transfer.backbone import Backbone
@@ -26,13 +25,13 @@ from ensemble_transfer.records import Record
 from ensemble_transfer.strategies.diagnostics import diagnose_shift
 from ensemble_transfer.strategies.transfer import Strategy, Transfer, TransferResult
 from ensemble_transfer.tasks.task import Task, TaskSource
+from ensemble_transfer.tensor_files import write_tensors
 from ensemble_transfer.training.fit import Fitter
 from ensemble_transfer.training.flops import step_flops
 from ensemble_transfer.training.recipe import Recipes
 from ensemble_transfer.training.source import EnsembleSettings, train_source
 from ensemble_transfer.weights import (
     below,
-    copied,
     cosine,
     distance,
     fingerprint,
@@ -210,4 +209,4 @@ def _save(folder: Path, arrays: Arrays, result: TransferResult) -> None:
     if result.shift is not None:
         shift = result.shift
         header = dict(shift.provenance) | {"scale": str(shift.scale), "sha256": fingerprint(shift.vector)}
-        save_file(copied(shift.vector), folder / "shift.safetensors", metadata=header)
+        write_tensors(folder / "shift.safetensors", shift.vector, header)

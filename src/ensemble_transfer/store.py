@@ -1,8 +1,7 @@
 """The store remembers finished fits by what decided them.
 
 A fit lives in one safetensors file named by its key: the member's weights and its training curve as tensors, what it
-cost and where it came from in the header, with a checksum over both. Files are written beside their place and moved
-into it, so a reader sees a whole file or none; a damaged one is reported and trained again.
+cost and where it came from in the header, with a checksum over both. A damaged file is reported and computed again.
 """
 
 import hashlib
@@ -16,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ensemble_transfer.cost import Cost, plain
 from ensemble_transfer.errors import SettingError
+from ensemble_transfer.tensor_files import read_tensors, write_tensors
 from ensemble_transfer.weights import Weights, below, copied, fingerprint, joined
 
 SCHEMA = 1
@@ -84,13 +82,11 @@ class Store:
         if not self.reuse or not path.exists():
             return None
         try:
-            with safe_open(path, framework="pt") as file:
-                header = file.metadata()
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors, header = read_tensors(path)
             if header["checksum"] != _checksum(header["about"], tensors):
                 raise ValueError("the checksum does not match")
             cost = Cost(**json.loads(header["about"])["cost"])
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             log.warning("%s is damaged (%s); the fit is computed again", path, error)
             return None
         return Fitted(below(tensors, "weights"), tensors["curve"], cost, key, reused=True)
@@ -101,9 +97,7 @@ class Store:
         text = json.dumps({"cost": plain(fitted.cost), **about}, sort_keys=True)
         path = self._path(key)
         path.parent.mkdir(exist_ok=True)
-        beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        save_file(tensors, beside, metadata={"about": text, "checksum": _checksum(text, tensors)})
-        beside.replace(path)
+        write_tensors(path, tensors, {"about": text, "checksum": _checksum(text, tensors)})
 
     @contextmanager
     def locked(self, keys: Sequence[str]) -> Iterator[None]:

@@ -42,8 +42,11 @@ def add_scaled(weights: Weights, vector: Weights, scale: float = 1.0) -> dict[st
 
 
 def random_like(vector: Weights, generator: torch.Generator) -> dict[str, Tensor]:
-    """Return a random vector whose every tensor has the norm of the same tensor of ``vector``: a control."""
-    noise = {name: torch.randn(tensor.shape, generator=generator) for name, tensor in vector.items()}
+    """Return a random vector whose every tensor has the norm of the same tensor of ``vector``: a control.
+
+    Tensors are drawn in the order of their names, so that the order of the mapping does not matter.
+    """
+    noise = {name: torch.randn(vector[name].shape, generator=generator) for name in sorted(vector)}
     return {name: n * (vector[name].norm() / n.norm().clamp(min=1e-12)) for name, n in noise.items()}
 
 

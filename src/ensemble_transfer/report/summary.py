@@ -29,10 +29,11 @@ def markdown(record: Record, folder: Path) -> str:
         about,
         _quality(record.metrics),
         _diversity(record.metrics),
+        _verdict(record),
         _cost(record),
         _files(folder),
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -71,6 +72,25 @@ def _diversity(metrics: Mapping[str, float | None]) -> str:
         for prefix, task in (("target/test", "target"), ("source/test", "source, before"))
     ]
     return table(("diversity", "disagreement", "/ (1 - member accuracy)", "mutual information"), rows)
+
+
+def _elsewhere(metrics: Mapping[str, float | None]) -> list[str]:
+    """Return tables on out-of-distribution and corrupted images, where there are any."""
+    keys = [key.removeprefix("target/test/").split("/") for key in metrics if key.startswith("target/test/")]
+    scores = ("max_probability", "entropy", "mutual_information")
+    outside = dict.fromkeys(key[1] for key in keys if key[0] == "ood")
+    found = [[name, *(number(metrics[f"target/test/ood/{name}/{s}/auroc"]) for s in scores)] for name in outside]
+    severities = dict.fromkeys(key[2] for key in keys if key[:2] == ["corruption", "mean"])
+    worse = [
+        [
+            f"severity {s}",
+            *(number(metrics[f"target/test/corruption/mean/{s}/{m}"]) for m in ("accuracy", "nll", "ece")),
+        ]
+        for s in severities
+    ]
+    header = ("out of distribution: AUROC of", "max probability", "entropy", "mutual information")
+    tables = [table(header, found)] if found else []
+    return [*tables, table(("corrupted test images, mean", "accuracy", "NLL", "ECE"), worse)] if worse else tables
 
 
 def _verdict(record: Record) -> str:

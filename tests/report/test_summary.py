@@ -1,0 +1,171 @@
+from dataclasses import replace
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from ensemble_transfer.records import Record
+from ensemble_transfer.report.summary import markdown, number, table, write
+
+QUALITY = (
+    "ensemble/accuracy",
+    "ensemble/nll",
+    "ensemble/brier",
+    "calibration/ece",
+    "calibrated/nll",
+    "member/accuracy",
+    "member/nll",
+    "member/brier",
+    "member/ece",
+    "member/accuracy_min",
+    "member/accuracy_max",
+    "diversity/disagreement",
+    "diversity/disagreement_normalised",
+    "diversity/mutual_information",
+)
+# every number is another, so that each can be found
+TARGET = {f"target/test/{name}": 0.101 + index / 100 for index, name in enumerate(QUALITY)}
+SOURCE = {f"source/test/{name}": 0.501 + index / 100 for index, name in enumerate(QUALITY)}
+
+
+def cost(steps):
+    return {
+        "steps": steps,
+        "examples": steps * 32,
+        "flops": steps * 10**9,
+        "seconds": steps / 10,
+        "cpu_seconds": 0.0,
+        "peak_memory_bytes": steps * 10**6,
+        "trained_parameters": 1,
+    }
+
+
+@pytest.fixture
+def record():
+    costs = {
+        "phases": {"full": cost(300), "tiny": cost(140)},
+        "total": cost(1440),
+        "per_member": cost(55),
+        "marginal": cost(21),
+        "source": cost(1700),
+    }
+    return Record(
+        "finished",
+        "shift",
+        4,
+        "digits -> mnist",
+        "resnet10t",
+        {"size": 8, "lineage": "shared"},
+        metrics=TARGET | SOURCE,
+        cost=costs,
+        command="python -m ensemble_transfer +strategy=shift seed=4",
+    )
+
+
+def rows(text):
+    """Rows of all Markdown tables, by their first cell."""
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    return {line[0]: line[1:] for line in lines}
+
+
+def test_the_summary_says_what_was_run(record, tmp_path):
+    text = markdown(record, tmp_path)
+    assert text.startswith("# shift: digits -> mnist\n")
+    for said in ("8 members of shared lineage", "resnet10t", "seed 4", "`python -m ensemble_transfer +strategy=shift"):
+        assert said in text
+
+
+def test_the_summary_holds_the_quality_of_ensemble_and_members(record, tmp_path):
+    found = rows(markdown(record, tmp_path))
+    assert found["ensemble on target"] == ["0.101", "0.111", "0.121", "0.131", "0.141"]
+    assert found["its members (0.191 to 0.201)"] == ["0.151", "0.161", "0.171", "0.181", "-"]
+    assert found["ensemble on source, before"] == ["0.501", "0.511", "0.521", "0.531", "0.541"]
+    assert found["its members (0.591 to 0.601)"] == ["0.551", "0.561", "0.571", "0.581", "-"]
+
+
+def test_the_summary_holds_the_diversity(record, tmp_path):
+    found = rows(markdown(record, tmp_path))
+    assert found["target"] == ["0.211", "0.221", "0.231"]
+    assert found["source, before"] == ["0.611", "0.621", "0.631"]
+
+
+def test_the_summary_holds_the_cost_by_phase_in_all_and_of_one_more_member(record, tmp_path):
+    found = rows(markdown(record, tmp_path))
+    assert found["full"] == ["300", "9,600", "300.0", "30.0", "300"]
+    assert found["tiny"] == ["140", "4,480", "140.0", "14.0", "140"]
+    assert found["**total**"] == ["1,440", "46,080", "1,440.0", "144.0", "1,440"]
+    assert found["one more member"] == ["21", "672", "21.0", "2.1", "21"]
+    assert found["source ensemble (not counted)"][0] == "1,700"
+
+
+def test_without_recipients_there_is_no_further_member(record, tmp_path):
+    assert "one more member" not in markdown(replace(record, cost=record.cost | {"marginal": None}), tmp_path)
+
+
+def test_undefined_metrics_are_a_dash(record, tmp_path):
+    undefined = {"target/test/ensemble/nll": None, "target/test/diversity/disagreement_normalised": float("nan")}
+    found = rows(markdown(replace(record, metrics=record.metrics | undefined), tmp_path))
+    assert found["ensemble on target"][1] == "-"
+    assert found["target"] == ["0.211", "-", "0.231"]
+
+
+@pytest.mark.parametrize(
+    ("shifted", "unshifted", "random", "verdict"),
+    [(0.8, 0.7, 0.6, "pays"), (0.8, 0.7, 0.81, "does not pay"), (0.8, 0.81, 0.7, "does not pay")],
+)
+def test_the_shift_pays_where_it_beats_no_shift_and_a_random_one(record, tmp_path, shifted, unshifted, random, verdict):
+    probes = {"": shifted, "_no_shift": unshifted, "_random": random}
+    metrics = record.metrics | {f"shift/probe_accuracy{name}": value for name, value in probes.items()}
+    text = markdown(replace(record, metrics=metrics), tmp_path)
+    assert f"The shift **{verdict}** here" in text
+    assert all(f"{value:.3f}" in text for value in probes.values())
+    assert "share no ancestor" not in text
+    apart = markdown(replace(record, metrics=metrics, ensemble={"size": 8, "lineage": "independent"}), tmp_path)
+    assert "share no ancestor" in apart
+
+
+def test_without_a_shift_there_is_no_verdict(record, tmp_path):
+    text = markdown(record, tmp_path)
+    assert "The shift" not in text
+    assert "\n\n\n" not in text
+
+
+def test_reused_fits_are_counted_once_each_and_named(record, tmp_path):
+    assert "came from the store" not in markdown(record, tmp_path)
+    reused = [{"phase": phase, "member": member, "key": "k"} for phase in ("full", "tiny") for member in (0, 1)]
+    text = markdown(replace(record, reused_fits=[*reused, reused[0]]), tmp_path)
+    assert "4 fits came from the store (full, tiny)" in text
+
+
+def test_the_files_that_are_there_are_named(record, tmp_path):
+    (tmp_path / "record.json").touch()
+    (tmp_path / "ensemble").mkdir()
+    line = markdown(record, tmp_path).splitlines()[-1]
+    assert str(tmp_path) in line
+    assert "`record.json`" in line
+    assert "`ensemble`" in line
+    assert "`summary.md`" in line
+    assert "`shift.safetensors`" not in line
+
+
+def test_what_is_written_is_shown(record, tmp_path):
+    shown = StringIO()
+    write(record, tmp_path, Console(file=shown, width=200))
+    assert (tmp_path / "summary.md").read_text() == markdown(record, tmp_path)
+    for part in ("digits -> mnist", "0.101", "0.631", "1,440", "46,080"):
+        assert part in shown.getvalue()
+
+
+def test_a_table_aligns_its_first_column_to_the_left():
+    assert table(("a", "b", "c"), [["x", "1", "2"]]).splitlines() == [
+        "| a | b | c |",
+        "| --- | ---: | ---: |",
+        "| x | 1 | 2 |",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.12345, "0.123"), (2.0, "2.000"), (-0.5, "-0.500"), (None, "-"), (float("nan"), "-")]
+)
+def test_numbers_have_three_digits(value, text):
+    assert number(value) == text

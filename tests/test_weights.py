@@ -1,0 +1,294 @@
+import hashlib
+import math
+import re
+import struct
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ensemble_transfer.weights import (
+    add_scaled,
+    below,
+    copied,
+    cosine,
+    distance,
+    fingerprint,
+    floating,
+    joined,
+    mean,
+    mean_over_pairs,
+    norm,
+    random_like,
+    select,
+    subtract,
+)
+
+COUNTER = "bn.num_batches_tracked"
+MATCHED = (subtract, distance, lambda a, b: add_scaled(a, floating(b)))
+
+
+def state(seed, counter=3):
+    """Weights like those of a convolution and its BatchNorm, with the counter that BatchNorm has."""
+    rng = np.random.default_rng(seed)
+    shapes = {"conv.weight": (2, 1, 3, 3), "bn.weight": (2,), "bn.running_var": (2,)}
+    tensors = {name: torch.from_numpy(rng.normal(size=shape).astype(np.float32)) for name, shape in shapes.items()}
+    return tensors | {COUNTER: torch.tensor(counter)}
+
+
+def flat(weights):
+    """All floating-point numbers as one vector in double precision."""
+    return np.concatenate([t.numpy().astype(np.float64).ravel() for t in weights.values() if t.is_floating_point()])
+
+
+def same(a, b):
+    return list(a) == list(b) and all(torch.equal(a[name], b[name]) and a[name].dtype == b[name].dtype for name in a)
+
+
+def test_subtract_is_the_difference_of_every_floating_tensor():
+    after, before = state(1, counter=9), state(2)
+    shift = subtract(after, before)
+    assert set(shift) == {"conv.weight", "bn.weight", "bn.running_var"}
+    for name, tensor in shift.items():
+        np.testing.assert_array_equal(tensor.numpy(), after[name].numpy() - before[name].numpy())
+
+
+@pytest.mark.parametrize("scale", [1.0, -0.5, 0.3])
+def test_add_scaled_adds_scale_times_the_vector_and_keeps_counters(scale):
+    weights, vector = state(1, counter=9), floating(state(2))
+    moved = add_scaled(weights, vector, scale)
+    assert list(moved) == list(weights)
+    for name, tensor in vector.items():
+        expected = weights[name].numpy() + np.float32(scale) * tensor.numpy()
+        np.testing.assert_allclose(moved[name].numpy(), expected, rtol=1e-6)
+    assert moved[COUNTER].item() == 9
+    assert moved[COUNTER].dtype == torch.int64
+
+
+def test_add_scaled_adds_the_vector_once_by_default():
+    moved = add_scaled({"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([10.0, -4.0])})
+    assert moved["w"].tolist() == [11.0, -2.0]
+
+
+def test_a_scale_of_zero_changes_no_bit():
+    assert same(add_scaled(state(1), floating(state(2)), 0.0), state(1))
+
+
+def test_half_precision_stays_half_precision():
+    weights = {"w": torch.ones(3, dtype=torch.bfloat16)}
+    assert add_scaled(weights, weights, 0.5)["w"].dtype == torch.bfloat16
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(-2, 2), st.floats(-2, 2))
+def test_scales_of_one_vector_add_up(seed, first, second):
+    weights, vector = state(seed), floating(state(seed + 1))
+    twice, once = (
+        add_scaled(add_scaled(weights, vector, first), vector, second),
+        add_scaled(weights, vector, first + second),
+    )
+    np.testing.assert_allclose(flat(twice), flat(once), atol=1e-5)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_a_donor_plus_its_own_shift_is_what_it_became(seed):
+    before, after = state(seed), state(seed + 1)
+    np.testing.assert_allclose(flat(add_scaled(before, subtract(after, before))), flat(after), atol=1e-6)
+
+
+def test_a_random_vector_has_the_norm_of_every_tensor_and_no_more_in_common():
+    vector = floating(state(1)) | {"zero": torch.zeros(3)}
+    noise, again = (random_like(vector, torch.Generator().manual_seed(seed)) for seed in (0, 0))
+    assert noise.keys() == vector.keys()
+    assert same(noise, random_like(dict(reversed(vector.items())), torch.Generator().manual_seed(0)))
+    for name, tensor in vector.items():
+        assert noise[name].shape == tensor.shape
+        assert np.linalg.norm(noise[name].numpy()) == pytest.approx(np.linalg.norm(tensor.numpy()), rel=1e-5)
+    assert same(noise, again)
+    assert abs(cosine(noise, vector)) < 0.9
+    other = random_like(vector, torch.Generator().manual_seed(1))
+    assert not torch.equal(noise["conv.weight"], other["conv.weight"])
+    assert same(vector, floating(state(1)) | {"zero": torch.zeros(3)})
+
+
+def test_the_mean_of_vectors_is_the_mean_of_every_entry():
+    vectors = [floating(state(seed)) for seed in range(3)]
+    expected = np.mean([flat(vector) for vector in vectors], axis=0)
+    np.testing.assert_allclose(flat(mean(vectors)), expected, rtol=1e-5, atol=1e-7)
+    assert same(mean(vectors[:1]), vectors[0])
+
+
+def test_the_mean_of_nothing_is_refused():
+    with pytest.raises(ValueError, match=re.escape("vectors=[]: the mean needs at least one")):
+        mean([])
+
+
+@pytest.mark.parametrize("operation", [*MATCHED, lambda a, b: mean([a, a, b]), cosine])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bn.weight": None}, "tensor 'bn.weight' is in one of the two sets of weights only"),
+        ({"extra.bias": torch.zeros(1)}, "tensor 'extra.bias' is in one of the two sets of weights only"),
+        ({"bn.weight": torch.zeros(3)}, "tensor 'bn.weight' has shapes (2,) and (3,)"),
+        ({"bn.weight": torch.zeros(1)}, "tensor 'bn.weight' has shapes (2,) and (1,)"),
+        ({"bn.weight": torch.zeros(2).double()}, "tensor 'bn.weight' has dtypes torch.float32 and torch.float64"),
+    ],
+)
+def test_what_does_not_match_is_refused_by_name(operation, change, message):
+    changed = {name: tensor for name, tensor in (floating(state(2)) | change).items() if tensor is not None}
+    with pytest.raises(ValueError, match=re.escape(message)):
+        operation(floating(state(1)), changed)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (floating(state(2)), f"tensor '{COUNTER}' is in one"),
+        (state(2) | {COUNTER: torch.tensor([3])}, f"tensor '{COUNTER}' has shapes () and (1,)"),
+        (state(2) | {COUNTER: torch.tensor(3.0)}, f"tensor '{COUNTER}' has dtypes torch.int64 and torch.float32"),
+    ],
+)
+def test_counters_must_match_although_they_are_not_subtracted(other, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        subtract(state(1), other)
+
+
+def test_a_vector_with_a_counter_is_refused():
+    with pytest.raises(ValueError, match=re.escape(f"tensor '{COUNTER}' is in one")):
+        add_scaled(state(1), state(2))
+
+
+@pytest.mark.parametrize("operation", [*MATCHED, cosine, lambda a, b: mean([floating(a), floating(b)])])
+def test_inputs_are_never_mutated(operation):
+    a, b = state(1), state(2)
+    operation(a, b)
+    assert same(a, state(1))
+    assert same(b, state(2))
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        copied,
+        lambda w: add_scaled(w, floating(state(2)), 0.0),
+        lambda w: subtract(w, {name: torch.zeros_like(tensor) for name, tensor in w.items()}),
+        lambda w: mean([floating(w)]),
+    ],
+)
+def test_results_share_no_memory_with_inputs(operation):
+    weights = state(1)
+    for tensor in operation(weights).values():
+        tensor.fill_(7)
+    assert same(weights, state(1))
+
+
+def test_a_copy_is_detached_and_contiguous():
+    parameter = torch.nn.Parameter(torch.arange(6.0).reshape(2, 3).t())
+    copy = copied({"w": parameter})["w"]
+    assert not copy.requires_grad
+    assert copy.is_contiguous()
+    assert copy.tolist() == [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]
+
+
+def test_norm_and_distance_are_those_of_numpy():
+    a, b = state(1), state(2, counter=1000)
+    assert norm(floating(a)) == pytest.approx(np.linalg.norm(flat(a)), rel=1e-12)
+    assert distance(a, b) == pytest.approx(np.linalg.norm(flat(a) - flat(b)), rel=1e-6)
+    assert norm({}) == 0.0
+
+
+def test_a_norm_does_not_overflow_half_precision():
+    assert norm({"w": torch.full((4,), 1e4, dtype=torch.float16)}) == pytest.approx(2e4)
+
+
+def test_cosine_is_that_of_numpy():
+    a, b = floating(state(1)), floating(state(2))
+    expected = flat(a) @ flat(b) / (np.linalg.norm(flat(a)) * np.linalg.norm(flat(b)))
+    assert cosine(a, b) == pytest.approx(expected, rel=1e-9)
+    assert cosine(a, {name: -2 * tensor for name, tensor in a.items()}) == pytest.approx(-1.0)
+    assert cosine({"w": torch.tensor([1.0, 0.0])}, {"w": torch.tensor([0.0, 5.0])}) == 0.0
+
+
+def test_the_cosine_with_a_zero_vector_is_zero():
+    assert cosine({"w": torch.zeros(2)}, {"w": torch.ones(2)}) == 0.0
+
+
+def test_mean_over_pairs_takes_every_pair_once():
+    seen = []
+
+    def measure(a, b):
+        seen.append((a["w"].item(), b["w"].item()))
+        return abs(a["w"].item() - b["w"].item())
+
+    assert mean_over_pairs(measure, [{"w": torch.tensor(v)} for v in (0.0, 1.0, 5.0)]) == pytest.approx((1 + 5 + 4) / 3)
+    assert seen == [(0.0, 1.0), (0.0, 5.0), (1.0, 5.0)]
+    assert mean_over_pairs(measure, [{"w": torch.tensor(0.0)}]) == 0.0
+
+
+def test_floating_leaves_out_integers_and_booleans():
+    weights = {"a": torch.zeros(1), "b": torch.zeros(1, dtype=torch.int32), "c": torch.zeros(1, dtype=torch.bool)}
+    assert list(floating(weights)) == ["a"]
+
+
+def test_select_keeps_by_name():
+    assert list(select(state(1), lambda name: name.startswith("bn."))) == ["bn.weight", "bn.running_var", COUNTER]
+
+
+def test_below_takes_whole_names_only():
+    weights = {"encoder.a.b": torch.tensor(1.0), "encoder2.a": torch.tensor(2.0), "head.encoder.a": torch.tensor(3.0)}
+    assert below(weights, "encoder") == {"a.b": torch.tensor(1.0)}
+
+
+NAMES = st.dictionaries(st.text("ab.", min_size=1, max_size=6), st.integers(-5, 5).map(torch.tensor), max_size=4)
+
+
+@given(NAMES, NAMES)
+def test_joined_is_the_inverse_of_below(encoder, head):
+    whole = joined(encoder=encoder, head=head)
+    assert len(whole) == len(encoder) + len(head)
+    assert below(whole, "encoder") == encoder
+    assert below(whole, "head") == head
+
+
+def test_a_fingerprint_is_a_sha256_over_name_dtype_shape_and_bytes():
+    said = b"a torch.float32 (2,) " + struct.pack("<2f", 1.0, -2.5) + b"b torch.int64 () " + struct.pack("<q", 7)
+    weights = {"b": torch.tensor(7), "a": torch.tensor([1.0, -2.5])}
+    assert fingerprint(weights) == hashlib.sha256(said).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"w": torch.tensor([[1.0, 2.0], [3.0, math.nextafter(4.0, 5.0)]], dtype=torch.float64)},
+        {"w": torch.tensor([[1.0, 2.0], [4.0, 3.0]], dtype=torch.float64)},
+        {"w": torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)},
+        {"w": torch.tensor([[1.0, 2.0, 3.0, 4.0]], dtype=torch.float64)},
+        {"w": torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.float64).view(torch.int64)},
+        {"v": torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.float64)},
+        {"w": torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.float64), "v": torch.zeros(0)},
+        {"w": torch.tensor([[1.0, 2.0], [3.0, 4.0]])},
+        {},
+    ],
+    ids=["value", "order", "flat", "row", "dtype of the same bytes", "name", "empty tensor", "precision", "nothing"],
+)
+def test_a_fingerprint_changes_with(change):
+    weights = {"w": torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.float64)}
+    assert fingerprint(change) != fingerprint(weights)
+
+
+def test_a_fingerprint_does_not_depend_on_order_strides_or_gradients():
+    weights = state(1)
+    turned = {name: weights[name] for name in reversed(weights)}
+    strided = torch.empty(3, 3, 1, 2).permute(3, 2, 0, 1).copy_(weights["conv.weight"])
+    assert not strided.is_contiguous()
+    turned |= {"conv.weight": strided, "bn.weight": torch.nn.Parameter(weights["bn.weight"])}
+    assert fingerprint(turned) == fingerprint(weights)
+
+
+@given(st.integers(0, 17), st.integers(0, 31))
+def test_a_fingerprint_sees_every_bit(index, bit):
+    weights, flipped = state(1), copied(state(1))
+    words = flipped["conv.weight"].reshape(-1).view(torch.int32)
+    words[index] ^= -(2**31) if bit == 31 else 1 << bit
+    assert fingerprint(flipped) != fingerprint(weights)

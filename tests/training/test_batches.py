@@ -1,0 +1,98 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ensemble_transfer.training.batches import Batches
+
+LABELS = torch.arange(10) * 7
+
+
+def batches(seeds, batch_size=3, inputs=None, labels=LABELS):
+    inputs = inputs or [torch.arange(len(labels)) for _ in seeds]
+    return Batches(inputs, labels, batch_size, seeds)
+
+
+def epoch(data, number, per_epoch):
+    """Inputs of an epoch, (members, examples)."""
+    return torch.cat([data[number * per_epoch + step][0] for step in range(per_epoch)], dim=1)
+
+
+def test_an_item_has_a_batch_for_every_member():
+    images = torch.arange(10 * 4, dtype=torch.uint8).reshape(10, 1, 2, 2)
+    inputs, labels = batches([1, 2], inputs=[images, images])[0]
+    assert (inputs.shape, inputs.dtype) == ((2, 3, 1, 2, 2), torch.uint8)
+    assert (labels.shape, labels.dtype) == ((2, 3), torch.int64)
+
+
+def test_labels_go_with_their_inputs():
+    data = batches([1, 2])
+    for step in range(7):
+        inputs, labels = data[step]
+        assert torch.equal(labels, inputs * 7)
+
+
+def test_every_member_is_fed_from_its_own_inputs():
+    inputs, labels = batches([1, 2, 3], inputs=[torch.arange(10) + 100 * member for member in range(3)])[1]
+    assert (inputs // 100).tolist() == [[0] * 3, [1] * 3, [2] * 3]
+    assert torch.equal(inputs % 100 * 7, labels)
+
+
+@given(st.integers(0, 2**63 - 1), st.integers(0, 50), st.sampled_from([1, 2, 5, 10]))
+def test_each_epoch_is_a_permutation(seed, number, batch_size):
+    seen = epoch(batches([seed], batch_size), number, 10 // batch_size)
+    assert sorted(seen.flatten().tolist()) == list(range(10))
+
+
+def test_what_is_left_after_the_last_whole_batch_is_dropped():
+    data = batches([1])
+    seen = [epoch(data, number, 3)[0].tolist() for number in range(20)]
+    assert all(len(set(examples)) == 9 for examples in seen)
+    left = {(set(range(10)) - set(examples)).pop() for examples in seen}
+    assert len(left) > 1
+
+
+def test_epochs_and_members_have_orders_of_their_own():
+    data = batches([1, 2], batch_size=10)
+    orders = {tuple(row.tolist()) for step in range(5) for row in data[step][0]}
+    assert len(orders) == 10
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=4), st.integers(0, 12))
+def test_a_members_order_does_not_depend_on_its_neighbours(seeds, step):
+    together, _ = batches(seeds)[step]
+    for row, seed in zip(together, seeds, strict=True):
+        assert torch.equal(row, batches([seed])[step][0][0])
+
+
+@given(st.permutations(range(12)))
+def test_steps_in_any_order_are_the_same_as_in_sequence(order):
+    sequential, jumping = batches([1, 2]), batches([1, 2])
+    expected = [sequential[step] for step in range(12)]
+    for step in order:
+        for tensor, wanted in zip(jumping[step], expected[step], strict=True):
+            assert torch.equal(tensor, wanted)
+
+
+@pytest.mark.parametrize("batch_size", [10, 11, 1000])
+def test_a_batch_larger_than_the_data_is_all_of_it(batch_size):
+    data = batches([1], batch_size)
+    assert data.batch_size == 10
+    for step in range(3):
+        inputs, _ = data[step]
+        assert sorted(inputs[0].tolist()) == list(range(10))
+
+
+def test_nothing_is_drawn_from_the_global_generator():
+    torch.manual_seed(1)
+    before, first = torch.get_rng_state(), batches([5])[4][0]
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    assert torch.equal(batches([5])[4][0], first)
+
+
+def test_inputs_are_not_mutated():
+    inputs = torch.arange(10)
+    batch, _ = batches([1], inputs=[inputs])[0]
+    batch.zero_()
+    assert inputs.tolist() == list(range(10))

@@ -1,0 +1,143 @@
+import pytest
+import timm
+import torch
+
+from ensemble_transfer.backbone import Architecture
+from ensemble_transfer.training.features import features, is_statistic, reestimated_statistics
+from ensemble_transfer.weights import below, copied
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def architecture(backbone):
+    return backbone.architecture(8, 1, 5)
+
+
+@pytest.fixture(scope="module")
+def encoder(architecture):
+    """An encoder as from some training: other statistics, and residual branches, which timm starts at zero."""
+    weights, generator = below(architecture.initial(0), "encoder"), torch.Generator().manual_seed(0)
+    for name, tensor in weights.items():
+        noise = torch.rand(tensor.shape, generator=generator)
+        if name.endswith("tracked"):
+            tensor.fill_(5)
+        elif tensor.ndim == 1:
+            tensor.copy_(noise / 4 if name.endswith(("mean", "bias")) else noise + 0.2)
+    return weights
+
+
+def classifier_of(architecture, encoder):
+    classifier = architecture.build()
+    classifier.encoder.load_state_dict(encoder)
+    return classifier
+
+
+def test_features_are_those_of_an_evaluation_forward(architecture, encoder, target_task):
+    images = target_task.train.images
+    seen = features(classifier_of(architecture, encoder).train(), images, CPU)
+    plain = timm.create_model("resnet10t", in_chans=1, num_classes=0, **architecture.options).eval()
+    plain.load_state_dict(encoder)
+    with torch.no_grad():
+        expected = plain((images / 255 - 0.5) / 0.5)
+    assert seen.shape == (len(images), 8)
+    assert seen.std(0).max() > 1e-3
+    assert seen.dtype == torch.float32
+    torch.testing.assert_close(seen, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_features_of_many_images_are_those_of_each(architecture, encoder, target_task):
+    images = target_task.train.images.repeat(3, 1, 1, 1)[:259]
+    classifier = classifier_of(architecture, encoder)
+    together, last = features(classifier, images, CPU), features(classifier, images[256:], CPU)
+    assert len(together) == 259
+    torch.testing.assert_close(together[256:], last, atol=1e-5, rtol=1e-5)
+
+
+def test_looking_at_features_changes_no_weight(architecture, encoder, target_task):
+    classifier = classifier_of(architecture, encoder).train()
+    before = copied(classifier.state_dict())
+    features(classifier, target_task.train.images, CPU)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in classifier.state_dict().items())
+
+
+def test_a_head_can_be_trained_on_features(architecture, encoder, target_task):
+    seen = features(classifier_of(architecture, encoder), target_task.train.images, CPU)
+    head = torch.nn.Linear(8, 5)
+    torch.nn.functional.cross_entropy(head(seen[:10]), target_task.train.labels[:10]).backward()
+    assert head.weight.grad.abs().sum() > 0
+
+
+def first_layer(encoder, images):
+    """What the first convolution gives the first BatchNorm, by hand."""
+    scaled = (images / 255 - 0.5) / 0.5
+    return torch.nn.functional.conv2d(scaled, encoder["conv1.0.weight"], stride=2, padding=1)
+
+
+def test_statistics_of_one_batch_are_the_mean_and_variance_that_the_layer_sees(architecture, encoder, target_task):
+    images = target_task.train.images
+    again = reestimated_statistics(architecture, encoder, images, CPU)
+    seen = first_layer(encoder, images)
+    torch.testing.assert_close(again["conv1.1.running_mean"], seen.mean((0, 2, 3)))
+    torch.testing.assert_close(again["conv1.1.running_var"], seen.var((0, 2, 3), unbiased=True))
+    deviation = torch.sqrt(seen.var((0, 2, 3), keepdim=True, unbiased=False) + 1e-5)
+    normalised = (seen - seen.mean((0, 2, 3), keepdim=True)) / deviation
+    gain, offset = (encoder[f"conv1.1.{name}"].view(1, -1, 1, 1) for name in ("weight", "bias"))
+    active = (normalised * gain + offset).relu()
+    second = torch.nn.functional.conv2d(active, encoder["conv1.3.weight"], padding=1)
+    torch.testing.assert_close(again["conv1.4.running_mean"], second.mean((0, 2, 3)))
+
+
+def test_statistics_of_several_batches_weigh_every_batch_alike(architecture, encoder, target_task):
+    images = target_task.train.images.repeat(6, 1, 1, 1)[:600]
+    again = reestimated_statistics(architecture, encoder, images, CPU)
+    parts = [first_layer(encoder, images[start : start + 200]) for start in (0, 200, 400)]
+    mean = torch.stack([part.mean((0, 2, 3)) for part in parts]).mean(0)
+    torch.testing.assert_close(again["conv1.1.running_mean"], mean)
+    assert again["conv1.1.num_batches_tracked"] == 3
+
+
+def test_only_statistics_change_and_all_of_them_do(architecture, encoder, target_task):
+    before = copied(encoder)
+    again = reestimated_statistics(architecture, encoder, target_task.train.images, CPU)
+    assert again.keys() == encoder.keys()
+    assert {name for name in again if not torch.equal(again[name], encoder[name])} == {
+        name for name in encoder if name.endswith(("running_mean", "running_var", "num_batches_tracked"))
+    }
+    assert all(torch.equal(encoder[name], before[name]) for name in encoder)
+
+
+def test_statistics_do_not_depend_on_those_before(architecture, encoder, target_task):
+    other = {name: tensor + 1 if is_statistic(name) else tensor for name, tensor in encoder.items()}
+    one, two = (reestimated_statistics(architecture, e, target_task.train.images, CPU) for e in (encoder, other))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_an_encoder_without_batchnorm_comes_back_as_it_was(target_task):
+    described = Architecture("test_vit", {"img_size": 8, "patch_size": 4}, 8, 1, 5, (0.5,), (0.5,))
+    encoder = below(described.initial(0), "encoder")
+    assert not any(is_statistic(name) for name in encoder)
+    again = reestimated_statistics(described, encoder, target_task.train.images, CPU)
+    assert again.keys() == encoder.keys()
+    assert all(torch.equal(again[name], encoder[name]) for name in encoder)
+
+
+def test_layers_other_than_batchnorm_stay_in_evaluation_mode(architecture, encoder, target_task):
+    dropping = Architecture("resnet10t", dict(architecture.options) | {"drop_path_rate": 0.9}, 8, 1, 5, (0.5,), (0.5,))
+    with_drops = reestimated_statistics(dropping, encoder, target_task.train.images, CPU)
+    without = reestimated_statistics(architecture, encoder, target_task.train.images, CPU)
+    assert all(torch.equal(with_drops[name], without[name]) for name in without)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("bn1.running_mean", True),
+        ("bn1.running_var", True),
+        ("bn1.num_batches_tracked", True),
+        ("bn1.weight", False),
+        ("running_mean_head.bias", False),
+    ],
+)
+def test_a_statistic_is_known_by_its_name(name, expected):
+    assert is_statistic(name) == expected

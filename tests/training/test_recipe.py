@@ -1,0 +1,99 @@
+import math
+from dataclasses import fields
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ensemble_transfer.errors import SettingError
+from ensemble_transfer.training.recipe import Recipe, Recipes
+
+RECIPES = st.builds(
+    Recipe,
+    st.integers(1, 200),
+    schedule=st.sampled_from(["cosine", "constant"]),
+    warmup=st.floats(0, 1),
+)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "rule"),
+    [
+        ("steps", -1, "must be 0 or more"),
+        ("batch_size", 0, "must be above 0"),
+        ("optimizer", "adam", "must be one of adamw, sgd"),
+        ("lr", 0.0, "must be above 0"),
+        ("lr", -1e-3, "must be above 0"),
+        ("lr", math.nan, "must be above 0"),
+        ("lr", math.inf, "must be above 0"),
+        ("head_lr_factor", 0.0, "must be above 0"),
+        ("head_lr_factor", math.nan, "must be above 0"),
+        ("weight_decay", -0.1, "must be 0 or more"),
+        ("weight_decay", math.nan, "must be 0 or more"),
+        ("momentum", 1.0, "must be in [0, 1)"),
+        ("momentum", -0.1, "must be in [0, 1)"),
+        ("schedule", "linear", "must be one of cosine, constant"),
+        ("warmup", 1.1, "must be in [0, 1]"),
+        ("warmup", -0.1, "must be in [0, 1]"),
+        ("clip", 0.0, "must be above 0, or null"),
+        ("label_smoothing", 1.0, "must be in [0, 1)"),
+        ("label_smoothing", -0.1, "must be in [0, 1)"),
+    ],
+)
+def test_a_setting_out_of_range_is_refused(setting, value, rule):
+    with pytest.raises(SettingError) as caught:
+        Recipe(**{"steps": 10, setting: value})
+    assert str(caught.value).startswith(f"{setting}={value!r}: {rule}")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"steps": 0}, {"clip": 0.1}, {"warmup": 1.0}, {"weight_decay": 0.0}, {"momentum": 0.0}, {"batch_size": 1}],
+)
+def test_the_ends_of_the_ranges_are_allowed(settings):
+    Recipe(**{"steps": 10} | settings)
+
+
+def test_a_cosine_falls_from_one_to_zero_after_the_last_step():
+    rates = [Recipe(4).rate(step) for step in range(5)]
+    assert rates == pytest.approx([1.0, 0.5 + math.sqrt(2) / 4, 0.5, 0.5 - math.sqrt(2) / 4, 0.0])
+
+
+def test_a_constant_rate_is_one():
+    assert [Recipe(3, schedule="constant").rate(step) for step in range(3)] == [1.0, 1.0, 1.0]
+
+
+def test_a_warmup_rises_linearly_and_the_schedule_starts_after_it():
+    constant = Recipe(10, schedule="constant", warmup=0.3)
+    assert [constant.rate(step) for step in range(5)] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
+    cosine = Recipe(10, warmup=0.2)
+    assert [cosine.rate(step) for step in (0, 1, 2, 6)] == pytest.approx([1 / 3, 2 / 3, 1.0, 0.5])
+
+
+def test_nothing_but_warmup_rises_to_the_end():
+    rates = [Recipe(4, warmup=1.0).rate(step) for step in range(4)]
+    assert rates == pytest.approx([0.2, 0.4, 0.6, 0.8])
+
+
+@given(RECIPES)
+def test_rates_rise_once_then_fall_within_zero_and_one(recipe):
+    rates = [recipe.rate(step) for step in range(recipe.steps)]
+    assert all(0 < rate <= 1 for rate in rates)
+    top = rates.index(max(rates))
+    assert rates[: top + 1] == sorted(rates[: top + 1])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert top <= math.ceil(recipe.warmup * recipe.steps)
+
+
+@given(RECIPES)
+def test_every_step_has_a_rate_below_that_of_no_warmup(recipe):
+    plain = Recipe(recipe.steps, schedule="constant")
+    assert all(recipe.rate(step) <= plain.rate(step) for step in range(recipe.steps))
+
+
+def test_recipes_name_what_a_run_spends_on():
+    assert [field.name for field in fields(Recipes)] == ["ancestor", "source", "full", "tiny", "probe", "head"]
+
+
+def test_a_tiny_fine_tuning_is_a_small_share_of_a_full_one_by_default():
+    assert 0 < Recipes().tiny.steps <= 0.1 * Recipes().full.steps
