@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ensemble_transfer import environment
-from ensemble_transfer.backbone import Backbone
-from ensemble_transfer.cost import Entry, Ledger, plain
+from ensemble_transfer.backbone import Architecture, Backbone
+from ensemble_transfer.cost import Ledger, plain
 from ensemble_transfer.ensemble import Ensemble
 from ensemble_transfer.errors import settings_under
 from ensemble_transfer.evaluate import curves
@@ -24,7 +24,7 @@ from ensemble_transfer.predictions import (
 from ensemble_transfer.records import Record
 from ensemble_transfer.strategies.diagnostics import diagnose_shift
 from ensemble_transfer.strategies.transfer import Strategy, Transfer, TransferResult
-from ensemble_transfer.tasks.task import Task, TaskSource
+from ensemble_transfer.tasks.task import Split, Task, TaskSource
 from ensemble_transfer.tensor_files import write_tensors
 from ensemble_transfer.training.fit import Fitter
 from ensemble_transfer.training.flops import step_flops
@@ -91,13 +91,18 @@ class Experiment:
             self.strategy.check(self.ensemble.size)
         with settings_under("backbone"):
             self._step_flops()
+        with settings_under("trainer"):
+            self.fitter.check(self._architecture())
 
     def use_threads(self) -> None:
         """Set the number of torch's threads to what the steps of a full fine-tuning can feed."""
         self.fitter.settings.use_threads(self.recipes.full.batch_size * self._step_flops())
 
     def _step_flops(self) -> int:
-        return step_flops(self.backbone.architecture(self.dataset.image_size, self.dataset.channels, classes=2))
+        return step_flops(self._architecture())
+
+    def _architecture(self) -> Architecture:
+        return self.backbone.architecture(self.dataset.image_size, self.dataset.channels, classes=2)
 
 
 def run(experiment: Experiment, folder: Path, config: Mapping[str, Any] | None = None, command: str = "") -> Record:
@@ -114,45 +119,33 @@ def run(experiment: Experiment, folder: Path, config: Mapping[str, Any] | None =
     """
     experiment.check()
     experiment.use_threads()
+    seed, recipes, fitter = experiment.seed, experiment.recipes, experiment.fitter
     source, target, outside = _tasks(experiment)
-    device = experiment.fitter.settings.device
-    source_ensemble, source_ledger = train_source(
-        experiment.ensemble,
-        experiment.backbone,
-        source,
-        experiment.seed,
-        experiment.recipes,
-        experiment.fitter,
-    )
-    log.info("%s: transferring %d members", experiment.strategy.name, len(source_ensemble))
-    result = experiment.strategy.transfer(
-        source_ensemble, target.sealed(), experiment.seed, experiment.recipes, experiment.fitter
-    )
-    metrics = weight_metrics(source_ensemble, result)
+    ensemble, source_ledger = train_source(experiment.ensemble, experiment.backbone, source, seed, recipes, fitter)
+    log.info("%s: transferring %d members", experiment.strategy.name, len(ensemble))
+    result = experiment.strategy.transfer(ensemble, target.sealed(), seed, recipes, fitter)
+    metrics = weight_metrics(ensemble, result)
     if result.shift is not None:
         log.info("diagnosing the shift on validation")
-        work = Transfer(source_ensemble, target.sealed(), experiment.seed, experiment.recipes, experiment.fitter)
+        work = Transfer(ensemble, target.sealed(), seed, recipes, fitter)
         metrics |= diagnose_shift(work, result, result.shift)
     log.info("evaluating on %d test images", len(target.test))
-    arrays = predict_source(source_ensemble, source, device)
-    splits = {name: task.test for name, task in outside.items()}
-    arrays |= predict_target(result.ensemble, target, splits, experiment.evaluation, device)
+    device = fitter.settings.device
+    arrays = predict_source(ensemble, source, device)
+    arrays |= predict_target(result.ensemble, target, outside, experiment.evaluation, device)
     _save(folder, arrays, result)
+    fits = [entry for entry in (*source_ledger.entries, *result.ledger.entries) if entry.reused]
     record = Record(
         status="finished",
         strategy=experiment.strategy.name,
-        seed=experiment.seed,
+        seed=seed,
         dataset=f"{source.name} -> {target.name}",
         backbone=experiment.backbone.name,
-        ensemble={"size": experiment.ensemble.size, "lineage": experiment.ensemble.lineage},
+        ensemble={"size": len(ensemble), "lineage": ensemble.lineage},
         metrics=metrics_of(arrays) | metrics,
         cost=_costs(result, source_ledger),
-        reused_fits=[_reused(entry) for entry in (*source_ledger.entries, *result.ledger.entries) if entry.reused],
-        curves=curves(
-            arrays["probabilities"],
-            arrays["labels"],
-            validation=(arrays["validation/probabilities"], arrays["validation/labels"]),
-        ),
+        reused_fits=[{"phase": fit.phase, "member": fit.member, "key": fit.key} for fit in fits],
+        curves=_curves(arrays),
         config=config or {},
         environment=environment.describe(device),
         command=command,
@@ -171,8 +164,8 @@ def weight_metrics(source: Ensemble, result: TransferResult) -> dict[str, float]
     return metrics
 
 
-def _tasks(experiment: Experiment) -> tuple[Task, Task, dict[str, Task]]:
-    """Load the tasks; an error names the setting's full path."""
+def _tasks(experiment: Experiment) -> tuple[Task, Task, dict[str, Split]]:
+    """Load source, target and what is out of distribution; an error names the setting's full path."""
     dataset = experiment.dataset
 
     def load(source: TaskSource, setting: str) -> Task:
@@ -180,11 +173,11 @@ def _tasks(experiment: Experiment) -> tuple[Task, Task, dict[str, Task]]:
             return source.load(dataset.image_size, dataset.channels)
 
     source, target = load(dataset.source, "dataset.source"), load(dataset.target, "dataset.target")
-    outside = {name: load(task, f"evaluation.ood.{name}") for name, task in experiment.outside.items()}
+    outside = {name: load(task, f"evaluation.ood.{name}").test for name, task in experiment.outside.items()}
     for what, task in (("source", source), ("target", target)):
         sizes = (len(task.train), len(task.validation), len(task.test), len(task.classes))
         log.info("%s task %s: %d train, %d validation, %d test images, %d classes", what, task.name, *sizes)
-    return source, target, {"source": source} | outside
+    return source, target, {"source": source.test} | outside
 
 
 def _costs(result: TransferResult, source: Ledger) -> dict[str, Any]:
@@ -199,8 +192,9 @@ def _costs(result: TransferResult, source: Ledger) -> dict[str, Any]:
     return costs
 
 
-def _reused(entry: Entry) -> dict[str, Any]:
-    return {"phase": entry.phase, "member": entry.member, "key": entry.key}
+def _curves(arrays: Arrays) -> dict[str, Any]:
+    held_out = arrays["validation/probabilities"], arrays["validation/labels"]
+    return curves(arrays["probabilities"], arrays["labels"], validation=held_out)
 
 
 def _save(folder: Path, arrays: Arrays, result: TransferResult) -> None:

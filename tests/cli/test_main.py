@@ -176,6 +176,7 @@ WRONG = {
     "+strategy=shift evaluation.corruptions=[fog]": "evaluation.corruptions='fog': must be [all] or some of ",
     "+strategy=shift store.root=/dev/null/store": "store.root='/dev/null/store': must be a folder that can be written",
     "+strategy=shift hydra.run.dir=/dev/null/run": "/dev/null/run: cannot be written",
+    "+strategy=shift trainer.executor=vectorised +backbone.options.drop_path_rate=0.1": "trainer.executor='vectorised'",
     "+strategy=shift logger.kind=csv": "logger.kind='csv': must be one of none, wandb",
     "+strategy=shift oops": "missing EQUAL",
 }

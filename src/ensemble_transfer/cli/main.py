@@ -50,6 +50,9 @@ def main() -> int:
             raise
         sys.stderr.write(f"error: {messages.one_line(error, conf_folder(), sys.argv[1:])}\n")
         code = 2
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; the same command goes on where this one stopped\n")
+        return 130
     if _sweep and _sweep[0].exists():
         from ensemble_transfer.compare import compare
 

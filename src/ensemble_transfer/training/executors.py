@@ -67,7 +67,7 @@ class Stacked(nn.Module):
 
     def __init__(self, members: Sequence[nn.Module]) -> None:
         super().__init__()
-        _refuse_dropout(members[0])
+        refuse_dropout(members[0])
         self._size = len(members)
         self._template = [deepcopy(members[0]).to("meta")]  # in a list, so that it is no submodule
         parameters, buffers = stack_module_state(list(members))
@@ -120,7 +120,8 @@ def _seed_default_generators(seed: int, device: torch.device) -> None:
         torch.cuda.manual_seed(seed)
 
 
-def _refuse_dropout(member: nn.Module) -> None:
+def refuse_dropout(member: nn.Module) -> None:
+    """Raise a SettingError if a module drops anything at random."""
     for name, module in member.named_modules():
         is_dropout = isinstance(module, nn.modules.dropout._DropoutNd)
         if module.p if is_dropout else getattr(module, "drop_prob", None):

@@ -12,6 +12,7 @@ from ensemble_transfer.errors import require
 from ensemble_transfer.store import Fitted, Store, key_of
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.batches import Batches
+from ensemble_transfer.training.executors import refuse_dropout
 from ensemble_transfer.training.parts import Head, Part, Whole
 from ensemble_transfer.training.progress import Tracker
 from ensemble_transfer.training.recipe import Recipe
@@ -72,6 +73,11 @@ class Fitter:
     settings: TrainerSettings = field(default_factory=TrainerSettings)
     store: Store | None = None
     tracker: Tracker | None = None
+
+    def check(self, architecture: Architecture) -> None:
+        """Raise a SettingError if the executor cannot train this architecture."""
+        if self.settings.executor == "vectorised":
+            refuse_dropout(architecture.build())
 
     def fit(self, architecture: Architecture, starts: Sequence[Start], data: Split, recipe: Recipe, phase: str) -> Fits:
         """Train encoder and head of every member on the images of a split.
