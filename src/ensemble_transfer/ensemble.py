@@ -97,7 +97,9 @@ class Ensemble:
             ],
             "history": dict(self.history),
         }
-        (folder / "ensemble.json").write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n")
+        (folder / "ensemble.json").write_text(
+            json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -108,7 +110,7 @@ class Ensemble:
         """
         path = folder / "ensemble.json"
         try:
-            description = json.loads(path.read_text())
+            description = json.loads(path.read_text(encoding="utf-8"))
             if description["format"] != FORMAT:
                 raise SettingError("format", description["format"], f"{path} must have format {FORMAT}")
             architecture = Architecture.from_plain(description["architecture"])

@@ -21,6 +21,10 @@ class SettingError(ValueError):
         self.value = value
         self.rule = rule
 
+    def __reduce__(self) -> tuple[type[Self], tuple[str, object, str]]:
+        """Let launchers send the error from a worker to the command line."""
+        return type(self), (self.setting, self.value, self.rule)
+
     def under(self, group: str) -> Self:
         """Return the same error with the setting's full name, ``group.setting``."""
         return type(self)(f"{group}.{self.setting}" if group else self.setting, self.value, self.rule)

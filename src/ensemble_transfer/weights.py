@@ -46,7 +46,9 @@ def random_like(vector: Weights, generator: torch.Generator) -> dict[str, Tensor
 
     Tensors are drawn in the order of their names, so that the order of the mapping does not matter.
     """
-    noise = {name: torch.randn(vector[name].shape, generator=generator) for name in sorted(vector)}
+    noise = {
+        name: torch.randn(vector[name].shape, generator=generator, dtype=vector[name].dtype) for name in sorted(vector)
+    }
     return {name: n * (vector[name].norm() / n.norm().clamp(min=1e-12)) for name, n in noise.items()}
 
 

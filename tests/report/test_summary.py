@@ -169,3 +169,18 @@ def test_a_table_aligns_its_first_column_to_the_left():
 )
 def test_numbers_have_three_digits(value, text):
     assert number(value) == text
+
+
+def test_out_of_distribution_and_corruptions_have_tables_where_there_are_any(record, tmp_path):
+    scores = ("max_probability", "entropy", "mutual_information")
+    outside = {f"target/test/ood/source/{score}/auroc": 0.91 + i / 100 for i, score in enumerate(scores)}
+    worse = {
+        f"target/test/corruption/mean/{severity}/{measure}": severity / 10 + i / 100
+        for severity in (1, 5)
+        for i, measure in enumerate(("accuracy", "nll", "ece"))
+    }
+    text = markdown(replace(record, metrics=dict(record.metrics) | outside | worse), tmp_path)
+    assert "| source | 0.910 | 0.920 | 0.930 |" in text
+    assert "| severity 1 | 0.100 | 0.110 | 0.120 |" in text
+    assert "| severity 5 | 0.500 | 0.510 | 0.520 |" in text
+    assert "corrupted" not in markdown(record, tmp_path)

@@ -38,7 +38,7 @@ def strategies(conf: Path) -> str:
     """Return the strategies with a line each, from the first line of their files."""
     lines = []
     for path in sorted((conf / "strategy").glob("[!_]*.yaml")):
-        about = path.read_text().splitlines()[0].removeprefix("# ")
+        about = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
         lines.append(f"  +strategy={path.stem:<13} {about}")
     return "\n".join(lines)
 

@@ -15,7 +15,7 @@ FILE_NAME = "summary.md"
 def write(record: Record, folder: Path, console: Console | None = None) -> None:
     """Write ``summary.md`` into a run's folder and print it."""
     text = markdown(record, folder)
-    (folder / FILE_NAME).write_text(text)
+    (folder / FILE_NAME).write_text(text, encoding="utf-8")
     (console or Console()).print(Markdown(text))
 
 
@@ -29,6 +29,7 @@ def markdown(record: Record, folder: Path) -> str:
         about,
         _quality(record.metrics),
         _diversity(record.metrics),
+        *_elsewhere(record.metrics),
         _verdict(record),
         _cost(record),
         _files(folder),

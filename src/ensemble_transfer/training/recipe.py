@@ -49,12 +49,12 @@ class Recipe:
             f"must be one of {', '.join(OPTIMIZERS)}",
         )
         require(0 < self.lr < inf, "lr", self.lr, "must be above 0 and finite")
-        require(self.head_lr_factor > 0, "head_lr_factor", self.head_lr_factor, "must be above 0")
-        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "must be 0 or more")
+        require(0 < self.head_lr_factor < inf, "head_lr_factor", self.head_lr_factor, "must be above 0 and finite")
+        require(0 <= self.weight_decay < inf, "weight_decay", self.weight_decay, "must be 0 or more and finite")
         require(0 <= self.momentum < 1, "momentum", self.momentum, "must be in [0, 1)")
         require(self.schedule in SCHEDULES, "schedule", self.schedule, f"must be one of {', '.join(SCHEDULES)}")
         require(0 <= self.warmup <= 1, "warmup", self.warmup, "must be in [0, 1]")
-        require(self.clip is None or self.clip > 0, "clip", self.clip, "must be above 0, or null")
+        require(self.clip is None or 0 < self.clip < inf, "clip", self.clip, "must be above 0 and finite, or null")
         require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "must be in [0, 1)")
 
     def rate(self, step: int) -> float:

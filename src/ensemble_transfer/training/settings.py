@@ -82,5 +82,5 @@ def usable_cores() -> int:
     asked = os.environ.get("OMP_NUM_THREADS", "")  # how launchers keep jobs side by side from crowding
     cores = min(cores, int(asked)) if asked.isdigit() and int(asked) > 0 else cores
     limit = Path("/sys/fs/cgroup/cpu.max")
-    quota, period = limit.read_text().split() if limit.exists() else ("max", "1")
+    quota, period = limit.read_text(encoding="utf-8").split() if limit.exists() else ("max", "1")
     return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))

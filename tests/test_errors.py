@@ -1,0 +1,21 @@
+import pickle
+
+import pytest
+
+from ensemble_transfer.errors import SettingError, require, settings_under
+
+
+def test_the_line_names_setting_value_and_rule():
+    assert str(SettingError("scale", "x", "must be a number")) == "scale='x': must be a number"
+
+
+def test_groups_make_the_full_name():
+    full = pytest.raises(SettingError, match=r"^strategy\.shift\.scale=0: must be above 0$")
+    with full, settings_under("strategy"), settings_under("shift"):
+        require(False, "scale", 0, "must be above 0")
+    assert str(SettingError("seed", 1, "no").under("")) == "seed=1: no"
+
+
+def test_a_launchers_worker_can_send_the_error():
+    error = pickle.loads(pickle.dumps(SettingError("scale", [1], "must be a number")))
+    assert (error.setting, error.value, error.rule) == ("scale", [1], "must be a number")
