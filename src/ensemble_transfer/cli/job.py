@@ -11,6 +11,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ensemble_transfer.cli.build import build_experiment, build_logger
+from ensemble_transfer.cli.sweep import finished_before
 from ensemble_transfer.errors import RunError, SettingError
 from ensemble_transfer.experiment import run
 from ensemble_transfer.records import Record
@@ -45,7 +46,11 @@ def run_job(cfg: DictConfig, hydra: HydraConf) -> float:
 def _run(cfg: DictConfig, hydra: HydraConf, folder: Path, command: str) -> float:
     config = _plain(cfg)
     build_experiment(cfg, None)  # every mistake shows before anything starts
-    group = Path(hydra.sweep.dir).name if hydra.mode == RunMode.MULTIRUN else None
+    sweep = Path(hydra.sweep.dir) if hydra.mode == RunMode.MULTIRUN else None
+    if sweep is not None and (done := finished_before(config, sweep)) is not None:
+        log.info("not repeated: this sweep has finished %s", done.command)
+        return _objective(done)
+    group = sweep.name if sweep is not None else None
     name = f"{hydra.runtime.choices['strategy']}, seed {cfg.seed}"
     with tracking(build_logger(cfg), config, folder, name, group) as tracker:
         experiment = build_experiment(cfg, tracker)
@@ -53,7 +58,13 @@ def _run(cfg: DictConfig, hydra: HydraConf, folder: Path, command: str) -> float
         if tracker is not None:
             tracker.record(record)
     summary.write(record, folder)
-    return record.metrics["target/validation/ensemble/nll"] or float("inf")
+    return _objective(record)
+
+
+def _objective(record: Record) -> float:
+    """Return what a sweeper minimises: the ensemble's NLL on validation."""
+    nll = record.metrics["target/validation/ensemble/nll"]
+    return float("inf") if nll is None else nll
 
 
 def _failed(cfg: DictConfig, hydra: HydraConf, command: str, error: str) -> Record:

@@ -9,33 +9,19 @@ from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from ensemble_transfer.cli import messages
+from ensemble_transfer.cli import messages, sweep
 from ensemble_transfer.errors import RunError, SettingError
 
-_sweep: list[Path] = []
 _failure: list[Exception] = []
-
-
-class RememberSweep(Callback):
-    """Remembers the folder of a sweep, whose comparison is written when all jobs have ended.
-
-    Hydra does not call ``on_multirun_end`` when a job has failed.
-    """
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
-        """Take the folder from Hydra's configuration."""
-        del kwargs
-        _sweep.append(Path(config.hydra.sweep.dir).absolute())
 
 
 def main() -> int:
     """Run the command line and return its exit code: 0, 1 if a job of a sweep failed, 2 for an error."""
-    _sweep.clear()
+    sweep.remembered.clear()
     _failure.clear()
     sys.argv[1:] = normalised(sys.argv[1:])
     traceback_wanted = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
@@ -53,10 +39,11 @@ def main() -> int:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; the same command goes on where this one stopped\n")
         return 130
-    if _sweep and _sweep[0].exists():
+    if sweep.remembered and sweep.remembered[0].exists():
         from ensemble_transfer.compare import compare
 
-        return max(code, compare([_sweep[0]], _sweep[0] / "comparison"))
+        folder = sweep.remembered[0]
+        return max(code, compare([folder], folder / "comparison"))
     return code
 
 
@@ -64,11 +51,12 @@ def normalised(arguments: list[str]) -> list[str]:
     """Return arguments as Hydra takes them.
 
     ``strategy=``, ``+strategy=`` and ``++strategy=`` all become ``+strategy=``, which is right for a group without a
-    default; ``-m`` moves to the front, since Hydra does not take it between overrides.
+    default; ``-m`` moves to the front, since Hydra does not take it between overrides, and a sweep gets a folder that
+    the same command finds again.
     """
     flags = [a for a in arguments if a in ("-m", "--multirun")]
     rest = [re.sub(r"^\+{0,2}strategy=", "+strategy=", a) for a in arguments if a not in ("-m", "--multirun")]
-    return flags[:1] + rest
+    return flags[:1] + (sweep.with_folder(rest) if flags else rest)
 
 
 def conf_folder() -> Path:
@@ -89,7 +77,7 @@ def _job(cfg: DictConfig) -> float:
         from ensemble_transfer.cli.job import run_job
 
         return run_job(cfg, HydraConfig.get())
-    except (SettingError, RunError) as error:
+    except (SettingError, RunError, OmegaConfBaseException) as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
         _failure.append(error)

@@ -46,7 +46,7 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 def number(value: float | None, digits: int = 3) -> str:
     """Return a number for a table; a dash for what is undefined."""
-    return "-" if value is None or value != value else f"{value:.{digits}f}"
+    return "-" if value is None or value != value else f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def _quality(metrics: Mapping[str, float | None]) -> str:

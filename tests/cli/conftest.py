@@ -1,0 +1,47 @@
+"""The command line as a function, and settings that make every job short."""
+
+import sys
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from ensemble_transfer.cli.main import main
+
+QUICK = [
+    "ensemble.size=2",
+    "backbone.options.channels=[4,8,8,8]",
+    "backbone.options.stem_width=4",
+    "dataset.image_size=8",
+    "dataset.target.train=60",
+    "dataset.target.validation=40",
+    "dataset.target.test=50",
+    "recipe.ancestor.steps=12",
+    "recipe.source.steps=3",
+    "recipe.full.steps=5",
+    "recipe.tiny.steps=2",
+    "recipe.probe.steps=4",
+    "recipe.head.steps=4",
+    "trainer.threads=1",
+    "trainer.progress=false",
+]
+
+
+@pytest.fixture
+def cli(tmp_path, monkeypatch, capsys):
+    """Run the command line in an empty folder; return exit code, standard output and standard error."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+        monkeypatch.setattr(sys, "argv", ["ensemble_transfer", *arguments])
+        GlobalHydra.instance().clear()
+        code = main()
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def quick() -> list[str]:
+    return list(QUICK)

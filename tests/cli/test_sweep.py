@@ -1,0 +1,82 @@
+"""A sweep that is started again goes on where it stopped."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ensemble_transfer.cli.main import normalised
+from ensemble_transfer.cli.sweep import finished_before, with_folder
+from ensemble_transfer.records import Record
+
+
+def folder_of(*arguments: str) -> str:
+    return normalised(["-m", *arguments])[-1]
+
+
+def test_the_same_command_finds_the_same_folder():
+    once = folder_of("+strategy=full,shift", "seed=0,1")
+    assert once == folder_of("seed=0,1", "strategy=full,shift")
+    assert once.startswith("hydra.sweep.dir=multirun/strategy-full-shift-seed-0-1-")
+    assert once != folder_of("+strategy=full,shift", "seed=0,2")
+
+
+def test_a_folder_that_is_named_is_kept():
+    assert with_folder(["seed=0,1", "hydra.sweep.dir=mine"]) == ["seed=0,1", "hydra.sweep.dir=mine"]
+    assert normalised(["+strategy=full", "seed=0"]) == ["+strategy=full", "seed=0"]
+
+
+CONFIG = {
+    "seed": 0,
+    "strategy": {"donors": 1},
+    "trainer": {"precision": "32-true", "threads": 1},
+    "store": {"root": "a"},
+}
+
+
+def saved(folder: Path, **changes: object) -> None:
+    folder.mkdir(parents=True)
+    fields = {"status": "finished", "strategy": "shift", "seed": 0, "dataset": "d", "backbone": "b", "ensemble": {}}
+    Record(**fields | {"config": CONFIG} | changes).save(folder)
+
+
+@pytest.mark.parametrize(
+    ("changed", "same"),
+    [
+        ({}, True),
+        ({"store": {"root": "b"}}, True),
+        ({"trainer": {"precision": "32-true", "threads": 8}}, True),
+        ({"trainer": {"precision": "bf16-mixed", "threads": 1}}, False),
+        ({"seed": 1}, False),
+        ({"strategy": {"donors": 2}}, False),
+        ({"new": 1}, False),
+    ],
+)
+def test_a_job_is_recognised_by_what_it_computes(tmp_path, changed, same):
+    saved(tmp_path / "7")
+    assert (finished_before(CONFIG | changed, tmp_path) is not None) == same
+
+
+def test_failed_and_damaged_jobs_run_again(tmp_path):
+    saved(tmp_path / "0", status="failed")
+    saved(tmp_path / "1")
+    (tmp_path / "1" / "record.json").write_text('{"schema_version": 1, "status"')
+    assert finished_before(CONFIG, tmp_path) is None
+
+
+def test_a_sweep_repeats_what_failed_or_is_missing_and_nothing_else(cli, quick, tmp_path):
+    sweep = ("-m", "+strategy=head,full", "seed=0,1", *quick)
+    code, out, _ = cli(*sweep)
+    assert code == 0
+    records = sorted((tmp_path / "multirun").glob("strategy-head-full-seed-0-1-*/*/record.json"))
+    assert len(records) == 4
+    records[1].unlink()
+    replace(Record.load(records[2]), status="failed", error="the disk was full").save(records[2].parent)
+    written = {path: path.stat().st_mtime_ns for path in (records[0], records[3])}
+
+    code, again, err = cli(*sweep)
+    assert code == 0
+    assert err.count("not repeated") == 2
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+    assert [Record.load(path).status for path in records] == ["finished"] * 4
+    assert again.splitlines()[-12:] == out.splitlines()[-12:]
