@@ -43,8 +43,14 @@ def strategies(conf: Path) -> str:
     return "\n".join(lines)
 
 
+_EXTRAS = {"joblib": "joblib", "submitit_slurm": "slurm", "submitit_local": "slurm", "ray": "ray", "optuna": "optuna"}
+
+
 def _missing_config(error: MissingConfigException) -> str:
     group, _, name = (error.missing_cfg_file or "").removesuffix(".yaml").rpartition("/")
+    if group in ("hydra/launcher", "hydra/sweeper") and name in _EXTRAS:
+        extra = f"pip install 'ensemble-transfer[{_EXTRAS[name]}]'"
+        return f"{group}={name!r}: needs a plugin that is not installed here: {extra}"
     options = ", ".join(option for option in error.options or [] if not option.startswith("_"))
     return f"{group}={name!r}: must be one of {options}" if options else _flat(str(error))
 

@@ -1,0 +1,63 @@
+"""Jobs in processes of their own: launchers and the sweeper, as far as they are installed."""
+
+import importlib.util
+
+import pytest
+
+from ensemble_transfer.records import Record
+
+LAUNCHERS = {
+    "jobs": "hydra_joblib_launcher",
+    "slurm_local": "hydra_submitit_launcher",
+    "ray_jobs": "hydra_ray_launcher",
+}
+SWEEPER = "hydra_optuna_sweeper"
+
+
+def installed(plugin: str) -> bool:
+    return importlib.util.find_spec(f"hydra_plugins.{plugin}") is not None
+
+
+@pytest.mark.filterwarnings("ignore")  # of the launchers' own
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_concurrent_jobs_train_nothing_twice(cli, quick, tmp_path, launcher):
+    if not installed(LAUNCHERS[launcher]):
+        pytest.skip(f"{LAUNCHERS[launcher]} is not installed")
+    code, out, err = cli(
+        "-m", f"hydra/launcher={launcher}", "+strategy=full,head", "seed=0", *quick, "hydra.sweep.dir=s"
+    )
+    assert code == 0, err
+    records = [Record.load(path) for path in tmp_path.glob("s/*/record.json")]
+    assert {record.strategy for record in records} == {"full", "head"}
+    trained = [
+        {(fit["phase"], fit["member"]) for fit in record.reused_fits if fit["phase"] in ("ancestor", "source")}
+        for record in records
+    ]
+    assert sorted(map(len, trained)) == [0, 3], "the source ensemble was trained by more than one job, or by none"
+    assert "accuracy" in out
+
+
+@pytest.mark.filterwarnings("ignore")  # of Optuna's own
+def test_optuna_minimises_the_validation_nll(cli, quick, tmp_path):
+    if not installed(SWEEPER):
+        pytest.skip(f"{SWEEPER} is not installed")
+    code, _, err = cli(
+        "-m", "hydra/sweeper=tune", "hydra.sweeper.n_trials=2", "+strategy=shift", *quick, "hydra.sweep.dir=s"
+    )
+    assert code == 0, err
+    best = (tmp_path / "s" / "optimization_results.yaml").read_text()
+    nlls = [Record.load(p).metrics["target/validation/ensemble/nll"] for p in tmp_path.glob("s/*/record.json")]
+    assert f"best_value: {min(nlls)}" in best
+
+
+@pytest.mark.parametrize(
+    ("choice", "plugin", "extra"),
+    [("hydra/launcher=ray_jobs", "hydra_ray_launcher", "ray"), ("hydra/sweeper=tune", SWEEPER, "optuna")],
+)
+def test_a_plugin_that_is_missing_is_named_with_its_extra(cli, choice, plugin, extra):
+    if installed(plugin):
+        pytest.skip(f"{plugin} is installed")
+    code, _, err = cli("-m", choice, "+strategy=full")
+    assert code == 2
+    assert err.endswith(f"needs a plugin that is not installed here: pip install 'ensemble-transfer[{extra}]'\n")
+    assert err.count("\n") == 1
