@@ -201,7 +201,7 @@ def _strict_overlay(name: str, checkpoint: str) -> dict[str, Any]:
     stated = timm.get_pretrained_cfg(name)
     heads = (stated.classifier if stated else None) or ()
     prefixes = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
-    state = timm.models.load_state_dict(checkpoint)
+    state = timm.models.load_state_dict(checkpoint, weights_only=True)
     encoder = {key: tensor for key, tensor in state.items() if not key.startswith(prefixes)}
     return {"state_dict": encoder, "classifier": None}
 

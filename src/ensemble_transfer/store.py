@@ -117,9 +117,9 @@ class Store:
                 held.callback(lock.release)
             yield
 
-    def unfinished(self, keys: Sequence[str]) -> Path:
-        """Return the folder for the checkpoints of a group of fits that are being computed."""
-        return self.root / "unfinished" / key_of(group=list(keys))
+    def unfinished(self, group: Sequence[str]) -> Path:
+        """Return the folder for the checkpoints of a group of fits, named by what its state depends on."""
+        return self.root / "unfinished" / key_of(group=list(group))
 
     def _path(self, key: str) -> Path:
         return self.root / "fits" / key[:2] / f"{key}.safetensors"

@@ -99,12 +99,13 @@ class Fitter:
 
     def _fits(self, work: "_Work", starts: Sequence[Start]) -> Fits:
         require(len(work.data) > 1, "train", len(work.data), "a fit needs at least 2 examples")
-        by_key = {work.key(start, self.settings.precision): start for start in starts}
+        keys = [work.key(start, self.settings.precision) for start in starts]
+        by_key = dict(zip(keys, starts, strict=True))
         found = {key: self.store.get(key) if self.store else None for key in by_key}
         missing = {key: by_key[key] for key, fitted in found.items() if fitted is None}
         for group in self._groups(missing):
             found |= self._computed(work, group)
-        fitted = [found[work.key(start, self.settings.precision)] for start in starts]
+        fitted = [found[key] for key in keys]
         fits = Fits(work.phase, tuple(start.member for start in starts), tuple(f for f in fitted if f is not None))
         self._send_reused_curves(fits)
         return fits
@@ -117,7 +118,7 @@ class Fitter:
             found = {key: fitted for key in starts if (fitted := self.store.get(key)) is not None}
             left = {key: start for key, start in starts.items() if key not in found}
             if left:
-                unfinished = self.store.unfinished(list(left))
+                unfinished = self.store.unfinished([self.settings.executor, *left])  # their states differ
                 for key, fitted in self._run(work, left, unfinished).items():
                     self.store.put(key, fitted, work.about())
                     found[key] = fitted

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -111,6 +112,7 @@ def _fit(
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
+        plugins=LightningEnvironment(),  # one process, also inside a SLURM job, which Lightning would take over
     )
     # An endless loader that starts at the right step: Lightning then has no notion of an epoch to come back to.
     loader = DataLoader(batches, batch_size=None, sampler=count(start))
