@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ensemble_transfer import records as records_module
-from ensemble_transfer.records import SCHEMA_VERSION, Record, read_records
+from ensemble_transfer.records import SCHEMA_VERSION, Record, as_frame, read_records
 
 COST = {"steps": 20, "examples": 640, "flops": 10**12, "seconds": 1.5, "cpu_seconds": 1.25, "peak_memory_bytes": 2**30}
 
@@ -172,6 +172,34 @@ def test_one_broken_record_is_named_among_many(tmp_path):
     (tmp_path / "1" / "record.json").write_text("{")
     with pytest.raises(ValueError, match=re.escape(str(tmp_path / "1" / "record.json"))):
         read_records([tmp_path])
+
+
+# As a table
+
+
+def test_records_as_a_frame_have_a_row_for_each_run_and_a_column_for_each_number(tmp_path):
+    runs(tmp_path, "0", "1")
+    failed = Record("failed", "full", 9, "digits", "resnet10t", {"size": 2}, error="oh")
+    (tmp_path / "2").mkdir()
+    failed.save(tmp_path / "2")
+    frame = as_frame(read_records([tmp_path]))
+    assert frame.index.name == "folder"
+    assert list(frame.index) == [str(tmp_path / name) for name in "012"]
+    assert frame["seed"].tolist() == [0, 1, 9]
+    assert frame["status"].tolist() == ["finished", "finished", "failed"]
+    assert frame["ensemble/size"].tolist() == [8, 8, 2]
+    assert frame.groupby("strategy")["target/test/ensemble/accuracy"].mean()["shift"] == 0.875
+    first, last = frame.iloc[0], frame.iloc[2]
+    assert first["cost/total/flops"] == first["cost/phases/tiny/flops"] == 10**12
+    assert first["config/strategy/donors"] == 1
+    assert first["environment/torch"] == "2.13.0"
+    assert last["error"] == "oh"
+    assert math.isnan(last["cost/total/flops"])
+    assert not {"curves", "reused_fits", "metrics", "cost", "config"} & set(frame.columns)
+
+
+def test_no_records_make_an_empty_frame():
+    assert len(as_frame({})) == 0
 
 
 # Reproducibility

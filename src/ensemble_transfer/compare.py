@@ -11,44 +11,56 @@ from ensemble_transfer.records import read_records
 from ensemble_transfer.report.comparison import Comparison
 
 
-def compare(folders: Sequence[Path], output: Path) -> int:
+def compare(folders: Sequence[Path], output: Path, baseline: str | None = None) -> int:
     """Print and write the comparison of all records below folders.
 
     Args:
         folders: Folders of sweeps or runs.
-        output: Where ``table.md`` and ``table.csv`` go.
+        output: Where ``index.html``, the tables and ``figures/`` go.
+        baseline: Label or strategy of the row that the others are compared with; by default ``full``, else the first.
 
     Returns:
         Exit code: 0, 1 if a run has failed, 2 if there is nothing to compare; the reason is printed.
     """
     try:
         records = read_records(folders)
+        comparison = Comparison.of(records.values(), baseline)
     except ValueError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     if not records:
         sys.stderr.write(f"error: no record.json below {', '.join(map(str, folders))}\n")
         return 2
-    comparison = Comparison.of(records.values())
     comparison.write(output)
     console = Console()
     console.print(*comparison.terminal())
     for line in comparison.failures():
-        console.print(line, soft_wrap=True)
-    console.print(f"{output / 'table.md'}, {output / 'table.csv'}", soft_wrap=True)
+        console.print(line, soft_wrap=True, markup=False)
+    console.print(_drawn(comparison, output), soft_wrap=True, markup=False)
     return 1 if comparison.failed else 0
+
+
+def _drawn(comparison: Comparison, output: Path) -> Path:
+    """Draw the figures, write the page, and return its path."""
+    from ensemble_transfer.report import page, plots  # matplotlib is slow to import
+
+    return page.write(comparison, plots.draw(comparison.rows, output / "figures"), output)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m ensemble_transfer.compare",
-        description="Compare runs from their records: mean and standard deviation over seeds, cost in every row.",
+        description="Compare runs from their records: mean and standard deviation over seeds, cost in every row, "
+        "differences paired by seed. Writes index.html, table.md, .csv and .tex, and figures/.",
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="folder of a sweep or a run")
-    parser.add_argument("--output", type=Path, help="where the tables go; by default DIR/comparison of the first")
+    parser.add_argument("--output", type=Path, help="where all goes; by default DIR/comparison of the first")
+    parser.add_argument(
+        "--baseline", metavar="ROW", help="strategy or label to compare with; by default full, else the first row"
+    )
     options = parser.parse_args(arguments)
-    return compare(options.folders, options.output or options.folders[0] / "comparison")
+    return compare(options.folders, options.output or options.folders[0] / "comparison", options.baseline)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,10 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 SCHEMA_VERSION = 1
 FILE_NAME = "record.json"
@@ -91,6 +94,40 @@ def read_records(folders: Iterable[Path]) -> dict[Path, Record]:
             raise ValueError(f"{folder} is not a folder of runs")
         found |= {path.parent: Record.load(path) for path in sorted(folder.rglob(FILE_NAME), key=_natural)}
     return found
+
+
+def as_frame(records: Mapping[Path, Record]) -> "DataFrame":
+    """Return records as a table for notebooks: ``as_frame(read_records([Path("multirun")]))``.
+
+    Args:
+        records: By their run's folder, as :func:`read_records` gives them.
+
+    Returns:
+        A row for each run, finished or failed, indexed by ``folder``. Columns are the record's plain fields, then its
+        nested ones, flat: ``ensemble/size``, the metrics under their own keys, ``cost/total/flops``,
+        ``cost/phases/tiny/seconds``, ``config/recipe/tiny/lr``, ``environment/versions/torch``. NaN or None where a
+        run has no such value. Curves and reused fits stay in the records.
+    """
+    from pandas import DataFrame, Index
+
+    rows = []
+    for record in records.values():
+        plain = {f.name: getattr(record, f.name) for f in fields(record)}
+        nested = {name: plain.pop(name) for name in ("ensemble", "metrics", "cost", "config", "environment")}
+        metrics = nested.pop("metrics")
+        del plain["curves"], plain["reused_fits"]
+        ensemble = dict(_flat({"ensemble": nested.pop("ensemble")}))
+        rows.append(plain | ensemble | dict(metrics) | dict(_flat(nested)))
+    return DataFrame(rows, index=Index([str(folder) for folder in records], name="folder", dtype="str"))
+
+
+def _flat(node: Mapping[str, Any], path: str = "") -> Iterable[tuple[str, Any]]:
+    """Return the leaves of nested data by their path."""
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{path}{key}/")
+        else:
+            yield f"{path}{key}", value
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:

@@ -1,12 +1,15 @@
 import csv
 import math
+import re
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from ensemble_transfer.compare import main
 from ensemble_transfer.records import Record
+from ensemble_transfer.report import latex
 from ensemble_transfer.report.comparison import Comparison
+from ensemble_transfer.report.rows import COLUMNS
 
 ACCURACY, NLL = "target/test/ensemble/accuracy", "target/test/ensemble/nll"
 CALIBRATED = "target/test/calibrated/nll"
@@ -155,7 +158,8 @@ def test_without_a_finished_run_the_text_says_so():
 
 
 def row_of(text, label):
-    """Cells of a row of a Markdown table, by the heading of the column."""
+    """Cells of a row of the first Markdown table, by the heading of the column."""
+    text = text.split("\n\n")[0]
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
     [row] = [dict(zip(lines[0], line, strict=True)) for line in lines[2:] if line[0] == label]
     return row
@@ -194,44 +198,144 @@ def test_the_markdown_file_is_the_markdown(tmp_path):
     assert (tmp_path / "table.md").read_text() == comparison.markdown()
 
 
-# The command
+# Baseline, differences, marks
 
 
-def sweep(root, *records):
-    for index, record in enumerate(records):
-        (root / str(index)).mkdir(parents=True)
-        record.save(root / str(index))
-    return root
+def column(name):
+    return next(column for column in COLUMNS if column.name == name)
 
 
-def test_the_command_compares_a_sweep_and_writes_beside_it(tmp_path, capsys):
-    root = sweep(tmp_path / "sweep", a_record(seed=0), a_record(seed=1, accuracy=0.75), a_record("full"))
-    assert main([str(root)]) == 0
-    shift = row_of((root / "comparison" / "table.md").read_text(), "shift")
-    assert shift["accuracy"].startswith("0.625")
-    assert "0.625" in capsys.readouterr().out
+def three_seeds(strategy, accuracies, **config):
+    return [a_record(strategy, seed, accuracy=a, **config) for seed, a in enumerate(accuracies)]
 
 
-def test_the_command_joins_folders_and_writes_where_it_is_told(tmp_path):
-    one, two = sweep(tmp_path / "one", a_record(seed=0)), sweep(tmp_path / "two", a_record(seed=5))
-    assert main([str(one), str(two), "--output", str(tmp_path / "out")]) == 0
-    assert row_of((tmp_path / "out" / "table.md").read_text(), "shift")["seeds"] == "0, 5 (n=2)"
-    assert not (one / "comparison").exists()
+CLEAR = three_seeds("shift", (0.8, 0.81, 0.83)) + three_seeds("full", (0.9, 0.92, 0.91))
 
 
-def test_the_command_fails_where_a_run_failed(tmp_path, capsys):
-    root = sweep(tmp_path / "sweep", a_record(), failed())
-    assert main([str(root)]) == 1
-    assert "lr=nan: must be above 0 and finite" in capsys.readouterr().out
+@pytest.mark.parametrize(
+    ("records", "baseline", "expected"),
+    [
+        (CLEAR, None, "full"),
+        (CLEAR, "shift", "shift"),
+        (three_seeds("tiny", (0.8,)) + three_seeds("head", (0.9,)), None, "tiny"),
+        (
+            [a_record(ensemble={"size": 8}), a_record("full", ensemble={"size": 4})],
+            "full (ensemble.size=4)",
+            "full (ensemble.size=4)",
+        ),
+    ],
+)
+def test_the_baseline_is_the_one_named_else_full_else_the_first(records, baseline, expected):
+    comparison = Comparison.of(records, baseline)
+    assert {comparison.reference(row).label for row in comparison.rows} == {expected}
 
 
-@pytest.mark.parametrize("name", ["empty", "missing", "broken"])
-def test_the_command_says_in_one_line_that_there_is_nothing_to_compare(tmp_path, capsys, name):
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "record.json").write_text("{")
-    assert main([str(tmp_path / name)]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: ")
-    assert str(tmp_path / name) in said
-    assert said.count("\n") == 1
+def test_a_strategy_as_baseline_is_its_row_nearest_in_the_other_settings():
+    sizes = {"ensemble": {"size": 4}}, {"ensemble": {"size": 16}}
+    comparison = Comparison.of([a_record(strategy, **size) for strategy in ("full", "shift") for size in sizes])
+    assert [comparison.reference(row).settings["ensemble.size"] for row in comparison.rows] == ["4", "16", "4", "16"]
+
+
+def test_rows_of_other_tasks_are_not_compared():
+    tasks = {"train": 100}, {"train": 500}
+    records = [
+        a_record(s, seed, 0.5 + seed / 7, dataset_={"target": task})
+        for task in tasks
+        for s in ("full", "shift")
+        for seed in (0, 1)
+    ]
+    for record in records:
+        record.config["dataset"] = record.config.pop("dataset_")
+    comparison = Comparison.of(records)
+    assert [row.label for row in comparison.rows] == [
+        f"{s} (dataset.target.train={n})" for n in (100, 500) for s in ("full", "shift")
+    ]
+    assert [comparison.reference(row).task == row.task for row in comparison.rows] == [True] * 4
+
+
+def test_differences_are_paired_and_have_scipys_interval():
+    comparison = Comparison.of(CLEAR)
+    shift = comparison.rows[0]
+    test = stats.ttest_rel([0.8, 0.81, 0.83], [0.9, 0.92, 0.91])
+    found, interval = comparison.difference(shift, column("accuracy")), test.confidence_interval(0.95)
+    assert (found.low, found.high, found.p) == pytest.approx((interval.low, interval.high, test.pvalue))
+    assert "| shift | full | -0.097 [-0.135, -0.059] | +0.000 | +0.000 | 3 |" in comparison.markdown()
+    assert comparison.difference(comparison.rows[1], column("accuracy")) is None
+
+
+def test_the_csv_gives_the_differences_in_full(tmp_path):
+    Comparison.of(CLEAR).write(tmp_path)
+    with (tmp_path / "table.csv").open(newline="") as file:
+        shift, full = csv.DictReader(file)
+    assert shift["baseline"] == full["baseline"] == "full"
+    assert float(shift["accuracy p"]) == pytest.approx(stats.ttest_rel([0.8, 0.81, 0.83], [0.9, 0.92, 0.91]).pvalue)
+    assert (shift["accuracy difference n"], full["accuracy difference n"]) == ("3", "0")
+    assert (full["accuracy low"], shift["NLL low"]) == ("", "")
+
+
+def test_the_best_is_bold_where_significant_and_counts_of_cost_never():
+    text = Comparison.of(CLEAR).markdown()
+    assert row_of(text, "full")["accuracy"] == "**0.910 ± 0.010**"
+    assert text.split("\n\n")[0].count("**") == 2
+    assert "\\textbf{0.910 $\\pm$ 0.010}" in Comparison.of(CLEAR).latex()
+
+
+def test_nothing_is_bold_where_seeds_disagree_or_there_is_one():
+    unsure = three_seeds("shift", (0.8, 0.95, 0.83)) + three_seeds("full", (0.9, 0.92, 0.91))
+    assert "**" not in Comparison.of(unsure).markdown()
+    assert "**" not in Comparison.of([a_record(accuracy=0.1), a_record("full", accuracy=0.9)]).markdown()
+
+
+def test_a_seed_that_is_there_twice_counts_once_and_is_named():
+    comparison = Comparison.of([a_record(accuracy=0.5), a_record(accuracy=0.7, store={"root": "other"})])
+    [row] = comparison.rows
+    assert row.numbers["accuracy"] == {0: 0.5}
+    assert "left out, its seed is there already: shift, seed 0" in comparison.markdown()
+
+
+def test_ood_is_the_mean_of_the_named_tasks_or_that_of_the_source():
+    own, named = a_record(), a_record("full")
+    for record, tasks in ((own, {"source": 0.5}), (named, {"source": 0.5, "a": 0.75, "b": 0.25})):
+        record.metrics.update({f"target/test/ood/{task}/entropy/auroc": value for task, value in tasks.items()})
+        record.metrics["target/test/ood/a/mutual_information/auroc"] = 0.0
+    named.metrics["target/test/ood/b/entropy/auroc"] = 0.5
+    assert [row.values["OOD AUROC"].mean for row in Comparison.of([own, named]).rows] == [0.5, 0.625]
+
+
+def test_the_price_of_one_more_member():
+    record = a_record()
+    record.cost["marginal"] = {"flops": 5 * 10**9}
+    unknown = a_record("full")
+    unknown.cost["marginal"] = None
+    first, second = Comparison.of([record, unknown]).rows
+    assert first.values["marginal GFLOPs"].mean == 5
+    assert "marginal GFLOPs" not in second.values
+
+
+def test_old_records_without_curves_and_metrics_compare():
+    old = Record("finished", "full", 0, "digits -> mnist", "resnet10t", {"size": 8})
+    text = Comparison.of([old, a_record()]).markdown()
+    assert row_of(text, "full")["accuracy"] == "-"
+    assert Comparison.of([old]).latex().count(r"\toprule") == 3
+
+
+def test_latex_prints_any_text_as_it_is():
+    assert latex.escaped("a_b & 5% #1 {x} $y ~ ^ \\z") == (
+        r"a\_b \& 5\% \#1 \{x\} \$y \textasciitilde{} \textasciicircum{} \textbackslash{}z"
+    )
+    text = Comparison.of([a_record("50%_$&#{}\\"), failed(error="x_1\n% gone")]).latex()
+    assert r"50\%\_\$\&\#\{\}\textbackslash{} &" in text
+    assert r"x\_1 \% gone" in text
+
+
+def test_latex_rows_have_as_many_cells_as_the_head():
+    for block in Comparison.of(CLEAR).latex().split(r"\begin{tabular}{")[1:]:
+        columns = block.split("}")[0]
+        body = block[: block.index(r"\bottomrule")].splitlines()
+        counts = {len(re.findall(r"(?<!\\)&", line)) + 1 for line in body if " & " in line}
+        assert counts == {len(columns)}
+
+
+def test_a_label_stays_inside_its_cell_of_markdown():
+    text = Comparison.of([a_record("a|b\nc")]).markdown()
+    assert text.splitlines()[2].startswith("| a\\|b c | 0.500 |")

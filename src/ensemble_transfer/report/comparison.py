@@ -1,202 +1,204 @@
-"""Many records side by side: mean, standard deviation and n over seeds, from records alone."""
+"""Many records side by side: mean, standard deviation and n over seeds, paired differences, from records alone."""
 
 import csv
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
-from ensemble_transfer.metrics.equivalent import deep_ensemble_equivalent
 from ensemble_transfer.records import Record
+from ensemble_transfer.report import latex
+from ensemble_transfer.report.rows import COLUMNS, DEE, DIFFERENCES, Column, Row, rows_of
+from ensemble_transfer.report.statistics import Difference, Spread, paired_difference, significantly_best
 from ensemble_transfer.report.summary import table
 
-METRICS = {
-    "accuracy": "target/test/ensemble/accuracy",
-    "member accuracy": "target/test/member/accuracy",
-    "NLL": "target/test/ensemble/nll",
-    "calibrated NLL": "target/test/calibrated/nll",
-    "ECE": "target/test/calibration/ece",
-    "disagree": "target/test/diversity/disagreement",
-    "normalised": "target/test/diversity/disagreement_normalised",
-}
-COSTS = {"steps": ("steps", 1.0), "GFLOPs": ("flops", 1e9), "seconds": ("seconds", 1.0)}
-DEE = "full members"
-"""The deep ensemble equivalent: how many fully fine-tuned members the ensemble is worth."""
+_PARTS = COLUMNS[:6], (COLUMNS[1], *COLUMNS[6:10]), COLUMNS[10:]
+"""Quality, diversity, cost: where all columns are too wide. Diversity stands beside member accuracy."""
 
-COLUMNS = (*METRICS, DEE, *COSTS)
-_DIGITS = {"steps": 0, "GFLOPs": 1, "seconds": 1, DEE: 1}
-
-# How a run was computed and where it was kept: not what was run.
-_INCIDENTAL = ("seed", "store", "trainer", "logger")
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Mean, standard deviation over seeds (NaN for one seed) and number of seeds."""
-
-    mean: float
-    std: float
-    n: int
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Spread":
-        """Return the spread of at least one value."""
-        return cls(mean(values), stdev(values) if len(values) > 1 else math.nan, len(values))
-
-    def text(self, digits: int) -> str:
-        """Return ``mean ± std``; the mean alone where nothing varies."""
-        spread = f" ± {self.std:,.{digits}f}" if self.std > 0 else ""
-        return f"{self.mean:,.{digits}f}{spread}"
-
-
-@dataclass(frozen=True)
-class Row:
-    """Runs that differ in nothing but the seed.
-
-    Attributes:
-        label: The strategy, and what else sets the row apart from the others.
-        seeds: Seeds of the runs.
-        values: By column; a column is missing where a run has no number for it.
-    """
-
-    label: str
-    seeds: tuple[int, ...]
-    values: Mapping[str, Spread]
+NOTES = (
+    "± is the standard deviation over seeds. Differences to the baseline are paired by seed, over the seeds that both "
+    "rows have, with a 95% confidence interval of Student's t; there is none for one seed, or where all differences "
+    "are equal. Intervals are not corrected for their number, and speak of repeated training on this test set, not of "
+    "other test images.",
+    "A value is bold where it is the best of its column and its paired difference to every other row of the same task "
+    "is significant at 5% after Holm's correction within the column; columns are not corrected for one another. "
+    "With few seeds, no mark means that the runs cannot tell, not that the rows are equal.",
+    "Disagreement and cost are never marked: diversity bought with bad members is no gain, and cost is counted. "
+    "OOD AUROC is that of the entropy, the mean over the named tasks, or the source task's where none is named. "
+    f"{DEE.capitalize()} is the deep ensemble equivalent by calibrated NLL, at most the number of members. "
+    "Marginal is the price of one more member.",
+)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows of finished runs, and the runs that failed."""
+    """Rows of finished runs, and the runs that failed.
+
+    Attributes:
+        rows: In the order met.
+        failed: Records of failed runs.
+        repeated: Records left out because their row already has a run with that seed.
+        baseline: Label or strategy that rows are compared with; None for ``full``, else the first row.
+    """
 
     rows: tuple[Row, ...]
     failed: tuple[Record, ...]
+    repeated: tuple[Record, ...] = ()
+    baseline: str | None = None
 
     @classmethod
-    def of(cls, records: Iterable[Record]) -> "Comparison":
-        """Return the comparison of records, its rows in the order met."""
-        groups: dict[tuple[tuple[str, str], ...], list[Record]] = {}
+    def of(cls, records: Iterable[Record], baseline: str | None = None) -> "Comparison":
+        """Return the comparison of records, its rows in the order met.
+
+        Raises:
+            ValueError: If no row has the baseline's label or strategy.
+        """
         everything = list(records)
-        finished = [record for record in everything if record.status == "finished"]
+        rows, repeated = rows_of(record for record in everything if record.status == "finished")
         failed = [record for record in everything if record.status != "finished"]
-        for record in finished:
-            groups.setdefault(tuple(_what(record).items()), []).append(record)
-        settings = [dict(key) for key in groups]
-        labels = [_label(own, settings) for own in settings]
-        rows = [_row(label, runs, finished) for label, runs in zip(labels, groups.values(), strict=True)]
-        return cls(tuple(rows), tuple(failed))
+        names = list(dict.fromkeys(name for row in rows for name in (row.label, row.strategy)))
+        if baseline is not None and baseline not in names:
+            raise ValueError(
+                f"baseline={baseline}: must be a strategy or a row's label, here {', '.join(names) or '-'}"
+            )
+        return cls(tuple(rows), tuple(failed), tuple(repeated), baseline)
+
+    def reference(self, row: Row) -> Row | None:
+        """Return the row that a row is compared with: of the same task, and nearest in its other settings."""
+        rivals = [other for other in self.rows if other.task == row.task]
+        name = self.baseline or "full"
+        found = [r for r in rivals if r.label == name] or [r for r in rivals if r.strategy == name]
+        if not found and self.baseline is None:
+            return rivals[0]
+        return max(found, key=lambda other: len(other.settings.items() & row.settings.items()), default=None)
+
+    def difference(self, row: Row, column: Column) -> Difference | None:
+        """Return the paired difference of a row to its reference; None where there is none to take."""
+        reference = self.reference(row)
+        if reference is None or reference is row:
+            return None
+        return paired_difference(row.numbers.get(column.name, {}), reference.numbers.get(column.name, {}))
+
+    def is_best(self, row: Row, column: Column) -> bool:
+        """Say whether a row's value is marked, as ``NOTES`` says."""
+        if column.higher_is_better is None:
+            return False
+        rivals = [other for other in self.rows if other.task == row.task]
+        best = significantly_best([other.numbers.get(column.name, {}) for other in rivals], column.higher_is_better)
+        return best is not None and rivals[best] is row
 
     def markdown(self) -> str:
-        """Return the table, and a line for each failed run, as Markdown."""
-        cells = [[row.label, *(_cell(row, column) for column in COLUMNS), _seeds(row)] for row in self.rows]
-        parts = [table(("strategy", *COLUMNS, "seeds"), cells)] if cells else ["No run has finished."]
+        """Return the tables, what they mean, and a line for each failed run, as Markdown."""
+        parts = ["No run has finished."]
+        if self.rows:
+            lines = [list(map(_plain, line)) for line in self.differences()]
+            parts = [table(("strategy", *_names(COLUMNS), "seeds"), map(self._markdown_cells, self.rows))]
+            if lines:
+                parts += [table(("difference to the baseline", "baseline", *_names(DIFFERENCES), "n"), lines)]
+            parts += NOTES
         return "\n\n".join([*parts, *self.failures()]) + "\n"
 
+    def differences(self) -> list[list[str]]:
+        """Return for each row but the baselines: label, baseline, differences, number of seeds that both have."""
+        lines = []
+        for row in self.rows:
+            reference = self.reference(row)
+            if reference is not None and reference is not row:
+                found = [self.difference(row, column) for column in DIFFERENCES]
+                texts = ["-" if d is None else d.text(c.digits) for d, c in zip(found, DIFFERENCES, strict=True)]
+                paired = len(set(row.seeds) & set(reference.seeds))
+                lines.append([row.label, reference.label, *texts, str(paired)])
+        return lines
+
     def failures(self) -> list[str]:
-        """Return a line for each failed run."""
-        return [f"failed: {r.strategy}, {r.dataset}, seed {r.seed}: {r.error}" for r in self.failed]
+        """Return a line for each failed run, and one for each that is left out."""
+        lines = [f"failed: {r.strategy}, {r.dataset}, seed {r.seed}: {r.error}" for r in self.failed]
+        return lines + [f"left out, its seed is there already: {r.strategy}, seed {r.seed}" for r in self.repeated]
 
     def terminal(self) -> list[Table]:
-        """Return tables for a terminal, narrow enough for 80 columns: quality, then diversity and cost."""
-        quality, diversity = list(METRICS)[:5], list(METRICS)[5:]
-        return [self._terminal(quality), self._terminal([*diversity, DEE, *COSTS])]
+        """Return tables for a terminal, narrow enough for 80 columns: quality, diversity, cost, differences."""
+        tables = [self._terminal(columns) for columns in _PARTS if self.rows]
+        lines = [[line[0], *line[2:]] for line in self.differences()]
+        names = sorted({line[1] for line in self.differences()})
+        versus = Table(f"minus {' or '.join(names)}", *_names(DIFFERENCES), "n", box=SIMPLE_HEAD)
+        for line in lines:
+            versus.add_row(*(Text(cell.replace(" [", "\n[")) for cell in line))
+        return [_to_the_right(shown) for shown in ([*tables, versus] if lines else tables)]
 
-    def _terminal(self, columns: Sequence[str]) -> Table:
-        shown = Table("strategy", *columns, "n", box=SIMPLE_HEAD)
+    def _terminal(self, columns: Sequence[Column]) -> Table:
+        shown = Table("strategy", *(name.replace(" ", "\n") for name in _names(columns)), "n", box=SIMPLE_HEAD)
         for row in self.rows:
-            cells = [_cell(row, column).replace(" ± ", "\n±") for column in columns]
-            shown.add_row(row.label, *cells, str(len(row.seeds)))
-        for column in shown.columns[1:]:
-            column.justify, column.no_wrap = "right", True
+            style = ["bold" if self.is_best(row, column) else "" for column in columns]
+            cells = [row.text(column).replace(" ± ", "\n±") for column in columns]
+            shown.add_row(Text(row.label), *map(Text, cells, style), str(len(row.seeds)))
         return shown
 
+    def _markdown_cells(self, row: Row) -> list[str]:
+        cells = [f"**{row.text(c)}**" if self.is_best(row, c) else row.text(c) for c in COLUMNS]
+        return [_plain(row.label), *cells, f"{', '.join(map(str, row.seeds))} (n={len(row.seeds)})"]
+
+    def latex(self) -> str:
+        """Return the tables for LaTeX with the package booktabs, narrow enough for a page each."""
+        if not self.rows:
+            return latex.document([], self.failures())
+        tables = [
+            latex.table(("strategy", *_names(columns), "n"), [self._latex_cells(row, columns) for row in self.rows])
+            for columns in _PARTS
+        ]
+        lines = [list(map(latex.escaped, line)) for line in self.differences()]
+        if lines:
+            tables.append(latex.table(("difference", "baseline", *_names(DIFFERENCES), "n"), lines))
+        return latex.document(tables, [*NOTES, *self.failures()])
+
+    def _latex_cells(self, row: Row, columns: Sequence[Column]) -> list[str]:
+        texts = [latex.escaped(row.text(column)) for column in columns]
+        marked = [f"\\textbf{{{t}}}" if self.is_best(row, c) else t for c, t in zip(columns, texts, strict=True)]
+        return [latex.escaped(row.label), *marked, str(len(row.seeds))]
+
     def write(self, folder: Path) -> None:
-        """Write ``table.md`` and ``table.csv`` into a folder, which is made if missing."""
+        """Write ``table.md``, ``table.csv`` and ``table.tex`` into a folder, which is made if missing."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "table.md").write_text(self.markdown())
-        with (folder / "table.csv").open("w", newline="") as file:
+        (folder / "table.md").write_text(self.markdown(), encoding="utf-8")
+        (folder / "table.tex").write_text(self.latex(), encoding="utf-8")
+        with (folder / "table.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            spreads = [f"{column} {part}" for column in COLUMNS for part in ("mean", "std")]
-            writer.writerow(["strategy", "n", "seeds", *spreads])
-            for row in self.rows:
-                values = [_numbers(row.values.get(column)) for column in COLUMNS]
-                seeds = " ".join(map(str, row.seeds))
-                writer.writerow([row.label, len(row.seeds), seeds, *(v for pair in values for v in pair)])
+            spreads = [f"{name} {part}" for name in _names(COLUMNS) for part in ("mean", "std")]
+            parts = ("difference", "low", "high", "p", "difference n")
+            versus = [f"{name} {part}" for name in _names(DIFFERENCES) for part in parts]
+            writer.writerow(["strategy", "n", "seeds", *spreads, "baseline", *versus])
+            writer.writerows(map(self._csv_cells, self.rows))
+
+    def _csv_cells(self, row: Row) -> list[str]:
+        cells = [row.label, str(len(row.seeds)), " ".join(map(str, row.seeds))]
+        for name in _names(COLUMNS):
+            spread = row.values.get(name, Spread(math.nan, math.nan, 0))
+            cells += [_full(spread.mean), _full(spread.std)]
+        reference = self.reference(row)
+        cells.append("" if reference is None else reference.label)
+        for column in DIFFERENCES:
+            d = self.difference(row, column) or Difference(math.nan, math.nan, math.nan, math.nan, 0)
+            cells += [*map(_full, (d.mean, d.low, d.high, d.p)), str(d.n)]
+        return cells
 
 
-def equivalent(record: Record, records: Iterable[Record]) -> float | None:
-    """Return how many fully fine-tuned members an ensemble is worth by calibrated NLL, at most as many as there are.
-
-    The reference is the run of strategy ``full`` among the records that shares all but the strategy; None without.
-    """
-    own = _what(record)
-    shared = {name: value for name, value in own.items() if not name.startswith("strategy")}
-    for other in records:
-        theirs = _what(other)
-        if other.strategy == "full" and other.seed == record.seed and shared.items() <= theirs.items():
-            reference = other.curves["ensemble_size"]["calibrated_nll"]
-            nll = record.metrics["target/test/calibrated/nll"]
-            return None if nll is None else min(deep_ensemble_equivalent(nll, reference), float(len(reference)))
-    return None
+def _names(columns: Iterable[Column]) -> list[str]:
+    return [column.name for column in columns]
 
 
-def _row(label: str, runs: Sequence[Record], records: Sequence[Record]) -> Row:
-    values = {}
-    for column in COLUMNS:
-        numbers = [equivalent(run, records) if column == DEE else _value(run, column) for run in runs]
-        known = [number for number in numbers if number is not None]
-        if known and len(known) == len(runs):
-            values[column] = Spread.of(known)
-    return Row(label, tuple(run.seed for run in runs), values)
+def _plain(text: str) -> str:
+    """Return a text that stays inside the cell of a Markdown table."""
+    return " ".join(text.replace("|", "\\|").split())
 
 
-def _value(record: Record, column: str) -> float | None:
-    if column in METRICS:
-        return record.metrics.get(METRICS[column])
-    field, unit = COSTS[column]
-    value = record.cost.get("total", {}).get(field)
-    return None if value is None else value / unit
+def _full(value: float) -> str:
+    return "" if math.isnan(value) else repr(value)
 
 
-def _what(record: Record) -> dict[str, str]:
-    """Return what was run, flat: the strategy, and every setting that is not incidental."""
-    settings = {name: value for name, value in record.config.items() if name not in _INCIDENTAL}
-    return {"strategy": record.strategy, "dataset": record.dataset} | dict(_flat(settings, ""))
-
-
-def _flat(node: Any, path: str) -> Iterable[tuple[str, str]]:  # noqa: ANN401
-    if not isinstance(node, Mapping):
-        yield path, str(node)
-        return
-    for key, value in node.items():
-        yield from _flat(value, f"{path}.{key}" if path else str(key))
-
-
-def _label(own: Mapping[str, str], all_settings: Sequence[Mapping[str, str]]) -> str:
-    """Return the strategy with the settings that set it apart; a strategy's options from its own kind only."""
-    apart = []
-    for name, value in own.items():
-        rivals = all_settings
-        if name.startswith("strategy."):
-            rivals = [other for other in all_settings if other["strategy"] == own["strategy"]]
-        differs = any(other.get(name) != value for other in rivals)
-        if differs and name != "strategy" and not name.startswith("dataset."):
-            apart.append(value if name == "dataset" else f"{name.removeprefix('strategy.')}={value}")
-    return f"{own['strategy']} ({', '.join(apart)})" if apart else own["strategy"]
-
-
-def _cell(row: Row, column: str) -> str:
-    spread = row.values.get(column)
-    return "-" if spread is None else spread.text(_DIGITS.get(column, 3))
-
-
-def _numbers(spread: Spread | None) -> tuple[str, str]:
-    return ("", "") if spread is None else (repr(spread.mean), "" if math.isnan(spread.std) else repr(spread.std))
-
-
-def _seeds(row: Row) -> str:
-    return f"{', '.join(map(str, row.seeds))} (n={len(row.seeds)})"
+def _to_the_right(shown: Table) -> Table:
+    for column in shown.columns[1:]:
+        column.justify, column.no_wrap = "right", True
+    return shown

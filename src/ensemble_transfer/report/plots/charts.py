@@ -1,0 +1,185 @@
+"""The charts: each takes the rows that have what it shows, and their styles."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from ensemble_transfer.report.plots.style import ACROSS, INK, PAPER, Style, band, legend, panels, point, wrapped
+from ensemble_transfer.report.rows import Row
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Return which points (cost, quality) no other beats at the same cost or less, the cheapest first."""
+    front: list[int] = []
+    for index in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
+        if not front or points[index][1] > points[front[-1]][1]:
+            front.append(index)
+    return front
+
+
+def compute(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
+    """Draw accuracy and NLL against compute on a log axis, the Pareto front ringed."""
+    figure, axes = panels(2)
+    for panel, name, sign in zip(axes, ("accuracy", "NLL"), (1, -1), strict=True):
+        for task in dict.fromkeys(row.task for row in rows):
+            own = [row for row in rows if row.task == task]
+            points = [(row.values["GFLOPs"].mean, row.values[name].mean) for row in own]
+            front = [points[i] for i in pareto([(x, sign * y) for x, y in points])]
+            x, y = zip(*front, strict=True)
+            panel.step(x, y, where="post", color=INK, linewidth=0.9, linestyle="--", zorder=1)
+            panel.scatter(x, y, s=170, facecolors="none", edgecolors=INK, linewidths=0.9)
+        for row in rows:
+            point(panel, row, ("GFLOPs", name), look[row.label])
+        panel.set(xscale="log", xlabel="training compute in all (GFLOPs)", ylabel=f"ensemble {name}")
+        _plain_logarithmic(panel.xaxis)
+    axes[1].set(yscale="log", ylabel="ensemble NLL (nats, log axis)")
+    _plain_logarithmic(axes[1].yaxis)
+    legend(figure, rows, look, line=False)
+    return figure
+
+
+def _plain_logarithmic(axis: Axis) -> None:
+    """Label a logarithmic axis with plain numbers: 1, 2, 5, 10, ..."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def diversity(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
+    """Draw disagreement against member accuracy."""
+    figure, [panel] = panels(1, 5.0, 3.6)
+    for row in rows:
+        point(panel, row, ("member accuracy", "disagreement"), look[row.label])
+    panel.set(xlabel="mean member accuracy", ylabel="disagreement (share of examples)")
+    legend(figure, rows, look, line=False)
+    return figure
+
+
+def rejection(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
+    """Draw the accuracy on the examples kept against the share rejected."""
+    figure, [panel] = panels(1, 5.0, 3.6)
+    grid = np.linspace(0, 0.95, 96)
+    for row in rows:
+        curves = [run.curves["accuracy_rejection"] for run in row.runs]
+        by_seed = [np.interp(grid, curve["rejection"][::-1], curve["accuracy"][::-1]).tolist() for curve in curves]
+        band(panel, 100 * grid, by_seed, look[row.label], marked=False)
+        panel.plot(100 * grid[::19], np.mean(by_seed, axis=0)[::19], **look[row.label].line2d() | {"linestyle": "none"})
+    panel.set(xlabel="examples rejected, least confident first (%)", ylabel="accuracy on the others")
+    legend(figure, rows, look)
+    return figure
+
+
+def reliability(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
+    """Draw accuracy against confidence, a panel for each row."""
+    figure, axes = panels(len(rows), 2.3, 2.6)
+    for index, (panel, row) in enumerate(zip(axes, rows, strict=True)):
+        style, curves = look[row.label], [run.curves["reliability"] for run in row.runs]
+        count, confidence, accuracy = (
+            np.asarray([curve[name] for curve in curves], dtype=float) for name in ("count", "confidence", "accuracy")
+        )
+        shown = count >= 0.01 * count.sum(axis=1, keepdims=True)
+        for seed, seen in enumerate(shown):
+            panel.plot(confidence[seed, seen], accuracy[seed, seen], color=style.colour, alpha=0.4, linewidth=0.8)
+        pooled = [np.nansum(count * what, axis=0) / np.maximum(count.sum(axis=0), 1) for what in (confidence, accuracy)]
+        seen = count.sum(axis=0) >= 0.01 * count.sum()
+        panel.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":")
+        panel.plot(pooled[0][seen], pooled[1][seen], **style.line2d() | {"markersize": 5})
+        panel.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", title=wrapped(row.label), xlabel="confidence")
+        panel.set(xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+        panel.tick_params(labelleft=index % ACROSS == 0)
+    axes[0].set_ylabel("accuracy")
+    return figure
+
+
+def ensemble_size(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
+    """Draw accuracy and NLL of ensembles of some of the members."""
+    figure, axes = panels(2)
+    for panel, name in zip(axes, ("accuracy", "calibrated_nll"), strict=True):
+        for row in rows:
+            curves = [run.curves["ensemble_size"] for run in row.runs]
+            band(panel, curves[0]["size"], [curve[name] for curve in curves], look[row.label])
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.set(xlabel="members", ylabel="ensemble accuracy")
+    axes[1].set_ylabel("calibrated NLL (nats)")
+    legend(figure, rows, look)
+    return figure
+
+
+def corruption(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
+    """Draw accuracy, NLL and ECE against severity, the mean over corruptions; severity 0 is the clean test split."""
+    figure, axes = panels(3, 2.9)
+    clean = {"accuracy": "ensemble/accuracy", "nll": "ensemble/nll", "ece": "calibration/ece"}
+    for panel, (name, key) in zip(axes, clean.items(), strict=True):
+        for row in rows:
+            levels = severities(row)
+            keys = [f"target/test/{key}", *(f"{CORRUPTION}{level}/{name}" for level in levels)]
+            by_seed = [[np.nan if (v := run.metrics.get(k)) is None else v for k in keys] for run in row.runs]
+            band(panel, [0, *levels], by_seed, look[row.label])
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.set(xlabel="severity (0: clean)", ylabel=name if name == "accuracy" else name.upper())
+    axes[1].set_ylabel("NLL (nats)")
+    legend(figure, rows, look)
+    return figure
+
+
+CORRUPTION = "target/test/corruption/mean/"
+
+
+def severities(row: Row) -> list[int]:
+    """Return the severities of corruption that a row's runs all have."""
+    parts = [{key.removeprefix(CORRUPTION) for key in run.metrics if key.startswith(CORRUPTION)} for run in row.runs]
+    return sorted({int(part.split("/")[0]) for part in set.intersection(*parts)})
+
+
+def phases(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
+    """Draw where the compute went as stacked bars: GFLOPs, and seconds."""
+    del look  # a colour means a phase here
+    figure, axes = panels(2, 3.5, 1.3 + 0.34 * len(rows))
+    names = list(dict.fromkeys(phase for row in rows for run in row.runs for phase in run.cost["phases"]))
+    shades = matplotlib.colormaps["cividis"](np.linspace(0.1, 0.95, max(len(names), 2)))
+    for panel, (field, unit) in zip(axes, {"flops": 1e9, "seconds": 1.0}.items(), strict=True):
+        left = np.zeros(len(rows))
+        for index, name in enumerate(names):
+            spent = [[run.cost["phases"].get(name, {}).get(field, 0) / unit for run in row.runs] for row in rows]
+            width = np.array([np.mean(values) for values in spent])
+            bars = panel.barh(range(len(rows)), width, 0.66, left, label=name, color=tuple(shades[index]))
+            for bar in bars:
+                bar.set(edgecolor=PAPER, linewidth=0.8, hatch=("", "//", "\\\\", "xx", "..")[index % 5])
+            left += width
+        for place, total in enumerate(left):
+            panel.annotate(f"{total:,.1f}", (total, place), (4, 0), textcoords="offset points", va="center")
+        panel.set(
+            yticks=range(len(rows)),
+            yticklabels=[wrapped(row.label) for row in rows] if panel is axes[0] else [""] * len(rows),
+        )
+        panel.invert_yaxis()
+        panel.margins(x=0.18)
+        panel.grid(visible=False, axis="y")
+        panel.tick_params(axis="y", length=0)
+    axes[0].set_xlabel("training compute (GFLOPs)")
+    axes[1].set_xlabel("time (seconds)")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 6))
+    return figure
+
+
+def matrices(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
+    """Draw how often each two members disagree, the mean over seeds."""
+    del look
+    figure, axes = panels(len(rows), 2.2, 2.4)
+    means = [np.mean([run.curves["disagreement"] for run in row.runs], axis=0) for row in rows]
+    highest = max(float(mean.max()) for mean in means) or 1.0
+    for panel, row, mean in zip(axes, rows, means, strict=True):
+        shown = np.ma.masked_array(mean, mask=np.eye(len(mean), dtype=bool))
+        image = panel.imshow(shown, cmap="cividis", vmin=0, vmax=highest)
+        panel.set(title=wrapped(row.label), xlabel="member")
+        panel.grid(visible=False)
+        for axis in (panel.xaxis, panel.yaxis):
+            axis.set_major_locator(MaxNLocator(4, integer=True))
+    axes[0].set_ylabel("member")
+    figure.colorbar(image, ax=axes, label="disagreement", shrink=0.75, aspect=12, pad=0.02)
+    return figure

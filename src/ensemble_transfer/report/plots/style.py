@@ -1,0 +1,139 @@
+"""How figures look: one colour and one marker for a strategy everywhere, and what several charts share.
+
+Colours are those of Okabe and Ito, which people with colour blindness tell apart; markers and line styles say the
+same again for print without colour.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import ceil
+from textwrap import shorten, wrap
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import ArrayLike
+
+from ensemble_transfer.report.rows import Row
+
+INK, GRID, PAPER = "#1b1d22", "#d8dae0", "#ffffff"
+ACROSS = 5
+"""Panels side by side at most."""
+_KNOWN = {
+    "full": ("#0072B2", "o"),
+    "matched": ("#E69F00", "s"),
+    "shift": ("#D55E00", "D"),
+    "tiny": ("#009E73", "^"),
+    "head": ("#CC79A7", "v"),
+}
+_OTHERS = [(c, m) for m, c in product("PX*<>hp", ["#56B4E9", "#7A7A7A", *(colour for colour, _ in _KNOWN.values())])]
+RC: dict[Any, Any] = dict.fromkeys(
+    ("text.color", "axes.labelcolor", "axes.titlecolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
+) | {
+    "axes.axisbelow": True,
+    "axes.facecolor": PAPER,
+    "axes.grid": True,
+    "axes.linewidth": 0.8,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 9.5,
+    "figure.facecolor": PAPER,
+    "font.size": 9.0,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "hatch.linewidth": 0.6,
+    "legend.frameon": False,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 6.0,
+    "svg.hashsalt": "ensemble_transfer",
+    "text.parse_math": False,
+}
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a row is drawn: rows of one strategy share colour and marker, and differ in line and filling."""
+
+    colour: str
+    marker: str
+    line: str
+    filled: bool
+
+    def line2d(self) -> dict[str, Any]:
+        """Return the options of a line with markers."""
+        face, edge = (self.colour, PAPER) if self.filled else (PAPER, self.colour)
+        return {
+            "color": self.colour,
+            "marker": self.marker,
+            "linestyle": self.line,
+            "markerfacecolor": face,
+            "markeredgecolor": edge,
+            "markeredgewidth": 0.7 if self.filled else 1.2,
+        }
+
+
+def styles(rows: Sequence[Row]) -> dict[str, Style]:
+    """Return the style of each row by its label."""
+    chosen: dict[str, tuple[str, str]] = dict(_KNOWN)
+    for name in sorted({row.strategy for row in rows} - chosen.keys()):
+        first = crc32(name.encode()) % len(_OTHERS)
+        turned = [*_OTHERS[first:], *_OTHERS[:first]]
+        chosen[name] = next((style for style in turned if style not in chosen.values()), turned[0])
+    found, met = {}, dict.fromkeys(chosen, 0)
+    for row in rows:
+        variant = met[row.strategy]
+        met[row.strategy] += 1
+        found[row.label] = Style(*chosen[row.strategy], ("-", "--", ":", "-.")[variant % 4], variant % 2 == 0)
+    return found
+
+
+def wrapped(label: str) -> str:
+    """Return a label that fits above a small panel: at most two lines."""
+    return "\n".join(wrap(label, 24, max_lines=2, placeholder=" …"))
+
+
+def panels(count: int, width: float = 3.5, height: float = 3.1) -> tuple[Figure, list[Axes]]:
+    """Return a figure with panels, at most ``ACROSS`` side by side; those without content are hidden."""
+    across = min(count, ACROSS)
+    down = ceil(count / across)
+    figure = Figure(figsize=(width * across, height * down), layout="constrained")
+    axes = list(figure.subplots(down, across, squeeze=False).flat)
+    for empty in axes[count:]:
+        empty.set_visible(False)
+    return figure, axes[:count]
+
+
+def legend(figure: Figure, rows: Sequence[Row], look: Mapping[str, Style], line: bool = True) -> None:
+    """Name the rows above the panels."""
+    handles = [Line2D([], [], **look[row.label].line2d()) for row in rows]
+    if not line:
+        for handle in handles:
+            handle.set_linestyle("none")
+    labels = [shorten(row.label, 60, placeholder=" …") for row in rows]
+    across = max(1, min(len(labels), int(13 * figure.get_figwidth()) // (max(map(len, labels)) + 6)))
+    figure.set_figheight(figure.get_figheight() + 0.2 * (ceil(len(labels) / across) - 1))
+    figure.legend(handles, labels, loc="outside upper center", ncols=across)
+
+
+def point(axes: Axes, row: Row, names: tuple[str, str], style: Style) -> None:
+    """Draw a row's mean with bars of one standard deviation, and its single seeds behind it."""
+    x, y = (row.values[name] for name in names)
+    seeds = [[by_seed[seed] for seed in row.seeds] for by_seed in (row.numbers[name] for name in names)]
+    if x.n > 1:
+        axes.plot(*seeds, color=style.colour, marker=".", linestyle="none", markersize=4, alpha=0.45)
+    deviations = [np.nan_to_num(spread.std) for spread in (x, y)]
+    axes.errorbar(x.mean, y.mean, deviations[1], deviations[0], elinewidth=1, capsize=2, **style.line2d())
+
+
+def band(axes: Axes, x: ArrayLike, by_seed: Sequence[Sequence[float]], style: Style, marked: bool = True) -> None:
+    """Draw the mean over seeds with a band of one standard deviation."""
+    values = np.asarray(by_seed, dtype=float)
+    mean, options = values.mean(axis=0), style.line2d()
+    axes.plot(x, mean, **options | ({"markersize": 5.5} if marked else {"marker": ""}))
+    if len(values) > 1:
+        std = values.std(axis=0, ddof=1)
+        axes.fill_between(x, mean - std, mean + std, color=style.colour, alpha=0.16, linewidth=0)

@@ -1,0 +1,200 @@
+"""The rows and columns of a comparison: which runs belong together, what they are called, and their numbers."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ensemble_transfer.metrics.equivalent import deep_ensemble_equivalent
+from ensemble_transfer.records import Record
+from ensemble_transfer.report.statistics import Spread
+
+_TEST = "target/test/"
+_OOD = f"{_TEST}ood/"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A number of each run.
+
+    Attributes:
+        name: Heading.
+        read: Takes the number from a record; None where it has none.
+        digits: Shown after the point.
+        higher_is_better: None where neither end is better in itself, or where it is an exact count.
+    """
+
+    name: str
+    read: Callable[[Record], float | None]
+    digits: int = 3
+    higher_is_better: bool | None = None
+
+
+def _metric(record: Record, name: str) -> float | None:
+    return record.metrics.get(_TEST + name)
+
+
+def _ood(record: Record) -> float | None:
+    """Return the AUROC of the entropy: the mean over the named tasks, or that of the source task where none is."""
+    found = {key.split("/")[3]: value for key, value in record.metrics.items() if _is_entropy_auroc(key)}
+    named = [value for name, value in found.items() if name != "source"] or [found.get("source")]
+    known = [value for value in named if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(named) else None
+
+
+def _is_entropy_auroc(key: str) -> bool:
+    return key.startswith(_OOD) and key.endswith("/entropy/auroc")
+
+
+def _cost(record: Record, part: str, field: str, unit: float = 1.0) -> float | None:
+    value = (record.cost.get(part) or {}).get(field)
+    return None if value is None else value / unit
+
+
+DEE = "full members"
+"""The deep ensemble equivalent: how many fully fine-tuned members the ensemble is worth."""
+
+COLUMNS = (
+    Column("accuracy", partial(_metric, name="ensemble/accuracy"), 3, True),
+    Column("member accuracy", partial(_metric, name="member/accuracy"), 3, True),
+    Column("NLL", partial(_metric, name="ensemble/nll"), 3, False),
+    Column("calibrated NLL", partial(_metric, name="calibrated/nll"), 3, False),
+    Column("ECE", partial(_metric, name="calibration/ece"), 3, False),
+    Column("AURC", partial(_metric, name="selective/aurc"), 4, False),
+    Column("disagreement", partial(_metric, name="diversity/disagreement")),
+    Column("normalised disagreement", partial(_metric, name="diversity/disagreement_normalised")),
+    Column("OOD AUROC", _ood, 3, True),
+    Column(DEE, lambda _: None, 1),
+    Column("steps", partial(_cost, part="total", field="steps"), 0),
+    Column("GFLOPs", partial(_cost, part="total", field="flops", unit=1e9), 1),
+    Column("seconds", partial(_cost, part="total", field="seconds"), 1),
+    Column("marginal GFLOPs", partial(_cost, part="marginal", field="flops", unit=1e9), 1),
+)
+DIFFERENCES = COLUMNS[0], COLUMNS[2], COLUMNS[3]
+"""Columns that are compared with the baseline."""
+
+NAMED = 3
+"""Settings that a label names at most."""
+
+# How a run was computed and where it was kept: not what was run.
+_INCIDENTAL = ("seed", "store", "trainer", "logger")
+
+
+@dataclass(frozen=True)
+class Row:
+    """Runs that differ in nothing but the seed.
+
+    Attributes:
+        label: The strategy, and what else sets the row apart from the others.
+        settings: What was run, flat.
+        runs: The records, one a seed.
+        numbers: By column, then by seed; a column is missing where a run has no number for it.
+    """
+
+    label: str
+    settings: Mapping[str, str]
+    runs: tuple[Record, ...]
+    numbers: Mapping[str, Mapping[int, float]]
+
+    @property
+    def strategy(self) -> str:
+        """The strategy's name."""
+        return self.runs[0].strategy
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds of the runs."""
+        return tuple(run.seed for run in self.runs)
+
+    @property
+    def task(self) -> frozenset[tuple[str, str]]:
+        """What rows must share to be compared: source and target with all their settings."""
+        return frozenset(item for item in self.settings.items() if item[0].split(".")[0] == "dataset")
+
+    @property
+    def values(self) -> dict[str, Spread]:
+        """Mean and spread by column."""
+        return {name: Spread.of(list(by_seed.values())) for name, by_seed in self.numbers.items()}
+
+    def text(self, column: Column) -> str:
+        """Return ``mean ± std``, or a dash."""
+        return self.values[column.name].text(column.digits) if column.name in self.numbers else "-"
+
+
+def rows_of(records: Iterable[Record]) -> tuple[list[Row], list[Record]]:
+    """Return finished runs by what was run, and the runs that repeat a seed of their row, which count once."""
+    finished = list(records)
+    groups: dict[tuple[tuple[str, str], ...], dict[int, Record]] = {}
+    repeated = []
+    for record in finished:
+        group = groups.setdefault(tuple(_what(record).items()), {})
+        if group.setdefault(record.seed, record) is not record:
+            repeated.append(record)
+    settings = [dict(key) for key in groups]
+    rows: dict[str, Row] = {}
+    for own, group in zip(settings, groups.values(), strict=True):
+        label, runs = _label(own, settings), tuple(group.values())
+        label = f"{label} #{len(rows) + 1}" if label in rows else label
+        rows[label] = Row(label, own, runs, _numbers(runs, finished))
+    return list(rows.values()), repeated
+
+
+def equivalent(record: Record, records: Iterable[Record]) -> float | None:
+    """Return how many fully fine-tuned members an ensemble is worth by calibrated NLL, at most as many as there are.
+
+    The reference is the run of strategy ``full`` among the records that shares all but the strategy; None without.
+    """
+    own = _what(record)
+    shared = {name: value for name, value in own.items() if not name.startswith("strategy")}
+    for other in records:
+        if other.strategy == "full" and other.seed == record.seed and shared.items() <= _what(other).items():
+            reference = (other.curves.get("ensemble_size") or {}).get("calibrated_nll")
+            nll = record.metrics.get(f"{_TEST}calibrated/nll")
+            if nll is None or not reference or None in reference:
+                return None
+            return min(deep_ensemble_equivalent(nll, reference), float(len(reference)))
+    return None
+
+
+def _numbers(runs: Sequence[Record], records: Sequence[Record]) -> dict[str, dict[int, float]]:
+    numbers = {}
+    for column in COLUMNS:
+        found = {run.seed: equivalent(run, records) if column.name == DEE else column.read(run) for run in runs}
+        known = {seed: number for seed, number in found.items() if number is not None}
+        if len(known) == len(found):
+            numbers[column.name] = known
+    return numbers
+
+
+def _what(record: Record) -> dict[str, str]:
+    """Return what was run, flat: the strategy, and every setting that is not incidental."""
+    settings = {name: value for name, value in record.config.items() if name not in _INCIDENTAL}
+    return {"strategy": record.strategy, "dataset": record.dataset} | dict(flat(settings))
+
+
+def flat(node: Any, path: str = "") -> Iterable[tuple[str, str]]:  # noqa: ANN401
+    """Return the leaves of nested settings as text, by their dotted path."""
+    if not isinstance(node, Mapping):
+        yield path, str(node)
+        return
+    for key, value in node.items():
+        yield from flat(value, f"{path}.{key}" if path else str(key))
+
+
+def _label(own: Mapping[str, str], all_settings: Sequence[Mapping[str, str]]) -> str:
+    """Return the strategy with the settings that set it apart.
+
+    A strategy's options are told apart from its own kind only, and so is what was evaluated besides; the options of
+    source and target from those of the same name.
+    """
+    apart = []
+    for name, value in own.items():
+        kind = {"strategy": "strategy", "evaluation": "strategy", "dataset": "dataset"}.get(name.split(".")[0])
+        rivals = all_settings
+        if kind is not None and name != kind:
+            rivals = [other for other in all_settings if other[kind] == own[kind]]
+        if name != "strategy" and any(other.get(name) != value for other in rivals):
+            short = value if len(value) <= 24 else f"{value[:23]}…"
+            apart.append(value if name == "dataset" else f"{name.removeprefix('strategy.')}={short}")
+    shown = apart if len(apart) <= NAMED else [*apart[:NAMED], f"{len(apart) - NAMED} more"]
+    return f"{own['strategy']} ({', '.join(shown)})" if shown else own["strategy"]
