@@ -4,8 +4,8 @@
     python scripts/benchmark_evaluate.py --members 20 --threads 1 --json
 
 Expect, at the default size (10 members, 10,000 examples, 100 classes, 2 threads of a shared 2-core machine): 0.9 s for
-all metrics, 1.7 s with a set of OOD examples of the same size, 7 s for the curves (benchmarks/evaluate.txt). Times exclude imports and a
-first, small evaluation that warms torch up.
+all metrics, 1.7 s with a set of OOD examples of the same size, 7 s for the curves
+(benchmarks/evaluate.txt). Times exclude imports and a first, small evaluation that warms torch up.
 """
 
 from __future__ import annotations

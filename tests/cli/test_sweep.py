@@ -80,3 +80,18 @@ def test_a_sweep_repeats_what_failed_or_is_missing_and_nothing_else(cli, quick, 
     assert {path: path.stat().st_mtime_ns for path in written} == written
     assert [Record.load(path).status for path in records] == ["finished"] * 4
     assert again.splitlines()[-12:] == out.splitlines()[-12:]
+
+
+def test_the_comparison_of_a_logged_sweep_is_logged(cli, quick, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    code, _, err = cli("-m", "+strategy=head", "seed=0", "logger=wandb", *quick, "hydra.sweep.dir=s")
+    assert code == 0, err
+    assert len(list(tmp_path.glob("s/0/wandb/offline-run-*"))) == 1
+    assert len(list(tmp_path.glob("s/comparison/wandb/offline-run-*"))) == 1
+
+
+def test_a_bad_logger_is_one_line_also_in_a_sweep(cli):
+    code, _, err = cli("-m", "+strategy=head", "seed=0", "logger=wandb", "logger.mode=nope")
+    assert code == 2
+    assert "error: logger.mode='nope': must be one of offline, online" in err
+    assert "Traceback" not in err

@@ -1,16 +1,30 @@
-"""Runs logged offline are read back from W&B's own files."""
+"""Runs are read back from W&B's own files, and from a server on loopback that may be silent or die."""
 
+import importlib.util
 import json
+import logging
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from ensemble_transfer.errors import SettingError
 from ensemble_transfer.records import Record
-from ensemble_transfer.report.tracking import LoggerSettings, tracking
+from ensemble_transfer.report.artifacts import described, read_table
+from ensemble_transfer.report.tracking import LoggerSettings, log_comparison, tracking
+from ensemble_transfer.tensor_files import write_tensors
+
+_spec = importlib.util.spec_from_file_location("wandb_stub", Path(__file__).with_name("wandb_stub.py"))
+wandb_stub = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(wandb_stub)
 
 OFFLINE = LoggerSettings(kind="wandb")
+ONLINE = LoggerSettings(kind="wandb", mode="online", finish_timeout=8.0)
+ACCURACY = "target/test/ensemble/accuracy"
+FINGERPRINT = "0123456789abcdef" * 4
 
 
 def read_back(folder: Path, *options: str) -> str:
@@ -22,35 +36,73 @@ def read_back(folder: Path, *options: str) -> str:
 def record(**changes: object) -> Record:
     about = {"status": "finished", "strategy": "shift", "seed": 3, "dataset": "a -> b", "backbone": "net"}
     cost = {"phases": {"tiny": {"steps": 20}}, "total": {"steps": 320}, "marginal": None}
-    metrics = {"target/test/ensemble/accuracy": 0.875, "undefined": None}
+    metrics = {ACCURACY: 0.875, "target/test/ensemble/nll": 0.5, "undefined": None}
     return Record(**about | {"ensemble": {"size": 2}, "metrics": metrics, "cost": cost} | changes)
 
 
+def finished_run(folder: Path) -> Record:
+    """Leave the files of a run that used the shift, and return its record."""
+    (folder / "ensemble").mkdir()
+    history = {"source": "a", "seed": 3, "target": "b", "strategy": "shift"}
+    (folder / "ensemble" / "ensemble.json").write_text(json.dumps({"history": history}))
+    write_tensors(folder / "ensemble" / "member_00.safetensors", {"w": torch.zeros(2)})
+    header = {"donors": "0", "scale": "1.0", "source_ensemble": FINGERPRINT}
+    write_tensors(folder / "shift.safetensors", {"w": torch.ones(2)}, header)
+    record().save(folder)
+    return record()
+
+
 @pytest.fixture(autouse=True)
-def _quiet(monkeypatch):
+def _quiet(monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+    for name in ("WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """Start the stub, and let a fresh W&B use it."""
+    import wandb
+
+    stub = wandb_stub.StubServer()
+    monkeypatch.setenv("WANDB_BASE_URL", stub.url)
+    monkeypatch.setenv("WANDB_API_KEY", wandb_stub.KEY)
+    wandb.teardown()
+    yield stub
+    stub.silent.clear()
+    wandb.teardown()
+    stub.stop()
 
 
 def test_an_offline_run_holds_config_curves_metrics_and_cost(tmp_path):
-    with tracking(OFFLINE, {"seed": 3}, tmp_path, "shift, seed 3", "sweep") as tracker:
+    with tracking(OFFLINE, {"seed": 3}, tmp_path, "shift, seed 3", "sweep", "shift") as tracker:
         for step in (0, 10):
             tracker.curve("tiny", 0, step, 2.0 - step / 10)
             tracker.curve("tiny", 1, step, 3.0 - step / 10)
-        tracker.record(record())
+        tracker.record(finished_run(tmp_path))
     summary = json.loads(read_back(tmp_path, "--summary"))
     assert summary["config"]["seed"] == 3
+    assert summary["config"]["strategy_name"] == "shift"
     text = json.dumps(summary)
-    for key, value in (
-        ("target/test/ensemble/accuracy", 0.875),
-        ("cost/phase/tiny/steps", 20),
-        ("cost/total/steps", 320),
-        ("tiny/loss/member_01", 1),
-        ("tiny/loss/member_02", 2),
-    ):
+    for key, value in ((ACCURACY, 0.875), ("cost/phase/tiny/steps", 20), ("cost/total/steps", 320)):
         assert f'"{key}": {value}' in text
-    history = [line for line in read_back(tmp_path).splitlines() if '"type":"history"' in line]
-    assert len(history) == 4
-    assert '"exit_code":1' not in read_back(tmp_path).replace(" ", "")
+    everything = read_back(tmp_path)
+    assert len([line for line in everything.splitlines() if '"type":"history"' in line]) == 4
+    compact = everything.replace(" ", "")
+    assert '"exit_code":1' not in compact
+    for name in ("shift-shift-a-b-net-seed3", "ensemble-shift-a-b-net-seed3", "record-shift-a-b-net-seed3"):
+        assert name in compact
+    assert f"source-{FINGERPRINT[:12]}" not in compact  # cannot be consumed offline, and was not produced
+
+
+def test_artifacts_are_logged_unless_the_setting_says_no(tmp_path):
+    settings = LoggerSettings(kind="wandb", artifacts=False)
+    with tracking(settings, {}, tmp_path, "name", None, "shift") as tracker:
+        tracker.record(finished_run(tmp_path))
+    text = read_back(tmp_path)
+    assert ACCURACY in text
+    assert "record-shift" not in text
 
 
 def test_a_failed_run_is_closed_as_failed_and_the_next_starts_afresh(tmp_path):
@@ -65,20 +117,166 @@ def test_a_failed_run_is_closed_as_failed_and_the_next_starts_afresh(tmp_path):
     assert json.loads(read_back(sound, "--summary"))["config"]["seed"] == 2
 
 
+def test_an_online_run_arrives_whole(tmp_path, server):
+    with tracking(ONLINE, {"seed": 3}, tmp_path, "shift, seed 3", "sweep", "shift") as tracker:
+        for step in (0, 10):
+            for member in (0, 1):
+                tracker.curve("tiny", member, step, 2.0 + member - step / 10)
+        tracker.record(finished_run(tmp_path))
+    (run,) = server.runs
+    about = server.runs[run]
+    assert (about["groupName"], about["jobType"], about["displayName"]) == ("sweep", "shift", "shift, seed 3")
+    config = json.loads(about["config"])
+    assert config["seed"]["value"] == 3
+    assert config["strategy_name"]["value"] == "shift"
+    rows = server.history(run)
+    assert [row["tiny/step"] for row in rows if "tiny/loss/member_02" in row] == [0, 10]
+    assert [row["tiny/loss/member_01"] for row in rows if "tiny/loss/member_01" in row] == [2.0, 1.0]
+    summary = server.summary(run)
+    assert summary["tiny/loss/member_01"] == {"min": 1, "last": 1}
+    assert (summary[ACCURACY], summary["cost/phase/tiny/steps"], summary["status"]) == (0.875, 20, "finished")
+    defined = {metric["1"]: metric for metric in config["_wandb"]["value"]["m"] if "1" in metric}
+    best = {key: defined[key]["7"] for key in (ACCURACY, "target/test/ensemble/nll", "cost/total/steps")}
+    assert len({str(value) for value in best.values()}) == 3  # max, min and last
+    assert server.exit_codes == {run: 0}
+
+
+def test_artifacts_arrive_with_their_lineage(tmp_path, server):
+    with tracking(ONLINE, {}, tmp_path, "name", None, "shift") as tracker:
+        tracker.record(finished_run(tmp_path))
+    types = {made["artifactCollectionName"]: made["artifactTypeName"] for made in server.artifacts}
+    name = "shift-a-b-net-seed3"
+    source = f"source-{FINGERPRINT[:12]}"
+    assert types == {
+        source: "ensemble",
+        f"shift-{name}": "shift",
+        f"ensemble-{name}": "ensemble",
+        f"record-{name}": "record",
+    }
+    places = {made["artifactCollectionName"]: f"artifact-{i}" for i, made in enumerate(server.artifacts)}
+    assert server.used == [places[source]]
+    by_name = {made["artifactCollectionName"]: made for made in server.artifacts}
+    assert by_name[source]["runName"] is None  # used, not produced
+    assert by_name[f"shift-{name}"]["runName"] in server.runs
+    assert json.loads(by_name[f"shift-{name}"]["metadata"])["source_ensemble"] == FINGERPRINT
+    sent = server.uploads[f"{places[f'shift-{name}']}/shift.safetensors"]
+    assert sent == (tmp_path / "shift.safetensors").read_bytes()
+    assert f"{places[f'ensemble-{name}']}/member_00.safetensors" in server.uploads
+    assert f"{places[f'record-{name}']}/record.json" in server.uploads
+
+
+def test_a_failed_online_run_arrives_as_failed(tmp_path, server):
+    with pytest.raises(ZeroDivisionError), tracking(ONLINE, {}, tmp_path, "name", None, "full"):
+        _ = 1 / 0
+    assert list(server.exit_codes.values()) == [1]
+
+
+def test_a_missing_key_is_one_clear_line(tmp_path, server, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY")
+    start = time.monotonic()
+    with pytest.raises(SettingError, match=r"^logger.mode='online': .*(API key|no key)[^\n]*$"):
+        tracking(ONLINE, {}, tmp_path, "name", None).__enter__()
+    assert time.monotonic() - start < 10
+    assert not server.runs
+
+
+def test_an_unreachable_server_is_one_clear_line(tmp_path, server):
+    server.stop()
+    start = time.monotonic()
+    with pytest.raises(
+        SettingError, match=rf"^logger.mode='online': the W&B server {server.url} cannot be reached[^\n]*$"
+    ):
+        tracking(ONLINE, {}, tmp_path, "name", None).__enter__()
+    assert time.monotonic() - start < 10
+
+
+def test_a_server_that_never_answers_is_one_clear_line(tmp_path, server, monkeypatch):
+    monkeypatch.setattr("ensemble_transfer.report.tracking._SECONDS_TO_ANSWER", 1.0)
+    server.silent.set()
+    with pytest.raises(SettingError, match=rf"the W&B server {server.url} cannot be reached \(timed out\)"):
+        tracking(ONLINE, {}, tmp_path, "name", None).__enter__()
+    assert server.operations == ["Probe"]
+
+
+@pytest.mark.parametrize("way", ["stop", "silence"])
+def test_a_server_that_dies_costs_one_warning_and_seconds(tmp_path, server, monkeypatch, caplog, way):
+    monkeypatch.setattr("ensemble_transfer.report.tracking._SECONDS_TO_ANSWER", 1.0)
+    settings = LoggerSettings(kind="wandb", mode="online", finish_timeout=30.0 if way == "stop" else 3.0)
+    with caplog.at_level(logging.WARNING, "ensemble_transfer"), tracking(settings, {}, tmp_path, "n", None) as tracker:
+        tracker.curve("tiny", 0, 0, 2.0)
+        server.stop() if way == "stop" else server.silent.set()
+        tracker.curve("tiny", 0, 10, 1.0)
+        start = time.monotonic()
+        tracker.record(finished_run(tmp_path))
+    assert time.monotonic() - start < 12
+    warnings = [r.getMessage() for r in caplog.records if r.name.startswith("ensemble_transfer")]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("W&B is lost (the W&B server http://127.0.0.1:")
+    assert list(Path(warnings[0].split("wandb sync ")[1].split("'")[0]).glob("*.wandb"))
+
+
+def test_a_server_that_dies_in_training_does_not_cost_the_record(tmp_path, server):
+    steps = [f"recipe.{name}.steps=2" for name in ("ancestor", "source", "full", "tiny", "probe", "head")]
+    sizes = [f"dataset.target.{name}=40" for name in ("train", "validation", "test")]
+    net = ["backbone.options.channels=[4,8,8,8]", "backbone.options.stem_width=4", "dataset.image_size=8"]
+    logger = ["logger=wandb", "logger.mode=online", "logger.finish_timeout=3"]
+    rest = ["ensemble.size=2", "trainer.threads=1", "trainer.progress=false", "hydra.run.dir=run"]
+    command = [sys.executable, "-m", "ensemble_transfer", "+strategy=shift", *steps, *sizes, *net, *logger, *rest]
+    server.silent_from = "OrganizationCoreWeaveOrganizationID"  # the first thing after the start of a run
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "record.json").read_text())["status"] == "finished"
+    assert (tmp_path / "run" / "summary.md").is_file()
+    assert (done.stdout + done.stderr).count("W&B is lost") == 1
+
+
+def test_a_comparison_is_logged_with_its_table_and_figures(tmp_path, server):
+    figure = bytes.fromhex(
+        "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c4944415408d763f8cfc00000030101"
+        "00c9fe92ef0000000049454e44ae426082"
+    )
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "pareto.png").write_bytes(figure)
+    (tmp_path / "table.csv").write_text("strategy,accuracy,cost\nfull,0.8,\nshift,0.9,3\n")
+    log_comparison(ONLINE, tmp_path, "sweep")
+    (run,) = server.runs
+    assert (server.runs[run]["jobType"], server.runs[run]["groupName"]) == ("comparison", "sweep")
+    summary = server.summary(run)
+    assert (summary["comparison"]["nrows"], summary["comparison"]["ncols"]) == (2, 3)
+    assert summary["figures/pareto"]["_type"] == "image-file"
+    assert any(name.endswith(".table.json") for name in server.uploads)
+
+
+def test_a_comparison_without_a_server_costs_a_warning(tmp_path, server, caplog):
+    server.stop()
+    log_comparison(ONLINE, tmp_path, "sweep")
+    (line,) = [r.getMessage() for r in caplog.records if r.name.startswith("ensemble_transfer")]
+    assert "the comparison is not on W&B: " in line
+    log_comparison(LoggerSettings(), tmp_path, "sweep")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_table_keeps_its_texts_and_numbers(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b\nx,1\ny,\n")
+    assert read_table(tmp_path / "t.csv") == (["a", "b"], [["x", 1.0], ["y", None]])
+
+
+def test_a_run_without_a_shift_has_no_source_and_no_shift(tmp_path):
+    finished_run(tmp_path)
+    (tmp_path / "shift.safetensors").unlink()
+    assert [item.type for item in described(record(strategy="full"), tmp_path)] == ["ensemble", "record"]
+    assert described(record(), tmp_path / "nowhere") == []
+
+
 def test_no_logger_means_no_tracker(tmp_path):
     with tracking(LoggerSettings(), {}, tmp_path, "name", None) as tracker:
         assert tracker is None
     assert not list(tmp_path.iterdir())
 
 
-def test_an_unreachable_server_is_one_clear_line(tmp_path, monkeypatch):
-    monkeypatch.setattr("ensemble_transfer.report.tracking._server", lambda: "http://127.0.0.1:9")
-    online = LoggerSettings(kind="wandb", mode="online")
-    with pytest.raises(ValueError, match=r"logger.mode='online': the W&B server http://127.0.0.1:9 cannot be reached"):
-        tracking(online, {}, tmp_path, "name", None).__enter__()
-
-
-@pytest.mark.parametrize(("setting", "value"), [("kind", "csv"), ("mode", "cloud"), ("project", "")])
+@pytest.mark.parametrize(
+    ("setting", "value"), [("kind", "csv"), ("mode", "cloud"), ("project", ""), ("finish_timeout", 0.0)]
+)
 def test_settings_are_checked(setting, value):
     with pytest.raises(ValueError, match=f"{setting}={value!r}: must"):
         LoggerSettings(**{setting: value})

@@ -51,8 +51,9 @@ def _run(cfg: DictConfig, hydra: HydraConf, folder: Path, command: str) -> float
         log.info("not repeated: this sweep has finished %s", done.command)
         return _objective(done)
     group = sweep.name if sweep is not None else None
-    name = f"{hydra.runtime.choices['strategy']}, seed {cfg.seed}"
-    with tracking(build_logger(cfg), config, folder, name, group) as tracker:
+    strategy = str(hydra.runtime.choices["strategy"])
+    name = f"{strategy}, seed {cfg.seed}"
+    with tracking(build_logger(cfg), config, folder, name, group, strategy) as tracker:
         experiment = build_experiment(cfg, tracker)
         record = run(experiment, folder, config, command)
         if tracker is not None:

@@ -39,11 +39,8 @@ def main() -> int:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; the same command goes on where this one stopped\n")
         return 130
-    if sweep.remembered and sweep.remembered[0].exists():
-        from ensemble_transfer.compare import compare
-
-        folder = sweep.remembered[0]
-        return max(code, compare([folder], folder / "comparison"))
+    if sweep.remembered:
+        return max(code, sweep.finish(sweep.remembered[0]))
     return code
 
 

@@ -4,32 +4,51 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from ensemble_transfer.errors import SettingError
 from ensemble_transfer.records import FILE_NAME, Record
 
 # What a run does not depend on: where it is computed, remembered and logged. The precision it does depend on.
 _INCIDENTAL = ("store", "logger")
 _INCIDENTAL_TRAINER = ("accelerator", "executor", "group_size", "threads", "checkpoint_seconds", "progress")
 
-remembered: list[Path] = []
-"""Folders of the sweeps that this process has started."""
+remembered: list[DictConfig] = []
+"""Configurations of the sweeps that this process has started, without what they sweep over."""
 
 
 class RememberSweep(Callback):
-    """Remembers the folder of a sweep, whose comparison is written when all jobs have ended.
+    """Remembers a sweep, whose comparison is written when all jobs have ended.
 
     Hydra does not call ``on_multirun_end`` when a job has failed.
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
-        """Take the folder from Hydra's configuration."""
+        """Take Hydra's configuration."""
         del kwargs
-        remembered.append(Path(config.hydra.sweep.dir).absolute())
+        remembered.append(config)
+
+
+def finish(config: DictConfig) -> int:
+    """Write, print and log the comparison of a sweep; return its exit code."""
+    from ensemble_transfer.compare import compare
+
+    folder = Path(config.hydra.sweep.dir).absolute()
+    if not folder.exists():
+        return 0
+    code = compare([folder], folder / "comparison")
+    if code != 2 and OmegaConf.select(config, "logger.kind") == "wandb":
+        from ensemble_transfer.cli.build import build_logger
+        from ensemble_transfer.report.tracking import log_comparison
+
+        with suppress(SettingError):  # bad settings of the logger: every job has said so
+            log_comparison(build_logger(config), folder / "comparison", folder.name)
+    return code
 
 
 def with_folder(arguments: Sequence[str]) -> list[str]:

@@ -160,5 +160,6 @@ class Transfer:
 
     def ensemble(self, members: Sequence[Weights], strategy: str) -> Ensemble:
         """Return the transferred ensemble from its members' weights."""
-        history = dict(self.source.history) | {"strategy": strategy, "target": self.target.name}
+        history = dict(self.source.history) | {"source_ensemble": self.source.fingerprint}
+        history |= {"strategy": strategy, "target": self.target.name}
         return Ensemble(self.architecture, tuple(members), self.target.classes, self.source.lineage, history)

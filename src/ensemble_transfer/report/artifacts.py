@@ -1,0 +1,102 @@
+"""What W&B is given of finished work: files of a run as artifacts with lineage, and the table of a comparison."""
+
+import csv
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ensemble_transfer.records import FILE_NAME, Record
+from ensemble_transfer.tensor_files import read_tensors
+
+
+@dataclass(frozen=True)
+class Described:
+    """An artifact that is still to be logged.
+
+    Attributes:
+        name: Its name in the project.
+        type: ``ensemble``, ``shift`` or ``record``.
+        files: Files that it holds, by their name in it.
+        texts: Further files, by their text.
+        metadata: What is known of it, as plain data.
+        consumed: Whether the run used it instead of producing it.
+    """
+
+    name: str
+    type: str
+    files: Mapping[str, Path] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    consumed: bool = False
+
+
+def described(record: Record, folder: Path) -> list[Described]:
+    """Return the artifacts of a run, from what its folder holds; the source ensemble, which is consumed, comes last.
+
+    Args:
+        record: Of the run.
+        folder: Of the run.
+    """
+    about = {"strategy": record.strategy, "seed": record.seed, "dataset": record.dataset, "backbone": record.backbone}
+    items = []
+    provenance: dict[str, Any] = {}
+    shift, ensemble = folder / "shift.safetensors", folder / "ensemble"
+    if shift.is_file():
+        provenance = read_tensors(shift)[1]
+        items.append(Described(_name("shift", record), "shift", {shift.name: shift}, metadata=about | provenance))
+    if ensemble.is_dir():
+        text = json.loads((ensemble / "ensemble.json").read_text(encoding="utf-8"))
+        history = text.get("history", {})
+        provenance |= history
+        files = {path.name: path for path in sorted(ensemble.iterdir())}
+        metadata = about | dict(record.ensemble) | {"history": history, "metrics": _headline(record)}
+        items.append(Described(_name("ensemble", record), "ensemble", files, metadata=metadata))
+    file = folder / FILE_NAME
+    if file.is_file():
+        metadata = about | {"status": record.status, "command": record.command}
+        items.append(Described(_name("record", record), "record", {FILE_NAME: file}, metadata=metadata))
+    return items + _source(record, provenance)
+
+
+def _source(record: Record, provenance: Mapping[str, Any]) -> list[Described]:
+    """Return the source ensemble, known by its fingerprint: the same in every run that starts from it.
+
+    Its weights are in the store, not in the run's folder; the artifact says which they are.
+    """
+    fingerprint = provenance.get("source_ensemble")
+    if fingerprint is None:
+        return []
+    names = ("source", "seed")
+    about = {name: provenance[name] for name in names if name in provenance} | dict(record.ensemble)
+    about |= {"backbone": record.backbone, "fingerprint": fingerprint}
+    text = json.dumps(about, indent=2, sort_keys=True) + "\n"
+    name = f"source-{fingerprint[:12]}"
+    return [Described(name, "ensemble", texts={"source.json": text}, metadata=about, consumed=True)]
+
+
+def _headline(record: Record) -> dict[str, float | None]:
+    return {key: value for key, value in record.metrics.items() if key.startswith("target/test/ensemble/")}
+
+
+def _name(kind: str, record: Record) -> str:
+    """Return a name of the letters that W&B allows; versions are runs of the same experiment."""
+    words = (kind, record.strategy, record.dataset, record.backbone, f"seed{record.seed}")
+    return "-".join(re.sub(r"[^A-Za-z0-9._]+", "-", word).strip("-") for word in words)[:128]
+
+
+def read_table(path: Path) -> tuple[list[str], list[list[Any]]]:
+    """Return header and rows of a CSV file; a column is of numbers where all of it is, with None where it is empty."""
+    with path.open(newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    columns = [_numbers(column) for column in zip(*rows, strict=True)]
+    return header, [list(row) for row in zip(*columns, strict=True)]
+
+
+def _numbers(column: tuple[str, ...]) -> list[float | None] | list[str]:
+    try:
+        return [float(value) if value else None for value in column]
+    except ValueError:
+        return list(column)

@@ -1,0 +1,72 @@
+"""The workspace as code: what it holds without a key, and that it arrives at a server."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "scripts" / "wandb_workspace.py"
+
+
+@pytest.fixture
+def _installed():
+    if importlib.util.find_spec("wandb_workspaces") is None:
+        pytest.skip("wandb-workspaces is not installed")
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
+    command = [sys.executable, SCRIPT, "--entity", "team", *arguments]
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        env=clean | environment | {"WANDB_ERROR_REPORTING": "false"},
+    )
+
+
+@pytest.mark.usefixtures("_installed")
+def test_a_dry_run_prints_the_panels_without_a_key():
+    done = run("--project", "p", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    data = json.loads(done.stdout)
+    assert (data["entity"], data["project"]) == ("team", "p")
+    sections = data["spec"]["section"]["panelBankConfig"]["sections"]
+    names = ["Accuracy against compute", "Diversity by strategy", "Learning curves by member", "Cost by phase"]
+    assert [section["name"] for section in sections] == names
+    scatter, bars, curves, cost = (section["panels"][0]["config"] for section in sections)
+    assert (scatter["xAxis"], scatter["yAxis"]) == (
+        "summary:cost/total/flops",
+        "summary:target/test/ensemble/accuracy",
+    )
+    assert bars["groupBy"] == "strategy_name.value"
+    assert "member_" in json.dumps(curves)
+    assert "cost/phase/tiny/flops" in json.dumps(cost)
+
+
+@pytest.mark.usefixtures("_installed")
+def test_a_workspace_arrives_at_the_server():
+    spec = importlib.util.spec_from_file_location("wandb_stub", ROOT / "tests" / "report" / "wandb_stub.py")
+    stub = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(stub)
+    server = stub.StubServer()
+    try:
+        done = run("--project", "p", WANDB_BASE_URL=server.url, WANDB_API_KEY=stub.KEY)
+    finally:
+        server.stop()
+    assert done.returncode == 0, done.stderr
+    (view,) = server.views
+    assert "summary:cost/total/flops" in json.dumps(view)
+
+
+def test_a_missing_package_is_one_line(tmp_path):
+    (tmp_path / "wandb_workspaces.py").write_text("raise ImportError('no')\n")
+    done = run("--dry-run", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr == "error: wandb-workspaces is missing; pip install wandb-workspaces\n"
