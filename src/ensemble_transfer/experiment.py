@@ -22,6 +22,7 @@ from ensemble_transfer.predictions import (
     predict_target,
 )
 from ensemble_transfer.records import Record
+from ensemble_transfer.store import Store
 from ensemble_transfer.strategies.diagnostics import diagnose_shift
 from ensemble_transfer.strategies.transfer import Strategy, Transfer, TransferResult
 from ensemble_transfer.tasks.task import Split, Task, TaskSource
@@ -122,6 +123,7 @@ def run(experiment: Experiment, folder: Path, config: Mapping[str, Any] | None =
     seed, recipes, fitter = experiment.seed, experiment.recipes, experiment.fitter
     source, target, outside = _tasks(experiment)
     ensemble, source_ledger = train_source(experiment.ensemble, experiment.backbone, source, seed, recipes, fitter)
+    _keep(ensemble, fitter.store)
     log.info("%s: transferring %d members", experiment.strategy.name, len(ensemble))
     result = experiment.strategy.transfer(ensemble, target.sealed(), seed, recipes, fitter)
     metrics = weight_metrics(ensemble, result)
@@ -195,6 +197,15 @@ def _costs(result: TransferResult, source: Ledger) -> dict[str, Any]:
 def _curves(arrays: Arrays) -> dict[str, Any]:
     held_out = arrays["validation/probabilities"], arrays["validation/labels"]
     return curves(arrays["probabilities"], arrays["labels"], validation=held_out)
+
+
+def _keep(source: Ensemble, store: Store | None) -> None:
+    """Keep the source ensemble in the store, by its fingerprint: all runs that start from it share it."""
+    if store is None:
+        return
+    folder = store.ensemble(source.fingerprint)
+    if not (folder / "ensemble.json").exists():  # written last: a folder without it was interrupted
+        source.save(folder)
 
 
 def _save(folder: Path, arrays: Arrays, result: TransferResult) -> None:

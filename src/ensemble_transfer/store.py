@@ -25,6 +25,9 @@ from ensemble_transfer.weights import Weights, below, copied, fingerprint, joine
 SCHEMA = 1
 """Version of what a key means; raised whenever the same inputs would give another result."""
 
+ENSEMBLES = "ensembles"
+"""Folder of the source ensembles below a store's root."""
+
 log = logging.getLogger(__name__)
 
 
@@ -116,6 +119,10 @@ class Store:
                     lock.acquire()
                 held.callback(lock.release)
             yield
+
+    def ensemble(self, fingerprint: str) -> Path:
+        """Return the folder of a source ensemble that runs share."""
+        return self.root / ENSEMBLES / fingerprint
 
     def unfinished(self, group: Sequence[str]) -> Path:
         """Return the folder for the checkpoints of a group of fits, named by what its state depends on."""

@@ -11,6 +11,7 @@ import pytest
 from ensemble_transfer.cli.main import main, normalised
 from ensemble_transfer.ensemble import Ensemble
 from ensemble_transfer.records import Record
+from ensemble_transfer.report.artifacts import described
 
 
 @pytest.mark.parametrize("strategy", ["full", "shift", "head", "matched", "tiny"])
@@ -52,6 +53,16 @@ def test_a_second_run_finds_every_fit_and_gives_the_same_record(cli, quick, tmp_
     assert not first.reused_fits
     assert {fit["phase"] for fit in second.reused_fits} == {"ancestor", "source", "full", "probe", "tiny"}
     assert second.cost["phases"]["full"] == first.cost["phases"]["full"]
+
+
+def test_the_source_ensemble_is_kept_and_named_by_what_came_of_it(cli, quick, tmp_path):
+    assert cli("+strategy=shift", *quick, "hydra.run.dir=run")[0] == 0
+    [kept] = (tmp_path / "store" / "ensembles").iterdir()
+    assert Ensemble.load(kept).fingerprint == kept.name
+    assert Ensemble.load(tmp_path / "run" / "ensemble").history["source_ensemble"] == kept.name
+    record = Record.load(tmp_path / "run" / "record.json")
+    [source] = [item for item in described(record, tmp_path / "run") if item.consumed]
+    assert set(source.files) == {"ensemble.json", "member_00.safetensors", "member_01.safetensors"}
 
 
 def test_shift_finds_the_donor_that_full_fine_tuned(cli, quick, tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ensemble_transfer.records import FILE_NAME, Record
+from ensemble_transfer.store import ENSEMBLES
 from ensemble_transfer.tensor_files import read_tensors
 
 
@@ -64,7 +65,7 @@ def described(record: Record, folder: Path) -> list[Described]:
 def _source(record: Record, provenance: Mapping[str, Any]) -> list[Described]:
     """Return the source ensemble, known by its fingerprint: the same in every run that starts from it.
 
-    Its weights are in the store, not in the run's folder; the artifact says which they are.
+    Its files are in the run's store; where they are gone, the artifact still says which ensemble it was.
     """
     fingerprint = provenance.get("source_ensemble")
     if fingerprint is None:
@@ -74,7 +75,9 @@ def _source(record: Record, provenance: Mapping[str, Any]) -> list[Described]:
     about |= {"backbone": record.backbone, "fingerprint": fingerprint}
     text = json.dumps(about, indent=2, sort_keys=True) + "\n"
     name = f"source-{fingerprint[:12]}"
-    return [Described(name, "ensemble", texts={"source.json": text}, metadata=about, consumed=True)]
+    folder = Path(record.config.get("store", {}).get("root", "")) / ENSEMBLES / fingerprint
+    files = {path.name: path for path in sorted(folder.glob("[!.]*"))}
+    return [Described(name, "ensemble", files, {"source.json": text}, about, consumed=True)]
 
 
 def _headline(record: Record) -> dict[str, float | None]:
