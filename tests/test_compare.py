@@ -111,3 +111,12 @@ def test_help_imports_nothing_slow():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_an_output_that_cannot_be_written_is_one_line(tmp_path, capsys):
+    folder = sweep(tmp_path / "sweep", a_record())
+    (tmp_path / "file").touch()
+    assert main([str(folder), "--output", str(tmp_path / "file")]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {tmp_path / 'file'}: the comparison cannot be written there (")
+    assert err.count("\n") == 1

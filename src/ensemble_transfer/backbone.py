@@ -98,7 +98,8 @@ class Classifier(nn.Module):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.encoder = _encoder(architecture)
-        width: int = self.encoder.num_features  # type: ignore[assignment]  # of every timm model
+        # Some families (MobileNetV3, VGG, ...) end in a hidden layer that is wider than their feature maps.
+        width: Any = getattr(self.encoder, "head_hidden_size", None) or self.encoder.num_features
         self.head = nn.Linear(width, architecture.classes)
         mean, std = torch.tensor(architecture.mean), torch.tensor(architecture.std)
         self.register_buffer("_gain", (1 / (255 * std)).view(1, -1, 1, 1), persistent=False)
@@ -168,7 +169,7 @@ class Backbone:
             overlay = _strict_overlay(self.name, self.checkpoint) if self.checkpoint else None
             return _encoder(architecture, pretrained=True, pretrained_cfg_overlay=overlay).state_dict()
         except Exception as error:  # a broken file makes readers raise anything: EOFError, struct.error, ...
-            reason = " ".join(str(error).split())[:200]
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise SettingError(setting, value, f"gives no weights for {architecture.backbone}: {reason}") from error
 
 

@@ -31,12 +31,17 @@ def compare(folders: Sequence[Path], output: Path, baseline: str | None = None) 
     if not records:
         sys.stderr.write(f"error: no record.json below {', '.join(map(str, folders))}\n")
         return 2
-    comparison.write(output)
+    try:
+        comparison.write(output)
+        page = _drawn(comparison, output)
+    except OSError as error:
+        sys.stderr.write(f"error: {output}: the comparison cannot be written there ({error.strerror})\n")
+        return 2
     console = Console()
     console.print(*comparison.terminal())
     for line in comparison.failures():
         console.print(line, soft_wrap=True, markup=False)
-    console.print(_drawn(comparison, output), soft_wrap=True, markup=False)
+    console.print(page, soft_wrap=True, markup=False)
     return 1 if comparison.failed else 0
 
 

@@ -29,9 +29,11 @@ class EvaluationSettings:
     severities: list[int] = field(default_factory=lambda: list(SEVERITIES))
 
     def __post_init__(self) -> None:
-        for name in self.corruptions:
-            known = name in CORRUPTIONS or self.corruptions == ["all"]
-            require(known, "corruptions", name, f"must be [all] or some of {', '.join(CORRUPTIONS)}")
+        for name in self.corruptions if self.corruptions != ["all"] else []:
+            rule = f"must be [all] alone or some of {', '.join(CORRUPTIONS)}"
+            require(name in CORRUPTIONS, "corruptions", self.corruptions, rule)
+        usable = bool(self.severities) or not self.corruptions
+        require(usable, "severities", self.severities, "must name at least one, or corruptions=[]")
         for severity in self.severities:
             require(severity in SEVERITIES, "severities", severity, "must be whole numbers from 1 to 5")
 

@@ -111,7 +111,7 @@ def test_a_sweep_ends_with_a_table_over_seeds(cli, quick, tmp_path):
 
 def test_a_failed_job_does_not_lose_the_others(cli, quick, tmp_path):
     code, out, err = cli("-m", "+strategy=head", "seed=0,-1", *quick, "hydra.sweep.dir=sweep")
-    assert code == 2
+    assert code == 1
     assert "error: seed=-1: must be 0 or more" in err
     assert Record.load(tmp_path / "sweep" / "0" / "record.json").status == "finished"
     failed = Record.load(tmp_path / "sweep" / "1" / "record.json")
@@ -149,11 +149,13 @@ WRONG = {
     "+strategy=shift task@dataset.target=image_folder dataset.target.path=none": "dataset.target.path='none': ",
     "+strategy=shift dataset.target.train=90000": "dataset.target.train=90000: asks for 90000 images",
     "+strategy=shift dataset.channels=2": "dataset.channels=2: must be 1 (gray) or 3 (RGB)",
-    "+strategy=shift evaluation.corruptions=[fog]": "evaluation.corruptions='fog': must be [all] or some of ",
+    "+strategy=shift evaluation.corruptions=[fog]": "evaluation.corruptions=['fog']: must be [all] alone or some of ",
     "+strategy=shift store.root=/dev/null/store": "store.root='/dev/null/store': must be a folder that can be written",
     "+strategy=shift hydra.run.dir=/dev/null/run": "/dev/null/run: cannot be written",
     "+strategy=shift trainer.executor=vectorised +backbone.options.drop_path_rate=0.1": "trainer.executor='vectorised'",
     "+strategy=shift logger.kind=csv": "logger.kind='csv': must be one of none, wandb",
+    "+strategy=shift evaluation.corruptions=[all] evaluation.severities=[]": "evaluation.severities=[]: must name",
+    "+strategy=shift backbone.options.drop_rate=0.1": "is not there yet; add it with +backbone.options.drop_rate=...",
     "+strategy=shift oops": "missing EQUAL",
 }
 

@@ -19,6 +19,7 @@ def test_the_same_command_finds_the_same_folder():
     assert once == folder_of("seed=0,1", "strategy=full,shift")
     assert once.startswith("hydra.sweep.dir=multirun/strategy-full-shift-seed-0-1-")
     assert once != folder_of("+strategy=full,shift", "seed=0,2")
+    assert once != folder_of("+strategy=full,shift", "seed=0,1", "~evaluation.severities")
 
 
 def test_a_folder_that_is_named_is_kept():
@@ -92,6 +93,6 @@ def test_the_comparison_of_a_logged_sweep_is_logged(cli, quick, tmp_path, monkey
 
 def test_a_bad_logger_is_one_line_also_in_a_sweep(cli):
     code, _, err = cli("-m", "+strategy=head", "seed=0", "logger=wandb", "logger.mode=nope")
-    assert code == 2
+    assert code == 1
     assert "error: logger.mode='nope': must be one of offline, online" in err
     assert "Traceback" not in err

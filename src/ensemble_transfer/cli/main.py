@@ -40,7 +40,7 @@ def main() -> int:
         sys.stderr.write("interrupted; the same command goes on where this one stopped\n")
         return 130
     if sweep.remembered:
-        return max(code, sweep.finish(sweep.remembered[0]))
+        return max(1 if code else 0, sweep.finish(sweep.remembered[0]))
     return code
 
 

@@ -68,6 +68,8 @@ def _unknown_key(key: str, conf: Path, arguments: Sequence[str]) -> str:
         node = None
     if not isinstance(node, DictConfig):
         return f"{key}: is not a setting"
+    if parent in ("backbone.options", "evaluation.ood"):
+        return f"{key}: is not there yet; add it with +{key}=..."
     known = ", ".join(str(name) for name in node)
     return f"{key}: is not a setting; {parent or 'the configuration'} has {known}"
 

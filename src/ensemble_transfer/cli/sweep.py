@@ -55,7 +55,7 @@ def with_folder(arguments: Sequence[str]) -> list[str]:
     """Return the arguments of a sweep with a folder that the same command finds again, unless they name one."""
     if any(argument.lstrip("+").startswith("hydra.sweep.dir=") for argument in arguments):
         return list(arguments)
-    overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
+    overrides = list(arguments)
     overrides.sort(
         key=lambda override: (not override.startswith("+strategy="), not override.startswith("seed="), override)
     )

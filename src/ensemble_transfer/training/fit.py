@@ -119,6 +119,8 @@ class Fitter:
             left = {key: start for key, start in starts.items() if key not in found}
             if left:
                 unfinished = self.store.unfinished([self.settings.executor, *left])  # their states differ
+                if not self.store.reuse:
+                    shutil.rmtree(unfinished, ignore_errors=True)
                 for key, fitted in self._run(work, left, unfinished).items():
                     self.store.put(key, fitted, work.about())
                     found[key] = fitted

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from ensemble_transfer.backbone import Architecture, Backbone
 from ensemble_transfer.cost import Ledger
 from ensemble_transfer.ensemble import Ensemble
-from ensemble_transfer.errors import require
+from ensemble_transfer.errors import require, settings_under
 from ensemble_transfer.seeding import derive
 from ensemble_transfer.tasks.task import Task
 from ensemble_transfer.training.fit import Fitter, Start
@@ -77,7 +77,8 @@ def _initial(architecture: Architecture, backbone: Backbone, ancestors: list[int
     ]
     if not backbone.has_weights:
         return starts
-    encoder: Weights = backbone.pretrained_encoder(architecture)
+    with settings_under("backbone"):
+        encoder: Weights = backbone.pretrained_encoder(architecture)
     heads = [architecture.fresh_head(derive(seed, "initial head", index)) for index in ancestors]
     return [
         replace(start, weights=joined(encoder=encoder, head=head)) for start, head in zip(starts, heads, strict=True)
