@@ -1,7 +1,7 @@
 """Fits: the only way that a member is trained, remembered by content."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,21 +101,26 @@ class Fitter:
         require(len(work.data) > 1, "train", len(work.data), "a fit needs at least 2 examples")
         keys = [work.key(start, self.settings.precision) for start in starts]
         by_key = dict(zip(keys, starts, strict=True))
-        found = {key: self.store.get(key) if self.store else None for key in by_key}
-        missing = {key: by_key[key] for key, fitted in found.items() if fitted is None}
+        found = self._found(keys)
+        missing = {key: start for key, start in by_key.items() if key not in found}
         for group in self._groups(missing):
             found |= self._computed(work, group)
-        fitted = [found[key] for key in keys]
-        fits = Fits(work.phase, tuple(start.member for start in starts), tuple(f for f in fitted if f is not None))
+        fits = Fits(work.phase, tuple(start.member for start in starts), tuple(found[key] for key in keys))
         self._send_reused_curves(fits)
         return fits
+
+    def _found(self, keys: Iterable[str]) -> dict[str, Fitted]:
+        """Return the fits that the store has, by key."""
+        if self.store is None:
+            return {}
+        return {key: fitted for key in keys if (fitted := self.store.get(key)) is not None}
 
     def _computed(self, work: "_Work", starts: dict[str, Start]) -> dict[str, Fitted]:
         """Compute a group of fits; those that another job finishes meanwhile are taken from the store."""
         if self.store is None:
             return self._run(work, starts, None)
         with self.store.locked(list(starts)):
-            found = {key: fitted for key in starts if (fitted := self.store.get(key)) is not None}
+            found = self._found(starts)
             left = {key: start for key, start in starts.items() if key not in found}
             if left:
                 unfinished = self.store.unfinished([self.settings.executor, *left])  # their states differ
