@@ -1,0 +1,293 @@
+"""Make task data from what Debian and npm packages ship: nothing to register for, the same bytes every time.
+
+    apt-get install fonts-aenigma fonts-culmus fonts-culmus-fancy openclipart-png npm
+    python scripts/fetch_data.py all
+    python scripts/fetch_data.py letters hebrew --root data
+
+letters       A-Z in decorative fonts, 28x28, like notMNIST     ROOT/letters.npz
+font_digits   0-9 in the same fonts                             ROOT/font_digits.npz
+hebrew        the 27 Hebrew letters                             ROOT/hebrew.npz
+clipart       drawings of 15 kinds, at most 96 pixels           ROOT/clipart/CLASS/*.png
+emoji         Google's emoji of 9 categories, 64x64             ROOT/emoji/CLASS/*.png
+
+Fonts are split by family, so that no test image has a sibling (bold, outline, ...) among the training images; letters
+and font_digits split alike. Every command prints how many images each split and class has.
+"""
+
+import argparse
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from fontTools.ttLib import TTFont
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+Array = NDArray[np.uint8]
+
+SIDE, INK, POINTS = 28, 24, 64
+POOR = 0.6  # a font that draws less than this share of the characters is left out
+
+
+class MissingError(Exception):
+    """What a set is made from is not there; the message says how to get it."""
+
+
+@dataclass(frozen=True)
+class FontSet:
+    """Characters, the folders whose fonts draw them, and the shares of fonts to hold out for test and validation."""
+
+    characters: str
+    folders: tuple[str, ...]
+    packages: str
+    test: float
+    validation: float
+
+
+AENIGMA = ("/usr/share/fonts/truetype/aenigma",), "fonts-aenigma", 0.3, 0.15
+CULMUS = tuple(
+    f"/usr/share/fonts/{kind}/{name}" for name in ("culmus", "culmus-fancy") for kind in ("truetype", "opentype")
+)
+FONT_SETS = {
+    "letters": FontSet("ABCDEFGHIJKLMNOPQRSTUVWXYZ", *AENIGMA),
+    "font_digits": FontSet("0123456789", *AENIGMA),
+    "hebrew": FontSet("".join(map(chr, range(0x5D0, 0x5EB))), CULMUS, "fonts-culmus fonts-culmus-fancy", 0.5, 0.2),
+}
+
+CLIPART = Path("/usr/share/openclipart/png")
+CLIPART_CLASSES = (
+    *(
+        "animals",
+        "buildings",
+        "computer",
+        "education",
+        "electronics",
+        "food",
+        "geography",
+        "office",
+        "people",
+        "plants",
+    ),
+    *("recreation", "shapes", "signs_and_symbols", "tools", "transportation"),
+)
+CLIPART_MOST, CLIPART_SIDE = 300, 96  # of a class; pixels
+
+BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+EMOJI = "emoji-datasource-google@16.0.0"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Make the sets that are asked for; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="+", choices=[*MAKERS, "all"], metavar="NAME", help=", ".join([*MAKERS, "all"]))
+    parser.add_argument("--root", type=Path, default=Path("data"), help="folder to write to; default %(default)s")
+    chosen = parser.parse_args(arguments)
+    chosen.root.mkdir(parents=True, exist_ok=True)
+    failed = False
+    for name in MAKERS if "all" in chosen.names else dict.fromkeys(chosen.names):
+        try:
+            MAKERS[name](chosen.root)
+        except MissingError as error:
+            print(f"error: {name}: {error}", file=sys.stderr)
+            failed = True
+    return 2 if failed else 0
+
+
+def make_fonts(name: str, root: Path) -> None:
+    """Render a font set into ``ROOT/NAME.npz``."""
+    wanted = FONT_SETS[name]
+    fonts = sorted(file for folder in wanted.folders for file in Path(folder).glob("*.[ot]tf"))
+    if not fonts:
+        raise MissingError(f"no fonts in {wanted.folders[0]}; apt-get install {wanted.packages}")
+    splits = split_families({font: family(font) for font in fonts}, wanted.test, wanted.validation)
+    arrays = render(splits, wanted.characters)
+    path = root / f"{name}.npz"
+    np.savez_compressed(path, allow_pickle=False, classes=np.array(list(wanted.characters)), **arrays)
+    for split in ("train", "validation", "test"):
+        report(path, split, Counter(wanted.characters[label] for label in arrays[f"{split}_labels"]))
+
+
+def family(path: Path) -> str:
+    """Return what a font and its siblings share: the first word of the family that the font states."""
+    with TTFont(path, lazy=True) as font:
+        words = str(font["name"].getDebugName(1)).lower().split()
+    return next(word for word in words if word not in ("mini", "taamey"))
+
+
+def split_families(families: dict[Path, str], test: float, validation: float) -> dict[Path, str]:
+    """Assign fonts to splits, whole families at a time, in the order of their names' hashes."""
+    counts = Counter(families.values())
+    places, seen = {}, 0
+    for name in sorted(counts, key=digest):
+        share = seen / len(families)
+        places[name] = "test" if share < test else "validation" if share < test + validation else "train"
+        seen += counts[name]
+    return {font: places[name] for font, name in families.items()}
+
+
+def render(splits: dict[Path, str], characters: str) -> dict[str, NDArray[np.generic]]:
+    """Return ``train_images`` (N, 28, 28), ``train_labels`` (N,) and so on, without exact duplicates."""
+    images: dict[str, list[Array]] = {"train": [], "validation": [], "test": []}
+    labels: dict[str, list[int]] = {split: [] for split in images}
+    seen: set[bytes] = set()
+    for font, split in splits.items():
+        glyphs = font_glyphs(font, characters)
+        if len(glyphs) < POOR * len(characters):
+            continue
+        for character, glyph in glyphs.items():
+            if glyph.tobytes() not in seen:
+                seen.add(glyph.tobytes())
+                images[split].append(glyph)
+                labels[split].append(characters.index(character))
+    stacked = {f"{split}_images": np.stack(drawn) for split, drawn in images.items()}
+    return stacked | {f"{split}_labels": np.array(drawn, np.int64) for split, drawn in labels.items()}
+
+
+def font_glyphs(path: Path, characters: str) -> dict[str, Array]:
+    """Draw the characters that a font has; those that look the same are placeholders, and left out."""
+    with TTFont(path, lazy=True) as file:
+        known = file.getBestCmap() or {}
+    font = ImageFont.truetype(path, POINTS, layout_engine=ImageFont.Layout.BASIC)
+    drawn = {character: draw(font, character) for character in characters if ord(character) in known}
+    inked = {character: glyph for character, glyph in drawn.items() if glyph is not None}
+    copies = Counter(glyph.tobytes() for glyph in inked.values())
+    return {character: glyph for character, glyph in inked.items() if copies[glyph.tobytes()] == 1}
+
+
+def draw(font: ImageFont.FreeTypeFont, character: str) -> Array | None:
+    """Return a character, white on black (28, 28), its ink fitted into the middle 24x24; None without ink."""
+    left, top, right, bottom = (int(edge) for edge in font.getbbox(character))
+    canvas = Image.new("L", (max(1, right - left), max(1, bottom - top)))
+    ImageDraw.Draw(canvas).text((-left, -top), character, fill=255, font=font)
+    box = canvas.getbbox()
+    if box is None:
+        return None
+    ink = canvas.crop(box)
+    scale = INK / max(ink.size)
+    ink = ink.resize((max(1, round(ink.width * scale)), max(1, round(ink.height * scale))), Image.Resampling.BILINEAR)
+    image = Image.new("L", (SIDE, SIDE))
+    image.paste(ink, ((SIDE - ink.width) // 2, (SIDE - ink.height) // 2))
+    return np.asarray(image)
+
+
+def make_clipart(root: Path) -> None:
+    """Copy up to 300 drawings of each class, scaled down, into ``ROOT/clipart``."""
+    if not CLIPART.is_dir():
+        raise MissingError(f"no folder {CLIPART}; apt-get install openclipart-png")
+    with fresh(root / "clipart") as folder:
+        counts = {name: shrink_class(CLIPART / name, folder / name) for name in CLIPART_CLASSES}
+    report(root / "clipart", "all", counts)
+
+
+def shrink_class(source: Path, target: Path) -> int:
+    """Copy drawings of a class, chosen by the hashes of their names; return how many."""
+    target.mkdir(parents=True)
+    # The package files some drawings under two classes: the second is a link.
+    files = {digest(str(file.relative_to(source))): file for file in source.rglob("*.png") if not file.is_symlink()}
+    copied = 0
+    for name, file in sorted(files.items()):
+        if copied == CLIPART_MOST:
+            break
+        try:
+            with warnings.catch_warnings(category=Image.DecompressionBombWarning, action="error"):
+                shrink(file).save(target / f"{name[:8]}_{file.name}")
+        except BROKEN as error:
+            print(f"left out {file}: {error}")
+            continue
+        copied += 1
+    return copied
+
+
+def shrink(file: Path) -> Image.Image:
+    """Return what a file shows, without its empty margins, on a transparent square of at most 96 pixels."""
+    with Image.open(file) as image:
+        drawing = image.convert("RGBA")
+    box = drawing.getchannel("A").getbbox()
+    if box is None:
+        raise ValueError("nothing but transparency")
+    drawing = drawing.crop(box)
+    drawing.thumbnail((CLIPART_SIDE, CLIPART_SIDE))
+    side = max(drawing.size)
+    square = Image.new("RGBA", (side, side))
+    square.paste(drawing, ((side - drawing.width) // 2, (side - drawing.height) // 2))
+    return square
+
+
+def make_emoji(root: Path) -> None:
+    """Unpack the emoji of an npm package by category into ``ROOT/emoji``."""
+    with tempfile.TemporaryDirectory() as download, tarfile.open(npm_package(Path(download))) as package:
+        files = {member.name: member for member in package if member.isfile()}
+        known = json.loads(content(package, files["package/emoji.json"]))
+        counts: Counter[str] = Counter()
+        with fresh(root / "emoji") as folder:
+            for emoji in known:
+                if emoji["category"] == "Component" or not emoji["has_img_google"]:
+                    continue  # components are the five skin tones
+                name = "_".join(emoji["category"].lower().replace("&", " ").split())
+                (folder / name).mkdir(exist_ok=True)
+                image = content(package, files[f"package/img/google/64/{emoji['image']}"])
+                (folder / name / emoji["image"]).write_bytes(image)
+                counts[name] += 1
+        report(root / "emoji", "all", counts)
+
+
+def npm_package(folder: Path) -> Path:
+    """Download the emoji with npm, which checks their hash; return the tarball."""
+    if shutil.which("npm") is None:
+        raise MissingError("npm is missing; apt-get install npm")
+    done = subprocess.run(["npm", "pack", "--silent", EMOJI], cwd=folder, capture_output=True, text=True)
+    if done.returncode != 0:
+        reason = " ".join(done.stderr.split())[:200]
+        raise MissingError(f"npm pack {EMOJI} failed, which needs the npm registry: {reason}")
+    return folder / done.stdout.split()[-1]
+
+
+def content(package: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    """Return the bytes of a file in a tarball."""
+    file = package.extractfile(member)
+    return file.read() if file else b""
+
+
+@contextmanager
+def fresh(folder: Path) -> Iterator[Path]:
+    """Give a folder to fill, which replaces ``folder`` once it is whole."""
+    filling = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(filling, ignore_errors=True)
+    filling.mkdir(parents=True)
+    yield filling
+    shutil.rmtree(folder, ignore_errors=True)
+    filling.rename(folder)
+
+
+def digest(text: str) -> str:
+    """Return a hash, which orders names the same on every machine and unlike the alphabet."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def report(path: Path, split: str, counts: Mapping[str, int]) -> None:
+    """Print how many images there are, and of each class."""
+    each = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+    print(f"{path}, {split}: {sum(counts.values())} images of {len(counts)} classes: {each}", flush=True)
+
+
+MAKERS: dict[str, Callable[[Path], None]] = {
+    **{name: partial(make_fonts, name) for name in FONT_SETS},
+    "clipart": make_clipart,
+    "emoji": make_emoji,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,238 @@
+"""Task data from packages, on matplotlib's fonts, scikit-learn's photographs and packages that the tests write."""
+
+import importlib.util
+import io
+import json
+import sys
+import tarfile
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+from ensemble_transfer.tasks.folder import ImageFolder
+from ensemble_transfer.tasks.npz import Npz
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "fetch_data.py"
+FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+
+
+@pytest.fixture
+def fetch(monkeypatch):
+    spec = importlib.util.spec_from_file_location("fetch_data", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "fetch_data", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def drawing(fetch, name, character):
+    font = fetch.ImageFont.truetype(FONTS / name, fetch.POINTS)
+    return fetch.draw(font, character)
+
+
+# Fonts
+
+
+@pytest.fixture
+def letters(fetch, monkeypatch):
+    """The letters of matplotlib's fonts: DejaVu's, STIX's and Computer Modern's."""
+    monkeypatch.setitem(fetch.FONT_SETS, "letters", fetch.FontSet("ABCOHX", (str(FONTS),), "fonts-any", 0.3, 0.2))
+    return fetch
+
+
+def test_ink_fills_24_pixels_in_the_middle_and_keeps_its_aspect(fetch):
+    for character, tall in (("H", True), ("-", False), ("l", True)):
+        image = drawing(fetch, "DejaVuSans.ttf", character)
+        assert (image.shape, image.dtype) == ((28, 28), np.uint8)
+        rows, columns = (np.flatnonzero(image.any(axis)) for axis in (1, 0))
+        longest = rows if tall else columns
+        assert (longest[0], longest[-1]) == (2, 25)
+        for places in (rows, columns):
+            assert abs(places[0] + places[-1] - 27) <= 1
+    ink = drawing(fetch, "DejaVuSans.ttf", "l")
+    assert np.flatnonzero(ink.any(0)).size < 6
+    assert drawing(fetch, "DejaVuSans.ttf", " ") is None
+
+
+def test_letters_make_a_task(letters, tmp_path, capsys):
+    assert letters.main(["letters", "--root", str(tmp_path)]) == 0
+    task = Npz(path=str(tmp_path / "letters.npz")).load(28, 1)
+    assert task.classes == tuple("ABCOHX")
+    splits = {"train": task.train, "validation": task.validation, "test": task.test}
+    printed = capsys.readouterr().out
+    for name, split in splits.items():
+        counts = split.labels.bincount(minlength=6)
+        assert (counts > 0).all()
+        assert f"{name}: {len(split)} images of 6 classes: A {counts[0]}, B {counts[1]}, C {counts[2]}" in printed
+    image = drawing(letters, "DejaVuSans.ttf", "B")
+    same = [(split.images[:, 0].numpy() == image).all((1, 2)) for split in splits.values()]
+    (found,) = [split.labels[which] for split, which in zip(splits.values(), same, strict=True) if which.any()]
+    assert found.tolist() == [1]
+
+
+def test_the_same_fonts_give_the_same_bytes(letters, tmp_path):
+    for root in ("a", "b"):
+        letters.main(["letters", "--root", str(tmp_path / root)])
+    first, second = (tmp_path / root / "letters.npz" for root in ("a", "b"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_siblings_stay_together(fetch):
+    families = {font: fetch.family(font) for font in sorted(FONTS.glob("*.ttf"))}
+    assert families[FONTS / "DejaVuSerif-Bold.ttf"] == families[FONTS / "DejaVuSansMono.ttf"] == "dejavu"
+    splits = fetch.split_families(families, 0.3, 0.2)
+    assert set(splits) == set(families)
+    assert len({(family, splits[font]) for font, family in families.items()}) == len(set(families.values()))
+    assert len(set(families.values())) > 3
+
+
+def test_splits_have_the_shares_that_are_asked_for(fetch):
+    families = {Path(f"{family} {number}"): str(family) for family in range(100) for number in range(family % 3 + 1)}
+    splits = list(fetch.split_families(families, 0.3, 0.15).values())
+    shares = {split: splits.count(split) / len(splits) for split in ("test", "validation", "train")}
+    assert shares == pytest.approx({"test": 0.3, "validation": 0.15, "train": 0.55}, abs=0.02)
+
+
+def test_placeholders_absent_characters_copies_and_poor_fonts_are_left_out(fetch, monkeypatch):
+    glyphs = fetch.font_glyphs(FONTS / "DejaVuSans.ttf", "Aא\u0410Zﷺ\uf8ff")
+    assert list(glyphs) == ["א", "Z"]  # Cyrillic A looks like the Latin one; the last two are in no cmap
+    a, b, c, d = (np.full((28, 28), value, np.uint8) for value in (1, 2, 3, 4))
+    drawn = {"first": {"A": a, "B": b}, "copy": {"A": a, "B": c}, "poor": {"A": a}, "other": {"A": d, "B": b}}
+    monkeypatch.setattr(fetch, "font_glyphs", lambda font, _: drawn[font.name])
+    splits = {"first": "train", "copy": "test", "poor": "train", "other": "validation"}
+    arrays = fetch.render({Path(font): split for font, split in splits.items()}, "AB")
+    images = {split: arrays[f"{split}_images"][:, 0, 0].tolist() for split in ("train", "validation", "test")}
+    assert images == {"train": [1, 2], "validation": [4], "test": [3]}
+    assert arrays["test_labels"].tolist() == [1]
+    drawn["poor"] = {"B": np.full((28, 28), 5, np.uint8)}
+    assert len(fetch.render({Path(font): split for font, split in splits.items()}, "AB")["train_images"]) == 2
+
+
+# Clipart
+
+
+@pytest.fixture
+def clipart(fetch, tmp_path, monkeypatch):
+    """A package of photographs: one class has a broken file, one too large, an empty one, and a link."""
+    package = tmp_path / "package"
+    for kind, photograph in (("animals", "flower.jpg"), ("tools", "china.jpg")):
+        (package / kind / "deep").mkdir(parents=True)
+        picture = Image.fromarray(load_sample_image(photograph)).convert("RGBA")
+        for number in range(4):
+            page = Image.new("RGBA", (700, 700))
+            page.paste(picture.crop((100 * number, 0, 100 * number + 200, 100)), (300, 400))
+            page.save(package / kind / "deep" / f"{number}.png")
+    (package / "tools" / "cut.png").write_bytes((package / "tools" / "deep" / "0.png").read_bytes()[:2000])
+    Image.new("RGBA", (4, 4)).save(package / "tools" / "empty.png")
+    Image.new("L", (1200, 1200), 9).save(package / "tools" / "large.png")
+    (package / "tools" / "link.png").symlink_to(package / "animals" / "deep" / "0.png")
+    monkeypatch.setattr(fetch.Image, "MAX_IMAGE_PIXELS", 1_000_000)
+    monkeypatch.setattr(fetch, "CLIPART", package)
+    monkeypatch.setattr(fetch, "CLIPART_CLASSES", ("animals", "tools"))
+    return fetch
+
+
+@pytest.mark.filterwarnings("default")  # as a user runs it
+def test_clipart_is_shrunk_to_what_it_shows_and_broken_files_are_named(clipart, tmp_path, capsys):
+    assert clipart.main(["clipart", "--root", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    for name in ("cut", "empty", "large"):
+        assert printed.count(f"left out {tmp_path}/package/tools/{name}.png: ") == 1
+    assert printed.endswith(f"{tmp_path}/clipart, all: 8 images of 2 classes: animals 4, tools 4\n")
+    for path in (tmp_path / "clipart").rglob("*.png"):
+        with Image.open(path) as image:
+            assert image.size == (96, 96)
+            assert image.getchannel("A").getbbox() == (0, 24, 96, 72)
+    task = ImageFolder(path=str(tmp_path / "clipart"), validation=2, test=2).load(64, 3)
+    assert task.classes == ("animals", "tools")
+    assert len(task.train) == 4
+
+
+def test_a_class_has_no_more_than_its_share_and_a_second_time_replaces_the_first(clipart, tmp_path, monkeypatch):
+    clipart.main(["clipart", "--root", str(tmp_path)])
+    everything = {path.name: path.read_bytes() for path in (tmp_path / "clipart" / "animals").iterdir()}
+    monkeypatch.setattr(clipart, "CLIPART_MOST", 3)
+    clipart.main(["clipart", "--root", str(tmp_path)])
+    fewer = {path.name: path.read_bytes() for path in (tmp_path / "clipart" / "animals").iterdir()}
+    assert len(fewer) == 3
+    assert fewer.items() <= everything.items()
+
+
+# Emoji
+
+
+def npm(folder, known, images):
+    """Write what ``npm pack`` downloads."""
+    path = folder / "emoji.tgz"
+    files = {"emoji.json": json.dumps(known).encode()} | {
+        f"img/google/64/{name}": data for name, data in images.items()
+    }
+    with tarfile.open(path, "w:gz") as package:
+        for name, data in files.items():
+            member = tarfile.TarInfo(f"package/{name}")
+            member.size = len(data)
+            package.addfile(member, io.BytesIO(data))
+    return path
+
+
+def test_emoji_are_sorted_by_category(fetch, tmp_path, monkeypatch, capsys):
+    known = [
+        {"category": category, "image": f"{place}.png", "has_img_google": place != 4}
+        for place, category in enumerate(["Food & Drink", "Flags", "Component", "Food & Drink", "Flags"])
+    ]
+    monkeypatch.setattr(
+        fetch, "npm_package", lambda folder: npm(folder, known, {f"{n}.png": b"%d" % n for n in range(4)})
+    )
+    assert fetch.main(["emoji", "--root", str(tmp_path)]) == 0
+    found = {str(path.relative_to(tmp_path)): path.read_bytes() for path in tmp_path.rglob("*.png")}
+    assert found == {"emoji/food_drink/0.png": b"0", "emoji/food_drink/3.png": b"3", "emoji/flags/1.png": b"1"}
+    assert capsys.readouterr().out.endswith("3 images of 2 classes: flags 1, food_drink 2\n")
+
+
+# What is missing
+
+
+def test_a_missing_package_is_one_line_that_says_what_to_install(fetch, tmp_path, monkeypatch, capsys):
+    nowhere = tmp_path / "nowhere"
+    for name, wanted in fetch.FONT_SETS.items():
+        monkeypatch.setitem(
+            fetch.FONT_SETS, name, fetch.FontSet(wanted.characters, (str(nowhere),), wanted.packages, 0, 0)
+        )
+    monkeypatch.setattr(fetch, "CLIPART", nowhere)
+    monkeypatch.setattr(fetch.shutil, "which", lambda _: None)
+    assert fetch.main(["all", "--root", str(tmp_path / "data")]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        f"error: letters: no fonts in {nowhere}; apt-get install fonts-aenigma",
+        f"error: font_digits: no fonts in {nowhere}; apt-get install fonts-aenigma",
+        f"error: hebrew: no fonts in {nowhere}; apt-get install fonts-culmus fonts-culmus-fancy",
+        f"error: clipart: no folder {nowhere}; apt-get install openclipart-png",
+        "error: emoji: npm is missing; apt-get install npm",
+    ]
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_npm_without_network_is_one_line(fetch, tmp_path, monkeypatch, capsys):
+    (tmp_path / "npm").write_text("#!/bin/sh\necho 'npm error network\nnpm error try again' >&2\nexit 1\n")
+    (tmp_path / "npm").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert fetch.main(["emoji", "--root", str(tmp_path / "data")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: emoji: npm pack emoji-datasource-google@16.0.0 failed")
+    assert line.endswith("npm error network npm error try again")
+
+
+def test_the_presets_read_what_the_script_writes(fetch):
+    conf = Path(__file__).parents[2] / "conf" / "task"
+    written = {*(f"data/{name}.npz" for name in fetch.FONT_SETS), "data/clipart", "data/emoji"}
+    presets = ("letters", "hebrew_few", "font_digits_few", "clipart", "emoji")
+    read = {
+        line.split()[1]
+        for name in presets
+        for line in (conf / f"{name}.yaml").read_text().splitlines()
+        if "path:" in line
+    }
+    assert read == written
