@@ -17,7 +17,7 @@ from ensemble_transfer.records import Record
 from ensemble_transfer.store import Store
 from ensemble_transfer.strategies.full import Full
 from ensemble_transfer.strategies.head import HeadOnly
-from ensemble_transfer.strategies.shift import Shift, shift_vector
+from ensemble_transfer.strategies.shift import Shift
 from ensemble_transfer.strategies.transfer import Transfer
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.batches import Batches
@@ -46,7 +46,7 @@ def test_1_a_donor_plus_its_own_shift_is_the_fine_tuned_donor(source_ensemble, t
     work = Transfer(source_ensemble, target_task, 0, recipes, fitter)
     before = {0: work.encoders[0]}
     fits = work.fine_tune_fully(before)
-    vector = shift_vector(before, fits)
+    vector = Shift().transfer(source_ensemble, target_task, 0, recipes, fitter).shift.scaled()
     after = below(fits.weights[0], "encoder")
     assert not close(floating(before[0]), floating(after), 1e-4)
     assert close(floating(add_scaled(before[0], vector, 1.0)), floating(after), 1e-6)

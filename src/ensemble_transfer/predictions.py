@@ -13,6 +13,9 @@ from ensemble_transfer.evaluate import evaluate
 from ensemble_transfer.tasks.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from ensemble_transfer.tasks.task import Split, Task
 
+SOUP = ("ensemble/accuracy", "ensemble/nll", "ensemble/brier", "calibration/ece")
+"""Metrics of the soup, which is a single network; their keys start with ``soup/``."""
+
 Arrays = dict[str, NDArray[np.generic]]
 
 
@@ -23,10 +26,12 @@ class EvaluationSettings:
     Attributes:
         corruptions: Corruptions of the test images; an empty list for none, ``[all]`` for all.
         severities: Severities of the corruptions, 1 to 5.
+        diagnostics: Whether to measure what a shift did before any fine-tuning, on validation.
     """
 
     corruptions: list[str] = field(default_factory=list)
     severities: list[int] = field(default_factory=lambda: list(SEVERITIES))
+    diagnostics: bool = True
 
     def __post_init__(self) -> None:
         for name in self.corruptions if self.corruptions != ["all"] else []:
@@ -77,6 +82,11 @@ def predict_source(ensemble: Ensemble, source: Task, device: torch.device) -> Ar
     return _labelled(ensemble, source.test, "source/", device) | validation
 
 
+def predict_soup(soup: Ensemble, target: Task, device: torch.device) -> Arrays:
+    """Return the test predictions (1, examples, classes) of the one network that the members' mean weights make."""
+    return {"soup/probabilities": soup.predict(target.test.images, device).numpy()}
+
+
 def metrics_of(arrays: Arrays) -> dict[str, float]:
     """Return every metric of a run's arrays, under ``target/test/``, ``target/validation/`` and ``source/test/``."""
     target = evaluate(
@@ -94,6 +104,9 @@ def metrics_of(arrays: Arrays) -> dict[str, float]:
         validation=(arrays["source/validation/probabilities"], arrays["source/validation/labels"]),
     )
     validation = evaluate(arrays["validation/probabilities"], arrays["validation/labels"])
+    if "soup/probabilities" in arrays:
+        soup = evaluate(arrays["soup/probabilities"], arrays["labels"])
+        target |= {f"soup/{key.split('/')[-1]}": soup[key] for key in SOUP}
     parts = {"target/test": target, "target/validation": validation, "source/test": source}
     return {f"{part}/{key}": value for part, metrics in parts.items() for key, value in metrics.items()}
 

@@ -43,7 +43,7 @@ def _sorted_out(archive: NpzFile) -> tuple[dict[str, Any], list[str]]:
         match name.split("/"):
             case ["probabilities" | "labels"] | ["validation", "probabilities" | "labels"]:
                 pass
-            case ["source", *_]:  # of a run's source ensemble, on another task
+            case ["source", *_] | ["soup", *_]:  # of a run's source ensemble, and of its single-model soup
                 pass
             case ["ood", kind, "probabilities"]:
                 ood[kind] = _array(archive, name)

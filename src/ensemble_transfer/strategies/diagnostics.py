@@ -1,16 +1,21 @@
 """What a shift did before any fine-tuning, against no shift and against a random vector of the same norms.
 
-All accuracies are means over recipients on the validation split, so that the verdict may guide a choice.
+All of it is measured on validation splits, so that the verdict may guide a choice.
 """
 
 from collections.abc import Mapping
+from itertools import combinations
 
+import torch
 from torch import Tensor
 
 from ensemble_transfer.cost import Ledger
+from ensemble_transfer.ensemble import Ensemble
 from ensemble_transfer.seeding import generator
-from ensemble_transfer.strategies.transfer import ShiftVector, Transfer, TransferResult
-from ensemble_transfer.training.features import is_statistic
+from ensemble_transfer.strategies.shift_vector import ShiftVector, learned
+from ensemble_transfer.strategies.transfer import Transfer, TransferResult
+from ensemble_transfer.tasks.task import Split
+from ensemble_transfer.training.losses import batch_loss
 from ensemble_transfer.weights import (
     Weights,
     add_scaled,
@@ -20,17 +25,25 @@ from ensemble_transfer.weights import (
     mean_over_pairs,
     norm,
     random_like,
-    select,
     subtract,
 )
+
+DIAGNOSED = 4
+"""Recipients that are looked at, at most; likewise members for the loss barrier."""
+
+LINE = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+"""Shares of the shift at which the loss along the line is measured."""
+
+BETWEEN = (0.25, 0.5, 0.75)
+"""Places between two members at which the loss barrier is looked for."""
 
 
 def diagnose_shift(work: Transfer, result: TransferResult, shift: ShiftVector) -> dict[str, float]:
     """Return the metrics ``shift/...``.
 
     Zero-shot accuracies are those of a recipient's encoder under the first donor's head; a probe is a new head on
-    frozen features. Encoders that the shift is compared with get BatchNorm statistics of the target as well. What
-    this costs is not part of the transfer and not in its ledger.
+    frozen features; means over at most four recipients. Encoders that the shift is compared with get BatchNorm
+    statistics of the target as well. What this costs is not part of the transfer and not in its ledger.
 
     Args:
         work: The transfer.
@@ -38,17 +51,18 @@ def diagnose_shift(work: Transfer, result: TransferResult, shift: ShiftVector) -
         shift: Its shift vector.
     """
     donors = [member for member in range(len(result.ensemble)) if member not in result.recipients]
-    before = work.encoders[donors[0]]
-    metrics = shift_norms(shift.vector, before)
+    metrics = shift_norms(shift.vector, work.encoders[donors[0]])
     metrics["shift/donor_cosine"] = _donor_cosine(work, result, donors)
-    if not result.recipients:
+    metrics |= {f"shift/scale/{group}": scale for group, scale in shift.scales.items()}
+    chosen = result.recipients[:DIAGNOSED]
+    if not chosen:
         return metrics
-    originals = {member: work.encoders[member] for member in result.recipients}
-    noise = random_like(_learned(shift.vector), generator(work.seed, "random shift"))
-    random = {member: _add_learned(encoder, noise, shift.scale) for member, encoder in originals.items()}
+    originals = {member: work.encoders[member] for member in chosen}
+    noise = random_like(learned(shift.scaled()), generator(work.seed, "random shift"))
+    random = {member: _add_learned(encoder, noise) for member, encoder in originals.items()}
     head = below(result.ensemble.members[donors[0]], "head")
     rivals: dict[str, Mapping[int, Weights]] = {
-        "": result.shifted,
+        "": {member: result.shifted[member] for member in chosen},
         "_no_shift": work.reestimate_statistics(originals, Ledger()),
         "_random": work.reestimate_statistics(random, Ledger()),
     }
@@ -66,21 +80,66 @@ def shift_norms(vector: Weights, encoder: Weights) -> dict[str, float]:
 
     Running statistics are data that passed by, not weights: they do not count.
     """
-    learned = _learned(vector)
+    moved = learned(vector)
     relative = {
         f"shift/relative_norm/{name}": norm({name: tensor}) / (norm({name: encoder[name]}) or float("nan"))
-        for name, tensor in learned.items()
+        for name, tensor in moved.items()
     }
-    whole = norm({name: encoder[name] for name in learned})
-    return {"shift/norm": norm(learned), "shift/relative_norm": norm(learned) / whole, **relative}
+    whole = norm({name: encoder[name] for name in moved})
+    return {"shift/norm": norm(moved), "shift/relative_norm": norm(moved) / whole, **relative}
 
 
-def _learned(vector: Weights) -> dict[str, Tensor]:
-    return select(vector, lambda name: not is_statistic(name))
+def shift_line(work: Transfer, result: TransferResult) -> dict[str, list[float]]:
+    """Return validation loss and accuracy on the straight line from before to after the shift, and beyond.
+
+    Under the first donor's head, without any fine-tuning, BatchNorm normalising by the images themselves; the mean over
+    at most four recipients. Empty lists where there is no recipient.
+    """
+    donors = [member for member in range(len(result.ensemble)) if member not in result.recipients]
+    head = below(result.ensemble.members[donors[0]], "head")
+    line: dict[str, list[float]] = {"scale": [], "loss": [], "accuracy": []}
+    for scale in LINE if result.recipients else ():
+        points = []
+        for member in result.recipients[:DIAGNOSED]:
+            before = work.encoders[member]
+            moved = add_scaled(before, subtract(result.shifted[member], before), scale)
+            points.append(_loss(work, joined(encoder=moved, head=head)))
+        line["scale"].append(scale)
+        line["loss"].append(sum(loss for loss, _ in points) / len(points))
+        line["accuracy"].append(sum(accuracy for _, accuracy in points) / len(points))
+    return line
 
 
-def _add_learned(encoder: Weights, vector: Weights, scale: float) -> dict[str, Tensor]:
-    moved = add_scaled({name: encoder[name] for name in vector}, vector, scale)
+def source_barrier(source: Ensemble, validation: Split, device: torch.device) -> float:
+    """Return the loss barrier between members of the source ensemble, in nats: near 0 where they share a basin.
+
+    The highest rise of the source task's validation loss above the straight line between the losses of two members,
+    on the straight line between their weights (Frankle et al. 2020, arXiv 1912.05671), BatchNorm normalising by the
+    images themselves; the mean over the pairs of at most four members. NaN for one member.
+    """
+
+    def barrier(one: Weights, other: Weights) -> float:
+        ends = [
+            batch_loss(source.architecture, w, validation.images, validation.labels, device)[0] for w in (one, other)
+        ]
+        rises = [0.0]
+        for place in BETWEEN:
+            between = add_scaled(one, subtract(other, one), place)
+            loss, _ = batch_loss(source.architecture, between, validation.images, validation.labels, device)
+            rises.append(loss - (1 - place) * ends[0] - place * ends[1])
+        return max(rises)
+
+    barriers = [barrier(one, other) for one, other in combinations(source.members[:DIAGNOSED], 2)]
+    return sum(barriers) / len(barriers) if barriers else float("nan")
+
+
+def _loss(work: Transfer, weights: Weights) -> tuple[float, float]:
+    split, device = work.target.validation, work.fitter.settings.device
+    return batch_loss(work.architecture, weights, split.images, split.labels, device)
+
+
+def _add_learned(encoder: Weights, vector: Weights) -> dict[str, Tensor]:
+    moved = add_scaled({name: encoder[name] for name in vector}, vector)
     return {name: moved.get(name, tensor) for name, tensor in encoder.items()}
 
 
@@ -89,7 +148,7 @@ def _donor_cosine(work: Transfer, result: TransferResult, donors: list[int]) -> 
     if len(donors) < 2:
         return float("nan")
     after = {member: below(result.ensemble.members[member], "encoder") for member in donors}
-    return mean_over_pairs(cosine, [_learned(subtract(after[m], work.encoders[m])) for m in donors])
+    return mean_over_pairs(cosine, [learned(subtract(after[m], work.encoders[m])) for m in donors])
 
 
 def _probed_accuracy(work: Transfer, encoders: Mapping[int, Weights]) -> float:

@@ -16,20 +16,23 @@ from ensemble_transfer.weights import Weights
 
 @dataclass(frozen=True)
 class Matched:
-    """Fine-tune every member fully, with the floating-point operations of ``shift`` in its default form for all.
+    """Fine-tune every member fully, with what ``shift`` in its default form spends on all.
 
     Each member gets an equal share, in whole steps, and a schedule of that length; the steps that do not divide
     evenly go to the first members. So the total is at most one step below that of ``shift``.
 
     Attributes:
         donors: Number of donors that ``shift`` would have.
+        equal: What is matched: ``flops``, or optimizer ``steps`` of networks (the head's alone do not count).
     """
 
     name: ClassVar[str] = "matched"
 
     donors: int = 1
+    equal: str = "flops"
 
     def __post_init__(self) -> None:
+        require(self.equal in ("flops", "steps"), "equal", self.equal, "must be flops or steps")
         require(self.donors > 0, "donors", self.donors, "must be at least 1")
 
     def check(self, members: int) -> None:
@@ -47,15 +50,21 @@ class Matched:
         """Return the transferred ensemble; see :class:`~ensemble_transfer.strategies.transfer.Strategy`."""
         self.check(len(source))
         work = Transfer(source, target, seed, recipes, fitter)
-        budget = shift_flops(work, self.donors)
-        batch = min(recipes.full.batch_size, len(target.train))
-        share, rest = divmod(budget // (batch * step_flops(work.architecture)), len(source))
+        share, rest = divmod(self._steps(work), len(source))
         ledger, members = Ledger(), dict[int, Weights]()
         for steps, chosen in ((share + 1, range(rest)), (share, range(rest, len(source)))):
             fits = work.fine_tune_fully({member: work.encoders[member] for member in chosen}, steps)
             ledger.extend(fits.entries())
             members |= zip(fits.members, fits.weights, strict=True)
         return TransferResult(work.ensemble(list(members.values()), self.name), ledger, tuple(members))
+
+    def _steps(self, work: Transfer) -> int:
+        """Return the steps of all members together."""
+        recipes = work.recipes
+        if self.equal == "steps":
+            return self.donors * recipes.full.steps + (len(work.source) - self.donors) * recipes.tiny.steps
+        batch = min(recipes.full.batch_size, len(work.target.train))
+        return shift_flops(work, self.donors) // (batch * step_flops(work.architecture))
 
 
 def shift_flops(work: Transfer, donors: int) -> int:

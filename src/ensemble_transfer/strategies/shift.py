@@ -3,28 +3,36 @@
     shift      = encoder(donor after full fine-tuning) - encoder(donor before)
     recipient' = encoder(recipient) + scale * shift        then: new head, tiny fine-tuning
 
-Shashkov, Balabin, Burnaev and Zaytsev 2022, arXiv 2206.13116.
+Shashkov, Balabin, Burnaev and Zaytsev 2022, arXiv 2206.13116. ``random_shift`` and ``zero_shot`` are the same with
+another direction, and without the tiny fine-tuning.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from math import isfinite
-from typing import ClassVar
 
 from torch import Tensor
 
 from ensemble_transfer.cost import Ledger
 from ensemble_transfer.ensemble import Ensemble
 from ensemble_transfer.errors import require
-from ensemble_transfer.strategies.transfer import ShiftVector, Transfer, TransferResult
+from ensemble_transfer.seeding import generator
+from ensemble_transfer.strategies.donor_alignment import ALIGNMENTS, Aligner
+from ensemble_transfer.strategies.search import SEARCHED, ScaleSearch
+from ensemble_transfer.strategies.shift_vector import ShiftVector, donor_weights, layer_groups, learned
+from ensemble_transfer.strategies.transfer import Transfer, TransferResult
 from ensemble_transfer.tasks.task import Task
 from ensemble_transfer.training.features import is_statistic
 from ensemble_transfer.training.fit import Fits, Fitter, Start
 from ensemble_transfer.training.recipe import Recipes
-from ensemble_transfer.weights import Weights, add_scaled, below, joined, mean, subtract
+from ensemble_transfer.weights import Weights, add_scaled, below, joined, mean, random_like, subtract
 
-HEADS = ("probe", "donor", "fresh")
+DIRECTIONS = ("donor", "random")
+SEARCHES = ("none", "whole", "layers")
 STATISTICS = ("reestimate", "shift", "keep")
+HEADS = ("probe", "donor", "fresh")
+FINISHES = ("tiny", "head")
 
 
 @dataclass(frozen=True)
@@ -33,26 +41,57 @@ class Shift:
 
     Attributes:
         donors: Number of members that are fully fine-tuned, the first ones; the shift is the mean of theirs.
-        scale: How far recipients are shifted along the vector.
-        head: Where a recipient's head starts: ``probe`` trains a new one on frozen features, ``donor`` copies the
-            donor's (donors take turns), ``fresh`` is random.
+        scale: How far recipients are shifted along the vector; where a search starts.
+        search: Choose the scale on validation: ``none``, one for the ``whole`` encoder, or ``layers`` for one each
+            layer group.
+        scales: Candidates of the search.
+        search_budget: What the search may cost, as a share of the donors' fine-tuning in operations.
+        align: Permute the donor's channels to each recipient's before shifting: ``none``, or by ``weights`` or
+            ``activations`` (for members of independent lineage).
         statistics: BatchNorm's running statistics after the shift: ``reestimate`` them on the target's training
             data, ``shift`` them like weights, or ``keep`` the recipient's.
+        head: Where a recipient's head starts: ``probe`` trains a new one on frozen features, ``donor`` copies the
+            donor's (donors take turns), ``fresh`` is random.
+        direction: Shift as the ``donor`` moved, or along a ``random`` vector whose every tensor has the same norm
+            (the control).
+        finish: What follows the shift: a ``tiny`` fine-tuning, or ``head`` for nothing but the head.
     """
-
-    name: ClassVar[str] = "shift"
 
     donors: int = 1
     scale: float = 1.0
-    head: str = "probe"
+    search: str = "none"
+    scales: list[float] = field(default_factory=lambda: [0.5, 0.75, 1.0, 1.25])
+    search_budget: float = 0.05
+    align: str = "none"
     statistics: str = "reestimate"
+    head: str = "probe"
+    direction: str = "donor"
+    finish: str = "tiny"
 
     def __post_init__(self) -> None:
         require(self.donors > 0, "donors", self.donors, "must be at least 1")
         require(isfinite(self.scale), "scale", self.scale, "must be a finite number")
-        require(self.head in HEADS, "head", self.head, f"must be one of {', '.join(HEADS)}")
-        rule = f"must be one of {', '.join(STATISTICS)}"
-        require(self.statistics in STATISTICS, "statistics", self.statistics, rule)
+        for name, value, allowed in (
+            ("search", self.search, SEARCHES),
+            ("align", self.align, ALIGNMENTS),
+            ("statistics", self.statistics, STATISTICS),
+            ("head", self.head, HEADS),
+            ("direction", self.direction, DIRECTIONS),
+            ("finish", self.finish, FINISHES),
+        ):
+            require(value in allowed, name, value, f"must be one of {', '.join(allowed)}")
+        usable = bool(self.scales) and all(isfinite(scale) for scale in self.scales)
+        require(usable, "scales", self.scales, "must be one or more finite numbers")
+        require(self.search_budget > 0, "search_budget", self.search_budget, "must be above 0")
+        random_head = self.finish == "head" and self.head == "fresh"
+        require(not random_head, "head", self.head, "would stay random with finish=head; use probe or donor")
+
+    @property
+    def name(self) -> str:
+        """``shift``, or ``random_shift`` or ``zero_shot`` for these options."""
+        if self.direction == "random":
+            return "random_shift"
+        return "zero_shot" if self.finish == "head" else "shift"
 
     def check(self, members: int) -> None:
         """Raise a SettingError if there are more donors than members."""
@@ -70,53 +109,130 @@ class Shift:
         """Return the transferred ensemble; see :class:`~ensemble_transfer.strategies.transfer.Strategy`."""
         self.check(len(source))
         work = Transfer(source, target, seed, recipes, fitter)
-        before = dict(work.encoders)
-        donors = {member: before.pop(member) for member in range(self.donors)}
-        donor_fits = work.fine_tune_fully(donors)
-        ledger = Ledger(donor_fits.entries())
+        recipients = dict(work.encoders)
+        before = {member: recipients.pop(member) for member in range(self.donors)}
+        donors = work.fine_tune_fully(before)
+        ledger = Ledger(donors.entries())
+        aligner = Aligner(work, self.align, before[0])
+        vector = self._direction(work, aligner, before, donors, ledger)
+        scales = dict.fromkeys(layer_groups(vector), self.scale)
+        if self.search != "none" and recipients:
+            scales = self._searched(work, aligner, recipients, vector, donors, ledger)
+        shift = ShiftVector(vector, scales, self._provenance(work))
+        added = self.add(work, recipients, shift, donors.weights, ledger, aligner)
+        ensemble = work.ensemble((*donors.weights, *added.weights), self.name)
+        return TransferResult(ensemble, ledger, tuple(recipients), shift, added.shifted)
 
-        vector = shift_vector(donors, donor_fits)
-        shifted: dict[int, Weights] = {member: self._shifted(encoder, vector) for member, encoder in before.items()}
+    def add(
+        self,
+        work: Transfer,
+        recipients: Mapping[int, Weights],
+        shift: ShiftVector,
+        donors: Sequence[Weights],
+        ledger: Ledger,
+        aligner: Aligner | None = None,
+    ) -> "Added":
+        """Bring members to the target by a shift vector: what a transfer does with recipients, at any time.
+
+        A member's result depends on its own weights and index, the vector and the donors alone, so that one that is
+        added later is the one that would have been there from the start.
+
+        Args:
+            work: The transfer.
+            recipients: Encoders before the shift, by member.
+            shift: The shift vector.
+            donors: The donors' weights after their fine-tuning, for ``head=donor``.
+            ledger: Where the cost goes.
+            aligner: Finds permutations, if the caller has asked it for some already.
+        """
+        aligner = aligner or Aligner(work, self.align, work.encoders[0])
+        vector = shift.scaled()
+        moved = {m: self._shifted(e, aligner.to_member(m, e, vector, ledger)) for m, e in recipients.items()}
+        shifted: Mapping[int, Weights] = moved
         if self.statistics == "reestimate":
             shifted = work.reestimate_statistics(shifted, ledger)
-        starts = self._with_heads(shifted, donor_fits, work, ledger)
+        starts = self._with_heads(shifted, donors, work, aligner, ledger)
+        if self.finish == "head":
+            return Added(tuple(start.weights for start in starts), shifted)
         tiny = work.fine_tune_tiny(starts)
         ledger.extend(tiny.entries())
+        return Added(tiny.weights, shifted)
 
-        ensemble = work.ensemble((*donor_fits.weights, *tiny.weights), self.name)
-        return TransferResult(ensemble, ledger, tiny.members, self._artefact(vector, source, target), shifted)
+    def _direction(
+        self, work: Transfer, aligner: Aligner, before: Mapping[int, Weights], donors: Fits, ledger: Ledger
+    ) -> dict[str, Tensor]:
+        """Return the vector to shift along, in the coordinates of the first donor."""
+        moves = {member: subtract(below(w, "encoder"), before[member]) for member, w in enumerate(donors.weights)}
+        others = [aligner.from_member(m, before[m], move, ledger) for m, move in moves.items() if m > 0]
+        vector = mean([moves[0], *others])
+        if self.direction == "random":
+            vector |= random_like(learned(vector), generator(work.seed, "random shift"))
+        return vector
+
+    def _searched(
+        self,
+        work: Transfer,
+        aligner: Aligner,
+        recipients: Mapping[int, Weights],
+        vector: Weights,
+        donors: Fits,
+        ledger: Ledger,
+    ) -> dict[str, float]:
+        """Return the scales that validation prefers."""
+        head = below(donors.weights[0], "head")
+        looked_at = [
+            (encoder, aligner.to_member(member, encoder, vector, ledger), aligner.head(member, head))
+            for member, encoder in list(recipients.items())[:SEARCHED]
+        ]
+        budget = self.search_budget * sum(entry.cost.flops for entry in donors.entries())
+        search = ScaleSearch(work, looked_at, budget)
+        return search.run(self.scales, self.scale, self.search == "layers", ledger)
 
     def _shifted(self, encoder: Weights, vector: Weights) -> dict[str, Tensor]:
-        """Return ``encoder + scale * shift``, without the running statistics unless they are to be shifted."""
-        moved = add_scaled(encoder, vector, self.scale)
+        """Return ``encoder + vector``, without the running statistics unless they are to be shifted."""
+        moved = add_scaled(encoder, vector)
         if self.statistics == "shift":
             return {k: v.clamp(min=0) if k.endswith("running_var") else v for k, v in moved.items()}
         return {name: encoder[name] if is_statistic(name) else tensor for name, tensor in moved.items()}
 
-    def _with_heads(self, encoders: Mapping[int, Weights], donors: Fits, work: Transfer, ledger: Ledger) -> list[Start]:
+    def _with_heads(
+        self,
+        encoders: Mapping[int, Weights],
+        donors: Sequence[Weights],
+        work: Transfer,
+        aligner: Aligner,
+        ledger: Ledger,
+    ) -> list[Start]:
         """Return the starts of the tiny fine-tuning, with the heads that the options ask for."""
         if self.head == "probe":
             return work.with_probed_heads(encoders, ledger)
         starts = work.with_fresh_heads(encoders, "tiny")
         if self.head == "fresh":
             return starts
-        givers = [donors.weights[start.member % self.donors] for start in starts]
-        return [
-            replace(start, weights=joined(encoder=encoders[start.member], head=below(giver, "head")))
-            for start, giver in zip(starts, givers, strict=True)
-        ]
+        turns = 1 if self.align != "none" else self.donors  # vectors come in the coordinates of the first donor
+        heads = {s.member: aligner.head(s.member, below(donors[s.member % turns], "head")) for s in starts}
+        return [replace(s, weights=joined(encoder=encoders[s.member], head=heads[s.member])) for s in starts]
 
-    def _artefact(self, vector: Weights, source: Ensemble, target: Task) -> ShiftVector:
-        provenance = {
+    def _provenance(self, work: Transfer) -> dict[str, str]:
+        return {
             "donors": ",".join(map(str, range(self.donors))),
-            "source_ensemble": source.fingerprint,
-            "target_task": target.fingerprint,
-            "target": target.name,
+            "donor_weights": donor_weights(work.source, range(self.donors)),
+            "source_ensemble": work.source.fingerprint,
+            "target_task": work.target.fingerprint,
+            "target": work.target.name,
+            "options": json.dumps(asdict(self)),
+            "recipe": json.dumps(asdict(work.recipes.full)),
         }
-        return ShiftVector(vector, self.scale, provenance)
 
 
-def shift_vector(before: Mapping[int, Weights], donors: Fits) -> dict[str, Tensor]:
-    """Return the mean over donors of ``encoder after full fine-tuning - encoder before``."""
-    after = [below(weights, "encoder") for weights in donors.weights]
-    return mean([subtract(a, before[m]) for a, m in zip(after, donors.members, strict=True)])
+@dataclass(frozen=True)
+class Added:
+    """Members that a shift vector brought to the target.
+
+    Attributes:
+        weights: Their weights, in the order of the recipients.
+        shifted: Their encoders after the shift, before any fine-tuning.
+    """
+
+    weights: tuple[Weights, ...]
+    shifted: Mapping[int, Weights]

@@ -3,33 +3,21 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import ClassVar, Protocol
+from typing import Protocol
+
+from torch import Tensor
 
 from ensemble_transfer.backbone import Architecture
-from ensemble_transfer.cost import Cost, Entry, Ledger, mean_cost, measured
+from ensemble_transfer.cost import Cost, Entry, Ledger, Meter, mean_cost, measured
 from ensemble_transfer.ensemble import Ensemble
 from ensemble_transfer.seeding import derive
+from ensemble_transfer.strategies.shift_vector import ShiftVector
 from ensemble_transfer.tasks.task import Task
 from ensemble_transfer.training.features import reestimated_statistics
 from ensemble_transfer.training.fit import Fits, Fitter, Start
 from ensemble_transfer.training.flops import encode_flops
-from ensemble_transfer.training.recipe import Recipes
-from ensemble_transfer.weights import Weights, below, joined
-
-
-@dataclass(frozen=True)
-class ShiftVector:
-    """A shift vector and where it comes from.
-
-    Attributes:
-        vector: Difference of the encoder's floating-point tensors.
-        scale: How far recipients were shifted along it.
-        provenance: Donors, source ensemble and target task, in words.
-    """
-
-    vector: Weights
-    scale: float
-    provenance: Mapping[str, str]
+from ensemble_transfer.training.recipe import Recipe, Recipes
+from ensemble_transfer.weights import Weights, below, floating, joined, mean
 
 
 @dataclass(frozen=True)
@@ -59,7 +47,9 @@ class TransferResult:
 class Strategy(Protocol):
     """A way to move an ensemble to a target task: a frozen dataclass whose fields are its options."""
 
-    name: ClassVar[str]
+    @property
+    def name(self) -> str:
+        """The name that records and comparisons call it by."""
 
     def check(self, members: int) -> None:
         """Raise a SettingError if the options do not suit an ensemble of this size."""
@@ -117,7 +107,11 @@ class Transfer:
             steps: Steps instead of the recipe's; its schedule is fitted to them.
         """
         recipe = self.recipes.full if steps is None else replace(self.recipes.full, steps=steps)
-        starts = self.with_fresh_heads(encoders, "full")
+        return self.fit_fully(self.with_fresh_heads(encoders, "full"), recipe)
+
+    def fit_fully(self, starts: Sequence[Start], recipe: Recipe | None = None) -> Fits:
+        """Fine-tune members fully from given starts."""
+        recipe = recipe or self.recipes.full
         return self.fitter.fit(self.architecture, starts, self.target.train, recipe, "full")
 
     def probe(self, starts: Sequence[Start], phase: str = "probe") -> Fits:
@@ -125,9 +119,9 @@ class Transfer:
         reseeded = [replace(start, seed=derive(self.seed, "probe", start.member)) for start in starts]
         return self.fitter.fit_heads(self.architecture, reseeded, self.target.train, self.recipes.probe, phase)
 
-    def with_probed_heads(self, encoders: Mapping[int, Weights], ledger: Ledger) -> list[Start]:
-        """Return the starts of a tiny fine-tuning with heads probed on frozen features; the cost goes to the ledger."""
-        starts = self.with_fresh_heads(encoders, "tiny")
+    def with_probed_heads(self, encoders: Mapping[int, Weights], ledger: Ledger, phase: str = "tiny") -> list[Start]:
+        """Return the starts of a phase with heads probed on frozen features; the cost goes to the ledger."""
+        starts = self.with_fresh_heads(encoders, phase)
         probed = self.probe(starts)
         ledger.extend(probed.entries())
         return [replace(start, weights=w) for start, w in zip(starts, probed.weights, strict=True)]
@@ -137,6 +131,28 @@ class Transfer:
         starts = self.with_fresh_heads(encoders, "head")
         return self.fitter.fit_heads(self.architecture, starts, self.target.train, self.recipes.head, "head")
 
+    def train_from_scratch(self) -> Fits:
+        """Train as many members as the ensemble has from random weights, with the recipe of full fine-tuning."""
+        starts = [
+            Start(
+                member,
+                self.architecture.initial(derive(self.seed, "scratch", member)),
+                derive(self.seed, "full", member),
+            )
+            for member in range(len(self.source))
+        ]
+        return self.fitter.fit(self.architecture, starts, self.target.train, self.recipes.full, "scratch")
+
+    def soup(self, members: Sequence[Weights]) -> dict[str, Tensor]:
+        """Return the mean of members' weights, with BatchNorm statistics of the target's training data.
+
+        One network for the price of one (model soups; Wortsman et al. 2022, arXiv 2203.05482); integer tensors, which
+        count batches, are the first member's.
+        """
+        mixed = dict(members[0]) | mean([floating(member) for member in members])
+        encoder = self.reestimate_statistics({0: below(mixed, "encoder")}, Ledger())[0]
+        return joined(encoder=encoder, head=below(mixed, "head"))
+
     def reestimate_statistics(self, encoders: Mapping[int, Weights], ledger: Ledger) -> dict[int, Weights]:
         """Return the encoders with BatchNorm statistics of the target's training data; the cost goes to the ledger."""
         device, images = self.fitter.settings.device, self.target.train.images
@@ -144,15 +160,19 @@ class Transfer:
         for member, encoder in encoders.items():
             with measured(device) as meter:
                 done[member] = reestimated_statistics(self.architecture, encoder, images, device)
-            cost = Cost(
-                examples=len(images),
-                flops=len(images) * encode_flops(self.architecture),
-                seconds=meter.seconds,
-                cpu_seconds=meter.cpu_seconds,
-                peak_memory_bytes=meter.peak_memory_bytes,
-            )
-            ledger.extend([Entry("statistics", member, cost)])
+            ledger.extend([self.encoding("statistics", member, len(images), meter)])
         return done
+
+    def encoding(self, phase: str, member: int, examples: int, meter: Meter) -> Entry:
+        """Return the ledger's entry of a phase that encoded examples once each, without training."""
+        cost = Cost(
+            examples=examples,
+            flops=examples * encode_flops(self.architecture),
+            seconds=meter.seconds,
+            cpu_seconds=meter.cpu_seconds,
+            peak_memory_bytes=meter.peak_memory_bytes,
+        )
+        return Entry(phase, member, cost)
 
     def fine_tune_tiny(self, starts: Sequence[Start]) -> Fits:
         """Give members a tiny fine-tuning."""

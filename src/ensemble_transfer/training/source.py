@@ -1,6 +1,7 @@
 """The source ensemble: members of one lineage, trained on the source task."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from ensemble_transfer.backbone import Architecture, Backbone
 from ensemble_transfer.cost import Ledger
@@ -8,11 +9,12 @@ from ensemble_transfer.ensemble import Ensemble
 from ensemble_transfer.errors import require, settings_under
 from ensemble_transfer.seeding import derive
 from ensemble_transfer.tasks.task import Task
-from ensemble_transfer.training.fit import Fitter, Start
+from ensemble_transfer.training.fit import Fits, Fitter, Start
+from ensemble_transfer.training.given import read_members
 from ensemble_transfer.training.recipe import Recipes
 from ensemble_transfer.weights import Weights, joined
 
-LINEAGES = ("shared", "independent")
+LINEAGES = ("shared", "snapshot", "independent")
 
 
 @dataclass(frozen=True)
@@ -21,16 +23,27 @@ class EnsembleSettings:
 
     Attributes:
         size: Number of members.
-        lineage: ``shared`` members are trained apart from one ancestor, ``independent`` ones from random starts of
-            their own (or from the backbone's pretrained weights with heads of their own).
+        lineage: ``shared`` members are trained apart from one ancestor, ``snapshot`` ones one after another, each from
+            the one before (Huang et al. 2017, arXiv 1704.00109), ``independent`` ones from random starts of their own
+            (or from the backbone's pretrained weights with heads of their own).
+        fork: Of shared and snapshot members, the share of a member's steps that its ancestor takes, below 1; null for
+            what the recipes ``ancestor`` and ``source`` say. The two recipes' steps are divided anew, their sum stays.
+        members: Weights of members that exist, instead of training: ``.safetensors`` or ``.pt`` files of the backbone's
+            timm architecture, or folders of ensembles that were saved here; as many members as ``size``.
     """
 
     size: int = 8
     lineage: str = "shared"
+    fork: float | None = None
+    members: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         require(self.size > 0, "size", self.size, "must be at least 1")
         require(self.lineage in LINEAGES, "lineage", self.lineage, f"must be one of {', '.join(LINEAGES)}")
+        if self.fork is not None:
+            require(0 <= self.fork < 1, "fork", self.fork, "must be in [0, 1), or null for what the recipes say")
+            apart = self.lineage == "independent"
+            require(not apart, "fork", self.fork, "must be null: independent members have no common ancestor")
 
 
 def train_source(
@@ -43,8 +56,9 @@ def train_source(
 ) -> tuple[Ensemble, Ledger]:
     """Train an ensemble on the source task and return it with what it cost.
 
-    Every member goes through the recipes ``ancestor`` and ``source``; of a shared lineage, all go through the first
-    as one. So the two lineages differ in nothing but what members share, and a larger ensemble contains the smaller.
+    Every member goes through the recipes ``ancestor`` and ``source``; of a shared or snapshot lineage, all go through
+    the first as one. So the lineages differ in nothing but what members share, and a larger ensemble contains the
+    smaller. Members that are given are not trained; only those without a head for the task get one, on frozen features.
 
     Args:
         settings: Size and lineage.
@@ -56,17 +70,84 @@ def train_source(
     """
     size = task.train.images.shape[-1]
     architecture = backbone.architecture(size, task.train.images.shape[1], len(task.classes))
+    if settings.members:
+        return _given(settings, backbone, architecture, task, seed, recipes, fitter)
+    recipes = _forked(recipes, settings.fork)
     members = range(settings.size)
-    ancestors = [0] if settings.lineage == "shared" else list(members)
+    ancestors = list(members) if settings.lineage == "independent" else [0]
     starts = _initial(architecture, backbone, ancestors, seed)
     first = fitter.fit(architecture, starts, task.train, recipes.ancestor, "ancestor")
     apart = [
         Start(member, first.weights[member % len(ancestors)], derive(seed, "source", member)) for member in members
     ]
-    second = fitter.fit(architecture, apart, task.train, recipes.source, "source")
+    if settings.lineage == "snapshot":
+        second = _one_after_another(architecture, apart, task, recipes, fitter)
+    else:
+        second = [fitter.fit(architecture, apart, task.train, recipes.source, "source")]
+    trained = [weights for fits in second for weights in fits.weights]
+    ensemble = _ensemble(settings, architecture, trained, task, seed)
+    return ensemble, Ledger([entry for fits in (first, *second) for entry in fits.entries()])
+
+
+def _one_after_another(
+    architecture: Architecture, starts: Sequence[Start], task: Task, recipes: Recipes, fitter: Fitter
+) -> list[Fits]:
+    """Train members in turn, each from where the one before ended: one run with a cyclic learning rate."""
+    done: list[Fits] = []
+    for start in starts:
+        here = replace(start, weights=done[-1].weights[0]) if done else start
+        done.append(fitter.fit(architecture, [here], task.train, recipes.source, "source"))
+    return done
+
+
+def _forked(recipes: Recipes, fork: float | None) -> Recipes:
+    """Return the recipes with their steps divided between ancestor and members."""
+    if fork is None:
+        return recipes
+    steps = recipes.ancestor.steps + recipes.source.steps
+    common = round(fork * steps)
+    return replace(
+        recipes, ancestor=replace(recipes.ancestor, steps=common), source=replace(recipes.source, steps=steps - common)
+    )
+
+
+def _given(
+    settings: EnsembleSettings,
+    backbone: Backbone,
+    architecture: Architecture,
+    task: Task,
+    seed: int,
+    recipes: Recipes,
+    fitter: Fitter,
+) -> tuple[Ensemble, Ledger]:
+    """Return the ensemble of members that exist, and what the heads that some lacked have cost."""
+    with settings_under("ensemble"):
+        given = read_members(settings.members, backbone, architecture, task.classes)
+        rule = f"must be {len(given)}, as many as ensemble.members names"
+        require(settings.size == len(given), "size", settings.size, rule)
+    starts = [
+        Start(
+            member,
+            joined(encoder=found.encoder, head=architecture.fresh_head(derive(seed, "initial head", member))),
+            derive(seed, "source head", member),
+        )
+        for member, found in enumerate(given)
+        if found.head is None
+    ]
+    heads = fitter.fit_heads(architecture, starts, task.train, recipes.head, "source head")
+    probed = dict(zip(heads.members, heads.weights, strict=True))
+    members: list[Weights] = [
+        probed[member] if found.head is None else joined(encoder=found.encoder, head=found.head)
+        for member, found in enumerate(given)
+    ]
+    return _ensemble(settings, architecture, members, task, seed), Ledger(heads.entries())
+
+
+def _ensemble(
+    settings: EnsembleSettings, architecture: Architecture, members: Sequence[Weights], task: Task, seed: int
+) -> Ensemble:
     history = {"source": task.name, "seed": seed}
-    ensemble = Ensemble(architecture, second.weights, task.classes, settings.lineage, history)
-    return ensemble, Ledger([*first.entries(), *second.entries()])
+    return Ensemble(architecture, tuple(members), task.classes, settings.lineage, history)
 
 
 def _initial(architecture: Architecture, backbone: Backbone, ancestors: list[int], seed: int) -> list[Start]:

@@ -1,0 +1,36 @@
+"""Losses of networks that are not trained: on the way between two of them, or after a shift."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from ensemble_transfer.backbone import Architecture
+from ensemble_transfer.weights import Weights
+
+_BATCH = 256
+
+
+@torch.no_grad()
+def batch_loss(
+    architecture: Architecture, weights: Weights, images: Tensor, labels: Tensor, device: torch.device
+) -> tuple[float, float]:
+    """Return mean cross-entropy and accuracy, with BatchNorm normalising by the statistics of the images themselves.
+
+    Shifted or interpolated weights have no running statistics of their own; those of the images need no further pass.
+
+    Args:
+        architecture: Of the classifier.
+        weights: Its weights.
+        images: (examples, channels, height, width) uint8, two or more.
+        labels: (examples,) int64.
+        device: Where to compute.
+    """
+    classifier = architecture.build()
+    classifier.load_state_dict(dict(weights), strict=True)
+    classifier.to(device).eval()
+    for layer in classifier.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.train()
+    parts = -(-len(images) // _BATCH)
+    logits = torch.cat([classifier(batch.to(device)).float().cpu() for batch in images.tensor_split(parts)])
+    return float(cross_entropy(logits, labels)), float((logits.argmax(1) == labels).double().mean())
