@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 import re
 from dataclasses import replace
@@ -12,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import linear
 
 from ensemble_transfer.backbone import Backbone
-from ensemble_transfer.ensemble import Ensemble
+from ensemble_transfer.ensemble import CALIBRATION, Ensemble
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.tasks.embedded import Digits
 from ensemble_transfer.weights import copied, fingerprint
@@ -171,7 +172,7 @@ def test_saved_and_loaded_it_is_the_same_bit_by_bit(ensemble, folder):
 
 def test_the_folder_holds_what_the_contract_says(ensemble, folder):
     files = [f"member_0{index}.safetensors" for index in range(3)]
-    assert sorted(path.name for path in folder.iterdir()) == ["ensemble.json", *files]
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "ensemble.json", *files]
     described = json.loads((folder / "ensemble.json").read_text())
     assert described["architecture"] == {
         "backbone": "resnet10t",
@@ -199,6 +200,12 @@ def test_a_smaller_ensemble_saved_over_a_larger_one_is_the_smaller_one(ensemble,
     smaller = replace(ensemble, members=ensemble.members[1:2])
     smaller.save(folder)
     assert Ensemble.load(folder).fingerprint == smaller.fingerprint
+
+
+def test_saving_removes_the_calibration_of_what_was_there_before(ensemble, folder):
+    (folder / CALIBRATION).write_text("of another ensemble")
+    ensemble.save(folder)
+    assert not (folder / CALIBRATION).exists()
 
 
 def edited(folder, **changes):
@@ -229,6 +236,27 @@ def flip_the_last_byte(folder):
     path = folder / "member_01.safetensors"
     data = path.read_bytes()
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+
+
+def as_header(folder, header, length=None):
+    """Replace a member by a safetensors header that states what it likes, and eight bytes."""
+    text = json.dumps(header).encode()
+    size = len(text) if length is None else length
+    (folder / "member_00.safetensors").write_bytes(size.to_bytes(8, "little") + text + bytes(8))
+
+
+def floats(shape, end):
+    return {"head.bias": {"dtype": "F32", "shape": shape, "data_offsets": [0, end]}}
+
+
+def as_pipe(folder, name):
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+
+
+def as_link(folder, name, target):
+    (folder / name).unlink()
+    (folder / name).symlink_to(target)
 
 
 def cut(folder):
@@ -336,6 +364,102 @@ REFUSED = {
         lambda folder: edited(folder, architecture__options={"features_only": True}),
         r"options\.features_only=True: is set by the framework",
     ),
+    "an object to build": (
+        lambda folder: edited(folder, architecture={"_target_": "os.system", "command": "touch executed"}),
+        "is not a readable ensemble: ",
+    ),
+    "an object to build among the fields": (
+        lambda folder: edited(folder, architecture___target_="os.system"),
+        "is not a readable ensemble: .*unexpected keyword argument '_target_'",
+    ),
+    "an object to build among the options": (
+        lambda folder: edited(folder, architecture__options=OPTIONS | {"_target_": "os.system", "_args_": ["ls"]}),
+        "options=.*: does not fit timm's resnet10t",
+    ),
+    "an object to build among the layers": (
+        lambda folder: edited(folder, architecture__options=OPTIONS | {"norm_layer": {"_target_": "os.system"}}),
+        "is not a readable ensemble: |does not fit timm's",
+    ),
+    "code among the layers": (
+        lambda folder: edited(folder, architecture__options=OPTIONS | {"act_layer": "__import__('os').system('ls')"}),
+        "is not a readable ensemble: |does not fit timm's",
+    ),
+    "another name for timm": (
+        lambda folder: edited(folder, architecture__options=OPTIONS | {"model_name": "hf-hub:evil/net"}),
+        "options=.*: does not fit timm's resnet10t: .*multiple values",
+    ),
+    "cache": (
+        lambda folder: edited(folder, architecture__options=OPTIONS | {"cache_dir": "/tmp/evil"}),
+        "options.cache_dir='/tmp/evil': is set by the framework",
+    ),
+    "address of weights": (
+        lambda folder: edited(folder, architecture__options={"pretrained_cfg": {"url": "http://127.0.0.1:9/evil.pth"}}),
+        r"options\.pretrained_cfg=.*: is set by the framework",
+    ),
+    "more layers than weights": (
+        lambda folder: edited(folder, architecture__options=OPTIONS | {"layers": [1, 1, 1, 10**9]}),
+        r"options\.layers=1000000000: is more than the \d+ numbers that a member's file holds",
+    ),
+    "more width than weights": (
+        lambda folder: edited(folder, architecture__options=OPTIONS | {"stem_width": -(10**30)}),
+        r"options\.stem_width=10+: is more than the \d+ numbers",
+    ),
+    "more classes than weights": (
+        lambda folder: edited(folder, architecture__classes=10**9),
+        r"classes=1000000000: is more than the \d+ numbers",
+    ),
+    "huge images": (
+        lambda folder: edited(folder, architecture__image_size=10**6),
+        "image_size=1000000: must be a whole number of at most 4096",
+    ),
+    "a header larger than the file": (
+        lambda folder: as_header(folder, {}, length=2**62),
+        r"member='.*member_00\.safetensors': is not a readable safetensors file: ",
+    ),
+    "a tensor larger than the file": (
+        lambda folder: as_header(folder, floats([2**40], 2**42)),
+        r"member='.*member_00\.safetensors': is not a readable safetensors file: ",
+    ),
+    "a shape that overflows": (
+        lambda folder: as_header(folder, floats([2**62, 2**62], 8)),
+        r"member='.*member_00\.safetensors': is not a readable safetensors file: ",
+    ),
+    "a shape larger than its bytes": (
+        lambda folder: as_header(folder, floats([2**40], 8)),
+        r"member='.*member_00\.safetensors': is not a readable safetensors file: ",
+    ),
+    "a pipe for a member": (
+        lambda folder: as_pipe(folder, "member_00.safetensors"),
+        r"member='.*member_00\.safetensors': is not a readable safetensors file: it is no file",
+    ),
+    "a device for a member": (
+        lambda folder: as_link(folder, "member_00.safetensors", "/dev/zero"),
+        r"member='.*member_00\.safetensors': is not a readable safetensors file: it is no file",
+    ),
+    "a pipe for the description": (
+        lambda folder: as_pipe(folder, "ensemble.json"),
+        r"ensemble='.*ensemble\.json': must be a file of at most 16777216 bytes",
+    ),
+    "a device for the description": (
+        lambda folder: as_link(folder, "ensemble.json", "/dev/zero"),
+        r"ensemble='.*ensemble\.json': must be a file of at most 16777216 bytes",
+    ),
+    "a huge description": (
+        lambda folder: os.truncate(folder / "ensemble.json", 2**40),
+        r"ensemble='.*ensemble\.json': must be a file of at most 16777216 bytes",
+    ),
+    "classes that are no names": (
+        lambda folder: edited(folder, classes=[["a"]] * 10),
+        r"classes='.*ensemble\.json': must be a list of names",
+    ),
+    "a history that is none": (
+        lambda folder: edited(folder, history=["x"]),
+        r"history='.*ensemble\.json': must be an object",
+    ),
+    "a lineage that is none": (
+        lambda folder: edited(folder, lineage=3),
+        "lineage=3: .* must have a word",
+    ),
     "nonsense": (
         lambda folder: edited(folder, architecture__options={"block": "x"}),
         "options={'block': 'x'}: does not fit timm's resnet10t",
@@ -388,6 +512,7 @@ def test_a_pickle_in_place_of_a_member_is_not_executed(folder, tmp_path, dump):
         {"architecture__backbone": "local-dir:/tmp"},
         {"architecture__options": {"checkpoint_path": "evil.pt"}},
         {"architecture__options": {"pretrained": True}},
+        {"architecture__options": {"layers": [10**9, 1, 1, 1]}},
     ],
 )
 def test_timm_is_not_even_asked_for_what_a_hostile_description_names(folder, monkeypatch, changes):

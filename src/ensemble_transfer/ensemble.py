@@ -1,7 +1,7 @@
 """An ensemble: ordered members of one architecture, and its life on disk."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -10,11 +10,18 @@ import torch
 from torch import Tensor
 
 from ensemble_transfer.backbone import Architecture, Classifier
-from ensemble_transfer.errors import SettingError
+from ensemble_transfer.calibration import FILE_NAME as CALIBRATION
+from ensemble_transfer.card import write_card
+from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.tensor_files import read_tensors, write_tensors
 from ensemble_transfer.weights import Weights, fingerprint
 
 FORMAT = 1
+DESCRIPTION = "ensemble.json"
+LARGEST_DESCRIPTION = 2**24
+"""Bytes of ``ensemble.json`` at the most: 100,000 classes take a tenth."""
+LARGEST_IMAGE = 4096
+"""Height and width of the images at the most, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +89,12 @@ class Ensemble:
         return torch.stack([probabilities(c, images, device, batch_size) for c in self.classifiers()])
 
     def save(self, folder: Path) -> None:
-        """Write ``ensemble.json`` and one safetensors file a member into a folder, which is made if missing."""
+        """Write ``ensemble.json``, a safetensors file a member and a card into a folder, which is made if missing.
+
+        A calibration that lies there is removed: it was of what the folder held before.
+        """
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / CALIBRATION).unlink(missing_ok=True)
         names = [f"member_{index:02d}.safetensors" for index in range(len(self))]
         for name, member in zip(names, self.members, strict=True):
             write_tensors(folder / name, member)
@@ -97,7 +108,8 @@ class Ensemble:
             ],
             "history": dict(self.history),
         }
-        (folder / "ensemble.json").write_text(
+        write_card(folder, self)
+        (folder / DESCRIPTION).write_text(
             json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
         )
 
@@ -108,20 +120,14 @@ class Ensemble:
         Raises:
             SettingError: If a file is missing, damaged, or not what ``ensemble.json`` says.
         """
-        path = folder / "ensemble.json"
+        path = folder / DESCRIPTION
         try:
-            description = json.loads(path.read_text(encoding="utf-8"))
-            if description["format"] != FORMAT:
-                raise SettingError("format", description["format"], f"{path} must have format {FORMAT}")
+            description = _read_description(path)
             architecture = Architecture.from_plain(description["architecture"])
             members = tuple(_read_member(folder, **entry) for entry in description["members"])
-            return cls(
-                architecture,
-                members,
-                tuple(description["classes"]),
-                description["lineage"],
-                description["history"],
-            )
+            _require_proportion(architecture, members)
+            classes = tuple(description["classes"])
+            return cls(architecture, members, classes, description["lineage"], description["history"])
         except SettingError:
             raise
         except Exception as error:  # options of a stranger's file can make timm raise anything
@@ -159,10 +165,52 @@ def _check_fits(index: int, member: Weights, expected: Weights) -> None:
             )
 
 
+def _read_description(path: Path) -> dict[str, Any]:
+    """Return what ``ensemble.json`` says, once every field has its type."""
+    if path.exists():
+        readable = path.is_file() and path.stat().st_size <= LARGEST_DESCRIPTION
+        require(readable, "ensemble", str(path), f"must be a file of at most {LARGEST_DESCRIPTION} bytes")
+    description: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    require(description["format"] == FORMAT, "format", description["format"], f"{path} must have format {FORMAT}")
+    classes, lineage, history = (description[name] for name in ("classes", "lineage", "history"))
+    named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    require(named, "classes", str(path), "must be a list of names")
+    require(isinstance(lineage, str), "lineage", lineage, f"{path} must have a word")
+    require(isinstance(history, dict), "history", str(path), "must be an object")
+    return description
+
+
+def _require_proportion(architecture: Architecture, members: Sequence[Weights]) -> None:
+    """Raise unless a description asks for no more than its members' files can fill.
+
+    Building a network takes time and memory before its weights are compared. No depth or width can be larger than the
+    number of weights, so nobody can ask for more than they sent.
+    """
+    size = architecture.image_size
+    usable = isinstance(size, int) and size <= LARGEST_IMAGE
+    require(usable, "image_size", size, f"must be a whole number of at most {LARGEST_IMAGE}")
+    held = max((sum(tensor.numel() for tensor in member.values()) for member in members), default=0)
+    asked = {f"options.{name}": value for name, value in architecture.options.items()}
+    for name, value in {**asked, "classes": architecture.classes}.items():
+        largest = max((abs(number) for number in _integers(value)), default=0)
+        fits = largest <= held or not members
+        require(fits, name, largest, f"is more than the {held} numbers that a member's file holds")
+
+
+def _integers(value: object) -> Iterator[int]:
+    if isinstance(value, int):
+        yield value
+    elif isinstance(value, list | dict):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _integers(part)
+
+
 def _read_member(folder: Path, file: str, sha256: str) -> Weights:
     path = folder / file
     if path.parent != folder:
         raise SettingError("file", file, "must be the name of a file beside ensemble.json")
+    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        raise SettingError("member", str(path), "is not a readable safetensors file: it is no file")
     try:
         weights, _ = read_tensors(path)
     except ValueError as error:

@@ -10,6 +10,8 @@ import numpy as np
 
 from ensemble_transfer import environment
 from ensemble_transfer.backbone import Architecture, Backbone
+from ensemble_transfer.calibration import Calibration
+from ensemble_transfer.card import write_card
 from ensemble_transfer.cost import Ledger, plain
 from ensemble_transfer.ensemble import Ensemble
 from ensemble_transfer.errors import settings_under
@@ -18,15 +20,15 @@ from ensemble_transfer.predictions import (
     Arrays,
     EvaluationSettings,
     metrics_of,
+    predict_soup,
     predict_source,
     predict_target,
 )
 from ensemble_transfer.records import Record
 from ensemble_transfer.store import Store
-from ensemble_transfer.strategies.diagnostics import diagnose_shift
+from ensemble_transfer.strategies.diagnostics import diagnose_shift, shift_line, source_barrier
 from ensemble_transfer.strategies.transfer import Strategy, Transfer, TransferResult
 from ensemble_transfer.tasks.task import Split, Task, TaskSource
-from ensemble_transfer.tensor_files import write_tensors
 from ensemble_transfer.training.fit import Fitter
 from ensemble_transfer.training.flops import step_flops
 from ensemble_transfer.training.recipe import Recipes
@@ -35,7 +37,6 @@ from ensemble_transfer.weights import (
     below,
     cosine,
     distance,
-    fingerprint,
     floating,
     mean_over_pairs,
 )
@@ -126,15 +127,13 @@ def run(experiment: Experiment, folder: Path, config: Mapping[str, Any] | None =
     _keep(ensemble, fitter.store)
     log.info("%s: transferring %d members", experiment.strategy.name, len(ensemble))
     result = experiment.strategy.transfer(ensemble, target.sealed(), seed, recipes, fitter)
-    metrics = weight_metrics(ensemble, result)
-    if result.shift is not None:
-        log.info("diagnosing the shift on validation")
-        work = Transfer(ensemble, target.sealed(), seed, recipes, fitter)
-        metrics |= diagnose_shift(work, result, result.shift)
+    work = Transfer(ensemble, target.sealed(), seed, recipes, fitter)
+    metrics, line = _diagnosed(experiment, work, result, source)
     log.info("evaluating on %d test images", len(target.test))
     device = fitter.settings.device
     arrays = predict_source(ensemble, source, device)
     arrays |= predict_target(result.ensemble, target, outside, experiment.evaluation, device)
+    arrays |= predict_soup(work.ensemble([work.soup(result.ensemble.members)], "soup"), target, device)
     _save(folder, arrays, result)
     fits = [entry for entry in (*source_ledger.entries, *result.ledger.entries) if entry.reused]
     record = Record(
@@ -147,13 +146,29 @@ def run(experiment: Experiment, folder: Path, config: Mapping[str, Any] | None =
         metrics=metrics_of(arrays) | metrics,
         cost=_costs(result, source_ledger),
         reused_fits=[{"phase": fit.phase, "member": fit.member, "key": fit.key} for fit in fits],
-        curves=_curves(arrays),
+        curves=_curves(arrays) | line,
         config=config or {},
         environment=environment.describe(device),
         command=command,
     )
+    examples = {"train": len(target.train), "validation": len(target.validation), "test": len(target.test)}
+    write_card(folder / "ensemble", result.ensemble, record.metrics, record.cost, examples)
     record.save(folder)
     return record
+
+
+def _diagnosed(
+    experiment: Experiment, work: Transfer, result: TransferResult, source: Task
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Return what weights and a shift vector say, as metrics and curves; nothing here reads a test split."""
+    metrics = weight_metrics(work.source, result)
+    if result.shift is None or experiment.strategy.name == "random_shift" or not experiment.evaluation.diagnostics:
+        return metrics, {}
+    log.info("diagnosing the shift on validation")
+    metrics["source/validation/barrier"] = source_barrier(
+        work.source, source.validation, experiment.fitter.settings.device
+    )
+    return metrics | diagnose_shift(work, result, result.shift), {"shift_line": shift_line(work, result)}
 
 
 def weight_metrics(source: Ensemble, result: TransferResult) -> dict[str, float]:
@@ -211,7 +226,7 @@ def _keep(source: Ensemble, store: Store | None) -> None:
 def _save(folder: Path, arrays: Arrays, result: TransferResult) -> None:
     np.savez_compressed(folder / "predictions.npz", **arrays)  # type: ignore[arg-type]  # stub lacks the mapping
     result.ensemble.save(folder / "ensemble")
+    held_out = arrays["validation/probabilities"], arrays["validation/labels"]
+    Calibration.fit(*held_out).save(folder / "ensemble", result.ensemble.fingerprint)
     if result.shift is not None:
-        shift = result.shift
-        header = dict(shift.provenance) | {"scale": str(shift.scale), "sha256": fingerprint(shift.vector)}
-        write_tensors(folder / "shift.safetensors", shift.vector, header)
+        result.shift.save(folder)

@@ -62,7 +62,7 @@ def test_the_source_ensemble_is_kept_and_named_by_what_came_of_it(cli, quick, tm
     assert Ensemble.load(tmp_path / "run" / "ensemble").history["source_ensemble"] == kept.name
     record = Record.load(tmp_path / "run" / "record.json")
     [source] = [item for item in described(record, tmp_path / "run") if item.consumed]
-    assert set(source.files) == {"ensemble.json", "member_00.safetensors", "member_01.safetensors"}
+    assert set(source.files) == {"README.md", "ensemble.json", "member_00.safetensors", "member_01.safetensors"}
 
 
 def test_shift_finds_the_donor_that_full_fine_tuned(cli, quick, tmp_path):

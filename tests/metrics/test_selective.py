@@ -1,9 +1,11 @@
 import itertools
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
+from scipy.stats import beta
 
 from ensemble_transfer.metrics import selective
 from ensemble_transfer.metrics.predictive import confidence, correctness, ensemble_mean
@@ -82,3 +84,111 @@ def test_perfect_order_has_an_excess_that_vanishes():
     for examples in (10, 100, 10_000):
         found = measured(np.linspace(1, 0, examples), np.arange(examples) < 0.7 * examples)["eaurc"]
         assert 0 < found < 0.3 / examples
+
+
+# Thresholds
+
+
+def bound_by_bisection(errors, answered, level):
+    """The error rate at which seeing so few errors has probability ``level``, from the binomial's own terms."""
+    low, high = Fraction(0), Fraction(1)
+    for _ in range(40):
+        rate = (low + high) / 2
+        few = sum(math.comb(answered, k) * rate**k * (1 - rate) ** (answered - k) for k in range(errors + 1))
+        low, high = (rate, high) if few > Fraction(level) else (low, rate)
+        low, high = (Fraction(round(edge * 2**50), 2**50) for edge in (low, high))
+    return float(low)
+
+
+@pytest.mark.parametrize(("errors", "answered"), [(0, 1), (0, 59), (1, 2), (3, 20), (19, 20), (7, 60)])
+@pytest.mark.parametrize("level", [0.05, 0.001])
+def test_the_bound_is_the_rate_at_which_so_few_errors_are_rare(errors, answered, level):
+    assert selective.risk_bound(errors, answered, level) == pytest.approx(
+        bound_by_bisection(errors, answered, level), abs=1e-9
+    )
+
+
+def test_the_bound_at_the_ends():
+    assert selective.risk_bound(5, 5, 0.05) == 1
+    assert selective.risk_bound(0, 59, 0.05) == pytest.approx(1 - 0.05 ** (1 / 59))
+
+
+def draw_answers(examples, seed):
+    """Confidences, and answers that are right with a probability that rises with them from 1/2 to 1."""
+    rng = np.random.default_rng(seed)
+    sure = rng.random(examples)
+    return sure, rng.random(examples) < 0.5 + sure / 2
+
+
+def by_the_papers_algorithm(sure, correct, limit, level):
+    """Algorithm 2 of Geifman & El-Yaniv 2017: counts (answered, errors) of the best look that keeps the limit."""
+    order = np.argsort(-sure)
+    looks = math.ceil(math.log2(len(sure)))
+    low, high, best = 1, len(sure), None
+    for _ in range(looks):
+        answered = (low + high) // 2
+        errors = int((~correct[order[:answered]]).sum())
+        if beta.ppf(1 - level / looks, errors + 1, answered - errors) <= limit:
+            best = max(best or (0, 0), (answered, errors))
+            low = min(answered + 1, high)
+        else:
+            high = max(answered - 1, low)
+    return best
+
+
+@pytest.mark.parametrize("limit", [0.02, 0.1, 0.2, 0.3, 0.6])
+@pytest.mark.parametrize("examples", [2, 40, 1000])
+def test_the_threshold_for_a_risk_is_that_of_the_algorithm(examples, limit):
+    sure, correct = draw_answers(examples, seed=examples)
+    expected = by_the_papers_algorithm(sure, correct, limit, 0.05)
+    found = selective.threshold_at_risk(torch.from_numpy(sure), torch.from_numpy(correct), limit)
+    if expected is None:
+        assert found is None
+        return
+    assert (found.answered, found.errors) == expected
+    assert found.bound <= limit
+    assert found.risk == expected[1] / expected[0]
+    assert found.coverage == expected[0] / examples
+    answers = sure >= found.value
+    assert (answers.sum(), (answers & ~correct).sum()) == expected
+
+
+def test_the_risk_is_kept_on_what_is_drawn_later():
+    """The true risk above a confidence t is (1 - t) / 4; the limit may fail in 5 of 100 draws, and rarely does."""
+    limit, failed, coverages = 0.15, 0, []
+    for seed in range(100):
+        sure, correct = (torch.from_numpy(array) for array in draw_answers(500, seed))
+        found = selective.threshold_at_risk(sure, correct, limit)
+        coverages.append(found.coverage if found else 0)
+        failed += found is not None and (1 - found.value) / 4 > limit
+    assert failed <= 5
+    assert 0.2 < np.mean(coverages) < 0.6  # true risks are below the limit up to a coverage of 0.6 (0.15 = 0.6 / 4)
+
+
+@pytest.mark.parametrize(("examples", "right"), [(0, True), (1, True), (50, False), (58, True)])
+def test_without_a_threshold_that_keeps_the_risk_there_is_none(examples, right):
+    sure = torch.linspace(0, 1, examples, dtype=torch.float64)
+    assert selective.threshold_at_risk(sure, torch.full((examples,), right), 0.05) is None
+
+
+@pytest.mark.parametrize(("coverage", "answered"), [(0.01, 1), (0.2, 2), (0.21, 3), (0.9, 9), (0.95, 10)])
+def test_the_threshold_for_a_coverage_answers_that_share(coverage, answered):
+    sure = torch.tensor([0.3, 0.9, 0.5, 0.8, 0.1, 0.6, 0.7, 0.4, 0.2, 0.95], dtype=torch.float64)
+    found = selective.threshold_at_coverage(sure, sure > 0.55, coverage)
+    assert (sure >= found.value).sum() == found.answered == answered
+    assert found.errors == max(0, answered - 5)
+    assert found.bound is None
+
+
+def test_equal_confidences_are_answered_together():
+    sure, correct = torch.tensor([0.9, 0.5, 0.5, 0.5, 0.1]).double(), torch.tensor([True, True, False, True, True])
+    found = selective.threshold_at_coverage(sure, correct, 0.4)
+    assert (found.answered, found.errors) == (4, 1)
+    assert 0.1 < found.value <= 0.5
+
+
+def test_a_threshold_lets_rounding_pass_but_no_other_example():
+    sure = torch.tensor([0.9, 0.5, 0.5 - 1e-9, 0.1], dtype=torch.float64)
+    correct = torch.ones(4, dtype=torch.bool)
+    assert selective.threshold_at_coverage(sure, correct, 0.5).value == pytest.approx(0.5 - 5e-10, abs=1e-12)
+    assert selective.threshold_at_coverage(sure, correct, 0.75).value == pytest.approx(0.5 - 1e-9 - 1e-6, abs=1e-12)
