@@ -1,16 +1,19 @@
 import logging
+import pickle
 import shutil
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from ensemble_transfer.errors import SettingError
+from ensemble_transfer.errors import SettingError, settings_under
 from ensemble_transfer.tasks.embedded import Digits
-from ensemble_transfer.tasks.folder import ImageFolder, read_images
+from ensemble_transfer.tasks.folder import ImageFolder
+from ensemble_transfer.tasks.pictures import Files, decoded
 
 CLASSES = ("zero", "één", "二")
 
@@ -49,6 +52,10 @@ def complaint(folder, **settings):
     assert caught.value.setting == "path"
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def read(paths, size, channels):
+    return decoded(Files(paths, [path.name for path in paths]), size, channels)
 
 
 def contents(split):
@@ -104,6 +111,31 @@ def test_nested_folders_links_and_hidden_files(pool, tmp_path, digits):
     assert ImageFolder(str(pool)).load(8, 1).fingerprint == plain
 
 
+def test_links_that_lead_round_in_circles(pool):
+    plain = ImageFolder(str(pool)).load(8, 1)
+    for one, other in (("zero", "één"), ("één", "zero")):
+        (pool / one / "other").symlink_to(pool / other, target_is_directory=True)
+    (pool / "二" / "itself").symlink_to(pool / "二" / "itself")
+    task = ImageFolder(str(pool)).load(8, 1)
+    # Both classes hold the images of both.
+    assert len(task.train) + len(task.validation) + len(task.test) == 60 + 40
+    assert len(plain.train) + len(plain.validation) + len(plain.test) == 60
+    (pool / "二" / "itself.png").symlink_to(pool / "二" / "itself.png")
+    assert "二/itself.png (a link to nothing)" in complaint(pool)
+
+
+def test_a_folder_that_may_not_be_read(pool, monkeypatch):
+    plain = Path.iterdir
+
+    def refuse(self):
+        if self.name == "één":
+            raise PermissionError(13, "Permission denied", str(self))
+        return plain(self)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)  # a test that runs as root may read everything
+    assert f"cannot be read: Permission denied ({pool / 'één'})" in complaint(pool)
+
+
 def test_any_size_and_mode(tmp_path):
     folder = tmp_path / "a"
     folder.mkdir()
@@ -124,7 +156,7 @@ def test_any_size_and_mode(tmp_path):
     }
     for name, picture in pictures.items():
         picture.save(folder / name, **({"lossless": True} if name.endswith("webp") else {}))
-    images, broken = read_images([folder / name for name in pictures], 16, 3)
+    images, broken = read([folder / name for name in pictures], 16, 3)
     assert broken == {}
     assert images.shape == (10, 3, 16, 16)
     difference = (images.int() - images[:1].int()).abs().amax((1, 2, 3))
@@ -132,7 +164,7 @@ def test_any_size_and_mode(tmp_path):
     assert difference[-1] <= 6  # drawn larger, then JPEG
     bilevel = gradient.convert("1")
     bilevel.save(folder / "bilevel.png")
-    assert read_images([folder / "bilevel.png"], 16, 1)[1] == {}
+    assert read([folder / "bilevel.png"], 16, 1)[1] == {}
 
 
 def test_pictures_stand_upright(tmp_path, digits):
@@ -141,7 +173,7 @@ def test_pictures_stand_upright(tmp_path, digits):
     exif[0x0112] = 6  # the camera was turned: show it turned clockwise
     picture.rotate(90).save(tmp_path / "turned.png", exif=exif)
     picture.save(tmp_path / "upright.png")
-    images, _ = read_images([tmp_path / "turned.png", tmp_path / "upright.png"], 8, 1)
+    images, _ = read([tmp_path / "turned.png", tmp_path / "upright.png"], 8, 1)
     assert torch.equal(images[0], images[1])
 
 
@@ -177,6 +209,18 @@ def test_broken_images_are_fatal_and_named(pool):
         "; repair or remove them, or set broken=skip",
     ):
         assert part in text
+
+
+def test_the_hint_about_broken_images_can_be_pasted(pool):
+    (pool / "zero" / "01.png").write_bytes(b"")
+    with pytest.raises(SettingError) as caught, settings_under("dataset"), settings_under("target"):
+        ImageFolder(str(pool)).load(8, 1)
+    again = pickle.loads(pickle.dumps(caught.value))  # as from a launcher's worker
+    assert str(again) == str(caught.value)
+    assert str(again) == (
+        f"dataset.target.path={str(pool)!r}: images that cannot be read: zero/01.png (an empty file); "
+        "repair or remove them, or set dataset.target.broken=skip"
+    )
 
 
 def test_broken_images_are_skipped_by_choice(pool, caplog):

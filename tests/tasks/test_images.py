@@ -60,7 +60,9 @@ def test_other_angles_turn_counter_clockwise_and_blacken_the_corners():
     assert rotate(top, 30)[..., :4].sum() > rotate(top, 30)[..., 5:].sum()
 
 
-@pytest.mark.parametrize(("size", "channels", "text"), [(0, 1, "image_size=0: must"), (8, 2, "channels=2: must be 1")])
+@pytest.mark.parametrize(
+    ("size", "channels", "text"), [(7, 1, "image_size=7: must be at least 8 pixels"), (8, 2, "channels=2: must be 1")]
+)
 def test_shapes_that_no_image_has(size, channels, text):
     with pytest.raises(SettingError, match=text):
         require_shape(size, channels)

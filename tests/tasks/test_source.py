@@ -10,7 +10,7 @@ CLASSES = ("ant", "bee", "cow", "dog")
 
 def numbered(count, start=0, classes=4):
     """Images that carry their own number in the first pixels, so that they can be followed."""
-    images = torch.zeros(count, 1, 6, 6, dtype=torch.uint8)
+    images = torch.zeros(count, 1, 8, 8, dtype=torch.uint8)
     images[:, 0, 0, 0] = torch.arange(start, start + count) % 256
     images[:, 0, 0, 1] = torch.arange(start, start + count) // 256
     return Split(images, torch.arange(count) % classes)
@@ -20,7 +20,7 @@ def numbers(split):
     return (split.images[:, 0, 0, 0].int() + 256 * split.images[:, 0, 0, 1].int()).tolist()
 
 
-def make(data=None, size=6, channels=1, **settings):
+def make(data=None, size=8, channels=1, **settings):
     return Source(**settings)._make_task("toy", data or Collection(CLASSES, numbered(400)), size, channels)
 
 
@@ -119,7 +119,7 @@ def test_values_that_no_data_could_fit(settings, text):
         ({"per_class": 66}, "per_class=66: the class 'ant' has only 65 to train on"),
         ({"classes": ["ant", "fox"]}, "classes='fox': must be among ant, bee, cow, dog, or positions 0 to 3"),
         ({"train": 3}, "train=3: leaves these classes without an image to train on: "),
-        ({"size": 0}, "image_size=0: must be at least 1 pixel"),
+        ({"size": 7}, "image_size=7: must be at least 8 pixels"),
         ({"channels": 4}, "channels=4: must be 1 (gray) or 3 (RGB)"),
     ],
 )

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.tasks.embedded import MnistSample
-from ensemble_transfer.tasks.torchvision_sets import DATASETS, TorchvisionDataset
+from ensemble_transfer.tasks.torchvision_sets import DATASETS, PATIENCE, TorchvisionDataset
 
 
 @pytest.fixture(scope="module")
@@ -152,8 +152,31 @@ def test_missing_data_without_network(tmp_path, monkeypatch, name):
         TorchvisionDataset(name, str(tmp_path)).load(32, 3)
     assert "\n" not in str(caught.value)
     assert f"root={str(tmp_path)!r}: {name} is not there and could not be downloaded (" in str(caught.value)
-    assert "no network in tests" in str(caught.value)
+    assert "(no answer from http" in str(caught.value)
+
+
+def test_a_server_that_answers_but_gives_no_data(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        assert socket.getdefaulttimeout() == PATIENCE
+        raise OSError("no data in tests")
+
+    monkeypatch.setattr("ensemble_transfer.tasks.torchvision_sets.answers", lambda *_: True)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    with pytest.raises(SettingError, match=r"CIFAR10 is not there and could not be downloaded \(.*no data in tests"):
+        TorchvisionDataset("CIFAR10", str(tmp_path)).load(32, 3)
     assert socket.getdefaulttimeout() is None
+
+
+def test_data_that_is_there_needs_no_network(tmp_path, digits, monkeypatch):
+    parts = [
+        ("train", digits.train.images, digits.train.labels),
+        ("t10k", digits.test.images, digits.test.labels),
+    ]
+    write_idx(tmp_path / "MNIST" / "raw", parts)
+    monkeypatch.setattr(
+        "ensemble_transfer.tasks.torchvision_sets.answers", lambda *servers: pytest.fail(f"{servers} were asked")
+    )
+    assert len(TorchvisionDataset("MNIST", str(tmp_path)).load(28, 1).test) == 50
 
 
 def test_truncated_files_are_refused(tmp_path, digits):

@@ -19,6 +19,7 @@ from ensemble_transfer.experiment import Dataset, Experiment
 from ensemble_transfer.predictions import EvaluationSettings
 from ensemble_transfer.report.tracking import LoggerSettings
 from ensemble_transfer.store import Store
+from ensemble_transfer.tasks.images import SMALLEST
 from ensemble_transfer.training.fit import Fitter
 from ensemble_transfer.training.progress import Tracker
 from ensemble_transfer.training.recipe import Recipes
@@ -44,7 +45,7 @@ class _Images:
     channels: int
 
     def __post_init__(self) -> None:
-        require(self.image_size > 0, "image_size", self.image_size, "must be above 0")
+        require(self.image_size >= SMALLEST, "image_size", self.image_size, f"must be at least {SMALLEST} pixels")
         require(self.channels in (1, 3), "channels", self.channels, "must be 1 (gray) or 3 (RGB)")
 
 

@@ -7,12 +7,15 @@ from torch import Tensor
 
 from ensemble_transfer.errors import require
 
+SMALLEST = 8
+"""Height and width in pixels below which images show nothing, and convolutions that halve them have nothing to see."""
+
 # torchvision takes seconds to import; a source is built, and its mistakes are found, without it.
 
 
 def require_shape(image_size: int, channels: int) -> None:
     """Raise a SettingError unless images can have this size and number of channels."""
-    require(image_size >= 1, "image_size", image_size, "must be at least 1 pixel")
+    require(image_size >= SMALLEST, "image_size", image_size, f"must be at least {SMALLEST} pixels")
     require(channels in (1, 3), "channels", channels, "must be 1 (gray) or 3 (RGB)")
 
 

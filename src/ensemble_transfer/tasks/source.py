@@ -1,19 +1,42 @@
 """What all sources share: which of their images make up the task."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.tasks.images import require_shape, resize, rotate, with_channels
+from ensemble_transfer.tasks.mapped import each
 from ensemble_transfer.tasks.splitting import Size, carve, class_positions, few_shot, select_classes
 from ensemble_transfer.tasks.task import Split, Task
 
 HELD_OUT = {"test": 0.2, "validation": 0.15}
 """Fractions to hold out where neither the data nor the user says which images."""
+
+SPLITS = {
+    "train": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+}
+"""Names that splits go by."""
+
+
+class HintedError(SettingError):
+    """A refused setting whose rule names a sibling that helps.
+
+    ``{group}`` in the rule stands for what comes before the setting: ``"set {group}broken=skip"``.
+    """
+
+    def __init__(self, setting: str, value: object, rule: str) -> None:
+        group = setting[: setting.rfind(".") + 1]
+        super().__init__(setting, value, rule.replace("{group}", group))
+        self.rule = rule
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,34 +100,36 @@ class Source:
         Training images come in random order, so that no batch holds a single class; the others keep theirs.
         """
         require_shape(image_size, channels)
-        chosen = _only(data, self.classes)
+        classes, chosen = _only(data, self.classes)
         splits = self._divide(chosen)
-        splits["train"] = self._arrange(splits["train"], chosen.classes)
-        drawn = {key: self._draw(split, image_size, channels) for key, split in splits.items()}
-        return Task(self._title(name), chosen.classes, **drawn)
+        splits["train"] = self._arrange(splits["train"], classes)
+        drawn = {key: self._draw(choice.split(), image_size, channels) for key, choice in splits.items()}
+        return Task(self._title(name), classes, **drawn)
 
-    def _divide(self, data: Collection) -> dict[str, Split]:
+    def _divide(self, data: Mapping[str, "_Choice"]) -> dict[str, "_Choice"]:
         wanted = {"test": self.test, "validation": self.validation}
-        own = {"test": data.test, "validation": data.validation}
-        sizes: dict[str, Size] = {key: size or HELD_OUT[key] for key, size in wanted.items() if own[key] is None}
-        parts = carve(data.train.labels, {**sizes, "train": self.train}, self.seed)
-        splits = {key: data.train.take(index) for key, index in parts.items()}
-        for key, split in own.items():
-            if split is not None:
-                splits[key] = split.take(carve(split.labels, {key: wanted[key]}, self.seed)[key])
+        sizes: dict[str, Size] = {key: size or HELD_OUT[key] for key, size in wanted.items() if key not in data}
+        parts = carve(data["train"].labels, {**sizes, "train": self.train}, self.seed)
+        splits = {key: data["train"].take(index) for key, index in parts.items()}
+        for key, size in wanted.items():
+            if key in data:
+                splits[key] = data[key].take(carve(data[key].labels, {key: size}, self.seed)[key])
         return splits
 
-    def _arrange(self, train: Split, classes: Sequence[str]) -> Split:
+    def _arrange(self, train: "_Choice", classes: Sequence[str]) -> "_Choice":
         if self.per_class is not None:
             train = train.take(few_shot(train.labels, self.per_class, classes, self.seed))
         counts = torch.bincount(train.labels, minlength=len(classes))
         bare = [name for name, count in zip(classes, counts.tolist(), strict=True) if count == 0]
         require(not bare, "train", self.train, f"leaves these classes without an image to train on: {_list(bare)}")
-        return train.take(torch.randperm(len(train), generator=torch.Generator().manual_seed(self.seed)))
+        order = torch.randperm(len(train.labels), generator=torch.Generator().manual_seed(self.seed))
+        return train.take(order)
 
     def _draw(self, split: Split, image_size: int, channels: int) -> Split:
         square = with_channels(resize(split.images, image_size), channels)
-        return Split(rotate(square, self.rotate), split.labels)
+        if self.rotate % 360:
+            square = each(square, f"rotated {self.rotate!r}", lambda images: rotate(images, self.rotate))
+        return Split(square, split.labels)
 
     def _title(self, name: str) -> str:
         few = len(self.classes) <= 6
@@ -126,21 +151,46 @@ def _require_size(name: str, size: Size) -> None:
     require(fits, name, size, "must be a count of 1 or more, a fraction below 1, or null")
 
 
-def _only(data: Collection, wanted: Sequence[str]) -> Collection:
+@dataclass(frozen=True, eq=False)
+class _Choice:
+    """Examples of a split that are chosen, but not yet copied.
+
+    Args:
+        whole: The split.
+        index: Positions in it, (K,) int64.
+        labels: Their labels, (K,) int64, perhaps numbered anew.
+    """
+
+    whole: Split
+    index: Tensor
+    labels: Tensor
+
+    def take(self, index: Tensor) -> "_Choice":
+        """Choose among the examples that are chosen."""
+        return _Choice(self.whole, self.index[index], self.labels[index])
+
+    def split(self) -> Split:
+        """Return the examples."""
+        return Split(self.whole.take(self.index).images, self.labels)
+
+
+def _only(data: Collection, wanted: Sequence[str]) -> tuple[tuple[str, ...], dict[str, _Choice]]:
+    """Return the wanted classes and the examples that have one of them, by split."""
+    every = {"train": data.train, "validation": data.validation, "test": data.test}
+    splits = {key: split for key, split in every.items() if split is not None}
     if not wanted:
-        return data
+        whole = {key: _Choice(split, torch.arange(len(split)), split.labels) for key, split in splits.items()}
+        return data.classes, whole
     keep = class_positions(data.classes, wanted)
-    names = tuple(data.classes[place] for place in keep)
-    splits = {"train": data.train, "validation": data.validation, "test": data.test}
-    kept = {key: _keep(key, split, keep) for key, split in splits.items() if split is not None}
-    return Collection(names, **kept)
+    chosen = {key: _keep(key, split, keep) for key, split in splits.items()}
+    return tuple(data.classes[place] for place in keep), chosen
 
 
-def _keep(name: str, split: Split, keep: Sequence[int]) -> Split:
+def _keep(name: str, split: Split, keep: Sequence[int]) -> _Choice:
     index, labels = select_classes(split.labels, keep)
     if len(index) == 0:
         raise SettingError("classes", list(keep), f"has no image of these classes in {name}")
-    return Split(split.images[index], labels)
+    return _Choice(split, index, labels)
 
 
 def _list(names: Sequence[str], most: int = 5) -> str:

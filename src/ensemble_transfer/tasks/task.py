@@ -1,7 +1,7 @@
 """A task: labelled images for training, validation and test."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ensemble_transfer.errors import require
+from ensemble_transfer.tasks.mapped import chunks, rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +42,7 @@ class Split:
 
     def take(self, index: Tensor) -> "Split":
         """Return the examples at these positions, (K,) int64, in that order."""
-        return Split(self.images[index], self.labels[index])
+        return Split(rows(self.images, index), self.labels[index])
 
     @cached_property
     def fingerprint(self) -> str:
@@ -124,8 +125,10 @@ def _summary(tensor: Tensor) -> str:
     return f"{tensor.dtype} {tuple(tensor.shape)}"
 
 
-def _parts(tensor: Tensor) -> tuple[bytes, bytes]:
-    return _summary(tensor).encode(), tensor.cpu().numpy().tobytes()
+def _parts(tensor: Tensor) -> Iterator[bytes]:
+    yield _summary(tensor).encode()
+    for part in chunks(tensor):
+        yield part.cpu().numpy().tobytes()
 
 
 def _digest(parts: Iterable[bytes]) -> str:

@@ -1,7 +1,8 @@
 """Data sets that torchvision knows, with its own download."""
 
+import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Protocol
 import torch
 from PIL import Image
 
-from ensemble_transfer.errors import SettingError, require
+from ensemble_transfer.errors import require
 from ensemble_transfer.tasks.images import fit, require_shape
-from ensemble_transfer.tasks.source import Collection, Source
+from ensemble_transfer.tasks.network import answers
+from ensemble_transfer.tasks.source import Collection, HintedError, Source
 from ensemble_transfer.tasks.task import Split, Task
 
 Arguments = Mapping[str, object]
@@ -73,7 +75,7 @@ class TorchvisionDataset(Source):
         try:
             data = self._read(image_size, channels)
         except (OSError, RuntimeError, EOFError, ValueError, AssertionError) as error:
-            raise SettingError("root", self.root, self._complaint(error)) from error
+            raise HintedError("root", self.root, self._complaint(error)) from error
         return self._make_task(self.name.lower(), data, image_size, channels)
 
     def _read(self, image_size: int, channels: int) -> Collection:
@@ -81,21 +83,32 @@ class TorchvisionDataset(Source):
 
         constructor = getattr(datasets, self.name)
         folder = str(Path(self.root).expanduser())
-        with _patience():
-            parts = {
-                split: constructor(folder, download=self.download, **arguments)
-                for split, arguments in DATASETS[self.name].items()
-            }
+        if self.download:
+            self._download(constructor, folder)
+        parts = {split: constructor(folder, **arguments) for split, arguments in DATASETS[self.name].items()}
         splits = {split: _decode(part, image_size, channels) for split, part in parts.items()}
         if self.name == "EMNIST":
             splits = {split: _upright(letters) for split, letters in splits.items()}
         return Collection(_class_names(parts["train"], splits["train"]), **splits)
 
+    def _download(self, constructor: Callable[..., "_Pictures"], folder: str) -> None:
+        """Download what is missing, if a server of those that the data set names answers."""
+        for arguments in DATASETS[self.name].values():
+            try:
+                constructor(folder, **arguments)
+            except (OSError, RuntimeError, EOFError, ValueError, AssertionError):
+                servers = _servers(constructor)
+                if servers and not answers(*servers):
+                    raise OSError(f"no answer from {', '.join(servers)}") from None
+                with _patience():
+                    constructor(folder, download=True, **arguments)
+
     def _complaint(self, error: Exception) -> str:
         reason = shorten(str(error), 200)
         if self.download:
             return f"{self.name} is not there and could not be downloaded ({reason})"
-        return f"{self.name} is not there ({reason}); set download=true, or root to the folder that holds it"
+        hint = "set {group}download=true, or {group}root to the folder that holds it"
+        return f"{self.name} is not there ({reason}); {hint}"
 
 
 class _Pictures(Protocol):
@@ -114,6 +127,11 @@ def _patience() -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
+
+
+def _servers(constructor: Callable[..., "_Pictures"]) -> list[str]:
+    """Return the servers that a data set's class names; some name them elsewhere."""
+    return sorted(set(re.findall(r"https?://[\w.-]+/", repr(vars(constructor)))))
 
 
 def _decode(dataset: _Pictures, image_size: int, channels: int) -> Split:

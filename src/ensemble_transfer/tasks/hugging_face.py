@@ -1,0 +1,197 @@
+"""Image classification sets of the Hugging Face hub, by the library ``datasets`` (extra ``hf``)."""
+
+import logging
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from io import BytesIO
+from itertools import accumulate
+from pathlib import Path
+from textwrap import shorten
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ensemble_transfer.errors import SettingError, require
+from ensemble_transfer.tasks.images import require_shape
+from ensemble_transfer.tasks.network import answers
+from ensemble_transfer.tasks.picture_source import PictureSource
+from ensemble_transfer.tasks.source import SPLITS
+from ensemble_transfer.tasks.task import Task
+
+Part = Any
+"""A ``datasets.Dataset``: the library has no types that could be checked without it."""
+
+OURS = ("train", "validation", "test")
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class HuggingFace(PictureSource):
+    """A data set of the Hugging Face hub, or a folder that ``save_to_disk`` wrote. No code of the data set is run.
+
+    Args:
+        name: Name on the hub (``uoft-cs/cifar10``), or the folder.
+        config: Configuration of the data set; null for its only one.
+        image: Column of the images; null for the only one that holds images.
+        label: Column of the labels; null for the only one that holds class labels.
+        splits: Its splits by ours, such as ``{test: validation}``. Empty: those named train, validation, test.
+    """
+
+    _setting: ClassVar[str] = "name"
+
+    name: str
+    config: str | None = None
+    image: str | None = None
+    label: str | None = None
+    splits: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for split in self.splits:
+            require(split in OURS, "splits", self.splits, f"must have the keys train, validation and test, not {split}")
+        require(not self.splits or "train" in self.splits, "splits", self.splits, "must say what to train on")
+
+    def load(self, image_size: int, channels: int) -> Task:
+        """Return the task; see :class:`~ensemble_transfer.tasks.task.TaskSource`."""
+        require_shape(image_size, channels)
+        library = self._library()
+        parts = self._chosen(self._read(library))
+        features = parts["train"].features
+        image = self._column("image", features, library.Image)
+        classes, labels = self._labels(parts, self._column("label", features, library.ClassLabel))
+        rows = Rows({ours: parts[ours] for ours in labels}, image, library.Image(decode=False))
+        data = self._collect(rows, labels, classes, image_size, channels)
+        return self._make_task(Path(self.name).name, data, image_size, channels)
+
+    def _library(self) -> Any:  # noqa: ANN401
+        try:
+            library = import_module("datasets")
+        except ImportError:
+            library = None
+        # A folder of that name where Python runs is a module too.
+        installed = hasattr(library, "load_dataset")
+        require(installed, "name", self.name, "needs a library: pip install 'ensemble-transfer[hf]'")
+        return library
+
+    def _read(self, library: Any) -> Mapping[str, Part]:  # noqa: ANN401
+        """Return the data set's splits by their own names."""
+        folder = Path(self.name).expanduser()
+        try:
+            if folder.is_dir():
+                found = library.load_from_disk(str(folder))
+            else:
+                with _offline_unless_the_hub_answers(library):
+                    found = library.load_dataset(self.name, self.config)
+        except Exception as error:  # it raises anything: of pyarrow, httpx, fsspec, its own
+            rule = "is not a folder that save_to_disk wrote" if folder.is_dir() else "cannot be had from the hub"
+            raise SettingError("name", self.name, f"{rule} ({shorten(str(error), 240)})") from error
+        return found if isinstance(found, dict) else {"train": found}
+
+    def _chosen(self, found: Mapping[str, Part]) -> dict[str, Part]:
+        """Return the splits by our names."""
+        for theirs in self.splits.values():
+            require(theirs in found, "splits", self.splits, f"names {theirs!r}; the data set has {', '.join(found)}")
+        wanted = self.splits or {SPLITS[theirs]: theirs for theirs in reversed([*found]) if theirs in SPLITS}
+        if "train" not in wanted:
+            raise self._refuse(f"has no split train: set {{group}}splits={{train:NAME}}; it has {', '.join(found)}")
+        parts = {ours: found[wanted[ours]] for ours in OURS if ours in wanted}
+        for ours, part in parts.items():
+            require(len(part) > 0, "name", self.name, f"its split {wanted[ours]} is empty")
+        return parts
+
+    def _column(self, what: str, features: Mapping[str, Any], kind: type) -> str:
+        """Return the column of the images or of the labels: the one given, or the only one of its kind."""
+        given = getattr(self, what)
+        fitting = [name for name, feature in features.items() if isinstance(feature, kind)]
+        allowed = fitting if what == "image" else [*features]
+        if given is not None:
+            require(given in allowed, what, given, f"must be one of the columns {', '.join(allowed)}")
+            return str(given)
+        if len(fitting) != 1:
+            many = ", ".join(fitting or features)
+            raise self._refuse(
+                f"has {len(fitting)} columns of the kind {what}: set {{group}}{what}=COLUMN to one of {many}"
+            )
+        return fitting[0]
+
+    def _labels(self, parts: Mapping[str, Part], column: str) -> tuple[tuple[str, ...], dict[str, Tensor]]:
+        """Return the names of the classes, and the labels of every split that has them."""
+        values = {ours: part.select_columns([column])[:][column] for ours, part in parts.items()}
+        feature = parts["train"].features[column]
+        names = getattr(feature, "names", None)
+        known = list(range(len(names))) if names else sorted({v for v in values["train"] if v is not None})
+        require(len(known) > 1, "name", self.name, f"must have two or more classes in {column}; it has {known}")
+        positions, labels = {value: place for place, value in enumerate(known)}, {}
+        for ours, found in values.items():
+            missing = {value for value in found if value not in positions}
+            if ours != "train" and missing <= {None, -1} and len(missing) == len(set(found)):
+                log.warning("%s: left out its %s split, which has no labels", self.name, ours)
+                continue
+            rule = f"its {ours} split has labels that are no class of train: {sorted(map(str, missing))[:5]}"
+            require(not missing, "name", self.name, rule)
+            labels[ours] = torch.tensor([positions[value] for value in found])
+        return tuple(map(str, names or known)), labels
+
+
+class Rows:
+    """The encoded images of a data set's splits, one after another.
+
+    Args:
+        parts: The splits.
+        column: Column of the images.
+        encoded: Feature that leaves images encoded.
+    """
+
+    def __init__(self, parts: Mapping[str, Part], column: str, encoded: Any) -> None:  # noqa: ANN401
+        self._identity = repr([(part._fingerprint, len(part), column) for part in parts.values()])
+        self._parts = [part.select_columns([column]).cast_column(column, encoded) for part in parts.values()]
+        self._names, self._column = list(parts), column
+        self._ends = list(accumulate(map(len, self._parts)))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def _find(self, place: int) -> tuple[int, int]:
+        """Return the split and the row in it."""
+        part = bisect_right(self._ends, place)
+        return part, place - (self._ends[part - 1] if part else 0)
+
+    def name(self, place: int) -> str:
+        """Return split and row."""
+        part, row = self._find(place)
+        return f"{self._names[part]}[{row}]"
+
+    def open(self, place: int) -> Image.Image:
+        """Open a picture; see :class:`~ensemble_transfer.tasks.pictures.Pictures`."""
+        part, row = self._find(place)
+        image = self._parts[part][row][self._column]
+        if not image or not (image["bytes"] or image["path"]):
+            raise OSError("no image")
+        return Image.open(BytesIO(image["bytes"]) if image["bytes"] else image["path"])
+
+    def identity(self) -> str:
+        """Return the fingerprints of the splits, by which the library knows their content."""
+        return self._identity
+
+
+@contextmanager
+def _offline_unless_the_hub_answers(library: Any) -> Iterator[None]:  # noqa: ANN401
+    """Let the library look into its own cache only, where the hub does not answer within seconds."""
+    constants: Any = import_module("huggingface_hub").constants
+    offline = not answers(constants.ENDPOINT)
+    if offline:
+        log.warning("%s does not answer: only what was downloaded before can be used", constants.ENDPOINT)
+    holders = (constants, library.config)
+    before = [holder.HF_HUB_OFFLINE for holder in holders]
+    for holder in holders:
+        holder.HF_HUB_OFFLINE = holder.HF_HUB_OFFLINE or offline
+    try:
+        yield
+    finally:
+        for holder, value in zip(holders, before, strict=True):
+            holder.HF_HUB_OFFLINE = value

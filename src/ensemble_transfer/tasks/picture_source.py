@@ -1,0 +1,113 @@
+"""What sources of encoded pictures share: where their pixels go, and what becomes of broken ones."""
+
+import logging
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ensemble_transfer.errors import SettingError, require
+from ensemble_transfer.tasks.pictures import Pictures, decoded, decoded_on_disk
+from ensemble_transfer.tasks.source import Collection, HintedError, Source
+from ensemble_transfer.tasks.task import Split
+
+SHARE = 0.25
+"""Share of the free memory that a task's images may take before they go to disk: there are two tasks, and choosing
+images copies them once."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureSource(Source):
+    """Settings that every source of encoded pictures understands.
+
+    Args:
+        broken: What to do about images that cannot be read: stop (``error``) or leave them out with a warning
+            (``skip``).
+        memory: Where the decoded images are: in memory (``ram``), in files that are mapped into it (``disk``: they are
+            decoded once for all runs), or in memory where they take under a quarter of what is free (``auto``).
+        cache: Folder of these files. The default lies beside the store: on the disk that the user chose for large
+            files, and not in a home folder with a quota.
+
+    Raises:
+        SettingError: A value is none of these.
+    """
+
+    broken: str = "error"
+    memory: str = "auto"
+    cache: str = "store/decoded"
+
+    _setting: ClassVar[str] = "path"
+    """The setting that says where the images are."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.broken in ("error", "skip"), "broken", self.broken, "must be error or skip")
+        require(self.memory in ("auto", "ram", "disk"), "memory", self.memory, "must be auto, ram or disk")
+        require(self.cache != "", "cache", self.cache, "must be a folder")
+
+    def _refuse(self, rule: str) -> SettingError:
+        """Return an error about the place where the images are."""
+        return HintedError(self._setting, getattr(self, self._setting), rule)
+
+    def _collect(
+        self, pictures: Pictures, labels: Mapping[str, Tensor], classes: tuple[str, ...], size: int, channels: int
+    ) -> Collection:
+        """Decode pictures.
+
+        Args:
+            pictures: All pictures, split after split.
+            labels: Labels by split, in the order of the pictures.
+            classes: Names of the classes.
+            size: Height and width, in pixels.
+            channels: 1 for gray, 3 for RGB.
+        """
+        images, broken = self._decoded(pictures, size, channels)
+        if broken:
+            self._report({pictures.name(place): reason for place, reason in broken.items()})
+        whole = torch.ones(len(pictures), dtype=torch.bool)
+        whole[list(broken)] = False
+        splits, first, start = {}, 0, 0
+        for split, named in labels.items():
+            kept = whole[start : start + len(named)]
+            last = first + int(kept.sum())
+            if first == last:
+                raise self._refuse(f"holds no image that can be read ({split})")
+            splits[split] = Split(images[first:last], named[kept])
+            first, start = last, start + len(named)
+        return Collection(classes, **splits)
+
+    def _decoded(self, pictures: Pictures, size: int, channels: int) -> tuple[Tensor, dict[int, str]]:
+        needed = len(pictures) * channels * size**2
+        if self.memory == "ram" or (self.memory == "auto" and needed < SHARE * free_memory()):
+            return decoded(pictures, size, channels)
+        folder = Path(self.cache).expanduser()
+        log.info("%d decoded images (%.1f GiB) are mapped from %s", len(pictures), needed / 2**30, folder)
+        return decoded_on_disk(pictures, size, channels, folder)
+
+    def _report(self, broken: Mapping[str, str]) -> None:
+        lines = [f"{name} ({reason})" for name, reason in broken.items()]
+        shown = ", ".join(lines[:10]) + (f" and {len(lines) - 10} more" if len(lines) > 10 else "")
+        if self.broken == "error":
+            hint = "repair or remove them, or set {group}broken=skip"
+            raise self._refuse(f"images that cannot be read: {shown}; {hint}")
+        place = getattr(self, self._setting)
+        log.warning("%s: left out %d images that cannot be read: %s", place, len(lines), shown)
+
+
+def free_memory() -> int:
+    """Return the bytes of memory that can still be had, within the limit of a container."""
+    free = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    meminfo, group = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+    if meminfo.exists():
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        free.append(1024 * int(lines["MemAvailable"].split()[0]))
+    with suppress(OSError, ValueError):  # where there is no such limit
+        free.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    return max(0, min(free))

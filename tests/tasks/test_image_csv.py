@@ -1,0 +1,141 @@
+import shutil
+
+import pytest
+import torch
+from PIL import Image
+
+from ensemble_transfer.errors import SettingError
+from ensemble_transfer.tasks.embedded import Digits
+from ensemble_transfer.tasks.image_csv import ImageCsv
+
+
+@pytest.fixture(scope="module")
+def scans():
+    return Digits(train=60, validation=10, test=10, classes=["0", "1", "2"]).load(8, 1).train
+
+
+@pytest.fixture
+def table(tmp_path, scans):
+    """A table of 60 scans; the first 40 to train on, then 8, then 12."""
+    (tmp_path / "scans").mkdir()
+    lines = ["path,label,split"]
+    for place, (image, label) in enumerate(zip(scans.images, scans.labels.tolist(), strict=True)):
+        Image.fromarray(image[0].numpy()).save(tmp_path / "scans" / f"{place:02}.png")
+        lines.append(f"scans/{place:02}.png,{('zero', 'één', '二')[label]},{split_of(place)}")
+    return write(tmp_path / "table.csv", lines)
+
+
+def split_of(place):
+    return "train" if place < 40 else "val" if place < 48 else "test"
+
+
+def write(path, lines):
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def changed(table, number, line):
+    """Change a line; numbers count from 1."""
+    lines = table.read_text(encoding="utf-8").splitlines()
+    lines[number - 1] = line
+    return write(table, lines)
+
+
+def complaint(path, **settings):
+    with pytest.raises(SettingError) as caught:
+        ImageCsv(str(path), **settings).load(8, 1)
+    text = str(caught.value)
+    assert text.startswith(f"path={str(path)!r}: ")
+    assert "\n" not in text
+    return text.removeprefix(f"path={str(path)!r}: ")
+
+
+def test_a_table_with_splits(table, scans):
+    task = ImageCsv(str(table)).load(8, 1)
+    assert task.name == "table"
+    assert task.classes == ("zero", "één", "二")
+    assert (len(task.train), len(task.validation), len(task.test)) == (40, 8, 12)
+    assert torch.equal(task.test.images, scans.images[48:])
+    assert torch.equal(task.test.labels, scans.labels[48:])
+
+
+def test_a_table_without_splits_is_divided(table):
+    lines = [line.rpartition(",")[0] for line in table.read_text(encoding="utf-8").splitlines()]
+    task = ImageCsv(str(write(table, lines)), test=15, validation=6).load(8, 1)
+    assert (len(task.train), len(task.validation), len(task.test)) == (39, 6, 15)
+
+
+def test_other_columns_absolute_paths_and_spreadsheets(table, tmp_path):
+    plain = ImageCsv(str(table)).load(8, 1)
+    rows = [line.split(",") for line in table.read_text(encoding="utf-8").splitlines()[1:]]
+    lines = ["part,remark,file,kind"]
+    lines += [f'{split},"say ""a, b""",{tmp_path / path}, {label} ' for path, label, split in rows]
+    (tmp_path / "elsewhere").mkdir()
+    other = tmp_path / "elsewhere" / "other.csv"
+    other.write_bytes(b"\xef\xbb\xbf" + "\r\n".join([*lines, "", ""]).encode())
+    task = ImageCsv(str(other), path_column="file", label_column="kind", split_column="part").load(8, 1)
+    assert task.fingerprint == plain.fingerprint
+
+
+def test_a_table_is_the_same_task_in_memory_and_on_disk(table, tmp_path):
+    disk = ImageCsv(str(table), memory="disk", cache=str(tmp_path / "cache")).load(8, 1)
+    assert disk.fingerprint == ImageCsv(str(table)).load(8, 1).fingerprint
+
+
+def test_numbers_are_in_their_order(table):
+    text = table.read_text(encoding="utf-8").replace("zero", "10").replace("één", "9").replace("二", "1")
+    table.write_text(text, encoding="utf-8")
+    assert ImageCsv(str(table)).load(8, 1).classes == ("1", "9", "10")
+
+
+@pytest.mark.parametrize(
+    ("number", "line", "text"),
+    [
+        (1, "file,label,split", "line 1 must name the column 'path' once; it has ['file', 'label', 'split']"),
+        (1, "path,label,label", "line 1 must name the column 'label' once; it has ['path', 'label', 'label']"),
+        (3, "scans/01.png,zero", "line 3: has 2 fields where the header has 3"),
+        (3, ",zero,train", "line 3: has no path"),
+        (3, "scans/01.png, ,train", "line 3: has no label"),
+        (3, "scans/01.png,zero,dev", "line 3: its split 'dev' must be one of train, val, valid, validation, test"),
+        (9, "scans/01.png,zero,test", "line 9: lists scans/01.png again, after line 3"),
+        (61, "scans/59.png,new,test", "line 61: its class 'new' (test) is one that no line of train has"),
+        (5, 'scans/03.png,"zero,train', "line 61: is not CSV (unexpected end of data)"),
+        (5, 'scans/03.png,"ze"ro,train', "line 5: is not CSV (',' expected after '\"')"),
+    ],
+)
+def test_a_line_that_cannot_be_used_is_named(table, number, line, text):
+    assert complaint(changed(table, number, line)) == text
+
+
+def test_text_of_another_encoding_is_named(table):
+    table.write_bytes(table.read_bytes().replace(b"scans/20.png,", b"scans/20.png,\xe9\xe9n", 1))
+    assert complaint(table) == "line 22: is not UTF-8 text"
+
+
+def test_tables_that_are_no_task(table, tmp_path):
+    assert complaint(tmp_path / "none.csv") == "must be a CSV file that can be read (No such file or directory)"
+    assert complaint(tmp_path) == "must be a CSV file that can be read (Is a directory)"
+    assert complaint(write(tmp_path / "empty.csv", [])) == "line 1 must name the column 'path' once; it has []"
+    header = write(tmp_path / "header.csv", ["path,label"])
+    assert complaint(header) == "has no line below its header"
+    assert complaint(write(header, ["path,label", "a.png,cat"])) == "must have two or more classes; it has only 'cat'"
+    assert complaint(write(header, ["path,label,split", "a.png,cat,test"])) == "has no line of the split train"
+
+
+def test_broken_images_are_named_with_their_lines(table, caplog):
+    scans = table.parent / "scans"
+    (scans / "03.png").unlink()
+    (scans / "04.png").write_bytes(b"")
+    (scans / "05.png").write_bytes((scans / "06.png").read_bytes()[:60])
+    text = complaint(table)
+    assert text.startswith(
+        "images that cannot be read: line 5: scans/03.png (does not exist), line 6: scans/04.png (an empty file), "
+        "line 7: scans/05.png ("
+    )
+    assert text.endswith("; repair or remove them, or set broken=skip")
+    task = ImageCsv(str(table), broken="skip").load(8, 1)
+    assert (len(task.train), len(task.validation), len(task.test)) == (37, 8, 12)
+    assert "left out 3 images" in caplog.text
+    shutil.rmtree(scans)
+    with pytest.raises(SettingError, match=r"holds no image that can be read \(train\)"):
+        ImageCsv(str(table), broken="skip").load(8, 1)

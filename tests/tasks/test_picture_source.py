@@ -1,0 +1,196 @@
+"""Images in memory and on disk: the same task either way, decoded once."""
+
+import logging
+import os
+import shutil
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ensemble_transfer.errors import SettingError
+from ensemble_transfer.tasks import mapped, picture_source, pictures
+from ensemble_transfer.tasks.embedded import MnistSample
+from ensemble_transfer.tasks.folder import ImageFolder
+from ensemble_transfer.tasks.mapped import each, rows
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """120 real digits in 10 folders, as JPEGs."""
+    root = tmp_path_factory.mktemp("photos")
+    split = MnistSample(train=120, validation=10, test=10).load(28, 1).train
+    for place, (image, label) in enumerate(zip(split.images, split.labels.tolist(), strict=True)):
+        folder = root / f"digit {label}"
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(image[0].numpy()).save(folder / f"{place:03}.jpg")
+    return root
+
+
+@pytest.fixture
+def on_disk(photos, tmp_path):
+    return ImageFolder(str(photos), memory="disk", cache=str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def decodings(monkeypatch):
+    """The pictures that are decoded from now on."""
+    seen, plain = [], pictures._pixels
+    monkeypatch.setattr(pictures, "_pixels", lambda *arguments: (seen.append(1), plain(*arguments))[1])
+    return seen
+
+
+def is_mapped(split):
+    return split.images.untyped_storage().filename is not None
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"seed": 1, "train": 40}, {"rotate": 30}, {"classes": ["digit 7", "digit 1"], "per_class": 5}]
+)
+def test_the_same_task_from_memory_and_from_disk(on_disk, settings, monkeypatch):
+    monkeypatch.setattr(mapped, "CHUNK", 3000)  # some images at a time
+    disk = replace(on_disk, **settings).load(16, 3)
+    ram = replace(on_disk, memory="ram", **settings).load(16, 3)
+    for one, other in ((disk.train, ram.train), (disk.validation, ram.validation), (disk.test, ram.test)):
+        assert is_mapped(one)
+        assert not is_mapped(other)
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.labels, other.labels)
+    assert disk.fingerprint == ram.fingerprint
+
+
+def test_images_are_decoded_once_for_all_loads(on_disk, decodings):
+    first = on_disk.load(16, 1)
+    assert len(decodings) == 120
+    assert on_disk.load(16, 1).fingerprint == first.fingerprint
+    replace(on_disk, seed=5, train=20).load(16, 1)
+    assert len(decodings) == 120
+    replace(on_disk, memory="ram").load(16, 1)
+    assert len(decodings) == 240
+
+
+@pytest.mark.parametrize("size", [(17, 1), (16, 3)])
+def test_another_size_is_decoded_anew(on_disk, decodings, size):
+    on_disk.load(16, 1)
+    on_disk.load(*size)
+    assert len(decodings) == 240
+
+
+def test_a_file_that_changed_is_decoded_anew(photos, tmp_path, decodings):
+    root = tmp_path / "copy"
+    shutil.copytree(photos, root)
+    source = ImageFolder(str(root), memory="disk", cache=str(tmp_path / "cache"))
+    before = source.load(16, 1).fingerprint
+    path = next(root.rglob("*.jpg"))
+    stat = path.stat()
+    Image.new("L", (28, 28), 200).save(path)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 10**9))
+    assert source.load(16, 1).fingerprint != before
+    assert len(decodings) == 240
+
+
+@pytest.mark.parametrize("damage", ["cut", "emptied", "longer", "other text", "a number at its end"])
+def test_a_damaged_file_is_noticed_and_made_again(on_disk, tmp_path, decodings, damage, caplog):
+    before = on_disk.load(16, 1).fingerprint
+    files = sorted((tmp_path / "cache").glob("*.images"))
+    for path in files:
+        whole = path.read_bytes()
+        changed = {
+            "cut": whole[: len(whole) // 2],
+            "emptied": b"",
+            "longer": whole + b"\0" * 100,
+            "other text": whole[:-100] + b"x" * 100,
+            "a number at its end": whole[:1024] + b"7" + (1).to_bytes(8, "little") + bytes(8),
+        }
+        path.unlink()  # what is mapped still from it stays whole
+        path.write_bytes(changed[damage])
+    with caplog.at_level(logging.WARNING):
+        assert on_disk.load(16, 1).fingerprint == before
+    assert len(decodings) == 240
+    assert sum("is damaged; it is made again" in message for message in caplog.messages) >= len(files)
+
+
+def test_an_interrupted_decoding_leaves_nothing_behind(on_disk, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pictures, "fit", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            on_disk.load(16, 1)
+    assert not [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".lock"]
+    on_disk.load(16, 1)
+
+
+def test_broken_images_are_remembered(photos, tmp_path, decodings, caplog):
+    root = tmp_path / "copy"
+    shutil.copytree(photos, root)
+    broken = sorted(root.rglob("*.jpg"))[7]
+    broken.write_bytes(broken.read_bytes()[:-100])
+    source = ImageFolder(str(root), memory="disk", cache=str(tmp_path / "cache"))
+    for _ in range(2):
+        with pytest.raises(SettingError, match=f"{broken.name} \\("):
+            source.load(16, 1)
+    assert len(decodings) == 120
+    skipped = replace(source, broken="skip")
+    assert skipped.load(16, 1).fingerprint == replace(skipped, memory="ram").load(16, 1).fingerprint
+    assert sum("left out 1 images" in message for message in caplog.messages) == 2
+
+
+@pytest.mark.parametrize(("free", "expected"), [(10**9, False), (120 * 16 * 16 * 3, True)])
+def test_auto_goes_to_disk_where_memory_is_short(on_disk, monkeypatch, free, expected):
+    monkeypatch.setattr(picture_source, "free_memory", lambda: free)
+    assert is_mapped(replace(on_disk, memory="auto").load(16, 1).train) == expected
+
+
+def test_free_memory_is_a_part_of_the_machines():
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 0 < picture_source.free_memory() <= machine
+
+
+def test_a_folder_without_room_or_rights(on_disk, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SettingError, match=r"cache='.*file/below': must be a folder that can be written: Not a dir"):
+        replace(on_disk, cache=str(tmp_path / "file" / "below")).load(16, 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(SettingError, match=r"needs 0.0 GiB for the decoded images, and 0.0 GiB are free"):
+        on_disk.load(16, 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"memory": "gpu"}, "memory='gpu': must be auto, ram or disk"),
+        ({"broken": "ignore"}, "broken='ignore': must be error or skip"),
+        ({"cache": ""}, "cache='': must be a folder"),
+    ],
+)
+def test_values_that_are_none_of_the_options(settings, text):
+    with pytest.raises(SettingError) as caught:
+        ImageFolder("anywhere", **settings)
+    assert str(caught.value) == text
+
+
+def test_rows_of_a_mapped_file_are_mapped(on_disk, tmp_path):
+    images = on_disk.load(16, 1).train.images
+    index = torch.from_numpy(np.random.default_rng(0).permutation(len(images))[:9])
+    chosen = rows(images, index)
+    assert chosen.untyped_storage().filename not in (None, images.untyped_storage().filename)
+    assert torch.equal(chosen, images[index])
+    assert torch.equal(rows(chosen, index.argsort()[:4]), chosen[index.argsort()[:4]])
+    run = rows(images, torch.arange(3, 8))
+    assert run.data_ptr() == images[3:].data_ptr()  # a view: no file, no copy
+    inverted = each(images, "inverted", lambda part: 255 - part)
+    assert inverted.untyped_storage().filename is not None
+    assert torch.equal(inverted, 255 - images)
+    assert not torch.equal(each(images, "as it was", lambda part: part), inverted)
+
+
+def test_parts_of_a_mapped_file_have_files_of_their_own(on_disk):
+    images = on_disk.load(16, 1).train.images
+    index = torch.tensor([2, 0])
+    for part in (images[3:9], images[4:10], images[4:9]):
+        assert torch.equal(rows(part, index), part[index])
