@@ -3,7 +3,7 @@ import timm
 import torch
 
 from ensemble_transfer.backbone import Architecture
-from ensemble_transfer.training.features import features, is_statistic, reestimated_statistics
+from ensemble_transfer.training.features import features, features_of_views, is_statistic, reestimated_statistics
 from ensemble_transfer.weights import below, copied
 
 CPU = torch.device("cpu")
@@ -52,6 +52,21 @@ def test_features_of_many_images_are_those_of_each(architecture, encoder, target
     together, last = features(classifier, images, CPU), features(classifier, images[256:], CPU)
     assert len(together) == 259
     torch.testing.assert_close(together[256:], last, atol=1e-5, rtol=1e-5)
+
+
+def test_features_of_views_are_those_of_changed_images_view_after_view(architecture, encoder, target_task):
+    images = target_task.train.images[:20]
+    classifier = classifier_of(architecture, encoder)
+    seen = features_of_views(classifier, images, CPU, "crop", 3, seed=1)
+    assert seen.shape == (60, 8)
+    assert torch.equal(features_of_views(classifier, images, CPU, "crop", 3, seed=1), seen)
+    assert not torch.equal(features_of_views(classifier, images, CPU, "crop", 3, seed=2), seen)
+    assert len(seen[[0, 20, 40]].unique(dim=0)) == 3
+    flipped = features_of_views(classifier, images, CPU, "flip", 2, seed=1)
+    kinds = torch.stack([features(classifier, images, CPU), features(classifier, images.flip(-1), CPU)])
+    for view in flipped.split(20):
+        assert ((view - kinds).abs().amax(-1) < 1e-5).any(0).all()
+    assert ((flipped[:20] - flipped[20:]).abs().amax(-1) > 1e-4).any()
 
 
 def test_looking_at_features_changes_no_weight(architecture, encoder, target_task):

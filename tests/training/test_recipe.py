@@ -41,6 +41,9 @@ RECIPES = st.builds(
         ("weight_decay", math.inf, "must be 0 or more and finite"),
         ("label_smoothing", 1.0, "must be in [0, 1)"),
         ("label_smoothing", -0.1, "must be in [0, 1)"),
+        ("augment", "mixup", "must be one of none, flip, crop, crop_flip, resized_crop, trivial"),
+        ("views", 0, "must be at least 1"),
+        ("views", 2, "needs an augmentation: set augment"),
     ],
 )
 def test_a_setting_out_of_range_is_refused(setting, value, rule):
@@ -100,3 +103,42 @@ def test_recipes_name_what_a_run_spends_on():
 
 def test_a_tiny_fine_tuning_is_a_small_share_of_a_full_one_by_default():
     assert 0 < Recipes().tiny.steps <= 0.1 * Recipes().full.steps
+
+
+@pytest.mark.parametrize(
+    ("recipes", "text"),
+    [
+        ({"probe": Recipe(1, augment="flip")}, "probe.views=1: must be 2 or more with an augmentation"),
+        ({"head": Recipe(1, augment="crop")}, "head.views=1: must be 2 or more with an augmentation"),
+        ({"full": Recipe(1, augment="crop", views=2)}, "full.views=2: must be 1: only a head is trained on views"),
+        ({"source": Recipe(1, augment="crop", views=3)}, "source.views=3: must be 1: only a head"),
+    ],
+)
+def test_views_are_for_heads_and_heads_need_them(recipes, text):
+    with pytest.raises(SettingError) as caught:
+        Recipes(**recipes)
+    assert str(caught.value).startswith(text)
+
+
+def test_augmented_recipes_that_fit():
+    Recipes(full=Recipe(1, augment="crop"), probe=Recipe(1, augment="crop", views=2), tiny=Recipe(1, augment="trivial"))
+
+
+def test_what_was_added_later_is_left_out_of_a_key_where_it_changes_nothing():
+    plain = Recipe(3).plain()
+    assert sorted(plain) == [
+        "batch_size",
+        "clip",
+        "head_lr_factor",
+        "label_smoothing",
+        "lr",
+        "momentum",
+        "optimizer",
+        "schedule",
+        "steps",
+        "warmup",
+        "weight_decay",
+    ]
+    changed = Recipe(3, augment="flip", views=4).plain()
+    assert changed == plain | {"augment": "flip", "views": 4}
+    assert Recipe(3, augment="flip").plain() == plain | {"augment": "flip"}

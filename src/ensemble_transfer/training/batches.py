@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ensemble_transfer.seeding import generator
+from ensemble_transfer.training.augment import augmented
 
 
 class Batches(Dataset[tuple[Tensor, Tensor]]):
@@ -12,20 +13,26 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
 
     Item ``step`` holds inputs (members, batch, ...) and labels (members, batch). It is a function of the member's
     seed and the step alone: epochs are permutations drawn per member, and what is left of an epoch after the last
-    whole batch is dropped, since BatchNorm cannot train on a batch of one.
+    whole batch is dropped, since BatchNorm cannot train on a batch of one. Augmentations, too, are drawn for the member
+    and the step.
 
     Args:
         inputs: Inputs (examples, ...) of every member; members may share a tensor.
         labels: Labels (examples,), int64.
         batch_size: Examples in a batch; all where there are fewer.
         seeds: One seed a member.
+        augment: How inputs that are images are changed at random; see
+            :class:`~ensemble_transfer.training.recipe.Recipe`.
     """
 
-    def __init__(self, inputs: list[Tensor], labels: Tensor, batch_size: int, seeds: list[int]) -> None:
+    def __init__(
+        self, inputs: list[Tensor], labels: Tensor, batch_size: int, seeds: list[int], augment: str = "none"
+    ) -> None:
         self.inputs = inputs
         self.labels = labels
         self.batch_size = min(batch_size, len(labels))
         self.seeds = seeds
+        self.augment = augment
         self._epoch = -1
         self._orders: list[Tensor] = []
 
@@ -36,7 +43,10 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
             self._epoch, self._orders = epoch, [self._order(seed, epoch) for seed in self.seeds]
         start = position * self.batch_size
         chosen = [order[start : start + self.batch_size] for order in self._orders]
-        inputs = [member[examples] for member, examples in zip(self.inputs, chosen, strict=True)]
+        inputs = [
+            augmented(member[examples], self.augment, generator(seed, "augment", step))
+            for member, examples, seed in zip(self.inputs, chosen, self.seeds, strict=True)
+        ]
         return torch.stack(inputs), self.labels[torch.stack(chosen)]
 
     def _order(self, seed: int, epoch: int) -> Tensor:

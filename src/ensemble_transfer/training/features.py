@@ -1,23 +1,52 @@
 """What frozen encoders say about a task, and re-estimated BatchNorm statistics."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
 from ensemble_transfer.backbone import Architecture, Classifier
+from ensemble_transfer.seeding import generator
+from ensemble_transfer.training.augment import augmented
 from ensemble_transfer.weights import Weights
 
 _BATCH = 256
 
 
-@torch.no_grad()
 def features(classifier: Classifier, images: Tensor, device: torch.device) -> Tensor:
     """Return the encoder's features (examples, features), on the CPU, in evaluation mode.
 
     A head trained on them is the head that training behind the frozen encoder gives, since the encoder sees the same
     image at every step.
     """
+    return _encoded(classifier, torch.split(images, _BATCH), device)
+
+
+def features_of_views(
+    classifier: Classifier, images: Tensor, device: torch.device, augment: str, views: int, seed: int
+) -> Tensor:
+    """Return the features (views * examples, features) of augmented views of images, view after view.
+
+    Args:
+        classifier: Its encoder computes the features; see :func:`features`.
+        images: (examples, channels, height, width) uint8.
+        device: Where they are computed.
+        augment: How a view is changed at random.
+        views: Number of views of every image.
+        seed: Stream of randomness.
+    """
+    batches = (
+        augmented(batch, augment, generator(seed, "view", view, place))
+        for view in range(views)
+        for place, batch in enumerate(torch.split(images, _BATCH))
+    )
+    return _encoded(classifier, batches, device)
+
+
+@torch.no_grad()
+def _encoded(classifier: Classifier, batches: Iterable[Tensor], device: torch.device) -> Tensor:
     classifier = classifier.to(device).eval()
-    return torch.cat([classifier.encode(batch.to(device)).float().cpu() for batch in torch.split(images, _BATCH)])
+    return torch.cat([classifier.encode(batch.to(device)).float().cpu() for batch in batches])
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """Which part of a member a fit trains: all of it, or the head on what the frozen encoder says."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from ensemble_transfer.backbone import Architecture, Classifier
 from ensemble_transfer.tasks.task import Split
-from ensemble_transfer.training.features import features
+from ensemble_transfer.training.batches import Batches
+from ensemble_transfer.training.features import features, features_of_views
 from ensemble_transfer.training.flops import encode_flops, head_flops, step_flops
+from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.weights import Weights, below, joined
 
 
@@ -28,17 +30,19 @@ class Part(Protocol):
     def module(self, initial: Weights) -> nn.Module:
         """Return the module to train, whose head's parameters are named ``head.*``."""
 
-    def inputs(self, initial: Weights, data: Split, device: torch.device) -> Tensor:
-        """Return the module's inputs, one an example."""
+    def batches(
+        self, initial: Sequence[Weights], data: Split, recipe: Recipe, seeds: Sequence[int], device: torch.device
+    ) -> Batches:
+        """Return what the modules see at every step, each from its initial weights and its stream of randomness."""
 
     def weights(self, initial: Weights, trained: Weights) -> Weights:
         """Return the member's weights from those of the trained module."""
 
-    def flops(self, seen: int, examples: int) -> int:
-        """Return the operations of seeing so many examples, of a task of so many, in training steps."""
+    def prepared(self, examples: int, recipe: Recipe) -> int:
+        """Return how many examples, of a task of so many, went forward before the first step."""
 
-    def prepared(self, examples: int) -> int:
-        """Return how many examples went forward before the first step."""
+    def flops(self, seen: int, prepared: int) -> int:
+        """Return the operations of seeing so many examples in training steps, after preparing so many."""
 
 
 @dataclass(frozen=True)
@@ -52,25 +56,27 @@ class Whole:
         """Return the member's classifier."""
         return loaded(self.architecture, initial)
 
-    def inputs(self, initial: Weights, data: Split, device: torch.device) -> Tensor:
-        """Return the images, the same for every member."""
-        del initial, device
-        return data.images
+    def batches(
+        self, initial: Sequence[Weights], data: Split, recipe: Recipe, seeds: Sequence[int], device: torch.device
+    ) -> Batches:
+        """Return batches of the images, which all members share."""
+        del device
+        return Batches([data.images] * len(initial), data.labels, recipe.batch_size, [*seeds], recipe.augment)
 
     def weights(self, initial: Weights, trained: Weights) -> Weights:
         """Return the trained weights."""
         del initial
         return trained
 
-    def flops(self, seen: int, examples: int) -> int:
-        """Return the operations of the steps."""
-        del examples
-        return seen * step_flops(self.architecture)
-
-    def prepared(self, examples: int) -> int:
+    def prepared(self, examples: int, recipe: Recipe) -> int:
         """Return 0: images need no preparation."""
-        del examples
+        del examples, recipe
         return 0
+
+    def flops(self, seen: int, prepared: int) -> int:
+        """Return the operations of the steps."""
+        del prepared
+        return seen * step_flops(self.architecture)
 
 
 @dataclass(frozen=True)
@@ -89,22 +95,34 @@ class Head:
         module.load_state_dict(joined(head=weights), strict=True)
         return module
 
-    def inputs(self, initial: Weights, data: Split, device: torch.device) -> Tensor:
-        """Return the member's features of the images."""
-        return features(loaded(self.architecture, initial), data.images, device)
+    def batches(
+        self, initial: Sequence[Weights], data: Split, recipe: Recipe, seeds: Sequence[int], device: torch.device
+    ) -> Batches:
+        """Return batches of every member's features of the images, or of views of them."""
+        inputs = [
+            self._features(weights, data.images, recipe, seed, device)
+            for weights, seed in zip(initial, seeds, strict=True)
+        ]
+        return Batches(inputs, data.labels.repeat(recipe.views), recipe.batch_size, [*seeds])
+
+    def _features(self, weights: Weights, images: Tensor, recipe: Recipe, seed: int, device: torch.device) -> Tensor:
+        classifier = loaded(self.architecture, weights)
+        if recipe.augment == "none":
+            return features(classifier, images, device)
+        return features_of_views(classifier, images, device, recipe.augment, recipe.views, seed)
 
     def weights(self, initial: Weights, trained: Weights) -> Weights:
         """Return the frozen encoder's weights with the trained head's."""
         return joined(encoder=below(initial, "encoder")) | dict(trained)
 
-    def flops(self, seen: int, examples: int) -> int:
-        """Return the operations of the steps and of encoding every example once."""
-        head = head_flops(self.architecture.features, self.architecture.classes)
-        return seen * head + examples * encode_flops(self.architecture)
+    def prepared(self, examples: int, recipe: Recipe) -> int:
+        """Return the number of examples that were encoded, every view of each."""
+        return examples * recipe.views
 
-    def prepared(self, examples: int) -> int:
-        """Return the number of examples that were encoded."""
-        return examples
+    def flops(self, seen: int, prepared: int) -> int:
+        """Return the operations of the steps and of encoding."""
+        head = head_flops(self.architecture.features, self.architecture.classes)
+        return seen * head + prepared * encode_flops(self.architecture)
 
 
 def loaded(architecture: Architecture, weights: Mapping[str, Tensor]) -> Classifier:

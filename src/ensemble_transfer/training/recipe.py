@@ -1,12 +1,17 @@
 """Recipes: what a fit may spend, and how."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from math import cos, inf, pi
+from typing import Any
 
-from ensemble_transfer.errors import require
+from ensemble_transfer.errors import require, settings_under
 
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "constant")
+AUGMENTATIONS = ("none", "flip", "crop", "crop_flip", "resized_crop", "trivial")
+
+_LATER = {"augment": "none", "views": 1}
+"""Fields that were added when there were finished fits already, and the values by which these were computed."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,10 @@ class Recipe:
         warmup: Fraction of the steps in which the learning rate rises linearly from 0.
         clip: Highest norm of a member's gradient; null for no clipping.
         label_smoothing: Share of the label's probability that is spread over all classes.
+        augment: How images are changed at random, each anew at every step: ``none``, ``flip`` (left to right), ``crop``
+            (moved by an eighth at most), ``crop_flip``, ``resized_crop`` (a part, scaled to the whole, and ``flip``),
+            ``trivial`` (TrivialAugment).
+        views: Where a head is trained on features, which are computed once: of how many augmented views of an image.
     """
 
     steps: int
@@ -38,6 +47,8 @@ class Recipe:
     warmup: float = 0.0
     clip: float | None = None
     label_smoothing: float = 0.0
+    augment: str = "none"
+    views: int = 1
 
     def __post_init__(self) -> None:
         require(self.steps >= 0, "steps", self.steps, "must be 0 or more")
@@ -56,6 +67,23 @@ class Recipe:
         require(0 <= self.warmup <= 1, "warmup", self.warmup, "must be in [0, 1]")
         require(self.clip is None or 0 < self.clip < inf, "clip", self.clip, "must be above 0 and finite, or null")
         require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "must be in [0, 1)")
+        known = self.augment in AUGMENTATIONS
+        require(known, "augment", self.augment, f"must be one of {', '.join(AUGMENTATIONS)}")
+        require(self.views >= 1, "views", self.views, "must be at least 1")
+        require(self.views == 1 or self.augment != "none", "views", self.views, "needs an augmentation: set augment")
+
+    def plain(self) -> dict[str, Any]:
+        """Return what decides a fit, as plain data; what was added later is left out where it changes nothing."""
+        return {name: value for name, value in asdict(self).items() if name not in _LATER or value != _LATER[name]}
+
+    def check_head(self) -> None:
+        """Raise a SettingError if a head cannot be trained so on the features of a frozen encoder."""
+        rule = "must be 2 or more with an augmentation: the features of every view are computed once"
+        require(self.augment == "none" or self.views > 1, "views", self.views, rule)
+
+    def check_whole(self) -> None:
+        """Raise a SettingError if a whole member cannot be trained so."""
+        require(self.views == 1, "views", self.views, "must be 1: only a head is trained on views that are kept")
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step as a share of ``lr``."""
@@ -86,3 +114,11 @@ class Recipes:
     tiny: Recipe = field(default_factory=lambda: Recipe(steps=20, lr=7e-3))
     probe: Recipe = field(default_factory=lambda: Recipe(steps=200, lr=1e-2))
     head: Recipe = field(default_factory=lambda: Recipe(steps=500, lr=1e-2))
+
+    def __post_init__(self) -> None:
+        for name in ("ancestor", "source", "full", "tiny"):
+            with settings_under(name):
+                getattr(self, name).check_whole()
+        for name in ("probe", "head"):
+            with settings_under(name):
+                getattr(self, name).check_head()
