@@ -95,6 +95,13 @@ class Ledger:
         return _over_members([entry for entry in self.entries if entry.member == member])
 
 
+def merged(costs: Iterable[Cost]) -> Cost:
+    """Return the sum of costs of different members, whose trained parameters add up."""
+    parts = list(costs)
+    total = sum(parts, Cost())
+    return Cost(**asdict(total) | {"trained_parameters": sum(cost.trained_parameters for cost in parts)})
+
+
 def mean_cost(costs: list[Cost]) -> Cost:
     """Return the mean of costs; counts are rounded to whole numbers."""
     means = {name: sum(plain(cost)[name] for cost in costs) / len(costs) for name in plain(Cost())}
@@ -131,8 +138,7 @@ def _over_members(entries: list[Entry]) -> Cost:
     by_member: dict[int, Cost] = {}
     for entry in entries:
         by_member[entry.member] = by_member.get(entry.member, Cost()) + entry.cost
-    total = sum(by_member.values(), Cost())
-    return Cost(**asdict(total) | {"trained_parameters": sum(c.trained_parameters for c in by_member.values())})
+    return merged(by_member.values())
 
 
 def _reset_peak(device: torch.device) -> None:

@@ -2,44 +2,24 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ensemble_transfer import environment
 from ensemble_transfer.backbone import Architecture, Backbone
-from ensemble_transfer.calibration import Calibration
-from ensemble_transfer.card import write_card
-from ensemble_transfer.cost import Ledger, plain
+from ensemble_transfer.conclusion import Tasks, conclude
 from ensemble_transfer.ensemble import Ensemble
 from ensemble_transfer.errors import settings_under
-from ensemble_transfer.evaluate import curves
-from ensemble_transfer.predictions import (
-    Arrays,
-    EvaluationSettings,
-    metrics_of,
-    predict_soup,
-    predict_source,
-    predict_target,
-)
+from ensemble_transfer.predictions import EvaluationSettings
 from ensemble_transfer.records import Record
 from ensemble_transfer.store import Store
-from ensemble_transfer.strategies.diagnostics import diagnose_shift, shift_line, source_barrier
-from ensemble_transfer.strategies.transfer import Strategy, Transfer, TransferResult
-from ensemble_transfer.tasks.task import Split, Task, TaskSource
+from ensemble_transfer.strategies.shift import Shift
+from ensemble_transfer.strategies.transfer import Strategy, Transfer
+from ensemble_transfer.tasks.task import Task, TaskSource
 from ensemble_transfer.training.fit import Fitter
 from ensemble_transfer.training.flops import step_flops
 from ensemble_transfer.training.recipe import Recipes
 from ensemble_transfer.training.source import EnsembleSettings, train_source
-from ensemble_transfer.weights import (
-    below,
-    cosine,
-    distance,
-    floating,
-    mean_over_pairs,
-)
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +73,9 @@ class Experiment:
             self.strategy.check(self.ensemble.size)
         with settings_under("backbone"):
             self._step_flops()
+        with settings_under("strategy"):
+            if isinstance(self.strategy, Shift):
+                self.strategy.check_encoder(self._architecture())
         with settings_under("trainer"):
             self.fitter.check(self._architecture())
 
@@ -122,66 +105,21 @@ def run(experiment: Experiment, folder: Path, config: Mapping[str, Any] | None =
     experiment.check()
     experiment.use_threads()
     seed, recipes, fitter = experiment.seed, experiment.recipes, experiment.fitter
-    source, target, outside = _tasks(experiment)
-    ensemble, source_ledger = train_source(experiment.ensemble, experiment.backbone, source, seed, recipes, fitter)
-    _keep(ensemble, fitter.store)
-    log.info("%s: transferring %d members", experiment.strategy.name, len(ensemble))
-    result = experiment.strategy.transfer(ensemble, target.sealed(), seed, recipes, fitter)
-    work = Transfer(ensemble, target.sealed(), seed, recipes, fitter)
-    metrics, line = _diagnosed(experiment, work, result, source)
-    log.info("evaluating on %d test images", len(target.test))
-    device = fitter.settings.device
-    arrays = predict_source(ensemble, source, device)
-    arrays |= predict_target(result.ensemble, target, outside, experiment.evaluation, device)
-    arrays |= predict_soup(work.ensemble([work.soup(result.ensemble.members)], "soup"), target, device)
-    _save(folder, arrays, result)
-    fits = [entry for entry in (*source_ledger.entries, *result.ledger.entries) if entry.reused]
-    record = Record(
-        status="finished",
-        strategy=experiment.strategy.name,
-        seed=seed,
-        dataset=f"{source.name} -> {target.name}",
-        backbone=experiment.backbone.name,
-        ensemble={"size": len(ensemble), "lineage": ensemble.lineage},
-        metrics=metrics_of(arrays) | metrics,
-        cost=_costs(result, source_ledger),
-        reused_fits=[{"phase": fit.phase, "member": fit.member, "key": fit.key} for fit in fits],
-        curves=_curves(arrays) | line,
-        config=config or {},
-        environment=environment.describe(device),
-        command=command,
-    )
-    examples = {"train": len(target.train), "validation": len(target.validation), "test": len(target.test)}
-    write_card(folder / "ensemble", result.ensemble, record.metrics, record.cost, examples)
+    tasks = load_tasks(experiment)
+    source, ledger = train_source(experiment.ensemble, experiment.backbone, tasks.source, seed, recipes, fitter)
+    keep(source, fitter.store)
+    strategy = experiment.strategy
+    log.info("%s: transferring %d members", strategy.name, len(source))
+    target = tasks.target.sealed()
+    result = strategy.transfer(source, target, seed, recipes, fitter)
+    work = Transfer(source, target, seed, recipes, fitter)
+    record = conclude(work, tasks, result, ledger, strategy.name, experiment.evaluation, folder)
+    record = replace(record, config=config or {}, command=command)
     record.save(folder)
     return record
 
 
-def _diagnosed(
-    experiment: Experiment, work: Transfer, result: TransferResult, source: Task
-) -> tuple[dict[str, float], dict[str, Any]]:
-    """Return what weights and a shift vector say, as metrics and curves; nothing here reads a test split."""
-    metrics = weight_metrics(work.source, result)
-    if result.shift is None or experiment.strategy.name == "random_shift" or not experiment.evaluation.diagnostics:
-        return metrics, {}
-    log.info("diagnosing the shift on validation")
-    metrics["source/validation/barrier"] = source_barrier(
-        work.source, source.validation, experiment.fitter.settings.device
-    )
-    return metrics | diagnose_shift(work, result, result.shift), {"shift_line": shift_line(work, result)}
-
-
-def weight_metrics(source: Ensemble, result: TransferResult) -> dict[str, float]:
-    """Return how far apart the members' encoders are, before and after the transfer."""
-    metrics: dict[str, float] = {}
-    for name, ensemble in (("source", source), ("target", result.ensemble)):
-        encoders = [floating(below(member, "encoder")) for member in ensemble.members]
-        metrics[f"{name}/diversity/weight_distance"] = mean_over_pairs(distance, encoders)
-        metrics[f"{name}/diversity/weight_cosine"] = mean_over_pairs(cosine, encoders)
-    return metrics
-
-
-def _tasks(experiment: Experiment) -> tuple[Task, Task, dict[str, Split]]:
+def load_tasks(experiment: Experiment) -> Tasks:
     """Load source, target and what is out of distribution; an error names the setting's full path."""
     dataset = experiment.dataset
 
@@ -194,39 +132,13 @@ def _tasks(experiment: Experiment) -> tuple[Task, Task, dict[str, Split]]:
     for what, task in (("source", source), ("target", target)):
         sizes = (len(task.train), len(task.validation), len(task.test), len(task.classes))
         log.info("%s task %s: %d train, %d validation, %d test images, %d classes", what, task.name, *sizes)
-    return source, target, {"source": source.test} | outside
+    return Tasks(source, target, {"source": source.test} | outside)
 
 
-def _costs(result: TransferResult, source: Ledger) -> dict[str, Any]:
-    total, marginal, size = result.ledger.total(), result.marginal(), len(result.ensemble)
-    costs: dict[str, Any] = {
-        "phases": {phase: plain(cost) for phase, cost in result.ledger.by_phase().items()},
-        "total": plain(total),
-        "per_member": {k: v if k == "peak_memory_bytes" else v / size for k, v in plain(total).items()},
-        "marginal": plain(marginal) if marginal else None,
-        "source": plain(source.total()),
-    }
-    return costs
-
-
-def _curves(arrays: Arrays) -> dict[str, Any]:
-    held_out = arrays["validation/probabilities"], arrays["validation/labels"]
-    return curves(arrays["probabilities"], arrays["labels"], validation=held_out)
-
-
-def _keep(source: Ensemble, store: Store | None) -> None:
+def keep(source: Ensemble, store: Store | None) -> None:
     """Keep the source ensemble in the store, by its fingerprint: all runs that start from it share it."""
     if store is None:
         return
     folder = store.ensemble(source.fingerprint)
     if not (folder / "ensemble.json").exists():  # written last: a folder without it was interrupted
         source.save(folder)
-
-
-def _save(folder: Path, arrays: Arrays, result: TransferResult) -> None:
-    np.savez_compressed(folder / "predictions.npz", **arrays)  # type: ignore[arg-type]  # stub lacks the mapping
-    result.ensemble.save(folder / "ensemble")
-    held_out = arrays["validation/probabilities"], arrays["validation/labels"]
-    Calibration.fit(*held_out).save(folder / "ensemble", result.ensemble.fingerprint)
-    if result.shift is not None:
-        result.shift.save(folder)
