@@ -140,6 +140,40 @@ def test_a_label_names_datasets_that_differ():
     ]
 
 
+OOD = {"_target_": "tasks.embedded.MnistSample", "rotate": 90, "test": 1000}
+
+
+def test_a_label_names_a_further_task_once_and_its_settings_where_all_have_it():
+    more = a_record("full", evaluation={"ood": {"turned": OOD}})
+    assert labels(a_record("full", evaluation={"ood": {}}), more) == ["full", "full (OOD turned)"]
+    less = a_record("full", evaluation={"ood": {"turned": OOD | {"rotate": 45}}})
+    assert labels(less, more) == ["full (OOD turned.rotate=45)", "full (OOD turned.rotate=90)"]
+
+
+def test_a_label_shortens_a_tasks_class_to_its_name_and_a_path_to_its_end():
+    tasks = {"_target_": "ensemble_transfer.tasks.idx.Idx"}, {"_target_": "ensemble_transfer.tasks.images.Images"}
+    records = [a_record("full", dataset_={"target": task}) for task in tasks]
+    records += [a_record("head", dataset_={"target": {"path": 40 * "x/" + name}}) for name in "ab"]
+    for record in records:
+        record.config["dataset"] = record.config.pop("dataset_")
+    first, second, third, _ = labels(*records)
+    assert (first, second) == ("full (target=Idx)", "full (target=Images)")
+    assert third.endswith("/x/x/a)")
+    assert len(third) < 50
+
+
+def test_the_soup_has_a_column_only_where_a_run_has_one():
+    plain = Comparison.of([a_record(), a_record("full")])
+    assert "soup" not in plain.markdown().lower()
+    souped = a_record()
+    souped.metrics["target/test/soup/accuracy"] = 0.625
+    text = Comparison.of([souped, a_record("full")]).markdown()
+    assert row_of(text, "shift")["soup accuracy"] == "0.625"
+    assert row_of(text, "full")["soup accuracy"] == "-"
+    assert "mean of the members" not in plain.markdown()
+    assert "whose weights are the means of the members" in text
+
+
 def test_failed_runs_are_named_and_count_in_no_row(tmp_path):
     comparison = Comparison.of([a_record(seed=0), failed(), a_record(seed=1)])
     [row] = comparison.rows
@@ -248,7 +282,7 @@ def test_rows_of_other_tasks_are_not_compared():
         record.config["dataset"] = record.config.pop("dataset_")
     comparison = Comparison.of(records)
     assert [row.label for row in comparison.rows] == [
-        f"{s} (dataset.target.train={n})" for n in (100, 500) for s in ("full", "shift")
+        f"{s} (target.train={n})" for n in (100, 500) for s in ("full", "shift")
     ]
     assert [comparison.reference(row).task == row.task for row in comparison.rows] == [True] * 4
 

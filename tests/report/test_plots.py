@@ -5,13 +5,14 @@ import pytest
 
 from ensemble_transfer.records import Record
 from ensemble_transfer.report.comparison import Comparison
-from ensemble_transfer.report.plots import PLANS, draw, styles
+from ensemble_transfer.report.plots import PLANS, charts, draw, styles
 from ensemble_transfer.report.plots.charts import pareto, severities
+from ensemble_transfer.report.plots.style import PAPER
 
 TEST = "target/test/"
 
 
-def a_record(strategy="shift", seed=0, shifted=0.0, **config):
+def a_record(strategy="shift", seed=0, shifted=0.0, lineage="shared", **config):
     accuracy = 0.8 + 0.01 * seed + shifted
     metrics = {
         "ensemble/accuracy": accuracy,
@@ -23,6 +24,13 @@ def a_record(strategy="shift", seed=0, shifted=0.0, **config):
     }
     for severity in (1, 2):
         metrics |= {f"corruption/mean/{severity}/{name}": 0.5 / severity for name in ("accuracy", "nll", "ece")}
+    apart = 1.0 if lineage == "independent" else 0.01
+    diagnosed = {
+        "source/validation/barrier": apart,
+        "source/diversity/weight_distance": 10 * apart,
+        "shift/probe_gain": 0.2 - apart / 10,
+        "shift/probe_gain_over_random": 0.25 - apart / 10,
+    }
     cost = {"steps": 10, "flops": 10**10, "seconds": 1.5}
     return Record(
         "finished",
@@ -30,8 +38,8 @@ def a_record(strategy="shift", seed=0, shifted=0.0, **config):
         seed,
         "digits -> mnist",
         "resnet10t",
-        {"size": 3, "lineage": "shared"},
-        metrics={TEST + name: value for name, value in metrics.items()},
+        {"size": 3, "lineage": lineage},
+        metrics={TEST + name: value for name, value in metrics.items()} | diagnosed,
         cost={"phases": {"full": cost, "tiny": cost}, "total": cost, "marginal": cost},
         curves={
             "reliability": {
@@ -43,6 +51,7 @@ def a_record(strategy="shift", seed=0, shifted=0.0, **config):
             },
             "accuracy_rejection": {"rejection": [0.5, 0.0], "accuracy": [1.0, accuracy]},
             "ensemble_size": {"size": [1, 2, 3], "accuracy": [0.7, 0.75, accuracy], "calibrated_nll": [0.7, 0.6, 0.5]},
+            "shift_line": {"scale": [0.0, 0.5, 1.0], "loss": [2.0, 1.2, 0.9], "accuracy": [0.3, 0.6, accuracy]},
             "disagreement": [[0.0, 0.1, 0.2], [0.1, 0.0, 0.3], [0.2, 0.3, 0.0]],
         },
         config={"strategy": {"name": strategy}} | config,
@@ -56,16 +65,63 @@ def rows(*records):
 ROWS = rows(*(a_record(name, seed, d) for name, d in (("full", 0.1), ("shift", 0.0)) for seed in (0, 1)))
 
 
+def with_strategy(**options):
+    record = a_record(lineage="independent", ensemble={"lineage": "independent"})
+    record.config["strategy"].update(options)
+    return record
+
+
+LINEAGES = [
+    *(a_record(seed=seed) for seed in (0, 1)),
+    *(a_record(seed=seed, lineage="independent", ensemble={"lineage": "independent"}) for seed in (0, 1)),
+]
+
+
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     return draw(ROWS, tmp_path_factory.mktemp("figures") / "new")
 
 
 def test_every_figure_is_there_as_svg_and_png(drawn):
-    assert [figure.svg.stem for figure in drawn] == [plan.name for plan in PLANS]
+    assert [figure.svg.stem for figure in drawn] == [plan.name for plan in PLANS if plan.name != "lineage"]
     for figure in drawn:
         assert ElementTree.parse(figure.svg).getroot().tag.endswith("svg")
         assert figure.svg.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_lineages_are_compared_where_there_are_two_and_the_shift_is_a_donors(tmp_path):
+    def names(records):
+        return [figure.svg.stem for figure in draw(rows(*records), tmp_path)]
+
+    assert "lineage" in names(LINEAGES)
+    assert "lineage" not in names(LINEAGES[:2])
+    random = [with_strategy(direction="random")]
+    assert "lineage" not in names([*LINEAGES[:2], *random])
+    old = a_record(lineage="independent", ensemble={"lineage": "independent"})
+    del old.metrics["source/validation/barrier"]
+    assert "lineage" not in names([*LINEAGES[:2], old])
+
+
+def test_every_run_of_a_lineage_is_a_point_in_each_panel():
+    compared = rows(*LINEAGES, with_strategy(align="weights"))
+    figure = charts.benefit(compared, styles(compared))
+    shown = [[line for line in panel.lines if line.get_marker() not in ("None", "")] for panel in figure.axes]
+    assert [len(lines) for lines in shown] == [5, 5, 5, 5]
+    assert {(line.get_color(), line.get_marker()) for line in shown[0][:2]}.isdisjoint(
+        (line.get_color(), line.get_marker()) for line in shown[0][2:]
+    )
+    x = [line.get_xdata()[0] for line in shown[0]], [line.get_xdata()[0] for line in shown[2]]
+    y = [line.get_ydata()[0] for line in shown[0]], [line.get_ydata()[0] for line in shown[1]]
+    assert x == ([0.01, 0.01, 1.0, 1.0, 1.0], [0.1, 0.1, 10.0, 10.0, 10.0])
+    assert y[0] == pytest.approx([0.199, 0.199, 0.1, 0.1, 0.1])
+    assert y[1] == pytest.approx([0.249, 0.249, 0.15, 0.15, 0.15])
+    hollow = [line.get_markerfacecolor() == PAPER for line in shown[0]]
+    assert hollow == [False, False, False, False, True]
+
+
+def test_a_lineage_says_its_fork_and_its_pretrained_ancestor():
+    forked = a_record(ensemble={"fork": 0.1}, backbone={"pretrained": True})
+    assert charts.lineages(rows(a_record(), forked)) == ["shared", "shared, fork at 10%, pretrained"]
 
 
 def test_a_figure_says_its_numbers_to_those_who_cannot_see_it(drawn):

@@ -124,6 +124,60 @@ def test_the_shift_pays_where_it_beats_no_shift_and_a_random_one(record, tmp_pat
     assert "share no ancestor" in apart
 
 
+def shifted(record, probes=(0.8, 0.7, 0.6), strategy="shift", **more):
+    names = ("", "_no_shift", "_random")
+    metrics = {f"shift/probe_accuracy{name}": value for name, value in zip(names, probes, strict=True)}
+    return replace(record, strategy=strategy, metrics={**record.metrics, **metrics, **more})
+
+
+def test_the_verdict_says_why(record, tmp_path):
+    zero_shot = {"shift/zero_shot_accuracy": 0.75, "shift/zero_shot_accuracy_no_shift": 0.31}
+    text = markdown(shifted(record, **zero_shot, **{"shift/relative_norm": 0.63}), tmp_path)
+    assert "they reach 0.750 (0.310 without the shift): the donor's head reads" in text
+    assert "63% as long" in text
+    worse = zero_shot | {"shift/zero_shot_accuracy": 0.3}
+    assert "the donor's head does not read" in markdown(shifted(record, **worse), tmp_path)
+    assert "serve a new head as well" in markdown(shifted(record, (0.7, 0.8, 0.6)), tmp_path)
+    assert "Any direction of that length" in markdown(shifted(record, (0.7, 0.6, 0.8)), tmp_path)
+
+
+@pytest.mark.parametrize(("barrier", "warned"), [(0.0, False), (0.09, False), (0.5, False), (0.6, True)])
+def test_a_barrier_is_warned_of_where_it_exceeds_the_members_own_loss(record, tmp_path, barrier, warned):
+    text = markdown(shifted(record, **{"source/validation/barrier": barrier}), tmp_path)
+    assert record.metrics["source/test/member/nll"] == pytest.approx(0.561)
+    assert f"the source loss rises by {barrier:.2f} nats" in text
+    assert ("**Warning**" in text) == warned
+    assert ("they share a basin" in text) != warned
+
+
+def test_a_barrier_of_little_is_never_warned_of(record, tmp_path):
+    small = {"source/validation/barrier": 0.05, "source/test/member/nll": 0.01}
+    assert "**Warning**" not in markdown(shifted(record, **small), tmp_path)
+
+
+@pytest.mark.parametrize(("images", "gain", "noise"), [(100, 0.1, True), (10_000, 0.02, False), (10_000, 0.01, True)])
+def test_a_gain_below_two_standard_errors_is_called_noise(record, tmp_path, images, gain, noise):
+    config = {"dataset": {"target": {"validation": images}}}
+    text = markdown(replace(shifted(record, (0.6 + gain, 0.6, 0.5)), config=config), tmp_path)
+    assert ("within noise" in text) == noise
+    if noise:
+        error = 2 * ((0.6 * 0.4 + (0.6 + gain) * (0.4 - gain)) / images) ** 0.5
+        assert f"{gain:+.3f} against the better of the two" in text
+        assert f"{images:,} validation images are {error:.3f}." in text
+
+
+def test_a_random_shift_gets_no_verdict(record, tmp_path):
+    assert "The shift **" in markdown(shifted(record), tmp_path)
+    assert "The shift **" not in markdown(shifted(record, strategy="random_shift"), tmp_path)
+
+
+def test_the_soup_has_a_row_where_there_is_one(record, tmp_path):
+    assert "its soup (one model)" not in markdown(record, tmp_path)
+    soup = {f"target/test/soup/{name}": 0.9 + i / 100 for i, name in enumerate(("accuracy", "nll", "brier", "ece"))}
+    found = rows(markdown(replace(record, metrics=record.metrics | soup), tmp_path))
+    assert found["its soup (one model)"] == ["0.900", "0.910", "0.920", "0.930", "-"]
+
+
 def test_without_a_shift_there_is_no_verdict(record, tmp_path):
     text = markdown(record, tmp_path)
     assert "The shift" not in text

@@ -12,11 +12,11 @@ from rich.text import Text
 
 from ensemble_transfer.records import Record
 from ensemble_transfer.report import latex
-from ensemble_transfer.report.rows import COLUMNS, DEE, DIFFERENCES, Column, Row, rows_of
+from ensemble_transfer.report.rows import COLUMNS, DEE, DIFFERENCES, SOUP, Column, Row, rows_of
 from ensemble_transfer.report.statistics import Difference, Spread, paired_difference, significantly_best
 from ensemble_transfer.report.summary import table
 
-_PARTS = COLUMNS[:6], (COLUMNS[1], *COLUMNS[6:10]), COLUMNS[10:]
+_PARTS = COLUMNS[:6], (COLUMNS[1], *COLUMNS[6:11]), COLUMNS[11:]
 """Quality, diversity, cost: where all columns are too wide. Diversity stands beside member accuracy."""
 
 NOTES = (
@@ -32,6 +32,7 @@ NOTES = (
     f"{DEE.capitalize()} is the deep ensemble equivalent by calibrated NLL, at most the number of members. "
     "Marginal is the price of one more member.",
 )
+_SOUP = f"{SOUP.capitalize()} is that of one network, whose weights are the means of the members'."
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,16 @@ class Comparison:
             )
         return cls(tuple(rows), tuple(failed), tuple(repeated), baseline)
 
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns that are shown."""
+        return tuple(c for c in COLUMNS if not c.optional or any(c.name in row.numbers for row in self.rows))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the tables mean."""
+        return (*NOTES, _SOUP) if SOUP in _names(self.columns) else NOTES
+
     def reference(self, row: Row) -> Row | None:
         """Return the row that a row is compared with: of the same task, and nearest in its other settings."""
         rivals = [other for other in self.rows if other.task == row.task]
@@ -96,10 +107,10 @@ class Comparison:
         parts = ["No run has finished."]
         if self.rows:
             lines = [list(map(_plain, line)) for line in self.differences()]
-            parts = [table(("strategy", *_names(COLUMNS), "seeds"), map(self._markdown_cells, self.rows))]
+            parts = [table(("strategy", *_names(self.columns), "seeds"), map(self._markdown_cells, self.rows))]
             if lines:
                 parts += [table(("difference to the baseline", "baseline", *_names(DIFFERENCES), "n"), lines)]
-            parts += NOTES
+            parts += self.notes
         return "\n\n".join([*parts, *self.failures()]) + "\n"
 
     def differences(self) -> list[list[str]]:
@@ -121,13 +132,16 @@ class Comparison:
 
     def terminal(self) -> list[Table]:
         """Return tables for a terminal, narrow enough for 80 columns: quality, diversity, cost, differences."""
-        tables = [self._terminal(columns) for columns in _PARTS if self.rows]
+        tables = [self._terminal(columns) for columns in self._parts() if self.rows]
         lines = [[line[0], *line[2:]] for line in self.differences()]
         names = sorted({line[1] for line in self.differences()})
         versus = Table(f"minus {' or '.join(names)}", *_names(DIFFERENCES), "n", box=SIMPLE_HEAD)
         for line in lines:
             versus.add_row(*(Text(cell.replace(" [", "\n[")) for cell in line))
         return [_to_the_right(shown) for shown in ([*tables, versus] if lines else tables)]
+
+    def _parts(self) -> list[list[Column]]:
+        return [[column for column in part if column in self.columns] for part in _PARTS]
 
     def _terminal(self, columns: Sequence[Column]) -> Table:
         shown = Table("strategy", *(name.replace(" ", "\n") for name in _names(columns)), "n", box=SIMPLE_HEAD)
@@ -138,7 +152,7 @@ class Comparison:
         return shown
 
     def _markdown_cells(self, row: Row) -> list[str]:
-        cells = [f"**{row.text(c)}**" if self.is_best(row, c) else row.text(c) for c in COLUMNS]
+        cells = [f"**{row.text(c)}**" if self.is_best(row, c) else row.text(c) for c in self.columns]
         return [_plain(row.label), *cells, f"{', '.join(map(str, row.seeds))} (n={len(row.seeds)})"]
 
     def latex(self) -> str:
@@ -147,12 +161,12 @@ class Comparison:
             return latex.document([], self.failures())
         tables = [
             latex.table(("strategy", *_names(columns), "n"), [self._latex_cells(row, columns) for row in self.rows])
-            for columns in _PARTS
+            for columns in self._parts()
         ]
         lines = [list(map(latex.escaped, line)) for line in self.differences()]
         if lines:
             tables.append(latex.table(("difference", "baseline", *_names(DIFFERENCES), "n"), lines))
-        return latex.document(tables, [*NOTES, *self.failures()])
+        return latex.document(tables, [*self.notes, *self.failures()])
 
     def _latex_cells(self, row: Row, columns: Sequence[Column]) -> list[str]:
         texts = [latex.escaped(row.text(column)) for column in columns]
@@ -166,7 +180,7 @@ class Comparison:
         (folder / "table.tex").write_text(self.latex(), encoding="utf-8")
         with (folder / "table.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            spreads = [f"{name} {part}" for name in _names(COLUMNS) for part in ("mean", "std")]
+            spreads = [f"{name} {part}" for name in _names(self.columns) for part in ("mean", "std")]
             parts = ("difference", "low", "high", "p", "difference n")
             versus = [f"{name} {part}" for name in _names(DIFFERENCES) for part in parts]
             writer.writerow(["strategy", "n", "seeds", *spreads, "baseline", *versus])
@@ -174,7 +188,7 @@ class Comparison:
 
     def _csv_cells(self, row: Row) -> list[str]:
         cells = [row.label, str(len(row.seeds)), " ".join(map(str, row.seeds))]
-        for name in _names(COLUMNS):
+        for name in _names(self.columns):
             spread = row.values.get(name, Spread(math.nan, math.nan, 0))
             cells += [_full(spread.mean), _full(spread.std)]
         reference = self.reference(row)

@@ -12,7 +12,7 @@ from pathlib import Path
 from string import Template
 
 from ensemble_transfer.records import Record
-from ensemble_transfer.report.comparison import NOTES, Comparison
+from ensemble_transfer.report.comparison import Comparison
 from ensemble_transfer.report.plots import Drawn
 from ensemble_transfer.report.plots.style import GRID, INK, PAPER, Style, styles
 from ensemble_transfer.report.rows import COLUMNS, DIFFERENCES, Column, Row
@@ -38,7 +38,7 @@ def html(comparison: Comparison, figures: Iterable[Drawn]) -> str:
         failed=_failed(comparison),
         results=_results(comparison),
         differences=_differences(comparison),
-        notes="".join(f"<li>{escape(note)}</li>" for note in NOTES),
+        notes="".join(f"<li>{escape(note)}</li>" for note in comparison.notes),
         figures="".join(_figure(drawn, index) for index, drawn in enumerate(figures)) or "<p>Nothing to draw.</p>",
         runs="".join(_runs(row, index) for index, row in enumerate(comparison.rows)) or "<p>No run has finished.</p>",
     )
@@ -81,10 +81,14 @@ def _failed(comparison: Comparison) -> str:
 
 def _results(comparison: Comparison) -> str:
     look = styles(comparison.rows)
-    heads = [_head("strategy", "ascending", text=True), *map(_column_head, COLUMNS), _head("n", "descending")]
+    heads = [
+        _head("strategy", "ascending", text=True),
+        *map(_column_head, comparison.columns),
+        _head("n", "descending"),
+    ]
     body = []
     for index, row in enumerate(comparison.rows):
-        cells = [_cell(row, column, comparison.is_best(row, column)) for column in COLUMNS]
+        cells = [_cell(row, column, comparison.is_best(row, column)) for column in comparison.columns]
         label = f'<a href="#row-{index}">{_swatch(look[row.label])}{escape(row.label)}</a>'
         seeds = f"<small>{'seed' if len(row.seeds) == 1 else 'seeds'} {', '.join(map(str, row.seeds))}</small>"
         body.append(
@@ -128,7 +132,7 @@ def _head(name: str, first: str, text: bool = False) -> str:
 
 def _column_head(column: Column) -> str:
     """Sort first by what is better: up for losses and costs."""
-    higher = column.higher_is_better or (column.higher_is_better is None and column in COLUMNS[:10])
+    higher = column.higher_is_better or (column.higher_is_better is None and column in COLUMNS[:11])
     return _head(column.name, "descending" if higher else "ascending")
 
 

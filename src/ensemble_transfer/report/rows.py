@@ -22,12 +22,14 @@ class Column:
         read: Takes the number from a record; None where it has none.
         digits: Shown after the point.
         higher_is_better: None where neither end is better in itself, or where it is an exact count.
+        optional: Hidden where no run has the number.
     """
 
     name: str
     read: Callable[[Record], float | None]
     digits: int = 3
     higher_is_better: bool | None = None
+    optional: bool = False
 
 
 def _metric(record: Record, name: str) -> float | None:
@@ -54,6 +56,9 @@ def _cost(record: Record, part: str, field: str, unit: float = 1.0) -> float | N
 DEE = "full members"
 """The deep ensemble equivalent: how many fully fine-tuned members the ensemble is worth."""
 
+SOUP = "soup accuracy"
+"""The accuracy of the soup: one network, whose weights are the means of the members'."""
+
 COLUMNS = (
     Column("accuracy", partial(_metric, name="ensemble/accuracy"), 3, True),
     Column("member accuracy", partial(_metric, name="member/accuracy"), 3, True),
@@ -61,6 +66,7 @@ COLUMNS = (
     Column("calibrated NLL", partial(_metric, name="calibrated/nll"), 3, False),
     Column("ECE", partial(_metric, name="calibration/ece"), 3, False),
     Column("AURC", partial(_metric, name="selective/aurc"), 4, False),
+    Column(SOUP, partial(_metric, name="soup/accuracy"), 3, True, optional=True),
     Column("disagreement", partial(_metric, name="diversity/disagreement")),
     Column("normalised disagreement", partial(_metric, name="diversity/disagreement_normalised")),
     Column("OOD AUROC", _ood, 3, True),
@@ -73,8 +79,13 @@ COLUMNS = (
 DIFFERENCES = COLUMNS[0], COLUMNS[2], COLUMNS[3]
 """Columns that are compared with the baseline."""
 
-NAMED = 3
+NAMED = 4
 """Settings that a label names at most."""
+
+LONG = 24
+"""Letters of a value in a label at most; of a path its end."""
+
+_OOD_TASKS = "evaluation.ood."
 
 # How a run was computed and where it was kept: not what was run.
 _INCIDENTAL = ("seed", "store", "trainer", "logger")
@@ -181,20 +192,49 @@ def flat(node: Any, path: str = "") -> Iterable[tuple[str, str]]:  # noqa: ANN40
         yield from flat(value, f"{path}.{key}" if path else str(key))
 
 
+def lineage(record: Record) -> str:
+    """Return how the members are related, in words: lineage, a fork that was set, a pretrained ancestor."""
+    fork = record.config.get("ensemble", {}).get("fork")
+    ancestor = record.config.get("backbone", {})
+    parts = [str(record.ensemble.get("lineage", "unknown"))]
+    if fork is not None:
+        parts.append(f"fork at {float(fork):.0%}")
+    if ancestor.get("pretrained") or ancestor.get("checkpoint"):
+        parts.append("pretrained")
+    return ", ".join(parts)
+
+
 def _label(own: Mapping[str, str], all_settings: Sequence[Mapping[str, str]]) -> str:
     """Return the strategy with the settings that set it apart.
 
     A strategy's options are told apart from its own kind only, and so is what was evaluated besides; the options of
     source and target from those of the same name.
     """
-    apart = []
+    apart: dict[str, None] = {}
     for name, value in own.items():
         kind = {"strategy": "strategy", "evaluation": "strategy", "dataset": "dataset"}.get(name.split(".")[0])
         rivals = all_settings
         if kind is not None and name != kind:
             rivals = [other for other in all_settings if other[kind] == own[kind]]
         if name != "strategy" and any(other.get(name) != value for other in rivals):
-            short = value if len(value) <= 24 else f"{value[:23]}…"
-            apart.append(value if name == "dataset" else f"{name.removeprefix('strategy.')}={short}")
-    shown = apart if len(apart) <= NAMED else [*apart[:NAMED], f"{len(apart) - NAMED} more"]
+            apart[_said(name, value, rivals)] = None
+    shown = list(apart) if len(apart) <= NAMED else [*list(apart)[:NAMED], f"{len(apart) - NAMED} more"]
     return f"{own['strategy']} ({', '.join(shown)})" if shown else own["strategy"]
+
+
+def _said(name: str, value: str, rivals: Iterable[Mapping[str, str]]) -> str:
+    """Return a setting as a label says it: a whole out-of-distribution task where a rival has none of that name."""
+    if name == "dataset":
+        return value
+    path = name.removeprefix("strategy.").removeprefix("dataset.")
+    if name.startswith(_OOD_TASKS):
+        task = name.removeprefix(_OOD_TASKS).split(".")[0]
+        if any(not any(key.startswith(f"{_OOD_TASKS}{task}.") for key in other) for other in rivals):
+            return f"OOD {task}"
+        path = f"OOD {name.removeprefix(_OOD_TASKS)}"
+    last = path.split(".")[-1]
+    if last == "_target_":
+        path, value = path.removesuffix("._target_"), value.split(".")[-1]
+    elif last == "path" and len(value) > LONG:
+        value = f"…{value[1 - LONG :]}"
+    return f"{path}={value if len(value) <= LONG else f'{value[: LONG - 1]}…'}"

@@ -1,6 +1,7 @@
 """What a person reads at the end of a run: one Markdown text, in the terminal and in ``summary.md``."""
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ from rich.markdown import Markdown
 from ensemble_transfer.records import Record
 
 FILE_NAME = "summary.md"
+
+BARRIER = 0.1
+"""Nats of a loss barrier between members that are never warned of."""
 
 
 def write(record: Record, folder: Path, console: Console | None = None) -> None:
@@ -58,6 +62,9 @@ def _quality(metrics: Mapping[str, float | None]) -> str:
         ece, calibrated = (number(metrics[f"{prefix}/{m}"]) for m in ("calibration/ece", "calibrated/nll"))
         rows.append([f"ensemble on {task}", *ensemble, ece, calibrated])
         rows.append([f"its members ({low} to {high})", *member, "-"])
+        if f"{prefix}/soup/accuracy" in metrics:
+            soup = [number(metrics.get(f"{prefix}/soup/{m}")) for m in ("accuracy", "nll", "brier", "ece")]
+            rows.append(["its soup (one model)", *soup, "-"])
     return table(("test split", "accuracy", "NLL", "Brier", "ECE", "calibrated NLL"), rows)
 
 
@@ -95,20 +102,76 @@ def _elsewhere(metrics: Mapping[str, float | None]) -> list[str]:
 
 
 def _verdict(record: Record) -> str:
-    """Return in plain words whether the shift pays, from what it did before any fine-tuning."""
-    shifted, unshifted, random = (
-        record.metrics.get(f"shift/probe_accuracy{rival}") for rival in ("", "_no_shift", "_random")
-    )
-    if shifted is None or unshifted is None or random is None:
+    """Return in plain words whether the shift pays and why, from what it did before any fine-tuning."""
+    probed = [record.metrics.get(f"shift/probe_accuracy{rival}") for rival in ("", "_no_shift", "_random")]
+    known = [accuracy for accuracy in probed if accuracy is not None]
+    if record.strategy == "random_shift" or len(known) < len(probed):
         return ""
+    shifted, unshifted, random = known
     pays = "pays" if shifted > max(unshifted, random) else "does not pay"
     text = (
         f"The shift **{pays}** here: with a probed head and no fine-tuning, the other members reach {shifted:.3f} on "
         f"validation, {unshifted:.3f} without the shift, {random:.3f} after a random one of the same length."
     )
+    return " ".join([text, *_noise(record, shifted, max(unshifted, random)), *_reasons(record, known)])
+
+
+def _noise(record: Record, shifted: float, rival: float) -> list[str]:
+    """Say whether a gain could be chance: two binomial standard errors of a difference of two accuracies."""
+    count = record.config.get("dataset", {}).get("target", {}).get("validation")
+    if not isinstance(count, int) or count < 1:
+        return []
+    error = 2 * math.sqrt((shifted * (1 - shifted) + rival * (1 - rival)) / count)
+    gain = shifted - rival
+    if abs(gain) > error:
+        return []
+    return [
+        f"That is **within noise**: {gain:+.3f} against the better of the two, where two binomial standard errors of "
+        f"{count:,} validation images are {error:.3f}."
+    ]
+
+
+def _reasons(record: Record, probed: Sequence[float]) -> list[str]:
+    """Say why the shift pays or does not, each reason a sentence, and warn where it cannot be expected to."""
+    metrics, (shifted, unshifted, random) = record.metrics, probed
+    reasons = []
+    if shifted <= unshifted:
+        reasons.append("Features of the source serve a new head as well as shifted ones.")
+    elif shifted <= random:
+        reasons.append("Any direction of that length does as well, so that the donor's is not what helps.")
+    own, before = (metrics.get(f"shift/zero_shot_accuracy{rival}") for rival in ("", "_no_shift"))
+    if own is not None and before is not None:
+        reasons.append(
+            f"Under the donor's head, with no training of their own at all, they reach {own:.3f} ({before:.3f} "
+            f"without the shift): the donor's head {'reads' if own > before else 'does not read'} what the shift does."
+        )
+    length = metrics.get("shift/relative_norm")
+    if length is not None:
+        reasons.append(f"The shift is {length:.0%} as long as the weights that it moves.")
+    return reasons + _warnings(record)
+
+
+def _warnings(record: Record) -> list[str]:
+    """Say how far the members share a basin, and warn where they do not, or share no ancestor."""
+    found = []
+    barrier, loss = (record.metrics.get(key) for key in ("source/validation/barrier", "source/test/member/nll"))
+    if barrier is not None:
+        between = f"On the way from one member to another the source loss rises by {barrier:.2f} nats"
+        if loss is None:
+            found.append(f"{between}.")
+        elif barrier > max(loss, BARRIER):
+            found.append(
+                f"**Warning**: {between[0].lower()}{between[1:]}, more than their own loss of {loss:.2f}: "
+                "they do not share a basin, and one's shift need not suit another."
+            )
+        else:
+            found.append(f"{between}, their own loss is {loss:.2f}: they share a basin, as the method assumes.")
     if record.ensemble["lineage"] == "independent":
-        text += " Members of independent lineage share no ancestor: nothing says that one's shift suits another."
-    return text
+        found.append(
+            "**Warning**: members of independent lineage share no ancestor: nothing says that one's shift suits "
+            "another, unless it is aligned (`strategy.align`)."
+        )
+    return found
 
 
 def _cost(record: Record) -> str:

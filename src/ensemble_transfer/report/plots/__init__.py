@@ -26,6 +26,7 @@ class Plan:
         columns: Whose numbers the text for those who cannot see it gives.
         able: Whether a row has what it takes.
         draw: Draws rows in their styles.
+        enough: Whether those that are able say something together.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Plan:
     columns: tuple[str, ...]
     able: Callable[[Row], bool]
     draw: Callable[[Sequence[Row], Mapping[str, Style]], Figure]
+    enough: Callable[[Sequence[Row]], bool] = bool
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,17 @@ def _with_columns(*names: str) -> Callable[[Row], bool]:
 
 def _with_curve(name: str) -> Callable[[Row], bool]:
     return lambda row: all(run.curves.get(name) for run in row.runs)
+
+
+def _with_line(row: Row) -> bool:
+    scales = [(run.curves.get("shift_line") or {}).get("scale") for run in row.runs]
+    return bool(scales[0]) and all(scale == scales[0] for scale in scales)
+
+
+def _diagnosed(row: Row) -> bool:
+    needed = charts.BARRIER, charts.DISTANCE, *charts.GAINS.values()
+    kept = row.settings.get("strategy.direction", "donor") == "donor"
+    return kept and all(run.metrics.get(key) is not None for run in row.runs for key in needed)
 
 
 def _alike(row: Row) -> bool:
@@ -130,6 +143,26 @@ PLANS = (
         lambda row: _with_curve("disagreement")(row) and len({len(r.curves["disagreement"]) for r in row.runs}) == 1,
         charts.matrices,
     ),
+    Plan(
+        "shift_line",
+        "Loss along the shift",
+        "Validation loss and accuracy of recipients on the straight line from before to after the shift and beyond, "
+        "under the donor's head, without any fine-tuning; bands of one standard deviation over seeds.",
+        ("accuracy",),
+        _with_line,
+        charts.shift_line,
+    ),
+    Plan(
+        "lineage",
+        "What the shift gains, by lineage",
+        "A point is a run: the validation accuracy of a probed head after the shift, less that without a shift or "
+        "after a random one of the same length, against how far apart the source members are: the loss barrier between "
+        "them (0 where they share a basin), and the distance of their weights. Above the line the shift helps.",
+        ("accuracy",),
+        _diagnosed,
+        charts.benefit,
+        lambda rows: len(charts.lineages(rows)) > 1,
+    ),
 )
 
 
@@ -146,7 +179,7 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Drawn]:
             able = [row for row in rows if plan.able(row)]
             for path in (svg, svg.with_suffix(".png")):
                 path.unlink(missing_ok=True)
-            if not able:
+            if not plan.enough(able):
                 continue
             figure = plan.draw(able, styles(rows))
             figure.savefig(svg, metadata={"Date": None})

@@ -1,15 +1,29 @@
 """The charts: each takes the rows that have what it shows, and their styles."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from ensemble_transfer.report.plots.style import ACROSS, INK, PAPER, Style, band, legend, panels, point, wrapped
-from ensemble_transfer.report.rows import Row
+from ensemble_transfer.report.plots.style import (
+    ACROSS,
+    INK,
+    PAPER,
+    Style,
+    band,
+    kinds,
+    legend,
+    panels,
+    point,
+    wrapped,
+)
+from ensemble_transfer.report.rows import Row, lineage
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -183,3 +197,62 @@ def matrices(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
     axes[0].set_ylabel("member")
     figure.colorbar(image, ax=axes, label="disagreement", shrink=0.75, aspect=12, pad=0.02)
     return figure
+
+
+def shift_line(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
+    """Draw validation loss and accuracy on the line from before the shift (0) to after it (1), and beyond."""
+    figure, axes = panels(2)
+    for panel, (name, label) in zip(
+        axes, {"loss": "loss (nats, log axis)", "accuracy": "accuracy"}.items(), strict=True
+    ):
+        for row in rows:
+            lines = [run.curves["shift_line"] for run in row.runs]
+            band(panel, lines[0]["scale"], [line[name] for line in lines], look[row.label])
+        panel.axvline(1, color=INK, linewidth=0.8, linestyle=":")
+        panel.set(xlabel="share of the shift (0: before, 1: after)", ylabel=f"validation {label}")
+    axes[0].set_yscale("log")
+    _plain_logarithmic(axes[0].yaxis)
+    legend(figure, rows, look)
+    return figure
+
+
+BARRIER, DISTANCE = "source/validation/barrier", "source/diversity/weight_distance"
+GAINS = {"no shift": "shift/probe_gain", "a random shift": "shift/probe_gain_over_random"}
+
+
+def lineages(rows: Sequence[Row]) -> list[str]:
+    """Return the lineages of rows, in words."""
+    return list(dict.fromkeys(lineage(run) for row in rows for run in row.runs))
+
+
+def benefit(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
+    """Draw what the shift gains against how far apart the members are: a line of panels for each pair of tasks."""
+    del look  # a colour means a lineage here
+    names = lineages(rows)
+    style = dict(zip(names, kinds(len(names)), strict=True))
+    pairs = list(dict.fromkeys(row.runs[0].dataset for row in rows))
+    figure, axes = panels(4 * len(pairs), 2.7, 2.7, across=4)
+    for index, panel in enumerate(axes):
+        pair, (x, over) = pairs[index // 4], [(x, over) for x in (BARRIER, DISTANCE) for over in GAINS][index % 4]
+        panel.axhline(0, color=INK, linewidth=0.8)
+        for row in rows:
+            for run in row.runs if row.runs[0].dataset == pair else ():
+                _run(panel, (run.metrics[x], run.metrics[GAINS[over]]), style[lineage(run)], aligned(row))
+        panel.set_xlabel("loss barrier (nats)" if x == BARRIER else "distance of weights")
+        panel.set_ylabel(f"gain over {over}")
+        panel.set_title(pair, fontsize=8.5)
+    handles = [Line2D([], [], **style[name].line2d() | {"linestyle": "none"}, label=name) for name in names]
+    if any(map(aligned, rows)):
+        hollow = Style(INK, "o", "none", filled=False)
+        handles.append(Line2D([], [], **hollow.line2d(), label="hollow: aligned"))
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    return figure
+
+
+def aligned(row: Row) -> bool:
+    """Say whether a row's shift was permuted to each recipient."""
+    return row.settings.get("strategy.align", "none") != "none"
+
+
+def _run(panel: Axes, place: tuple[float | None, float | None], style: Style, hollow: bool) -> None:
+    panel.plot(*np.array(place, dtype=float), **replace(style, filled=not hollow).line2d() | {"linestyle": "none"})

@@ -4,9 +4,9 @@ Colours are those of Okabe and Ito, which people with colour blindness tell apar
 same again for print without colour.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import product
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import cycle, product
 from math import ceil
 from textwrap import shorten, wrap
 from typing import Any
@@ -29,6 +29,9 @@ _KNOWN = {
     "shift": ("#D55E00", "D"),
     "tiny": ("#009E73", "^"),
     "head": ("#CC79A7", "v"),
+    "star": ("#56B4E9", "p"),
+    "random_shift": ("#7A7A7A", "X"),
+    "zero_shot": ("#8A4B08", "P"),
 }
 _OTHERS = [(c, m) for m, c in product("PX*<>hp", ["#56B4E9", "#7A7A7A", *(colour for colour, _ in _KNOWN.values())])]
 RC: dict[Any, Any] = dict.fromkeys(
@@ -76,18 +79,26 @@ class Style:
         }
 
 
-def styles(rows: Sequence[Row]) -> dict[str, Style]:
-    """Return the style of each row by its label."""
+def strategies(names: Iterable[str]) -> dict[str, Style]:
+    """Return the style of each strategy by its name, the same in any company."""
     chosen: dict[str, tuple[str, str]] = dict(_KNOWN)
-    for name in sorted({row.strategy for row in rows} - chosen.keys()):
+    wanted = list(dict.fromkeys(names))
+    for name in sorted(set(wanted) - chosen.keys()):
         first = crc32(name.encode()) % len(_OTHERS)
         turned = [*_OTHERS[first:], *_OTHERS[:first]]
         chosen[name] = next((style for style in turned if style not in chosen.values()), turned[0])
+    return {name: Style(*chosen[name], "-", filled=True) for name in wanted}
+
+
+def styles(rows: Sequence[Row]) -> dict[str, Style]:
+    """Return the style of each row by its label."""
+    chosen = strategies(row.strategy for row in rows)
     found, met = {}, dict.fromkeys(chosen, 0)
     for row in rows:
         variant = met[row.strategy]
         met[row.strategy] += 1
-        found[row.label] = Style(*chosen[row.strategy], ("-", "--", ":", "-.")[variant % 4], variant % 2 == 0)
+        line, filled = ("-", "--", ":", "-.")[variant % 4], variant % 2 == 0
+        found[row.label] = replace(chosen[row.strategy], line=line, filled=filled)
     return found
 
 
@@ -96,9 +107,15 @@ def wrapped(label: str) -> str:
     return "\n".join(wrap(label, 24, max_lines=2, placeholder=" …"))
 
 
-def panels(count: int, width: float = 3.5, height: float = 3.1) -> tuple[Figure, list[Axes]]:
-    """Return a figure with panels, at most ``ACROSS`` side by side; those without content are hidden."""
-    across = min(count, ACROSS)
+def kinds(count: int) -> list[Style]:
+    """Return styles for what is no strategy."""
+    pairs = [pair for pair, _ in zip(cycle([*_KNOWN.values(), *_OTHERS]), range(count), strict=False)]
+    return [Style(colour, marker, "-", filled=True) for colour, marker in pairs]
+
+
+def panels(count: int, width: float = 3.5, height: float = 3.1, across: int = ACROSS) -> tuple[Figure, list[Axes]]:
+    """Return a figure with panels, so many side by side at most; those without content are hidden."""
+    across = min(count, across)
     down = ceil(count / across)
     figure = Figure(figsize=(width * across, height * down), layout="constrained")
     axes = list(figure.subplots(down, across, squeeze=False).flat)
