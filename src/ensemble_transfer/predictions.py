@@ -55,7 +55,7 @@ def predict_target(
     settings: EvaluationSettings,
     device: torch.device,
 ) -> Arrays:
-    """Return the transferred ensemble's predictions: the one place that reads the target's test split.
+    """Return the transferred ensemble's predictions; only this and :func:`predict_soup` read the target's test split.
 
     Args:
         ensemble: The transferred ensemble.

@@ -41,9 +41,9 @@ BETWEEN = (0.25, 0.5, 0.75)
 def diagnose_shift(work: Transfer, result: TransferResult, shift: ShiftVector) -> dict[str, float]:
     """Return the metrics ``shift/...``.
 
-    Zero-shot accuracies are those of a recipient's encoder under the first donor's head; a probe is a new head on
-    frozen features; means over at most four recipients. Encoders that the shift is compared with get BatchNorm
-    statistics of the target as well. What this costs is not part of the transfer and not in its ledger.
+    Zero-shot accuracies are those of a recipient's encoder under the first donor's head, aligned as the vector was; a
+    probe is a new head on frozen features; means over at most four recipients. Encoders that the shift is compared with
+    get BatchNorm statistics of the target. What this costs is not part of the transfer and not in its ledger.
 
     Args:
         work: The transfer.
@@ -60,13 +60,12 @@ def diagnose_shift(work: Transfer, result: TransferResult, shift: ShiftVector) -
     originals = {member: work.encoders[member] for member in chosen}
     noise = random_like(learned(shift.scaled()), generator(work.seed, "random shift"))
     random = {member: _add_learned(encoder, noise) for member, encoder in originals.items()}
-    head = below(result.ensemble.members[donors[0]], "head")
     rivals: dict[str, Mapping[int, Weights]] = {
         "": {member: result.shifted[member] for member in chosen},
         "_no_shift": work.reestimate_statistics(originals, Ledger()),
         "_random": work.reestimate_statistics(random, Ledger()),
     }
-    zero_shot = {name: _accuracy(work, encoders, head) for name, encoders in rivals.items()}
+    zero_shot = {name: _accuracy(work, encoders, result.donor_heads) for name, encoders in rivals.items()}
     probed = {name: _probed_accuracy(work, encoders) for name, encoders in rivals.items()}
     metrics |= {f"shift/zero_shot_accuracy{name}": value for name, value in zero_shot.items()}
     metrics |= {f"shift/probe_accuracy{name}": value for name, value in probed.items()}
@@ -92,18 +91,16 @@ def shift_norms(vector: Weights, encoder: Weights) -> dict[str, float]:
 def shift_line(work: Transfer, result: TransferResult) -> dict[str, list[float]]:
     """Return validation loss and accuracy on the straight line from before to after the shift, and beyond.
 
-    Under the first donor's head, without any fine-tuning, BatchNorm normalising by the images themselves; the mean over
-    at most four recipients. Empty lists where there is no recipient.
+    Under the first donor's head, aligned as the vector was, without any fine-tuning, BatchNorm normalising by the
+    images themselves; the mean over at most four recipients. Empty lists where there is no recipient.
     """
-    donors = [member for member in range(len(result.ensemble)) if member not in result.recipients]
-    head = below(result.ensemble.members[donors[0]], "head")
     line: dict[str, list[float]] = {"scale": [], "loss": [], "accuracy": []}
     for scale in LINE if result.recipients else ():
         points = []
         for member in result.recipients[:DIAGNOSED]:
             before = work.encoders[member]
             moved = add_scaled(before, subtract(result.shifted[member], before), scale)
-            points.append(_loss(work, joined(encoder=moved, head=head)))
+            points.append(_loss(work, joined(encoder=moved, head=result.donor_heads[member])))
         line["scale"].append(scale)
         line["loss"].append(sum(loss for loss, _ in points) / len(points))
         line["accuracy"].append(sum(accuracy for _, accuracy in points) / len(points))
@@ -118,18 +115,16 @@ def source_barrier(source: Ensemble, validation: Split, device: torch.device) ->
     images themselves; the mean over the pairs of at most four members. NaN for one member.
     """
 
-    def barrier(one: Weights, other: Weights) -> float:
-        ends = [
-            batch_loss(source.architecture, w, validation.images, validation.labels, device)[0] for w in (one, other)
-        ]
-        rises = [0.0]
-        for place in BETWEEN:
-            between = add_scaled(one, subtract(other, one), place)
-            loss, _ = batch_loss(source.architecture, between, validation.images, validation.labels, device)
-            rises.append(loss - (1 - place) * ends[0] - place * ends[1])
-        return max(rises)
+    def loss(weights: Weights) -> float:
+        return batch_loss(source.architecture, weights, validation.images, validation.labels, device)[0]
 
-    barriers = [barrier(one, other) for one, other in combinations(source.members[:DIAGNOSED], 2)]
+    def barrier(one: Weights, end: float, other: Weights, other_end: float) -> float:
+        way = subtract(other, one)
+        rises = [loss(add_scaled(one, way, at)) - (1 - at) * end - at * other_end for at in BETWEEN]
+        return max(0.0, *rises)
+
+    ends = [(member, loss(member)) for member in source.members[:DIAGNOSED]]
+    barriers = [barrier(*one, *other) for one, other in combinations(ends, 2)]
     return sum(barriers) / len(barriers) if barriers else float("nan")
 
 
@@ -156,8 +151,8 @@ def _probed_accuracy(work: Transfer, encoders: Mapping[int, Weights]) -> float:
     return _mean_accuracy(work, list(probed.weights))
 
 
-def _accuracy(work: Transfer, encoders: Mapping[int, Weights], head: Weights) -> float:
-    return _mean_accuracy(work, [joined(encoder=encoder, head=head) for encoder in encoders.values()])
+def _accuracy(work: Transfer, encoders: Mapping[int, Weights], heads: Mapping[int, Weights]) -> float:
+    return _mean_accuracy(work, [joined(encoder=encoder, head=heads[member]) for member, encoder in encoders.items()])
 
 
 def _mean_accuracy(work: Transfer, members: list[Weights]) -> float:

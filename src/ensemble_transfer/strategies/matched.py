@@ -74,6 +74,7 @@ def shift_flops(work: Transfer, donors: int) -> int:
     full = recipes.full.steps * min(recipes.full.batch_size, examples) * step
     tiny = recipes.tiny.steps * min(recipes.tiny.batch_size, examples) * step
     head = head_flops(architecture.features, architecture.classes)
-    probe = recipes.probe.steps * min(recipes.probe.batch_size, examples) * head + examples * encode
+    shown = examples * recipes.probe.views
+    probe = recipes.probe.steps * min(recipes.probe.batch_size, shown) * head + shown * encode
     statistics = examples * encode
     return donors * full + (len(work.source) - donors) * (statistics + probe + tiny)

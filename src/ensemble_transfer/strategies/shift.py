@@ -14,6 +14,8 @@ from math import isfinite
 
 from torch import Tensor
 
+from ensemble_transfer.alignment import channel_groups
+from ensemble_transfer.backbone import Architecture
 from ensemble_transfer.cost import Ledger
 from ensemble_transfer.ensemble import Ensemble
 from ensemble_transfer.errors import require
@@ -98,6 +100,11 @@ class Shift:
         rule = f"must be at most ensemble.size={members}"
         require(self.donors <= members, "donors", self.donors, rule)
 
+    def check_encoder(self, architecture: Architecture) -> None:
+        """Raise a SettingError if an encoder's channels cannot be aligned, where they are to be."""
+        if self.align != "none":
+            channel_groups(architecture)
+
     def transfer(
         self,
         source: Ensemble,
@@ -108,6 +115,7 @@ class Shift:
     ) -> TransferResult:
         """Return the transferred ensemble; see :class:`~ensemble_transfer.strategies.transfer.Strategy`."""
         self.check(len(source))
+        self.check_encoder(source.architecture)
         work = Transfer(source, target, seed, recipes, fitter)
         recipients = dict(work.encoders)
         before = {member: recipients.pop(member) for member in range(self.donors)}
@@ -120,8 +128,9 @@ class Shift:
             scales = self._searched(work, aligner, recipients, vector, donors, ledger)
         shift = ShiftVector(vector, scales, self._provenance(work))
         added = self.add(work, recipients, shift, donors.weights, ledger, aligner)
+        heads = {member: aligner.head(member, below(donors.weights[0], "head")) for member in recipients}
         ensemble = work.ensemble((*donors.weights, *added.weights), self.name)
-        return TransferResult(ensemble, ledger, tuple(recipients), shift, added.shifted)
+        return TransferResult(ensemble, ledger, tuple(recipients), shift, added.shifted, heads)
 
     def add(
         self,

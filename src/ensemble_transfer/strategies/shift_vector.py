@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,8 +28,9 @@ class ShiftVector:
     Attributes:
         vector: Difference of the encoder's floating-point tensors, in the coordinates of the first donor.
         scales: How far recipients are shifted along it, by layer group (see :func:`layer_group`).
-        provenance: As texts: ``source_ensemble`` (fingerprint), ``donors`` (indices), ``target_task`` (fingerprint),
-            ``target`` (name), ``options`` of the strategy and the ``recipe`` of the donors' fine-tuning (JSON).
+        provenance: As texts: ``source_ensemble`` (fingerprint), ``donors`` (indices), ``donor_weights`` (fingerprints
+            before the transfer), ``target_task`` (fingerprint), ``target`` (name), ``options`` of the strategy and the
+            ``recipe`` of the donors' fine-tuning (JSON).
     """
 
     vector: Weights
@@ -70,7 +72,9 @@ class ShiftVector:
             if header.pop("sha256") != fingerprint(vector):
                 raise ValueError("does not have the checksum that its header states")
             scales = {str(group): float(scale) for group, scale in json.loads(header.pop("scales")).items()}
-            missing = {"donors", "options", "source_ensemble", "target_task"} - header.keys()
+            if scales.keys() != set(layer_groups(vector)) or not all(map(isfinite, scales.values())):
+                raise ValueError("its header does not have a finite scale for every layer group")
+            missing = {"donors", "donor_weights", "options", "source_ensemble", "target_task"} - header.keys()
             if missing:
                 raise ValueError(f"its header lacks {', '.join(sorted(missing))}")
         except SettingError:
@@ -87,13 +91,13 @@ class ShiftVector:
         value = self.provenance.get("target", "") or self.provenance["target_task"][:12]
         rule = f"was made for another task than {target.name} of this run"
         require(self.provenance["target_task"] == target.fingerprint, "shift", value, rule)
-        require(max(self.donors) < len(source), "shift", self.provenance["donors"], "names donors that are no members")
-        rule = f"was made from other donors than members {self.provenance['donors']} of this ensemble"
-        require(self.provenance["donor_weights"] == donor_weights(source, self.donors), "shift", value, rule)
         encoder = floating(below(source.members[0], "encoder"))
         shapes = {name: tensor.shape for name, tensor in encoder.items()}
         fits = shapes == {name: tensor.shape for name, tensor in self.vector.items()}
         require(fits, "shift", value, f"has other tensors than the encoder {source.architecture.backbone}")
+        require(max(self.donors) < len(source), "shift", self.provenance["donors"], "names donors that are no members")
+        rule = f"was made from other donors than members {self.provenance['donors']} of this ensemble"
+        require(self.provenance["donor_weights"] == donor_weights(source, self.donors), "shift", value, rule)
 
 
 def donor_weights(source: Ensemble, donors: Iterable[int]) -> str:

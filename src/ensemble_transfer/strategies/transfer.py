@@ -30,6 +30,7 @@ class TransferResult:
         recipients: Members that a further member would be like.
         shift: The shift vector, of a strategy that has one.
         shifted: Encoders of its recipients after the shift, before any fine-tuning.
+        donor_heads: The first donor's fine-tuned head, by recipient, in the coordinates of that recipient's features.
     """
 
     ensemble: Ensemble
@@ -37,6 +38,7 @@ class TransferResult:
     recipients: tuple[int, ...]
     shift: ShiftVector | None = None
     shifted: Mapping[int, Weights] = field(default_factory=dict)
+    donor_heads: Mapping[int, Weights] = field(default_factory=dict)
 
     def marginal(self) -> Cost | None:
         """Return the cost of one more member, the mean over recipients; None where every member is a donor."""
@@ -146,8 +148,8 @@ class Transfer:
     def soup(self, members: Sequence[Weights]) -> dict[str, Tensor]:
         """Return the mean of members' weights, with BatchNorm statistics of the target's training data.
 
-        One network for the price of one (model soups; Wortsman et al. 2022, arXiv 2203.05482); integer tensors, which
-        count batches, are the first member's.
+        One network for the price of one (model soups; Wortsman et al. 2022, arXiv 2203.05482). Integer tensors, of
+        which there is no mean, are the first member's.
         """
         mixed = dict(members[0]) | mean([floating(member) for member in members])
         encoder = self.reestimate_statistics({0: below(mixed, "encoder")}, Ledger())[0]

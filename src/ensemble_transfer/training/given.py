@@ -17,10 +17,12 @@ class Given:
     Attributes:
         encoder: Its encoder's weights.
         head: Its head's, where it has one for the classes of the source task; else None.
+        lineage: That of the saved ensemble it is from; empty for a file.
     """
 
     encoder: Weights
     head: Weights | None
+    lineage: str = ""
 
 
 def read_members(
@@ -29,7 +31,7 @@ def read_members(
     """Read members, in the order of the paths.
 
     Args:
-        paths: Files of the backbone's encoder, with timm's names of tensors, or folders of saved ensembles.
+        paths: Files of the backbone's encoder, with timm's names of tensors, or folders of saved ensembles or of runs.
         backbone: The encoder that files must fit, strictly.
         architecture: Of the members.
         classes: Of the source task; a saved ensemble of the same classes keeps its heads.
@@ -55,13 +57,16 @@ def _read(path: str, backbone: Backbone, architecture: Architecture, classes: Se
 
 def _read_ensemble(folder: Path, path: str, architecture: Architecture, classes: Sequence[str]) -> Iterator[Given]:
     inside = folder / "ensemble"
-    saved = Ensemble.load(inside if inside.is_dir() else folder)
+    try:
+        saved = Ensemble.load(inside if inside.is_dir() else folder)
+    except SettingError as error:
+        raise SettingError("members", path, f"holds no usable ensemble: {error}") from error
     same = replace(saved.architecture, classes=architecture.classes)
     rule = f"is an ensemble of another architecture ({_words(same)}) than this run's ({_words(architecture)})"
     require(same == architecture, "members", path, rule)
     keeps = tuple(saved.classes) == tuple(classes)
     for member in saved.members:
-        yield Given(below(member, "encoder"), below(member, "head") if keeps else None)
+        yield Given(below(member, "encoder"), below(member, "head") if keeps else None, saved.lineage)
 
 
 def _words(architecture: Architecture) -> str:

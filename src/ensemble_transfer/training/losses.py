@@ -16,19 +16,20 @@ def batch_loss(
 ) -> tuple[float, float]:
     """Return mean cross-entropy and accuracy, with BatchNorm normalising by the statistics of the images themselves.
 
-    Shifted or interpolated weights have no running statistics of their own; those of the images need no further pass.
+    Shifted or interpolated weights have no running statistics of their own; those of the images need no further pass. A
+    single image says nothing of how channels vary: it is normalised by the running statistics.
 
     Args:
         architecture: Of the classifier.
         weights: Its weights.
-        images: (examples, channels, height, width) uint8, two or more.
+        images: (examples, channels, height, width) uint8.
         labels: (examples,) int64.
         device: Where to compute.
     """
     classifier = architecture.build()
     classifier.load_state_dict(dict(weights), strict=True)
     classifier.to(device).eval()
-    for layer in classifier.modules():
+    for layer in classifier.modules() if len(images) > 1 else ():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             layer.train()
     parts = -(-len(images) // _BATCH)

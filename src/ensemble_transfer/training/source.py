@@ -29,7 +29,8 @@ class EnsembleSettings:
         fork: Of shared and snapshot members, the share of a member's steps that its ancestor takes, below 1; null for
             what the recipes ``ancestor`` and ``source`` say. The two recipes' steps are divided anew, their sum stays.
         members: Weights of members that exist, instead of training: ``.safetensors`` or ``.pt`` files of the backbone's
-            timm architecture, or folders of ensembles that were saved here; as many members as ``size``.
+            timm architecture, or folders of runs or ensembles that were saved here; as many members as ``size``. Their
+            lineage is what ``lineage`` says, but for a single folder, which says it itself.
     """
 
     size: int = 8
@@ -44,6 +45,7 @@ class EnsembleSettings:
             require(0 <= self.fork < 1, "fork", self.fork, "must be in [0, 1), or null for what the recipes say")
             apart = self.lineage == "independent"
             require(not apart, "fork", self.fork, "must be null: independent members have no common ancestor")
+            require(not self.members, "fork", self.fork, "must be null: members that exist are not trained")
 
 
 def train_source(
@@ -140,6 +142,8 @@ def _given(
         probed[member] if found.head is None else joined(encoder=found.encoder, head=found.head)
         for member, found in enumerate(given)
     ]
+    if len(settings.members) == 1:
+        settings = replace(settings, lineage=given[0].lineage or settings.lineage)
     return _ensemble(settings, architecture, members, task, seed), Ledger(heads.entries())
 
 

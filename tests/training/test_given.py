@@ -1,0 +1,115 @@
+"""Source members that exist already."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ensemble_transfer.backbone import Backbone
+from ensemble_transfer.errors import SettingError
+from ensemble_transfer.training.recipe import Recipe
+from ensemble_transfer.training.source import EnsembleSettings, train_source
+from ensemble_transfer.weights import below
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def given(backbone, source_task, recipes, fitter):
+    def run(*paths, size=None, task=source_task, backbone=backbone, recipes=recipes, **settings):
+        settings = EnsembleSettings(size or len(paths), members=[str(path) for path in paths], **settings)
+        return train_source(settings, backbone, task.sealed(), 0, recipes, fitter)
+
+    return run
+
+
+@pytest.fixture
+def saved(source_ensemble, tmp_path):
+    source_ensemble.save(tmp_path / "saved")
+    return tmp_path / "saved"
+
+
+@pytest.fixture
+def file(source_ensemble, tmp_path):
+    """A file with timm's names, of member 1."""
+    save_file(below(source_ensemble.members[1], "encoder"), tmp_path / "member.safetensors")
+    return tmp_path / "member.safetensors"
+
+
+def test_files_of_timm_get_heads_probed_on_the_source(given, source_ensemble, source_task, recipes, file, tmp_path):
+    pickled = tmp_path / "member.pt"
+    torch.save(below(source_ensemble.members[0], "encoder"), pickled)
+    ensemble, ledger = given(file, pickled, lineage="independent", recipes=replace(recipes, head=Recipe(150, lr=1e-2)))
+    for member, original in ((0, 1), (1, 0)):
+        encoders = [below(w, "encoder") for w in (ensemble.members[member], source_ensemble.members[original])]
+        assert equal(*encoders)
+    assert [(entry.phase, entry.member, entry.cost.steps) for entry in ledger.entries] == [
+        ("source head", 0, 150),
+        ("source head", 1, 150),
+    ]
+    right = ensemble.predict(source_task.validation.images).argmax(-1) == source_task.validation.labels
+    assert right.double().mean() > 0.4  # of five classes
+    assert ensemble.lineage == "independent"
+
+
+@pytest.mark.parametrize("inside", [".", "ensemble"])
+def test_a_saved_ensemble_or_a_runs_comes_as_it_was(given, source_ensemble, tmp_path, inside):
+    replace(source_ensemble, lineage="snapshot").save(tmp_path / "run" / inside)
+    ensemble, ledger = given(tmp_path / "run", size=3)
+    assert ensemble.fingerprint == source_ensemble.fingerprint
+    assert ledger.entries == []
+    assert ensemble.lineage == "snapshot"
+
+
+def test_a_saved_ensemble_of_other_classes_gets_probed_heads(given, source_ensemble, target_task, saved, file):
+    ensemble, ledger = given(saved, file, size=4, task=target_task)
+    assert ensemble.classes == target_task.classes
+    assert [entry.member for entry in ledger.entries] == [0, 1, 2, 3]
+    for member, original in enumerate((*source_ensemble.members, source_ensemble.members[1])):
+        assert equal(below(ensemble.members[member], "encoder"), below(original, "encoder"))
+        assert not equal(below(ensemble.members[member], "head"), below(original, "head"))
+
+
+def test_only_members_without_a_head_are_probed(given, source_ensemble, saved, file):
+    ensemble, ledger = given(file, saved, size=4)
+    assert [entry.member for entry in ledger.entries] == [0]
+    assert all(equal(a, b) for a, b in zip(ensemble.members[1:], source_ensemble.members, strict=True))
+    assert ensemble.lineage == "shared"
+
+
+def refused(rule, given, *paths, **settings):
+    with pytest.raises(SettingError, match=rule) as error:
+        given(*paths, **settings)
+    assert error.value.setting in ("ensemble.members", "ensemble.size")
+    assert "\n" not in str(error.value)
+    return error.value
+
+
+def test_what_does_not_fit_is_refused_by_name(given, saved, file, tmp_path):
+    wide = Backbone("resnet10t", {"channels": [4, 8, 8, 12], "stem_width": 4, "output_stride": 8})
+    assert refused("no file or folder", given, tmp_path / "nowhere").value == str(tmp_path / "nowhere")
+    assert refused("gives no weights for resnet10t", given, file, backbone=wide).value == str(file)
+    assert refused("another architecture", given, saved, size=3, backbone=wide).value == str(saved)
+    assert refused("another architecture", given, saved, size=3, backbone=Backbone("resnet18")).value == str(saved)
+    assert refused("must be 3, as many as", given, saved, size=2).value == 2
+    assert refused("must be 4, as many as", given, saved, file, size=2).value == 2
+
+
+def test_a_member_of_ours_is_no_file_of_timm(given, saved):
+    refused("gives no weights for resnet10t", given, saved / "member_00.safetensors")
+
+
+def test_damaged_files_are_refused_by_name(given, saved, file, tmp_path):
+    file.write_bytes(file.read_bytes()[:-50])
+    assert refused("gives no weights", given, file).value == str(file)
+    (tmp_path / "numbers.pt").write_bytes(np.arange(5).tobytes())
+    refused("gives no weights", given, tmp_path / "numbers.pt")
+    (tmp_path / "empty").mkdir()
+    assert refused("holds no usable ensemble", given, tmp_path / "empty").value == str(tmp_path / "empty")
+    member = saved / "member_01.safetensors"
+    member.write_bytes(member.read_bytes()[:-50])
+    assert "member_01" in str(refused("holds no usable ensemble", given, saved, size=3))

@@ -1,0 +1,107 @@
+"""What members of a lineage have in common, and where they part."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ensemble_transfer.errors import SettingError
+from ensemble_transfer.training.features import is_statistic
+from ensemble_transfer.training.fit import Fitter, Start
+from ensemble_transfer.training.recipe import Recipe
+from ensemble_transfer.training.source import LINEAGES, EnsembleSettings, _forked, train_source
+from ensemble_transfer.weights import distance, select
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def short(recipes):
+    return replace(recipes, ancestor=Recipe(6), source=Recipe(4))
+
+
+@pytest.fixture(scope="module")
+def train(backbone, source_task, short, fitter):
+    def run(size, lineage="shared", fork=None, recipes=short, seed=0):
+        return train_source(
+            EnsembleSettings(size, lineage, fork), backbone, source_task.sealed(), seed, recipes, fitter
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("lineage", LINEAGES)
+def test_a_larger_ensemble_contains_the_smaller_and_members_differ(train, lineage):
+    small, large = train(2, lineage)[0], train(3, lineage)[0]
+    assert all(equal(a, b) for a, b in zip(small.members, large.members[:2], strict=True))
+    assert not any(equal(large.members[i], large.members[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+    assert large.lineage == lineage
+
+
+@pytest.mark.parametrize("lineage", LINEAGES)
+def test_every_lineage_costs_its_ancestors_and_its_members(train, lineage):
+    ledger = train(3, lineage)[1]
+    assert ledger.by_phase()["ancestor"].steps == (3 if lineage == "independent" else 1) * 6
+    assert ledger.by_phase()["source"].steps == 3 * 4
+    assert [entry.member for entry in ledger.entries if entry.phase == "source"] == [0, 1, 2]
+
+
+def test_a_snapshot_goes_on_from_the_one_before(train, backbone, source_task, short, fitter, monkeypatch):
+    seen: list[tuple[str, Start]] = []
+    fit = Fitter.fit
+
+    def watched(self, architecture, starts, data, recipe, phase):
+        seen.extend((phase, start) for start in starts)
+        return fit(self, architecture, starts, data, recipe, phase)
+
+    monkeypatch.setattr(Fitter, "fit", watched)
+    members = train(3, "snapshot")[0].members
+    starts = [start for phase, start in seen if phase == "source"]
+    assert [start.member for start in starts] == [0, 1, 2]
+    for member in (1, 2):
+        assert equal(starts[member].weights, members[member - 1])
+    assert len({start.seed for start in starts}) == 3
+    assert equal(members[0], train(1, "shared")[0].members[0])
+
+
+@pytest.mark.parametrize("lineage", LINEAGES)
+def test_members_of_one_ancestor_are_equal_until_they_part(train, short, lineage):
+    members = train(3, lineage, recipes=replace(short, source=Recipe(0)))[0].members
+    assert equal(members[0], members[1]) == equal(members[0], members[2]) == (lineage != "independent")
+
+
+@pytest.mark.parametrize("fork", [0.0, 0.1, 0.25, 0.77, 0.999])
+def test_a_fork_divides_the_steps_and_keeps_their_sum(recipes, fork):
+    recipes = replace(recipes, ancestor=Recipe(500, lr=0.01), source=Recipe(150, lr=0.02))
+    forked = _forked(recipes, fork)
+    assert forked.ancestor == replace(recipes.ancestor, steps=round(650 * fork))
+    assert forked.source == replace(recipes.source, steps=650 - round(650 * fork))
+    assert replace(forked, ancestor=recipes.ancestor, source=recipes.source) == recipes
+    assert _forked(recipes, None) is recipes
+
+
+def test_an_earlier_fork_leaves_members_farther_apart(train):
+    early, ledger = train(2, fork=0.0)
+    late, late_ledger = train(2, fork=0.9)
+    assert ledger.by_phase()["source"].steps == 2 * 10
+    assert (late_ledger.by_phase()["ancestor"].steps, late_ledger.by_phase()["source"].steps) == (9, 2 * 1)
+
+    def apart(ensemble):
+        return distance(*(select(member, lambda name: not is_statistic(name)) for member in ensemble.members))
+
+    assert apart(early) > apart(late) > 0
+
+
+@pytest.mark.parametrize("fork", [-0.1, 1.0, 2.0, float("nan")])
+def test_a_fork_that_leaves_members_no_steps_is_refused(fork):
+    with pytest.raises(SettingError, match=r"fork=.*must be in \[0, 1\)"):
+        EnsembleSettings(2, "shared", fork)
+
+
+def test_a_fork_is_refused_where_there_is_no_common_training():
+    with pytest.raises(SettingError, match=r"fork=0\.1: must be null: independent"):
+        EnsembleSettings(2, "independent", 0.1)
+    with pytest.raises(SettingError, match=r"fork=0\.1: must be null: members that exist"):
+        EnsembleSettings(2, "shared", 0.1, ["somewhere"])
