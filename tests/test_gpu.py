@@ -5,9 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from ensemble_transfer.backbone import Architecture
 from ensemble_transfer.strategies.shift import Shift
+from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.fit import Fitter, Start
+from ensemble_transfer.training.memory import free_memory, is_out_of_memory
+from ensemble_transfer.training.parts import loaded
 from ensemble_transfer.training.recipe import Recipe
+from ensemble_transfer.training.run import run_group
 from ensemble_transfer.training.settings import TrainerSettings
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -35,3 +40,41 @@ def test_a_whole_transfer_runs_on_the_gpu(source_ensemble, target_task, recipes,
     probabilities = result.ensemble.predict(target_task.test.images, "cuda")
     on_cpu = result.ensemble.predict(target_task.test.images, "cpu")
     assert torch.allclose(probabilities, on_cpu, atol=1e-2)
+
+
+NET = {"channels": [4, 8, 8, 8], "stem_width": 4, "output_stride": 8}
+
+
+@pytest.mark.parametrize("drops", [{}, {"drop_rate": 0.4}, {"drop_path_rate": 0.5}], ids=str)
+def test_vectorised_members_are_those_of_the_loop_on_the_gpu(source_task, drops):
+    """In doubles, so that what is left of a difference is no rounding; the masks are the loop's."""
+    net = Architecture("resnet10t", NET | drops, 8, 1, 5, (0.5,), (0.5,))
+    results = []
+    for executor in ("loop", "vectorised"):
+        modules = [loaded(net, net.initial(seed)).double() for seed in range(3)]
+        batches = Batches([source_task.train.images] * 3, source_task.train.labels, 16, [4, 5, 6])
+        recipe, chosen = Recipe(5, optimizer="sgd", lr=0.05, clip=0.5), replace(ON_GPU, executor=executor)
+        results.append(run_group(modules, batches, recipe, chosen, "full", [0, 1, 2], None, None).weights)
+    for a, b in zip(*results, strict=True):
+        assert all(torch.allclose(a[name].double(), b[name].double(), rtol=1e-6, atol=1e-6) for name in a)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"executor": "auto"}, {"channels_last": True}, {"executor": "vectorised", "precision": "bf16-mixed"}],
+    ids=str,
+)
+def test_every_way_to_train_on_the_gpu_learns(backbone, source_task, options):
+    architecture = backbone.architecture(8, 1, 5)
+    starts = [Start(member, architecture.initial(member), seed=member) for member in range(3)]
+    fitter = Fitter(replace(ON_GPU, **options))
+    for fitted in fitter.fit(architecture, starts, source_task.train, Recipe(150, lr=1e-2), "full").fitted:
+        assert fitted.curve[-1, 1] < 0.5 * fitted.curve[0, 1]
+
+
+def test_memory_that_the_gpu_lacks_is_recognised():
+    device = torch.device("cuda")
+    assert 0 < free_memory(device) <= torch.cuda.get_device_properties(device).total_memory
+    with pytest.raises(torch.OutOfMemoryError) as caught:
+        torch.empty(2**50, dtype=torch.uint8, device=device)
+    assert is_out_of_memory(caught.value)

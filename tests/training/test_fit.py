@@ -5,9 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ensemble_transfer.backbone import Backbone
+from ensemble_transfer.backbone import Architecture, Backbone
+from ensemble_transfer.errors import SettingError
 from ensemble_transfer.store import Store
-from ensemble_transfer.training.fit import Fitter, Start
+from ensemble_transfer.tasks.task import Split
+from ensemble_transfer.training.fit import Fitter, Start, _Work
+from ensemble_transfer.training.parts import Head, Whole
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.run import CHECKPOINT
 
@@ -17,12 +20,13 @@ def start(backbone):
     return Start(0, backbone.architecture(8, 1, 5).initial(1), seed=2)
 
 
-def fit(fitter, start, backbone, source_task, steps=6):
-    [weights] = fitter.fit(backbone.architecture(8, 1, 5), [start], source_task.train, Recipe(steps), "full").weights
+def fit(fitter, start, backbone, source_task, augment="none"):
+    recipe = Recipe(6, augment=augment)
+    [weights] = fitter.fit(backbone.architecture(8, 1, 5), [start], source_task.train, recipe, "full").weights
     return weights
 
 
-def interrupted(fitter, start, backbone, source_task, monkeypatch):
+def interrupted(fitter, start, backbone, source_task, monkeypatch, augment="none"):
     """Stop a fit right after a checkpoint, and return the checkpoint's path."""
     settings = replace(fitter.settings, checkpoint_seconds=1e-9)
 
@@ -34,7 +38,7 @@ def interrupted(fitter, start, backbone, source_task, monkeypatch):
     with monkeypatch.context() as stopping:
         stopping.setattr("ensemble_transfer.training.lockstep.Lockstep.on_train_batch_start", lambda s, *_: stop(s))
         with pytest.raises((KeyboardInterrupt, SystemExit)):
-            fit(replace(fitter, settings=settings), start, backbone, source_task)
+            fit(replace(fitter, settings=settings), start, backbone, source_task, augment)
     [path] = fitter.store.root.glob(f"unfinished/*/{CHECKPOINT}")
     return path
 
@@ -58,6 +62,71 @@ def test_measuring_afresh_does_not_go_on_with_what_was_interrupted(
     interrupted(Fitter(settings, store), start, backbone, source_task, monkeypatch)
     fit(Fitter(settings, Store(store.root, reuse=False)), start, backbone, source_task)
     assert not any("going on" in message for message in caplog.messages)
+
+
+KEYS = {
+    "whole": "3095d7f7e2e99d4c279c1f2ef0ac54a72f5eb4347c344a119489445270ef56be",
+    "head": "82b70e257edb6fc570fc46aba9022d51f46f2ebc253f1bed34fca133a8625b5f",
+}
+"""Of version 0.1: whoever changes them makes every store worthless, and raises store.SCHEMA."""
+
+
+@pytest.mark.parametrize("part", [Whole, Head])
+def test_finished_fits_keep_their_keys(part):
+    options = {"channels": [4, 8, 8, 8], "stem_width": 4, "output_stride": 8}
+    architecture = Architecture("resnet10t", options, 8, 1, 5, (0.5,), (0.5,))
+    weights = {"head.weight": torch.arange(10.0).reshape(5, 2), "head.bias": torch.zeros(5)}
+    data = Split(torch.arange(256).to(torch.uint8).reshape(4, 1, 8, 8), torch.arange(4))
+
+    def key(**changes):
+        recipe = Recipe(6, lr=0.01, **changes)
+        return _Work(part(architecture), data, recipe, "full").key(Start(0, weights, 2), "32-true")
+
+    assert key() == key(augment="none", views=1) == KEYS[part(architecture).name]
+    assert len({key(), key(augment="flip"), key(augment="crop"), key(augment="crop", views=2)}) == 4
+
+
+def test_an_augmented_fit_is_the_same_alone_and_in_a_group_and_goes_on_exactly(
+    settings, store, start, backbone, source_task, monkeypatch
+):
+    architecture = backbone.architecture(8, 1, 5)
+    other = Start(1, architecture.initial(7), seed=3)
+
+    def train(fitter, starts, augment="crop"):
+        return fitter.fit(architecture, starts, source_task.train, Recipe(6, augment=augment), "full").weights
+
+    whole = train(Fitter(settings), [start])[0]
+    assert all(torch.equal(whole[name], tensor) for name, tensor in train(Fitter(settings), [other, start])[1].items())
+    assert any(
+        not torch.equal(whole[name], tensor) for name, tensor in train(Fitter(settings), [start], "none")[0].items()
+    )
+    interrupted(Fitter(settings, store), start, backbone, source_task, monkeypatch, augment="crop")
+    again = train(Fitter(settings, store), [start])[0]
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_a_head_on_views_trains_on_all_of_them_and_pays_for_them(settings, start, backbone, source_task):
+    architecture = backbone.architecture(8, 1, 5)
+
+    def fit_head(**changes):
+        recipe = Recipe(10, batch_size=400, **changes)  # all of 200 examples, or 400 views
+        fits = Fitter(settings).fit_heads(architecture, [start], source_task.train, recipe, "probe")
+        return fits.weights[0], fits.fitted[0].cost
+
+    plain, cost = fit_head()
+    viewed, more = fit_head(augment="crop", views=2)
+    assert not torch.equal(plain["head.weight"], viewed["head.weight"])
+    assert all(torch.equal(plain[name], viewed[name]) for name in plain if name.startswith("encoder."))
+    assert (cost.examples, more.examples) == (10 * 200 + 200, 10 * 400 + 400)
+    assert more.flops == 2 * cost.flops
+
+
+def test_what_a_fit_cannot_augment_is_refused(settings, start, backbone, source_task):
+    architecture, fitter = backbone.architecture(8, 1, 5), Fitter(settings)
+    with pytest.raises(SettingError, match="views=1: must be 2 or more with an augmentation"):
+        fitter.fit_heads(architecture, [start], source_task.train, Recipe(1, augment="flip"), "probe")
+    with pytest.raises(SettingError, match="views=2: must be 1: only a head"):
+        fitter.fit(architecture, [start], source_task.train, Recipe(1, augment="flip", views=2), "full")
 
 
 @pytest.mark.parametrize("name", ["mobilenetv3_small_050", "test_vit"])

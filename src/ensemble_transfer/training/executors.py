@@ -3,7 +3,8 @@
 Either holds the members' trainable weights as module parameters, so that one optimizer serves all of them.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 
 import torch
@@ -12,20 +13,27 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.functional import cross_entropy
 
 from ensemble_transfer.errors import SettingError
-
-Backward = Callable[[Tensor], None]
+from ensemble_transfer.training.draws import MembersDraws, Streams
 
 
 class Loop(nn.Module):
-    """Members one after another: a forward and a backward each, so that one graph is alive at a time."""
+    """Members one after another: a forward and a backward each, so that one graph is alive at a time.
 
-    def __init__(self, members: Sequence[nn.Module]) -> None:
+    Args:
+        members: The members.
+        memory_format: Layout of images and of the convolutions' weights.
+    """
+
+    def __init__(
+        self, members: Sequence[nn.Module], memory_format: torch.memory_format = torch.contiguous_format
+    ) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
+        self._images_format = memory_format
+        if memory_format == torch.channels_last:
+            self.to(memory_format=memory_format)  # type: ignore[call-overload]  # its stub lacks this form
 
-    def backward(
-        self, inputs: Tensor, labels: Tensor, seeds: Sequence[int], smoothing: float, backward: Backward
-    ) -> Tensor:
+    def backward(self, inputs: Tensor, labels: Tensor, seeds: Sequence[int], smoothing: float) -> Tensor:
         """Add every member's gradient and return the losses (members,).
 
         Args:
@@ -33,13 +41,13 @@ class Loop(nn.Module):
             labels: Labels (members, batch).
             seeds: One seed a member for what is random in its forward pass, such as dropout.
             smoothing: Label smoothing.
-            backward: Computes the gradients of a scalar.
         """
         losses = []
         for member, x, y, seed in zip(self.members, inputs, labels, seeds, strict=True):
             _seed_default_generators(seed, x.device)
-            loss = cross_entropy(member(x), y, label_smoothing=smoothing)
-            backward(loss)
+            x = x.contiguous(memory_format=self._images_format) if x.ndim == 4 else x
+            loss: Tensor = cross_entropy(member(x), y, label_smoothing=smoothing)
+            loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
         return torch.stack(losses)
 
@@ -61,13 +69,11 @@ class Loop(nn.Module):
 class Stacked(nn.Module):
     """Members as one network whose weights have a leading dimension of members, by torch.func.
 
-    Raises:
-        SettingError: If a member has dropout: a stacked forward cannot give each member the stream of its own.
+    Dropout and drop path draw from each member's own stream, as in the loop.
     """
 
     def __init__(self, members: Sequence[nn.Module]) -> None:
         super().__init__()
-        refuse_dropout(members[0])
         self._size = len(members)
         self._template = [deepcopy(members[0]).to("meta")]  # in a list, so that it is no submodule
         parameters, buffers = stack_module_state(list(members))
@@ -75,26 +81,31 @@ class Stacked(nn.Module):
         self._stacked = nn.ParameterList(nn.Parameter(p.detach()) for p in parameters.values())
         for index, buffer in enumerate(buffers.values()):
             self.register_buffer(f"buffer_{index}", buffer)
+        self._draws = True  # until a step shows that nothing is random
 
     def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield the stacked parameters with the names that they have in a member."""
         yield from zip(self._parameter_names, self._stacked, strict=True)
 
-    def backward(
-        self, inputs: Tensor, labels: Tensor, seeds: Sequence[int], smoothing: float, backward: Backward
-    ) -> Tensor:
+    def backward(self, inputs: Tensor, labels: Tensor, seeds: Sequence[int], smoothing: float) -> Tensor:
         """Add every member's gradient and return the losses (members,); see :meth:`Loop.backward`."""
-        del seeds  # nothing is random here: dropout was refused
+        losses = self.losses(inputs, labels, seeds, smoothing)
+        losses.sum().backward()  # type: ignore[no-untyped-call]
+        return losses.detach()
+
+    def losses(self, inputs: Tensor, labels: Tensor, seeds: Sequence[int], smoothing: float) -> Tensor:
+        """Return the losses (members,), with a graph."""
         template = self._template[0].train()
 
         def loss_of_member(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
             logits = functional_call(template, (parameters, buffers), (x,))
             return cross_entropy(logits, y, label_smoothing=smoothing)
 
-        stacked: dict[str, Tensor] = dict(self.trained())
-        losses: Tensor = vmap(loss_of_member)(stacked, self._stacked_buffers(), inputs, labels)
-        backward(losses.sum())
-        return losses.detach()
+        streams = Streams(seeds, inputs.device) if self._draws else None
+        with MembersDraws(streams) if streams is not None else nullcontext():
+            losses: Tensor = vmap(loss_of_member)(dict(self.trained()), self._stacked_buffers(), inputs, labels)
+        self._draws = streams is not None and streams.used
+        return losses
 
     def clip(self, highest: float) -> None:
         """Scale every member's gradient to at most this norm."""
@@ -120,10 +131,17 @@ def _seed_default_generators(seed: int, device: torch.device) -> None:
         torch.cuda.manual_seed(seed)
 
 
-def refuse_dropout(member: nn.Module) -> None:
-    """Raise a SettingError if a module drops anything at random."""
-    for name, module in member.named_modules():
-        is_dropout = isinstance(module, nn.modules.dropout._DropoutNd)
-        if module.p if is_dropout else getattr(module, "drop_prob", None):
-            rule = f"cannot train {name!r}, which drops at random; use executor=loop"
-            raise SettingError("executor", "vectorised", rule)
+def refuse_unstackable(member: nn.Module, inputs: Tensor) -> None:
+    """Raise a SettingError if torch.func cannot train copies of a member as one network.
+
+    Args:
+        member: The member, on the CPU; it is not changed.
+        inputs: Two or more inputs (examples, ...), to try it with.
+    """
+    labels = torch.zeros(1, len(inputs), dtype=torch.int64)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            Stacked([member]).losses(inputs[None], labels, [0], 0.0)
+    except (RuntimeError, ValueError, NotImplementedError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise SettingError("executor", "vectorised", f"cannot train this net ({reason}); use executor=loop") from error

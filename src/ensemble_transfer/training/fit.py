@@ -1,24 +1,33 @@
 """Fits: the only way that a member is trained, remembered by content."""
 
+import logging
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from ensemble_transfer.backbone import Architecture
 from ensemble_transfer.cost import Cost, Entry, measured
 from ensemble_transfer.errors import require
 from ensemble_transfer.store import Fitted, Store, key_of
 from ensemble_transfer.tasks.task import Split
-from ensemble_transfer.training.batches import Batches
-from ensemble_transfer.training.executors import refuse_dropout
+from ensemble_transfer.training.choice import decided
+from ensemble_transfer.training.executors import refuse_unstackable
+from ensemble_transfer.training.memory import Need, free_memory, is_out_of_memory, need_of, released
 from ensemble_transfer.training.parts import Head, Part, Whole
 from ensemble_transfer.training.progress import Tracker
 from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.training.run import run_group
+from ensemble_transfer.training.run import CHECKPOINT, run_group
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.weights import Weights, copied, fingerprint
+
+_needs: dict[tuple[str, int], Need] = {}
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -77,7 +86,10 @@ class Fitter:
     def check(self, architecture: Architecture) -> None:
         """Raise a SettingError if the executor cannot train this architecture."""
         if self.settings.executor == "vectorised":
-            refuse_dropout(architecture.build())
+            size = architecture.image_size
+            refuse_unstackable(
+                architecture.build(), torch.zeros(2, architecture.channels, size, size, dtype=torch.uint8)
+            )
 
     def fit(self, architecture: Architecture, starts: Sequence[Start], data: Split, recipe: Recipe, phase: str) -> Fits:
         """Train encoder and head of every member on the images of a split.
@@ -89,12 +101,14 @@ class Fitter:
             recipe: What each fit may spend.
             phase: Name of the phase, for ledger, progress bar and learning curves.
         """
+        recipe.check_whole()
         return self._fits(_Work(Whole(architecture), data, recipe, phase), starts)
 
     def fit_heads(
         self, architecture: Architecture, starts: Sequence[Start], data: Split, recipe: Recipe, phase: str
     ) -> Fits:
         """Train the head of every member on the features of its frozen encoder; see :meth:`fit`."""
+        recipe.check_head()
         return self._fits(_Work(Head(architecture), data, recipe, phase), starts)
 
     def _fits(self, work: "_Work", starts: Sequence[Start]) -> Fits:
@@ -103,8 +117,9 @@ class Fitter:
         by_key = dict(zip(keys, starts, strict=True))
         found = self._found(keys)
         missing = {key: start for key, start in by_key.items() if key not in found}
-        for group in self._groups(missing):
-            found |= self._computed(work, group)
+        if missing:
+            self.check(work.part.architecture)
+            found |= self._computed_in_groups(work, missing)
         fits = Fits(work.phase, tuple(start.member for start in starts), tuple(found[key] for key in keys))
         self._send_reused_curves(fits)
         return fits
@@ -115,36 +130,59 @@ class Fitter:
             return {}
         return {key: fitted for key in keys if (fitted := self.store.get(key)) is not None}
 
+    def _computed_in_groups(self, work: "_Work", missing: dict[str, Start]) -> dict[str, Fitted]:
+        """Compute fits in groups that fit into memory; groups that do not are halved."""
+        found: dict[str, Fitted] = {}
+        left = list(missing.items())
+        size = self._group_size(work, len(left))
+        while left:
+            group = dict(left[:size])
+            try:
+                found |= self._computed(work, group)
+                left = left[size:]
+            except (RuntimeError, MemoryError) as error:
+                if len(group) == 1 or not is_out_of_memory(error):
+                    raise
+                size = len(group) // 2
+            if left and size < len(group):
+                log.warning("out of memory with %d members in lockstep; going on with %d", len(group), size)
+                released()
+        return found
+
     def _computed(self, work: "_Work", starts: dict[str, Start]) -> dict[str, Fitted]:
         """Compute a group of fits; those that another job finishes meanwhile are taken from the store."""
         if self.store is None:
-            return self._run(work, starts, None)
+            return self._run(work, starts, {})
         with self.store.locked(list(starts)):
             found = self._found(starts)
             left = {key: start for key, start in starts.items() if key not in found}
             if left:
-                unfinished = self.store.unfinished([self.settings.executor, *left])  # their states differ
+                # One folder an executor, since their states differ.
+                unfinished = {name: self.store.unfinished([name, *left]) for name in ("loop", "vectorised")}
                 if not self.store.reuse:
-                    shutil.rmtree(unfinished, ignore_errors=True)
+                    _remove(unfinished)
                 for key, fitted in self._run(work, left, unfinished).items():
                     self.store.put(key, fitted, work.about())
                     found[key] = fitted
-                shutil.rmtree(unfinished, ignore_errors=True)
+                _remove(unfinished)
         return found
 
-    def _run(self, work: "_Work", starts: dict[str, Start], unfinished: Path | None) -> dict[str, Fitted]:
+    def _run(self, work: "_Work", starts: dict[str, Start], unfinished: Mapping[str, Path]) -> dict[str, Fitted]:
         part, data, recipe = work.part, work.data, work.recipe
         modules = [part.module(start.weights) for start in starts.values()]
         with measured(self.settings.device) as preparing:
-            inputs = [part.inputs(start.weights, data, self.settings.device) for start in starts.values()]
-        batches = Batches(inputs, data.labels, recipe.batch_size, [start.seed for start in starts.values()])
+            initial, seeds = [s.weights for s in starts.values()], [s.seed for s in starts.values()]
+            batches = part.batches(initial, data, recipe, seeds, self.settings.device)
+            interrupted = [name for name, folder in unfinished.items() if (folder / CHECKPOINT).exists()]
+            settings = decided(self.settings, modules, batches, recipe, interrupted)
         members = [start.member for start in starts.values()]
-        result = run_group(modules, batches, recipe, self.settings, work.phase, members, unfinished, self.tracker)
-        seen = recipe.steps * batches.batch_size
+        folder = unfinished.get(settings.executor)
+        result = run_group(modules, batches, recipe, settings, work.phase, members, folder, self.tracker)
+        seen, prepared = recipe.steps * batches.batch_size, part.prepared(len(data), recipe)
         cost = Cost(
             steps=recipe.steps,
-            examples=seen + part.prepared(len(data)),
-            flops=part.flops(seen, len(data)),
+            examples=seen + prepared,
+            flops=part.flops(seen, prepared),
             seconds=(preparing.seconds + result.meter.seconds) / len(starts),
             cpu_seconds=(preparing.cpu_seconds + result.meter.cpu_seconds) / len(starts),
             peak_memory_bytes=max(preparing.peak_memory_bytes, result.meter.peak_memory_bytes),
@@ -155,11 +193,11 @@ class Fitter:
             for (key, start), trained, curve in zip(starts.items(), result.weights, result.curves, strict=True)
         }
 
-    def _groups(self, starts: dict[str, Start]) -> Iterator[dict[str, Start]]:
-        left = list(starts.items())
-        size = self.settings.group_size or len(left) or 1
-        for first in range(0, len(left), size):
-            yield dict(left[first : first + size])
+    def _group_size(self, work: "_Work", members: int) -> int:
+        """Return how many members to train in lockstep: as asked for, or as many as fit into the free memory."""
+        if self.settings.group_size is not None or members < 2:
+            return self.settings.group_size or 1
+        return work.need().members(free_memory(self.settings.device), stacked=self.settings.executor != "loop")
 
     def _send_reused_curves(self, fits: Fits) -> None:
         if self.tracker is None:
@@ -167,6 +205,15 @@ class Fitter:
         for member, fitted in zip(fits.members, fits.fitted, strict=True):
             for step, loss in fitted.curve.tolist() if fitted.reused else []:
                 self.tracker.curve(fits.phase, member, int(step), loss)
+
+
+def _images(architecture: Architecture, examples: int) -> Tensor:
+    return torch.zeros(examples, architecture.channels, *[architecture.image_size] * 2, dtype=torch.uint8)
+
+
+def _remove(folders: Mapping[str, Path]) -> None:
+    for folder in folders.values():
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -184,10 +231,23 @@ class _Work:
             architecture=self.part.architecture.plain(),
             initial=fingerprint(start.weights),
             data=self.data.fingerprint,
-            recipe=asdict(self.recipe),
+            recipe=self.recipe.plain(),
             seed=start.seed,
             precision=precision,
         )
 
+    def need(self) -> Need:
+        """Return the memory that a member's fit takes."""
+        architecture, examples = self.part.architecture, min(self.recipe.batch_size, len(self.data))
+        kind = (repr(self.part), examples)
+        if kind not in _needs:
+            with torch.device("meta"):
+                member: nn.Module = architecture.build()
+                images = _images(architecture, examples)
+                features = torch.empty(examples, architecture.features)
+            whole = isinstance(self.part, Whole)
+            _needs[kind] = need_of(member, images) if whole else need_of(member.get_submodule("head"), features)
+        return _needs[kind]
+
     def about(self) -> dict[str, Any]:
-        return {"phase": self.phase, "recipe": asdict(self.recipe), "data": self.data.fingerprint}
+        return {"phase": self.phase, "recipe": self.recipe.plain(), "data": self.data.fingerprint}

@@ -46,20 +46,24 @@ class Lockstep(pl.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], _batch_idx: int) -> None:
         """Take one optimizer step with inputs (members, batch, ...) and labels (members, batch)."""
-        inputs, labels = batch
         step = self.global_step
         optimizer, scheduler = self.optimizers(), self.lr_schedulers()
         assert isinstance(optimizer, LightningOptimizer)  # one, with one schedule: configure_optimizers says so
         assert isinstance(scheduler, LambdaLR)
         optimizer.zero_grad()
-        seeds = [derive(seed, "step", step) for seed in self.seeds]
-        losses = self.group.backward(inputs, labels, seeds, self.recipe.label_smoothing, self.manual_backward)
-        if self.recipe.clip is not None:
-            self.group.clip(self.recipe.clip)
+        losses = self.gradients(batch, step)
         optimizer.step()
         scheduler.step()
         if step % max(1, self.recipe.steps // CURVE_POINTS) == 0 or step == self.recipe.steps - 1:
             self.curve.append((step, losses.float().tolist()))
+
+    def gradients(self, batch: tuple[Tensor, Tensor], step: int) -> Tensor:
+        """Leave every member's gradient of a step, clipped, in its parameters and return the losses (members,)."""
+        seeds = [derive(seed, "step", step) for seed in self.seeds]
+        losses = self.group.backward(*batch, seeds, self.recipe.label_smoothing)
+        if self.recipe.clip is not None:
+            self.group.clip(self.recipe.clip)
+        return losses
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LambdaLR]]:
         """Return one optimizer over all members and its schedule."""

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from ensemble_transfer.cost import Meter, measured
 from ensemble_transfer.training.batches import Batches
-from ensemble_transfer.training.executors import Loop, Stacked
+from ensemble_transfer.training.choice import make_group
 from ensemble_transfer.training.lockstep import Lockstep
 from ensemble_transfer.training.progress import CurveCallback, ProgressBar, Tracker
 from ensemble_transfer.training.recipe import Recipe
@@ -65,13 +65,13 @@ def run_group(
         modules: The members, with their initial weights; they are trained in place.
         batches: What each sees at every step; its seeds are the members' streams of randomness.
         recipe: What the fit may spend.
-        settings: Where and how it is computed.
+        settings: Where and how it is computed, with the executor decided.
         phase: Name of the phase, for the progress bar and the tracker.
         members: Indices of the members, likewise.
         unfinished: Folder for checkpoints, from which an interrupted fit goes on; None for none.
         tracker: Where learning curves are sent while they grow.
     """
-    group = Stacked(modules) if settings.executor == "vectorised" else Loop(modules)
+    group = make_group(settings.executor, modules, settings)
     lockstep = Lockstep(group, recipe, batches.seeds)
     callbacks: list[Callback] = []
     if settings.progress:
@@ -86,7 +86,7 @@ def run_group(
             _fit(lockstep, batches, settings, callbacks, checkpoint, start)
     meter.seconds += lockstep.spent_before[0]
     meter.cpu_seconds += lockstep.spent_before[1]
-    weights = [{k: v.detach().cpu() for k, v in state.items()} for state in group.state_dicts()]
+    weights = [{k: v.detach().cpu().contiguous() for k, v in state.items()} for state in group.state_dicts()]
     return GroupFit(weights, lockstep.curves(), meter)
 
 

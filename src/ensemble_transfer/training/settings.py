@@ -10,7 +10,7 @@ from ensemble_transfer.errors import require
 
 ACCELERATORS = ("auto", "cpu", "gpu")
 PRECISIONS = ("32-true", "bf16-mixed")
-EXECUTORS = ("loop", "vectorised")
+EXECUTORS = ("loop", "vectorised", "auto")
 
 FLOPS_A_THREAD = 300_000_000
 """Operations in a step that keep one more thread busy.
@@ -28,8 +28,9 @@ class TrainerSettings:
         accelerator: ``gpu``, ``cpu``, or ``auto`` for a GPU where there is one.
         precision: ``32-true``, or ``bf16-mixed`` for bfloat16 arithmetic with float32 weights.
         executor: ``loop`` trains the members of a group one after another in every step; ``vectorised`` trains
-            them as one stacked network.
-        group_size: Members that are trained in lockstep at the most; null for all.
+            them as one stacked network; ``auto`` measures a few steps of both and takes the faster one.
+        channels_last: Whether the loop keeps images and convolutions in the layout that tensor cores like.
+        group_size: Members that are trained in lockstep at the most; null for as many as fit into the free memory.
         threads: Threads of torch on the CPU; null for as many as a step can feed, of the cores this process may use.
         checkpoint_seconds: Seconds between the checkpoints of a fit.
         progress: Whether to show progress bars.
@@ -38,6 +39,7 @@ class TrainerSettings:
     accelerator: str = "auto"
     precision: str = "32-true"
     executor: str = "loop"
+    channels_last: bool = False
     group_size: int | None = None
     threads: int | None = None
     checkpoint_seconds: float = 30.0
@@ -51,7 +53,7 @@ class TrainerSettings:
         ):
             require(value in allowed, name, value, f"must be one of {', '.join(allowed)}")
         size, threads = self.group_size, self.threads
-        require(size is None or size > 0, "group_size", size, "must be above 0, or null for all members")
+        require(size is None or size > 0, "group_size", size, "must be above 0, or null for all that fit")
         require(threads is None or threads > 0, "threads", threads, "must be above 0, or null")
         seconds = self.checkpoint_seconds
         require(seconds > 0, "checkpoint_seconds", seconds, "must be above 0")

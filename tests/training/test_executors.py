@@ -1,0 +1,122 @@
+"""The stacked network takes the steps of the loop."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import nn
+
+from ensemble_transfer.backbone import Architecture
+from ensemble_transfer.errors import SettingError
+from ensemble_transfer.training.batches import Batches
+from ensemble_transfer.training.executors import Loop, Stacked, refuse_unstackable
+from ensemble_transfer.training.fit import Fitter
+from ensemble_transfer.training.parts import loaded
+from ensemble_transfer.training.recipe import Recipe
+from ensemble_transfer.training.run import run_group
+from ensemble_transfer.training.settings import TrainerSettings
+
+NET = {"channels": [4, 8, 8, 8], "stem_width": 4, "output_stride": 8}
+NETS = {
+    "batch norm": NET,
+    "group norm": NET | {"norm_layer": "groupnorm1"},
+    "dropout": NET | {"drop_rate": 0.4},
+    "drop path": NET | {"drop_path_rate": 0.5},
+}
+SGD = {"optimizer": "sgd", "lr": 0.05}
+RECIPES = {
+    "adamw": Recipe(5, lr=1e-2),
+    "sgd": Recipe(5, **SGD),
+    "clipped": Recipe(5, **SGD, clip=0.3),
+    "smoothed": Recipe(5, **SGD, label_smoothing=0.2),
+}
+
+
+def architecture(options):
+    return Architecture("resnet10t", options, 8, 1, 5, (0.5,), (0.5,))
+
+
+def trained(executor, options, recipe, data, **settings):
+    """Return the weights of three members, computed in doubles: what is left of a difference is no rounding."""
+    net = architecture(options)
+    modules = [loaded(net, net.initial(seed)).double() for seed in range(3)]
+    batches = Batches([data.images] * 3, data.labels, 16, [4, 5, 6])
+    chosen = TrainerSettings("cpu", executor=executor, threads=1, progress=False, **settings)
+    return run_group(modules, batches, recipe, chosen, "full", [0, 1, 2], None, None).weights
+
+
+def assert_close(one, other, tolerance=1e-8):
+    for a, b in zip(one, other, strict=True):
+        assert a.keys() == b.keys()
+        assert all(torch.allclose(a[k].double(), b[k].double(), rtol=tolerance, atol=tolerance) for k in a)
+
+
+@pytest.mark.parametrize(
+    ("net", "recipe"),
+    [("batch norm", recipe) for recipe in RECIPES]
+    + [("group norm", "adamw"), ("group norm", "clipped"), ("dropout", "adamw"), ("dropout", "clipped")]
+    + [("drop path", "adamw"), ("drop path", "sgd")],
+)
+def test_vectorised_members_are_those_of_the_loop(source_task, net, recipe):
+    runs = [trained(e, NETS[net], RECIPES[recipe], source_task.train) for e in ("loop", "vectorised")]
+    assert_close(*runs)
+    assert not torch.equal(runs[1][0]["head.weight"], runs[1][1]["head.weight"])
+
+
+@pytest.mark.parametrize(("net", "plain"), [("dropout", NET), ("drop path", NET)])
+def test_what_drops_is_not_what_does_not(source_task, net, plain):
+    dropped, kept = (trained("vectorised", o, RECIPES["sgd"], source_task.train) for o in (NETS[net], plain))
+    assert not torch.allclose(dropped[0]["head.weight"], kept[0]["head.weight"], atol=1e-4)
+
+
+class Dropping(nn.Module):
+    """A linear net with every kind of dropout, and a call that drops nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(12, 3)
+        self.first, self.maps, self.none = nn.Dropout(0.3), nn.Dropout2d(0.5), nn.Dropout(0.0)
+
+    def forward(self, x):
+        x = self.none(self.first(x.unflatten(1, (3, 2, 2))))
+        x = nn.functional.dropout(self.maps(x), 0.2, self.training, inplace=True)
+        return self.head(x.flatten(1) + torch.nn.functional.dropout(x.flatten(1), training=False))
+
+
+@pytest.mark.parametrize("seeds", [[1, 2], [7, 7]])
+def test_masks_are_drawn_from_each_members_own_stream(seeds):
+    members = [Dropping(), Dropping()]
+    inputs, labels = torch.randn(2, 8, 12), torch.arange(8).remainder(3).expand(2, 8)
+    losses = [group.backward(inputs, labels, seeds, 0.0) for group in (Loop(deepcopy(members)), Stacked(members))]
+    assert torch.allclose(*losses, rtol=1e-6)
+
+
+def test_a_step_without_draws_is_not_watched_for_them_again():
+    stacked = Stacked([nn.Sequential(nn.Linear(4, 2)) for _ in range(2)])
+    stacked.backward(torch.randn(2, 3, 4), torch.zeros(2, 3, dtype=torch.int64), [0, 1], 0.0)
+    assert not stacked._draws
+
+
+class Noisy(nn.Module):
+    def forward(self, x):
+        return x + torch.rand(x.shape)
+
+
+@pytest.mark.parametrize("module", [Noisy(), nn.Sequential(nn.AlphaDropout(0.5)), nn.RReLU()])
+def test_what_else_is_random_is_refused(module):
+    with pytest.raises(SettingError, match=r"^executor='vectorised': cannot train this net \(.*\); use executor=loop$"):
+        refuse_unstackable(module, torch.randn(2, 4))
+
+
+def test_attention_that_drops_inside_its_kernel_is_refused_before_training(source_task):
+    net = Architecture("test_vit", {"patch_size": 4, "img_size": 8, "attn_drop_rate": 0.1}, 8, 1, 5, (0.5,), (0.5,))
+    with pytest.raises(SettingError, match="cannot train this net"):
+        Fitter(TrainerSettings("cpu", executor="vectorised", threads=1)).check(net)
+
+
+def test_channels_last_changes_the_layout_and_not_the_result(source_task):
+    plain, other = (trained("loop", NET, RECIPES["sgd"], source_task.train, channels_last=c) for c in (False, True))
+    assert_close(plain, other)
+    assert all(tensor.is_contiguous() for member in other for tensor in member.values())
+    loop = Loop([nn.Conv2d(3, 4, 3)], torch.channels_last)
+    assert loop.members[0].weight.is_contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,163 @@
+"""Groups that fit into memory, and what happens to one that does not."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from ensemble_transfer.training import fit as fit_module
+from ensemble_transfer.training import memory
+from ensemble_transfer.training.fit import Fitter, Start
+from ensemble_transfer.training.memory import Need, free_memory, graph_bytes, is_out_of_memory
+from ensemble_transfer.training.recipe import Recipe
+
+CPU = torch.device("cpu")
+CUDA_FAILURE = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+def allocation_failure():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60, dtype=torch.uint8)
+    return caught.value
+
+
+def test_what_torch_says_where_memory_lacks_is_recognised():
+    assert is_out_of_memory(allocation_failure())
+    assert is_out_of_memory(CUDA_FAILURE)
+    assert is_out_of_memory(MemoryError())
+    assert not is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
+
+
+def test_the_graph_of_a_linear_net_is_its_inputs_weights_and_activations():
+    net = nn.Sequential(nn.Linear(100, 50, bias=False), nn.Sigmoid(), nn.Linear(50, 10, bias=False))
+    inputs, hidden, second = 8 * 100, 8 * 50, 50 * 10
+    assert graph_bytes(net, torch.empty(8, 100, device="meta")) == 4 * (inputs + hidden + second)
+
+
+@pytest.mark.parametrize(
+    ("free", "stacked", "members"), [(1000, False, 35), (1000, True, 6), (100, False, 1), (0, True, 1)]
+)
+def test_members_that_fit_hold_one_graph_together_or_one_each(free, stacked, members):
+    assert Need(weights=20, graph=100).members(free, stacked) == members
+
+
+@pytest.fixture
+def cgroup(monkeypatch, tmp_path):
+    """Pretend to be in a container with these files."""
+
+    def pretend(**files):
+        for name, text in {"meminfo": "MemTotal: 9000 kB\nMemAvailable:    4000 kB\n", **files}.items():
+            (tmp_path / name.replace("_", ".")).write_text(text)
+        redirected = {"/proc/meminfo": tmp_path / "meminfo", "/sys/fs/cgroup": tmp_path}
+        monkeypatch.setattr(memory, "Path", lambda path: redirected[path])
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("files", "free"),
+    [
+        ({}, 4_096_000),
+        ({"memory_max": "max\n", "memory_current": "5\n"}, 4_096_000),
+        ({"memory_max": "3000000\n", "memory_current": "1000000\n"}, 2_000_000),
+        (
+            {"memory_max": "3000000", "memory_current": "1000000", "memory_stat": "anon 4\ninactive_file 500\n"},
+            2_000_500,
+        ),
+        ({"memory_max": "90000000\n", "memory_current": "1000000\n"}, 4_096_000),
+        ({"memory_max": "1000\n", "memory_current": "2000\n"}, 0),
+    ],
+)
+def test_free_memory_is_the_least_of_machine_and_container(cgroup, files, free):
+    cgroup(**files)
+    assert free_memory(CPU) == free
+
+
+@pytest.fixture
+def groups(monkeypatch):
+    """Record the sizes of the groups that are trained; those above a limit fail for lack of memory."""
+    tried = []
+    run_group = fit_module.run_group
+
+    def limited(limit, failure):
+        def run(modules, *rest):
+            tried.append(len(modules))
+            if len(modules) > limit:
+                raise failure
+            return run_group(modules, *rest)
+
+        monkeypatch.setattr(fit_module, "run_group", run)
+        return tried
+
+    return limited
+
+
+def fit(fitter, backbone, source_task):
+    architecture = backbone.architecture(8, 1, 5)
+    starts = [Start(member, architecture.initial(member), member) for member in range(5)]
+    return fitter.fit(architecture, starts, source_task.train, Recipe(2), "full").weights
+
+
+@pytest.mark.parametrize("failure", [CUDA_FAILURE, MemoryError(), allocation_failure()], ids=["gpu", "python", "cpu"])
+def test_a_group_without_enough_memory_is_halved_and_the_fit_goes_on(
+    settings, store, backbone, source_task, groups, caplog, failure
+):
+    whole = fit(Fitter(settings), backbone, source_task)
+    tried = groups(2, failure)
+    halved = fit(Fitter(settings, store), backbone, source_task)
+    assert tried == [5, 2, 2, 1]
+    assert caplog.messages == ["out of memory with 5 members in lockstep; going on with 2"]
+    for a, b in zip(whole, halved, strict=True):
+        assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not list(store.root.glob("unfinished/*"))
+
+
+def test_other_failures_and_a_single_member_without_memory_are_raised(settings, backbone, source_task, groups):
+    tried = groups(0, MemoryError())
+    with pytest.raises(MemoryError):
+        fit(Fitter(settings), backbone, source_task)
+    assert tried == [5, 2, 1]
+    groups(0, RuntimeError("something else"))
+    with pytest.raises(RuntimeError, match="something else"):
+        fit(Fitter(settings), backbone, source_task)
+
+
+@pytest.mark.parametrize(("executor", "members"), [("loop", 3), ("vectorised", 2)])
+def test_without_a_group_size_as_many_members_train_as_fit(
+    settings, backbone, source_task, groups, monkeypatch, executor, members
+):
+    monkeypatch.setattr(fit_module, "_needs", {})
+    monkeypatch.setattr(fit_module, "need_of", lambda *_: Need(weights=20, graph=20))
+    monkeypatch.setattr(fit_module, "free_memory", lambda _: 100)
+    tried = groups(9, None)
+    fit(Fitter(replace(settings, executor=executor)), backbone, source_task)
+    assert tried[0] == members
+    assert sum(tried) == 5
+
+
+GROWTH = """
+import torch
+from ensemble_transfer.backbone import Backbone
+from ensemble_transfer.tasks.embedded import MnistSample
+from ensemble_transfer.training.fit import Fitter, Start
+from ensemble_transfer.training.recipe import Recipe
+from ensemble_transfer.training.settings import TrainerSettings
+options = {"channels": [8, 16, 32, 64], "stem_width": 8, "output_stride": 8}
+architecture = Backbone("resnet10t", options).architecture(28, 1, 10)
+data = MnistSample(train=100).load(28, 1).train
+status = lambda name: int(next(l for l in open("/proc/self/status") if l.startswith(name)).split()[1])
+before = status("VmRSS")
+starts = [Start(m, architecture.initial(m), m) for m in range(32)]
+Fitter(TrainerSettings("cpu", threads=1, progress=False)).fit(architecture, starts, data, Recipe(2), "full")
+print(status("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
+def test_32_members_of_the_default_net_take_less_than_2_gb_beyond_the_imports():
+    done = subprocess.run([sys.executable, "-c", GROWTH], capture_output=True, text=True, check=True)
+    assert 0 < int(done.stdout) * 1024 < 2e9
