@@ -1,0 +1,162 @@
+"""What the benchmarks share: timing, the default network and data, and how results are shown and kept."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ensemble_transfer import environment
+from ensemble_transfer.backbone import Architecture, Backbone
+from ensemble_transfer.tasks.embedded import MnistSample
+from ensemble_transfer.tasks.task import Split
+from ensemble_transfer.training.fit import Fitter, Start
+from ensemble_transfer.training.settings import TrainerSettings
+
+Result = dict[str, float | str]
+
+SMALL = {"channels": [8, 16, 32, 64], "stem_width": 8, "output_stride": 8}
+"""Options of conf/backbone/small_resnet."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line asked for."""
+
+    quick: bool = False
+    threads: int = 1
+    save: Path | None = None
+    peers_env: Path | None = None
+    install: bool = False
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """What one call took."""
+
+    wall: float
+    cpu: float
+
+
+def timed(call: Callable[[], object]) -> Seconds:
+    """Return what a call takes; on a GPU until it has finished there."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return Seconds(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def interleaved(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[Seconds]]:
+    """Time calls in turn, so that whatever else the machine does falls on all of them."""
+    times: dict[str, list[Seconds]] = {name: [] for name in calls}
+    for _ in range(repeats):
+        for name, call in calls.items():
+            times[name].append(timed(call))
+    return times
+
+
+def ratios(times: Mapping[str, list[Seconds]], of: str, to: str) -> Result:
+    """Return the medians of ratios over the repetitions, in CPU and in wall seconds."""
+    pairs = list(zip(times[of], times[to], strict=True))
+    return {
+        f"ratio {of} to {to}, CPU": statistics.median(a.cpu / b.cpu for a, b in pairs),
+        f"ratio {of} to {to}, wall": statistics.median(a.wall / b.wall for a, b in pairs),
+    }
+
+
+def medians(times: Mapping[str, list[Seconds]]) -> Result:
+    """Return the medians of the seconds."""
+    found: Result = {}
+    for name, seconds in times.items():
+        found[f"{name}, CPU s"] = statistics.median(s.cpu for s in seconds)
+        found[f"{name}, wall s"] = statistics.median(s.wall for s in seconds)
+    return found
+
+
+def under(prefix: str, result: Result) -> Result:
+    """Return a result with keys below a prefix."""
+    return {f"{prefix}/{key}": value for key, value in result.items()}
+
+
+def settings(options: Options, **changes: object) -> TrainerSettings:
+    """Return the trainer's settings on this machine, with torch's threads set."""
+    torch.set_num_threads(options.threads)
+    return TrainerSettings(threads=options.threads, progress=False, **changes)  # type: ignore[arg-type]
+
+
+def network(size: int = 28, channels: int = 1, options: Mapping[str, object] | None = None) -> Architecture:
+    """Return the default network, or another of its family."""
+    return Backbone("resnet10t", dict(SMALL if options is None else options)).architecture(size, channels, 10)
+
+
+def digits(examples: int, size: int = 28) -> Split:
+    """Return real digits; beyond 2,000 they repeat, which arithmetic does not notice."""
+    data = MnistSample(train=min(examples, 2000)).load(size, 1).train
+    times = -(-examples // len(data))
+    return Split(data.images.repeat(times, 1, 1, 1)[:examples], data.labels.repeat(times)[:examples])
+
+
+def starts(architecture: Architecture, members: int) -> list[Start]:
+    """Return where members start: each at random."""
+    return [Start(member, architecture.initial(member), seed=member) for member in range(members)]
+
+
+def fitter(options: Options, **changes: object) -> Fitter:
+    """Return a fitter that remembers nothing."""
+    return Fitter(settings(options, **changes))
+
+
+def in_own_process(module: str, *arguments: object) -> dict[str, float]:
+    """Return what a module of this folder prints as JSON when it is run in a process of its own."""
+    scripts = str(Path(__file__).parents[1])
+    paths = os.pathsep.join(filter(None, (scripts, os.environ.get("PYTHONPATH"))))
+    command = [sys.executable, "-m", f"benchmarking.{module}", *map(str, arguments)]
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | {"PYTHONPATH": paths}
+    )
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def about() -> Result:
+    """Return date, machine, versions and load."""
+    found = environment.describe(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    return {
+        **{key: str(found[key]) for key in ("created", "processor", "device", "platform", "git_commit")},
+        "cores": os.cpu_count() or 0,
+        "threads": int(os.environ.get("OMP_NUM_THREADS", "0")),
+        "load of the last minute": round(os.getloadavg()[0], 2),
+        **{f"{name} version": str(number) for name, number in found["versions"].items()},
+    }
+
+
+def show(name: str, what: str, result: Result, file: io.StringIO | None = None) -> None:
+    """Print a result as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("", "", title=f"{name}: {what}", title_justify="left", show_header=False)
+    table.columns[1].justify = "right"
+    for key, value in result.items():
+        table.add_row(key, value if isinstance(value, str) else f"{value:,.4g}")
+    Console(highlight=False, file=file, width=100).print(table)
+
+
+def save(name: str, what: str, result: Result, folder: Path) -> None:
+    """Write a result as text and JSON, with what it was measured on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(about() | result, indent=2) + "\n", encoding="utf-8")
+    text = io.StringIO()
+    show(name, what, result, text)
+    text.write("".join(f"{key}: {value}\n" for key, value in about().items()))
+    (folder / f"{name}.txt").write_text(text.getvalue(), encoding="utf-8")

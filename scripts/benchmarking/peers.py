@@ -1,0 +1,107 @@
+"""A fit against torch-uncertainty (deep_ensembles) and torchensemble (VotingClassifier): same networks, data, epochs.
+
+Each library works in a process of its own that stays alive, and they take turns; only training is timed. The peers live
+in a virtual environment of their own, with the same torch. Aim: ours is not slower than the faster of them.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from benchmarking.measure import Options, Result, Seconds, digits, medians, ratios, under
+
+EPOCHS = 4
+LIBRARIES = {"torch-uncertainty": "torch_uncertainty", "torchensemble": "torchensemble"}
+NEEDED = ["torchvision", "timm", "lightning", "rich", "scikit-learn<1.7", "joblib", "torch-uncertainty"]
+
+
+def run(options: Options) -> Result:
+    """Time all three with 4, 8 and 16 members; a peer that cannot be imported is said and left out."""
+    assert options.peers_env is not None
+    python = options.peers_env / "bin" / "python"
+    if options.install:
+        install(options.peers_env)
+    if not python.exists():
+        raise SystemExit(f"error: there is no {python}; add --install")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "data.pt")
+        data = digits(64 if options.quick else 500)
+        torch.save({"images": data.images, "labels": data.labels}, path)
+        workers = {"ours": Worker(sys.executable, "ours", path)}
+        workers |= {name: Worker(str(python), module, path) for name, module in LIBRARIES.items()}
+        ready = {name: worker for name, worker in workers.items() if worker.failure is None}
+        found: Result = {f"{n} failed": str(w.failure) for n, w in workers.items() if w.failure is not None}
+        for members in (2,) if options.quick else (4, 8, 16):
+            found |= under(f"M={members}", compare(ready, members, 1 if options.quick else 3))
+        for worker in ready.values():
+            found[f"{worker.library} versions"] = worker.versions
+            worker.close()
+    return found
+
+
+def compare(workers: dict[str, Worker], members: int, repeats: int) -> Result:
+    """Return the medians of the seconds and ours against each peer and the faster one."""
+    times: dict[str, list[Seconds]] = {name: [] for name in workers}
+    for _ in range(repeats):
+        for name, worker in workers.items():
+            times[name].append(worker.fit(members, EPOCHS))
+    found: Result = {}
+    for name in [name for name in workers if name != "ours"]:
+        found |= ratios(times, "ours", name)
+    if len(workers) > 1:
+        found["ratio ours to the faster peer, CPU"] = max(float(v) for k, v in found.items() if k.endswith("CPU"))
+    return found | medians(times)
+
+
+def install(folder: Path) -> None:
+    """Make the environment of the peers; torchensemble states old dependencies, so it comes without them."""
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet"]
+    same = f"torch=={torch.__version__.partition('+')[0]}"
+    subprocess.run([*pip, same, *NEEDED], check=True)
+    subprocess.run([*pip, "--no-deps", "torchensemble"], check=True)
+
+
+class Worker:
+    """A process of peers_worker.py: one request a line, one answer a line.
+
+    Attributes:
+        failure: Why the library cannot be used; None where it can.
+        versions: The library's version and torch's.
+    """
+
+    def __init__(self, python: str, library: str, data: Path) -> None:
+        self.library = library
+        script = Path(__file__).with_name("peers_worker.py")
+        command = [python, str(script), library, str(data)]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        hello = self._answer()
+        self.failure: str | None = hello.get("failure")
+        self.versions = str(hello.get("versions", ""))
+
+    def fit(self, members: int, epochs: int) -> Seconds:
+        """Train an ensemble and return what it took."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps([members, epochs]) + "\n")
+        self._process.stdin.flush()
+        answer = self._answer()
+        return Seconds(answer["wall"], answer["cpu"])
+
+    def close(self) -> None:
+        """Let the process end."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _answer(self) -> dict[str, float]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        return json.loads(line) if line else {"failure": "its process ended; run peers_worker.py by hand"}

@@ -1,0 +1,64 @@
+"""The benchmarks run, at sizes that measure nothing, and their arithmetic is right."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def benchmark(*arguments):
+    command = [sys.executable, str(ROOT / "scripts" / "benchmark.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_the_benchmarks_run_and_give_a_flat_dict_and_files(tmp_path):
+    done = benchmark("overhead", "executor", "cache", "--quick", "--json", "--save", tmp_path)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    assert all(isinstance(value, int | float | str) for value in results.values())
+    assert results["threads"] == 1
+    assert results["overhead/M=1/same weights"] == results["overhead/M=2/same weights"] == 1
+    assert results["cache/M=1/largest difference of a weight"] < 1e-5
+    for name in ("overhead/M=1/ratio fit to plain", "cache/M=1/ratio frozen to cached"):
+        assert all(results[f"{name}, {clock}"] > 0 for clock in ("CPU", "wall"))
+    for name in ("overhead", "executor", "cache"):
+        kept = json.loads((tmp_path / f"{name}.json").read_text())
+        assert kept["torch version"] == results["torch version"]
+        assert "processor: " in (tmp_path / f"{name}.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), [(["peers"], "peers needs --peers-env FOLDER"), (["nothing"], "invalid choice: 'nothing'")]
+)
+def test_what_cannot_be_run_is_refused_in_a_line(arguments, said):
+    done = benchmark(*arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+@pytest.fixture
+def measure(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    from benchmarking import measure
+
+    return measure
+
+
+def test_a_ratio_is_the_median_of_ratios_of_neighbours(measure):
+    seconds = {
+        "a": [measure.Seconds(2.0, 1.0), measure.Seconds(30.0, 20.0), measure.Seconds(3.0, 9.0)],
+        "b": [measure.Seconds(1.0, 1.0), measure.Seconds(10.0, 10.0), measure.Seconds(3.0, 3.0)],
+    }
+    assert measure.ratios(seconds, "a", "b") == {"ratio a to b, CPU": 2.0, "ratio a to b, wall": 2.0}
+    assert measure.medians(seconds)["a, CPU s"] == 9.0
+
+
+def test_calls_take_turns(measure):
+    turns = []
+    times = measure.interleaved({name: lambda name=name: turns.append(name) for name in "ab"}, 3)
+    assert turns == ["a", "b"] * 3
+    assert [len(seconds) for seconds in times.values()] == [3, 3]
