@@ -187,7 +187,7 @@ def added(study: Study, pair: str, members: int) -> Added | None:
         if marginal and whole:
             prices.append(marginal["flops"] * members / whole["flops"])
         first = record.config.get("strategy", {}).get("donors", 1)
-        shifted, fine_tuned = _accuracies(folder), _accuracies(reference)
+        shifted, fine_tuned = _accuracies(record, folder), _accuracies(other, reference)
         if shifted is not None and fine_tuned is not None and members > first:
             own[seed], full[seed] = shifted[first:].mean(), fine_tuned[first:].mean()
     if not prices and not own:
@@ -195,8 +195,11 @@ def added(study: Study, pair: str, members: int) -> Added | None:
     return Added(float(np.mean(prices)) if prices else math.nan, paired_difference(own, full))
 
 
-def _accuracies(folder: Path) -> np.ndarray | None:
-    """Return each member's test accuracy from a run's predictions, shape (members,); None without the file."""
+def _accuracies(record: Record, folder: Path) -> np.ndarray | None:
+    """Return each member's test accuracy, shape (members,): from the record, or predictions; None without either."""
+    known = record.curves.get("member_accuracy")
+    if known is not None:
+        return np.asarray(known)
     file = folder / "predictions.npz"
     if not file.is_file():
         return None

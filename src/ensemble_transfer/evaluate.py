@@ -117,8 +117,8 @@ def curves(probabilities: Values, labels: Values, *, validation: tuple[Values, V
         validation: As for :func:`evaluate`.
 
     Returns:
-        ``reliability``, ``accuracy_rejection``, ``ensemble_size`` and ``disagreement``, made of dicts, lists,
-        numbers and None only.
+        ``reliability``, ``accuracy_rejection``, ``ensemble_size``, ``disagreement`` and ``member_accuracy``, made of
+        dicts, lists, numbers and None only.
 
     Raises:
         ValueError: As :func:`evaluate` does.
@@ -134,6 +134,7 @@ def curves(probabilities: Values, labels: Values, *, validation: tuple[Values, V
         "accuracy_rejection": draw.accuracy_rejection(mean, labels),
         "ensemble_size": draw.ensemble_size(test, labels, held_out),
         "disagreement": draw.disagreement(test),
+        "member_accuracy": (test.argmax(-1) == labels).double().mean(-1).tolist(),
     }
 
 

@@ -7,6 +7,7 @@ from ensemble_transfer.cli.extend import main
 from ensemble_transfer.ensemble import Ensemble
 from ensemble_transfer.records import Record
 from ensemble_transfer.tensor_files import read_tensors, write_tensors
+from ensemble_transfer.weights import below, fingerprint
 
 
 @pytest.fixture
@@ -46,6 +47,18 @@ def test_the_record_compares_added_members_with_full_ones(run):
     assert each == pytest.approx(list(right[2:]))
     difference = record.metrics["extend/accuracy"] - record.metrics["extend/full_accuracy"]
     assert record.metrics["extend/accuracy_gain_over_full"] == pytest.approx(difference)
+
+
+def test_members_that_exist_can_be_added(cli, quick, run, tmp_path):
+    given = tmp_path / "given.safetensors"
+    weights, _ = read_tensors(run / "ensemble" / "member_01.safetensors")
+    write_tensors(given, below(weights, "encoder"))
+    assert main([str(run), f"ensemble.members=[{given}]", "--no-full"]) == 0
+    before, grown = Ensemble.load(run / "ensemble"), Ensemble.load(run / "extended_3" / "ensemble")
+    assert [fingerprint(member) for member in grown.members[:2]] == [fingerprint(m) for m in before.members]
+    record = Record.load(run / "extended_3" / "record.json")
+    assert record.config["ensemble"]["members"] == [str(given)]
+    assert record.cost["source"]["steps"] == 12 + 2 * 3 + 4  # ancestor, two members, the head of the given one
 
 
 def test_no_full_spares_the_comparison(run, tmp_path):

@@ -152,7 +152,7 @@ WRONG = {
     "+strategy=shift evaluation.corruptions=[fog]": "evaluation.corruptions=['fog']: must be [all] alone or some of ",
     "+strategy=shift store.root=/dev/null/store": "store.root='/dev/null/store': must be a folder that can be written",
     "+strategy=shift hydra.run.dir=/dev/null/run": "/dev/null/run: cannot be written",
-    "+strategy=shift trainer.executor=vectorised +backbone.options.drop_block_rate=0.1": "trainer.executor='vectorised'",
+    "+strategy=full trainer.executor=vectorised +backbone.options.drop_block_rate=0.1": "trainer.executor='vectorised'",
     "+strategy=shift logger.kind=csv": "logger.kind='csv': must be one of none, wandb",
     "+strategy=shift evaluation.corruptions=[all] evaluation.severities=[]": "evaluation.severities=[]: must name",
     "+strategy=shift backbone.options.drop_rate=0.1": "is not there yet; add it with +backbone.options.drop_rate=...",

@@ -104,4 +104,4 @@ def test_a_fork_is_refused_where_there_is_no_common_training():
     with pytest.raises(SettingError, match=r"fork=0\.1: must be null: independent"):
         EnsembleSettings(2, "independent", 0.1)
     with pytest.raises(SettingError, match=r"fork=0\.1: must be null: members that exist"):
-        EnsembleSettings(2, "shared", 0.1, ["somewhere"])
+        EnsembleSettings(1, "shared", 0.1, ["somewhere"])

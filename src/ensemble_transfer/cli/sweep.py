@@ -16,7 +16,15 @@ from ensemble_transfer.records import FILE_NAME, Record
 
 # What a run does not depend on: where it is computed, remembered and logged. The precision it does depend on.
 _INCIDENTAL = ("store", "logger")
-_INCIDENTAL_TRAINER = ("accelerator", "executor", "group_size", "threads", "checkpoint_seconds", "progress", "channels_last")
+_INCIDENTAL_TRAINER = (
+    "accelerator",
+    "executor",
+    "channels_last",
+    "group_size",
+    "threads",
+    "checkpoint_seconds",
+    "progress",
+)
 
 remembered: list[DictConfig] = []
 """Configurations of the sweeps that this process has started, without what they sweep over."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from ensemble_transfer.backbone import Architecture, Backbone
-from ensemble_transfer.cost import Ledger
+from ensemble_transfer.cost import Entry, Ledger
 from ensemble_transfer.ensemble import Ensemble
 from ensemble_transfer.errors import require, settings_under
 from ensemble_transfer.seeding import derive
@@ -29,8 +29,9 @@ class EnsembleSettings:
         fork: Of shared and snapshot members, the share of a member's steps that its ancestor takes, below 1; null for
             what the recipes ``ancestor`` and ``source`` say. The two recipes' steps are divided anew, their sum stays.
         members: Weights of members that exist, instead of training: ``.safetensors`` or ``.pt`` files of the backbone's
-            timm architecture, or folders of runs or ensembles that were saved here; as many members as ``size``. Their
-            lineage is what ``lineage`` says, but for a single folder, which says it itself.
+            timm architecture, or folders of runs or ensembles that were saved here. They are the last members; where
+            ``size`` is larger, those before them are trained. Their lineage is what ``lineage`` says, but for a single
+            folder that makes up the whole ensemble, which says it itself.
     """
 
     size: int = 8
@@ -45,7 +46,8 @@ class EnsembleSettings:
             require(0 <= self.fork < 1, "fork", self.fork, "must be in [0, 1), or null for what the recipes say")
             apart = self.lineage == "independent"
             require(not apart, "fork", self.fork, "must be null: independent members have no common ancestor")
-            require(not self.members, "fork", self.fork, "must be null: members that exist are not trained")
+            alone = bool(self.members) and len(self.members) >= self.size
+            require(not alone, "fork", self.fork, "must be null: members that exist are not trained")
 
 
 def train_source(
@@ -72,10 +74,12 @@ def train_source(
     """
     size = task.train.images.shape[-1]
     architecture = backbone.architecture(size, task.train.images.shape[1], len(task.classes))
-    if settings.members:
-        return _given(settings, backbone, architecture, task, seed, recipes, fitter)
+    given = _given(settings, backbone, architecture, task, seed, recipes, fitter)
+    if len(given.weights) == settings.size:
+        lineage = given.lineage or settings.lineage
+        return _ensemble(lineage, architecture, given.weights, task, seed), Ledger(given.entries)
     recipes = _forked(recipes, settings.fork)
-    members = range(settings.size)
+    members = range(settings.size - len(given.weights))
     ancestors = list(members) if settings.lineage == "independent" else [0]
     starts = _initial(architecture, backbone, ancestors, seed)
     first = fitter.fit(architecture, starts, task.train, recipes.ancestor, "ancestor")
@@ -87,8 +91,8 @@ def train_source(
     else:
         second = [fitter.fit(architecture, apart, task.train, recipes.source, "source")]
     trained = [weights for fits in second for weights in fits.weights]
-    ensemble = _ensemble(settings, architecture, trained, task, seed)
-    return ensemble, Ledger([entry for fits in (first, *second) for entry in fits.entries()])
+    ensemble = _ensemble(settings.lineage, architecture, [*trained, *given.weights], task, seed)
+    return ensemble, Ledger([*(entry for fits in (first, *second) for entry in fits.entries()), *given.entries])
 
 
 def _one_after_another(
@@ -113,6 +117,15 @@ def _forked(recipes: Recipes, fork: float | None) -> Recipes:
     )
 
 
+@dataclass(frozen=True)
+class _Given:
+    """Members that exist, what the heads that some lacked have cost, and the lineage that a single folder states."""
+
+    weights: Sequence[Weights] = ()
+    entries: Sequence[Entry] = ()
+    lineage: str | None = None
+
+
 def _given(
     settings: EnsembleSettings,
     backbone: Backbone,
@@ -121,37 +134,35 @@ def _given(
     seed: int,
     recipes: Recipes,
     fitter: Fitter,
-) -> tuple[Ensemble, Ledger]:
-    """Return the ensemble of members that exist, and what the heads that some lacked have cost."""
+) -> _Given:
+    """Return the members that exist; those without a head for the task get one, on frozen features."""
+    if not settings.members:
+        return _Given()
     with settings_under("ensemble"):
-        given = read_members(settings.members, backbone, architecture, task.classes)
-        rule = f"must be {len(given)}, as many as ensemble.members names"
-        require(settings.size == len(given), "size", settings.size, rule)
+        found = read_members(settings.members, backbone, architecture, task.classes)
+        rule = f"must be {len(found)} or more, as many as ensemble.members names"
+        require(settings.size >= len(found), "size", settings.size, rule)
+    indexed = dict(enumerate(found, start=settings.size - len(found)))
     starts = [
         Start(
             member,
-            joined(encoder=found.encoder, head=architecture.fresh_head(derive(seed, "initial head", member))),
+            joined(encoder=given.encoder, head=architecture.fresh_head(derive(seed, "initial head", member))),
             derive(seed, "source head", member),
         )
-        for member, found in enumerate(given)
-        if found.head is None
+        for member, given in indexed.items()
+        if given.head is None
     ]
     heads = fitter.fit_heads(architecture, starts, task.train, recipes.head, "source head")
     probed = dict(zip(heads.members, heads.weights, strict=True))
-    members: list[Weights] = [
-        probed[member] if found.head is None else joined(encoder=found.encoder, head=found.head)
-        for member, found in enumerate(given)
+    weights: list[Weights] = [
+        probed[member] if given.head is None else joined(encoder=given.encoder, head=given.head)
+        for member, given in indexed.items()
     ]
-    if len(settings.members) == 1:
-        settings = replace(settings, lineage=given[0].lineage or settings.lineage)
-    return _ensemble(settings, architecture, members, task, seed), Ledger(heads.entries())
+    return _Given(weights, heads.entries(), found[0].lineage if len(settings.members) == 1 else None)
 
 
-def _ensemble(
-    settings: EnsembleSettings, architecture: Architecture, members: Sequence[Weights], task: Task, seed: int
-) -> Ensemble:
-    history = {"source": task.name, "seed": seed}
-    return Ensemble(architecture, tuple(members), task.classes, settings.lineage, history)
+def _ensemble(lineage: str, architecture: Architecture, members: Sequence[Weights], task: Task, seed: int) -> Ensemble:
+    return Ensemble(architecture, tuple(members), task.classes, lineage, {"source": task.name, "seed": seed})
 
 
 def _initial(architecture: Architecture, backbone: Backbone, ancestors: list[int], seed: int) -> list[Start]:
