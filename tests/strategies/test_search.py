@@ -13,7 +13,7 @@ from ensemble_transfer.strategies.transfer import Transfer
 from ensemble_transfer.training.flops import encode_flops
 from ensemble_transfer.training.losses import batch_loss
 from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.weights import add_scaled, below, floating, joined, subtract
+from ensemble_transfer.weights import add_scaled, below, fingerprint, floating, joined, subtract
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +44,13 @@ def away(own, only=""):
 
 @pytest.mark.parametrize(("start", "grid"), [(1.0, [0.0]), (0.0, [1.0, 0.0]), (0.3, [0.0, 1.0])])
 def test_the_planted_best_is_found(work, own, start, grid):
-    assert set(ScaleSearch(work, [own], 1e12).run(grid, start, False, Ledger()).values()) == {1.0}
-    assert set(ScaleSearch(work, [away(own)], 1e12).run(grid, start, False, Ledger()).values()) == {0.0}
+    assert set(ScaleSearch(work, *own, 1e12).run(grid, start, False, Ledger()).values()) == {1.0}
+    assert set(ScaleSearch(work, *away(own), 1e12).run(grid, start, False, Ledger()).values()) == {0.0}
 
 
 def test_layer_groups_are_searched_one_by_one(work, own):
     planted = away(own, only="layer2")
-    scales = ScaleSearch(work, [planted], 1e12).run([0.0, 1.0], 1.0, True, Ledger())
+    scales = ScaleSearch(work, *planted, 1e12).run([0.0, 1.0], 1.0, True, Ledger())
     assert scales.pop("layer2") == 0.0
     assert set(scales.values()) == {1.0}  # their tensors of the vector are 0: a tie
 
@@ -61,7 +61,7 @@ def test_ties_go_to_the_start(work, own):
     broken = {name: torch.full_like(tensor, float("nan")) for name, tensor in vector.items()}
     for flat in (nothing, broken):
         for by_layer in (False, True):
-            search = ScaleSearch(work, [(encoder, flat, head)], 1e12)
+            search = ScaleSearch(work, encoder, flat, head, 1e12)
             assert set(search.run([0.5, 1.0, 2.0], 0.7, by_layer, Ledger()).values()) == {0.7}
 
 
@@ -71,7 +71,7 @@ def test_the_cost_is_in_the_ledger_and_within_the_budget(work, own, by_layer):
     candidates = 1 + (groups if by_layer else 1) * 2
     for images, seen in ((36.5, 36), (1000, len(work.target.validation)), (1, FEWEST)):
         ledger = Ledger()
-        ScaleSearch(work, [own, own], images * candidates * encode).run([0.5, 1.5], 1.0, by_layer, ledger)
+        ScaleSearch(work, *own, images * candidates * encode).run([0.5, 1.5], 1.0, by_layer, ledger)
         [entry] = ledger.entries
         assert (entry.phase, entry.member) == ("scale search", 0)
         assert entry.cost.examples == candidates * seen
@@ -123,5 +123,12 @@ def test_the_loss_that_is_searched_is_that_of_the_donors_head(work, own):
         for scale in (0.0, 0.5, 0.9, 1.4)
     ]
     best = (0.0, 0.5, 0.9, 1.4)[losses.index(min(losses))]
-    chosen = ScaleSearch(work, [own], 1e12).run([0.0, 0.5, 0.9, 1.4], 0.0, False, Ledger())
+    chosen = ScaleSearch(work, *own, 1e12).run([0.0, 0.5, 0.9, 1.4], 0.0, False, Ledger())
     assert set(chosen.values()) == {best}
+
+
+def test_a_larger_ensemble_contains_the_smaller_with_a_search(source_ensemble, target_task, recipes, fitter):
+    smaller = replace(source_ensemble, members=source_ensemble.members[:2])
+    strategy = Shift(search="layers", scales=[0.5, 1.5], head="donor")
+    one, other = (strategy.transfer(e, target_task, 0, recipes, fitter).ensemble for e in (smaller, source_ensemble))
+    assert [fingerprint(member) for member in one.members] == [fingerprint(member) for member in other.members[:2]]

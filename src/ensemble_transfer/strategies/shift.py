@@ -21,7 +21,7 @@ from ensemble_transfer.ensemble import Ensemble
 from ensemble_transfer.errors import require
 from ensemble_transfer.seeding import generator
 from ensemble_transfer.strategies.donor_alignment import ALIGNMENTS, Aligner
-from ensemble_transfer.strategies.search import SEARCHED, ScaleSearch
+from ensemble_transfer.strategies.search import ScaleSearch
 from ensemble_transfer.strategies.shift_vector import ShiftVector, donor_weights, layer_groups, learned
 from ensemble_transfer.strategies.transfer import Transfer, TransferResult
 from ensemble_transfer.tasks.task import Task
@@ -189,12 +189,10 @@ class Shift:
     ) -> dict[str, float]:
         """Return the scales that validation prefers."""
         head = below(donors.weights[0], "head")
-        looked_at = [
-            (encoder, aligner.to_member(member, encoder, vector, ledger), aligner.head(member, head))
-            for member, encoder in list(recipients.items())[:SEARCHED]
-        ]
+        member, encoder = next(iter(recipients.items()))
+        own = aligner.to_member(member, encoder, vector, ledger)
         budget = self.search_budget * sum(entry.cost.flops for entry in donors.entries())
-        search = ScaleSearch(work, looked_at, budget)
+        search = ScaleSearch(work, encoder, own, aligner.head(member, head), budget)
         return search.run(self.scales, self.scale, self.search == "layers", ledger)
 
     def _shifted(self, encoder: Weights, vector: Weights) -> dict[str, Tensor]:
