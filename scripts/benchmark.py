@@ -24,6 +24,8 @@ NAMES = {
     "executor": "loop, vectorised and auto",
     "memory": "peak memory by members and executor, against the estimate",
     "cache": "heads on cached features against the frozen forward",
+    "decode": "data time on a folder of photographs, 8 members against 1",
+    "shift": "search, statistics, probe and tiny fine-tuning against the donor's fine-tuning",
     "startup": "--help, and the time to the first training step",
     "growth": "seconds and memory by members, examples and weights; jobs a minute of a sweep",
 }
