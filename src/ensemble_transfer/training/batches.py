@@ -42,12 +42,15 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         if epoch != self._epoch:
             self._epoch, self._orders = epoch, [self._order(seed, epoch) for seed in self.seeds]
         start = position * self.batch_size
-        chosen = [order[start : start + self.batch_size] for order in self._orders]
+        chosen = torch.stack([order[start : start + self.batch_size] for order in self._orders])
+        labels = self.labels[chosen]
+        if self.augment == "none" and all(inputs is self.inputs[0] for inputs in self.inputs):
+            return self.inputs[0].index_select(0, chosen.flatten()).unflatten(0, chosen.shape), labels  # copied once
         inputs = [
             augmented(member[examples], self.augment, generator(seed, "augment", step))
             for member, examples, seed in zip(self.inputs, chosen, self.seeds, strict=True)
         ]
-        return torch.stack(inputs), self.labels[torch.stack(chosen)]
+        return torch.stack(inputs), labels
 
     def _order(self, seed: int, epoch: int) -> Tensor:
         return torch.randperm(len(self.labels), generator=generator(seed, "order", epoch))
