@@ -45,7 +45,8 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         chosen = torch.stack([order[start : start + self.batch_size] for order in self._orders])
         labels = self.labels[chosen]
         if self.augment == "none" and all(inputs is self.inputs[0] for inputs in self.inputs):
-            return self.inputs[0].index_select(0, chosen.flatten()).unflatten(0, chosen.shape), labels  # copied once
+            copied = self.inputs[0].index_select(0, chosen.flatten())
+            return copied.reshape(*chosen.shape, *copied.shape[1:]), labels
         inputs = [
             augmented(member[examples], self.augment, generator(seed, "augment", step))
             for member, examples, seed in zip(self.inputs, chosen, self.seeds, strict=True)

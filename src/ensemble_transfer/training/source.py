@@ -77,7 +77,7 @@ def train_source(
     given = _given(settings, backbone, architecture, task, seed, recipes, fitter)
     if len(given.weights) == settings.size:
         lineage = given.lineage or settings.lineage
-        return _ensemble(lineage, architecture, given.weights, task, seed), Ledger(given.entries)
+        return _ensemble(lineage, architecture, given.weights, task, seed), Ledger([*given.entries])
     recipes = _forked(recipes, settings.fork)
     members = range(settings.size - len(given.weights))
     ancestors = list(members) if settings.lineage == "independent" else [0]
