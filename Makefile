@@ -31,6 +31,10 @@ format: setup ## mend what ruff can mend
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+docs: setup ## build the documentation into site/
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_ARGS) --editable '.[docs]'
+	$(BIN)/mkdocs build --strict
+
 gpu: setup ## the tests and benchmarks that need a GPU, into benchmarks/gpu
 	$(BIN)/python -m pytest -m gpu tests/test_gpu.py
 	$(BIN)/python scripts/benchmark.py executor memory --save benchmarks/gpu
@@ -38,4 +42,4 @@ gpu: setup ## the tests and benchmarks that need a GPU, into benchmarks/gpu
 clean: ## remove the environment and the caches, but no results
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
 
-.PHONY: help setup run test check format gpu clean
+.PHONY: help setup run test check format docs gpu clean

@@ -77,6 +77,15 @@ class Ensemble:
     def predict(self, images: Tensor, device: torch.device | str = "cpu", batch_size: int = 256) -> Tensor:
         """Return probabilities (members, examples, classes), float32, on the CPU.
 
+        Examples:
+            >>> from ensemble_transfer.backbone import Backbone
+            >>> small = Backbone("resnet10t", {"channels": [4, 8, 8, 8], "stem_width": 4, "output_stride": 8})
+            >>> architecture = small.architecture(image_size=16, channels=1, classes=2)
+            >>> members = tuple(architecture.initial(seed) for seed in range(3))
+            >>> ensemble = Ensemble(architecture, members, ("cat", "dog"))
+            >>> ensemble.predict(torch.zeros(5, 1, 16, 16, dtype=torch.uint8)).shape
+            torch.Size([3, 5, 2])
+
         Args:
             images: Images (examples, channels, height, width), uint8, of the architecture's size and channels.
             device: Where to compute.

@@ -65,6 +65,11 @@ def evaluate(
     ``ood/``. A metric that is undefined is NaN: of a single member, the measures of agreement between
     members.
 
+    Examples:
+        >>> metrics = evaluate([[[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]], [[0.7, 0.3], [0.8, 0.2], [0.1, 0.9]]], [0, 0, 1])
+        >>> [round(metrics[key], 3) for key in ("ensemble/accuracy", "member/accuracy", "diversity/disagreement")]
+        [1.0, 0.833, 0.333]
+
     Args:
         probabilities: Of each member on the test examples: (M, N, C), C >= 2, summing to 1 over the classes.
         labels: Class indices of the test examples: (N,).

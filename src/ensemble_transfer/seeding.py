@@ -11,7 +11,14 @@ import torch
 
 
 def derive(seed: int, *address: int | str) -> int:
-    """Return a seed in [0, 2**63) for the random choice at this address."""
+    """Return a seed in [0, 2**63) for the random choice at this address.
+
+    Examples:
+        >>> derive(0, "member", 3) == derive(0, "member", 3)
+        True
+        >>> len({derive(0, "member", 3), derive(1, "member", 3), derive(0, "member", 4), derive(0, "head", 3)})
+        4
+    """
     text = repr((seed, *address)).encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
 

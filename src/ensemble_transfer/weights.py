@@ -21,6 +21,12 @@ def subtract(after: Weights, before: Weights) -> dict[str, Tensor]:
     Integer tensors are counters (BatchNorm's ``num_batches_tracked``): their difference means nothing for another
     network, so they are left out.
 
+    Examples:
+        >>> before = {"weight": torch.tensor([1.0, 2.0]), "batches": torch.tensor(7)}
+        >>> after = {"weight": torch.tensor([1.5, 2.0]), "batches": torch.tensor(9)}
+        >>> subtract(after, before)
+        {'weight': tensor([0.5000, 0.0000])}
+
     Raises:
         ValueError: If the two differ in names, shapes or dtypes.
     """
@@ -30,6 +36,11 @@ def subtract(after: Weights, before: Weights) -> dict[str, Tensor]:
 
 def add_scaled(weights: Weights, vector: Weights, scale: float = 1.0) -> dict[str, Tensor]:
     """Return ``weights + scale * vector``; integer tensors, which no vector has, are copied.
+
+    Examples:
+        >>> recipient = {"weight": torch.tensor([4.0, 4.0]), "batches": torch.tensor(3)}
+        >>> add_scaled(recipient, {"weight": torch.tensor([0.5, 0.0])}, scale=2)
+        {'weight': tensor([5., 4.]), 'batches': tensor(3)}
 
     Raises:
         ValueError: If ``vector`` does not have exactly the floating-point tensors of ``weights``.
@@ -96,7 +107,12 @@ def select(weights: Weights, keep: Callable[[str], bool]) -> dict[str, Tensor]:
 
 
 def below(weights: Weights, prefix: str) -> dict[str, Tensor]:
-    """Return the tensors under ``prefix.``, without it: ``below(w, "encoder")`` are the encoder's weights."""
+    """Return the tensors under ``prefix.``, without it: ``below(w, "encoder")`` are the encoder's weights.
+
+    Examples:
+        >>> below({"encoder.weight": torch.tensor(1.0), "head.bias": torch.tensor(0.0)}, "encoder")
+        {'weight': tensor(1.)}
+    """
     start = prefix + "."
     return {name.removeprefix(start): tensor for name, tensor in weights.items() if name.startswith(start)}
 

@@ -1,0 +1,102 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from ensemble_transfer.errors import SettingError
+from ensemble_transfer.tasks.arrays import task_from_arrays
+from ensemble_transfer.tasks.npz import Npz
+
+
+@pytest.fixture(scope="module")
+def digits():
+    scans = load_digits()
+    return np.rint(scans.images * (255 / 16)).astype(np.uint8)[:300], scans.target[:300]
+
+
+def contents(*splits):
+    return sorted((i.numpy().tobytes(), int(y)) for s in splits for i, y in zip(s.images, s.labels, strict=True))
+
+
+def test_every_image_is_in_one_split_under_its_label(digits):
+    images, labels = digits
+    task = task_from_arrays("own", images, labels, validation=40, test=60)
+    assert (task.name, task.classes) == ("own", tuple("0123456789"))
+    assert (len(task.train), len(task.validation), len(task.test)) == (200, 40, 60)
+    every = sorted((i.tobytes(), int(y)) for i, y in zip(images, labels, strict=True))
+    assert contents(task.train, task.validation, task.test) == every
+
+
+def test_splits_keep_class_proportions_and_the_seed_chooses(digits):
+    images, labels = digits
+    task = task_from_arrays("own", images, labels)
+    assert (len(task.validation), len(task.test)) == (45, 60)
+    expected = np.bincount(labels) * 0.2
+    assert np.abs(np.bincount(task.test.labels.numpy()) - expected).max() < 1
+    assert task_from_arrays("own", images, labels).fingerprint == task.fingerprint
+    assert task_from_arrays("own", images, labels, seed=1).fingerprint != task.fingerprint
+
+
+def test_numpy_and_torch_of_every_layout_give_the_same_task(digits):
+    images, labels = digits
+    wanted = task_from_arrays("own", images, labels).fingerprint
+    for other in (
+        torch.from_numpy(images),
+        images[:, None],
+        images[..., None],
+        images / 255,
+        torch.from_numpy(images) / 255,
+    ):
+        assert task_from_arrays("own", other, torch.from_numpy(labels)).fingerprint == wanted
+    assert task_from_arrays("own", images, labels.tolist()).fingerprint == wanted
+
+
+def test_it_is_the_task_of_the_same_arrays_in_a_file(digits, tmp_path):
+    np.savez(tmp_path / "own.npz", images=digits[0], labels=digits[1])
+    assert task_from_arrays("own", *digits).fingerprint == Npz(str(tmp_path / "own.npz")).load(8, 1).fingerprint
+
+
+def test_classes_have_the_order_and_the_names_given(digits, tmp_path):
+    images, labels = digits
+    words = np.where(labels < 5, "low", "high")
+    by_name = task_from_arrays("own", images, words, classes=["low", "high"])
+    by_position = task_from_arrays("own", images, (labels >= 5).astype(int), classes=["low", "high"])
+    column = task_from_arrays("own", images, words.astype(object), classes=["low", "high"])  # as of a data frame
+    assert by_name.classes == ("low", "high")
+    assert by_name.fingerprint == by_position.fingerprint == column.fingerprint
+    assert task_from_arrays("own", images, words).classes == ("high", "low")
+    np.savez(tmp_path / "own.npz", images=images, labels=words, classes=np.array(["low", "high"]))
+    assert Npz(str(tmp_path / "own.npz")).load(8, 1).fingerprint == by_name.fingerprint
+
+
+def test_images_become_square_and_of_the_size_asked_for(digits):
+    images, labels = digits
+    wide = np.pad(images, ((0, 0), (0, 0), (2, 2)))
+    square = task_from_arrays("own", images, labels)
+    assert torch.equal(task_from_arrays("own", wide, labels).test.images, square.test.images)
+    assert task_from_arrays("own", images, labels, image_size=16).test.images.shape[1:] == (1, 16, 16)
+    coloured = np.repeat(images[..., None], 3, axis=-1)
+    assert task_from_arrays("own", coloured, labels).test.images.shape[1:] == (3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("change", "setting", "text"),
+    [
+        ({"images": np.zeros((300, 64), np.uint8)}, "images", "must be (N, H, W), (N, H, W, C) or (N, C, H, W)"),
+        ({"images": np.zeros((300, 8, 8), np.int64)}, "images", "'int64': must be uint8 or floats in [0, 1]"),
+        ({"images": np.full((300, 8, 8), 16.0)}, "images", "'from 16 to 16': must be floats in [0, 1]"),
+        ({"images": [[1, 2], [3]]}, "images", "is no array"),
+        ({"labels": np.zeros(299, int)}, "labels", "must be one for each of 300 images"),
+        ({"labels": np.zeros(300)}, "labels", "'float64': must be integers or text"),
+        ({"classes": ["a", "b"]}, "labels", "has the label 2, which is not one of its 2 classes"),
+        ({"test": 301}, "test", "asks for 301 images"),
+        ({"validation": 0}, "validation", "must be a count of 1 or more"),
+        ({"image_size": 4}, "image_size", "must be at least 8 pixels"),
+    ],
+)
+def test_what_does_not_fit_is_named(digits, change, setting, text):
+    arguments = {"name": "own", "images": digits[0], "labels": digits[1], **change}
+    with pytest.raises(SettingError) as caught:
+        task_from_arrays(**arguments)
+    assert caught.value.setting == setting
+    assert text in str(caught.value)

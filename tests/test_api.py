@@ -1,0 +1,49 @@
+import ast
+import importlib
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ensemble_transfer
+
+
+@pytest.mark.parametrize("name", ensemble_transfer.__all__)
+def test_every_public_name_is_there_and_documented(name):
+    value = getattr(ensemble_transfer, name)
+    assert name == "__version__" or value.__doc__
+    assert name in dir(ensemble_transfer)
+
+
+def test_no_public_name_is_that_of_a_module():
+    """Importing a module anywhere would put it in the place of the name."""
+    modules = {module.name for module in pkgutil.iter_modules(ensemble_transfer.__path__)}
+    assert not modules & set(ensemble_transfer.__all__)
+    assert importlib.import_module("ensemble_transfer.evaluate") is ensemble_transfer.evaluate
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="'ensemble_transfer' has no attribute 'Shfit'"):
+        _ = ensemble_transfer.Shfit
+    with pytest.raises(ImportError, match="Shfit"):
+        exec("from ensemble_transfer import Shfit")
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    heavy = "{'torch', 'numpy', 'pandas', 'timm', 'pytorch_lightning', 'hydra'}"
+    code = f"import sys, ensemble_transfer; dir(ensemble_transfer); print({heavy} & set(sys.modules))"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "set()"
+
+
+def test_type_checkers_are_told_the_same_modules():
+    tree = ast.parse(Path(ensemble_transfer.__file__).read_text())
+    told = {
+        alias.asname: node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("ensemble_transfer.")
+        for alias in node.names
+    }
+    assert told == {name: f"ensemble_transfer.{module}" for name, module in ensemble_transfer._MODULES.items()}
