@@ -120,7 +120,7 @@ def test_a_failed_job_does_not_lose_the_others(cli, quick, tmp_path):
 
 
 WRONG = {
-    "+strategy=nope": "strategy='nope': must be one of full, head, matched, shift, tiny",
+    "+strategy=nope": "strategy='nope': must be one of full, head, lp_ft, matched, random_shift, scratch, shift, star, tiny, zero_shot",
     "+strategy=shift dataset=nope": "dataset='nope': must be one of ",
     "+strategy=shift task@dataset.target=nope": "task='nope': must be one of ",
     "+strategy=shift recipe.tiny.lr=abc": "recipe.tiny.lr='abc': must be a number",
@@ -134,7 +134,7 @@ WRONG = {
     "+strategy=shift seed=abc": "seed='abc': must be a whole number",
     "+strategy=shift seed=-1": "seed=-1: must be 0 or more",
     "+strategy=shift ensemble.size=-2": "ensemble.size=-2: must be at least 1",
-    "+strategy=shift ensemble.lineage=none": "ensemble.lineage='none': must be one of shared, independent",
+    "+strategy=shift ensemble.lineage=none": "ensemble.lineage='none': must be one of shared, snapshot, independent",
     "+strategy=shift strategy.donors=9": "strategy.donors=9: must be at most ensemble.size=8",
     "+strategy=shift strategy.head=best": "strategy.head='best': must be one of probe, donor, fresh",
     "+strategy=shift strategy.scale=null": "strategy.scale=None: must not be null",
@@ -175,7 +175,7 @@ def test_a_mistake_gets_one_clear_line_before_any_training(cli, tmp_path, line):
 def test_without_a_strategy_all_are_listed(cli):
     code, _, err = cli()
     assert code == 2
-    names = ("full", "head", "matched", "shift", "tiny")
+    names = "full, head, lp_ft, matched, random_shift, scratch, shift, star, tiny, zero_shot".split(", ")
     assert [line.split()[0] for line in err.splitlines()[1:]] == [f"+strategy={name}" for name in names]
 
 
@@ -183,7 +183,7 @@ def test_an_unforeseen_error_keeps_its_traceback_and_says_where(cli, quick, tmp_
     def broken(*_: object) -> None:
         raise KeyError("lost")
 
-    monkeypatch.setattr("ensemble_transfer.experiment.predict_target", broken)
+    monkeypatch.setattr("ensemble_transfer.conclusion.predict_target", broken)
     code, _, err = cli("+strategy=head", *quick, "hydra.run.dir=run")
     assert code == 2
     assert err.splitlines()[-1].startswith("error: the run failed with KeyError: 'lost'; its traceback is in ")
@@ -210,5 +210,5 @@ def test_help_answers_without_torch(tmp_path):
     script += "try: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules, 'torch was imported'"
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "strategy: full, head, matched, shift, tiny" in done.stdout
+    assert "strategy: full, head, lp_ft, matched, random_shift, scratch, shift, star, tiny, zero_shot" in done.stdout
     assert not list(Path(tmp_path).iterdir())

@@ -20,7 +20,7 @@ def test_json_holds_them(make_smooth):
     predictions = make_smooth(3, 40, 4)
     drawn = curves(predictions.array, predictions.label_array)
     assert json.loads(json.dumps(drawn, allow_nan=False)) == drawn
-    assert list(drawn) == ["reliability", "accuracy_rejection", "ensemble_size", "disagreement"]
+    assert list(drawn) == ["reliability", "accuracy_rejection", "ensemble_size", "disagreement", "member_accuracy"]
 
 
 def test_reliability_gives_the_ece(make_smooth):

@@ -4,7 +4,8 @@ import argparse
 import logging
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +38,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--no-full", action="store_true", help="do not fine-tune the new members fully as well, to compare"
     )
     options = parser.parse_args(arguments)
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO, stream=sys.stderr)
     command = shlex.join(["python", "-m", "ensemble_transfer.extend", *(arguments or sys.argv[1:])])
     try:
-        _extend(options.run, options.overrides, options.output, not options.no_full, command)
+        with _narrated():
+            _extend(options.run, options.overrides, options.output, not options.no_full, command)
     except (SettingError, OmegaConfBaseException, OSError) as error:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         return 2
     return 0
+
+
+@contextmanager
+def _narrated() -> Iterator[None]:
+    """Print what the package logs, as Hydra does for a run, and take everything back afterwards."""
+    logger, handler = logging.getLogger("ensemble_transfer"), logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def _extend(folder: Path, overrides: Sequence[str], output: Path | None, against_full: bool, command: str) -> None:
