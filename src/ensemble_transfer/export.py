@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 import uuid
 import warnings
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from itertools import islice
@@ -21,7 +23,7 @@ from ensemble_transfer.image_paths import find_images
 from ensemble_transfer.saved import ensemble_folder, open_saved
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -113,14 +115,27 @@ def export(ensemble: Ensemble, temperature: float, images: Tensor, path: Path) -
     return difference
 
 
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep back what the exporter says of torch's own insides; what it wrote is checked."""
+    logger = logging.getLogger("onnx_ir")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
 def _write(module: nn.Module, architecture: Architecture, path: Path) -> None:
     import torch
 
     size = architecture.image_size
     example = torch.zeros(2, architecture.channels, size, size, dtype=torch.uint8)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the exporter's, about torch's own insides; what it wrote is checked
+        with _silence():
             torch.onnx.export(
                 module,
                 (example,),

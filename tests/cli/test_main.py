@@ -120,7 +120,7 @@ def test_a_failed_job_does_not_lose_the_others(cli, quick, tmp_path):
 
 
 WRONG = {
-    "+strategy=nope": "strategy='nope': must be one of full, head, lp_ft, matched, random_shift, scratch, shift, star, tiny, zero_shot",
+    "+strategy=nope": "strategy='nope': must be one of full, head, lp_ft, matched, random_shift, scratch, shift, ",
     "+strategy=shift dataset=nope": "dataset='nope': must be one of ",
     "+strategy=shift task@dataset.target=nope": "task='nope': must be one of ",
     "+strategy=shift recipe.tiny.lr=abc": "recipe.tiny.lr='abc': must be a number",
@@ -175,7 +175,7 @@ def test_a_mistake_gets_one_clear_line_before_any_training(cli, tmp_path, line):
 def test_without_a_strategy_all_are_listed(cli):
     code, _, err = cli()
     assert code == 2
-    names = "full, head, lp_ft, matched, random_shift, scratch, shift, star, tiny, zero_shot".split(", ")
+    names = ["full", "head", "lp_ft", "matched", "random_shift", "scratch", "shift", "star", "tiny", "zero_shot"]
     assert [line.split()[0] for line in err.splitlines()[1:]] == [f"+strategy={name}" for name in names]
 
 
