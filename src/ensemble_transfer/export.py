@@ -118,15 +118,14 @@ def export(ensemble: Ensemble, temperature: float, images: Tensor, path: Path) -
 @contextmanager
 def _silence() -> Iterator[None]:
     """Keep back what the exporter says of torch's own insides; what it wrote is checked."""
-    logger = logging.getLogger("onnx_ir")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(before)
 
 
 def _write(module: nn.Module, architecture: Architecture, path: Path) -> None:
