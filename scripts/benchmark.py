@@ -1,8 +1,9 @@
 """Benchmarks of speed and memory.
 
     python scripts/benchmark.py overhead executor              # tables
-    python scripts/benchmark.py all --save benchmarks/fast     # all but peers, about 20 minutes on two quiet cores
+    python scripts/benchmark.py all --save benchmarks/fast     # not peers and headline; 20 minutes on two quiet cores
     python scripts/benchmark.py peers --peers-env /tmp/peers --install
+    python scripts/benchmark.py headline                       # 108 runs, resumable; a good half hour
     python scripts/benchmark.py executor --json                # one flat dict
 
 Every number comes from one run with a fixed number of threads; two things are compared as the median of ratios over
@@ -28,14 +29,19 @@ NAMES = {
     "shift": "search, statistics, probe and tiny fine-tuning against the donor's fine-tuning",
     "startup": "--help, and the time to the first training step",
     "growth": "seconds and memory by members, examples and weights; jobs a minute of a sweep",
+    "headline": "what shift takes to come within a point of full on the pairs of the study, and one more member",
 }
+APART = ("peers", "headline")
+"""Not part of ``all``: one needs an environment of its own, the other downloaded data and time."""
 
 
 def main() -> int:
     """Run the benchmarks that are named; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     listed = "; ".join(f"{name}: {what}" for name, what in NAMES.items())
-    parser.add_argument("names", nargs="+", choices=[*NAMES, "all"], metavar="NAME", help=f"all (but peers), {listed}")
+    parser.add_argument(
+        "names", nargs="+", choices=[*NAMES, "all"], metavar="NAME", help=f"all (but {' and '.join(APART)}), {listed}"
+    )
     parser.add_argument("--json", action="store_true", help="print one flat dict instead of tables")
     parser.add_argument("--save", type=Path, metavar="FOLDER", help="also write NAME.txt, NAME.json and figures there")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: whether it runs, not what it measures")
@@ -50,7 +56,7 @@ def main() -> int:
     from benchmarking.measure import Options, about, save, show
 
     options = Options(chosen.quick, chosen.threads, chosen.save, chosen.peers_env, chosen.install)
-    names = [name for name in NAMES if name != "peers"] if "all" in chosen.names else chosen.names
+    names = [name for name in NAMES if name not in APART] if "all" in chosen.names else chosen.names
     results: dict[str, float | str] = dict(about())
     for name in names:
         result = import_module(f"benchmarking.{name}").run(options)

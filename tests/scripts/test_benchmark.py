@@ -57,6 +57,41 @@ def test_a_ratio_is_the_median_of_ratios_of_neighbours(measure):
     assert measure.medians(seconds)["a, CPU s"] == 9.0
 
 
+@pytest.fixture
+def headline(measure):
+    from benchmarking import headline
+
+    return headline
+
+
+def test_the_headline_runs_its_sweeps_and_reads_their_records(headline, measure):
+    found = headline.run(measure.Options(quick=True))
+    assert 0 <= found["digits_to_mnist/accuracy of full"] <= 1
+    assert found["digits_to_mnist/steps of the shortest full within a point"] in (2, 4)
+
+
+def test_the_headline_takes_the_cheapest_points_within_a_point_of_full(headline):
+    full = [headline.Point(steps, accuracy, steps, steps, steps / 8) for steps, accuracy in ((75, 0.85), (300, 0.86))]
+    shift = [
+        headline.Point(10, 0.80, 40, 30, 1),
+        headline.Point(20, 0.851, 60, 45, 3),
+        headline.Point(40, 0.9, 99, 99, 9),
+    ]
+    found = headline.compare(full, shift)
+    assert found["steps of the shortest full within a point"] == 75
+    assert found["tiny steps of shift within a point"] == 20
+    assert found["ratio FLOPs, shift to full"] == 60 / 300
+    assert found["ratio CPU, shift to the shortest full"] == 45 / 75
+    assert found["ratio CPU, one more member to full"] == 3 / 37.5
+
+
+def test_the_headline_says_where_shift_does_not_get_there(headline):
+    full, shift = [headline.Point(300, 0.86, 300, 300, 37)], [headline.Point(10, 0.80, 40, 30, 1)]
+    found = headline.compare(full, shift)
+    assert found["shift within a point of full"] == "not with 10 tiny steps or fewer"
+    assert "tiny steps of shift within a point" not in found
+
+
 def test_calls_take_turns(measure):
     turns = []
     times = measure.interleaved({name: lambda name=name: turns.append(name) for name in "ab"}, 3)
