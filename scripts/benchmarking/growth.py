@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarking.measure import Options, Result, digits, fitter, in_own_process, network, starts, timed, under
+from benchmarking.measure import Options, Result, digits, fitter, in_own_process, network, starts, timed, under, widened
 from benchmarking.memory import resident
 from ensemble_transfer.training.recipe import Recipe
 
@@ -62,9 +62,7 @@ def child(name: str, size: int, options: Options) -> dict[str, float]:
     data = digits(size if name == "examples" else 500)
     steps = size // 32 if name == "examples" else 2 if options.quick else 20
     width = size if name == "weights" else 1
-    net = network(
-        options={"channels": [width * c for c in (8, 16, 32, 64)], "stem_width": 8 * width, "output_stride": 8}
-    )
+    net = network(options=widened(width))
     ours, begin = fitter(options, accelerator="cpu"), starts(net, members)
     ours.fit(network(8), starts(network(8), 1), digits(50, 8), Recipe(1), "warm")
     before = resident()

@@ -94,6 +94,11 @@ def settings(options: Options, **changes: object) -> TrainerSettings:
     return TrainerSettings(threads=options.threads, progress=False, **changes)  # type: ignore[arg-type]
 
 
+def widened(times: int) -> dict[str, object]:
+    """Return the default network's options with so many times its channels."""
+    return SMALL | {"channels": [times * channels for channels in (8, 16, 32, 64)], "stem_width": 8 * times}
+
+
 def network(size: int = 28, channels: int = 1, options: Mapping[str, object] | None = None) -> Architecture:
     """Return the default network, or another of its family."""
     return Backbone("resnet10t", dict(SMALL if options is None else options)).architecture(size, channels, 10)

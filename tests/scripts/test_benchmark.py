@@ -16,7 +16,7 @@ def benchmark(*arguments):
 
 
 def test_the_benchmarks_run_and_give_a_flat_dict_and_files(tmp_path):
-    done = benchmark("overhead", "executor", "cache", "--quick", "--json", "--save", tmp_path)
+    done = benchmark("overhead", "executor", "compiled", "cache", "--quick", "--json", "--save", tmp_path)
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)
     assert all(isinstance(value, int | float | str) for value in results.values())
