@@ -1,11 +1,14 @@
 """``python -m ensemble_transfer.extend``: members that are added later are those of a larger run from the start."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from ensemble_transfer.cli.extend import main
 from ensemble_transfer.ensemble import Ensemble
 from ensemble_transfer.records import Record
+from ensemble_transfer.strategies.shift_vector import ShiftVector
 from ensemble_transfer.tensor_files import read_tensors, write_tensors
 from ensemble_transfer.weights import below, fingerprint
 
@@ -98,7 +101,8 @@ def test_runs_without_a_shift_vector_are_refused(cli, quick, tmp_path, capsys):
 def test_a_shift_vector_of_another_task_or_a_changed_one_is_refused(run, capsys):
     path = run / "shift.safetensors"
     vector, header = read_tensors(path)
-    write_tensors(path, vector, header | {"target_task": "0" * 64})
+    shift = ShiftVector.load(path)
+    replace(shift, provenance={**shift.provenance, "target_task": "0" * 64}).save(run)
     assert main([str(run), "ensemble.add=1"]) == 2
     assert "was made for another task" in capsys.readouterr().err
     write_tensors(path, {name: tensor + 1 for name, tensor in vector.items()}, header)
