@@ -165,6 +165,17 @@ def test_artifacts_arrive_with_their_lineage(tmp_path, server):
     assert f"{places[f'record-{name}']}/record.json" in server.uploads
 
 
+def test_an_extension_consumes_the_shift_vector_that_it_applies(tmp_path, server):
+    finished_run(tmp_path)
+    with tracking(ONLINE, {}, tmp_path, "name", None, "shift") as tracker:
+        tracker.record(record(cost={"added": {"members": 1}, "phases": {}}))
+    by_name = {made["artifactCollectionName"]: (i, made["runName"]) for i, made in enumerate(server.artifacts)}
+    index, producer = by_name["shift-shift-a-b-net-seed3"]
+    assert producer is None
+    assert f"artifact-{index}" in server.used
+    assert by_name["ensemble-shift-a-b-net-seed3"][1] in server.runs
+
+
 def test_a_failed_online_run_arrives_as_failed(tmp_path, server):
     with pytest.raises(ZeroDivisionError), tracking(ONLINE, {}, tmp_path, "name", None, "full"):
         _ = 1 / 0

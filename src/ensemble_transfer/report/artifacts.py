@@ -35,7 +35,9 @@ class Described:
 
 
 def described(record: Record, folder: Path) -> list[Described]:
-    """Return the artifacts of a run, from what its folder holds; the source ensemble, which is consumed, comes last.
+    """Return the artifacts of a run, from what its folder holds.
+
+    The source ensemble is consumed, and so is the shift vector of an extension; everything else is produced.
 
     Args:
         record: Of the run.
@@ -47,7 +49,8 @@ def described(record: Record, folder: Path) -> list[Described]:
     shift, ensemble = folder / "shift.safetensors", folder / "ensemble"
     if shift.is_file():
         provenance = read_tensors(shift)[1]
-        items.append(Described(_name("shift", record), "shift", {shift.name: shift}, metadata=about | provenance))
+        files, extension = {shift.name: shift}, "added" in record.cost  # which applies the vector of the run before
+        items.append(Described(_name("shift", record), "shift", files, {}, about | provenance, consumed=extension))
     if ensemble.is_dir():
         text = json.loads((ensemble / "ensemble.json").read_text(encoding="utf-8"))
         history = text.get("history", {})
