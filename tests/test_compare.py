@@ -8,13 +8,13 @@ from ensemble_transfer.compare import main
 from ensemble_transfer.records import Record
 
 
-def a_record(strategy="shift", seed=0, accuracy=0.5):
+def a_record(strategy="shift", seed=0, accuracy=0.5, dataset="digits -> mnist"):
     cost = {"steps": 440, "flops": 10**12, "seconds": 2.0}
     return Record(
         "finished",
         strategy,
         seed,
-        "digits -> mnist",
+        dataset,
         "resnet10t",
         {"size": 8, "lineage": "shared"},
         metrics={"target/test/ensemble/accuracy": accuracy, "target/test/ensemble/nll": 1.0},
@@ -52,6 +52,25 @@ def test_the_command_joins_folders_and_writes_where_it_is_told(tmp_path):
     assert main([str(one), str(two), "--output", str(tmp_path / "out")]) == 0
     assert re.search(r"^\| shift \|.* 0, 5 \(n=2\) \|$", (tmp_path / "out" / "table.md").read_text(), re.MULTILINE)
     assert not (one / "comparison").exists()
+
+
+def test_every_pair_of_tasks_has_a_page_with_its_figures_and_the_page_of_all_links_it(tmp_path):
+    others = (a_record(strategy, dataset="mnist -> fashion") for strategy in ("full", "shift"))
+    root = sweep(tmp_path / "sweep", *CLEAR, *others, failed())
+    assert main([str(root), "--baseline", "shift"]) == 1
+    out = root / "comparison"
+    links = re.findall(r'<a href="([\w/.]+/index.html)">([^<]+)</a>', (out / "index.html").read_text())
+    assert links == [
+        ("digits_to_mnist/index.html", "digits -&gt; mnist"),
+        ("mnist_to_fashion/index.html", "mnist -&gt; fashion"),
+    ]
+    assert "full (digits -> mnist)" in (out / "table.md").read_text()
+    own, other = ((out / name / "table.md").read_text() for name in ("digits_to_mnist", "mnist_to_fashion"))
+    assert "| full | shift | +0.097" in own
+    assert "failed: full" in own
+    assert "failed" not in other
+    assert (out / "mnist_to_fashion" / "figures" / "compute.svg").is_file()
+    assert not list((out / "figures").iterdir())  # accuracies of different tasks are not drawn into one figure
 
 
 def test_the_command_fails_where_a_run_failed(tmp_path, capsys):

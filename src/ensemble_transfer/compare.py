@@ -1,6 +1,7 @@
 """``python -m ensemble_transfer.compare DIRS...``: redraw a comparison from records, at any time."""
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ def compare(folders: Sequence[Path], output: Path, baseline: str | None = None) 
 
     Args:
         folders: Folders of sweeps or runs.
-        output: Where ``index.html``, the tables and ``figures/`` go.
+        output: Where ``index.html``, the tables and ``figures/`` go; with several pairs of tasks, a folder each too.
         baseline: Label or strategy of the row that the others are compared with; by default ``full``, else the first.
 
     Returns:
@@ -46,10 +47,21 @@ def compare(folders: Sequence[Path], output: Path, baseline: str | None = None) 
 
 
 def _drawn(comparison: Comparison, output: Path) -> Path:
-    """Draw the figures, write the page, and return its path."""
+    """Draw the figures, write the page, and return its path.
+
+    Numbers of different tasks do not belong into one figure: with several pairs each gets a page in a folder of its
+    own, and the page of all has the tables, links, and what is said across tasks.
+    """
     from ensemble_transfer.report import page, plots  # matplotlib is slow to import
 
-    return page.write(comparison, plots.draw(comparison.rows, output / "figures"), output)
+    pairs = comparison.by_pair()
+    links = {}
+    for pair, own in pairs.items() if len(pairs) > 1 else ():
+        folder = output / re.sub(r"[^\w.-]+", "_", pair.replace(" -> ", "_to_"))
+        own.write(folder)
+        page.write(own, plots.draw(own.rows, folder / "figures"), folder)
+        links[pair] = f"{folder.name}/{page.FILE_NAME}"
+    return page.write(comparison, plots.draw(comparison.rows, output / "figures", bool(links)), output, links)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m ensemble_transfer.compare",
         description="Compare runs from their records: mean and standard deviation over seeds, cost in every row, "
-        "differences paired by seed. Writes index.html, table.md, .csv and .tex, and figures/.",
+        "differences paired by seed. Writes index.html, table.md, .csv and .tex, and figures/; with several pairs of "
+        "tasks, a folder with all of it for each pair.",
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="folder of a sweep or a run")
     parser.add_argument("--output", type=Path, help="where all goes; by default DIR/comparison of the first")

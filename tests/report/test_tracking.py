@@ -248,13 +248,15 @@ def test_a_comparison_is_logged_with_its_table_and_figures(tmp_path, server):
     )
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "pareto.png").write_bytes(figure)
+    (tmp_path / "a_to_b" / "figures").mkdir(parents=True)
+    (tmp_path / "a_to_b" / "figures" / "pareto.png").write_bytes(figure)
     (tmp_path / "table.csv").write_text("strategy,accuracy,cost\nfull,0.8,\nshift,0.9,3\n")
     log_comparison(ONLINE, tmp_path, "sweep")
     (run,) = server.runs
     assert (server.runs[run]["jobType"], server.runs[run]["groupName"]) == ("comparison", "sweep")
     summary = server.summary(run)
     assert (summary["comparison"]["nrows"], summary["comparison"]["ncols"]) == (2, 3)
-    assert summary["figures/pareto"]["_type"] == "image-file"
+    assert summary["figures/pareto"]["_type"] == summary["figures/a_to_b/pareto"]["_type"] == "image-file"
     assert any(name.endswith(".table.json") for name in server.uploads)
 
 

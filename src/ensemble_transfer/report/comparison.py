@@ -3,7 +3,7 @@
 import csv
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -67,6 +67,13 @@ class Comparison:
                 f"baseline={baseline}: must be a strategy or a row's label, here {', '.join(names) or '-'}"
             )
         return cls(tuple(rows), tuple(failed), tuple(repeated), baseline)
+
+    def by_pair(self) -> dict[str, "Comparison"]:
+        """Return a comparison for each pair of source and target task, by the pair's name, in the order met."""
+        records: dict[str, list[Record]] = {}
+        for record in [*(run for row in self.rows for run in row.runs), *self.failed]:
+            records.setdefault(record.dataset, []).append(record)
+        return {pair: replace(Comparison.of(own), baseline=self.baseline) for pair, own in records.items()}
 
     @property
     def columns(self) -> tuple[Column, ...]:

@@ -5,7 +5,7 @@ Whatever comes from a record is escaped, and the page forbids itself every reque
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -18,17 +18,26 @@ from ensemble_transfer.report.plots.style import GRID, INK, PAPER, Style, styles
 from ensemble_transfer.report.rows import COLUMNS, DIFFERENCES, Column, Row
 
 FILE_NAME = "index.html"
+EMPTY = "<p>Nothing to draw.</p>"
 
 
-def write(comparison: Comparison, figures: Iterable[Drawn], folder: Path) -> Path:
-    """Write ``index.html`` into the folder of a comparison and return its path."""
+def write(
+    comparison: Comparison, figures: Iterable[Drawn], folder: Path, pairs: Mapping[str, str] | None = None
+) -> Path:
+    """Write ``index.html`` into the folder of a comparison and return its path; see :func:`html`."""
     path = folder / FILE_NAME
-    path.write_text(html(comparison, figures), encoding="utf-8")
+    path.write_text(html(comparison, figures, pairs), encoding="utf-8")
     return path
 
 
-def html(comparison: Comparison, figures: Iterable[Drawn]) -> str:
-    """Return the page."""
+def html(comparison: Comparison, figures: Iterable[Drawn], pairs: Mapping[str, str] | None = None) -> str:
+    """Return the page.
+
+    Args:
+        comparison: What is compared.
+        figures: Figures on disk.
+        pairs: Addresses of further pages by pair of tasks, where there are several.
+    """
     template = Template(files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
     runs = [run for row in comparison.rows for run in row.runs]
     tasks = _joined(run.dataset for run in [*runs, *comparison.failed])
@@ -39,7 +48,8 @@ def html(comparison: Comparison, figures: Iterable[Drawn]) -> str:
         results=_results(comparison),
         differences=_differences(comparison),
         notes="".join(f"<li>{escape(note)}</li>" for note in comparison.notes),
-        figures="".join(_figure(drawn, index) for index, drawn in enumerate(figures)) or "<p>Nothing to draw.</p>",
+        figures="".join(_figure(drawn, index) for index, drawn in enumerate(figures)) or ("" if pairs else EMPTY),
+        pairs=_links(pairs or {}),
         runs="".join(_runs(row, index) for index, row in enumerate(comparison.rows)) or "<p>No run has finished.</p>",
     )
 
@@ -181,6 +191,13 @@ def inline(svg: str, prefix: str, alt: str) -> tuple[str, float]:
     for colour, variable in ((INK, "currentColor"), (GRID, "var(--grid)"), (PAPER, "var(--paper)")):
         body = body.replace(colour, variable)
     return f'<svg viewBox="{view}" role="img" aria-label="{escape(alt)}">{body}', float(view.split()[2])
+
+
+def _links(pairs: Mapping[str, str]) -> str:
+    if not pairs:
+        return ""
+    items = "".join(f'<li><a href="{escape(address)}">{escape(pair)}</a></li>' for pair, address in pairs.items())
+    return f"<p>Each pair of tasks has a page of its own, with its figures:</p><ul>{items}</ul>"
 
 
 def _runs(row: Row, index: int) -> str:

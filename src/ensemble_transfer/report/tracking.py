@@ -86,14 +86,15 @@ class WandbRun:
             for item in described(record, self._folder):
                 self._guarded(lambda item=item: self._log_artifact(item))  # type: ignore[misc]
 
-    def comparison(self, table: Path, figures: list[Path]) -> None:
-        """Log a comparison's table and its figures."""
+    def comparison(self, folder: Path) -> None:
+        """Log the table of a comparison's folder and its figures, those of single pairs of tasks below their name."""
         import wandb
 
-        header, rows = read_table(table)
+        header, rows = read_table(folder / "table.csv")
         self._guarded(lambda: self._run.log({"comparison": wandb.Table(columns=list(header), data=rows)}))
-        for path in figures:
-            self._guarded(lambda path=path: self._run.log({f"figures/{path.stem}": wandb.Image(str(path))}))  # type: ignore[misc]
+        for path in sorted(folder.rglob("figures/*.png")):
+            name = Path("figures", path.parent.parent.relative_to(folder), path.stem).as_posix()
+            self._guarded(lambda name=name, path=path: self._run.log({name: wandb.Image(str(path))}))  # type: ignore[misc]
 
     def close(self, exit_code: int = 0) -> None:
         """End the run within the time that it may take; what could not be sent stays on disk."""
@@ -191,7 +192,7 @@ def tracking(
 
 
 def log_comparison(settings: LoggerSettings, folder: Path, name: str) -> None:
-    """Log a comparison's ``table.csv`` and ``figures/*.png`` as a run of job type ``comparison``.
+    """Log a comparison's ``table.csv`` and figures as a run of job type ``comparison``.
 
     Whatever goes wrong is a warning: the comparison itself is on disk.
 
@@ -203,7 +204,7 @@ def log_comparison(settings: LoggerSettings, folder: Path, name: str) -> None:
     try:
         with tracking(settings, {}, folder, f"comparison of {name}", name, "comparison") as tracker:
             if tracker is not None:
-                tracker.comparison(folder / "table.csv", sorted(folder.glob("figures/*.png")))
+                tracker.comparison(folder)
     except SettingError as error:
         log.warning("the comparison is not on W&B: %s", error)
 

@@ -27,6 +27,7 @@ class Plan:
         able: Whether a row has what it takes.
         draw: Draws rows in their styles.
         enough: Whether those that are able say something together.
+        across: Whether rows of different tasks may stand in it.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Plan:
     able: Callable[[Row], bool]
     draw: Callable[[Sequence[Row], Mapping[str, Style]], Figure]
     enough: Callable[[Sequence[Row]], bool] = bool
+    across: bool = False
 
 
 @dataclass(frozen=True)
@@ -162,14 +164,20 @@ PLANS = (
         _diagnosed,
         charts.benefit,
         lambda rows: len(charts.lineages(rows)) > 1,
+        across=True,
     ),
 )
 
 
-def draw(rows: Sequence[Row], folder: Path) -> list[Drawn]:
+def draw(rows: Sequence[Row], folder: Path, across: bool = False) -> list[Drawn]:
     """Draw what the records allow as ``.svg`` and ``.png`` into a folder, which is made if missing.
 
     Figures of an earlier drawing that can no longer be drawn are removed.
+
+    Args:
+        rows: The rows.
+        folder: Where to.
+        across: Whether rows are of different tasks, which only some figures bear.
     """
     folder.mkdir(parents=True, exist_ok=True)
     drawn = []
@@ -179,7 +187,7 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Drawn]:
             able = [row for row in rows if plan.able(row)]
             for path in (svg, svg.with_suffix(".png")):
                 path.unlink(missing_ok=True)
-            if not plan.enough(able):
+            if not plan.enough(able) or (across and not plan.across):
                 continue
             figure = plan.draw(able, styles(rows))
             figure.savefig(svg, metadata={"Date": None})
