@@ -4,6 +4,8 @@ import csv
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import product
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -103,11 +105,21 @@ class Comparison:
 
     def is_best(self, row: Row, column: Column) -> bool:
         """Say whether a row's value is marked, as ``NOTES`` says."""
-        if column.higher_is_better is None:
-            return False
-        rivals = [other for other in self.rows if other.task == row.task]
-        best = significantly_best([other.numbers.get(column.name, {}) for other in rivals], column.higher_is_better)
-        return best is not None and rivals[best] is row
+        return (row.label, column.name) in self._marked
+
+    @cached_property
+    def _marked(self) -> frozenset[tuple[str, str]]:
+        """The marked values, by the row's label and the column's name."""
+        tasks: dict[frozenset[tuple[str, str]], list[Row]] = {}
+        for row in self.rows:
+            tasks.setdefault(row.task, []).append(row)
+        marked = set()
+        for rivals, column in product(tasks.values(), self.columns):
+            if column.higher_is_better is not None:
+                numbers = [row.numbers.get(column.name, {}) for row in rivals]
+                best = significantly_best(numbers, column.higher_is_better)
+                marked |= set() if best is None else {(rivals[best].label, column.name)}
+        return frozenset(marked)
 
     def markdown(self) -> str:
         """Return the tables, what they mean, and a line for each failed run, as Markdown."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from ensemble_transfer.metrics.equivalent import deep_ensemble_equivalent
@@ -117,12 +117,12 @@ class Row:
         """Seeds of the runs."""
         return tuple(run.seed for run in self.runs)
 
-    @property
+    @cached_property
     def task(self) -> frozenset[tuple[str, str]]:
         """What rows must share to be compared: source and target with all their settings."""
         return frozenset(item for item in self.settings.items() if item[0].split(".")[0] == "dataset")
 
-    @property
+    @cached_property
     def values(self) -> dict[str, Spread]:
         """Mean and spread by column."""
         return {name: Spread.of(list(by_seed.values())) for name, by_seed in self.numbers.items()}
