@@ -34,6 +34,12 @@ def draw(study: Study, folder: Path) -> dict[str, str]:
             "paired by seed, with 95% intervals. Right of the line the shift is better.",
             _differences,
         ),
+        "room": (
+            "What decides: `shift` minus `matched` against `full` minus `matched`, points of ensemble accuracy, means "
+            "over seeds; the number is that of members. To the left a schedule as short as that of `matched` is enough "
+            "and there is nothing for a shift to win; on the dotted line `shift` reaches `full`.",
+            _room,
+        ),
         "disagreement": (
             "Disagreement between members as a share of their error: diversity at equal member accuracy.",
             _against("normalised disagreement", "M"),
@@ -125,6 +131,31 @@ def _differences(study: Study, look: Look) -> Figure | None:
     panel.set(yticks=range(len(known)), yticklabels=labels, xlabel="shift - matched, points of ensemble accuracy")
     panel.invert_yaxis()
     panel.grid(visible=False, axis="y")
+    return figure
+
+
+def _room(study: Study, look: Look) -> Figure | None:
+    del look  # a colour is a pair here, and the strategies are on the axes
+    figure, [panel] = panels(1, 5.2, 3.8)
+    colours = iter(matplotlib.rcParams["axes.prop_cycle"].by_key()["color"])
+    for pair in study.pairs:
+        points = []
+        for size in study.sizes(pair):
+            found = [study.difference(pair, size, (s, "matched"), "accuracy") for s in ("full", "shift")]
+            if None not in found:
+                points.append((size, *(100 * d.mean for d in found if d is not None)))
+        if points:
+            _sizes, room, won = zip(*points, strict=True)
+            panel.plot(room, won, "o-", color=next(colours), label=pair)
+            for size, *place in points:
+                panel.annotate(str(size), place, (4, 3), textcoords="offset points", fontsize=8)
+    if not panel.lines:
+        return None
+    low, high = min(0.0, panel.get_xlim()[0]), max(0.0, panel.get_xlim()[1])
+    panel.plot([low, high], [low, high], color=INK, linewidth=0.8, linestyle=":")
+    panel.axhline(0, color=INK, linewidth=0.8)
+    panel.set(xlabel="full - matched, points of accuracy", ylabel="shift - matched, points of accuracy")
+    figure.legend(loc="outside upper center", ncols=2)
     return figure
 
 

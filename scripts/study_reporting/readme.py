@@ -145,14 +145,15 @@ def _matched(study: Study) -> list[str]:
                 ratio = [spent[0][seed] / spent[1][seed] for seed in shared if spent[1][seed]]
                 cost = f"{sum(ratio) / len(ratio):.3f}" if ratio else "-"
                 cells = [_difference(d, n) for d, n in zip(found, COMPARED.values(), strict=True)]
-                rows.append([f"{pair}, M={size}", *cells, cost, str(found[0].n)])
+                room = study.difference(pair, size, ("full", "matched"), "accuracy")
+                rows.append([f"{pair}, M={size}", *cells, cost, _difference(room, 3), str(found[0].n)])
     if not rows:
         return ["No seed has both yet."]
-    head = ("shift - matched", *COMPARED, "GFLOPs, ratio", "n")
+    head = ("shift - matched", *COMPARED, "GFLOPs, ratio", "room: full - matched, accuracy", "n")
     note = (
         "Mean difference paired by seed with its 95% interval (Student's t); **bold** where the interval excludes 0. "
         "Above 0 is better for accuracy and disagreement, below 0 for NLL. Intervals are not corrected for their "
-        "number."
+        "number. Room is what the short schedule of `matched` costs, and so what a shift can win back."
     )
     return [table(head, rows), note]
 

@@ -209,7 +209,7 @@ def test_fits_from_the_store_and_shared_source_ensembles_count_once(page):
 
 def test_conclusions_and_figures_are_included(page, output):
     assert page.index("A person says so.") < page.index("## Aims")
-    names = ("accuracy", "accuracy_flops", "nll_flops", "shift_minus_matched", "disagreement", "shift_line")
+    names = ("accuracy", "accuracy_flops", "nll_flops", "shift_minus_matched", "room", "disagreement", "shift_line")
     for name in names:
         assert f"](figures/{name}.svg)" in page
         assert (output / "figures" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
