@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from ensemble_transfer.errors import SettingError
-from ensemble_transfer.tasks.source import Collection, Source, existing_folder
+from ensemble_transfer.tasks.source import Collection, Source, existing_folder, whence
 from ensemble_transfer.tasks.task import Split
 
 CLASSES = ("ant", "bee", "cow", "dog")
@@ -153,3 +153,9 @@ def test_existing_folder(tmp_path, monkeypatch):
         with pytest.raises(SettingError) as caught:
             existing_folder(path)
         assert str(caught.value) == f"path={path!r}: must be a folder that exists"
+
+
+def test_a_missing_file_that_a_script_makes_says_so():
+    assert whence("data/letters.npz") == "; python scripts/fetch_data.py letters makes it"
+    assert whence("data/emoji") == "; python scripts/fetch_data.py emoji makes it"
+    assert whence("data/mine.npz") == whence("elsewhere/letters.npz") == ""

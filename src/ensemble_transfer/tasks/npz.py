@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.tasks.arrays import Array, read_classes, read_images, read_labels
-from ensemble_transfer.tasks.source import Collection, Source
+from ensemble_transfer.tasks.source import Collection, Source, whence
 from ensemble_transfer.tasks.task import Split, Task
 
 PREFIXES = {"train": ("", "train_"), "validation": ("validation_", "val_"), "test": ("test_",)}
@@ -45,7 +45,7 @@ class Npz(Source):
 
 def _read(path: Path) -> dict[str, Array]:
     if not path.is_file():
-        raise ValueError("must be an .npz file that exists")
+        raise ValueError(f"must be an .npz file that exists{whence(str(path))}")
     if not zipfile.is_zipfile(path):
         raise ValueError("is not a whole .npz file")
     wanted = {before + what for each in PREFIXES.values() for before in each for what in ("images", "labels")}

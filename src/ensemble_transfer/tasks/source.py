@@ -142,8 +142,15 @@ class Source:
 def existing_folder(path: str, hint: str = "must be a folder that exists") -> Path:
     """Return the path of a folder, ``~`` expanded, or raise a SettingError about ``path`` with the hint."""
     folder = Path(path).expanduser()
-    require(path != "" and folder.is_dir(), "path", path, hint)
+    require(path != "" and folder.is_dir(), "path", path, hint + whence(path))
     return folder
+
+
+def whence(path: str) -> str:
+    """Return how a missing path is made, if it is one of those that the framework's own configuration names."""
+    parent, name = Path(path).parent, Path(path).stem
+    made = parent == Path("data") and name in ("letters", "font_digits", "hebrew", "clipart", "emoji")
+    return f"; python scripts/fetch_data.py {name} makes it" if made else ""
 
 
 def _require_size(name: str, size: Size) -> None:
