@@ -1,10 +1,11 @@
 """Trains ensembles with one library when asked to, and says what it took: see peers.py.
 
-Runs in the environment of the library, so it imports nothing of this repository but for "ours".
+Runs in the environment of the library, so it imports nothing of this repository but for "ours" and "ours_vectorised".
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
 import json
@@ -36,7 +37,7 @@ class Net(nn.Module):
         return self.head(self.encoder(images / 127.5 - 1))
 
 
-def ours(images: torch.Tensor, labels: torch.Tensor, members: int, epochs: int):  # noqa: ANN201
+def ours(images: torch.Tensor, labels: torch.Tensor, members: int, epochs: int, executor: str = "loop"):  # noqa: ANN201
     """Return a function that trains."""
     from ensemble_transfer.backbone import Backbone
     from ensemble_transfer.tasks.task import Split
@@ -49,7 +50,8 @@ def ours(images: torch.Tensor, labels: torch.Tensor, members: int, epochs: int):
     starts = [Start(member, architecture.initial(member), member) for member in range(members)]
     steps = epochs * (len(labels) // BATCH)
     recipe = Recipe(steps, BATCH, lr=LR, weight_decay=WEIGHT_DECAY, schedule="constant")
-    fitter = Fitter(TrainerSettings("cpu", progress=False, threads=torch.get_num_threads()))
+    settings = TrainerSettings("cpu", progress=False, threads=torch.get_num_threads(), executor=executor)
+    fitter = Fitter(settings)
     return lambda: fitter.fit(architecture, starts, Split(images, labels), recipe, "benchmark")
 
 
@@ -105,8 +107,13 @@ def main() -> None:
     logging.disable(logging.WARNING)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     data = torch.load(path)
-    prepare = {"ours": ours, "torch_uncertainty": torch_uncertainty, "torchensemble": torchensemble}[library]
-    package = library if library != "ours" else "ensemble_transfer"
+    prepare = {
+        "ours": ours,
+        "ours_vectorised": functools.partial(ours, executor="vectorised"),
+        "torch_uncertainty": torch_uncertainty,
+        "torchensemble": torchensemble,
+    }[library]
+    package = "ensemble_transfer" if library.startswith("ours") else library
     try:
         prepare(data["images"], data["labels"], 2, 1)()
         hello = {"versions": f"{package} {importlib.metadata.version(package)}, torch {torch.__version__}"}
