@@ -53,6 +53,7 @@ def test_scratch_knows_nothing_of_the_source(source_ensemble, target_task, recip
     other: Ensemble = replace(source_ensemble, members=source_ensemble.members[::-1])
     one, two = (Scratch().transfer(s, target_task.sealed(), 0, recipes, fitter) for s in (source_ensemble, other))
     assert one.ensemble.fingerprint == two.ensemble.fingerprint
+    assert (one.ensemble.lineage, source_ensemble.lineage) == ("independent", "shared")
     assert not equal(one.ensemble.members[0], one.ensemble.members[1])
     full = Full().transfer(source_ensemble, target_task, 0, recipes, fitter)
     assert one.ledger.total().flops == full.ledger.total().flops

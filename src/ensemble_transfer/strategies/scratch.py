@@ -1,6 +1,6 @@
 """Strategy ``scratch``: the target task alone, without any transfer."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from ensemble_transfer.cost import Ledger
@@ -13,7 +13,10 @@ from ensemble_transfer.training.recipe import Recipes
 
 @dataclass(frozen=True)
 class Scratch:
-    """Train every member from random weights on the target task, with the recipe of full fine-tuning."""
+    """Train every member from random weights on the target task, with the recipe of full fine-tuning.
+
+    The members are of independent lineage, whatever that of the source ensemble is.
+    """
 
     name: ClassVar[str] = "scratch"
 
@@ -31,4 +34,5 @@ class Scratch:
         """Return the transferred ensemble; see :class:`~ensemble_transfer.strategies.transfer.Strategy`."""
         work = Transfer(source, target, seed, recipes, fitter)
         fits = work.train_from_scratch()
-        return TransferResult(work.ensemble(fits.weights, self.name), Ledger(fits.entries()), fits.members)
+        ensemble = replace(work.ensemble(fits.weights, self.name), lineage="independent")
+        return TransferResult(ensemble, Ledger(fits.entries()), fits.members)
