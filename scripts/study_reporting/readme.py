@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from ensemble_transfer.report.rows import COLUMNS
 from ensemble_transfer.report.statistics import Difference, Spread
 from ensemble_transfer.report.summary import table
-from study_reporting.runs import Study, added, unique_cost
+from study_reporting.runs import Study, added, strategy_of, unique_cost
 
 SHOWN = (
     "accuracy",
@@ -79,7 +79,7 @@ def _run(study: Study) -> list[str]:
         "Evaluation, diagnostics and fits of runs that were cut off do not count as compute. Wall seconds depend on "
         "what else the machine did."
     )
-    broken = "\n".join(f"- failed: {r.strategy}, {r.dataset}, seed {r.seed}: {r.error}" for r in failed)
+    broken = "\n".join(f"- failed: {strategy_of(r)}, {r.dataset}, seed {r.seed}: {r.error}" for r in failed)
     return [lines, note, broken, _gaps(study)]
 
 
@@ -135,18 +135,11 @@ def _pair(study: Study, pair: str) -> list[str]:
 
 
 def _matched(study: Study) -> list[str]:
+    shifts = [strategy for strategy in study.strategies if strategy.split(" (")[0] == "shift"]
     rows = []
     for pair in study.pairs:
         for size in reversed(study.sizes(pair)):
-            found = [study.difference(pair, size, ("shift", "matched"), column) for column in COMPARED]
-            if found[0] is not None:
-                spent = [study.by_seed(pair, size, s, "GFLOPs") for s in ("shift", "matched")]
-                shared = spent[0].keys() & spent[1].keys()
-                ratio = [spent[0][seed] / spent[1][seed] for seed in shared if spent[1][seed]]
-                cost = f"{sum(ratio) / len(ratio):.3f}" if ratio else "-"
-                cells = [_difference(d, n) for d, n in zip(found, COMPARED.values(), strict=True)]
-                room = study.difference(pair, size, ("full", "matched"), "accuracy")
-                rows.append([f"{pair}, M={size}", *cells, cost, _difference(room, 3), str(found[0].n)])
+            rows += [row for shift in shifts if (row := _against_matched(study, pair, size, shift))]
     if not rows:
         return ["No seed has both yet."]
     head = ("shift - matched", *COMPARED, "GFLOPs, ratio", "room: full - matched, accuracy", "n")
@@ -156,6 +149,20 @@ def _matched(study: Study) -> list[str]:
         "number. Room is what the short schedule of `matched` costs, and so what a shift can win back."
     )
     return [table(head, rows), note]
+
+
+def _against_matched(study: Study, pair: str, size: int, shift: str) -> list[str]:
+    """Return the row of a shift; empty where it shares no seed with ``matched``."""
+    found = [study.difference(pair, size, (shift, "matched"), column) for column in COMPARED]
+    if found[0] is None:
+        return []
+    spent = [study.by_seed(pair, size, s, "GFLOPs") for s in (shift, "matched")]
+    shared = spent[0].keys() & spent[1].keys()
+    ratio = [spent[0][seed] / spent[1][seed] for seed in shared if spent[1][seed]]
+    cost = f"{sum(ratio) / len(ratio):.3f}" if ratio else "-"
+    cells = [_difference(d, n) for d, n in zip(found, COMPARED.values(), strict=True)]
+    room = study.difference(pair, size, ("full", "matched"), "accuracy")
+    return [f"{pair}, M={size}{shift.removeprefix('shift')}", *cells, cost, _difference(room, 3), str(found[0].n)]
 
 
 def _difference(found: Difference | None, digits: int) -> str:

@@ -109,12 +109,18 @@ def _frame(records: Sequence[Record]) -> pd.DataFrame:
     rows = []
     for record in records:
         size = record.ensemble["size"]
-        row = {"dataset": record.dataset, "M": size, "strategy": record.strategy, "seed": record.seed}
+        row = {"dataset": record.dataset, "M": size, "strategy": strategy_of(record), "seed": record.seed}
         row |= {column.name: column.read(record) for column in COLUMNS}
         row[DEE] = equivalent(record, full.get((record.dataset, size, record.seed), []))
         row |= {name: record.metrics.get(key) for name, key in MORE.items()}
         rows.append({name: math.nan if value is None else value for name, value in row.items()})
     return pd.DataFrame(rows)
+
+
+def strategy_of(record: Record) -> str:
+    """Return a run's strategy, and how it searched the scale, where it did."""
+    search = record.config.get("strategy", {}).get("search", "none")
+    return record.strategy if search == "none" else f"{record.strategy} (search={search})"
 
 
 def _planned(sweep: Path) -> int | None:
@@ -174,7 +180,7 @@ class Added:
 def added(study: Study, pair: str, members: int) -> Added | None:
     """Return how a member that the shift adds compares; None where shift and full share no seed."""
     runs = {
-        (record.strategy, record.seed): (folder, record)
+        (strategy_of(record), record.seed): (folder, record)
         for folder, record in study.finished.items()
         if record.dataset == pair and record.ensemble["size"] == members
     }

@@ -130,6 +130,17 @@ def shifted(record, probes=(0.8, 0.7, 0.6), strategy="shift", **more):
     return replace(record, strategy=strategy, metrics={**record.metrics, **metrics, **more})
 
 
+def test_a_shift_of_no_length_is_said_not_to_have_been_made(record, tmp_path):
+    groups = ("conv1", "layer1")
+    none = markdown(shifted(record, **{f"shift/scale/{group}": 0.0 for group in groups}), tmp_path)
+    assert "**No shift was made**" in none
+    assert "The shift **" not in none
+    some = markdown(
+        shifted(record, **dict(zip(map("shift/scale/{}".format, groups), (0.0, 1.0), strict=True))), tmp_path
+    )
+    assert "No shift was made" not in some
+
+
 def test_the_verdict_says_why(record, tmp_path):
     zero_shot = {"shift/zero_shot_accuracy": 0.75, "shift/zero_shot_accuracy_no_shift": 0.31}
     text = markdown(shifted(record, **zero_shot, **{"shift/relative_norm": 0.63}), tmp_path)

@@ -4,6 +4,7 @@ import csv
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -239,3 +240,19 @@ def test_what_is_no_study_is_refused_in_a_line(tmp_path):
     (tmp_path / "again").mkdir()
     a_record("a -> b", "full", 0, 4).save(tmp_path / "again")
     assert "more than one run of full, a -> b, 4 members, seed 0" in report(tmp_path, tmp_path / "out").stderr
+
+
+def test_a_shift_with_a_search_is_a_strategy_of_its_own(tmp_path):
+    for index, (strategy, search) in enumerate(
+        [("full", None), ("matched", None), ("shift", "none"), ("shift", "probe")]
+    ):
+        (tmp_path / "sweep" / str(index)).mkdir(parents=True)
+        record = a_record("a -> b", strategy, 0, 4)
+        options = record.config["strategy"] | ({} if search is None else {"search": search})
+        replace(record, config=record.config | {"strategy": options}).save(tmp_path / "sweep" / str(index))
+    done = report(tmp_path / "sweep", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "| a -> b, M=4 | " in text
+    assert "| a -> b, M=4 (search=probe) | " in text
+    assert "| shift (search=probe) | " in text

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from ensemble_transfer.cost import Ledger
-from ensemble_transfer.strategies.search import FEWEST, ScaleSearch
+from ensemble_transfer.strategies.search import FEWEST, ScaleSearch, best_probed
 from ensemble_transfer.strategies.shift import Shift
 from ensemble_transfer.strategies.shift_vector import layer_group, layer_groups
+from ensemble_transfer.strategies.tiny import Tiny
 from ensemble_transfer.strategies.transfer import Transfer
 from ensemble_transfer.training.flops import encode_flops
 from ensemble_transfer.training.losses import batch_loss
@@ -132,3 +133,39 @@ def test_a_larger_ensemble_contains_the_smaller_with_a_search(source_ensemble, t
     strategy = Shift(search="layers", scales=[0.5, 1.5], head="donor")
     one, other = (strategy.transfer(e, target_task, 0, recipes, fitter).ensemble for e in (smaller, source_ensemble))
     assert [fingerprint(member) for member in one.members] == [fingerprint(member) for member in other.members[:2]]
+
+
+def test_probes_find_the_encoder_that_serves_a_new_head(work, own):
+    encoder, vector, _ = own
+    better, worse = {1: add_scaled(encoder, vector)}, {1: add_scaled(encoder, vector, 40.0)}
+    tuned = replace(work, recipes=replace(work.recipes, probe=Recipe(40, lr=1e-2)))
+    assert best_probed(tuned, {1.0: better, 0.0: worse}, Ledger()) == 1.0
+    assert best_probed(tuned, {1.0: worse, 0.0: better}, Ledger()) == 0.0
+    assert best_probed(tuned, {1.0: better, 0.0: better}, Ledger()) == 1.0  # a tie
+
+
+def test_a_shift_that_harms_a_probe_is_not_made(source_ensemble, target_task, recipes, fitter):
+    recipes = replace(recipes, probe=Recipe(40, lr=1e-2))
+    task = target_task.sealed()
+    result = Shift(scale=40.0, search="probe").transfer(source_ensemble, task, 0, recipes, fitter)
+    tiny = Tiny().transfer(source_ensemble, task, 0, recipes, fitter)
+    assert set(result.shift.scales.values()) == {0.0}
+    for member in result.recipients:
+        assert fingerprint(result.ensemble.members[member]) == fingerprint(tiny.ensemble.members[member])
+
+
+def test_a_shift_that_probes_accept_is_the_one_without_a_search(source_ensemble, target_task, recipes, fitter):
+    task = target_task.sealed()
+    recipes = replace(recipes, full=Recipe(60, lr=1e-2), probe=Recipe(40, lr=1e-2))
+    asked, plain = (
+        Shift(search=search).transfer(source_ensemble, task, 0, recipes, fitter) for search in ("probe", "none")
+    )
+    assert set(asked.shift.scales.values()) == {1.0}
+    assert asked.ensemble.fingerprint == plain.ensemble.fingerprint
+    assert asked.marginal().flops == plain.marginal().flops
+    phases, donor = asked.ledger.by_phase(), asked.ledger.of_member(0)
+    recipients = len(asked.recipients)
+    each = (phases["statistics"].flops + phases["probe"].flops) / recipients
+    validation = len(task.validation) * encode_flops(source_ensemble.architecture)
+    assert phases["scale search"].flops == 2 * (each + validation)
+    assert donor.flops == phases["full"].flops + phases["scale search"].flops

@@ -107,6 +107,9 @@ def _verdict(record: Record) -> str:
     known = [accuracy for accuracy in probed if accuracy is not None]
     if record.strategy == "random_shift" or len(known) < len(probed):
         return ""
+    if {scale for name, scale in record.metrics.items() if name.startswith("shift/scale/")} == {0.0}:
+        made = "**No shift was made**: its scale is 0, given or found on validation."
+        return " ".join([made, *_warnings(record)])
     shifted, unshifted, random = known
     pays = "pays" if shifted > max(unshifted, random) else "does not pay"
     text = (

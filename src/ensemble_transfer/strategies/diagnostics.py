@@ -147,15 +147,9 @@ def _donor_cosine(work: Transfer, result: TransferResult, donors: list[int]) -> 
 
 
 def _probed_accuracy(work: Transfer, encoders: Mapping[int, Weights]) -> float:
-    probed = work.probe(work.with_fresh_heads(encoders, "tiny"), "diagnosis")
-    return _mean_accuracy(work, list(probed.weights))
+    return work.validation_accuracy(work.probe(work.with_fresh_heads(encoders, "tiny"), "diagnosis").weights)
 
 
 def _accuracy(work: Transfer, encoders: Mapping[int, Weights], heads: Mapping[int, Weights]) -> float:
-    return _mean_accuracy(work, [joined(encoder=encoder, head=heads[member]) for member, encoder in encoders.items()])
-
-
-def _mean_accuracy(work: Transfer, members: list[Weights]) -> float:
-    split = work.target.validation
-    predictions = work.ensemble(members, "diagnosis").predict(split.images, work.fitter.settings.device).argmax(-1)
-    return float((predictions == split.labels).double().mean())
+    members = [joined(encoder=encoder, head=heads[member]) for member, encoder in encoders.items()]
+    return work.validation_accuracy(members)

@@ -1,4 +1,4 @@
-"""How far to shift: scales chosen on validation, for the whole encoder or layer group by layer group."""
+"""How far to shift, and whether at all: scales chosen on validation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -83,3 +83,23 @@ class ScaleSearch:
             self._seen += len(examples)
             self._losses[key] = loss if loss == loss else inf
         return self._losses[key]
+
+
+def best_probed(work: Transfer, tried: Mapping[float, Mapping[int, Weights]], ledger: Ledger) -> float:
+    """Return the scale at which new heads on frozen features are the most accurate on validation.
+
+    Unlike the loss under the donor's head, which no unshifted encoder can suit, that compares a shift with none fairly.
+
+    Args:
+        work: The transfer.
+        tried: Shifted encoders by member, by scale; the first scale wins ties.
+        ledger: Where the cost of probes and predictions goes.
+    """
+    accuracies = {}
+    for scale, encoders in tried.items():
+        fits = work.probe(work.with_fresh_heads(encoders, "tiny"))
+        with measured(work.fitter.settings.device) as meter:
+            accuracies[scale] = work.validation_accuracy(fits.weights)
+        seen = len(encoders) * len(work.target.validation)
+        ledger.extend([*fits.entries(), work.encoding("scale search", 0, seen, meter)])
+    return max(accuracies, key=accuracies.__getitem__)

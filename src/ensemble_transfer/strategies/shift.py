@@ -21,8 +21,8 @@ from ensemble_transfer.ensemble import Ensemble
 from ensemble_transfer.errors import require
 from ensemble_transfer.seeding import generator
 from ensemble_transfer.strategies.donor_alignment import ALIGNMENTS, Aligner
-from ensemble_transfer.strategies.search import ScaleSearch
-from ensemble_transfer.strategies.shift_vector import ShiftVector, donor_weights, layer_groups, learned
+from ensemble_transfer.strategies.search import ScaleSearch, best_probed
+from ensemble_transfer.strategies.shift_vector import ShiftVector, donor_weights, layer_groups, learned, scaled
 from ensemble_transfer.strategies.transfer import Transfer, TransferResult
 from ensemble_transfer.tasks.task import Task
 from ensemble_transfer.training.features import is_statistic
@@ -31,7 +31,7 @@ from ensemble_transfer.training.recipe import Recipes
 from ensemble_transfer.weights import Weights, add_scaled, below, joined, mean, random_like, subtract
 
 DIRECTIONS = ("donor", "random")
-SEARCHES = ("none", "whole", "layers")
+SEARCHES = ("none", "whole", "layers", "probe")
 STATISTICS = ("reestimate", "shift", "keep")
 HEADS = ("probe", "donor", "fresh")
 FINISHES = ("tiny", "head")
@@ -44,10 +44,10 @@ class Shift:
     Attributes:
         donors: Number of members that are fully fine-tuned, the first ones; the shift is the mean of theirs.
         scale: How far recipients are shifted along the vector; where a search starts.
-        search: Choose the scale on validation: ``none``, one for the ``whole`` encoder, or ``layers`` for one each
-            layer group.
-        scales: Candidates of the search.
-        search_budget: What the search may cost, as a share of the donors' fine-tuning in operations.
+        search: Choose the scale on validation: ``none``, one for the ``whole`` encoder, ``layers`` for one each
+            layer group, or ``probe`` for ``scale`` or no shift at all, whichever serves a new head better.
+        scales: Candidates of a search of the ``whole`` or of ``layers``.
+        search_budget: What such a search may cost, as a share of the donors' fine-tuning in operations.
         align: Permute the donor's channels to each recipient's before shifting: ``none``, or by ``weights`` or
             ``activations`` (for members of independent lineage).
         statistics: BatchNorm's running statistics after the shift: ``reestimate`` them on the target's training
@@ -156,10 +156,8 @@ class Shift:
         """
         aligner = aligner or Aligner(work, self.align, work.encoders[0])
         vector = shift.scaled()
-        moved = {m: self._shifted(e, aligner.to_member(m, e, vector, ledger)) for m, e in recipients.items()}
-        shifted: Mapping[int, Weights] = moved
-        if self.statistics == "reestimate":
-            shifted = work.reestimate_statistics(shifted, ledger)
+        own = {member: aligner.to_member(member, encoder, vector, ledger) for member, encoder in recipients.items()}
+        shifted = self._shifted(work, recipients, own, ledger)
         starts = self._with_heads(shifted, donors, work, aligner, ledger)
         if self.finish == "head":
             return Added(tuple(start.weights for start in starts), shifted)
@@ -191,11 +189,25 @@ class Shift:
         head = below(donors.weights[0], "head")
         member, encoder = next(iter(recipients.items()))
         own = aligner.to_member(member, encoder, vector, ledger)
+        if self.search == "probe":
+            groups, probes = layer_groups(vector), Ledger()
+            ways = {scale: scaled(own, dict.fromkeys(groups, scale)) for scale in (self.scale, 0.0)}
+            tried = {s: self._shifted(work, {member: encoder}, {member: way}, probes) for s, way in ways.items()}
+            best = best_probed(work, tried, probes)
+            ledger.extend(replace(entry, phase="scale search", member=0) for entry in probes.entries)
+            return dict.fromkeys(groups, best)
         budget = self.search_budget * sum(entry.cost.flops for entry in donors.entries())
         search = ScaleSearch(work, encoder, own, aligner.head(member, head), budget)
         return search.run(self.scales, self.scale, self.search == "layers", ledger)
 
-    def _shifted(self, encoder: Weights, vector: Weights) -> dict[str, Tensor]:
+    def _shifted(
+        self, work: Transfer, encoders: Mapping[int, Weights], vectors: Mapping[int, Weights], ledger: Ledger
+    ) -> dict[int, Weights]:
+        """Return ``encoder + vector`` of every member, with running statistics as the option says."""
+        moved: dict[int, Weights] = {m: self._moved(encoder, vectors[m]) for m, encoder in encoders.items()}
+        return work.reestimate_statistics(moved, ledger) if self.statistics == "reestimate" else moved
+
+    def _moved(self, encoder: Weights, vector: Weights) -> dict[str, Tensor]:
         """Return ``encoder + vector``, without the running statistics unless they are to be shifted."""
         moved = add_scaled(encoder, vector)
         if self.statistics == "shift":

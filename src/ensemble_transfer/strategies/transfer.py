@@ -145,6 +145,12 @@ class Transfer:
         ]
         return self.fitter.fit(self.architecture, starts, self.target.train, self.recipes.full, "scratch")
 
+    def validation_accuracy(self, members: Sequence[Weights]) -> float:
+        """Return the members' accuracy on the target's validation images, the mean over them."""
+        split = self.target.validation
+        probabilities = self.ensemble(members, "validation").predict(split.images, self.fitter.settings.device)
+        return float((probabilities.argmax(-1) == split.labels).double().mean())
+
     def soup(self, members: Sequence[Weights]) -> dict[str, Tensor]:
         """Return the mean of members' weights, with BatchNorm statistics of the target's training data.
 
