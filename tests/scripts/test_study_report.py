@@ -189,11 +189,19 @@ def test_each_pair_has_a_table_of_all_strategies_at_its_largest_size(page):
     assert found["matched"]["accuracy"] == "0.713 ± 0.015"
 
 
+def test_the_page_begins_with_accuracy_at_the_largest_sizes(page):
+    found = rows(page, "Accuracy")
+    assert list(found) == ["a -> b, M=4", "a -> c, M=4", "a -> d, M=4"]
+    assert found["a -> b, M=4"]["matched"] == "0.713 ± 0.015"
+    assert found["a -> b, M=4"]["GFLOPs, shift / full"] == f"{GFLOPS['shift'] / GFLOPS['full']:.2f}"
+
+
 def test_what_is_missing_or_failed_is_said(page):
     assert "25 finished, 1 failed, 28 missing" in page
     assert "- failed: full, a -> d, seed 2: lr=nan: must be finite" in page
     assert "- a -> d, M=4: full 2, matched 2, shift 2" in page
-    assert "- a -> c, M=2: full 0, matched 0, shift 0" in page
+    assert "- a -> b, M=2: full 0, matched 0, shift 1" in page
+    assert "- a -> c, M=2" not in page  # studies of different sizes can be reported together: none was begun
     assert "`python -m ensemble_transfer +experiment=study`" in page
     assert "processor A CPU" in page
     assert "torch 2.13.0" in page
