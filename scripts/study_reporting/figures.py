@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -50,7 +51,7 @@ def draw(study: Study, folder: Path) -> dict[str, str]:
         ),
     }
     drawn = {}
-    look = strategies(study.strategies)
+    look = _look(study.strategies)
     with matplotlib.rc_context(RC):
         for name, (caption, plan) in plans.items():
             figure = plan(study, look)
@@ -62,6 +63,15 @@ def draw(study: Study, folder: Path) -> dict[str, str]:
             if figure is not None:
                 drawn[name] = caption
     return drawn
+
+
+def _look(names: list[str]) -> Look:
+    """Return the styles of strategies; one with an option has the colour of the one without, and is hollow."""
+    known = strategies(name.split(" (")[0] for name in names)
+    return {
+        name: replace(known[base], line="--", filled=False) if (base := name.split(" (")[0]) != name else known[name]
+        for name in names
+    }
 
 
 def _against(y: str, x: str) -> Callable[[Study, Look], Figure | None]:
