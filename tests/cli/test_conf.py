@@ -48,7 +48,7 @@ def test_a_choice_composes_and_builds(path: Path):
     build(EnsembleSettings, cfg.ensemble, "ensemble")
     build(Recipes, cfg.recipe, "recipe")
     build_logger(cfg)
-    if name != "gpu":
+    if cfg.trainer.accelerator != "gpu":
         build(TrainerSettings, cfg.trainer, "trainer")
     if "strategy" in cfg:
         named(cfg.strategy, "strategy").check(8)
