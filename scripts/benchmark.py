@@ -44,7 +44,9 @@ def main() -> int:
         "names", nargs="+", choices=[*NAMES, "all"], metavar="NAME", help=f"all (but {' and '.join(APART)}), {listed}"
     )
     parser.add_argument("--json", action="store_true", help="print one flat dict instead of tables")
-    parser.add_argument("--save", type=Path, metavar="FOLDER", help="also write NAME.txt, NAME.json and figures there")
+    parser.add_argument(
+        "--save", type=Path, metavar="FOLDER", help="also write NAME.txt, NAME.json, figures and a page there"
+    )
     parser.add_argument("--quick", action="store_true", help="tiny sizes: whether it runs, not what it measures")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="of torch on the CPU, default 1")
     parser.add_argument("--peers-env", type=Path, metavar="FOLDER", help="virtual environment of the peers")
@@ -54,6 +56,7 @@ def main() -> int:
         parser.error("peers needs --peers-env FOLDER")
     os.environ["OMP_NUM_THREADS"] = str(chosen.threads)  # read by torch, here and in the processes started
 
+    from benchmarking import aims
     from benchmarking.measure import Options, about, save, show
 
     options = Options(chosen.quick, chosen.threads, chosen.save, chosen.peers_env, chosen.install)
@@ -63,6 +66,7 @@ def main() -> int:
         result = import_module(f"benchmarking.{name}").run(options)
         if chosen.save is not None:
             save(name, NAMES[name], result, chosen.save)
+            aims.write(chosen.save)
         if not chosen.json:
             show(name, NAMES[name], result)
         results |= {f"{name}/{key}": value for key, value in result.items()}

@@ -27,7 +27,7 @@ def run(options: Options) -> Result:
     ours = fitter(options, accelerator="cpu")
     source, _ = train_source(EnsembleSettings(3), Backbone("resnet10t", SMALL), source_task, 0, recipes, ours)
     found: Result = {"members": 3, "target images": size}
-    for search in ("whole", "layers"):
+    for search in ("whole", "layers", "probe"):
         result = Shift(search=search).transfer(source, target.sealed(), 0, recipes, ours)
         phases, recipients = result.ledger.by_phase(), len(result.recipients)
         donor = phases["full"]

@@ -29,6 +29,10 @@ def test_the_benchmarks_run_and_give_a_flat_dict_and_files(tmp_path):
         kept = json.loads((tmp_path / f"{name}.json").read_text())
         assert kept["torch version"] == results["torch version"]
         assert "processor: " in (tmp_path / f"{name}.txt").read_text()
+    page = (tmp_path / "README.md").read_text()
+    assert page.count("| [overhead](overhead.txt) |") == 1  # of 1 member: the quick sizes have no 8
+    assert "| [cache](cache.txt) | frozen forward against cached features, 1 member | at least 10 |" in page
+    assert "peers" not in page
 
 
 @pytest.mark.parametrize(
@@ -97,3 +101,32 @@ def test_calls_take_turns(measure):
     times = measure.interleaved({name: lambda name=name: turns.append(name) for name in "ab"}, 3)
     assert turns == ["a", "b"] * 3
     assert [len(seconds) for seconds in times.values()] == [3, 3]
+
+
+@pytest.fixture
+def aims(measure):
+    from benchmarking import aims
+
+    return aims
+
+
+def test_an_aim_is_held_against_the_worst_case(aims):
+    below, above = (
+        aims.Aim("b", "what", "*/ratio, CPU", 1.05),
+        aims.Aim("b", "what", "*/ratio, CPU", 1.0, at_least=True),
+    )
+    results = {"M=1/ratio, CPU": 0.9, "M=2/ratio, CPU": 1.05, "M=2/ratio, wall": 7.0, "device": "cpu"}
+    assert below.row(results)[2:] == ["at most 1.05", "1.05", "yes"]
+    assert above.row(results)[2:] == ["at least 1", "0.9", "**no**"]
+    assert below.row(results | {"M=3/ratio, CPU": 1.0501})[-1] == "**no**"
+    assert below.row({"M=1/ratio, wall": 0.1}) is None
+
+
+def test_the_page_has_the_aims_the_findings_and_the_figures(tmp_path, aims):
+    (tmp_path / "memory.json").write_text(json.dumps({"M=32, loop/peak MB": 80.0, "M=32, vectorised/peak MB": 2100.4}))
+    (tmp_path / "FINDINGS.md").write_text("Found.\n")
+    (tmp_path / "growth.svg").write_text("<svg/>")
+    aims.write(tmp_path)
+    page = (tmp_path / "README.md").read_text()
+    assert "| [memory](memory.txt) | MB of 32 members beyond the imports | at most 2000 | 2,100 | **no** |" in page
+    assert page.endswith("\n\nFound.\n\n![growth](growth.svg)\n")
