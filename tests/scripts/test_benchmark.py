@@ -83,17 +83,21 @@ def test_the_headline_takes_the_cheapest_points_within_a_point_of_full(headline)
     ]
     found = headline.compare(full, shift)
     assert found["steps of the shortest full within a point"] == 75
-    assert found["tiny steps of shift within a point"] == 20
-    assert found["ratio FLOPs, shift to full"] == 60 / 300
-    assert found["ratio CPU, shift to the shortest full"] == 45 / 75
-    assert found["ratio CPU, one more member to full"] == 3 / 37.5
+    assert found["shift within a point of full"] == "yes"
+    assert found["there, or at its best/tiny steps"] == 20
+    assert found["there, or at its best/ratio FLOPs to full"] == 60 / 300
+    assert found["there, or at its best/ratio CPU to the shortest full"] == 45 / 75
+    assert found["by the recipe/ratio CPU, one more member to full"] == 3 / 37.5
 
 
 def test_the_headline_says_where_shift_does_not_get_there(headline):
-    full, shift = [headline.Point(300, 0.86, 300, 300, 37)], [headline.Point(10, 0.80, 40, 30, 1)]
+    full = [headline.Point(300, 0.86, 300, 300, 37)]
+    shift = [headline.Point(10, 0.80, 40, 30, 1), headline.Point(20, 0.79, 60, 45, 3)]
     found = headline.compare(full, shift)
-    assert found["shift within a point of full"] == "not with 10 tiny steps or fewer"
-    assert "tiny steps of shift within a point" not in found
+    assert found["shift within a point of full"] == "not with 20 tiny steps or fewer"
+    assert found["there, or at its best/tiny steps"] == 10
+    assert found["there, or at its best/ratio CPU to full"] == 30 / 300
+    assert found["by the recipe/accuracy of shift"] == 0.79
 
 
 def test_calls_take_turns(measure):
