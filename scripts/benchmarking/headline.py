@@ -132,6 +132,7 @@ def draw(curves: Mapping[str, Mapping[str, list[Point]]], path: Path) -> None:
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import LogLocator, NullLocator
 
     figure, axes = plt.subplots(1, len(curves), figsize=(3.4 * len(curves), 3.2), layout="constrained", squeeze=False)
     for axis, (pair, strategies) in zip(axes[0], curves.items(), strict=True):
@@ -148,6 +149,10 @@ def draw(curves: Mapping[str, Mapping[str, list[Point]]], path: Path) -> None:
                 )
         axis.axhline(strategies["full"][-1].accuracy - 0.01, linestyle=":", color="gray", label="full - 1 point")
         axis.set(title=pair.replace("_to_", " -> "), xlabel="CPU s of the transfer", xscale="log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.margins(y=0.1)
     axes[0][0].set_ylabel("ensemble accuracy")
     axes[0][0].legend()
     path.parent.mkdir(parents=True, exist_ok=True)
