@@ -70,7 +70,7 @@ AIMS = (
     ),
     Aim("decode", "data time of 8 members against 1", "*/ratio M=8 to M=1, CPU", 1.2),
     *(
-        Aim("shift", f"{what} against the donor's fine-tuning", f"{key}: FLOPs ratio*", 0.05)
+        Aim("shift", f"{what} against the donor's fine-tuning", f"{key}: * ratio to the donor", 0.05)
         for what, key in (
             ("a scale searched for all layers", "whole search"),
             ("scales searched layer by layer", "layers search"),
@@ -91,8 +91,8 @@ def write(folder: Path) -> None:
     rows = [row for aim in AIMS if (row := aim.row(results.get(aim.benchmark, {})))]
     parts = [
         "# Speed and memory",
-        "Written by `scripts/benchmark.py ... --save`. CPU seconds, the worst case of each benchmark; a name leads to "
-        "all numbers, with machine, versions and load.",
+        "Written by `scripts/benchmark.py ... --save`. CPU seconds (of the parts of a shift, operations too), the "
+        "worst case of each benchmark; a name leads to all numbers, with machine, versions and load.",
         "\n".join(
             "| " + " | ".join(cells) + " |"
             for cells in [["benchmark", "what", "aim", "measured", "met"], ["---"] * 5, *rows]

@@ -16,8 +16,8 @@ from ensemble_transfer.training.memory import is_out_of_memory, released
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.settings import TrainerSettings
 
-SHORTEST = 150
-"""Steps from which a trial is earned back: it takes six steps, below 5% of them."""
+SHORTEST = 300
+"""Steps from which a trial is earned back: it takes six steps and copies of the members, below 5% of them."""
 
 NEEDED = 0.95
 """Share of the loop's seconds that the stacked network must stay below: ties go to the loop, whose results are exact
