@@ -129,6 +129,7 @@ WRONG = {
     "+strategy=shift recipe.full.optimizer=lion": "recipe.full.optimizer='lion': must be one of adamw, sgd",
     "+strategy=shift recipe.tiny.nokey=1": "recipe.tiny.nokey: is not a setting; recipe.tiny has steps, ",
     "+strategy=shift +recipe.tiny.nokey=1": "recipe.tiny.nokey=1: is not a setting; recipe.tiny has steps, ",
+    "strategy.donors=2": "strategy.donors: needs a strategy; add +strategy=...",
     "+strategy=shift nokey=1": "nokey: is not a setting; the configuration has seed, ",
     "+strategy=shift +nokey=1": "nokey=1: is not a setting; the configuration has seed, ",
     "+strategy=shift seed=abc": "seed='abc': must be a whole number",

@@ -67,7 +67,7 @@ def _unknown_key(key: str, conf: Path, arguments: Sequence[str]) -> str:
     except HydraException:
         node = None
     if not isinstance(node, DictConfig):
-        return f"{key}: is not a setting"
+        return f"{key}: needs a strategy; add +strategy=..." if parent == "strategy" else f"{key}: is not a setting"
     if parent in ("backbone.options", "evaluation.ood"):
         return f"{key}: is not there yet; add it with +{key}=..."
     known = ", ".join(str(name) for name in node)
