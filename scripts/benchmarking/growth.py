@@ -100,9 +100,9 @@ def draw(curves: Mapping[str, Sequence[Point]], path: Path) -> None:
     figure, axes = plt.subplots(2, len(curves), figsize=(3.2 * len(curves), 5), layout="constrained")
     for column, (name, points) in zip(axes.T, curves.items(), strict=True):
         sizes, seconds, memory = zip(*points, strict=True)
-        column[0].loglog(sizes, seconds, "o-")
-        column[0].loglog(sizes, [seconds[0] * size / sizes[0] for size in sizes], ":", color="gray")
-        column[1].semilogx(sizes, memory, "o-")
+        for panel, values in zip(column, (seconds, memory), strict=True):
+            panel.loglog(sizes, values, "o-")
+            panel.loglog(sizes, [values[0] * size / sizes[0] for size in sizes], ":", color="gray")
         column[1].set(xlabel=name, ylabel="MB beyond before")
         column[0].set(ylabel="CPU s of a fit", title=f"by {name}")
     path.parent.mkdir(parents=True, exist_ok=True)
