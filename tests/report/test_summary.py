@@ -118,6 +118,7 @@ def test_the_shift_pays_where_it_beats_no_shift_and_a_random_one(record, tmp_pat
     metrics = record.metrics | {f"shift/probe_accuracy{name}": value for name, value in probes.items()}
     text = markdown(replace(record, metrics=metrics), tmp_path)
     assert f"The shift **{verdict}** here" in text
+    assert ("+strategy=matched` says" in text) == (verdict == "pays")
     assert all(f"{value:.3f}" in text for value in probes.values())
     assert "share no ancestor" not in text
     apart = markdown(replace(record, metrics=metrics, ensemble={"size": 8, "lineage": "independent"}), tmp_path)

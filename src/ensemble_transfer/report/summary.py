@@ -111,12 +111,15 @@ def _verdict(record: Record) -> str:
         made = "**No shift was made**: its scale is 0, given or found on validation."
         return " ".join([made, *_warnings(record)])
     shifted, unshifted, random = known
-    pays = "pays" if shifted > max(unshifted, random) else "does not pay"
+    pays = shifted > max(unshifted, random)
     text = (
-        f"The shift **{pays}** here: with a probed head and no fine-tuning, the other members reach {shifted:.3f} on "
-        f"validation, {unshifted:.3f} without the shift, {random:.3f} after a random one of the same length."
+        f"The shift **{'pays' if pays else 'does not pay'}** here: with a probed head and no fine-tuning, the other "
+        f"members reach {shifted:.3f} on validation, {unshifted:.3f} without the shift, {random:.3f} after a "
+        "random one of the same length."
     )
-    return " ".join([text, *_noise(record, shifted, max(unshifted, random)), *_reasons(record, known)])
+    rival = "Whether it beats full fine-tuning with the same compute, `+strategy=matched` says."
+    asked = [rival] if pays and record.strategy == "shift" else []
+    return " ".join([text, *_noise(record, shifted, max(unshifted, random)), *asked, *_reasons(record, known)])
 
 
 def _noise(record: Record, shifted: float, rival: float) -> list[str]:
