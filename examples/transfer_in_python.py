@@ -28,8 +28,8 @@ from ensemble_transfer import (
     task_from_arrays,
     train_source,
 )
-from ensemble_transfer.evaluate import evaluate
-from ensemble_transfer.predict import choose_threshold, predict_rows
+from ensemble_transfer.inference.predict import choose_threshold, predict_rows
+from ensemble_transfer.metrics.evaluate import evaluate
 
 # %% [markdown]
 # ## Two tasks

@@ -79,8 +79,8 @@ def draw(members: int, examples: int, classes: int) -> tuple[Tensor, Tensor]:
 
 def steps(probabilities: Tensor, labels: Tensor) -> dict[str, Callable[[], Any]]:
     """Return what is timed, by name."""
-    from ensemble_transfer.evaluate import curves, evaluate
     from ensemble_transfer.metrics import summary
+    from ensemble_transfer.metrics.evaluate import curves, evaluate
     from ensemble_transfer.metrics.predictive import ensemble_mean
 
     evaluate(probabilities[:, :100], labels[:100])

@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from ensemble_transfer.backbone import Backbone
-from ensemble_transfer.ensemble import Ensemble
-from ensemble_transfer.store import Store
+from ensemble_transfer.models.backbone import Backbone
+from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.tasks.embedded import Digits
 from ensemble_transfer.tasks.task import Task
 from ensemble_transfer.training.fit import Fitter
 from ensemble_transfer.training.recipe import Recipe, Recipes
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.source import EnsembleSettings, train_source
+from ensemble_transfer.training.store import Store
 
 SMALL_NET = {"channels": [4, 8, 8, 8], "stem_width": 4, "output_stride": 8}
 

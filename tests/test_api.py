@@ -21,7 +21,7 @@ def test_no_public_name_is_that_of_a_module():
     """Importing a module anywhere would put it in the place of the name."""
     modules = {module.name for module in pkgutil.iter_modules(ensemble_transfer.__path__)}
     assert not modules & set(ensemble_transfer.__all__)
-    assert importlib.import_module("ensemble_transfer.evaluate") is ensemble_transfer.evaluate
+    assert importlib.import_module("ensemble_transfer.metrics.evaluate") is ensemble_transfer.metrics.evaluate
 
 
 def test_an_unknown_name_is_an_attribute_error():

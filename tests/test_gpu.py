@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ensemble_transfer.backbone import Architecture
-from ensemble_transfer.strategies.shift import Shift
+from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.memory import free_memory, is_out_of_memory
@@ -14,6 +13,7 @@ from ensemble_transfer.training.parts import loaded
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.run import run_group
 from ensemble_transfer.training.settings import TrainerSettings
+from ensemble_transfer.transfer.strategies.shift import Shift
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 

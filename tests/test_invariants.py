@@ -10,15 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from ensemble_transfer.backbone import Architecture
-from ensemble_transfer.ensemble import Ensemble
-from ensemble_transfer.evaluate import evaluate
-from ensemble_transfer.records import Record
-from ensemble_transfer.store import Store
-from ensemble_transfer.strategies.full import Full
-from ensemble_transfer.strategies.head import HeadOnly
-from ensemble_transfer.strategies.shift import Shift
-from ensemble_transfer.strategies.transfer import Transfer
+from ensemble_transfer.metrics.evaluate import evaluate
+from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.models.ensemble import Ensemble
+from ensemble_transfer.report.record import Record
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.features import is_statistic
@@ -27,6 +22,11 @@ from ensemble_transfer.training.parts import loaded
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.run import run_group
 from ensemble_transfer.training.source import EnsembleSettings, train_source
+from ensemble_transfer.training.store import Store
+from ensemble_transfer.transfer.base import Transfer
+from ensemble_transfer.transfer.strategies.full import Full
+from ensemble_transfer.transfer.strategies.head import HeadOnly
+from ensemble_transfer.transfer.strategies.shift import Shift
 from ensemble_transfer.weights import Weights, add_scaled, below, floating, subtract
 
 STRATEGIES = [Full(), Shift(), Shift(donors=2, head="donor", statistics="shift"), HeadOnly()]

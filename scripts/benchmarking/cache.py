@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from benchmarking.measure import Options, Result, digits, fitter, interleaved, medians, network, ratios, starts, under
-from ensemble_transfer.backbone import Architecture
+from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.fit import Fitter, Start

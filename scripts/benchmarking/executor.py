@@ -23,7 +23,7 @@ from benchmarking.measure import (
     under,
     widened,
 )
-from ensemble_transfer.backbone import Architecture
+from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training import choice
 from ensemble_transfer.training.fit import Fitter, Start

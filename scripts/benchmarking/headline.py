@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import mean
 
 from benchmarking.measure import Options, Result, under
-from ensemble_transfer.records import Record, read_records
+from ensemble_transfer.report.record import Record, read_records
 from ensemble_transfer.training.recipe import Recipes
 
 PAIRS = ("mnist_to_fashion", "letters_to_hebrew", "letters_to_digits", "digits_to_mnist")

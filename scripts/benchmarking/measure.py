@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
-from ensemble_transfer import environment
-from ensemble_transfer.backbone import Architecture, Backbone
+from ensemble_transfer.models.backbone import Architecture, Backbone
+from ensemble_transfer.runs import environment
 from ensemble_transfer.tasks.embedded import MnistSample
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.fit import Fitter, Start

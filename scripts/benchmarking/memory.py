@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from benchmarking.measure import Options, Result, digits, fitter, in_own_process, network, starts, under
-from ensemble_transfer.cost import measured
+from ensemble_transfer.training.cost import measured
 from ensemble_transfer.training.fit import _Work
 from ensemble_transfer.training.parts import Whole
 from ensemble_transfer.training.recipe import Recipe

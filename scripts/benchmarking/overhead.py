@@ -24,7 +24,7 @@ from benchmarking.measure import (
     starts,
     under,
 )
-from ensemble_transfer.backbone import Architecture
+from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.seeding import generator
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.fit import Fitter, Start

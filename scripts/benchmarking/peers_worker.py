@@ -39,7 +39,7 @@ class Net(nn.Module):
 
 def ours(images: torch.Tensor, labels: torch.Tensor, members: int, epochs: int, executor: str = "loop"):  # noqa: ANN201
     """Return a function that trains."""
-    from ensemble_transfer.backbone import Backbone
+    from ensemble_transfer.models.backbone import Backbone
     from ensemble_transfer.tasks.task import Split
     from ensemble_transfer.training.fit import Fitter, Start
     from ensemble_transfer.training.recipe import Recipe

@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from benchmarking.measure import SMALL, Options, Result, fitter
-from ensemble_transfer.backbone import Backbone
-from ensemble_transfer.cost import Cost
-from ensemble_transfer.strategies.shift import Shift
+from ensemble_transfer.models.backbone import Backbone
 from ensemble_transfer.tasks.embedded import Digits, MnistSample
+from ensemble_transfer.training.cost import Cost
 from ensemble_transfer.training.recipe import Recipe, Recipes
 from ensemble_transfer.training.source import EnsembleSettings, train_source
+from ensemble_transfer.transfer.strategies.shift import Shift
 
 
 def run(options: Options) -> Result:

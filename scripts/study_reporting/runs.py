@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from ensemble_transfer.records import Record, read_records
+from ensemble_transfer.report.record import Record, read_records
 from ensemble_transfer.report.rows import COLUMNS, DEE, equivalent
 from ensemble_transfer.report.statistics import Difference, paired_difference
 

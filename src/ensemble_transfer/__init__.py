@@ -2,37 +2,23 @@
 
 What a notebook needs stands here: ``from ensemble_transfer import Backbone, Shift, train_source``. A name is imported
 at its first use, so that ``import ensemble_transfer`` costs nothing. The metrics are the function ``evaluate`` of the
-module :mod:`ensemble_transfer.evaluate`, which has the name already, since it is a command too.
+module :mod:`ensemble_transfer.metrics.evaluate`, which has the name already, since it is a command too.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ensemble_transfer.backbone import Architecture as Architecture
-    from ensemble_transfer.backbone import Backbone as Backbone
-    from ensemble_transfer.calibration import Calibration as Calibration
-    from ensemble_transfer.cost import Cost as Cost
-    from ensemble_transfer.cost import Ledger as Ledger
-    from ensemble_transfer.ensemble import Ensemble as Ensemble
     from ensemble_transfer.errors import SettingError as SettingError
-    from ensemble_transfer.records import Record as Record
-    from ensemble_transfer.records import as_frame as as_frame
-    from ensemble_transfer.records import read_records as read_records
-    from ensemble_transfer.saved import Saved as Saved
-    from ensemble_transfer.saved import open_saved as open_saved
-    from ensemble_transfer.store import Store as Store
-    from ensemble_transfer.strategies.full import Full as Full
-    from ensemble_transfer.strategies.head import HeadOnly as HeadOnly
-    from ensemble_transfer.strategies.matched import Matched as Matched
-    from ensemble_transfer.strategies.scratch import Scratch as Scratch
-    from ensemble_transfer.strategies.shift import Shift as Shift
-    from ensemble_transfer.strategies.shift_vector import ShiftVector as ShiftVector
-    from ensemble_transfer.strategies.star import Star as Star
-    from ensemble_transfer.strategies.tiny import Tiny as Tiny
-    from ensemble_transfer.strategies.transfer import Strategy as Strategy
-    from ensemble_transfer.strategies.transfer import Transfer as Transfer
-    from ensemble_transfer.strategies.transfer import TransferResult as TransferResult
+    from ensemble_transfer.inference.calibration import Calibration as Calibration
+    from ensemble_transfer.inference.saved import Saved as Saved
+    from ensemble_transfer.inference.saved import open_saved as open_saved
+    from ensemble_transfer.models.backbone import Architecture as Architecture
+    from ensemble_transfer.models.backbone import Backbone as Backbone
+    from ensemble_transfer.models.ensemble import Ensemble as Ensemble
+    from ensemble_transfer.report.record import Record as Record
+    from ensemble_transfer.report.record import as_frame as as_frame
+    from ensemble_transfer.report.record import read_records as read_records
     from ensemble_transfer.tasks.arrays import task_from_arrays as task_from_arrays
     from ensemble_transfer.tasks.embedded import Digits as Digits
     from ensemble_transfer.tasks.embedded import MnistSample as MnistSample
@@ -43,54 +29,68 @@ if TYPE_CHECKING:
     from ensemble_transfer.tasks.task import Split as Split
     from ensemble_transfer.tasks.task import Task as Task
     from ensemble_transfer.tasks.torchvision_sets import TorchvisionDataset as TorchvisionDataset
+    from ensemble_transfer.training.cost import Cost as Cost
+    from ensemble_transfer.training.cost import Ledger as Ledger
     from ensemble_transfer.training.fit import Fitter as Fitter
     from ensemble_transfer.training.recipe import Recipe as Recipe
     from ensemble_transfer.training.recipe import Recipes as Recipes
     from ensemble_transfer.training.settings import TrainerSettings as TrainerSettings
     from ensemble_transfer.training.source import EnsembleSettings as EnsembleSettings
     from ensemble_transfer.training.source import train_source as train_source
+    from ensemble_transfer.training.store import Store as Store
+    from ensemble_transfer.transfer.base import Strategy as Strategy
+    from ensemble_transfer.transfer.base import Transfer as Transfer
+    from ensemble_transfer.transfer.base import TransferResult as TransferResult
+    from ensemble_transfer.transfer.shift.vector import ShiftVector as ShiftVector
+    from ensemble_transfer.transfer.strategies.full import Full as Full
+    from ensemble_transfer.transfer.strategies.head import HeadOnly as HeadOnly
+    from ensemble_transfer.transfer.strategies.matched import Matched as Matched
+    from ensemble_transfer.transfer.strategies.scratch import Scratch as Scratch
+    from ensemble_transfer.transfer.strategies.shift import Shift as Shift
+    from ensemble_transfer.transfer.strategies.star import Star as Star
+    from ensemble_transfer.transfer.strategies.tiny import Tiny as Tiny
 
 __version__ = "0.1.0"
 
 _MODULES = {
-    "Architecture": "backbone",
-    "Backbone": "backbone",
-    "Calibration": "calibration",
-    "Cost": "cost",
+    "Architecture": "models.backbone",
+    "Backbone": "models.backbone",
+    "Calibration": "inference.calibration",
+    "Cost": "training.cost",
     "Digits": "tasks.embedded",
-    "Ensemble": "ensemble",
+    "Ensemble": "models.ensemble",
     "EnsembleSettings": "training.source",
     "Fitter": "training.fit",
-    "Full": "strategies.full",
-    "HeadOnly": "strategies.head",
+    "Full": "transfer.strategies.full",
+    "HeadOnly": "transfer.strategies.head",
     "HuggingFace": "tasks.hugging_face",
     "ImageCsv": "tasks.image_csv",
     "ImageFolder": "tasks.folder",
-    "Ledger": "cost",
-    "Matched": "strategies.matched",
+    "Ledger": "training.cost",
+    "Matched": "transfer.strategies.matched",
     "MnistSample": "tasks.embedded",
     "Npz": "tasks.npz",
     "Recipe": "training.recipe",
     "Recipes": "training.recipe",
-    "Record": "records",
-    "Saved": "saved",
-    "Scratch": "strategies.scratch",
+    "Record": "report.record",
+    "Saved": "inference.saved",
+    "Scratch": "transfer.strategies.scratch",
     "SettingError": "errors",
-    "Shift": "strategies.shift",
-    "ShiftVector": "strategies.shift_vector",
+    "Shift": "transfer.strategies.shift",
+    "ShiftVector": "transfer.shift.vector",
     "Split": "tasks.task",
-    "Star": "strategies.star",
-    "Store": "store",
-    "Strategy": "strategies.transfer",
+    "Star": "transfer.strategies.star",
+    "Store": "training.store",
+    "Strategy": "transfer.base",
     "Task": "tasks.task",
-    "Tiny": "strategies.tiny",
+    "Tiny": "transfer.strategies.tiny",
     "TorchvisionDataset": "tasks.torchvision_sets",
     "TrainerSettings": "training.settings",
-    "Transfer": "strategies.transfer",
-    "TransferResult": "strategies.transfer",
-    "as_frame": "records",
-    "open_saved": "saved",
-    "read_records": "records",
+    "Transfer": "transfer.base",
+    "TransferResult": "transfer.base",
+    "as_frame": "report.record",
+    "open_saved": "inference.saved",
+    "read_records": "report.record",
     "task_from_arrays": "tasks.arrays",
     "train_source": "training.source",
 }

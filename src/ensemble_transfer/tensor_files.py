@@ -1,6 +1,5 @@
 """Safetensors files, written whole or not at all; reading one never executes anything."""
 
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,17 +7,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from ensemble_transfer.layout import replacing
 from ensemble_transfer.weights import Weights, copied
 
 
 def write_tensors(path: Path, tensors: Weights, header: Mapping[str, str] | None = None) -> None:
     """Write tensors and a header of texts, beside the file's place and then into it in one move."""
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
+    with replacing(path) as beside:
         beside.write_bytes(save(copied(tensors), dict(header or {})))
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

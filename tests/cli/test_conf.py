@@ -8,9 +8,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from ensemble_transfer.backbone import Backbone
 from ensemble_transfer.cli.build import build, build_logger, named
 from ensemble_transfer.cli.main import conf_folder
+from ensemble_transfer.models.backbone import Backbone
 from ensemble_transfer.training.recipe import Recipes
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.source import EnsembleSettings

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from ensemble_transfer.cli.extend import main
-from ensemble_transfer.ensemble import Ensemble
-from ensemble_transfer.records import Record
-from ensemble_transfer.strategies.shift_vector import ShiftVector
+from ensemble_transfer.models.ensemble import Ensemble
+from ensemble_transfer.report.record import Record
 from ensemble_transfer.tensor_files import read_tensors, write_tensors
+from ensemble_transfer.transfer.shift.vector import ShiftVector
 from ensemble_transfer.weights import below, fingerprint
 
 

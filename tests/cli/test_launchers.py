@@ -4,7 +4,7 @@ import importlib.util
 
 import pytest
 
-from ensemble_transfer.records import Record
+from ensemble_transfer.report.record import Record
 
 LAUNCHERS = {
     "jobs": "hydra_joblib_launcher",

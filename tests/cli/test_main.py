@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from ensemble_transfer.cli.main import main, normalised
-from ensemble_transfer.ensemble import Ensemble
-from ensemble_transfer.records import Record
+from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.report.artifacts import described
+from ensemble_transfer.report.record import Record
 
 
 @pytest.mark.parametrize("strategy", ["full", "shift", "head", "matched", "tiny"])
@@ -184,7 +184,7 @@ def test_an_unforeseen_error_keeps_its_traceback_and_says_where(cli, quick, tmp_
     def broken(*_: object) -> None:
         raise KeyError("lost")
 
-    monkeypatch.setattr("ensemble_transfer.conclusion.predict_target", broken)
+    monkeypatch.setattr("ensemble_transfer.runs.conclusion.predict_target", broken)
     code, _, err = cli("+strategy=head", *quick, "hydra.run.dir=run")
     assert code == 2
     assert err.splitlines()[-1].startswith("error: the run failed with KeyError: 'lost'; its traceback is in ")

@@ -7,7 +7,7 @@ import pytest
 
 from ensemble_transfer.cli.main import normalised
 from ensemble_transfer.cli.sweep import finished_before, with_folder
-from ensemble_transfer.records import Record
+from ensemble_transfer.report.record import Record
 
 
 def folder_of(*arguments: str) -> str:

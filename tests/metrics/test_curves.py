@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from ensemble_transfer.evaluate import curves, evaluate
+from ensemble_transfer.metrics.evaluate import curves, evaluate
 
 
 def accuracy(mean, labels):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ensemble_transfer.evaluate import evaluate
+from ensemble_transfer.metrics.evaluate import evaluate
 
 DIFFERENCES = ("disagreement", "disagreement_normalised", "kl", "js", "mutual_information", "jensen_gap")
 AGREEMENT = ("error_correlation", "q_statistic", "double_fault", "kappa")

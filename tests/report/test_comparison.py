@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ensemble_transfer.records import Record
 from ensemble_transfer.report import latex
 from ensemble_transfer.report.comparison import Comparison
+from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.rows import COLUMNS
 
 ACCURACY, NLL = "target/test/ensemble/accuracy", "target/test/ensemble/nll"

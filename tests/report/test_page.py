@@ -7,10 +7,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from ensemble_transfer.records import Record
 from ensemble_transfer.report import plots
 from ensemble_transfer.report.comparison import Comparison
 from ensemble_transfer.report.page import html, write
+from ensemble_transfer.report.record import Record
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror='alert(2)'>\" & $x"
 

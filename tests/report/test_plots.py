@@ -3,11 +3,11 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from ensemble_transfer.records import Record
 from ensemble_transfer.report.comparison import Comparison
 from ensemble_transfer.report.plots import PLANS, charts, draw, styles
 from ensemble_transfer.report.plots.charts import pareto, severities
 from ensemble_transfer.report.plots.style import PAPER
+from ensemble_transfer.report.record import Record
 
 TEST = "target/test/"
 

@@ -4,7 +4,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from ensemble_transfer.records import Record
+from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.summary import markdown, number, table, write
 
 QUALITY = (

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from ensemble_transfer.errors import SettingError
-from ensemble_transfer.records import Record
 from ensemble_transfer.report.artifacts import described, read_table
+from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.tracking import LoggerSettings, log_comparison, tracking
 from ensemble_transfer.tensor_files import write_tensors
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from scipy import stats
 
-from ensemble_transfer.records import Record
+from ensemble_transfer.report.record import Record
 
 ROOT = Path(__file__).parents[2]
 TEST = "target/test/"

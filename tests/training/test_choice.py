@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ensemble_transfer.backbone import Architecture
+from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.training import choice
 from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.choice import SHORTEST, decided

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from ensemble_transfer.backbone import Architecture
 from ensemble_transfer.errors import SettingError
+from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.executors import Loop, Stacked, refuse_unstackable
 from ensemble_transfer.training.fit import Fitter

@@ -2,7 +2,7 @@ import pytest
 import timm
 import torch
 
-from ensemble_transfer.backbone import Architecture
+from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.training.features import features, features_of_views, is_statistic, reestimated_statistics
 from ensemble_transfer.weights import below, copied
 

@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ensemble_transfer.backbone import Architecture, Backbone
 from ensemble_transfer.errors import SettingError
-from ensemble_transfer.store import Store
+from ensemble_transfer.models.backbone import Architecture, Backbone
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.fit import Fitter, Start, _Work
 from ensemble_transfer.training.parts import Head, Whole
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.run import CHECKPOINT
+from ensemble_transfer.training.store import Store
 
 
 @pytest.fixture

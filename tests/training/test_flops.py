@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from ensemble_transfer.backbone import Architecture
 from ensemble_transfer.errors import SettingError
+from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.training.flops import encode_flops, head_flops, step_flops
 
 # Convolutions of the small net at 8 pixels, by hand: positions, outputs, inputs, kernel

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ensemble_transfer.backbone import Backbone
 from ensemble_transfer.errors import SettingError
+from ensemble_transfer.models.backbone import Backbone
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.source import EnsembleSettings, train_source
 from ensemble_transfer.weights import below

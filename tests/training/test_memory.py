@@ -10,9 +10,8 @@ import torch
 from torch import nn
 
 from ensemble_transfer.training import fit as fit_module
-from ensemble_transfer.training import memory
 from ensemble_transfer.training.fit import Fitter, Start
-from ensemble_transfer.training.memory import Need, free_memory, graph_bytes, is_out_of_memory
+from ensemble_transfer.training.memory import Need, graph_bytes, is_out_of_memory
 from ensemble_transfer.training.recipe import Recipe
 
 CPU = torch.device("cpu")
@@ -43,38 +42,6 @@ def test_the_graph_of_a_linear_net_is_its_inputs_weights_and_activations():
 )
 def test_members_that_fit_hold_one_graph_together_or_one_each(free, stacked, members):
     assert Need(weights=20, graph=100).members(free, stacked) == members
-
-
-@pytest.fixture
-def cgroup(monkeypatch, tmp_path):
-    """Pretend to be in a container with these files."""
-
-    def pretend(**files):
-        for name, text in {"meminfo": "MemTotal: 9000 kB\nMemAvailable:    4000 kB\n", **files}.items():
-            (tmp_path / name.replace("_", ".")).write_text(text)
-        redirected = {"/proc/meminfo": tmp_path / "meminfo", "/sys/fs/cgroup": tmp_path}
-        monkeypatch.setattr(memory, "Path", lambda path: redirected[path])
-
-    return pretend
-
-
-@pytest.mark.parametrize(
-    ("files", "free"),
-    [
-        ({}, 4_096_000),
-        ({"memory_max": "max\n", "memory_current": "5\n"}, 4_096_000),
-        ({"memory_max": "3000000\n", "memory_current": "1000000\n"}, 2_000_000),
-        (
-            {"memory_max": "3000000", "memory_current": "1000000", "memory_stat": "anon 4\ninactive_file 500\n"},
-            2_000_500,
-        ),
-        ({"memory_max": "90000000\n", "memory_current": "1000000\n"}, 4_096_000),
-        ({"memory_max": "1000\n", "memory_current": "2000\n"}, 0),
-    ],
-)
-def test_free_memory_is_the_least_of_machine_and_container(cgroup, files, free):
-    cgroup(**files)
-    assert free_memory(CPU) == free
 
 
 @pytest.fixture
@@ -141,7 +108,7 @@ def test_without_a_group_size_as_many_members_train_as_fit(
 
 GROWTH = """
 import torch
-from ensemble_transfer.backbone import Backbone
+from ensemble_transfer.models.backbone import Backbone
 from ensemble_transfer.tasks.embedded import MnistSample
 from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.recipe import Recipe

@@ -13,20 +13,26 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ensemble_transfer.backbone import Backbone
 from ensemble_transfer.errors import SettingError, require, settings_under
-from ensemble_transfer.experiment import Dataset, Experiment
-from ensemble_transfer.predictions import EvaluationSettings
+from ensemble_transfer.models.backbone import Backbone
 from ensemble_transfer.report.tracking import LoggerSettings
-from ensemble_transfer.store import Store
+from ensemble_transfer.runs.evaluation import EvaluationSettings
+from ensemble_transfer.runs.experiment import Dataset, Experiment
 from ensemble_transfer.tasks.images import SMALLEST
 from ensemble_transfer.training.fit import Fitter
 from ensemble_transfer.training.progress import Tracker
 from ensemble_transfer.training.recipe import Recipes
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.source import EnsembleSettings
+from ensemble_transfer.training.store import Store
 
 T = TypeVar("T")
+
+_MOVED = {
+    "ensemble_transfer.strategies.": "ensemble_transfer.transfer.strategies.",
+    "ensemble_transfer.backbone.": "ensemble_transfer.models.backbone.",
+}
+"""Where classes are that configurations of older records name by another path."""
 
 _GROUPS = ["seed", "dataset", "backbone", "ensemble", "strategy", "recipe", "trainer", "logger", "store", "evaluation"]
 
@@ -135,11 +141,19 @@ def named(node: Any, path: str) -> Any:  # noqa: ANN401
     return build(cls, _without(node, "_target_"), path)
 
 
+def current_name(name: str) -> str:
+    """Return a class's path today, for one that a record of an older version may name."""
+    for before, now in _MOVED.items():
+        if name.startswith(before):
+            return now + name.removeprefix(before)
+    return name
+
+
 def _find_class(name: str) -> type:
     logger = logging.getLogger("hydra.utils")
     logger.disabled = True  # Hydra logs the error that it raises
     try:
-        return get_class(name)
+        return get_class(current_name(name))
     finally:
         logger.disabled = False
 

@@ -67,9 +67,9 @@ def _extend(folder: Path, overrides: Sequence[str], output: Path | None, against
     changes = _changes(overrides)
     add = _added(changes)
     from ensemble_transfer.cli.build import build_experiment, build_logger
-    from ensemble_transfer.extension import Run, extend
     from ensemble_transfer.report import summary
     from ensemble_transfer.report.tracking import tracking
+    from ensemble_transfer.runs.extension import Run, extend
 
     run = Run.load(folder)
     cfg = _larger(run.record.config, changes, len(run.ensemble), add)

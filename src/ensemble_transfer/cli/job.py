@@ -13,10 +13,11 @@ from omegaconf import DictConfig, OmegaConf
 from ensemble_transfer.cli.build import build_experiment, build_logger
 from ensemble_transfer.cli.sweep import finished_before
 from ensemble_transfer.errors import RunError, SettingError
-from ensemble_transfer.experiment import run
-from ensemble_transfer.records import Record
+from ensemble_transfer.layout import TRACEBACK
 from ensemble_transfer.report import summary
+from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.tracking import tracking
+from ensemble_transfer.runs.experiment import run
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ def run_job(cfg: DictConfig, hydra: HydraConf) -> float:
     except Exception as error:  # whatever happened, the record must say so
         line = f"{type(error).__name__}: {' '.join(str(error).split())}"
         _failed(cfg, hydra, command, line).save(folder)
-        kept = folder / "traceback.txt"
+        kept = folder / TRACEBACK
         kept.write_text("".join(traceback.format_exception(error)))
         raise RunError(f"the run failed with {line}; its traceback is in {kept}") from error
 

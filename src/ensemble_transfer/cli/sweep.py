@@ -12,7 +12,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from ensemble_transfer.errors import SettingError
-from ensemble_transfer.records import FILE_NAME, Record
+from ensemble_transfer.layout import RECORD
+from ensemble_transfer.report.record import Record
 
 # What a run does not depend on: where it is computed, remembered and logged. The precision it does depend on.
 _INCIDENTAL = ("store", "logger")
@@ -44,7 +45,7 @@ class RememberSweep(Callback):
 
 def finish(config: DictConfig) -> int:
     """Write, print and log the comparison of a sweep; return its exit code."""
-    from ensemble_transfer.compare import compare
+    from ensemble_transfer.cli.compare import compare
 
     folder = Path(config.hydra.sweep.dir).absolute()
     if not folder.exists():
@@ -80,7 +81,7 @@ def finished_before(config: Mapping[str, Any], sweep: Path) -> Record | None:
         sweep: Folder of the sweep.
     """
     wanted = _what(config)
-    for path in sorted(sweep.glob(f"*/{FILE_NAME}")):
+    for path in sorted(sweep.glob(f"*/{RECORD}")):
         try:
             record = Record.load(path)
         except ValueError:

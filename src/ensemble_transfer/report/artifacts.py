@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ensemble_transfer.records import FILE_NAME, Record
-from ensemble_transfer.store import ENSEMBLES
+from ensemble_transfer.layout import DESCRIPTION, ENSEMBLE, RECORD, SHIFT
+from ensemble_transfer.report.record import Record
 from ensemble_transfer.tensor_files import read_tensors
+from ensemble_transfer.training.store import ENSEMBLES
 
 
 @dataclass(frozen=True)
@@ -46,22 +47,22 @@ def described(record: Record, folder: Path) -> list[Described]:
     about = {"strategy": record.strategy, "seed": record.seed, "dataset": record.dataset, "backbone": record.backbone}
     items = []
     provenance: dict[str, Any] = {}
-    shift, ensemble = folder / "shift.safetensors", folder / "ensemble"
+    shift, ensemble = folder / SHIFT, folder / ENSEMBLE
     if shift.is_file():
         provenance = read_tensors(shift)[1]
         files, extension = {shift.name: shift}, "added" in record.cost  # which applies the vector of the run before
         items.append(Described(_name("shift", record), "shift", files, {}, about | provenance, consumed=extension))
     if ensemble.is_dir():
-        text = json.loads((ensemble / "ensemble.json").read_text(encoding="utf-8"))
+        text = json.loads((ensemble / DESCRIPTION).read_text(encoding="utf-8"))
         history = text.get("history", {})
         provenance |= history
         files = {path.name: path for path in sorted(ensemble.iterdir())}
         metadata = about | dict(record.ensemble) | {"history": history, "metrics": _headline(record)}
         items.append(Described(_name("ensemble", record), "ensemble", files, metadata=metadata))
-    file = folder / FILE_NAME
+    file = folder / RECORD
     if file.is_file():
         metadata = about | {"status": record.status, "command": record.command}
-        items.append(Described(_name("record", record), "record", {FILE_NAME: file}, metadata=metadata))
+        items.append(Described(_name("record", record), "record", {RECORD: file}, metadata=metadata))
     return items + _source(record, provenance)
 
 

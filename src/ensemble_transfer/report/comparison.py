@@ -12,8 +12,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from ensemble_transfer.records import Record
 from ensemble_transfer.report import latex
+from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.rows import COLUMNS, DEE, DIFFERENCES, SOUP, Column, Row, rows_of
 from ensemble_transfer.report.statistics import Difference, Spread, paired_difference, significantly_best
 from ensemble_transfer.report.summary import table

@@ -11,10 +11,10 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from ensemble_transfer.records import Record
 from ensemble_transfer.report.comparison import Comparison
 from ensemble_transfer.report.plots import Drawn
 from ensemble_transfer.report.plots.style import GRID, INK, PAPER, Style, styles
+from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.rows import COLUMNS, DIFFERENCES, Column, Row
 
 FILE_NAME = "index.html"

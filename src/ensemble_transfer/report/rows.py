@@ -6,7 +6,7 @@ from functools import cached_property, partial
 from typing import Any
 
 from ensemble_transfer.metrics.equivalent import deep_ensemble_equivalent
-from ensemble_transfer.records import Record
+from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.statistics import Spread
 
 _TEST = "target/test/"

@@ -8,9 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.markdown import Markdown
 
-from ensemble_transfer.records import Record
-
-FILE_NAME = "summary.md"
+from ensemble_transfer.layout import PREDICTIONS, RECORD, SHIFT, SUMMARY
+from ensemble_transfer.report.record import Record
 
 BARRIER = 0.1
 """Nats of a loss barrier between members that are never warned of."""
@@ -19,7 +18,7 @@ BARRIER = 0.1
 def write(record: Record, folder: Path, console: Console | None = None) -> None:
     """Write ``summary.md`` into a run's folder and print it."""
     text = markdown(record, folder)
-    (folder / FILE_NAME).write_text(text, encoding="utf-8")
+    (folder / SUMMARY).write_text(text, encoding="utf-8")
     (console or Console()).print(Markdown(text))
 
 
@@ -207,10 +206,10 @@ def _cost_row(name: str, cost: Mapping[str, Any]) -> list[str]:
 
 def _files(folder: Path) -> str:
     about = {
-        "record.json": "all of this and more, for programs",
-        "predictions.npz": "every member's probabilities",
+        RECORD: "all of this and more, for programs",
+        PREDICTIONS: "every member's probabilities",
         "ensemble": "the transferred ensemble",
-        "shift.safetensors": "the shift vector",
+        SHIFT: "the shift vector",
     }
     names = [f"`{name}` ({what})" for name, what in about.items() if (folder / name).exists()]
-    return f"Written to `{folder}`: {', '.join(names)}, `{FILE_NAME}` (this text)."
+    return f"Written to `{folder}`: {', '.join(names)}, `{SUMMARY}` (this text)."

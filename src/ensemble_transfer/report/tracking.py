@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ensemble_transfer.errors import SettingError, require
-from ensemble_transfer.records import Record
 from ensemble_transfer.report.artifacts import Described, described, read_table
+from ensemble_transfer.report.record import Record
 
 if TYPE_CHECKING:
     import wandb

@@ -17,8 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from ensemble_transfer.errors import SettingError, require
+from ensemble_transfer.machine import answers
 from ensemble_transfer.tasks.images import require_shape
-from ensemble_transfer.tasks.network import answers
 from ensemble_transfer.tasks.picture_source import PictureSource
 from ensemble_transfer.tasks.source import SPLITS
 from ensemble_transfer.tasks.task import Task

@@ -10,7 +10,6 @@ import json
 import logging
 import math
 import shutil
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from ensemble_transfer.errors import SettingError, require
+from ensemble_transfer.layout import replacing
 
 Notes = dict[str, str]
 Shape = tuple[int, int, int]
@@ -159,14 +159,9 @@ def _ending(path: Path, image: int) -> tuple[int, Notes]:
 def _write(path: Path, produce: Callable[[Notes], Iterable[Tensor]]) -> None:
     notes: Notes = {}
     count = 0
-    partial = path.with_name(f".{path.stem}-{uuid.uuid4().hex}")
-    try:
-        with partial.open("wb") as file:
-            for part in produce(notes):
-                file.write(part.contiguous().numpy().data)
-                count += len(part)
-            tail = json.dumps({"count": count, "notes": notes}).encode()
-            file.write(tail + len(tail).to_bytes(_LENGTH, "little") + _MARK)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as partial, partial.open("wb") as file:
+        for part in produce(notes):
+            file.write(part.contiguous().numpy().data)
+            count += len(part)
+        tail = json.dumps({"count": count, "notes": notes}).encode()
+        file.write(tail + len(tail).to_bytes(_LENGTH, "little") + _MARK)

@@ -1,9 +1,7 @@
 """What sources of encoded pictures share: where their pixels go, and what becomes of broken ones."""
 
 import logging
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -12,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ensemble_transfer.errors import SettingError, require
+from ensemble_transfer.machine import free_memory
 from ensemble_transfer.tasks.pictures import Pictures, decoded, decoded_on_disk
 from ensemble_transfer.tasks.source import Collection, HintedError, Source
 from ensemble_transfer.tasks.task import Split
@@ -99,15 +98,3 @@ class PictureSource(Source):
             raise self._refuse(f"images that cannot be read: {shown}; {hint}")
         place = getattr(self, self._setting)
         log.warning("%s: left out %d images that cannot be read: %s", place, len(lines), shown)
-
-
-def free_memory() -> int:
-    """Return the bytes of memory that can still be had, within the limit of a container."""
-    free = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    meminfo, group = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
-    if meminfo.exists():
-        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        free.append(1024 * int(lines["MemAvailable"].split()[0]))
-    with suppress(OSError, ValueError):  # where there is no such limit
-        free.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
-    return max(0, min(free))

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from ensemble_transfer.errors import require
+from ensemble_transfer.machine import answers
 from ensemble_transfer.tasks.images import fit, require_shape
-from ensemble_transfer.tasks.network import answers
 from ensemble_transfer.tasks.source import Collection, HintedError, Source
 from ensemble_transfer.tasks.task import Split, Task
 

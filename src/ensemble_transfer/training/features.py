@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from ensemble_transfer.backbone import Architecture, Classifier
+from ensemble_transfer.models.backbone import Architecture, Classifier
 from ensemble_transfer.seeding import generator
 from ensemble_transfer.training.augment import augmented
 from ensemble_transfer.weights import Weights

@@ -10,12 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ensemble_transfer.backbone import Architecture
-from ensemble_transfer.cost import Cost, Entry, measured
 from ensemble_transfer.errors import require
-from ensemble_transfer.store import Fitted, Store, key_of
+from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.choice import decided
+from ensemble_transfer.training.cost import Cost, Entry, measured
 from ensemble_transfer.training.executors import refuse_unstackable
 from ensemble_transfer.training.memory import Need, free_memory, is_out_of_memory, need_of, released
 from ensemble_transfer.training.parts import Head, Part, Whole
@@ -23,6 +22,7 @@ from ensemble_transfer.training.progress import Tracker
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.run import CHECKPOINT, run_group
 from ensemble_transfer.training.settings import TrainerSettings
+from ensemble_transfer.training.store import Fitted, Store, key_of
 from ensemble_transfer.weights import Weights, copied, fingerprint
 
 _needs: dict[tuple[str, int], Need] = {}

@@ -6,8 +6,8 @@ from functools import lru_cache
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ensemble_transfer.backbone import Architecture, Classifier
 from ensemble_transfer.errors import SettingError
+from ensemble_transfer.models.backbone import Architecture, Classifier
 
 
 def encode_flops(architecture: Architecture) -> int:

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ensemble_transfer.backbone import Architecture, Backbone
-from ensemble_transfer.ensemble import Ensemble
 from ensemble_transfer.errors import SettingError, require
+from ensemble_transfer.layout import ENSEMBLE
+from ensemble_transfer.models.backbone import Architecture, Backbone
+from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.weights import Weights, below
 
 
@@ -56,7 +57,7 @@ def _read(path: str, backbone: Backbone, architecture: Architecture, classes: Se
 
 
 def _read_ensemble(folder: Path, path: str, architecture: Architecture, classes: Sequence[str]) -> Iterator[Given]:
-    inside = folder / "ensemble"
+    inside = folder / ENSEMBLE
     try:
         saved = Ensemble.load(inside if inside.is_dir() else folder)
     except SettingError as error:

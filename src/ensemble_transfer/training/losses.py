@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ensemble_transfer.backbone import Architecture
+from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.weights import Weights
 
 _BATCH = 256

@@ -1,14 +1,14 @@
 """How many members fit into memory together, and what an out-of-memory error looks like."""
 
 import gc
-import sys
 from copy import deepcopy
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+
+from ensemble_transfer import machine
 
 USABLE = 0.8
 """Share of the free memory that a group may take."""
@@ -16,24 +16,13 @@ USABLE = 0.8
 _COPIES = 6
 """Of a member's weights: initial, trained, gradient, two moments of AdamW, result."""
 
-_CGROUPS = (
-    ("memory.max", "memory.current", "memory.stat"),
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
-)
-"""Limit, use and its parts below ``/sys/fs/cgroup``, of version 2 and version 1."""
-
 
 def free_memory(device: torch.device) -> int:
-    """Return the bytes that are free: of the GPU, or of the machine and this process's container (cgroup v2, v1)."""
-    if device.type == "cuda":
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + cached
-    free = [_field(Path("/proc/meminfo"), "MemAvailable:", sys.maxsize // 1024) * 1024]
-    for limit, used, parts in (tuple(Path("/sys/fs/cgroup") / name for name in names) for names in _CGROUPS):
-        most = limit.read_text(encoding="utf-8").strip() if limit.exists() else "max"
-        if most.isdigit():
-            free.append(int(most) - int(used.read_text(encoding="utf-8")) + _field(parts, "inactive_file", 0))
-    return max(0, min(free))
+    """Return the bytes that are free on a device: of the GPU, or of this machine."""
+    if device.type != "cuda":
+        return machine.free_memory()
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + cached
 
 
 @dataclass(frozen=True)
@@ -98,9 +87,3 @@ def released() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _field(path: Path, name: str, default: int) -> int:
-    """Return a number from a file of lines ``name number ...``."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return next((int(line.split()[1]) for line in lines if line.startswith(name)), default)

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from ensemble_transfer.backbone import Architecture, Classifier
+from ensemble_transfer.models.backbone import Architecture, Classifier
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.features import features, features_of_views

@@ -16,9 +16,9 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ensemble_transfer.cost import Meter, measured
 from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.choice import make_group
+from ensemble_transfer.training.cost import Meter, measured
 from ensemble_transfer.training.lockstep import Lockstep
 from ensemble_transfer.training.progress import CurveCallback, ProgressBar, Tracker
 from ensemble_transfer.training.recipe import Recipe

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from ensemble_transfer.backbone import Architecture, Backbone
-from ensemble_transfer.cost import Entry, Ledger
-from ensemble_transfer.ensemble import Ensemble
 from ensemble_transfer.errors import require, settings_under
+from ensemble_transfer.models.backbone import Architecture, Backbone
+from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.seeding import derive
 from ensemble_transfer.tasks.task import Task
+from ensemble_transfer.training.cost import Entry, Ledger
 from ensemble_transfer.training.fit import Fits, Fitter, Start
 from ensemble_transfer.training.given import read_members
 from ensemble_transfer.training.recipe import Recipes

@@ -1,0 +1,81 @@
+"""``python -m ensemble_transfer.compare DIRS...``: redraw a comparison from records, at any time."""
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from ensemble_transfer.report.comparison import Comparison
+from ensemble_transfer.report.record import read_records
+
+
+def compare(folders: Sequence[Path], output: Path, baseline: str | None = None) -> int:
+    """Print and write the comparison of all records below folders.
+
+    Args:
+        folders: Folders of sweeps or runs.
+        output: Where ``index.html``, the tables and ``figures/`` go; with several pairs of tasks, a folder each too.
+        baseline: Label or strategy of the row that the others are compared with; by default ``full``, else the first.
+
+    Returns:
+        Exit code: 0, 1 if a run has failed, 2 if there is nothing to compare; the reason is printed.
+    """
+    try:
+        records = read_records(folders)
+        comparison = Comparison.of(records.values(), baseline)
+    except ValueError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    if not records:
+        sys.stderr.write(f"error: no record.json below {', '.join(map(str, folders))}\n")
+        return 2
+    try:
+        comparison.write(output)
+        page = _drawn(comparison, output)
+    except OSError as error:
+        sys.stderr.write(f"error: {output}: the comparison cannot be written there ({error.strerror})\n")
+        return 2
+    console = Console()
+    console.print(*comparison.terminal())
+    for line in comparison.failures():
+        console.print(line, soft_wrap=True, markup=False)
+    console.print(page, soft_wrap=True, markup=False)
+    return 1 if comparison.failed else 0
+
+
+def _drawn(comparison: Comparison, output: Path) -> Path:
+    """Draw the figures, write the page, and return its path.
+
+    Numbers of different tasks do not belong into one figure: with several pairs each gets a page in a folder of its
+    own, and the page of all has the tables, links, and what is said across tasks.
+    """
+    from ensemble_transfer.report import page, plots  # matplotlib is slow to import
+
+    pairs = comparison.by_pair()
+    links = {}
+    for pair, own in pairs.items() if len(pairs) > 1 else ():
+        folder = output / re.sub(r"[^\w.-]+", "_", pair.replace(" -> ", "_to_"))
+        own.write(folder)
+        page.write(own, plots.draw(own.rows, folder / "figures"), folder)
+        links[pair] = f"{folder.name}/{page.FILE_NAME}"
+    return page.write(comparison, plots.draw(comparison.rows, output / "figures", bool(links)), output, links)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ensemble_transfer.compare",
+        description="Compare runs from their records: mean and standard deviation over seeds, cost in every row, "
+        "differences paired by seed. Writes index.html, table.md, .csv and .tex, and figures/; with several pairs of "
+        "tasks, a folder with all of it for each pair.",
+    )
+    parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="folder of a sweep or a run")
+    parser.add_argument("--output", type=Path, help="where all goes; by default DIR/comparison of the first")
+    parser.add_argument(
+        "--baseline", metavar="ROW", help="strategy or label to compare with; by default full, else the first row"
+    )
+    options = parser.parse_args(arguments)
+    return compare(options.folders, options.output or options.folders[0] / "comparison", options.baseline)

@@ -1,0 +1,140 @@
+"""The command line of :mod:`ensemble_transfer.export`: an ensemble as one ONNX file.
+
+Torch is imported once the arguments are known to be usable, so that ``--help`` and mistakes answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ensemble_transfer.cli.image_paths import find_images
+from ensemble_transfer.errors import SettingError, require
+from ensemble_transfer.inference.export import export, soup
+from ensemble_transfer.inference.saved import ensemble_folder, open_saved
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from ensemble_transfer.models.backbone import Architecture
+
+
+NEEDED = ("onnx", "onnxruntime", "onnxscript")
+
+
+LARGEST = 2_000_000_000
+"""Bytes of weights in one file at the most: protobuf's limit."""
+
+
+EXAMPLES = 64
+"""Images that an exported file is checked on, at the most."""
+
+
+_DESCRIPTION = """\
+Write an ensemble as one ONNX file, and check it against torch with onnxruntime on real images.
+"""
+
+
+_EPILOG = """\
+the file:
+  images                (N, channels, size, size) uint8, any N; it normalises them itself
+  probabilities         (N, classes) float32, the members' mean, after the temperature
+  member_probabilities  (members, N, classes) float32, before it
+  metadata              classes (JSON, in the order of the labels), temperature
+
+exit code: 0; 2 if nothing can be written, or if the file's probabilities differ from torch's by more than 1e-4.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        _check(options)
+        for line in _export(options):
+            sys.stdout.write(f"{line}\n")
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m ensemble_transfer.export",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="folder of a run, or of a saved ensemble")
+    parser.add_argument("output", metavar="OUT.onnx", type=Path, help="where to write")
+    parser.add_argument("--soup", action="store_true", help="one network, whose weights are the means of the members'")
+    parser.add_argument(
+        "--images",
+        nargs="+",
+        metavar="IMAGES",
+        default=[],
+        help=f"check on these (the first {EXAMPLES}); else on digits",
+    )
+    return parser
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Raise a SettingError for arguments that cannot be used."""
+    ensemble_folder(options.run)
+    output = options.output
+    require(
+        output.parent.is_dir() and not output.is_dir(), "output", str(output), "must be a file in a folder that exists"
+    )
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    rule = f"needs {', '.join(missing)}, which are missing: pip install 'ensemble-transfer[onnx]'"
+    require(not missing, "output", str(output), rule)
+
+
+def _export(options: argparse.Namespace) -> list[str]:
+    """Export, and return the lines that say what was done."""
+    saved = open_saved(options.run)
+    ensemble, temperature, about = saved.ensemble, saved.temperature, saved.about_temperature()
+    if options.soup:
+        ensemble, temperature = soup(ensemble), 1.0
+        about = (
+            f"one network with the mean weights of {len(saved.ensemble)} members, BatchNorm statistics included; the "
+            "ensemble's temperature is not this network's and is left out; evaluate it before you use it"
+        )
+    size = sum(tensor.nbytes for member in ensemble.members for tensor in member.values())
+    require(
+        size < LARGEST, "RUN", str(options.run), "has over 2 GB of weights, more than one ONNX file holds; see --soup"
+    )
+    images, where = _images(options.images, ensemble.architecture)
+    difference = export(ensemble, temperature, images, options.output)
+    count = f"{len(ensemble)} member{'s' if len(ensemble) > 1 else ''}"
+    written = options.output.stat().st_size
+    return [
+        about,
+        f"largest difference from torch on {len(images)} {where}: {difference:.2g}",
+        f"written to {options.output}: {count}, {written / 1e6:.1f} MB",
+    ]
+
+
+def _images(given: Sequence[str], architecture: Architecture) -> tuple[Tensor, str]:
+    """Return images to check on, and what they are: some of those given, or scikit-learn's digits."""
+    size, channels = architecture.image_size, architecture.channels
+    if not given:
+        from ensemble_transfer.tasks.embedded import Digits
+
+        return Digits().load(size, channels).test.images[:EXAMPLES], "images of digits (--images checks on your own)"
+    from ensemble_transfer.tasks.pictures import Files, decoded
+
+    reasons: list[str] = []
+    paths = list(islice(find_images(given, lambda name, reason: reasons.append(f"{name}: {reason}")), EXAMPLES))
+    images, broken = decoded(Files([Path(path) for path in paths], paths), size, channels)
+    reasons += [f"{paths[place]}: {reason}" for place, reason in broken.items()]
+    if not len(images):
+        raise SettingError("images", " ".join(given), f"holds no image that can be read ({'; '.join(reasons[:3])})")
+    return images, "of your images"

@@ -1,0 +1,200 @@
+"""The command line of :mod:`ensemble_transfer.predict`: classes of images, as rows of a CSV or JSON Lines file.
+
+Torch is imported once the arguments are known to be usable, so that ``--help`` and mistakes answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import sys
+import uuid
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from ensemble_transfer.cli.image_paths import find_images
+from ensemble_transfer.errors import require
+from ensemble_transfer.inference.predict import COLUMNS, Row, choose_threshold, predict_rows
+from ensemble_transfer.inference.saved import ensemble_folder, open_saved
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from rich.progress import Progress
+
+
+FORMATS = ("csv", "jsonl")
+
+
+MOST = 1024
+"""Images in memory at once, at the most."""
+
+
+_DESCRIPTION = """\
+Predict the classes of images with a transferred ensemble: a row for each image, in the order they are given.
+"""
+
+
+_EPILOG = """\
+columns:
+  path                the image, as it was given or found
+  label               the most probable class
+  probability         of that class: the members' mean, after the temperature
+  entropy             of these probabilities, in nats
+  mutual_information  of prediction and member, in nats: what the members do not agree on, before the temperature
+  disagreement        share of the members whose own label is another
+  abstain             whether the probability is below the threshold of --risk or --coverage
+
+Temperature and thresholds come from the run's validation predictions. --risk takes the threshold of largest
+coverage whose error rate among the answered has an upper 95% confidence bound below the limit (Geifman &
+El-Yaniv 2017, arXiv 1705.08500, with Clopper-Pearson bounds); where there is none, it abstains everywhere.
+--coverage takes the threshold that answers this share of the validation images. Both are estimates, for images
+like those of the validation split.
+
+exit code: 0; 1 if an image could not be read (named on standard error and left out); 2 if nothing can be done.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        _check(options)
+        return _predict(options)
+    except BrokenPipeError:  # whoever reads standard output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m ensemble_transfer.predict",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="folder of a run, or of a saved ensemble")
+    given = "files, folders (searched to the bottom), quoted patterns, or - for a list on standard input, a path a line"
+    parser.add_argument("images", metavar="IMAGES", nargs="+", help=given)
+    parser.add_argument("--output", metavar="OUT", type=Path, help="where to write; standard output by default")
+    parser.add_argument("--format", choices=FORMATS, help="by default what OUT ends with, else csv")
+    limit = parser.add_mutually_exclusive_group()
+    limit.add_argument("--risk", type=float, metavar="SHARE", help="abstain so that at most this share is wrong")
+    limit.add_argument("--coverage", type=float, metavar="SHARE", help="abstain so that this share is answered")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
+    parser.add_argument("--batch-size", type=int, default=256, metavar="N", help="images in memory at once (256)")
+    return parser
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Raise a SettingError for arguments that cannot be used, and fill in the format."""
+    ensemble_folder(options.run)
+    for name in ("risk", "coverage"):
+        value = getattr(options, name)
+        require(value is None or 0 < value < 1, name, value, "must be above 0 and below 1")
+    require(1 <= options.batch_size <= MOST, "batch-size", options.batch_size, f"must be in 1..{MOST}")
+    if options.output is None:
+        options.format = options.format or "csv"
+        return
+    require(options.output.parent.is_dir(), "output", str(options.output), "must be in a folder that exists")
+    require(not options.output.is_dir(), "output", str(options.output), "is a folder")
+    suffix = options.output.suffix.lower().removeprefix(".")
+    known = f"must end in {' or '.join(f'.{name}' for name in FORMATS)}, or come with --format"
+    require(options.format is not None or suffix in FORMATS, "output", str(options.output), known)
+    options.format = options.format or suffix
+
+
+def _predict(options: argparse.Namespace) -> int:
+    device = _device(options.device)
+    saved = open_saved(options.run)
+    threshold, line = choose_threshold(saved, options.risk, options.coverage)
+    sys.stderr.write("".join(f"{text}\n" for text in (saved.about_temperature(), line) if text))
+    architecture, classifiers = saved.ensemble.architecture, list(saved.ensemble.classifiers())
+    from ensemble_transfer.tasks.pictures import Files, decoded
+
+    counts = {"images": 0, "abstained": 0, "left out": 0}
+    with _progress(options.output is not None) as progress, _rows_to(options.output, options.format) as write:
+        task = progress.add_task("images", total=None)
+
+        def report(path: str, reason: str) -> None:
+            counts["left out"] += 1
+            progress.console.print(f"{path}: {reason}; left out", markup=False, highlight=False, soft_wrap=True)
+
+        paths = find_images(options.images, report)
+        while batch := list(islice(paths, options.batch_size)):
+            pictures = Files([Path(path) for path in batch], batch)
+            images, broken = decoded(pictures, architecture.image_size, architecture.channels)
+            for place, reason in broken.items():
+                report(batch[place], reason)
+            if len(images):
+                whole = (path for place, path in enumerate(batch) if place not in broken)
+                found = predict_rows(saved, classifiers, images, threshold, device)
+                rows: list[Row] = [{"path": path} | row for path, row in zip(whole, found, strict=True)]
+                write(rows)
+                counts["images"] += len(rows)
+                counts["abstained"] += sum(row["abstain"] for row in rows)
+            progress.update(task, advance=len(batch))
+    sys.stderr.write(", ".join(f"{count} {what}" for what, count in counts.items()) + "\n")
+    return 1 if counts["left out"] else 0
+
+
+def _device(name: str) -> str:
+    import torch
+
+    available = torch.cuda.is_available()
+    require(available or name != "cuda", "device", name, "torch finds no CUDA device here; use cpu or auto")
+    return "cuda" if available and name != "cpu" else "cpu"
+
+
+def _progress(rows_go_elsewhere: bool) -> Progress:
+    """Return a progress bar on standard error, shown on a terminal that the rows do not go to."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = SpinnerColumn(), TextColumn("{task.completed:,} images"), TimeElapsedColumn()
+    shown = sys.stderr.isatty() and (rows_go_elsewhere or not sys.stdout.isatty())
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, transient=True, disable=not shown, redirect_stdout=False)
+
+
+@contextmanager
+def _rows_to(output: Path | None, form: str) -> Iterator[Callable[[Iterable[Row]], None]]:
+    """Give a function that writes rows: to standard output, or beside a file that is replaced when all is written."""
+    if output is None:
+        yield _writer(sys.stdout, form)
+        return
+    output = output.resolve()  # a link is kept, what it leads to is replaced
+    special = output.exists() and not output.is_file()  # such as /dev/null
+    place = output if special else output.with_name(f".{output.name}.{uuid.uuid4().hex}")
+    try:
+        with place.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            yield _writer(file, form)
+        if not special:
+            place.replace(output)
+    finally:
+        if not special:
+            place.unlink(missing_ok=True)
+
+
+def _writer(file: IO[str], form: str) -> Callable[[Iterable[Row]], None]:
+    table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+    if form == "csv":
+        table.writeheader()
+
+    def write(rows: Iterable[Row]) -> None:
+        for row in rows:
+            short = {name: float(f"{v:.9g}") if isinstance(v, float) else v for name, v in row.items()}
+            if form == "csv":
+                table.writerow(short | {"abstain": str(row["abstain"]).lower()})
+            else:
+                file.write(json.dumps(short, ensure_ascii=False) + "\n")
+        file.flush()
+
+    return write

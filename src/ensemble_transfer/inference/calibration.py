@@ -1,0 +1,121 @@
+"""What an ensemble learned about its own predictions on validation: kept beside it, used when it predicts."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ensemble_transfer.errors import SettingError
+from ensemble_transfer.layout import CALIBRATION
+from ensemble_transfer.metrics.calibration import apply_temperature, fit_temperature
+from ensemble_transfer.metrics.checks import check_labels, check_probabilities
+from ensemble_transfer.metrics.predictive import confidence, ensemble_mean, predicted_class
+from ensemble_transfer.tensor_files import read_tensors, write_tensors
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What an ensemble says of N examples.
+
+    Attributes:
+        probabilities: The members' mean after the temperature, (N, C) float64.
+        label: The most probable class of the mean before it, (N,): a temperature changes no label.
+        confidence: The largest probability, (N,).
+    """
+
+    probabilities: Tensor
+    label: Tensor
+    confidence: Tensor
+
+
+def decide(probabilities: Tensor, temperature: float = 1.0) -> Decisions:
+    """Return what an ensemble says, from its members' probabilities (members, examples, classes)."""
+    mean = ensemble_mean(probabilities)
+    scaled = mean if temperature == 1.0 else apply_temperature(mean, temperature)
+    return Decisions(scaled, predicted_class(mean), confidence(scaled))
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A temperature, and the validation predictions that thresholds are chosen on.
+
+    Attributes:
+        temperature: Fitted on the validation examples.
+        confidence: Of the validation examples after the temperature, (N,) float64.
+        correct: Which of them the ensemble got right, (N,) bool.
+    """
+
+    temperature: float
+    confidence: Tensor
+    correct: Tensor
+
+    @classmethod
+    def fit(
+        cls,
+        probabilities: Tensor | NDArray[Any],
+        labels: Tensor | NDArray[Any],
+        members: int | None = None,
+        classes: int | None = None,
+    ) -> Self:
+        """Fit the temperature on validation predictions, as :mod:`~ensemble_transfer.metrics.evaluate` does.
+
+        Args:
+            probabilities: (members, examples, classes).
+            labels: (examples,).
+            members: Number of members there must be, if that is known.
+            classes: Number of classes there must be, if that is known.
+
+        Raises:
+            ValueError: If the arrays are no predictions with labels, or not of so many members and classes.
+        """
+        given, truth = torch.as_tensor(probabilities), torch.as_tensor(labels)
+        check_probabilities(given, "validation/probabilities", members=members, classes=classes)
+        check_labels(truth, given.shape[1], given.shape[2], "validation/labels")
+        temperature = fit_temperature(ensemble_mean(given), truth.long())
+        said = decide(given, temperature)
+        return cls(temperature, said.confidence, said.label == truth)
+
+    def save(self, folder: Path, ensemble: str) -> None:
+        """Write ``calibration.safetensors`` into an ensemble's folder.
+
+        Args:
+            folder: Where the ensemble lies.
+            ensemble: The ensemble's fingerprint: the calibration is of no other.
+        """
+        temperature = torch.tensor(self.temperature, dtype=torch.float64)
+        tensors = {"temperature": temperature, "confidence": self.confidence, "correct": self.correct}
+        write_tensors(folder / CALIBRATION, tensors, {"ensemble": ensemble})
+
+    @classmethod
+    def load(cls, folder: Path, ensemble: str) -> Self:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            SettingError: If the file is missing, damaged, or belongs to another ensemble.
+        """
+        path = folder / CALIBRATION
+        try:
+            tensors, header = read_tensors(path)
+            _check(tensors)
+        except ValueError as error:
+            raise SettingError("calibration", str(path), str(error)) from error
+        if header.get("ensemble") != ensemble:
+            raise SettingError("calibration", str(path), "belongs to another ensemble; remove it to predict without")
+        return cls(tensors["temperature"].item(), tensors["confidence"], tensors["correct"])
+
+
+def _check(tensors: Mapping[str, Tensor]) -> None:
+    """Raise unless the tensors are those of a calibration."""
+    dtypes = {"temperature": torch.float64, "confidence": torch.float64, "correct": torch.bool}
+    if {name: tensor.dtype for name, tensor in tensors.items()} != dtypes:
+        raise ValueError(f"must hold {', '.join(f'{name} ({dtype})' for name, dtype in dtypes.items())}")
+    temperature, sure, correct = tensors["temperature"], tensors["confidence"], tensors["correct"]
+    if temperature.ndim or not 0 < temperature.item() < math.inf:
+        raise ValueError("temperature must be one number above 0")
+    if sure.ndim != 1 or sure.shape != correct.shape or not len(sure) or not ((sure >= 0) & (sure <= 1 + 1e-6)).all():
+        raise ValueError("confidence and correct must have one entry an example, confidence in 0..1")

@@ -1,0 +1,145 @@
+"""Write an ensemble as one ONNX file, for use without Python, and check it against torch.
+
+Torch is imported when something is computed, so that the command line's ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ensemble_transfer.errors import SettingError, require
+from ensemble_transfer.layout import replacing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from torch import Tensor, nn
+
+    from ensemble_transfer.models.backbone import Architecture
+    from ensemble_transfer.models.ensemble import Ensemble
+
+OUTPUTS = ("probabilities", "member_probabilities")
+TOLERANCE = 1e-4
+"""Largest difference from torch's probabilities that an exported file may show."""
+
+
+def soup(ensemble: Ensemble) -> Ensemble:
+    """Return the ensemble of one member whose weights are the means of all (Wortsman 2022).
+
+    The means are taken of every floating-point tensor, BatchNorm's statistics included: those that belong to the mean
+    weights would have to be estimated anew on training images.
+    """
+    from ensemble_transfer.weights import floating, mean
+
+    averaged = mean([floating(member) for member in ensemble.members])
+    return replace(ensemble, members=(dict(ensemble.members[0]) | averaged,))
+
+
+def as_module(ensemble: Ensemble, temperature: float = 1.0) -> nn.Module:
+    """Return a module from images (N, channels, size, size), uint8, to the two outputs of the file."""
+    import torch
+
+    from ensemble_transfer.metrics.predictive import PROBABILITY_FLOOR
+
+    class Averaged(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.members = torch.nn.ModuleList(ensemble.classifiers())
+
+        def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+            members = torch.stack([member(images).softmax(-1) for member in self.members])
+            mean = members.mean(0)
+            if temperature != 1.0:
+                mean = (mean.clamp(min=PROBABILITY_FLOOR).log() / temperature).softmax(-1)
+            return mean, members
+
+    return Averaged().eval()
+
+
+def export(ensemble: Ensemble, temperature: float, images: Tensor, path: Path) -> float:
+    """Write the file, in one move once it is known to agree with torch.
+
+    Args:
+        ensemble: What is exported.
+        temperature: Applied to ``probabilities``.
+        images: What the file is checked on: (N, channels, size, size) uint8.
+        path: Where it goes.
+
+    Returns:
+        The largest difference between its probabilities and torch's.
+
+    Raises:
+        SettingError: If it is above ``TOLERANCE``; nothing is written.
+    """
+    with replacing(path) as beside:
+        _write(as_module(ensemble, temperature), ensemble.architecture, beside)
+        _describe(beside, {"classes": json.dumps(ensemble.classes), "temperature": repr(temperature)})
+        difference = _difference(beside, ensemble, temperature, images)
+        rule = f"would not be the same as in torch: probabilities differ by {difference:.2g}"
+        require(difference <= TOLERANCE, "output", str(path), rule)
+    return difference
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep back what the exporter says of torch's own insides; what it wrote is checked."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _write(module: nn.Module, architecture: Architecture, path: Path) -> None:
+    import torch
+
+    size = architecture.image_size
+    example = torch.zeros(2, architecture.channels, size, size, dtype=torch.uint8)
+    try:
+        with _silence():
+            torch.onnx.export(
+                module,
+                (example,),
+                path,
+                input_names=["images"],
+                output_names=list(OUTPUTS),
+                dynamic_shapes={"images": {0: torch.export.Dim("N")}},
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise SettingError("backbone", architecture.backbone, f"cannot be written as ONNX: {reason}") from error
+
+
+def _describe(path: Path, texts: Mapping[str, str]) -> None:
+    import onnx
+
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, dict(texts))
+    onnx.save(model, path)
+
+
+def _difference(path: Path, ensemble: Ensemble, temperature: float, images: Tensor) -> float:
+    """Return how far the file is from torch, over both outputs, for all images together and one alone."""
+    import onnxruntime
+
+    from ensemble_transfer.inference.calibration import decide
+
+    members = ensemble.predict(images)
+    expected = (decide(members, temperature).probabilities.numpy(), members.numpy())
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    together = session.run(list(OUTPUTS), {"images": images.numpy()})
+    alone = session.run(list(OUTPUTS), {"images": images[:1].numpy()})
+    pairs = [*zip(together, expected, strict=True), (alone[0], expected[0][:1]), (alone[1], expected[1][:, :1])]
+    return max(float(abs(found - wanted).max()) for found, wanted in pairs)

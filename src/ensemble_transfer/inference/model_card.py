@@ -1,0 +1,243 @@
+"""The model card: ``README.md`` beside an ensemble, for somebody who has nothing but the folder.
+
+Its front matter is what the Hugging Face hub reads; YAML is written as JSON, which it contains.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ensemble_transfer.layout import CARD
+from ensemble_transfer.metrics.selective import risk_bound
+from ensemble_transfer.models.ensemble import Ensemble
+
+_ABOUT = {
+    "full": "every member was fine-tuned fully",
+    "matched": "every member was fine-tuned fully, with as much compute in all as `shift` spends",
+    "shift": "the encoders of all members were moved by the shift vector of a fully fine-tuned donor, then fine-tuned "
+    "briefly ([arXiv 2206.13116](https://arxiv.org/abs/2206.13116))",
+    "tiny": "every member was fine-tuned briefly, without a shift",
+    "star": "a donor was fine-tuned fully, and all others started from it, fine-tuned briefly",
+    "scratch": "every member was trained on the target task alone",
+    "head": "the encoders stayed as they were, and every member got a new head",
+}
+
+_QUALITY = {
+    "accuracy of the ensemble": "ensemble/accuracy",
+    "accuracy of a member, mean": "member/accuracy",
+    "negative log likelihood (NLL, nats)": "ensemble/nll",
+    "NLL with the temperature": "calibrated/nll",
+    "expected calibration error (ECE, 15 bins)": "calibration/ece",
+    "ECE with the temperature": "calibrated/ece",
+    "temperature, fitted on validation": "calibrated/temperature",
+    "disagreement of two members": "diversity/disagreement",
+    "coverage at 5% errors, in hindsight": "selective/coverage_at_5_risk",
+}
+
+_TEST = "target/test/"
+
+
+def write_card(
+    folder: Path,
+    ensemble: Ensemble,
+    metrics: Mapping[str, float | None] | None = None,
+    cost: Mapping[str, Any] | None = None,
+    examples: Mapping[str, int] | None = None,
+) -> Path:
+    """Write ``README.md`` into an ensemble's folder, and return its path.
+
+    Args:
+        folder: Of the ensemble.
+        ensemble: What the card is about.
+        metrics: Of the run, under the keys of a record (``target/test/...``); None where it was not evaluated.
+        cost: Of the run, as a record has it; None where it is not known.
+        examples: Number of images the target task had, by split (``train``, ``validation``, ``test``).
+    """
+    measured = {k: v for k, v in (metrics or {}).items() if v is not None and math.isfinite(v)}
+    parts = [
+        _front_matter(ensemble, measured),
+        f"# {_name(ensemble)}",
+        _opening(ensemble),
+        *_table(_facts(ensemble)),
+        *_results(measured, examples or {}),
+        *_costs(cost or {}, len(ensemble.members)),
+        _use(ensemble),
+        _limits(measured, examples or {}),
+    ]
+    path = folder / CARD
+    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    return path
+
+
+def _use(ensemble: Ensemble) -> str:
+    a, members = ensemble.architecture, len(ensemble.members)
+    images = f"uint8 (N, {a.channels}, {a.image_size}, {a.image_size})"
+    return f"""\
+## Use
+
+Loading needs the package `ensemble_transfer` and executes nothing from this folder:
+
+```python
+from pathlib import Path
+from ensemble_transfer.models.ensemble import Ensemble
+probabilities = Ensemble.load(Path("FOLDER")).predict(images)  # {images} -> ({members}, N, {a.classes})
+```
+
+`probabilities.mean(0)` is the ensemble's say. For image files, with uncertainty, and abstaining where it is unsure:
+
+```
+python -m ensemble_transfer.predict FOLDER IMAGES... --risk 0.05 --output predictions.csv
+```
+
+The temperature and what `--risk` needs are in `calibration.safetensors`, where the run left one. For use without
+Python, `python -m ensemble_transfer.export FOLDER OUT.onnx` writes one ONNX file."""
+
+
+def _front_matter(ensemble: Ensemble, metrics: Mapping[str, float]) -> str:
+    tags = ["ensemble", "transfer-learning", "uncertainty", "image-classification", ensemble.architecture.backbone]
+    fields: dict[str, Any] = {
+        "library_name": "ensemble_transfer",
+        "pipeline_tag": "image-classification",
+        "tags": tags,
+    }
+    results = [
+        {"type": kind, "value": metrics[_TEST + key], "name": name}
+        for kind, key, name in (
+            ("accuracy", "ensemble/accuracy", "Accuracy"),
+            ("nll", "ensemble/nll", "Negative log likelihood"),
+            ("ece", "calibration/ece", "Expected calibration error"),
+        )
+        if _TEST + key in metrics
+    ]
+    if results:
+        target = str(ensemble.history.get("target", "target"))
+        about = {
+            "task": {"type": "image-classification"},
+            "dataset": {"name": target, "type": target, "split": "test"},
+        }
+        fields |= {
+            "metrics": ["accuracy"],
+            "model-index": [{"name": _name(ensemble), "results": [about | {"metrics": results}]}],
+        }
+    lines = [f"{name}: {json.dumps(value, ensure_ascii=True)}" for name, value in fields.items()]
+    return "\n".join(
+        ["---", "# license: yours to state, with that of the data and of pretrained weights", *lines, "---"]
+    )
+
+
+def _name(ensemble: Ensemble) -> str:
+    history = ensemble.history
+    words = [_line(history[key]) for key in ("source", "target") if key in history]
+    return f"{_line(ensemble.architecture.backbone)} ensemble" + (f", {' to '.join(words)}" if words else "")
+
+
+def _opening(ensemble: Ensemble) -> str:
+    history, count = ensemble.history, len(ensemble.members)
+    text = f"{count} image classifiers of one architecture, whose probabilities are averaged."
+    if "target" in history and "strategy" in history:
+        how = _ABOUT.get(str(history["strategy"]))
+        text += (
+            f" Trained on {_code(history.get('source', 'a source task'))} and moved to {_code(history['target'])} by "
+            f"the strategy {_code(history['strategy'])}{f': {how}' if how else ''}."
+        )
+    elif "source" in history:
+        text += f" Trained on {_code(history['source'])}; not moved to another task."
+    return text + " Made with ensemble_transfer."
+
+
+def _facts(ensemble: Ensemble) -> Iterator[tuple[str, str]]:
+    a, history = ensemble.architecture, dict(ensemble.history)
+    yield "", ""
+    shown = ", ".join(_code(name) for name in ensemble.classes[:20])
+    more = f" and {len(ensemble.classes) - 20} more (`ensemble.json`)" if len(ensemble.classes) > 20 else ""
+    yield f"{len(ensemble.classes)} classes", shown + more
+    colour = "gray" if a.channels == 1 else "RGB"
+    yield "input", f"{a.image_size} x {a.image_size} pixels, {colour}, bytes; the centred square, scaled"
+    yield "normalisation", f"(x / 255 - {_numbers(a.mean)}) / {_numbers(a.std)}, done by the members themselves"
+    weights = sum(tensor.numel() for tensor in ensemble.members[0].values())
+    yield "members", f"{len(ensemble.members)}, each {_code(a.backbone)} with {weights:,} weights and statistics"
+    yield "options", _code(json.dumps(dict(a.options))) if a.options else "none"
+    yield "lineage", _code(ensemble.lineage)
+    for key, value in history.items():
+        yield _line(key).replace("_", " "), _code(value if isinstance(value, str) else json.dumps(value))
+
+
+def _results(metrics: Mapping[str, float], examples: Mapping[str, int]) -> Iterator[str]:
+    rows = [(name, f"{metrics[_TEST + key]:.4f}") for name, key in _QUALITY.items() if _TEST + key in metrics]
+    outside = {key.split("/")[3]: value for key, value in metrics.items() if _is_detection(key)}
+    rows += [
+        (f"AUROC against {_code(name)}, out of distribution, by probability", f"{v:.4f}") for name, v in outside.items()
+    ]
+    yield "## Results"
+    if not rows:
+        yield "Not evaluated: no metrics were known when this card was written."
+        return
+    count = f"{examples['test']:,} test images" if "test" in examples else "the test split"
+    yield f"On {count} of the target task, which nothing was chosen on:"
+    yield from _table([("metric", "value"), *rows])
+    if "test" in examples:
+        yield _interval(metrics[f"{_TEST}ensemble/accuracy"], examples["test"])
+
+
+def _interval(accuracy: float, examples: int) -> str:
+    right = round(accuracy * examples)
+    low, high = 1 - risk_bound(examples - right, examples, 0.025), risk_bound(right, examples, 0.025)
+    return f"95% interval of the accuracy from so many images (Clopper-Pearson): {low:.3f} to {high:.3f}."
+
+
+def _is_detection(key: str) -> bool:
+    return key.startswith(f"{_TEST}ood/") and key.endswith("/max_probability/auroc")
+
+
+def _costs(cost: Mapping[str, Any], members: int) -> Iterator[str]:
+    named = (
+        (f"moving all {members} members", "total"),
+        ("one more member", "marginal"),
+        ("source ensemble, not counted above", "source"),
+    )
+    rows = [
+        (name, f"{spent['steps']:,.0f}", f"{spent['flops'] / 1e9:,.1f}", f"{spent['seconds']:,.1f}")
+        for name, key in named
+        if (spent := cost.get(key))
+    ]
+    if rows:
+        yield "## Cost of training"
+        yield from _table([("", "optimizer steps", "GFLOPs", "seconds"), *rows])
+        yield (
+            "FLOPs are forward and backward by torch's counter; seconds are those of the machine it was trained on, "
+            "also where a fit was found in the store."
+        )
+
+
+def _limits(metrics: Mapping[str, float], examples: Mapping[str, int]) -> str:
+    points = [
+        "The classes are all it knows: any image gets one of them; `--risk` and `--coverage` abstain.",
+        "Temperature and thresholds hold for images like those of the validation split, not after a shift of domain.",
+        "Nothing was checked about fairness, privacy or adversarial inputs.",
+    ]
+    if "train" in examples:
+        points.insert(0, f"The target task had {examples['train']:,} training images with labels.")
+    if metrics:
+        points.append("One training run: other seeds give other numbers.")
+    return "## Limits\n\n" + "\n".join(f"- {point}" for point in points)
+
+
+def _table(rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Yield a Markdown table, whose first row is the header."""
+    head, *body = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    yield "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body))
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return f"{values[0]:g}" if len(values) == 1 else f"({', '.join(f'{value:g}' for value in values)})"
+
+
+def _line(text: object) -> str:
+    return " ".join(str(text).split())
+
+
+def _code(text: object) -> str:
+    """Return text as code on one line: a class may be called anything."""
+    return f"`{_line(text).replace('`', chr(39))}`"

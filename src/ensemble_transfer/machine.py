@@ -1,0 +1,61 @@
+"""What this machine has: free memory, and servers that can be reached."""
+
+import os
+import threading
+import time
+import urllib.error
+import urllib.request
+from http.client import HTTPException
+from pathlib import Path
+
+PATIENCE = 5.0
+"""Seconds in which a server must answer. Libraries by themselves try every address again and again, for minutes."""
+
+
+_CGROUPS = (
+    ("memory.max", "memory.current", "memory.stat"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+)
+"""Limit, use and its parts below ``/sys/fs/cgroup``, of version 2 and version 1."""
+
+
+def free_memory() -> int:
+    """Return the free bytes of the machine, within the limit of this process's container (cgroup v2, v1)."""
+    free = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    free.append(1024 * _field(Path("/proc/meminfo"), "MemAvailable:", free[0] // 1024))
+    for limit, used, parts in (tuple(Path("/sys/fs/cgroup") / name for name in names) for names in _CGROUPS):
+        most = limit.read_text(encoding="utf-8").strip() if limit.exists() else "max"
+        if most.isdigit():
+            free.append(int(most) - int(used.read_text(encoding="utf-8")) + _field(parts, "inactive_file", 0))
+    return max(0, min(free))
+
+
+def _field(path: Path, name: str, default: int) -> int:
+    """Return a number from a file of lines ``name number ...``."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return next((int(line.split()[1]) for line in lines if line.startswith(name)), default)
+
+
+def answers(*urls: str) -> bool:
+    """Return whether one of some servers answers anything at all, through a proxy where one is set."""
+    answered = threading.Event()
+
+    def ask(url: str) -> None:
+        try:
+            urllib.request.urlopen(url, timeout=PATIENCE).close()
+        except (urllib.error.HTTPError, HTTPException):
+            answered.set()  # a refusal is an answer too
+        except (OSError, ValueError):
+            return
+        else:
+            answered.set()
+
+    # In threads, since looking a name up has no timeout.
+    threads = [threading.Thread(target=ask, args=(url,), daemon=True) for url in urls]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + PATIENCE
+    while not answered.wait(0.02) and time.monotonic() < deadline:
+        if not any(thread.is_alive() for thread in threads):
+            break
+    return answered.is_set()

@@ -1,0 +1,222 @@
+"""Classifiers: a timm encoder under a linear head, and the description that rebuilds one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from ensemble_transfer.errors import SettingError, require
+from ensemble_transfer.models.pretrained import hub_or_cache, packaged
+
+# What timm.create_model would use to read files or to build something else than the description says.
+_RESERVED = frozenset(
+    {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict", "checkpoint_path", "cache_dir"}
+    | {"num_classes", "in_chans", "scriptable", "exportable", "no_jit", "features_only"}
+)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """All that rebuilding a classifier needs, as plain data.
+
+    Attributes:
+        backbone: Name of a timm architecture.
+        options: Further arguments of ``timm.create_model``, such as ``channels``.
+        image_size: Height and width of the input, in pixels.
+        channels: 1 for gray, 3 for colour.
+        classes: Number of outputs of the head.
+        mean: Mean that the input, scaled to 0..1, is normalised with: one value, or one a channel.
+        std: Standard deviation that it is normalised with, likewise.
+    """
+
+    backbone: str
+    options: Mapping[str, Any]
+    image_size: int
+    channels: int
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        _require_known(self.backbone)
+        for name in sorted(_RESERVED & set(self.options)):
+            raise SettingError(f"options.{name}", self.options[name], "is set by the framework; leave it out")
+        require(self.image_size > 0, "image_size", self.image_size, "must be above 0")
+        require(self.channels in (1, 3), "channels", self.channels, "must be 1 or 3")
+        require(self.classes > 1, "classes", self.classes, "must be at least 2")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            require(len(values) in (1, self.channels), name, values, "must have one value, or one a channel")
+        require(all(value > 0 for value in self.std), "std", self.std, "must be above 0")
+
+    def build(self) -> "Classifier":
+        """Return a classifier with random weights, drawn from torch's global generator."""
+        return Classifier(self)
+
+    def initial(self, seed: int) -> dict[str, Tensor]:
+        """Return the weights of a randomly initialised classifier; the same for the same seed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.build().state_dict()
+
+    def fresh_head(self, seed: int) -> dict[str, Tensor]:
+        """Return the weights of a randomly initialised head; the same for the same seed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return nn.Linear(self.features, self.classes).state_dict()
+
+    @cached_property
+    def features(self) -> int:
+        """Number of features that the encoder gives."""
+        with torch.device("meta"):
+            return self.build().head.in_features
+
+    def with_classes(self, classes: int) -> Self:
+        """Return the same architecture with another number of outputs."""
+        return replace(self, classes=classes)
+
+    @classmethod
+    def from_plain(cls, fields: Mapping[str, Any]) -> Self:
+        """Return the architecture that :meth:`plain` described."""
+        return cls(**dict(fields) | {"mean": tuple(fields["mean"]), "std": tuple(fields["std"])})
+
+    def plain(self) -> dict[str, Any]:
+        """Return the fields as containers that JSON knows."""
+        return asdict(self) | {"options": dict(self.options), "mean": list(self.mean), "std": list(self.std)}
+
+
+class Classifier(nn.Module):
+    """A timm encoder with a linear head.
+
+    Takes images as bytes and normalises them itself, so that no caller can forget to.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.encoder = _encoder(architecture)
+        # Some families (MobileNetV3, VGG, ...) end in a hidden layer that is wider than their feature maps.
+        width: Any = getattr(self.encoder, "head_hidden_size", None) or self.encoder.num_features
+        self.head = nn.Linear(width, architecture.classes)
+        mean, std = torch.tensor(architecture.mean), torch.tensor(architecture.std)
+        self.register_buffer("_gain", (1 / (255 * std)).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("_offset", (-mean / std).view(1, -1, 1, 1), persistent=False)
+
+    _gain: Tensor
+    _offset: Tensor
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Return features (examples, features) of images (examples, channels, height, width), uint8."""
+        features: Tensor = self.encoder(images * self._gain + self._offset)
+        return features
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (examples, classes) of images (examples, channels, height, width), uint8."""
+        logits: Tensor = self.head(self.encode(images))
+        return logits
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """Which encoder the members have, and what it starts from.
+
+    Attributes:
+        name: Name of a timm architecture.
+        options: Further arguments of ``timm.create_model``.
+        pretrained: Start from published weights: those of an installed package, else timm's, which need network or a
+            filled cache.
+        checkpoint: Start from this local ``.safetensors``, ``.pt`` or ``.pth`` file of the same architecture.
+        mean: Normalisation of the input; null for what timm states for pretrained weights, else 0.5.
+        std: Likewise.
+    """
+
+    name: str = "resnet10t"
+    options: dict[str, Any] = field(default_factory=dict)
+    pretrained: bool = False
+    checkpoint: str | None = None
+    mean: list[float] | None = None
+    std: list[float] | None = None
+
+    def __post_init__(self) -> None:
+        _require_known(self.name)
+        both = self.pretrained and self.checkpoint is not None
+        require(not both, "checkpoint", self.checkpoint, "cannot be combined with pretrained=true; choose one")
+        if self.checkpoint is not None:
+            require(Path(self.checkpoint).is_file(), "checkpoint", self.checkpoint, "is not a file")
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether there are pretrained weights to start from."""
+        return self.pretrained or self.checkpoint is not None
+
+    def architecture(self, image_size: int, channels: int, classes: int) -> Architecture:
+        """Return the description of a classifier with this encoder."""
+        stated = timm.get_pretrained_cfg(self.name) if self.has_weights else None
+        mean = self.mean or (_channelwise(stated.mean, channels) if stated else [0.5])
+        std = self.std or (_channelwise(stated.std, channels) if stated else [0.5])
+        return Architecture(self.name, self.options, image_size, channels, classes, tuple(mean), tuple(std))
+
+    def pretrained_encoder(self, architecture: Architecture) -> dict[str, Tensor]:
+        """Return the pretrained encoder's weights, adapted to the number of channels by timm.
+
+        Raises:
+            SettingError: If the weights cannot be had or do not fit.
+        """
+        setting, value = ("checkpoint", self.checkpoint) if self.checkpoint else ("pretrained", self.name)
+        try:
+            state = _checkpoint(self.checkpoint) if self.checkpoint else packaged(self.name)
+            if state is not None:
+                overlay = _strict_overlay(self.name, state)
+                return _encoder(architecture, pretrained=True, pretrained_cfg_overlay=overlay).state_dict()
+            with hub_or_cache():
+                return _encoder(architecture, pretrained=True).state_dict()
+        except Exception as error:  # a broken file makes readers raise anything: EOFError, struct.error, ...
+            reason = " ".join(str(error).split())[:400] or type(error).__name__
+            raise SettingError(setting, value, f"gives no weights for {architecture.backbone}: {reason}") from error
+
+
+def _require_known(name: str) -> None:
+    near = ", ".join(get_close_matches(name, timm.list_models(), 3)) or "see timm.list_models()"
+    require(timm.is_model(name), "name", name, f"must be an architecture that timm knows, such as {near}")
+
+
+def _encoder(architecture: Architecture, **pretraining: Any) -> nn.Module:  # noqa: ANN401
+    try:
+        encoder: nn.Module = timm.create_model(
+            architecture.backbone,
+            num_classes=0,
+            in_chans=architecture.channels,
+            **architecture.options,
+            **pretraining,
+        )
+    except (TypeError, AttributeError, LookupError, ArithmeticError, AssertionError) as error:
+        hint = "choose a preset (backbone=...), or leave the options of another family out with '~backbone.options'"
+        rule = f"does not fit timm's {architecture.backbone}: {error}; {hint}"
+        raise SettingError("options", dict(architecture.options), rule) from error
+    return encoder
+
+
+def _checkpoint(path: str) -> Mapping[str, Tensor]:
+    state: Mapping[str, Tensor] = timm.models.load_state_dict(path, weights_only=True)
+    return state
+
+
+def _strict_overlay(name: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return what makes timm load an encoder's weights strictly.
+
+    Where the number of classes differs, as it does without a head, timm leaves out the classifier and loads the rest
+    with ``strict=False``: a checkpoint of other names would be ignored. So the classifier is left out here.
+    """
+    stated = timm.get_pretrained_cfg(name)
+    heads = (stated.classifier if stated else None) or ()
+    prefixes = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
+    encoder = {key: tensor for key, tensor in state.items() if not key.startswith(prefixes)}
+    return {"state_dict": encoder, "classifier": None}
+
+
+def _channelwise(values: Sequence[float], channels: int) -> list[float]:
+    return list(values) if len(values) == channels else [sum(values) / len(values)]

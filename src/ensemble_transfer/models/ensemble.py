@@ -1,0 +1,230 @@
+"""An ensemble: ordered members of one architecture, and its life on disk."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from ensemble_transfer.errors import SettingError, require
+from ensemble_transfer.layout import CALIBRATION, DESCRIPTION
+from ensemble_transfer.models.backbone import Architecture, Classifier
+from ensemble_transfer.tensor_files import read_tensors, write_tensors
+from ensemble_transfer.weights import Weights, fingerprint
+
+FORMAT = 1
+LARGEST_DESCRIPTION = 2**24
+"""Bytes of ``ensemble.json`` at the most: 100,000 classes take a tenth."""
+LARGEST_IMAGE = 4096
+"""Height and width of the images at the most, in pixels."""
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Ordered members of one architecture.
+
+    Attributes:
+        architecture: What rebuilds a member.
+        members: The members' weights, as ``Classifier.state_dict()`` names them.
+        classes: Names of the classes, in the order of the labels.
+        lineage: Where the members come from: ``shared``, ``independent``, ...
+        history: How the ensemble came about, as plain data for the reader of ``ensemble.json``.
+
+    Raises:
+        ValueError: If a member does not fit the architecture, or the number of class names does not.
+    """
+
+    architecture: Architecture
+    members: tuple[Weights, ...]
+    classes: tuple[str, ...]
+    lineage: str = "unknown"
+    history: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.members:
+            raise ValueError("members=(): an ensemble has at least one")
+        if len(self.classes) != self.architecture.classes:
+            raise ValueError(f"classes has {len(self.classes)} names for {self.architecture.classes} outputs")
+        with torch.device("meta"):
+            expected = self.architecture.build().state_dict()
+        for index, member in enumerate(self.members):
+            _check_fits(index, member, expected)
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the members' fingerprints, in order."""
+        return fingerprint({str(i): _digest(member) for i, member in enumerate(self.members)})
+
+    def classifier(self, member: int) -> Classifier:
+        """Return one member as a module of its own, in evaluation mode."""
+        classifier = self.architecture.build().eval()
+        classifier.load_state_dict(self.members[member], strict=True)
+        return classifier
+
+    def classifiers(self) -> Iterator[Classifier]:
+        """Yield every member as a module, in order."""
+        for member in range(len(self)):
+            yield self.classifier(member)
+
+    def predict(self, images: Tensor, device: torch.device | str = "cpu", batch_size: int = 256) -> Tensor:
+        """Return probabilities (members, examples, classes), float32, on the CPU.
+
+        Examples:
+            >>> from ensemble_transfer.models.backbone import Backbone
+            >>> small = Backbone("resnet10t", {"channels": [4, 8, 8, 8], "stem_width": 4, "output_stride": 8})
+            >>> architecture = small.architecture(image_size=16, channels=1, classes=2)
+            >>> members = tuple(architecture.initial(seed) for seed in range(3))
+            >>> ensemble = Ensemble(architecture, members, ("cat", "dog"))
+            >>> ensemble.predict(torch.zeros(5, 1, 16, 16, dtype=torch.uint8)).shape
+            torch.Size([3, 5, 2])
+
+        Args:
+            images: Images (examples, channels, height, width), uint8, of the architecture's size and channels.
+            device: Where to compute.
+            batch_size: Examples that go forward together.
+
+        Raises:
+            ValueError: If the images have another type or shape.
+        """
+        self._check_images(images)
+        return torch.stack([probabilities(c, images, device, batch_size) for c in self.classifiers()])
+
+    def save(self, folder: Path) -> None:
+        """Write ``ensemble.json``, and a safetensors file a member into a folder, which is made if missing.
+
+        A calibration that lies there is removed: it was of what the folder held before.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CALIBRATION).unlink(missing_ok=True)
+        names = [f"member_{index:02d}.safetensors" for index in range(len(self))]
+        for name, member in zip(names, self.members, strict=True):
+            write_tensors(folder / name, member)
+        description = {
+            "format": FORMAT,
+            "architecture": self.architecture.plain(),
+            "classes": list(self.classes),
+            "lineage": self.lineage,
+            "members": [
+                {"file": name, "sha256": fingerprint(member)} for name, member in zip(names, self.members, strict=True)
+            ],
+            "history": dict(self.history),
+        }
+        (folder / DESCRIPTION).write_text(
+            json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read an ensemble that :meth:`save` wrote; nothing in it is executed.
+
+        Raises:
+            SettingError: If a file is missing, damaged, or not what ``ensemble.json`` says.
+        """
+        path = folder / DESCRIPTION
+        try:
+            description = _read_description(path)
+            architecture = Architecture.from_plain(description["architecture"])
+            members = tuple(_read_member(folder, **entry) for entry in description["members"])
+            _require_proportion(architecture, members)
+            classes = tuple(description["classes"])
+            return cls(architecture, members, classes, description["lineage"], description["history"])
+        except SettingError:
+            raise
+        except Exception as error:  # options of a stranger's file can make timm raise anything
+            reason = " ".join(str(error).split())[:200]
+            raise SettingError("ensemble", str(path), f"is not a readable ensemble: {reason}") from error
+
+    def _check_images(self, images: Tensor) -> None:
+        shape = (self.architecture.channels, self.architecture.image_size, self.architecture.image_size)
+        if images.dtype != torch.uint8 or tuple(images.shape[1:]) != shape:
+            raise ValueError(
+                f"images has dtype {images.dtype} and shape {tuple(images.shape)}; expected torch.uint8 and (N, "
+                f"{', '.join(map(str, shape))})"
+            )
+
+
+@torch.inference_mode()
+def probabilities(
+    classifier: Classifier, images: Tensor, device: torch.device | str = "cpu", batch_size: int = 256
+) -> Tensor:
+    """Return one classifier's probabilities (examples, classes), float32, on the CPU."""
+    classifier = classifier.to(device).eval()
+    batches = [classifier(batch.to(device)).float().softmax(-1).cpu() for batch in torch.split(images, batch_size)]
+    return torch.cat(batches)
+
+
+def _check_fits(index: int, member: Weights, expected: Weights) -> None:
+    for name in sorted(member.keys() ^ expected.keys())[:1]:
+        where = "missing from" if name in expected else "unknown in"
+        raise ValueError(f"tensor {name!r} is {where} member {index}")
+    for name, tensor in expected.items():
+        if member[name].shape != tensor.shape or member[name].dtype != tensor.dtype:
+            raise ValueError(
+                f"tensor {name!r} of member {index} has shape {tuple(member[name].shape)} and dtype "
+                f"{member[name].dtype}; the architecture says {tuple(tensor.shape)} and {tensor.dtype}"
+            )
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    """Return what ``ensemble.json`` says, once every field has its type."""
+    if path.exists():
+        readable = path.is_file() and path.stat().st_size <= LARGEST_DESCRIPTION
+        require(readable, "ensemble", str(path), f"must be a file of at most {LARGEST_DESCRIPTION} bytes")
+    description: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    require(description["format"] == FORMAT, "format", description["format"], f"{path} must have format {FORMAT}")
+    classes, lineage, history = (description[name] for name in ("classes", "lineage", "history"))
+    named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    require(named, "classes", str(path), "must be a list of names")
+    require(isinstance(lineage, str), "lineage", lineage, f"{path} must have a word")
+    require(isinstance(history, dict), "history", str(path), "must be an object")
+    return description
+
+
+def _require_proportion(architecture: Architecture, members: Sequence[Weights]) -> None:
+    """Raise unless a description asks for no more than its members' files can fill.
+
+    Building a network takes time and memory before its weights are compared. No depth or width can be larger than the
+    number of weights, so nobody can ask for more than they sent.
+    """
+    size = architecture.image_size
+    usable = isinstance(size, int) and size <= LARGEST_IMAGE
+    require(usable, "image_size", size, f"must be a whole number of at most {LARGEST_IMAGE}")
+    held = max((sum(tensor.numel() for tensor in member.values()) for member in members), default=0)
+    asked = {f"options.{name}": value for name, value in architecture.options.items()}
+    for name, value in {**asked, "classes": architecture.classes}.items():
+        largest = max((abs(number) for number in _integers(value)), default=0)
+        fits = largest <= held or not members
+        require(fits, name, largest, f"is more than the {held} numbers that a member's file holds")
+
+
+def _integers(value: object) -> Iterator[int]:
+    if isinstance(value, int):
+        yield value
+    elif isinstance(value, list | dict):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _integers(part)
+
+
+def _read_member(folder: Path, file: str, sha256: str) -> Weights:
+    path = folder / file
+    if path.parent != folder:
+        raise SettingError("file", file, "must be the name of a file beside ensemble.json")
+    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        raise SettingError("member", str(path), "is not a readable safetensors file: it is no file")
+    try:
+        weights, _ = read_tensors(path)
+    except ValueError as error:
+        raise SettingError("member", str(path), str(error)) from error
+    if fingerprint(weights) != sha256:
+        raise SettingError("member", str(path), "does not have the checksum that ensemble.json states")
+    return weights
+
+
+def _digest(member: Weights) -> Tensor:
+    return torch.frombuffer(bytearray.fromhex(fingerprint(member)), dtype=torch.uint8)

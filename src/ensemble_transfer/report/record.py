@@ -1,0 +1,151 @@
+"""The record: one JSON file that tells everything about one run.
+
+Fields, in the order of the file:
+
+- ``schema_version``: of this format; readers accept older ones.
+- ``status``: ``finished`` or ``failed``; a failed run has ``error``, one line, and what was known by then.
+- ``strategy``, ``seed``, ``dataset`` (``source -> target``), ``backbone``, ``ensemble`` (``size``, ``lineage``).
+- ``metrics``: flat, the keys of the metrics under ``target/test/``, ``source/test/``; null where undefined.
+- ``cost``: ``phases``, ``total``, ``per_member``, ``marginal`` (one more member), and ``source`` (the source ensemble,
+  which no strategy pays for); each with the fields of :class:`~ensemble_transfer.training.cost.Cost`.
+- ``reused_fits``: phase, member and key of the fits that came from the store.
+- ``curves``: what can be drawn without the predictions.
+- ``config``: the resolved configuration. ``environment``: versions, hardware, git commit, time. ``command``.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from ensemble_transfer.layout import RECORD, replacing
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Record:
+    """One strategy on one target with one seed; the fields are described above."""
+
+    status: str
+    strategy: str
+    seed: int
+    dataset: str
+    backbone: str
+    ensemble: Mapping[str, Any]
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    cost: Mapping[str, Any] = field(default_factory=dict)
+    reused_fits: list[Mapping[str, Any]] = field(default_factory=list)
+    curves: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    command: str = ""
+    error: str | None = None
+    schema_version: int = SCHEMA_VERSION
+
+    def save(self, folder: Path) -> Path:
+        """Write ``record.json`` into a folder in one move, and return its path."""
+        data = {"schema_version": self.schema_version} | asdict(self)
+        path = folder / RECORD
+        text = json.dumps(_finite(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        with replacing(path) as beside:
+            beside.write_text(text, encoding="utf-8")
+        return path
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a record.
+
+        Raises:
+            ValueError: If the file is not a record, or one of a newer schema; the file is named.
+        """
+        try:
+            data = json.loads(path.read_text())
+            version = data["schema_version"]
+            if version > SCHEMA_VERSION:
+                raise ValueError(f"schema_version={version} is newer than {SCHEMA_VERSION}, the newest known here")
+            return cls(**{f.name: data[f.name] for f in fields(cls) if f.name in data})
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is not a readable record: {error}") from error
+
+    def reproducible(self) -> dict[str, Any]:
+        """Return what the same config and seed give again: all but timings, memory, reuse and environment."""
+        data: dict[str, Any] = _finite(asdict(self))
+        for name in ("environment", "reused_fits", "command"):
+            data.pop(name)
+        data["cost"] = _without_timings(data["cost"])
+        return data
+
+
+def read_records(folders: Iterable[Path]) -> dict[Path, Record]:
+    """Return the records below folders by their run's folder, in the order of the paths.
+
+    Raises:
+        ValueError: If a folder is missing or a record cannot be read.
+    """
+    found: dict[Path, Record] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is not a folder of runs")
+        found |= {path.parent: Record.load(path) for path in sorted(folder.rglob(RECORD), key=_natural)}
+    return found
+
+
+def as_frame(records: Mapping[Path, Record]) -> "DataFrame":
+    """Return records as a table for notebooks: ``as_frame(read_records([Path("multirun")]))``.
+
+    Args:
+        records: By their run's folder, as :func:`read_records` gives them.
+
+    Returns:
+        A row for each run, finished or failed, indexed by ``folder``. Columns are the record's plain fields, then its
+        nested ones, flat: ``ensemble/size``, the metrics under their own keys, ``cost/total/flops``,
+        ``cost/phases/tiny/seconds``, ``config/recipe/tiny/lr``, ``environment/versions/torch``. NaN or None where a
+        run has no such value. Curves and reused fits stay in the records.
+    """
+    from pandas import DataFrame, Index
+
+    rows = []
+    for record in records.values():
+        plain = {f.name: getattr(record, f.name) for f in fields(record)}
+        nested = {name: plain.pop(name) for name in ("ensemble", "metrics", "cost", "config", "environment")}
+        metrics = nested.pop("metrics")
+        del plain["curves"], plain["reused_fits"]
+        ensemble = dict(_flat({"ensemble": nested.pop("ensemble")}))
+        rows.append(plain | ensemble | dict(metrics) | dict(_flat(nested)))
+    return DataFrame(rows, index=Index([str(folder) for folder in records], name="folder", dtype="str"))
+
+
+def _flat(node: Mapping[str, Any], path: str = "") -> Iterable[tuple[str, Any]]:
+    """Return the leaves of nested data by their path."""
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{path}{key}/")
+        else:
+            yield f"{path}{key}", value
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Sort job 10 after job 9."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in path.parts]
+
+
+def _finite(data: Any) -> Any:  # noqa: ANN401
+    """Return plain data with null for what JSON has no number for."""
+    if isinstance(data, Mapping):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
+
+
+def _without_timings(data: Any) -> Any:  # noqa: ANN401
+    if not isinstance(data, Mapping):
+        return data
+    timings = ("seconds", "cpu_seconds", "peak_memory_bytes")
+    return {key: _without_timings(value) for key, value in data.items() if key not in timings}

@@ -1,0 +1,118 @@
+"""What a run predicts: every array of ``predictions.npz``, from which all metrics are computed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ensemble_transfer.errors import require
+from ensemble_transfer.metrics.evaluate import evaluate
+from ensemble_transfer.models.ensemble import Ensemble
+from ensemble_transfer.tasks.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from ensemble_transfer.tasks.task import Split, Task
+
+SOUP = ("ensemble/accuracy", "ensemble/nll", "ensemble/brier", "calibration/ece")
+"""Metrics of the soup, which is a single network; their keys start with ``soup/``."""
+
+Arrays = dict[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """What the transferred ensemble is evaluated on besides the target's test images.
+
+    Attributes:
+        corruptions: Corruptions of the test images; an empty list for none, ``[all]`` for all.
+        severities: Severities of the corruptions, 1 to 5.
+        diagnostics: Whether to measure what a shift did before any fine-tuning, on validation.
+    """
+
+    corruptions: list[str] = field(default_factory=list)
+    severities: list[int] = field(default_factory=lambda: list(SEVERITIES))
+    diagnostics: bool = True
+
+    def __post_init__(self) -> None:
+        for name in self.corruptions if self.corruptions != ["all"] else []:
+            rule = f"must be [all] alone or some of {', '.join(CORRUPTIONS)}"
+            require(name in CORRUPTIONS, "corruptions", self.corruptions, rule)
+        usable = bool(self.severities) or not self.corruptions
+        require(usable, "severities", self.severities, "must name at least one, or corruptions=[]")
+        for severity in self.severities:
+            require(severity in SEVERITIES, "severities", severity, "must be whole numbers from 1 to 5")
+
+    @property
+    def kinds(self) -> list[str]:
+        """Names of the corruptions."""
+        return list(CORRUPTIONS) if self.corruptions == ["all"] else self.corruptions
+
+
+def predict_target(
+    ensemble: Ensemble,
+    target: Task,
+    outside: Mapping[str, Split],
+    settings: EvaluationSettings,
+    device: torch.device,
+) -> Arrays:
+    """Return the transferred ensemble's predictions; only this and :func:`predict_soup` read the target's test split.
+
+    Args:
+        ensemble: The transferred ensemble.
+        target: Its task.
+        outside: Out-of-distribution images, by name; their labels do not matter.
+        settings: Which corruptions of the test images.
+        device: Where to compute.
+    """
+    test = target.test
+    arrays = _labelled(ensemble, test, "", device) | _labelled(ensemble, target.validation, "validation/", device)
+    for name, split in outside.items():
+        arrays[f"ood/{name}/probabilities"] = ensemble.predict(split.images, device).numpy()
+    for kind in settings.kinds:
+        for severity in settings.severities:
+            corrupted = corrupt(test.images, kind, severity)
+            key = f"corruption/{kind}/{severity}/probabilities"
+            arrays[key] = ensemble.predict(corrupted, device).numpy()
+    return arrays
+
+
+def predict_source(ensemble: Ensemble, source: Task, device: torch.device) -> Arrays:
+    """Return the source ensemble's predictions on its own task, under names that start with ``source/``."""
+    validation = _labelled(ensemble, source.validation, "source/validation/", device)
+    return _labelled(ensemble, source.test, "source/", device) | validation
+
+
+def predict_soup(soup: Ensemble, target: Task, device: torch.device) -> Arrays:
+    """Return the test predictions (1, examples, classes) of the one network that the members' mean weights make."""
+    return {"soup/probabilities": soup.predict(target.test.images, device).numpy()}
+
+
+def metrics_of(arrays: Arrays) -> dict[str, float]:
+    """Return every metric of a run's arrays, under ``target/test/``, ``target/validation/`` and ``source/test/``."""
+    target = evaluate(
+        arrays["probabilities"],
+        arrays["labels"],
+        validation=(arrays["validation/probabilities"], arrays["validation/labels"]),
+        ood={k.split("/")[1]: v for k, v in arrays.items() if k.startswith("ood/")},
+        corruptions={
+            (k.split("/")[1], int(k.split("/")[2])): v for k, v in arrays.items() if k.startswith("corruption/")
+        },
+    )
+    source = evaluate(
+        arrays["source/probabilities"],
+        arrays["source/labels"],
+        validation=(arrays["source/validation/probabilities"], arrays["source/validation/labels"]),
+    )
+    validation = evaluate(arrays["validation/probabilities"], arrays["validation/labels"])
+    if "soup/probabilities" in arrays:
+        soup = evaluate(arrays["soup/probabilities"], arrays["labels"])
+        target |= {f"soup/{key.split('/')[-1]}": soup[key] for key in SOUP}
+    parts = {"target/test": target, "target/validation": validation, "source/test": source}
+    return {f"{part}/{key}": value for part, metrics in parts.items() for key, value in metrics.items()}
+
+
+def _labelled(ensemble: Ensemble, split: Split, prefix: str, device: torch.device) -> Arrays:
+    return {
+        f"{prefix}probabilities": ensemble.predict(split.images, device).numpy(),
+        f"{prefix}labels": split.labels.numpy(),
+    }

@@ -1,0 +1,1 @@
+"""Transfer of ensembles: what strategies share, the shift vector, and the strategies."""

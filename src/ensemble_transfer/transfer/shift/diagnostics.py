@@ -1,0 +1,155 @@
+"""What a shift did before any fine-tuning, against no shift and against a random vector of the same norms.
+
+All of it is measured on validation splits, so that the verdict may guide a choice.
+"""
+
+from collections.abc import Mapping
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from ensemble_transfer.models.ensemble import Ensemble
+from ensemble_transfer.seeding import generator
+from ensemble_transfer.tasks.task import Split
+from ensemble_transfer.training.cost import Ledger
+from ensemble_transfer.training.losses import batch_loss
+from ensemble_transfer.transfer.base import Transfer, TransferResult
+from ensemble_transfer.transfer.shift.vector import ShiftVector, learned
+from ensemble_transfer.weights import (
+    Weights,
+    add_scaled,
+    below,
+    cosine,
+    joined,
+    mean_over_pairs,
+    norm,
+    random_like,
+    subtract,
+)
+
+DIAGNOSED = 4
+"""Recipients that are looked at, at most; likewise members for the loss barrier."""
+
+LINE = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+"""Shares of the shift at which the loss along the line is measured."""
+
+BETWEEN = (0.25, 0.5, 0.75)
+"""Places between two members at which the loss barrier is looked for."""
+
+
+def diagnose_shift(work: Transfer, result: TransferResult, shift: ShiftVector) -> dict[str, float]:
+    """Return the metrics ``shift/...``.
+
+    Zero-shot accuracies are those of a recipient's encoder under the first donor's head, aligned as the vector was; a
+    probe is a new head on frozen features; means over at most four recipients. Encoders that the shift is compared with
+    get BatchNorm statistics of the target. What this costs is not part of the transfer and not in its ledger.
+
+    Args:
+        work: The transfer.
+        result: What it gave; every member that is no recipient is a donor.
+        shift: Its shift vector.
+    """
+    donors = [member for member in range(len(result.ensemble)) if member not in result.recipients]
+    metrics = shift_norms(shift.vector, work.encoders[donors[0]])
+    metrics["shift/donor_cosine"] = _donor_cosine(work, result, donors)
+    metrics |= {f"shift/scale/{group}": scale for group, scale in shift.scales.items()}
+    chosen = result.recipients[:DIAGNOSED]
+    if not chosen:
+        return metrics
+    originals = {member: work.encoders[member] for member in chosen}
+    noise = random_like(learned(shift.scaled()), generator(work.seed, "random shift"))
+    random = {member: _add_learned(encoder, noise) for member, encoder in originals.items()}
+    rivals: dict[str, Mapping[int, Weights]] = {
+        "": {member: result.shifted[member] for member in chosen},
+        "_no_shift": work.reestimate_statistics(originals, Ledger()),
+        "_random": work.reestimate_statistics(random, Ledger()),
+    }
+    zero_shot = {name: _accuracy(work, encoders, result.donor_heads) for name, encoders in rivals.items()}
+    probed = {name: _probed_accuracy(work, encoders) for name, encoders in rivals.items()}
+    metrics |= {f"shift/zero_shot_accuracy{name}": value for name, value in zero_shot.items()}
+    metrics |= {f"shift/probe_accuracy{name}": value for name, value in probed.items()}
+    metrics["shift/probe_gain"] = probed[""] - probed["_no_shift"]
+    metrics["shift/probe_gain_over_random"] = probed[""] - probed["_random"]
+    return metrics
+
+
+def shift_norms(vector: Weights, encoder: Weights) -> dict[str, float]:
+    """Return the norm of a shift vector, and its norm relative to the weights: of all, and tensor by tensor.
+
+    Running statistics are data that passed by, not weights: they do not count.
+    """
+    moved = learned(vector)
+    relative = {
+        f"shift/relative_norm/{name}": norm({name: tensor}) / (norm({name: encoder[name]}) or float("nan"))
+        for name, tensor in moved.items()
+    }
+    whole = norm({name: encoder[name] for name in moved})
+    return {"shift/norm": norm(moved), "shift/relative_norm": norm(moved) / whole, **relative}
+
+
+def shift_line(work: Transfer, result: TransferResult) -> dict[str, list[float]]:
+    """Return validation loss and accuracy on the straight line from before to after the shift, and beyond.
+
+    Under the first donor's head, aligned as the vector was, without any fine-tuning, BatchNorm normalising by the
+    images themselves; the mean over at most four recipients. Empty lists where there is no recipient.
+    """
+    line: dict[str, list[float]] = {"scale": [], "loss": [], "accuracy": []}
+    for scale in LINE if result.recipients else ():
+        points = []
+        for member in result.recipients[:DIAGNOSED]:
+            before = work.encoders[member]
+            moved = add_scaled(before, subtract(result.shifted[member], before), scale)
+            points.append(_loss(work, joined(encoder=moved, head=result.donor_heads[member])))
+        line["scale"].append(scale)
+        line["loss"].append(sum(loss for loss, _ in points) / len(points))
+        line["accuracy"].append(sum(accuracy for _, accuracy in points) / len(points))
+    return line
+
+
+def source_barrier(source: Ensemble, validation: Split, device: torch.device) -> float:
+    """Return the loss barrier between members of the source ensemble, in nats: near 0 where they share a basin.
+
+    The highest rise of the source task's validation loss above the straight line between the losses of two members,
+    on the straight line between their weights (Frankle et al. 2020, arXiv 1912.05671), BatchNorm normalising by the
+    images themselves; the mean over the pairs of at most four members. NaN for one member.
+    """
+
+    def loss(weights: Weights) -> float:
+        return batch_loss(source.architecture, weights, validation.images, validation.labels, device)[0]
+
+    def barrier(one: Weights, end: float, other: Weights, other_end: float) -> float:
+        way = subtract(other, one)
+        rises = [loss(add_scaled(one, way, at)) - (1 - at) * end - at * other_end for at in BETWEEN]
+        return max(0.0, *rises)
+
+    ends = [(member, loss(member)) for member in source.members[:DIAGNOSED]]
+    barriers = [barrier(*one, *other) for one, other in combinations(ends, 2)]
+    return sum(barriers) / len(barriers) if barriers else float("nan")
+
+
+def _loss(work: Transfer, weights: Weights) -> tuple[float, float]:
+    split, device = work.target.validation, work.fitter.settings.device
+    return batch_loss(work.architecture, weights, split.images, split.labels, device)
+
+
+def _add_learned(encoder: Weights, vector: Weights) -> dict[str, Tensor]:
+    moved = add_scaled({name: encoder[name] for name in vector}, vector)
+    return {name: moved.get(name, tensor) for name, tensor in encoder.items()}
+
+
+def _donor_cosine(work: Transfer, result: TransferResult, donors: list[int]) -> float:
+    """Return the mean cosine between the donors' own shifts; NaN with one donor."""
+    if len(donors) < 2:
+        return float("nan")
+    after = {member: below(result.ensemble.members[member], "encoder") for member in donors}
+    return mean_over_pairs(cosine, [learned(subtract(after[m], work.encoders[m])) for m in donors])
+
+
+def _probed_accuracy(work: Transfer, encoders: Mapping[int, Weights]) -> float:
+    return work.validation_accuracy(work.probe(work.with_fresh_heads(encoders, "tiny"), "diagnosis").weights)
+
+
+def _accuracy(work: Transfer, encoders: Mapping[int, Weights], heads: Mapping[int, Weights]) -> float:
+    members = [joined(encoder=encoder, head=heads[member]) for member, encoder in encoders.items()]
+    return work.validation_accuracy(members)

@@ -1,0 +1,128 @@
+"""The shift vector: what it holds, where it comes from, and its life on disk."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from torch import Tensor
+
+from ensemble_transfer.errors import SettingError, require
+from ensemble_transfer.layout import SHIFT
+from ensemble_transfer.models.ensemble import Ensemble
+from ensemble_transfer.tasks.task import Task
+from ensemble_transfer.tensor_files import read_tensors, write_tensors
+from ensemble_transfer.training.features import is_statistic
+from ensemble_transfer.weights import Weights, below, fingerprint, floating, select
+
+FORMAT = "3"
+
+
+@dataclass(frozen=True)
+class ShiftVector:
+    """A shift vector and where it comes from.
+
+    Attributes:
+        vector: Difference of the encoder's floating-point tensors, in the coordinates of the first donor.
+        scales: How far recipients are shifted along it, by layer group (see :func:`layer_group`).
+        provenance: As texts: ``source_ensemble`` (fingerprint), ``donors`` (indices), ``donor_weights`` (fingerprints
+            before the transfer), ``target_task`` (fingerprint), ``target`` (name), ``options`` of the strategy and the
+            ``recipe`` of the donors' fine-tuning (JSON).
+    """
+
+    vector: Weights
+    scales: Mapping[str, float]
+    provenance: Mapping[str, str]
+
+    def scaled(self) -> dict[str, Tensor]:
+        """Return the vector, each layer group multiplied by its scale."""
+        return scaled(self.vector, self.scales)
+
+    @property
+    def donors(self) -> tuple[int, ...]:
+        """Indices of the donors in the source ensemble."""
+        return tuple(int(donor) for donor in self.provenance["donors"].split(","))
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of the strategy that made it."""
+        options: dict[str, Any] = json.loads(self.provenance["options"])
+        return options
+
+    def save(self, folder: Path) -> Path:
+        """Write ``shift.safetensors`` and return its path; its header has provenance and a checksum of all."""
+        header = dict(self.provenance) | {"scales": json.dumps(dict(self.scales)), "format": FORMAT}
+        path = folder / SHIFT
+        write_tensors(path, self.vector, header | {"sha256": _checksum(self.vector, header)})
+        return path
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a shift vector that :meth:`save` wrote.
+
+        Raises:
+            SettingError: If the file is missing, damaged, of another format, or not what its checksum says.
+        """
+        try:
+            vector, header = read_tensors(path)
+            require(header.get("format", "1") == FORMAT, "shift", str(path), f"must have format {FORMAT}")
+            if header.pop("sha256") != _checksum(vector, header):
+                raise ValueError("does not have the checksum that its header states")
+            del header["format"]
+            scales: dict[str, float] = json.loads(header.pop("scales"))
+        except SettingError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise SettingError("shift", str(path), f"is not a readable shift vector: {error}") from error
+        return cls(vector, scales, header)
+
+    def require_fit(self, source: Ensemble, target: Task) -> None:
+        """Raise a SettingError unless the vector was made for this target from donors of this ensemble.
+
+        An ensemble may have grown: what counts are the donors, whose difference the vector is.
+        """
+        value = self.provenance.get("target", "") or self.provenance["target_task"][:12]
+        rule = f"was made for another task than {target.name} of this run"
+        require(self.provenance["target_task"] == target.fingerprint, "shift", value, rule)
+        encoder = floating(below(source.members[0], "encoder"))
+        shapes = {name: tensor.shape for name, tensor in encoder.items()}
+        fits = shapes == {name: tensor.shape for name, tensor in self.vector.items()}
+        require(fits, "shift", value, f"has other tensors than the encoder {source.architecture.backbone}")
+        require(max(self.donors) < len(source), "shift", self.provenance["donors"], "names donors that are no members")
+        rule = f"was made from other donors than members {self.provenance['donors']} of this ensemble"
+        require(self.provenance["donor_weights"] == donor_weights(source, self.donors), "shift", value, rule)
+
+
+def _checksum(vector: Weights, header: Mapping[str, str]) -> str:
+    """Return a SHA-256 over the tensors and everything that the header says of them."""
+    said = json.dumps(dict(header), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(f"{fingerprint(vector)} {said}".encode()).hexdigest()
+
+
+def donor_weights(source: Ensemble, donors: Iterable[int]) -> str:
+    """Return the fingerprints of donors before the transfer, joined."""
+    return ",".join(fingerprint(source.members[donor]) for donor in donors)
+
+
+def learned(vector: Weights) -> dict[str, Tensor]:
+    """Return the tensors that are learned: running statistics are data that passed by."""
+    return select(vector, lambda name: not is_statistic(name))
+
+
+def layer_group(name: str) -> str:
+    """Return the layer group of a tensor: a stage of the encoder, such as ``layer1``, ``blocks.3`` or ``conv1``."""
+    match = re.match(r"[A-Za-z_]+(\d+|\.\d+)?", name)
+    return match.group() if match else name
+
+
+def layer_groups(names: Iterable[str]) -> list[str]:
+    """Return the layer groups of tensors, in the order of their first tensor's name in the encoder."""
+    return list(dict.fromkeys(layer_group(name) for name in names))
+
+
+def scaled(vector: Weights, scales: Mapping[str, float]) -> dict[str, Tensor]:
+    """Return a vector with every layer group multiplied by its scale."""
+    return {name: tensor * scales[layer_group(name)] for name, tensor in vector.items()}

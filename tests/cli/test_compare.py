@@ -1,0 +1,141 @@
+import re
+import subprocess
+import sys
+
+import pytest
+
+from ensemble_transfer.cli.compare import main
+from ensemble_transfer.report.record import Record
+
+
+def a_record(strategy="shift", seed=0, accuracy=0.5, dataset="digits -> mnist"):
+    cost = {"steps": 440, "flops": 10**12, "seconds": 2.0}
+    return Record(
+        "finished",
+        strategy,
+        seed,
+        dataset,
+        "resnet10t",
+        {"size": 8, "lineage": "shared"},
+        metrics={"target/test/ensemble/accuracy": accuracy, "target/test/ensemble/nll": 1.0},
+        cost={"total": cost},
+        config={"strategy": {"name": strategy}},
+    )
+
+
+def failed(error="lr=nan: must be above 0 and finite"):
+    return Record("failed", "full", 7, "digits -> mnist", "resnet10t", {"size": 8}, error=error)
+
+
+CLEAR = [
+    *(a_record("shift", seed, accuracy) for seed, accuracy in enumerate((0.8, 0.81, 0.83))),
+    *(a_record("full", seed, accuracy) for seed, accuracy in enumerate((0.9, 0.92, 0.91))),
+]
+
+
+def sweep(root, *records):
+    for index, record in enumerate(records):
+        (root / str(index)).mkdir(parents=True)
+        record.save(root / str(index))
+    return root
+
+
+def test_the_command_compares_a_sweep_and_writes_beside_it(tmp_path, capsys):
+    root = sweep(tmp_path / "sweep", a_record(seed=0), a_record(seed=1, accuracy=0.75), a_record("full"))
+    assert main([str(root)]) == 0
+    assert "| shift | 0.625 ± 0.177 |" in (root / "comparison" / "table.md").read_text()
+    assert "0.625" in capsys.readouterr().out
+
+
+def test_the_command_joins_folders_and_writes_where_it_is_told(tmp_path):
+    one, two = sweep(tmp_path / "one", a_record(seed=0)), sweep(tmp_path / "two", a_record(seed=5))
+    assert main([str(one), str(two), "--output", str(tmp_path / "out")]) == 0
+    assert re.search(r"^\| shift \|.* 0, 5 \(n=2\) \|$", (tmp_path / "out" / "table.md").read_text(), re.MULTILINE)
+    assert not (one / "comparison").exists()
+
+
+def test_every_pair_of_tasks_has_a_page_with_its_figures_and_the_page_of_all_links_it(tmp_path):
+    others = (a_record(strategy, dataset="mnist -> fashion") for strategy in ("full", "shift"))
+    root = sweep(tmp_path / "sweep", *CLEAR, *others, failed())
+    assert main([str(root), "--baseline", "shift"]) == 1
+    out = root / "comparison"
+    links = re.findall(r'<a href="([\w/.]+/index.html)">([^<]+)</a>', (out / "index.html").read_text())
+    assert links == [
+        ("digits_to_mnist/index.html", "digits -&gt; mnist"),
+        ("mnist_to_fashion/index.html", "mnist -&gt; fashion"),
+    ]
+    assert "full (digits -> mnist)" in (out / "table.md").read_text()
+    own, other = ((out / name / "table.md").read_text() for name in ("digits_to_mnist", "mnist_to_fashion"))
+    assert "| full | shift | +0.097" in own
+    assert "failed: full" in own
+    assert "failed" not in other
+    assert (out / "mnist_to_fashion" / "figures" / "compute.svg").is_file()
+    assert not list((out / "figures").iterdir())  # accuracies of different tasks are not drawn into one figure
+
+
+def test_the_command_fails_where_a_run_failed(tmp_path, capsys):
+    root = sweep(tmp_path / "sweep", a_record(), failed())
+    assert main([str(root)]) == 1
+    assert "lr=nan: must be above 0 and finite" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["empty", "missing", "broken"])
+def test_the_command_says_in_one_line_that_there_is_nothing_to_compare(tmp_path, capsys, name):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "record.json").write_text("{")
+    assert main([str(tmp_path / name)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert str(tmp_path / name) in said
+    assert said.count("\n") == 1
+
+
+def test_the_command_writes_page_tables_and_figures_and_names_the_page(tmp_path, capsys):
+    root = sweep(tmp_path / "sweep", *CLEAR)
+    assert main([str(root)]) == 0
+    written = {path.name for path in (root / "comparison").iterdir()}
+    assert written == {"index.html", "table.md", "table.csv", "table.tex", "figures"}
+    assert (root / "comparison" / "figures" / "compute.svg").is_file()
+    assert capsys.readouterr().out.splitlines()[-1] == str(root / "comparison" / "index.html")
+
+
+def test_the_command_refuses_an_unknown_baseline_in_one_line(tmp_path, capsys):
+    root = sweep(tmp_path / "sweep", *CLEAR)
+    assert main([str(root), "--baseline", "fulll"]) == 2
+    said = capsys.readouterr().err
+    assert said == "error: baseline=fulll: must be a strategy or a row's label, here shift, full\n"
+    assert not (root / "comparison").exists()
+
+
+def test_the_command_compares_with_the_baseline_it_is_told(tmp_path):
+    root = sweep(tmp_path / "sweep", *CLEAR)
+    assert main([str(root), "--baseline", "shift"]) == 0
+    assert "| full | shift | +0.097 [+0.059, +0.135] |" in (root / "comparison" / "table.md").read_text()
+
+
+def test_what_a_record_says_is_printed_as_it_is(tmp_path, capsys):
+    root = sweep(tmp_path / "sweep", a_record("[red]x[/blue]"), failed(error="lr=[/b]: [bold]no"))
+    assert main([str(root)]) == 1
+    said = capsys.readouterr().out
+    assert "lr=[/b]: [bold]no" in said
+    assert "[red]x" in said
+
+
+def test_help_imports_nothing_slow():
+    code = (
+        "import sys; from ensemble_transfer.cli.compare import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: print(sorted({'torch', 'numpy', 'scipy', 'pandas', 'matplotlib'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_an_output_that_cannot_be_written_is_one_line(tmp_path, capsys):
+    folder = sweep(tmp_path / "sweep", a_record())
+    (tmp_path / "file").touch()
+    assert main([str(folder), "--output", str(tmp_path / "file")]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {tmp_path / 'file'}: the comparison cannot be written there (")
+    assert err.count("\n") == 1

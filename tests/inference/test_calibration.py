@@ -1,0 +1,88 @@
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ensemble_transfer.errors import SettingError
+from ensemble_transfer.inference.calibration import Calibration, decide
+from ensemble_transfer.layout import CALIBRATION
+from ensemble_transfer.metrics.evaluate import evaluate
+
+
+def draw(members=3, examples=40, classes=4, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(classes, size=examples)
+    logits = rng.normal(size=(members, examples, classes)) + 2 * np.eye(classes)[labels]
+    exponentials = np.exp(2 * logits)
+    return (exponentials / exponentials.sum(-1, keepdims=True)).astype(np.float32), labels
+
+
+@pytest.fixture
+def calibration():
+    return Calibration.fit(*draw())
+
+
+def test_it_is_what_evaluate_fits(calibration):
+    probabilities, labels = draw()
+    metrics = evaluate(probabilities, labels, validation=(probabilities, labels))
+    assert calibration.temperature == metrics["calibrated/temperature"] != 1
+    mean = probabilities.astype(np.float64).mean(0)
+    scaled = mean ** (1 / calibration.temperature)
+    scaled /= scaled.sum(-1, keepdims=True)
+    np.testing.assert_allclose(calibration.confidence, scaled.max(-1), atol=1e-9)
+    assert calibration.correct.tolist() == (mean.argmax(-1) == labels).tolist()
+    np.testing.assert_allclose(decide(torch.from_numpy(probabilities), calibration.temperature).probabilities, scaled)
+    np.testing.assert_allclose(decide(torch.from_numpy(probabilities)).probabilities, mean)
+
+
+def test_saved_and_loaded_it_is_the_same(calibration, tmp_path):
+    calibration.save(tmp_path, "abc")
+    loaded = Calibration.load(tmp_path, "abc")
+    assert loaded.temperature == calibration.temperature
+    assert torch.equal(loaded.confidence, calibration.confidence)
+    assert torch.equal(loaded.correct, calibration.correct)
+
+
+def test_it_belongs_to_one_ensemble(calibration, tmp_path):
+    calibration.save(tmp_path, "abc")
+    with pytest.raises(SettingError, match="belongs to another ensemble"):
+        Calibration.load(tmp_path, "abd")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"temperature": torch.tensor(0.0).double()}, "temperature must be one number above 0"),
+        ({"temperature": torch.tensor(torch.nan).double()}, "temperature must be one number above 0"),
+        ({"temperature": torch.ones(1).double()}, "temperature must be one number above 0"),
+        ({"temperature": torch.tensor(1.0)}, "must hold temperature (torch.float64), confidence"),
+        ({"confidence": None}, "must hold temperature (torch.float64), confidence"),
+        ({"more": torch.ones(1)}, "must hold temperature (torch.float64), confidence"),
+        ({"confidence": torch.ones(39).double()}, "confidence and correct must have one entry an example"),
+        ({"confidence": torch.full((40,), 1.5).double()}, "confidence and correct must have one entry an example"),
+        ({"confidence": torch.full((40,), torch.nan).double()}, "confidence and correct must have one entry"),
+    ],
+)
+def test_a_file_that_is_no_calibration_is_refused_by_name(calibration, tmp_path, change, message):
+    tensors = {"temperature": torch.tensor(1.0).double(), "confidence": torch.ones(40).double()}
+    tensors |= {"correct": calibration.correct} | change
+    save_file({k: v for k, v in tensors.items() if v is not None}, tmp_path / CALIBRATION, {"ensemble": "abc"})
+    with pytest.raises(SettingError, match=re.escape(message)) as caught:
+        Calibration.load(tmp_path, "abc")
+    assert f"calibration='{tmp_path / CALIBRATION}'" in str(caught.value)
+
+
+def test_predictions_that_are_none_are_refused():
+    probabilities, labels = draw()
+    with pytest.raises(ValueError, match="validation/probabilities has 3 members; must be 2"):
+        Calibration.fit(probabilities, labels, members=2)
+    with pytest.raises(ValueError, match="validation/labels has 39 entries; must be 40"):
+        Calibration.fit(probabilities, labels[1:])
+
+
+def test_nothing_to_read_is_an_error(tmp_path: Path):
+    with pytest.raises(SettingError, match="is not a readable safetensors file"):
+        Calibration.load(tmp_path, "abc")

@@ -1,0 +1,144 @@
+import importlib.util
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ensemble_transfer.cli import export as command
+from ensemble_transfer.inference import export
+from ensemble_transfer.inference.calibration import Calibration
+from ensemble_transfer.models.ensemble import Ensemble
+
+MISSING = [name for name in command.NEEDED if importlib.util.find_spec(name) is None]
+needs_onnx = pytest.mark.skipif(bool(MISSING), reason=f"needs the extra onnx: {', '.join(MISSING)}")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, source_ensemble, source_task):
+    """The folder of an ensemble with a calibration, beside a few of its task's images."""
+    folder = tmp_path_factory.mktemp("run")
+    source_ensemble.save(folder / "ensemble")
+    split = source_task.validation
+    fitted = Calibration.fit(source_ensemble.predict(split.images), split.labels)
+    fitted.save(folder / "ensemble", source_ensemble.fingerprint)
+    for place, image in enumerate(source_task.test.images[:5]):
+        Image.fromarray(image[0].numpy()).save(folder / f"{place}.png")
+    return folder
+
+
+def session(path):
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+@needs_onnx
+def test_the_file_gives_the_ensembles_probabilities(run, tmp_path, capsys, source_ensemble, source_task):
+    path = tmp_path / "out.onnx"
+    assert command.main([str(run), str(path), "--images", str(run)]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    temperature = Calibration.load(run / "ensemble", source_ensemble.fingerprint).temperature
+    assert out.splitlines()[0] == f"temperature {temperature:.3f}, fitted on 40 validation images"
+    assert float(out.split("on 5 of your images: ")[1].split()[0]) < 1e-5
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out.onnx"]
+    net = session(path)
+    images = source_task.test.images
+    [given] = net.get_inputs()
+    assert (given.name, given.type, given.shape[1:]) == ("images", "tensor(uint8)", [1, 8, 8])
+    members = source_ensemble.predict(images).double().numpy()
+    scaled = members.mean(0) ** (1 / temperature)
+    for count in (60, 1, 3):
+        found = net.run(["probabilities", "member_probabilities"], {"images": images[:count].numpy()})
+        expected = scaled[:count] / scaled[:count].sum(-1, keepdims=True)
+        np.testing.assert_allclose(found[0], expected, atol=1e-5)
+        np.testing.assert_allclose(found[1], members[:, :count], atol=1e-5)
+    texts = net.get_modelmeta().custom_metadata_map
+    assert json.loads(texts["classes"]) == list(source_ensemble.classes)
+    assert float(texts["temperature"]) == temperature
+
+
+@needs_onnx
+def test_the_soup_is_one_network_of_mean_weights(run, tmp_path, capsys, source_ensemble, source_task):
+    path = tmp_path / "soup.onnx"
+    assert command.main([str(run), str(path), "--soup"]) == 0
+    out = capsys.readouterr().out
+    assert "mean weights of 3 members, BatchNorm statistics included" in out
+    assert "temperature is not this network's and is left out" in out
+    assert "images of digits" in out
+    weights = {
+        name: torch.stack([member[name] for member in source_ensemble.members]).double().mean(0).to(tensor.dtype)
+        for name, tensor in source_ensemble.members[0].items()
+    }
+    expected = Ensemble(source_ensemble.architecture, (weights,), source_ensemble.classes)
+    images = source_task.test.images
+    mean, members = session(path).run(None, {"images": images.numpy()})
+    np.testing.assert_allclose(members, expected.predict(images), atol=1e-5)
+    np.testing.assert_allclose(mean, members[0], atol=1e-6)
+    assert not np.allclose(mean, source_ensemble.predict(images).mean(0), atol=1e-3)
+
+
+@needs_onnx
+def test_a_file_that_differs_from_torch_is_not_written(run, tmp_path, capsys, monkeypatch):
+    before = export.as_module
+    monkeypatch.setattr(export, "as_module", lambda ensemble, temperature: before(ensemble, temperature + 1))
+    (tmp_path / "out.onnx").write_text("before")
+    assert command.main([str(run), str(tmp_path / "out.onnx")]) == 2
+    assert "would not be the same as in torch: probabilities differ by " in capsys.readouterr().err
+    assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [("out.onnx", "before")]
+
+
+def test_the_soup_keeps_counters_and_members(source_ensemble):
+    before = source_ensemble.fingerprint
+    [weights] = export.soup(source_ensemble).members
+    name = "encoder.bn1.num_batches_tracked"
+    assert torch.equal(weights[name], source_ensemble.members[0][name])
+    assert source_ensemble.fingerprint == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere", "out.onnx"], "RUN='nowhere': must be the folder of a run"),
+        (["RUN", "no/out.onnx"], "output='no/out.onnx': must be a file in a folder that exists"),
+        (["RUN", "."], "output='.': must be a file in a folder that exists"),
+        (
+            ["RUN", "out.onnx", "--images", "no.png"],
+            "images='no.png': holds no image that can be read (no.png: no such",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line(run, tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.setattr(command, "NEEDED", ())
+    monkeypatch.chdir(tmp_path)
+    assert command.main([str(run) if word == "RUN" else word for word in arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"error: {message}")
+    assert err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_the_extra_it_says_how_to_get_it(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command, "NEEDED", ("onnx_that_nobody_has",))
+    assert command.main([str(run), str(tmp_path / "out.onnx")]) == 2
+    said = "needs onnx_that_nobody_has, which are missing: pip install 'ensemble-transfer[onnx]'\n"
+    assert capsys.readouterr().err.endswith(said)
+
+
+def test_more_weights_than_a_file_holds_are_refused(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command, "NEEDED", ())
+    monkeypatch.setattr(command, "LARGEST", 1000)
+    assert command.main([str(run), str(tmp_path / "out.onnx")]) == 2
+    assert "has over 2 GB of weights, more than one ONNX file holds; see --soup" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["nowhere", "out.onnx"]], ids=" ".join)
+def test_torch_is_not_imported_for_help_and_mistakes(arguments):
+    said = f"from ensemble_transfer.cli import export\ntry: export.main({arguments})\nexcept SystemExit: pass\n"
+    said += "import sys; assert not {'torch', 'numpy', 'PIL', 'onnx'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", said], check=True, capture_output=True)

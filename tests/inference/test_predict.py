@@ -1,0 +1,367 @@
+import csv
+import io
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.stats import entropy
+
+from ensemble_transfer.cli.predict import main
+from ensemble_transfer.inference.calibration import Calibration
+from ensemble_transfer.inference.predict import COLUMNS
+from ensemble_transfer.metrics import selective
+from ensemble_transfer.metrics.evaluate import evaluate
+from ensemble_transfer.models.ensemble import Ensemble
+from ensemble_transfer.tasks import pictures
+
+
+def write_images(images, folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    for place, image in enumerate(images):
+        Image.fromarray(image[0].numpy()).save(folder / f"{place:02d}.png")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, source_ensemble, source_task):
+    """A run's folder, and folders of its validation and test images."""
+    folder = tmp_path_factory.mktemp("made")
+    source_ensemble.save(folder / "run" / "ensemble")
+    test, validation = source_task.test, source_task.validation
+    np.savez(
+        folder / "run" / "predictions.npz",
+        **{
+            "probabilities": source_ensemble.predict(test.images).numpy(),
+            "labels": test.labels.numpy(),
+            "validation/probabilities": source_ensemble.predict(validation.images).numpy(),
+            "validation/labels": validation.labels.numpy(),
+        },
+    )
+    write_images(test.images, folder / "test")
+    write_images(validation.images, folder / "validation")
+    return folder
+
+
+@pytest.fixture
+def here(made, tmp_path, monkeypatch):
+    """A copy of it as the working folder."""
+    shutil.copytree(made, tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
+
+
+@pytest.fixture
+def predict(here, capsys):
+    """Run the command; return its exit code, the rows on standard output, and standard error."""
+
+    def run(*arguments):
+        code = main(["--device=cpu", *arguments])
+        out, err = capsys.readouterr()
+        return code, list(csv.DictReader(io.StringIO(out))), err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def temperature(source_ensemble, source_task):
+    validation = source_ensemble.predict(source_task.validation.images), source_task.validation.labels
+    return evaluate(*validation, validation=validation)["calibrated/temperature"]
+
+
+def expected_rows(members, temperature, classes):
+    """The columns by NumPy and SciPy."""
+    members = members.double().numpy()
+    mean = members.mean(0)
+    scaled = mean ** (1 / temperature)
+    scaled /= scaled.sum(-1, keepdims=True)
+    own = members.argmax(-1)
+    return {
+        "label": [classes[label] for label in mean.argmax(-1)],
+        "probability": scaled.max(-1),
+        "entropy": entropy(scaled, axis=-1),
+        "mutual_information": entropy(mean, axis=-1) - entropy(members, axis=-1).mean(0),
+        "disagreement": (own != mean.argmax(-1)).mean(0),
+    }
+
+
+def check(rows, expected):
+    assert [row["label"] for row in rows] == expected["label"]
+    for name in ("probability", "entropy", "mutual_information", "disagreement"):
+        np.testing.assert_allclose([float(row[name]) for row in rows], expected[name], atol=2e-6)
+
+
+@pytest.mark.parametrize("batch", ["256", "7"])
+def test_rows_are_the_ensembles_predictions_with_the_temperature(
+    predict, source_ensemble, source_task, temperature, batch
+):
+    code, rows, err = predict("run", "test", "--batch-size", batch)
+    assert code == 0
+    assert list(rows[0]) == list(COLUMNS)
+    assert [row["path"] for row in rows] == [f"test/{place:02d}.png" for place in range(60)]
+    expected = expected_rows(source_ensemble.predict(source_task.test.images), temperature, source_task.classes)
+    check(rows, expected)
+    assert expected["disagreement"].max() > 0
+    assert abs(temperature - 1) > 0.01
+    assert {row["abstain"] for row in rows} == {"false"}
+    assert err == f"temperature {temperature:.3f}, fitted on 40 validation images\n60 images, 0 abstained, 0 left out\n"
+
+
+def test_the_calibration_beside_the_ensemble_is_as_good_as_the_runs_predictions(predict, here):
+    _, from_run, _ = predict("run", "test", "--coverage", "0.7")
+    folder = here / "run" / "ensemble"
+    with np.load("run/predictions.npz") as arrays:
+        fitted = Calibration.fit(arrays["validation/probabilities"], arrays["validation/labels"])
+    fitted.save(folder, Ensemble.load(folder).fingerprint)
+    Path("run/predictions.npz").unlink()
+    for run in ("run", "run/ensemble"):
+        assert predict(run, "test", "--coverage", "0.7")[1] == from_run
+
+
+def test_without_validation_it_predicts_as_it_is_and_says_so(predict, source_ensemble, source_task):
+    code, rows, err = predict("run/ensemble", "test")
+    assert code == 0
+    check(rows, expected_rows(source_ensemble.predict(source_task.test.images), 1, source_task.classes))
+    assert "run/ensemble: no validation predictions, so no temperature and no threshold is known" in err
+    for limit in ("--risk=0.1", "--coverage=0.9"):
+        code, rows, err = predict("run/ensemble", "test", limit)
+        assert (code, rows) == (2, [])
+        assert f"error: {limit.strip('-')}: needs validation predictions" in err
+
+
+# Abstaining
+
+
+@pytest.mark.parametrize(("coverage", "answered"), [("0.7", 28), ("0.71", 29), ("0.01", 1)])
+def test_the_coverage_holds_on_validation(predict, source_task, coverage, answered):
+    code, rows, err = predict("run", "validation", "--coverage", coverage)
+    sure = sorted((float(row["probability"]) for row in rows if row["abstain"] == "false"), reverse=True)
+    unsure = [float(row["probability"]) for row in rows if row["abstain"] == "true"]
+    assert code == 0
+    assert len(sure) == answered
+    assert len(sure) + len(unsure) == 40
+    assert min(sure) > max(unsure)
+    labels = [source_task.classes[label] for label in source_task.validation.labels]
+    wrong = sum(row["label"] != label for row, label in zip(rows, labels, strict=True) if row["abstain"] == "false")
+    assert f"coverage {answered / 40:.3f}, risk {wrong / answered:.4f} ({wrong} wrong of {answered})" in err
+    assert "an estimate, for images like those" in err
+    assert f"40 images, {40 - answered} abstained" in err
+
+
+def test_the_risk_is_kept_on_validation(predict, here, source_ensemble, source_task):
+    held_out = source_task.train  # larger than validation, as a bound below 0.25 needs
+    write_images(held_out.images, here / "many")
+    arrays = {"probabilities": source_ensemble.predict(held_out.images).numpy(), "labels": held_out.labels.numpy()}
+    np.savez("run/predictions.npz", **arrays, **{f"validation/{name}": array for name, array in arrays.items()})
+    names = [f"many/{place:02d}.png" for place in range(200)]
+    code, rows, err = predict("run", *names, "--risk", "0.25")
+    labels = [source_task.classes[label] for label in held_out.labels]
+    wrong = [row["label"] != label for row, label in zip(rows, labels, strict=True) if row["abstain"] == "false"]
+    assert code == 0
+    assert 20 < len(wrong) < 200
+    assert (
+        sum(wrong) / len(wrong)
+        < 0.25
+        < sum(row["label"] != label for row, label in zip(rows, labels, strict=True)) / 200
+    )
+    bound = selective.risk_bound(sum(wrong), len(wrong), 0.05 / 8)  # 8 looks: the logarithm of 200
+    assert bound <= 0.25
+    assert f"({sum(wrong)} wrong of {len(wrong)}), below {bound:.4f} with 95% confidence" in err
+
+
+def test_a_risk_that_nothing_keeps_abstains_everywhere(predict):
+    code, rows, err = predict("run", "test", "--risk", "0.05")
+    assert code == 0
+    assert {row["abstain"] for row in rows} == {"true"}
+    assert len(rows) == 60
+    assert "no threshold keeps risk 0.05 with 95% confidence on 40 validation images: abstains on all" in err
+
+
+# Images
+
+
+def test_images_come_in_the_order_given_from_files_folders_patterns_and_a_list(predict, here, monkeypatch):
+    nested = here / "more" / "deep"
+    shutil.copytree("test", nested)
+    (here / "more" / ".hidden.png").write_bytes((nested / "00.png").read_bytes())
+    (here / "more" / "notes.txt").write_text("no image")
+    (nested / "round").symlink_to(here / "more")
+    (nested / "aside").symlink_to(here / "aside")
+    (here / "aside").mkdir()
+    (here / "aside" / "back").symlink_to(nested)
+    for path in list(nested.glob("*.png"))[2:]:
+        path.unlink()
+    kept = sorted(f"more/deep/{path.name}" for path in nested.glob("*.png"))
+    (here / "odd[1].png").write_bytes((nested / Path(kept[0]).name).read_bytes())
+    listed = "test/31.png\n\nodd[1].png\r\n"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(listed.encode())))
+    code, rows, _ = predict("run", "test/05.png", "more", "test/1[0-2].png", "-", "mo*/deep/*.png", "test/05.png")
+    assert code == 0
+    patterned = ["test/10.png", "test/11.png", "test/12.png"]
+    expected = ["test/05.png", *kept, *patterned, "test/31.png", "odd[1].png", *kept, "test/05.png"]
+    assert [row["path"] for row in rows] == expected
+
+
+def test_what_cannot_be_read_is_named_and_left_out(predict, here):
+    (here / "test" / "02.png").write_bytes((here / "test" / "02.png").read_bytes()[:60])
+    (here / "test" / "04.png").write_bytes(b"")
+    (here / "test" / "06.png").write_bytes(b"hello")
+    (here / "empty").mkdir()
+    code, rows, err = predict("run", "missing.png", "test", "empty", "no*.png", "--batch-size", "5")
+    assert code == 1
+    assert [row["path"] for row in rows] == [f"test/{n:02d}.png" for n in range(60) if n not in (2, 4, 6)]
+    whole = predict("run", "validation/03.png", "test/03.png")[1][1]
+    assert rows[2] == whole  # its neighbours are broken: no row has moved
+    assert "missing.png: no such file; left out\n" in err
+    assert "test/02.png: " in err
+    assert "test/04.png: an empty file; left out\n" in err
+    assert "test/06.png: not an image; left out\n" in err
+    assert "empty: a folder without images; left out\n" in err
+    assert "no*.png: a pattern that matches no file; left out\n" in err
+    assert err.endswith("57 images, 0 abstained, 6 left out\n")
+
+
+def test_with_nothing_to_read_there_is_still_the_header(here, capsys):
+    (here / "broken.png").write_bytes(b"hello")
+    assert main(["run", "broken.png", "--device=cpu"]) == 1
+    assert capsys.readouterr().out == ",".join(COLUMNS) + "\n"
+
+
+def test_no_more_images_are_in_memory_than_a_batch(predict, monkeypatch):
+    sizes, decoded = [], pictures.decoded
+    monkeypatch.setattr(pictures, "decoded", lambda files, *shape: sizes.append(len(files)) or decoded(files, *shape))
+    assert len(predict("run", "test", "test", "--batch-size", "50")[1]) == 120
+    assert sizes == [50, 50, 20]
+
+
+# Output
+
+
+def test_output_is_a_table_or_lines_of_json_by_its_name(predict, here):
+    _, rows, _ = predict("run", "test", "--coverage", "0.5")
+    for arguments in (["--output", "out.csv"], ["--output", "out.table", "--format", "csv"]):
+        code, shown, _ = predict("run", "test", "--coverage", "0.5", *arguments)
+        assert (code, shown) == (0, [])
+        with open(arguments[1], newline="", encoding="utf-8") as file:  # noqa: PTH123
+            assert list(csv.DictReader(file)) == rows
+    assert predict("run", "test", "--coverage", "0.5", "--output", "out.jsonl")[0] == 0
+    lines = [json.loads(line) for line in (here / "out.jsonl").read_text().splitlines()]
+    assert [list(line) for line in lines] == [list(COLUMNS)] * 60
+    for line, row in zip(lines, rows, strict=True):
+        assert line["abstain"] is (row["abstain"] == "true")
+        assert (line["path"], line["label"]) == (row["path"], row["label"])
+        assert line["probability"] == float(row["probability"])
+
+
+def test_an_existing_output_is_replaced_when_all_is_written_and_kept_when_it_is_not(predict, here, source_ensemble):
+    kept = sorted(path.name for path in here.iterdir())
+    (here / "out.csv").write_text("before")
+    broken = {
+        name: tensor * torch.nan if "head" in name else tensor for name, tensor in source_ensemble.members[0].items()
+    }
+    replace(source_ensemble, members=(broken,)).save(here / "run" / "other")
+    code, _, err = predict("run/other", "test", "--output", "out.csv")
+    assert code == 2
+    assert "error: probabilities holds nan" in err
+    assert (here / "out.csv").read_text() == "before"
+    assert predict("run", "test", "--output", "out.csv")[0] == 0
+    assert (here / "out.csv").read_text().count("\n") == 61
+    assert sorted(path.name for path in here.iterdir()) == sorted([*kept, "out.csv"])
+
+
+def test_what_is_no_plain_file_is_written_to_and_not_replaced(predict, here):
+    (here / "link.csv").symlink_to("real.csv")
+    assert predict("run", "test", "--output", "link.csv")[0] == 0
+    assert (here / "link.csv").is_symlink()
+    assert (here / "real.csv").read_text().count("\n") == 61
+    os.mkfifo(here / "pipe.csv")
+    with subprocess.Popen(["timeout", "10", "cat", "pipe.csv"], stdout=subprocess.PIPE, text=True) as reader:
+        assert predict("run", "test", "--output", "pipe.csv")[0] == 0
+        assert reader.communicate()[0].count("\n") == 61
+    assert (here / "pipe.csv").is_fifo()
+
+
+# Mistakes
+
+
+MISTAKES = {
+    "no run": (["nowhere", "test"], "RUN='nowhere': must be the folder of a run"),
+    "no ensemble": (
+        ["test", "test"],
+        "RUN='test': must be the folder of a run (with ensemble/) or of a saved ensemble",
+    ),
+    "risk": (["run", "test", "--risk", "1"], "risk=1.0: must be above 0 and below 1"),
+    "coverage": (["run", "test", "--coverage", "nan"], "coverage=nan: must be above 0 and below 1"),
+    "batch": (["run", "test", "--batch-size", "0"], "batch-size=0: must be in 1..1024"),
+    "suffix": (["run", "test", "--output", "a.txt"], "output='a.txt': must end in .csv or .jsonl, or come with"),
+    "no folder": (["run", "test", "--output", "no/a.csv"], "output='no/a.csv': must be in a folder that exists"),
+    "a folder": (["run", "test", "--output", "test"], "output='test': is a folder"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_one_line(predict, case):
+    arguments, message = MISTAKES[case]
+    code, rows, err = predict(*arguments)
+    assert (code, rows) == (2, [])
+    assert err.startswith(f"error: {message}")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["--help"], *(arguments for arguments, _ in MISTAKES.values())], ids=" ".join)
+def test_torch_is_not_imported_for_help_and_mistakes(here, arguments):
+    said = f"from ensemble_transfer.cli import predict\ntry: predict.main({arguments})\nexcept SystemExit: pass\n"
+    said += "import sys; assert not {'torch', 'numpy', 'PIL'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", said], check=True, capture_output=True)
+
+
+def test_risk_and_coverage_exclude_each_other(predict, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        predict("run", "test", "--risk", "0.1", "--coverage", "0.9")
+    assert "--coverage: not allowed with argument --risk" in capsys.readouterr().err
+
+
+# Predictions that are none
+
+
+class Hostile:
+    """Leaves a mark when it is unpickled."""
+
+    def __reduce__(self):
+        return Path.touch, (Path("executed"),)
+
+
+def test_a_pickle_in_the_predictions_is_not_executed(predict, here):
+    path, hostile = here / "run" / "predictions.npz", np.array([Hostile()], dtype=object)
+    for write in (
+        lambda: np.savez(path, probabilities=hostile, labels=hostile),
+        lambda: path.write_bytes(pickle.dumps(hostile)),
+    ):
+        write()
+        code, rows, err = predict("run", "test")
+        assert (code, rows) == (2, [])
+        assert err.startswith("error: predictions.npz='run/predictions.npz': ")
+        assert not (here / "executed").exists()
+
+
+def test_predictions_of_another_ensemble_are_refused(predict, here, source_ensemble):
+    replace(source_ensemble, members=source_ensemble.members[:2]).save(here / "run" / "ensemble")
+    code, _, err = predict("run", "test")
+    assert code == 2
+    assert "validation/probabilities has 3 members; must be 2" in err
+
+
+def test_a_calibration_of_another_ensemble_is_refused(predict, here):
+    with np.load("run/predictions.npz") as arrays:
+        fitted = Calibration.fit(arrays["validation/probabilities"], arrays["validation/labels"])
+    fitted.save(here / "run" / "ensemble", "0" * 64)
+    code, _, err = predict("run", "test")
+    assert code == 2
+    assert "belongs to another ensemble; remove it to predict without" in err

@@ -1,0 +1,352 @@
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ensemble_transfer.cli.evaluate import main
+from ensemble_transfer.metrics.evaluate import evaluate
+
+KEYS = [
+    "ensemble/accuracy",
+    "ensemble/nll",
+    "ensemble/brier",
+    "member/accuracy",
+    "member/nll",
+    "member/brier",
+    "member/ece",
+    "member/accuracy_min",
+    "member/accuracy_max",
+    "calibration/ece",
+    "calibration/mce",
+    "calibration/ece_adaptive",
+    "calibration/ece_classwise",
+    "calibrated/nll",
+    "calibrated/ece",
+    "calibrated/temperature",
+    "selective/aurc",
+    "selective/eaurc",
+    "selective/augrc",
+    "selective/coverage_at_5_risk",
+    "selective/risk_at_80_coverage",
+    "diversity/disagreement",
+    "diversity/disagreement_normalised",
+    "diversity/kl",
+    "diversity/js",
+    "diversity/mutual_information",
+    "diversity/error_correlation",
+    "diversity/q_statistic",
+    "diversity/double_fault",
+    "diversity/kappa",
+    "diversity/jensen_gap",
+]
+
+
+def draw(members=3, examples=40, classes=4, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(classes, size=examples)
+    logits = rng.normal(size=(members, examples, classes)) + 2 * np.eye(classes)[labels]
+    exponentials = np.exp(logits)
+    return (exponentials / exponentials.sum(-1, keepdims=True)).astype(np.float32), labels
+
+
+@pytest.fixture
+def full():
+    """The arrays of a file with everything in it."""
+    probabilities, labels = draw()
+    validation, validation_labels = draw(examples=30, seed=1)
+    return {
+        "probabilities": probabilities,
+        "labels": labels,
+        "validation/probabilities": validation,
+        "validation/labels": validation_labels,
+        "ood/digits/probabilities": draw(examples=25, seed=2)[0],
+        "corruption/blur/1/probabilities": draw(seed=3)[0],
+        "corruption/blur/2/probabilities": draw(seed=4)[0],
+        "corruption/noise/2/probabilities": draw(seed=5)[0],
+    }
+
+
+@pytest.fixture
+def save(tmp_path):
+    def write(arrays):
+        path = tmp_path / "predictions.npz"
+        np.savez(path, **arrays)
+        return str(path)
+
+    return write
+
+
+def test_keys():
+    assert list(evaluate(*draw())) == KEYS
+    found = evaluate(
+        *draw(),
+        ood={"a": draw(seed=1)[0], "b": draw(examples=7)[0]},
+        corruptions={("blur", 3): draw(seed=2)[0]},
+    )
+    scores, measures = ("max_probability", "entropy", "mutual_information"), ("auroc", "aupr", "fpr95")
+    assert list(found) == [
+        *KEYS,
+        *(f"ood/{name}/{score}/{measure}" for name in "ab" for score in scores for measure in measures),
+        *(f"corruption/{name}/3/{key}" for name in ("blur", "mean") for key in ("accuracy", "nll", "ece")),
+    ]
+    assert all(type(value) is float for value in found.values())
+
+
+def test_members_are_averaged_one_by_one():
+    probabilities, labels = draw()
+    found = evaluate(probabilities, labels)
+    alone = [evaluate(probabilities[[m]], labels) for m in range(3)]
+    for key, source in (
+        ("accuracy", "ensemble"),
+        ("nll", "ensemble"),
+        ("brier", "ensemble"),
+        ("ece", "calibration"),
+    ):
+        values = [metrics[f"{source}/{key}"] for metrics in alone]
+        assert found[f"member/{key}"] == pytest.approx(np.mean(values))
+        if key == "accuracy":
+            assert found["member/accuracy_min"] == min(values) < max(values) == found["member/accuracy_max"]
+
+
+def test_temperature_is_fitted_on_validation():
+    probabilities, labels = draw()
+    found = [
+        evaluate(probabilities, labels, validation=draw(seed=seed, examples=100))["calibrated/temperature"]
+        for seed in (1, 1, 2)
+    ]
+    assert found[0] == found[1] != found[2]
+    other = evaluate(*draw(seed=7), validation=draw(seed=1, examples=100))
+    assert other["calibrated/temperature"] == found[0]
+
+
+def test_corruptions_are_measured_like_the_ensemble_and_averaged():
+    _, labels = draw()
+    corruptions = {("blur", 1): draw(seed=3)[0], ("blur", 2): draw(seed=4)[0], ("noise", 2): draw(seed=5)[0]}
+    found = evaluate(*draw(), corruptions=corruptions)
+    for (name, severity), probabilities in corruptions.items():
+        expected = evaluate(probabilities, labels)
+        assert found[f"corruption/{name}/{severity}/accuracy"] == expected["ensemble/accuracy"]
+        assert found[f"corruption/{name}/{severity}/nll"] == expected["ensemble/nll"]
+        assert found[f"corruption/{name}/{severity}/ece"] == expected["calibration/ece"]
+    for key in ("accuracy", "nll", "ece"):
+        assert found[f"corruption/mean/1/{key}"] == found[f"corruption/blur/1/{key}"]
+        both = [found[f"corruption/{name}/2/{key}"] for name in ("blur", "noise")]
+        assert found[f"corruption/mean/2/{key}"] == pytest.approx(np.mean(both))
+
+
+def test_takes_lists_arrays_and_tensors_of_any_layout():
+    probabilities, labels = draw()
+    expected = evaluate(probabilities, labels)
+    read_only = probabilities.copy()
+    read_only.flags.writeable = False
+    forms = [
+        (probabilities.tolist(), labels.tolist()),
+        (torch.from_numpy(probabilities).requires_grad_(), torch.from_numpy(labels).to(torch.int32)),
+        (read_only, labels.astype(np.uint8)),
+        (probabilities.astype(">f4"), labels.astype(">i2")),
+        (probabilities[::-1, ::-1], labels[::-1]),
+        (np.asfortranarray(probabilities), labels),
+    ]
+    for form in forms:
+        assert evaluate(*form) == pytest.approx(expected, abs=1e-9)
+
+
+def test_inputs_are_not_changed():
+    probabilities, labels = (torch.from_numpy(array) for array in draw())
+    copies = probabilities.clone(), labels.clone()
+    evaluate(probabilities, labels, validation=(probabilities, labels), ood={"o": probabilities})
+    assert torch.equal(probabilities, copies[0])
+    assert torch.equal(labels, copies[1])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"ood": {"a/b": draw()[0]}},
+            "name 'a/b' cannot be part of a key; must be non-empty and without '/'",
+        ),
+        (
+            {"ood": {"a": draw(members=2)[0]}},
+            "ood/a/probabilities has 2 members; must be 3, as in probabilities",
+        ),
+        ({"ood": {"a": draw(classes=5)[0]}}, "ood/a/probabilities has 5 classes; must be 4"),
+        ({"corruptions": {("mean", 1): draw()[0]}}, "corruption 'mean' has a taken name"),
+        (
+            {"corruptions": {("fog", 1): draw(examples=9)[0]}},
+            "corruption/fog/1/probabilities has 9 examples; must be 40, as in probabilities",
+        ),
+        ({"validation": draw(classes=3)}, "validation/probabilities has 3 classes; must be 4"),
+        ({"validation": (draw()[0], draw()[1][:5])}, "validation/labels has 5 entries; must be 40"),
+        ({"probabilities": [[[0.5, 0.5], [1.0]]]}, "probabilities is no array: "),
+        ({"probabilities": [[["a", "b"]]]}, "probabilities has dtype <U1; must be numbers"),
+        ({"labels": draw()[1] + 0.5}, "labels has dtype float64; must be integers"),
+    ],
+)
+def test_bad_arguments(change, message):
+    probabilities, labels = draw()
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        evaluate(**({"probabilities": probabilities, "labels": labels} | change))
+
+
+def test_json_output_is_what_evaluate_returns(full, save, capsys):
+    assert main([save(full), "--json"]) == 0
+    printed = capsys.readouterr()
+    expected = evaluate(
+        full["probabilities"],
+        full["labels"],
+        validation=(full["validation/probabilities"], full["validation/labels"]),
+        ood={"digits": full["ood/digits/probabilities"]},
+        corruptions={
+            (name, severity): full[f"corruption/{name}/{severity}/probabilities"]
+            for name, severity in (("blur", 1), ("blur", 2), ("noise", 2))
+        },
+    )
+    assert json.loads(printed.out) == expected
+    assert printed.err == ""
+
+
+def test_undefined_is_null_in_json(save, capsys):
+    probabilities, labels = draw(members=1)
+    assert main([save({"probabilities": probabilities, "labels": labels}), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert found["diversity/kappa"] is None
+    assert found["diversity/disagreement"] == 0
+
+
+def test_table_holds_every_metric(full, save, capsys):
+    assert main([save(full)]) == 0
+    printed = capsys.readouterr().out
+    metrics = evaluate(full["probabilities"], full["labels"])
+    assert "members: 3, examples: 40, classes: 4" in printed
+    assert "temperature fitted on: validation" in printed
+    for key in KEYS:
+        line = next(line for line in printed.splitlines() if f" {key} " in line)
+        if not key.startswith("calibrated/") and metrics[key] >= 1e-3:
+            assert f"{metrics[key]:.4f}" in line
+    for text in ("digits mutual_information", "auroc", "fpr95", "nll by severity", "noise", "mean"):
+        assert text in printed
+
+
+def test_names_in_brackets_are_printed_as_they_are(save, capsys):
+    probabilities, labels = draw()
+    arrays = {"probabilities": probabilities, "labels": labels, "ood/[red]x/probabilities": probabilities}
+    assert main([save(arrays)]) == 0
+    assert "[red]x" in capsys.readouterr().out
+
+
+def test_unknown_arrays_are_named(save, capsys):
+    probabilities, labels = draw()
+    arrays = {"probabilities": probabilities, "labels": labels, "source/labels": labels}
+    path = save(arrays | {"val/labels": labels, "x": labels})
+    assert main([path, "--json"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == f"{path}: arrays not used: val/labels, x\n"
+    assert json.loads(printed.out)
+
+
+def broken(arrays, name, value):
+    return {key: array for key, array in (arrays | {name: value}).items() if array is not None}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("labels", None, "has no array 'labels'; its arrays are: probabilities, "),
+        ("validation/labels", None, "has no array 'validation/labels'; its arrays are: "),
+        (
+            "probabilities",
+            draw()[0][0],
+            "probabilities has shape (40, 4); must be (members, examples, classes)",
+        ),
+        (
+            "probabilities",
+            np.full((1, 40, 4), np.nan),
+            "probabilities holds nan; must be finite numbers in 0..1",
+        ),
+        ("probabilities", draw()[0] - 1, "probabilities holds -0."),
+        ("probabilities", draw()[0] / 2, "probabilities sums to 0.5 over the classes of member "),
+        ("probabilities", draw()[0][:, :0], "probabilities has shape (3, 0, 4); must hold at least one"),
+        ("probabilities", np.array([{}]), "array 'probabilities' cannot be read: Object arrays"),
+        ("labels", draw()[1] + 1, "labels holds 4; must lie in 0..3, there are 4 classes"),
+        ("labels", draw()[1] * 1.0, "labels has dtype float64; must be integers, the class indices 0..3"),
+        ("labels", draw()[1][:9], "labels has 9 entries; must be 40, one for each predicted example"),
+        ("ood/a/probabilities", draw(members=1)[0], "ood/a/probabilities has 1 members; must be 3"),
+        (
+            "corruption/fog/high/probabilities",
+            draw()[0],
+            "array 'corruption/fog/high/probabilities' has severity",
+        ),
+    ],
+)
+def test_a_bad_file_is_refused_in_one_line(name, value, message, full, save, capsys):
+    path = save(broken(full, name, value))
+    assert main([path]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith(f"{path}: {message}")
+    assert printed.err.count("\n") == 1
+
+
+def npy():
+    stream = io.BytesIO()
+    np.save(stream, np.zeros(3))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is no .npz file; must be one, as numpy.savez writes it"),
+        (b"a,b\n1,2\n", "is no .npz file; must be one"),
+        (b"\x80\x04K\x01.", "is no .npz file; must be one"),
+        (b"PK\x03\x04 and nothing more", "is no .npz file; must be one"),
+        (npy(), "holds a single array; must be an .npz file"),
+        (None, "cannot be read: No such file or directory"),
+    ],
+)
+def test_a_file_that_is_no_npz_is_refused_in_one_line(content, message, tmp_path, capsys):
+    path = tmp_path / "predictions.npz"
+    if content is not None:
+        path.write_bytes(content)
+    assert main([str(path)]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"{path}: {message}")
+    assert (printed.out, printed.err.count("\n")) == ("", 1)
+
+
+def test_a_damaged_file_is_refused_in_one_line(full, save, capsys):
+    path = save(full)
+    with Path(path).open("r+b") as file:
+        file.seek(400)
+        file.write(b"\xff" * 50)
+    assert main([path]) == 2
+    assert capsys.readouterr().err.startswith(f"{path}: array 'probabilities' cannot be read: ")
+
+
+def test_help_imports_neither_torch_nor_numpy():
+    code = (
+        "import runpy, sys\n"
+        "sys.argv = ['evaluate', '--help']\n"
+        "try: runpy.run_module('ensemble_transfer.evaluate', run_name='__main__')\n"
+        "except SystemExit as stop: assert stop.code == 0\n"
+        "sys.stderr.write(repr(sorted({'torch', 'numpy', 'rich', 'torchmetrics'} & set(sys.modules))))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "ood/<name>/probabilities" in done.stdout
+    assert done.stderr == "[]"
+
+
+def test_command(full, save):
+    command = [sys.executable, "-m", "ensemble_transfer.evaluate"]
+    done = subprocess.run([*command, save(full), "--json"], capture_output=True, text=True, check=True)
+    assert "selective/aurc" in json.loads(done.stdout)
+    failed = subprocess.run([*command, "missing.npz"], capture_output=True, text=True, check=False)
+    assert failed.returncode == 2
+    assert failed.stderr == "missing.npz: cannot be read: No such file or directory\n"

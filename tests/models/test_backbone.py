@@ -1,0 +1,327 @@
+import math
+import os
+import pickle
+import re
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from ensemble_transfer.errors import SettingError
+from ensemble_transfer.models import pretrained
+from ensemble_transfer.models.backbone import Architecture, Backbone
+
+OPTIONS = {"channels": [4, 8, 8, 8], "stem_width": 4, "output_stride": 8}
+IMAGES = torch.arange(2 * 64, dtype=torch.uint8).reshape(2, 1, 8, 8)
+
+
+def architecture(**changes):
+    settings = {
+        "backbone": "resnet10t",
+        "options": OPTIONS,
+        "image_size": 8,
+        "channels": 1,
+        "classes": 5,
+        "mean": (0.5,),
+        "std": (0.25,),
+    }
+    return Architecture(**settings | changes)
+
+
+def timm_net(seed=0, **changes):
+    torch.manual_seed(seed)
+    return timm.create_model("resnet10t", **{"in_chans": 3, "num_classes": 7} | OPTIONS | changes)
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_the_same_seed_gives_the_same_weights():
+    first, again, other = (architecture().initial(seed) for seed in (3, 3, 4))
+    assert equal(first, again)
+    assert not torch.equal(first["encoder.conv1.0.weight"], other["encoder.conv1.0.weight"])
+    assert not torch.equal(first["head.weight"], other["head.weight"])
+
+
+def test_initial_weights_load_into_what_is_built():
+    classifier = architecture().build()
+    classifier.load_state_dict(architecture().initial(3), strict=True)
+    assert classifier(IMAGES).shape == (2, 5)
+    assert classifier.encode(IMAGES).shape == (2, 8)
+
+
+def test_a_fresh_head_fits_and_follows_its_seed():
+    heads = [architecture().fresh_head(seed) for seed in (3, 3, 4)]
+    assert {name: tuple(tensor.shape) for name, tensor in heads[0].items()} == {"weight": (5, 8), "bias": (5,)}
+    assert equal(heads[0], heads[1])
+    assert not torch.equal(heads[0]["weight"], heads[2]["weight"])
+    assert heads[0]["weight"].abs().max() <= 1 / math.sqrt(8)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [lambda: architecture().initial(3), lambda: architecture().fresh_head(3), lambda: architecture().features],
+    ids=["initial", "fresh_head", "features"],
+)
+def test_torchs_global_generator_is_neither_moved_nor_read(draw):
+    torch.manual_seed(11)
+    before, first = torch.get_rng_state(), draw()
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(12)
+    second = draw()
+    assert first == second if isinstance(first, int) else equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("channels", "mean", "std"),
+    [(1, (0.3,), (0.2,)), (3, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), (3, (0.5,), (0.25,))],
+)
+def test_images_are_normalised_as_torchvision_does(channels, mean, std):
+    described = architecture(channels=channels, mean=mean, std=std)
+    classifier = described.build().eval()
+    images = torch.randint(256, (4, channels, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images[0], images[1] = 0, 255
+    seen = []
+    classifier.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    classifier(images)
+    scaled = images.numpy().astype(np.float64) / 255
+    expected = (scaled - np.reshape(mean, (1, -1, 1, 1))) / np.reshape(std, (1, -1, 1, 1))
+    np.testing.assert_allclose(seen[0].numpy(), expected, atol=2e-6)
+
+
+def test_normalisation_is_no_part_of_the_weights():
+    names = set(architecture().initial(0))
+    assert names == {f"encoder.{name}" for name in timm_net(in_chans=1, num_classes=0).state_dict()} | {
+        "head.weight",
+        "head.bias",
+    }
+
+
+def test_a_classifier_is_the_timm_encoder_under_a_linear_head():
+    weights = architecture().initial(0)
+    encoder = timm_net(in_chans=1, num_classes=0).eval()
+    encoder.load_state_dict({k.removeprefix("encoder."): v for k, v in weights.items() if k.startswith("encoder.")})
+    classifier = architecture().build().eval()
+    classifier.load_state_dict(weights)
+    logits = encoder((IMAGES / 255 - 0.5) / 0.25) @ weights["head.weight"].T + weights["head.bias"]
+    torch.testing.assert_close(classifier(IMAGES), logits)
+
+
+def test_a_head_for_other_classes_keeps_the_rest():
+    wider = architecture().with_classes(9)
+    assert wider.classes == 9
+    assert wider.with_classes(5) == architecture()
+    assert wider.fresh_head(0)["weight"].shape == (9, 8)
+
+
+def test_plain_data_rebuilds_an_architecture():
+    described = architecture(channels=3, mean=(0.1, 0.2, 0.3))
+    assert described.plain()["mean"] == [0.1, 0.2, 0.3]
+    assert Architecture.from_plain(described.plain()) == described
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"backbone": "resnet10"}, "name='resnet10': must be an architecture that timm knows, such as resnet10t, "),
+        ({"backbone": "hf-hub:timm/resnet10t.c3_in1k"}, "name='hf-hub:timm/resnet10t.c3_in1k': must be an arch"),
+        ({"backbone": "local-dir:/tmp"}, "name='local-dir:/tmp': must be an architecture that timm knows"),
+        ({"image_size": 0}, "image_size=0: must be above 0"),
+        ({"channels": 2}, "channels=2: must be 1 or 3"),
+        ({"classes": 1}, "classes=1: must be at least 2"),
+        ({"mean": (0.1, 0.2)}, "mean=(0.1, 0.2): must have one value, or one a channel"),
+        ({"std": ()}, "std=(): must have one value, or one a channel"),
+        ({"std": (0.0,)}, "std=(0.0,): must be above 0"),
+        ({"std": (math.nan,)}, "std=(nan,): must be above 0"),
+        *(
+            ({"options": {name: "x"}}, f"options.{name}='x': is set by the framework; leave it out")
+            for name in (
+                "pretrained",
+                "pretrained_cfg",
+                "pretrained_cfg_overlay",
+                "checkpoint_path",
+                "cache_dir",
+                "num_classes",
+                "in_chans",
+                "features_only",
+            )
+        ),
+    ],
+)
+def test_a_description_that_cannot_be_built_is_refused(changes, message):
+    with pytest.raises(SettingError) as caught:
+        architecture(**changes)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"widht": 3}, {"channels": "abc"}, {"block": "x"}, {"act_layer": "evil"}, {"output_stride": 5}, {"layers": [1]}],
+)
+def test_options_that_timm_cannot_use_are_refused(options):
+    with pytest.raises(SettingError) as caught:
+        architecture(options=options).build()
+    assert str(caught.value).startswith(f"options={options!r}: does not fit timm's resnet10t: ")
+
+
+def test_options_of_another_family_are_refused_with_a_way_out():
+    with pytest.raises(SettingError, match=r"'channels'; choose a preset .* with '~backbone.options'$"):
+        architecture(backbone="vit_tiny_patch16_224").build()
+
+
+# Backbone
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "resnet99"}, "name='resnet99': must be an architecture that timm knows, such as resnet"),
+        ({"name": "hf-hub:a/b"}, "name='hf-hub:a/b': must be an architecture that timm knows"),
+        ({"checkpoint": "none.pt"}, "checkpoint='none.pt': is not a file"),
+        (
+            {"pretrained": True, "checkpoint": "none.pt"},
+            "checkpoint='none.pt': cannot be combined with pretrained=true; choose one",
+        ),
+    ],
+)
+def test_a_backbone_that_cannot_be_had_is_refused(settings, message):
+    with pytest.raises(SettingError) as caught:
+        Backbone(**settings)
+    assert str(caught.value).startswith(message)
+
+
+def test_a_random_start_is_normalised_around_one_half():
+    described = Backbone("resnet10t", OPTIONS).architecture(8, 3, 5)
+    assert (described.mean, described.std) == ((0.5,), (0.5,))
+    assert described.options == OPTIONS
+    assert not Backbone("resnet10t", OPTIONS).has_weights
+
+
+@pytest.mark.parametrize(
+    ("channels", "mean", "std"),
+    [(3, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), (1, (0.449,), (0.226,))],
+)
+def test_pretrained_weights_come_with_their_normalisation(channels, mean, std):
+    described = Backbone("resnet10t", OPTIONS, pretrained=True).architecture(8, channels, 5)
+    assert described.mean == pytest.approx(mean)
+    assert described.std == pytest.approx(std)
+
+
+def test_a_stated_normalisation_wins():
+    described = Backbone("resnet10t", OPTIONS, pretrained=True, mean=[0.0], std=[1.0]).architecture(8, 3, 5)
+    assert (described.mean, described.std) == ((0.0,), (1.0,))
+
+
+WRITERS = {
+    "a.safetensors": save_file,
+    "a.pt": torch.save,
+    "a.pth": lambda state, path: torch.save({"state_dict": state, "epoch": 3}, path),
+}
+
+
+def encoder_from(path, channels=3):
+    backbone = Backbone("resnet10t", OPTIONS, checkpoint=str(path))
+    return backbone.pretrained_encoder(backbone.architecture(8, channels, 5))
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("classes", [7, 0, 1000])
+def test_a_checkpoint_gives_its_encoder_whatever_its_head(tmp_path, name, classes):
+    state = timm_net(num_classes=classes).state_dict()
+    WRITERS[name](state, tmp_path / name)
+    assert equal(encoder_from(tmp_path / name), {k: v for k, v in state.items() if not k.startswith("fc.")})
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_gray_images_see_the_sum_of_the_colour_filters(tmp_path, name):
+    state = timm_net().state_dict()
+    WRITERS[name](state, tmp_path / name)
+    encoder = encoder_from(tmp_path / name, channels=1)
+    first = "conv1.0.weight"
+    torch.testing.assert_close(encoder[first], state[first].sum(1, keepdim=True))
+    assert all(torch.equal(encoder[key], state[key]) for key in encoder if key != first)
+
+
+def test_a_checkpoint_for_gray_images_is_taken_as_it_is(tmp_path):
+    state = timm_net(in_chans=1).state_dict()
+    save_file(state, tmp_path / "gray.safetensors")
+    assert torch.equal(
+        encoder_from(tmp_path / "gray.safetensors", channels=1)["conv1.0.weight"], state["conv1.0.weight"]
+    )
+
+
+class Hostile:
+    """Leaves a mark when it is unpickled."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (self.mark,)
+
+
+def without(part):
+    return {name: tensor for name, tensor in timm_net().state_dict().items() if part not in name}
+
+
+BROKEN = {
+    "cut.safetensors": lambda path: path.write_bytes(save_and_read(path)[:-9]),
+    "junk.safetensors": lambda path: path.write_bytes(b"junk"),
+    "junk.pt": lambda path: path.write_bytes(b"junk"),
+    "cut.pt": lambda path: (torch.save(timm_net().state_dict(), path), path.write_bytes(path.read_bytes()[:-999])),
+    "empty.pt": lambda path: path.touch(),
+    "list.pt": lambda path: torch.save([1, 2], path),
+    "other widths.pt": lambda path: torch.save(timm_net(channels=[4, 8, 8, 16]).state_dict(), path),
+    "half.pt": lambda path: torch.save(without("layer4"), path),
+    "no statistics.pt": lambda path: torch.save(without("running"), path),
+    "unknown.pt": lambda path: torch.save({f"net.{k}": v for k, v in without("fc.").items()}, path),
+    "more.pt": lambda path: torch.save(timm_net().state_dict() | {"more": torch.zeros(1)}, path),
+}
+
+
+def save_and_read(path):
+    save_file(timm_net().state_dict(), path)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_checkpoint_that_does_not_fit_is_refused_whole(tmp_path, name):
+    path = tmp_path / name
+    BROKEN[name](path)
+    start = re.escape(f"checkpoint='{path}': gives no weights for resnet10t: ")
+    with pytest.raises(SettingError, match=start):
+        encoder_from(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor"), [("half.pt", "layer4.0.conv1.weight"), ("unknown.pt", "conv1.0.weight"), ("more.pt", "more")]
+)
+def test_what_is_missing_or_unknown_is_named(tmp_path, name, tensor):
+    BROKEN[name](tmp_path / name)
+    with pytest.raises(SettingError, match=re.escape(f'"{tensor}"')):
+        encoder_from(tmp_path / name)
+
+
+@pytest.mark.parametrize("dump", [lambda o, p: torch.save({"x": o}, p), lambda o, p: p.write_bytes(pickle.dumps(o, 2))])
+@pytest.mark.parametrize("name", ["evil.pt", "evil.safetensors"])
+def test_a_checkpoint_executes_nothing(tmp_path, dump, name):
+    dump(Hostile(str(tmp_path / "executed")), tmp_path / name)
+    with pytest.raises(SettingError, match="gives no weights for resnet10t"):
+        encoder_from(tmp_path / name)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_published_weights_without_network_are_refused_with_the_reason(monkeypatch):
+    def offline(*args, **kwargs):
+        raise OSError("offline:\n  no network")
+
+    backbone = Backbone("resnet10t", OPTIONS, pretrained=True)
+    described = backbone.architecture(8, 3, 5)
+    monkeypatch.setattr(timm, "create_model", offline)
+    monkeypatch.setattr(pretrained, "unreachable", lambda: None)
+    with pytest.raises(SettingError) as caught:
+        backbone.pretrained_encoder(described)
+    assert str(caught.value) == "pretrained='resnet10t': gives no weights for resnet10t: offline: no network"

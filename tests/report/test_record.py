@@ -1,0 +1,252 @@
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from ensemble_transfer.report import record as records_module
+from ensemble_transfer.report.record import SCHEMA_VERSION, Record, as_frame, read_records
+
+COST = {"steps": 20, "examples": 640, "flops": 10**12, "seconds": 1.5, "cpu_seconds": 1.25, "peak_memory_bytes": 2**30}
+
+
+def a_record(**changes):
+    fields = {
+        "status": "finished",
+        "strategy": "shift",
+        "seed": 3,
+        "dataset": "digits → mnist",
+        "backbone": "resnet10t",
+        "ensemble": {"size": 8, "lineage": "shared"},
+        "metrics": {"target/test/ensemble/accuracy": 0.875, "target/test/ensemble/nll": 1 / 3},
+        "cost": {"phases": {"tiny": COST}, "total": COST, "marginal": None},
+        "reused_fits": [{"phase": "tiny", "member": 1, "key": "ab"}],
+        "curves": {"ensemble_size": [0.5, 0.75]},
+        "config": {"seed": 3, "strategy": {"donors": 1, "scale": 1.0}},
+        "environment": {"torch": "2.13.0", "commit": "abc"},
+        "command": "python -m ensemble_transfer +strategy=shift",
+    }
+    return Record(**fields | changes)
+
+
+def test_a_record_survives_saving_and_loading(tmp_path):
+    path = a_record().save(tmp_path)
+    assert path == tmp_path / "record.json"
+    assert Record.load(path) == a_record()
+
+
+def test_the_file_opens_as_the_contract_says(tmp_path):
+    written = json.loads(a_record().save(tmp_path).read_text(encoding="utf-8"))
+    opening = ["schema_version", "status", "strategy", "seed", "dataset", "backbone", "ensemble"]
+    assert list(written)[: len(opening)] == opening
+    assert written["schema_version"] == SCHEMA_VERSION
+    assert {"metrics", "cost", "reused_fits", "config", "environment", "command"} <= set(written)
+    assert written["dataset"] == "digits → mnist"
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_what_json_has_no_number_for_becomes_null(tmp_path, number):
+    record = a_record(metrics={"a": number, "b": 1.5}, curves={"points": [[0, number], (1.0, number)]})
+    path = record.save(tmp_path)
+    assert json.loads(path.read_text(), parse_constant=pytest.fail)["metrics"] == {"a": None, "b": 1.5}
+    loaded = Record.load(path)
+    assert loaded.metrics == {"a": None, "b": 1.5}
+    assert loaded.curves == {"points": [[0, None], [1.0, None]]}
+    assert record.metrics["a"] is number
+
+
+def test_saving_again_replaces_the_file_and_leaves_no_other(tmp_path):
+    a_record(status="failed", error="oh").save(tmp_path)
+    a_record().save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
+    assert Record.load(tmp_path / "record.json").status == "finished"
+
+
+def test_a_failed_write_leaves_the_earlier_record(tmp_path, monkeypatch):
+    a_record().save(tmp_path)
+    with pytest.raises(TypeError):
+        a_record(seed=4, config={"x": object()}).save(tmp_path)
+
+    def cut_short(path, text, **_):
+        path.write_bytes(text.encode()[:20])
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", cut_short)
+    with pytest.raises(OSError, match="No space left"):
+        a_record(seed=5).save(tmp_path)
+    assert Record.load(tmp_path / "record.json").seed == 3
+
+
+def test_a_failed_run_says_why(tmp_path):
+    failed = Record("failed", "shift", 0, "digits", "resnet10t", {"size": 2}, error="scale=nan: must be finite")
+    assert Record.load(failed.save(tmp_path)) == failed
+
+
+# Reading
+
+
+def written(folder, **changes):
+    path = a_record().save(folder)
+    data = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in (data | changes).items() if v is not None}))
+    return path
+
+
+def test_a_newer_schema_is_refused(tmp_path):
+    path = written(tmp_path, schema_version=SCHEMA_VERSION + 1)
+    said = f"{path} is not a readable record: schema_version={SCHEMA_VERSION + 1} is newer than {SCHEMA_VERSION}"
+    with pytest.raises(ValueError, match=re.escape(said)):
+        Record.load(path)
+
+
+def test_an_older_schema_is_read_and_keeps_its_number(tmp_path, monkeypatch):
+    path = written(tmp_path)
+    monkeypatch.setattr(records_module, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
+    assert Record.load(path).schema_version == SCHEMA_VERSION
+
+
+def test_fields_that_are_unknown_or_have_a_default_may_be_there_or_not(tmp_path):
+    path = written(tmp_path, more=1, curves=None, error=None)
+    assert Record.load(path) == a_record(curves={})
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "3", '{"strategy": "shift"}', '{"schema_version": "1"}', "\udcff"])
+def test_a_file_that_is_no_record_is_refused_by_name(tmp_path, text):
+    path = tmp_path / "record.json"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(ValueError, match=re.escape(f"{path} is not a readable record: ")):
+        Record.load(path)
+
+
+def test_a_record_without_what_every_run_has_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"is not a readable record: .*'strategy'"):
+        Record.load(written(tmp_path, strategy=None))
+
+
+def runs(root, *names):
+    for seed, name in enumerate(names):
+        (root / name).mkdir(parents=True)
+        a_record(seed=seed).save(root / name)
+
+
+def test_job_10_comes_after_job_9(tmp_path):
+    runs(tmp_path, "10", "9", "1", "0", "2")
+    assert [folder.name for folder in read_records([tmp_path])] == ["0", "1", "2", "9", "10"]
+
+
+def test_records_come_with_their_own_folder(tmp_path):
+    runs(tmp_path, "b/1", "a", "b/0")
+    found = read_records([tmp_path])
+    assert {str(folder.relative_to(tmp_path)): record.seed for folder, record in found.items()} == {
+        "a": 1,
+        "b/0": 2,
+        "b/1": 0,
+    }
+
+
+def test_folders_come_in_the_order_given_and_a_run_once(tmp_path):
+    runs(tmp_path, "x/1", "y/0", "x/0")
+    found = read_records([tmp_path / "y", tmp_path / "x", tmp_path / "x" / "1"])
+    assert [record.seed for record in found.values()] == [1, 2, 0]
+    assert list(read_records([tmp_path / "x" / "1"])) == [tmp_path / "x" / "1"]
+
+
+@pytest.mark.parametrize("name", ["²", "①", "٣", "1.5", "-1", ""])
+def test_folders_with_strange_numbers_are_read(tmp_path, name):
+    runs(tmp_path, f"0/{name}", "2")
+    assert [record.seed for record in read_records([tmp_path]).values()] == [0, 1]
+
+
+def test_a_folder_without_records_has_none(tmp_path):
+    assert read_records([tmp_path]) == {}
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path / 'none'} is not a folder of runs")):
+        read_records([tmp_path / "none"])
+
+
+def test_one_broken_record_is_named_among_many(tmp_path):
+    runs(tmp_path, "0", "1")
+    (tmp_path / "1" / "record.json").write_text("{")
+    with pytest.raises(ValueError, match=re.escape(str(tmp_path / "1" / "record.json"))):
+        read_records([tmp_path])
+
+
+# As a table
+
+
+def test_records_as_a_frame_have_a_row_for_each_run_and_a_column_for_each_number(tmp_path):
+    runs(tmp_path, "0", "1")
+    failed = Record("failed", "full", 9, "digits", "resnet10t", {"size": 2}, error="oh")
+    (tmp_path / "2").mkdir()
+    failed.save(tmp_path / "2")
+    frame = as_frame(read_records([tmp_path]))
+    assert frame.index.name == "folder"
+    assert list(frame.index) == [str(tmp_path / name) for name in "012"]
+    assert frame["seed"].tolist() == [0, 1, 9]
+    assert frame["status"].tolist() == ["finished", "finished", "failed"]
+    assert frame["ensemble/size"].tolist() == [8, 8, 2]
+    assert frame.groupby("strategy")["target/test/ensemble/accuracy"].mean()["shift"] == 0.875
+    first, last = frame.iloc[0], frame.iloc[2]
+    assert first["cost/total/flops"] == first["cost/phases/tiny/flops"] == 10**12
+    assert first["config/strategy/donors"] == 1
+    assert first["environment/torch"] == "2.13.0"
+    assert last["error"] == "oh"
+    assert math.isnan(last["cost/total/flops"])
+    assert not {"curves", "reused_fits", "metrics", "cost", "config"} & set(frame.columns)
+
+
+def test_no_records_make_an_empty_frame():
+    assert len(as_frame({})) == 0
+
+
+# Reproducibility
+
+
+def other_timings(cost):
+    return cost | {"seconds": 99.0, "cpu_seconds": 98.0, "peak_memory_bytes": 1}
+
+
+def test_another_machine_and_the_store_change_nothing_reproducible():
+    other = other_timings(COST)
+    again = a_record(
+        cost={"phases": {"tiny": other}, "total": other, "marginal": None},
+        environment={"torch": "9"},
+        reused_fits=[],
+        command="python -m ensemble_transfer +strategy=shift store.reuse=false",
+    )
+    assert again.reproducible() == a_record().reproducible()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"status": "failed"},
+        {"error": "oh"},
+        {"strategy": "full"},
+        {"seed": 4},
+        {"dataset": "digits"},
+        {"backbone": "resnet18"},
+        {"ensemble": {"size": 9, "lineage": "shared"}},
+        {"metrics": {"target/test/ensemble/accuracy": 0.875}},
+        {"curves": {"ensemble_size": [0.5, 0.76]}},
+        {"config": {"seed": 3, "strategy": {"donors": 2, "scale": 1.0}}},
+        {"schema_version": 0},
+        *(
+            {"cost": {"phases": {"tiny": COST | {name: 21}}, "total": COST, "marginal": None}}
+            for name in ("steps", "examples", "flops")
+        ),
+        {"cost": {"phases": {"probe": COST}, "total": COST, "marginal": None}},
+        {"cost": {"phases": {"tiny": COST}, "total": COST, "marginal": COST}},
+    ],
+)
+def test_every_other_change_shows(change):
+    assert a_record(**change).reproducible() != a_record().reproducible()
+
+
+def test_what_is_reproducible_compares_although_it_holds_nan():
+    first, again = (a_record(metrics={"a": float("nan")}).reproducible() for _ in range(2))
+    assert first == again
+    assert first["metrics"] == {"a": None}

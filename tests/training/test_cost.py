@@ -1,0 +1,147 @@
+import json
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ensemble_transfer.training.cost import Cost, Entry, Ledger, mean_cost, measured, plain
+
+CPU = torch.device("cpu")
+COUNTS = st.integers(0, 1000)
+COSTS = st.builds(Cost, COUNTS, COUNTS, COUNTS, COUNTS.map(float), COUNTS.map(float), COUNTS, COUNTS)
+MEGABYTE = 1024**2
+
+
+def test_costs_add_up_and_keep_the_higher_peak_and_parameters():
+    one = Cost(3, 96, 10**12, 1.5, 0.5, 700, 40)
+    other = Cost(5, 160, 2 * 10**12, 2.25, 4.0, 600, 90)
+    assert one + other == Cost(8, 256, 3 * 10**12, 3.75, 4.5, 700, 90)
+
+
+@given(COSTS, COSTS, COSTS)
+def test_addition_has_a_zero_and_no_order(a, b, c):
+    assert a + Cost() == a
+    assert a + b == b + a
+    assert (a + b) + c == a + (b + c)
+
+
+def ledger():
+    """Member 0 is the donor; 1 and 2 are probed and tiny fine-tuned; member 2's tiny fit came from the store."""
+    full, probe = Cost(300, 9600, 900, 30.0, 29.0, 500, 80), Cost(200, 6500, 50, 1.0, 0.5, 300, 10)
+    tiny = Cost(20, 640, 60, 2.0, 1.5, 400, 80)
+    return Ledger(
+        [
+            Entry("full", 0, full, "k0"),
+            Entry("statistics", 1, Cost(0, 100, 5, 0.1, 0.1, 350, 0)),
+            Entry("statistics", 2, Cost(0, 100, 5, 0.1, 0.1, 350, 0)),
+            Entry("probe", 1, probe, "k1"),
+            Entry("probe", 2, probe, "k2"),
+            Entry("tiny", 1, tiny, "k3"),
+            Entry("tiny", 2, tiny, "k4", reused=True),
+        ]
+    )
+
+
+def test_the_total_counts_every_entry_reused_or_not():
+    total = ledger().total()
+    assert total.steps == 300 + 2 * (200 + 20)
+    assert total.examples == 9600 + 2 * (100 + 6500 + 640)
+    assert total.flops == 900 + 2 * (5 + 50 + 60)
+    assert total.seconds == pytest.approx(30.0 + 2 * (0.1 + 1.0 + 2.0))
+    assert total.cpu_seconds == pytest.approx(29.0 + 2 * (0.1 + 0.5 + 1.5))
+    assert total.peak_memory_bytes == 500
+
+
+def test_trained_parameters_count_once_a_member():
+    assert ledger().total().trained_parameters == 80 + 80 + 80
+    assert ledger().of_member(1).trained_parameters == 80
+    phases = ledger().by_phase()
+    assert [phases[name].trained_parameters for name in phases] == [80, 0, 2 * 10, 2 * 80]
+
+
+def test_phases_come_in_the_order_of_the_work():
+    phases = ledger().by_phase()
+    assert list(phases) == ["full", "statistics", "probe", "tiny"]
+    assert phases["tiny"] == Cost(40, 1280, 120, 4.0, 3.0, 400, 160)
+    assert phases["full"] == Cost(300, 9600, 900, 30.0, 29.0, 500, 80)
+
+
+def test_a_member_has_its_own_entries_only():
+    assert ledger().of_member(2) == Cost(220, 7240, 115, 3.1, 2.1, 400, 80)
+    assert ledger().of_member(7) == Cost()
+
+
+def test_an_empty_ledger_costs_nothing():
+    assert Ledger().total() == Cost()
+    assert Ledger().by_phase() == {}
+
+
+def test_a_ledger_grows_and_shares_no_list():
+    grown = Ledger()
+    grown.extend(entry for entry in ledger().entries[:2])
+    grown.extend([Entry("tiny", 1, Cost(1))])
+    assert [entry.phase for entry in grown.entries] == ["full", "statistics", "tiny"]
+    assert Ledger().entries == []
+
+
+def test_the_mean_rounds_counts_and_keeps_fractions_of_seconds():
+    costs = [Cost(20, 640, 61, 1.0, 0.5, 400, 80), Cost(20, 640, 60, 2.0, 0.5, 410, 80), Cost(21, 0, 60, 2.0, 0.2)]
+    mean = mean_cost(costs)
+    assert (mean.steps, mean.examples, mean.flops, mean.peak_memory_bytes) == (20, 427, 60, 270)
+    assert mean.trained_parameters == 53
+    assert (mean.seconds, mean.cpu_seconds) == (pytest.approx(5 / 3), pytest.approx(0.4))
+    assert all(isinstance(plain(mean)[name], int) for name in ("steps", "examples", "flops"))
+
+
+@given(COSTS)
+def test_plain_costs_survive_json(cost):
+    assert Cost(**json.loads(json.dumps(plain(cost)))) == cost
+
+
+def test_sleeping_takes_seconds_of_the_wall_and_none_of_the_processor():
+    with measured(CPU) as meter:
+        time.sleep(0.2)
+    assert 0.2 <= meter.seconds < 5
+    assert meter.cpu_seconds < 0.1
+
+
+def test_working_takes_seconds_of_the_processor():
+    with measured(CPU) as meter:
+        until = time.process_time() + 0.1
+        while time.process_time() < until:
+            pass
+    assert meter.cpu_seconds >= 0.1
+    assert meter.seconds >= 0.09
+
+
+def peak(megabytes):
+    """Return the peak of a block that fills so much memory and gives it back, in megabytes."""
+    with measured(CPU) as meter:
+        np.ones(megabytes * MEGABYTE, dtype=np.uint8).sum()
+    return meter.peak_memory_bytes / MEGABYTE
+
+
+def may_reset_the_peak():
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not may_reset_the_peak(), reason="this system does not let a process forget its peak memory")
+def test_the_peak_is_that_of_the_block():
+    before, high, after = peak(1), peak(200), peak(1)
+    assert high - before == pytest.approx(200, abs=20)
+    assert high - after == pytest.approx(200, abs=20)
+
+
+def test_without_a_reset_the_peak_is_still_in_bytes(monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    held = np.ones(64 * MEGABYTE, dtype=np.uint8)
+    assert len(held) / MEGABYTE < peak(1) < 64 * 1024

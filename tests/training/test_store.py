@@ -1,0 +1,456 @@
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from select import select
+
+import pytest
+import torch
+from filelock import FileLock, Timeout
+from safetensors.torch import load_file, save_file
+
+from ensemble_transfer.errors import SettingError
+from ensemble_transfer.tasks.task import Split
+from ensemble_transfer.training.cost import Cost
+from ensemble_transfer.training.fit import Fitter, Start
+from ensemble_transfer.training.recipe import Recipe
+from ensemble_transfer.training.store import SCHEMA, Fitted, Store, key_of
+
+KEY = "ab" + "0" * 62
+COST = Cost(20, 640, 10**13, 1.25, 0.5, 2**31, 4522)
+
+
+def a_fit(value=1.0):
+    weights = {"encoder.w": torch.tensor([value, -2.0]), "encoder.n": torch.tensor(7), "head.b": torch.zeros(0, 3)}
+    return Fitted(weights, torch.tensor([[0.0, 2.5], [10.0, 0.25]]), COST)
+
+
+def file_of(store, key=KEY):
+    return store.root / "fits" / key[:2] / f"{key}.safetensors"
+
+
+def filled(store):
+    store.put(KEY, a_fit(), {"phase": "tiny"})
+    return file_of(store)
+
+
+def test_what_was_put_is_got_bit_by_bit(store):
+    store.put(KEY, a_fit(), {"phase": "tiny"})
+    got = Store(store.root).get(KEY)
+    assert got.weights.keys() == a_fit().weights.keys()
+    for name, tensor in a_fit().weights.items():
+        assert torch.equal(got.weights[name], tensor)
+        assert got.weights[name].dtype == tensor.dtype
+    assert got.curve.tolist() == [[0.0, 2.5], [10.0, 0.25]]
+    assert (got.cost, got.key, got.reused) == (COST, KEY, True)
+
+
+def test_nothing_is_got_for_another_key(store):
+    filled(store)
+    assert store.get("ab" + "1" * 62) is None
+    assert store.get("cd" + "0" * 62) is None
+
+
+def test_putting_mutates_nothing_and_takes_strided_and_shared_tensors(store):
+    matrix = torch.arange(6.0).reshape(2, 3)
+    weights = {"a": matrix.t(), "b": matrix[0], "c": torch.nn.Parameter(matrix)}
+    store.put(KEY, replace(a_fit(), weights=weights), {})
+    assert weights["a"].data_ptr() == matrix.data_ptr()
+    assert matrix.tolist() == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
+    assert store.get(KEY).weights["a"].tolist() == [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]
+
+
+def test_without_reuse_nothing_is_found_but_all_is_remembered(store):
+    filled(store)
+    afresh = Store(store.root, reuse=False)
+    assert afresh.get(KEY) is None
+    afresh.put(KEY, a_fit(5.0), {})
+    assert store.get(KEY).weights["encoder.w"][0] == 5.0
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 2}, {"recipe": {"steps": 3, "lr": 0.2}}, {"more": None}, {"recipe": {"steps": 4, "lr": 0.1}}]
+)
+def test_a_key_changes_with_whatever_decides(change):
+    decides = {"seed": 1, "recipe": {"steps": 3, "lr": 0.1}}
+    assert key_of(**decides | change) != key_of(**decides)
+
+
+def test_a_key_is_a_sha256_that_ignores_order_and_depends_on_the_schema(monkeypatch):
+    key = key_of(seed=1, recipe={"steps": 3, "lr": 0.1})
+    assert key == key_of(recipe={"lr": 0.1, "steps": 3}, seed=1)
+    assert len(bytes.fromhex(key)) == 32
+    monkeypatch.setattr("ensemble_transfer.training.store.SCHEMA", SCHEMA + 1)
+    assert key_of(seed=1, recipe={"steps": 3, "lr": 0.1}) != key
+
+
+# Damage
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def flip_the_last_bit(path):
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def state_another_cost(path):
+    data = path.read_bytes()
+    assert b"4522" in data
+    path.write_bytes(data.replace(b"4522", b"4523"))
+
+
+def state_no_metadata(path):
+    save_file(load_file(path), path)
+
+
+def rename_a_tensor(path):
+    data = path.read_bytes()
+    assert b"weights.head.b" in data
+    path.write_bytes(data.replace(b"weights.head.b", b"weights.head.c"))
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def become_a_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+DAMAGES = [
+    truncate,
+    flip_the_last_bit,
+    state_another_cost,
+    state_no_metadata,
+    rename_a_tensor,
+    empty,
+    become_a_folder,
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_counts_as_absent_and_is_named(store, caplog, damage):
+    path = filled(store)
+    damage(path)
+    assert store.get(KEY) is None
+    [message] = caplog.messages
+    assert message.startswith(f"{path} is damaged (")
+    assert message.endswith("); the fit is computed again")
+
+
+def test_no_flipped_byte_goes_unnoticed(store, caplog):
+    caplog.set_level("ERROR")
+    path = filled(store)
+    data = path.read_bytes()
+    for place in range(len(data)):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])
+        assert store.get(KEY) is None, f"byte {place}"
+    path.write_bytes(data)
+    assert store.get(KEY) is not None
+
+
+class Hostile:
+    """Leaves a mark when it is unpickled."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize("dump", [pickle.dump, torch.save])
+def test_nothing_is_unpickled(store, tmp_path, dump):
+    mark = tmp_path / "executed"
+    path = filled(store)
+    with path.open("wb") as file:
+        dump(Hostile(mark), file)
+    assert store.get(KEY) is None
+    assert not mark.exists()
+
+
+# Writing
+
+
+@pytest.fixture
+def half_a_disk(monkeypatch):
+    """Let every file be written by half, and then fail."""
+    whole = Path.write_bytes
+
+    def half(path, data):
+        whole(path, data[: len(data) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+
+
+def test_a_failed_write_leaves_no_entry(store, half_a_disk):
+    with pytest.raises(OSError, match="No space left"):
+        store.put(KEY, a_fit(), {})
+    assert list(file_of(store).parent.iterdir()) == []
+    assert store.get(KEY) is None
+
+
+def test_a_failed_write_leaves_the_earlier_entry(store, request):
+    filled(store)
+    request.getfixturevalue("half_a_disk")
+    with pytest.raises(OSError, match="No space left"):
+        store.put(KEY, a_fit(5.0), {})
+    assert store.get(KEY).weights["encoder.w"][0] == 1.0
+
+
+def test_no_file_is_visible_before_it_is_whole(store, monkeypatch):
+    seen, whole = [], Path.write_bytes
+
+    def watched(path, data):
+        whole(path, data)
+        seen.append((path.parent, file_of(store).exists(), store.get(KEY)))
+
+    monkeypatch.setattr(Path, "write_bytes", watched)
+    filled(store)
+    assert seen == [(file_of(store).parent, False, None)]
+    assert [path.name for path in file_of(store).parent.iterdir()] == [f"{KEY}.safetensors"]
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_root_that_cannot_be_written_is_refused(tmp_path, place):
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingError) as caught:
+        Store(tmp_path / place)
+    assert str(caught.value).startswith(f"root='{tmp_path / place}': must be a folder that can be written: ")
+
+
+def test_making_a_store_leaves_no_probe_behind(tmp_path):
+    Store(tmp_path / "deep" / "store")
+    assert sorted(path.name for path in (tmp_path / "deep" / "store").iterdir()) == ["fits", "locks", "unfinished"]
+
+
+def test_a_relative_root_stays_where_it_was(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store = Store(Path("store"))
+    monkeypatch.chdir("/")
+    assert filled(store).is_relative_to(tmp_path)
+
+
+def test_unfinished_work_has_a_folder_of_its_own_for_every_group(store):
+    folders = {store.unfinished(keys) for keys in (["a"], ["b"], ["a", "b"], ["b", "a"])}
+    assert len(folders) == 4
+    assert store.unfinished(["a"]) in folders
+    assert all(folder.parent == store.root / "unfinished" for folder in folders)
+
+
+# Fits
+
+
+@pytest.fixture(scope="module")
+def architecture(backbone):
+    return backbone.architecture(8, 1, 5)
+
+
+def test_a_damaged_fit_is_computed_again(store, settings, architecture, target_task, caplog):
+    fitter, starts = Fitter(settings, store), [Start(0, architecture.initial(0), 1)]
+
+    def fit():
+        [fitted] = fitter.fit(architecture, starts, target_task.train, Recipe(2), "tiny").fitted
+        return fitted
+
+    first, second = fit(), fit()
+    truncate(file_of(store, first.key))
+    third, fourth = fit(), fit()
+    assert [fitted.reused for fitted in (first, second, third, fourth)] == [False, True, False, True]
+    assert any(m.startswith(f"{file_of(store, first.key)} is damaged") for m in caplog.messages)
+    for name, tensor in first.weights.items():
+        assert torch.equal(tensor, third.weights[name])
+        assert torch.equal(tensor, fourth.weights[name])
+
+
+def test_a_fit_has_another_key_for_all_that_decides_its_result(settings, store, architecture, target_task):
+    start, data, recipe = Start(0, architecture.initial(0), 1), target_task.train, Recipe(0)
+
+    def key(architecture=architecture, start=start, data=data, recipe=recipe, settings=settings, heads=False):
+        fitter = Fitter(settings, store)
+        fits = (fitter.fit_heads if heads else fitter.fit)(architecture, [start], data, recipe, "any")
+        return fits.fitted[0].key
+
+    fewer = Split(data.images[1:], data.labels[1:])
+    relabelled = Split(data.images, data.labels.flip(0))
+    deciding = [
+        key(replace(architecture, mean=(0.4,))),
+        key(start=replace(start, weights=architecture.initial(1))),
+        key(start=replace(start, seed=2)),
+        key(data=fewer),
+        key(data=relabelled),
+        key(settings=replace(settings, precision="bf16-mixed")),
+        key(heads=True),
+        *(key(recipe=replace(recipe, **change)) for change in RECIPE_CHANGES),
+    ]
+    assert len({key(), *deciding}) == 1 + len(deciding)
+    assert key(start=replace(start, member=3)) == key()
+    assert key(settings=replace(settings, group_size=1, executor="vectorised", checkpoint_seconds=1.0)) == key()
+
+
+RECIPE_CHANGES = [
+    {"steps": 1},
+    {"batch_size": 16},
+    {"optimizer": "sgd"},
+    {"lr": 1e-4},
+    {"head_lr_factor": 2.0},
+    {"weight_decay": 0.0},
+    {"momentum": 0.5},
+    {"schedule": "constant"},
+    {"warmup": 0.1},
+    {"clip": 1.0},
+    {"label_smoothing": 0.1},
+]
+
+# Locks, between processes
+
+WORKER = """
+import sys, time
+from pathlib import Path
+import filelock
+from ensemble_transfer.training.store import Store
+from ensemble_transfer.training.cost import Cost
+from ensemble_transfer.training.store import Fitted
+import torch
+
+store, acquire = Store(Path(sys.argv[1])), filelock.FileLock.acquire
+
+def slowly(self, *args, **kwargs):
+    held = acquire(self, *args, **kwargs)
+    time.sleep(0.02)  # time enough for the other job to take its next lock
+    return held
+
+def compute(keys):
+    with store.locked(keys):
+        missing = [key for key in keys if store.get(key) is None]
+        for key in missing:
+            time.sleep(0.2)
+            store.put(key, Fitted({"w": torch.tensor(1.0)}, torch.zeros(0, 2), Cost(1)), {})
+    return len(missing)
+
+def repeat(keys):
+    filelock.FileLock.acquire = slowly
+    for _ in range(5):
+        with store.locked(keys):
+            pass
+    return "done"
+
+def hold(keys):
+    with store.locked(keys):
+        print("held", flush=True)
+        time.sleep(600)
+
+print("ready", flush=True)
+for line in sys.stdin:
+    task, *keys = line.split()
+    print(globals()[task](keys), flush=True)
+"""
+
+
+class Job:
+    """Another process with the same store."""
+
+    def __init__(self, root):
+        code = [sys.executable, "-c", WORKER, str(root)]
+        self.process = subprocess.Popen(code, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ask(self, *words):
+        self.process.stdin.write(" ".join(words) + "\n")
+        self.process.stdin.flush()
+
+    def answer(self):
+        ready, _, _ = select([self.process.stdout], [], [], 60)
+        assert ready, "no answer within a minute"
+        return self.process.stdout.readline().strip()
+
+
+@contextmanager
+def running(root, count):
+    jobs = [Job(root) for _ in range(count)]
+    try:
+        assert [job.answer() for job in jobs] == ["ready"] * count
+        yield jobs
+    finally:
+        for job in jobs:
+            job.process.kill()
+            job.process.communicate()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    return Store(tmp_path_factory.mktemp("shared"))
+
+
+@pytest.fixture(scope="module")
+def two_jobs(shared):
+    with running(shared.root, 2) as jobs:
+        yield jobs
+
+
+def test_two_jobs_compute_a_fit_once(shared, two_jobs):
+    one, other = two_jobs
+    one.ask("compute", "k1", "k2", "k3")
+    other.ask("compute", "k3", "k2", "k1")
+    assert sorted([one.answer(), other.answer()]) == ["0", "3"]
+    assert all(shared.get(key) is not None for key in ("k1", "k2", "k3"))
+
+
+def test_overlapping_groups_in_opposite_order_do_not_deadlock(two_jobs):
+    one, other = two_jobs
+    one.ask("repeat", "a", "b", "c", "d")
+    other.ask("repeat", "e", "d", "c", "b")
+    assert [one.answer(), other.answer()] == ["done", "done"]
+
+
+def test_a_killed_job_gives_its_lock_back(shared):
+    with running(shared.root, 1) as [job]:
+        job.ask("hold", "k4")
+        assert job.answer() == "held"
+        lock = FileLock(shared.root / "locks" / "k4.lock")
+        with pytest.raises(Timeout):
+            lock.acquire(timeout=0.2)
+        os.kill(job.process.pid, signal.SIGKILL)
+        lock.acquire(timeout=10)
+        lock.release()
+
+
+def test_all_keys_are_held_at_the_same_time(store):
+    locks = [FileLock(store.root / "locks" / f"{key}.lock") for key in ("a", "b", "c")]
+    with store.locked(["c", "a", "b"]):
+        for lock in locks:
+            with pytest.raises(Timeout):
+                lock.acquire(timeout=0)
+    for lock in locks:
+        lock.acquire(timeout=0)
+        lock.release()
+
+
+def test_keys_that_repeat_are_locked_once(store):
+    with store.locked(["a", "b", "a"]):
+        assert {path.name for path in (store.root / "locks").iterdir()} == {"a.lock", "b.lock"}
+
+
+def test_a_lock_is_given_back_when_the_work_fails(store):
+    with pytest.raises(ZeroDivisionError), store.locked(["a"]):
+        raise ZeroDivisionError
+    with FileLock(store.root / "locks" / "a.lock", timeout=0):
+        pass
+
+
+def test_an_entry_says_where_it_came_from_in_plain_json(store):
+    header = filled(store).read_bytes()
+    length = int.from_bytes(header[:8], "little")
+    about = json.loads(json.loads(header[8 : 8 + length])["__metadata__"]["about"])
+    assert about["phase"] == "tiny"
+    assert about["cost"]["steps"] == 20

@@ -1,0 +1,133 @@
+"""The shift vector on disk, and the ensembles and tasks that it fits."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ensemble_transfer.errors import SettingError
+from ensemble_transfer.models.backbone import Backbone
+from ensemble_transfer.models.ensemble import Ensemble
+from ensemble_transfer.tensor_files import read_tensors, write_tensors
+from ensemble_transfer.transfer.shift.vector import ShiftVector, layer_group
+from ensemble_transfer.transfer.strategies.shift import Shift
+
+
+@pytest.fixture(scope="module")
+def vector(source_ensemble, target_task, recipes, fitter):
+    strategy = Shift(donors=2, scale=0.75, statistics="keep", head="donor", finish="head")
+    return strategy.transfer(source_ensemble, target_task.sealed(), 0, recipes, fitter).shift
+
+
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [
+        ("conv1.weight", "conv1"),
+        ("conv1.0.weight", "conv1"),
+        ("bn1.running_mean", "bn1"),
+        ("layer1.0.conv1.weight", "layer1"),
+        ("layer4.1.downsample.0.weight", "layer4"),
+        ("conv_stem.weight", "conv_stem"),
+        ("blocks.0.0.conv_dw.weight", "blocks.0"),
+        ("blocks.12.2.se.conv_reduce.bias", "blocks.12"),
+        ("conv_head.weight", "conv_head"),
+        ("stages.3.blocks.1.norm.weight", "stages.3"),
+    ],
+)
+def test_layer_groups_are_the_stages_of_an_encoder(name, group):
+    assert layer_group(name) == group
+
+
+def test_every_tensor_of_an_efficientnet_has_a_group_of_its_stage():
+    names = Backbone("test_efficientnet").architecture(32, 3, 5).initial(0)
+    groups = {layer_group(name.removeprefix("encoder.")) for name in names if name.startswith("encoder.")}
+    assert groups == {
+        "conv_stem",
+        "bn1",
+        "blocks.0",
+        "blocks.1",
+        "blocks.2",
+        "blocks.3",
+        "blocks.4",
+        "conv_head",
+        "bn2",
+    }
+
+
+def test_a_vector_survives_the_disk(vector, tmp_path):
+    again = ShiftVector.load(vector.save(tmp_path))
+    assert again.vector.keys() == vector.vector.keys()
+    assert all(torch.equal(again.vector[name], tensor) for name, tensor in vector.vector.items())
+    assert all(torch.equal(again.scaled()[name], 0.75 * tensor) for name, tensor in vector.vector.items())
+    assert (again.scales, again.provenance) == (vector.scales, vector.provenance)
+    assert again.donors == (0, 1)
+    assert Shift(**again.options) == Shift(donors=2, scale=0.75, statistics="keep", head="donor", finish="head")
+
+
+def _another_number(tensors, _):
+    name = next(iter(tensors))
+    tensors[name] = tensors[name] + 1
+
+
+def _without(key):
+    return lambda _, header: header.pop(key)
+
+
+def _with(**entries):
+    return lambda _, header: header.update(entries)
+
+
+@pytest.mark.parametrize(
+    ("tamper", "rule"),
+    [
+        (_another_number, "checksum"),
+        (_with(format="1"), "must have format 3"),
+        (_without("format"), "must have format 3"),
+        (_without("sha256"), "sha256"),
+        (_without("donor_weights"), "checksum"),
+        (_with(target_task="0" * 64), "checksum"),
+        (_with(scales=json.dumps({"layer1": 1.0})), "checksum"),
+    ],
+)
+def test_a_tampered_file_is_refused_by_name(vector, tmp_path, tamper, rule):
+    path = vector.save(tmp_path)
+    tensors, header = read_tensors(path)
+    tamper(tensors, header)
+    write_tensors(path, tensors, header)
+    with pytest.raises(SettingError, match=rule) as refused:
+        ShiftVector.load(path)
+    assert refused.value.value == str(path)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_truncated_or_missing_file_is_refused_by_name(vector, tmp_path):
+    path = vector.save(tmp_path)
+    path.write_bytes(path.read_bytes()[:-100])
+    for file in (path, tmp_path / "nowhere.safetensors", tmp_path):
+        with pytest.raises(SettingError, match="not a readable shift vector") as refused:
+            ShiftVector.load(file)
+        assert refused.value.value == str(file)
+
+
+def test_a_vector_fits_its_own_ensemble_and_one_that_has_grown(vector, source_ensemble, target_task):
+    vector.require_fit(source_ensemble, target_task)
+    vector.require_fit(source_ensemble, target_task.sealed())
+    grown = replace(source_ensemble, members=(*source_ensemble.members, source_ensemble.members[0]))
+    vector.require_fit(grown, target_task)
+
+
+def test_a_vector_is_refused_for_another_task_other_donors_or_another_encoder(
+    vector, source_ensemble, source_task, target_task
+):
+    with pytest.raises(SettingError, match="made for another task"):
+        vector.require_fit(source_ensemble, source_task)
+    swapped = replace(source_ensemble, members=source_ensemble.members[::-1])
+    with pytest.raises(SettingError, match="made from other donors than members 0,1"):
+        vector.require_fit(swapped, target_task)
+    with pytest.raises(SettingError, match="names donors that are no members"):
+        vector.require_fit(replace(source_ensemble, members=source_ensemble.members[:1]), target_task)
+    wide = Backbone("resnet10t", {"channels": [4, 8, 8, 12], "stem_width": 4, "output_stride": 8}).architecture(8, 1, 5)
+    other = Ensemble(wide, (wide.initial(0),) * 3, source_ensemble.classes)
+    with pytest.raises(SettingError, match="other tensors than the encoder resnet10t"):
+        vector.require_fit(other, target_task)

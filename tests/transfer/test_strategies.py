@@ -1,0 +1,157 @@
+"""What sets the strategies apart, beyond the invariants."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ensemble_transfer.runs.evaluation import (
+    EvaluationSettings,
+    metrics_of,
+    predict_soup,
+    predict_source,
+    predict_target,
+)
+from ensemble_transfer.training.flops import step_flops
+from ensemble_transfer.training.losses import batch_loss
+from ensemble_transfer.training.recipe import Recipe
+from ensemble_transfer.transfer.base import Transfer
+from ensemble_transfer.transfer.shift.diagnostics import diagnose_shift, shift_line, source_barrier
+from ensemble_transfer.transfer.strategies.full import Full
+from ensemble_transfer.transfer.strategies.matched import Matched
+from ensemble_transfer.transfer.strategies.shift import Shift
+from ensemble_transfer.transfer.strategies.tiny import Tiny
+from ensemble_transfer.weights import add_scaled, below, joined, norm, subtract
+
+
+@pytest.mark.parametrize("donors", [1, 2])
+@pytest.mark.parametrize("full_steps", [12, 31])
+def test_matched_spends_what_shift_spends(source_ensemble, target_task, recipes, fitter, donors, full_steps):
+    recipes = replace(recipes, full=Recipe(full_steps))
+    matched = Matched(donors).transfer(source_ensemble, target_task, 0, recipes, fitter)
+    shift = Shift(donors).transfer(source_ensemble, target_task, 0, recipes, fitter)
+    step = 32 * step_flops(matched.ensemble.architecture)
+    assert 0 <= shift.ledger.total().flops - matched.ledger.total().flops < step
+    steps = [matched.ledger.of_member(member).steps for member in range(3)]
+    assert max(steps) - min(steps) <= 1
+    assert len(matched.ensemble) == 3
+
+
+def test_donors_are_members_of_full(source_ensemble, target_task, recipes, fitter):
+    full = Full().transfer(source_ensemble, target_task, 0, recipes, fitter).ensemble
+    shift = Shift(donors=2).transfer(source_ensemble, target_task, 0, recipes, fitter).ensemble
+    for member, same in ((0, True), (1, True), (2, False)):
+        pairs = zip(full.members[member].values(), shift.members[member].values(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs) == same
+
+
+def test_without_recipients_there_is_no_marginal_cost(source_ensemble, target_task, recipes, fitter):
+    result = Shift(donors=3).transfer(source_ensemble, target_task, 0, recipes, fitter)
+    assert result.marginal() is None
+    assert len(result.ensemble) == 3
+    assert result.shift is not None
+    work = Transfer(source_ensemble, target_task.sealed(), 0, recipes, fitter)
+    metrics = diagnose_shift(work, result, result.shift)
+    assert -1 <= metrics["shift/donor_cosine"] <= 1
+    assert "shift/probe_gain" not in metrics
+
+
+def test_more_donors_than_members_are_refused(source_ensemble, target_task, recipes, fitter):
+    for strategy in (Shift(donors=4), Matched(donors=4)):
+        with pytest.raises(ValueError, match=r"donors=4: must be at most ensemble\.size=3"):
+            strategy.transfer(source_ensemble, target_task, 0, recipes, fitter)
+
+
+def test_the_marginal_cost_is_a_recipients(source_ensemble, target_task, recipes, fitter):
+    marginal = Shift().transfer(source_ensemble, target_task, 0, recipes, fitter).marginal()
+    assert marginal is not None
+    assert marginal.steps == 10 + 3
+    assert Full().transfer(source_ensemble, target_task, 0, recipes, fitter).marginal().steps == 12
+
+
+def test_scale_zero_is_tiny_for_recipients(source_ensemble, target_task, recipes, fitter):
+    still = Shift(scale=0.0).transfer(source_ensemble, target_task, 0, recipes, fitter).ensemble
+    tiny = Tiny().transfer(source_ensemble, target_task, 0, recipes, fitter).ensemble
+    for member in (1, 2):
+        pairs = zip(still.members[member].values(), tiny.members[member].values(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("head", ["probe", "donor", "fresh"])
+def test_the_head_starts_where_the_option_says(source_ensemble, target_task, recipes, fitter, head):
+    untouched = replace(recipes, tiny=Recipe(0))
+    result = Shift(head=head).transfer(source_ensemble, target_task, 0, untouched, fitter)
+    donor, *others = (below(member, "head")["weight"] for member in result.ensemble.members)
+    assert all(torch.equal(donor, other) for other in others) == (head == "donor")
+    assert ("probe" in result.ledger.by_phase()) == (head == "probe")
+
+
+def test_diagnostics_compare_with_a_vector_of_the_same_norm(source_ensemble, target_task, recipes, fitter):
+    result = Shift().transfer(source_ensemble, target_task, 0, recipes, fitter)
+    work = Transfer(source_ensemble, target_task.sealed(), 0, recipes, fitter)
+    metrics = diagnose_shift(work, result, result.shift)
+    gain = metrics["shift/probe_accuracy"] - metrics["shift/probe_accuracy_no_shift"]
+    assert metrics["shift/probe_gain"] == pytest.approx(gain)
+    learned = {n: t for n, t in result.shift.vector.items() if "running" not in n}
+    assert metrics["shift/norm"] == pytest.approx(norm(learned))
+    assert 0 <= metrics["shift/zero_shot_accuracy"] <= 1
+
+
+def test_the_line_of_the_shift_goes_from_the_loss_before_to_the_loss_after(
+    source_ensemble, target_task, recipes, fitter
+):
+    result = Shift().transfer(source_ensemble, target_task.sealed(), 0, recipes, fitter)
+    work = Transfer(source_ensemble, target_task.sealed(), 0, recipes, fitter)
+    line = shift_line(work, result)
+    head, validation = below(result.ensemble.members[0], "head"), target_task.validation
+    for scale, encoders in ((0.0, work.encoders), (1.0, result.shifted)):
+        weights = [joined(encoder=encoders[member], head=head) for member in (1, 2)]
+        found = [
+            batch_loss(work.architecture, w, validation.images, validation.labels, torch.device("cpu")) for w in weights
+        ]
+        place = line["scale"].index(scale)
+        assert line["loss"][place] == pytest.approx(sum(loss for loss, _ in found) / 2, abs=1e-4)
+        assert line["accuracy"][place] == pytest.approx(sum(accuracy for _, accuracy in found) / 2)
+    assert line["loss"][0] != pytest.approx(line["loss"][4], abs=1e-3)
+
+
+def test_without_recipients_the_line_is_empty(source_ensemble, target_task, recipes, fitter):
+    result = Shift(donors=3).transfer(source_ensemble, target_task.sealed(), 0, recipes, fitter)
+    work = Transfer(source_ensemble, target_task.sealed(), 0, recipes, fitter)
+    assert shift_line(work, result) == {"scale": [], "loss": [], "accuracy": []}
+
+
+def test_the_barrier_is_the_rise_between_members(source_ensemble, source_task, settings):
+    def barrier(*members):
+        return source_barrier(
+            replace(source_ensemble, members=members), source_task.sealed().validation, settings.device
+        )
+
+    one, two, three = source_ensemble.members
+    assert barrier(one, one) == pytest.approx(0, abs=1e-5)
+    assert barrier(one) != barrier(one)  # NaN
+    far = source_ensemble.architecture.initial(99)
+    validation = source_task.validation
+    losses = [
+        batch_loss(source_ensemble.architecture, w, validation.images, validation.labels, settings.device)[0]
+        for w in (add_scaled(one, subtract(far, one), place) for place in (0.0, 0.25, 0.5, 0.75, 1.0))
+    ]
+    rises = [loss - losses[0] + i / 4 * (losses[0] - losses[4]) for i, loss in enumerate(losses)]
+    assert max(rises) > 0.01
+    assert barrier(one, far) == pytest.approx(max(rises), abs=1e-5)
+    pairs = [barrier(one, two), barrier(one, three), barrier(two, three)]
+    assert barrier(one, two, three) == pytest.approx(sum(pairs) / 3, abs=1e-6)
+
+
+def test_a_soup_has_metrics_of_its_own_and_that_of_twins_is_the_twin(
+    source_ensemble, source_task, target_task, settings
+):
+    twins = replace(source_ensemble, members=source_ensemble.members[:1] * 2)
+    arrays = predict_source(twins, source_task, settings.device)
+    arrays |= predict_target(twins, target_task, {}, EvaluationSettings(), settings.device)
+    soup = replace(twins, members=twins.members[:1])
+    metrics = metrics_of(arrays | predict_soup(soup, target_task, settings.device))
+    for metric in ("accuracy", "nll", "brier"):
+        assert metrics[f"target/test/soup/{metric}"] == pytest.approx(metrics[f"target/test/ensemble/{metric}"])
+    assert metrics["target/test/soup/ece"] == pytest.approx(metrics["target/test/calibration/ece"])
+    assert not any("soup" in name for name in metrics_of(arrays))
