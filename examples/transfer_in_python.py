@@ -30,6 +30,7 @@ from ensemble_transfer import (
 )
 from ensemble_transfer.inference.predict import choose_threshold, predict_rows
 from ensemble_transfer.metrics.evaluate import evaluate
+from ensemble_transfer.transfer.base import transfer_ensemble
 
 # %% [markdown]
 # ## Two tasks
@@ -70,7 +71,7 @@ print(f"source ensemble: accuracy {known['ensemble/accuracy']:.3f} on digits")
 # `Tiny` is the control: the same tiny fine-tuning, without the shift.
 
 # %%
-results = {s.name: s.transfer(ensemble, target, 0, recipes, fitter) for s in (Shift(donors=1), Tiny())}
+results = {s.name: transfer_ensemble(s, ensemble, target, 0, recipes, fitter) for s in (Shift(donors=1), Tiny())}
 for name, result in results.items():
     held_out = result.ensemble.predict(target.validation.images), target.validation.labels
     metrics = evaluate(result.ensemble.predict(target.test.images), target.test.labels, validation=held_out)

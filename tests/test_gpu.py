@@ -13,6 +13,7 @@ from ensemble_transfer.training.parts import loaded
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.run import run_group
 from ensemble_transfer.training.settings import TrainerSettings
+from ensemble_transfer.transfer.base import transfer_ensemble
 from ensemble_transfer.transfer.strategies.shift import Shift
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -36,7 +37,7 @@ def test_a_fit_on_the_gpu_is_the_fit_on_the_cpu_within_tolerance(backbone, sourc
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_a_whole_transfer_runs_on_the_gpu(source_ensemble, target_task, recipes, precision):
     fitter = Fitter(replace(ON_GPU, precision=precision))
-    result = Shift().transfer(source_ensemble, target_task, 0, recipes, fitter)
+    result = transfer_ensemble(Shift(), source_ensemble, target_task, 0, recipes, fitter)
     probabilities = result.ensemble.predict(target_task.test.images, "cuda")
     on_cpu = result.ensemble.predict(target_task.test.images, "cpu")
     assert torch.allclose(probabilities, on_cpu, atol=1e-2)

@@ -13,6 +13,7 @@ from ensemble_transfer.tasks.embedded import Digits, MnistSample
 from ensemble_transfer.training.cost import Cost
 from ensemble_transfer.training.recipe import Recipe, Recipes
 from ensemble_transfer.training.source import EnsembleSettings, train_source
+from ensemble_transfer.transfer.base import transfer_ensemble
 from ensemble_transfer.transfer.strategies.shift import Shift
 
 
@@ -28,7 +29,7 @@ def run(options: Options) -> Result:
     source, _ = train_source(EnsembleSettings(3), Backbone("resnet10t", SMALL), source_task, 0, recipes, ours)
     found: Result = {"members": 3, "target images": size}
     for search in ("whole", "layers", "probe"):
-        result = Shift(search=search).transfer(source, target.sealed(), 0, recipes, ours)
+        result = transfer_ensemble(Shift(search=search), source, target.sealed(), 0, recipes, ours)
         phases, recipients = result.ledger.by_phase(), len(result.recipients)
         donor = phases["full"]
         found |= shares(f"{search} search", phases["scale search"], donor, 1)

@@ -41,12 +41,17 @@ if TYPE_CHECKING:
     from ensemble_transfer.transfer.base import Strategy as Strategy
     from ensemble_transfer.transfer.base import Transfer as Transfer
     from ensemble_transfer.transfer.base import TransferResult as TransferResult
+    from ensemble_transfer.transfer.base import Workbench as Workbench
+    from ensemble_transfer.transfer.base import transfer_ensemble as transfer_ensemble
+    from ensemble_transfer.transfer.prices import Prices as Prices
     from ensemble_transfer.transfer.shift.vector import ShiftVector as ShiftVector
+    from ensemble_transfer.transfer.strategies.few import Few as Few
     from ensemble_transfer.transfer.strategies.full import Full as Full
     from ensemble_transfer.transfer.strategies.head import HeadOnly as HeadOnly
     from ensemble_transfer.transfer.strategies.matched import Matched as Matched
     from ensemble_transfer.transfer.strategies.scratch import Scratch as Scratch
     from ensemble_transfer.transfer.strategies.shift import Shift as Shift
+    from ensemble_transfer.transfer.strategies.snapshots import Snapshots as Snapshots
     from ensemble_transfer.transfer.strategies.star import Star as Star
     from ensemble_transfer.transfer.strategies.tiny import Tiny as Tiny
 
@@ -60,6 +65,7 @@ _MODULES = {
     "Digits": "tasks.embedded",
     "Ensemble": "models.ensemble",
     "EnsembleSettings": "training.source",
+    "Few": "transfer.strategies.few",
     "Fitter": "training.fit",
     "Full": "transfer.strategies.full",
     "HeadOnly": "transfer.strategies.head",
@@ -70,6 +76,7 @@ _MODULES = {
     "Matched": "transfer.strategies.matched",
     "MnistSample": "tasks.embedded",
     "Npz": "tasks.npz",
+    "Prices": "transfer.prices",
     "Recipe": "training.recipe",
     "Recipes": "training.recipe",
     "Record": "report.record",
@@ -78,6 +85,7 @@ _MODULES = {
     "SettingError": "errors",
     "Shift": "transfer.strategies.shift",
     "ShiftVector": "transfer.shift.vector",
+    "Snapshots": "transfer.strategies.snapshots",
     "Split": "tasks.task",
     "Star": "transfer.strategies.star",
     "Store": "training.store",
@@ -88,11 +96,13 @@ _MODULES = {
     "TrainerSettings": "training.settings",
     "Transfer": "transfer.base",
     "TransferResult": "transfer.base",
+    "Workbench": "transfer.base",
     "as_frame": "report.record",
     "open_saved": "inference.saved",
     "read_records": "report.record",
     "task_from_arrays": "tasks.arrays",
     "train_source": "training.source",
+    "transfer_ensemble": "transfer.base",
 }
 
 __all__ = ["__version__", *_MODULES]

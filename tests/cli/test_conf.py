@@ -51,7 +51,7 @@ def test_a_choice_composes_and_builds(path: Path):
     if cfg.trainer.accelerator != "gpu":
         build(TrainerSettings, cfg.trainer, "trainer")
     if "strategy" in cfg:
-        named(cfg.strategy, "strategy").check(8)
+        named(cfg.strategy, "strategy").check(8, build(Backbone, cfg.backbone, "backbone").architecture(28, 1, 10))
 
 
 def test_the_files_list_every_option_and_agree_with_the_library():

@@ -7,6 +7,7 @@ import torch
 
 from ensemble_transfer.runs.evaluation import (
     EvaluationSettings,
+    Tasks,
     metrics_of,
     predict_soup,
     predict_source,
@@ -15,8 +16,8 @@ from ensemble_transfer.runs.evaluation import (
 from ensemble_transfer.training.flops import step_flops
 from ensemble_transfer.training.losses import batch_loss
 from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.transfer.base import Transfer
-from ensemble_transfer.transfer.shift.diagnostics import diagnose_shift, shift_line, source_barrier
+from ensemble_transfer.transfer.base import Transfer, transfer_ensemble
+from ensemble_transfer.transfer.shift.diagnostics import shift_line, source_barrier
 from ensemble_transfer.transfer.strategies.full import Full
 from ensemble_transfer.transfer.strategies.matched import Matched
 from ensemble_transfer.transfer.strategies.shift import Shift
@@ -28,8 +29,8 @@ from ensemble_transfer.weights import add_scaled, below, joined, norm, subtract
 @pytest.mark.parametrize("full_steps", [12, 31])
 def test_matched_spends_what_shift_spends(source_ensemble, target_task, recipes, fitter, donors, full_steps):
     recipes = replace(recipes, full=Recipe(full_steps))
-    matched = Matched(donors).transfer(source_ensemble, target_task, 0, recipes, fitter)
-    shift = Shift(donors).transfer(source_ensemble, target_task, 0, recipes, fitter)
+    matched = transfer_ensemble(Matched(donors), source_ensemble, target_task, 0, recipes, fitter)
+    shift = transfer_ensemble(Shift(donors), source_ensemble, target_task, 0, recipes, fitter)
     step = 32 * step_flops(matched.ensemble.architecture)
     assert 0 <= shift.ledger.total().flops - matched.ledger.total().flops < step
     steps = [matched.ledger.of_member(member).steps for member in range(3)]
@@ -38,20 +39,20 @@ def test_matched_spends_what_shift_spends(source_ensemble, target_task, recipes,
 
 
 def test_donors_are_members_of_full(source_ensemble, target_task, recipes, fitter):
-    full = Full().transfer(source_ensemble, target_task, 0, recipes, fitter).ensemble
-    shift = Shift(donors=2).transfer(source_ensemble, target_task, 0, recipes, fitter).ensemble
+    full = transfer_ensemble(Full(), source_ensemble, target_task, 0, recipes, fitter).ensemble
+    shift = transfer_ensemble(Shift(donors=2), source_ensemble, target_task, 0, recipes, fitter).ensemble
     for member, same in ((0, True), (1, True), (2, False)):
         pairs = zip(full.members[member].values(), shift.members[member].values(), strict=True)
         assert all(torch.equal(a, b) for a, b in pairs) == same
 
 
 def test_without_recipients_there_is_no_marginal_cost(source_ensemble, target_task, recipes, fitter):
-    result = Shift(donors=3).transfer(source_ensemble, target_task, 0, recipes, fitter)
+    result = transfer_ensemble(Shift(donors=3), source_ensemble, target_task, 0, recipes, fitter)
     assert result.marginal() is None
     assert len(result.ensemble) == 3
     assert result.shift is not None
     work = Transfer(source_ensemble, target_task.sealed(), 0, recipes, fitter)
-    metrics = diagnose_shift(work, result, result.shift)
+    metrics = result.diagnose(work)[0]
     assert -1 <= metrics["shift/donor_cosine"] <= 1
     assert "shift/probe_gain" not in metrics
 
@@ -59,19 +60,19 @@ def test_without_recipients_there_is_no_marginal_cost(source_ensemble, target_ta
 def test_more_donors_than_members_are_refused(source_ensemble, target_task, recipes, fitter):
     for strategy in (Shift(donors=4), Matched(donors=4)):
         with pytest.raises(ValueError, match=r"donors=4: must be at most ensemble\.size=3"):
-            strategy.transfer(source_ensemble, target_task, 0, recipes, fitter)
+            transfer_ensemble(strategy, source_ensemble, target_task, 0, recipes, fitter)
 
 
 def test_the_marginal_cost_is_a_recipients(source_ensemble, target_task, recipes, fitter):
-    marginal = Shift().transfer(source_ensemble, target_task, 0, recipes, fitter).marginal()
+    marginal = transfer_ensemble(Shift(), source_ensemble, target_task, 0, recipes, fitter).marginal()
     assert marginal is not None
     assert marginal.steps == 10 + 3
-    assert Full().transfer(source_ensemble, target_task, 0, recipes, fitter).marginal().steps == 12
+    assert transfer_ensemble(Full(), source_ensemble, target_task, 0, recipes, fitter).marginal().steps == 12
 
 
 def test_scale_zero_is_tiny_for_recipients(source_ensemble, target_task, recipes, fitter):
-    still = Shift(scale=0.0).transfer(source_ensemble, target_task, 0, recipes, fitter).ensemble
-    tiny = Tiny().transfer(source_ensemble, target_task, 0, recipes, fitter).ensemble
+    still = transfer_ensemble(Shift(scale=0.0), source_ensemble, target_task, 0, recipes, fitter).ensemble
+    tiny = transfer_ensemble(Tiny(), source_ensemble, target_task, 0, recipes, fitter).ensemble
     for member in (1, 2):
         pairs = zip(still.members[member].values(), tiny.members[member].values(), strict=True)
         assert all(torch.equal(a, b) for a, b in pairs)
@@ -80,16 +81,16 @@ def test_scale_zero_is_tiny_for_recipients(source_ensemble, target_task, recipes
 @pytest.mark.parametrize("head", ["probe", "donor", "fresh"])
 def test_the_head_starts_where_the_option_says(source_ensemble, target_task, recipes, fitter, head):
     untouched = replace(recipes, tiny=Recipe(0))
-    result = Shift(head=head).transfer(source_ensemble, target_task, 0, untouched, fitter)
+    result = transfer_ensemble(Shift(head=head), source_ensemble, target_task, 0, untouched, fitter)
     donor, *others = (below(member, "head")["weight"] for member in result.ensemble.members)
     assert all(torch.equal(donor, other) for other in others) == (head == "donor")
     assert ("probe" in result.ledger.by_phase()) == (head == "probe")
 
 
 def test_diagnostics_compare_with_a_vector_of_the_same_norm(source_ensemble, target_task, recipes, fitter):
-    result = Shift().transfer(source_ensemble, target_task, 0, recipes, fitter)
+    result = transfer_ensemble(Shift(), source_ensemble, target_task, 0, recipes, fitter)
     work = Transfer(source_ensemble, target_task.sealed(), 0, recipes, fitter)
-    metrics = diagnose_shift(work, result, result.shift)
+    metrics = result.diagnose(work)[0]
     gain = metrics["shift/probe_accuracy"] - metrics["shift/probe_accuracy_no_shift"]
     assert metrics["shift/probe_gain"] == pytest.approx(gain)
     learned = {n: t for n, t in result.shift.vector.items() if "running" not in n}
@@ -100,7 +101,7 @@ def test_diagnostics_compare_with_a_vector_of_the_same_norm(source_ensemble, tar
 def test_the_line_of_the_shift_goes_from_the_loss_before_to_the_loss_after(
     source_ensemble, target_task, recipes, fitter
 ):
-    result = Shift().transfer(source_ensemble, target_task.sealed(), 0, recipes, fitter)
+    result = transfer_ensemble(Shift(), source_ensemble, target_task.sealed(), 0, recipes, fitter)
     work = Transfer(source_ensemble, target_task.sealed(), 0, recipes, fitter)
     line = shift_line(work, result)
     head, validation = below(result.ensemble.members[0], "head"), target_task.validation
@@ -116,7 +117,7 @@ def test_the_line_of_the_shift_goes_from_the_loss_before_to_the_loss_after(
 
 
 def test_without_recipients_the_line_is_empty(source_ensemble, target_task, recipes, fitter):
-    result = Shift(donors=3).transfer(source_ensemble, target_task.sealed(), 0, recipes, fitter)
+    result = transfer_ensemble(Shift(donors=3), source_ensemble, target_task.sealed(), 0, recipes, fitter)
     work = Transfer(source_ensemble, target_task.sealed(), 0, recipes, fitter)
     assert shift_line(work, result) == {"scale": [], "loss": [], "accuracy": []}
 
@@ -148,7 +149,7 @@ def test_a_soup_has_metrics_of_its_own_and_that_of_twins_is_the_twin(
 ):
     twins = replace(source_ensemble, members=source_ensemble.members[:1] * 2)
     arrays = predict_source(twins, source_task, settings.device)
-    arrays |= predict_target(twins, target_task, {}, EvaluationSettings(), settings.device)
+    arrays |= predict_target(twins, Tasks(source_task, target_task, {}), EvaluationSettings(), settings.device)
     soup = replace(twins, members=twins.members[:1])
     metrics = metrics_of(arrays | predict_soup(soup, target_task, settings.device))
     for metric in ("accuracy", "nll", "brier"):

@@ -20,7 +20,6 @@ from ensemble_transfer.runs.evaluation import EvaluationSettings
 from ensemble_transfer.runs.experiment import Dataset, Experiment
 from ensemble_transfer.tasks.images import SMALLEST
 from ensemble_transfer.training.fit import Fitter
-from ensemble_transfer.training.progress import Tracker
 from ensemble_transfer.training.recipe import Recipes
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.source import EnsembleSettings
@@ -34,12 +33,14 @@ _MOVED = {
 }
 """Where classes are that configurations of older records name by another path."""
 
-_GROUPS = ["seed", "dataset", "backbone", "ensemble", "strategy", "recipe", "trainer", "logger", "store", "evaluation"]
+_VALUES = ["seed", "budget"]
+_GROUPS = ["dataset", "backbone", "ensemble", "strategy", "recipe", "trainer", "logger", "store", "evaluation"]
 
 
 @dataclass(frozen=True)
-class _Seed:
+class _Run:
     seed: int
+    budget: float | None = None
 
     def __post_init__(self) -> None:
         require(self.seed >= 0, "seed", self.seed, "must be 0 or more")
@@ -61,16 +62,17 @@ class _StoreSettings:
     reuse: bool = True
 
 
-def build_experiment(cfg: DictConfig, tracker: Tracker | None) -> Experiment:
+def build_experiment(cfg: DictConfig) -> Experiment:
     """Return the experiment that a configuration describes.
 
     Raises:
         SettingError: If a key is unknown, or a value has a wrong type or is not allowed. Nothing has started then.
     """
-    _settings(cfg, "", _GROUPS)
-    data, outside = _settings(cfg.dataset, "dataset"), _settings(cfg.evaluation, "evaluation").get("ood", {})
+    _settings(cfg, "", [*_VALUES, *_GROUPS])
+    data, ood = _settings(cfg.dataset, "dataset"), _settings(cfg.evaluation, "evaluation").get("ood", {})
+    run = build(_Run, _without(cfg, *_GROUPS), "")
     images = build(_Images, _without(data, "source", "target"), "dataset")
-    experiment = Experiment(
+    return Experiment(
         dataset=Dataset(
             named(data.get("source"), "dataset.source"),
             named(data.get("target"), "dataset.target"),
@@ -82,12 +84,11 @@ def build_experiment(cfg: DictConfig, tracker: Tracker | None) -> Experiment:
         strategy=named(cfg.strategy, "strategy"),
         recipes=build(Recipes, cfg.recipe, "recipe"),
         evaluation=build(EvaluationSettings, _without(cfg.evaluation, "ood"), "evaluation"),
-        fitter=Fitter(build(TrainerSettings, cfg.trainer, "trainer"), _store(cfg.store), tracker),
-        outside={name: named(task, f"evaluation.ood.{name}") for name, task in outside.items()},
-        seed=build(_Seed, OmegaConf.create({"seed": cfg.seed}), "").seed,
+        fitter=Fitter(build(TrainerSettings, cfg.trainer, "trainer"), _store(cfg.store)),
+        ood={name: named(task, f"evaluation.ood.{name}") for name, task in ood.items()},
+        seed=run.seed,
+        budget=run.budget,
     )
-    experiment.check()
-    return experiment
 
 
 def build_logger(cfg: DictConfig) -> LoggerSettings:

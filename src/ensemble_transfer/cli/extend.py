@@ -70,17 +70,18 @@ def _extend(folder: Path, overrides: Sequence[str], output: Path | None, against
     from ensemble_transfer.report import summary
     from ensemble_transfer.report.tracking import tracking
     from ensemble_transfer.runs.extension import Run, extend
+    from ensemble_transfer.runs.run import Origin
 
     run = Run.load(folder)
     cfg = _larger(run.record.config, changes, len(run.ensemble), add)
-    build_experiment(cfg, None)  # every mistake shows before anything starts
+    experiment = build_experiment(cfg)  # every mistake shows before anything starts
     size = cfg.ensemble.size
     where = output or folder / f"extended_{size}"
     where.mkdir(parents=True, exist_ok=True)
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     name = f"shift extended to {size}, seed {cfg.seed}"
     with tracking(build_logger(cfg), config, where, name, None, "shift") as tracker:
-        record = extend(run, build_experiment(cfg, tracker), where, against_full, config, command)
+        record = extend(run, experiment, where, against_full, Origin(config, command, tracker))
         if tracker is not None:
             tracker.record(record)
     summary.write(record, where)

@@ -17,7 +17,7 @@ from ensemble_transfer.layout import TRACEBACK
 from ensemble_transfer.report import summary
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.tracking import tracking
-from ensemble_transfer.runs.experiment import run
+from ensemble_transfer.runs.run import Origin, run
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def run_job(cfg: DictConfig, hydra: HydraConf) -> float:
 
 def _run(cfg: DictConfig, hydra: HydraConf, folder: Path, command: str) -> float:
     config = _plain(cfg)
-    build_experiment(cfg, None)  # every mistake shows before anything starts
+    experiment = build_experiment(cfg)  # every mistake shows before anything starts
     sweep = Path(hydra.sweep.dir) if hydra.mode == RunMode.MULTIRUN else None
     if sweep is not None and (done := finished_before(config, sweep)) is not None:
         log.info("not repeated: this sweep has finished %s", done.command)
@@ -55,8 +55,7 @@ def _run(cfg: DictConfig, hydra: HydraConf, folder: Path, command: str) -> float
     strategy = str(hydra.runtime.choices["strategy"])
     name = f"{strategy}, seed {cfg.seed}"
     with tracking(build_logger(cfg), config, folder, name, group, strategy) as tracker:
-        experiment = build_experiment(cfg, tracker)
-        record = run(experiment, folder, config, command)
+        record = run(experiment, folder, Origin(config, command, tracker))
         if tracker is not None:
             tracker.record(record)
     summary.write(record, folder)

@@ -1,8 +1,6 @@
 """The end of a run: what the transferred ensemble is worth, what it cost, and the files that say so."""
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,77 +13,45 @@ from ensemble_transfer.metrics.evaluate import curves
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.runs import environment
-from ensemble_transfer.runs.evaluation import (
-    Arrays,
-    EvaluationSettings,
-    metrics_of,
-    predict_soup,
-    predict_source,
-    predict_target,
-)
-from ensemble_transfer.tasks.task import Split, Task
-from ensemble_transfer.training.cost import Ledger, plain
-from ensemble_transfer.transfer.base import Transfer, TransferResult
-from ensemble_transfer.transfer.shift.diagnostics import diagnose_shift, shift_line, source_barrier
+from ensemble_transfer.runs.evaluation import Arrays, metrics_of, predict_soup, predict_source, predict_target
+from ensemble_transfer.runs.experiment import PreparedRun
+from ensemble_transfer.training.cost import Cost, Ledger, plain
+from ensemble_transfer.transfer.base import TransferResult
+from ensemble_transfer.transfer.shift.diagnostics import source_barrier
 from ensemble_transfer.weights import below, cosine, distance, floating, mean_over_pairs
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Tasks:
-    """What a run works on.
-
-    Attributes:
-        source: The source task.
-        target: The target task.
-        outside: Out-of-distribution images by name, those of the source task among them.
-    """
-
-    source: Task
-    target: Task
-    outside: Mapping[str, Split]
-
-
-def conclude(
-    work: Transfer,
-    tasks: Tasks,
-    result: TransferResult,
-    source_ledger: Ledger,
-    strategy: str,
-    evaluation: EvaluationSettings,
-    folder: Path,
-) -> Record:
+def conclude(prepared: PreparedRun, result: TransferResult, folder: Path) -> Record:
     """Evaluate a transfer, write predictions, ensemble and shift vector into a folder, and return the record.
 
     The record is not written: it is the last file of a run, and says that all others are there.
 
     Args:
-        work: The transfer.
-        tasks: Source, target and what is out of distribution.
-        result: What the strategy gave.
-        source_ledger: What the source ensemble cost.
-        strategy: Name of the strategy.
-        evaluation: What the result is evaluated on.
+        prepared: The run.
+        result: What its strategy gave.
         folder: Where the files go; must exist.
     """
+    experiment, tasks, work = prepared.experiment, prepared.tasks, prepared.work
     source, target, device = tasks.source, tasks.target, work.fitter.settings.device
-    metrics, line = _diagnosed(work, result, source, evaluation, strategy)
+    metrics, line = _diagnosed(prepared, result)
     log.info("evaluating on %d test images", len(target.test))
     arrays = predict_source(work.source, source, device)
-    arrays |= predict_target(result.ensemble, target, tasks.outside, evaluation, device)
-    arrays |= predict_soup(work.ensemble([work.soup(result.ensemble.members)], "soup"), target, device)
+    arrays |= predict_target(result.ensemble, tasks, experiment.evaluation, device)
+    aside = work.unbilled()
+    arrays |= predict_soup(aside.ensemble([aside.soup(result.ensemble.members)], "soup"), target, device)
     _save(folder, arrays, result)
-    fits = [entry for entry in (*source_ledger.entries, *result.ledger.entries) if entry.reused]
+    fits = [entry for entry in (*prepared.source_ledger.entries, *result.ledger.entries) if entry.reused]
     record = Record(
         status="finished",
-        strategy=strategy,
+        strategy=experiment.strategy.name,
         seed=work.seed,
         dataset=f"{source.name} -> {target.name}",
         backbone=work.architecture.backbone,
-        ensemble={"size": len(work.source), "lineage": work.source.lineage},
+        ensemble={"size": len(result.ensemble), "lineage": work.source.lineage},
         metrics=metrics_of(arrays) | metrics,
-        cost=_costs(result, source_ledger),
+        cost=costs(result, prepared.source_ledger, work.prices.full),
         reused_fits=[{"phase": fit.phase, "member": fit.member, "key": fit.key} for fit in fits],
         curves=_curves(arrays) | line,
         environment=environment.describe(device),
@@ -95,17 +61,16 @@ def conclude(
     return record
 
 
-def _diagnosed(
-    work: Transfer, result: TransferResult, source: Task, evaluation: EvaluationSettings, strategy: str
-) -> tuple[dict[str, float], dict[str, Any]]:
-    """Return what weights and a shift vector say, as metrics and curves; nothing here reads a test split."""
+def _diagnosed(prepared: PreparedRun, result: TransferResult) -> tuple[dict[str, float], dict[str, Any]]:
+    """Return metrics and curves of weights and of a shift; nothing here reads a test split."""
+    work, validation = prepared.work, prepared.tasks.source.validation
     metrics = weight_metrics(work.source, result)
-    if result.shift is None or strategy == "random_shift" or not evaluation.diagnostics:
+    if not prepared.experiment.evaluation.diagnostics:
         return metrics, {}
-    log.info("diagnosing the shift on validation")
-    device = work.fitter.settings.device
-    metrics["source/validation/barrier"] = source_barrier(work.source, source.validation, device)
-    return metrics | diagnose_shift(work, result, result.shift), {"shift_line": shift_line(work, result)}
+    found, drawn = result.diagnose(work.unbilled())
+    if found:
+        metrics["source/validation/barrier"] = source_barrier(work.source, validation, work.fitter.settings.device)
+    return metrics | found, drawn
 
 
 def weight_metrics(source: Ensemble, result: TransferResult) -> dict[str, float]:
@@ -118,16 +83,28 @@ def weight_metrics(source: Ensemble, result: TransferResult) -> dict[str, float]
     return metrics
 
 
-def _costs(result: TransferResult, source: Ledger) -> dict[str, Any]:
-    total, marginal, size = result.ledger.total(), result.marginal(), len(result.ensemble)
-    costs: dict[str, Any] = {
-        "phases": {phase: plain(cost) for phase, cost in result.ledger.by_phase().items()},
-        "total": plain(total),
-        "per_member": {k: v if k == "peak_memory_bytes" else v / size for k, v in plain(total).items()},
-        "marginal": plain(marginal) if marginal else None,
-        "source": plain(source.total()),
+def costs(result: TransferResult, source: Ledger, full: int) -> dict[str, Any]:
+    """Return what a record tells of cost.
+
+    Args:
+        result: What the strategy gave.
+        source: What the source ensemble cost.
+        full: FLOPs of one full, the unit of ``fulls``.
+    """
+    total, marginal, size = in_fulls(result.ledger.total(), full), result.marginal(), len(result.ensemble)
+    return {
+        "phases": {phase: in_fulls(cost, full) for phase, cost in result.ledger.by_phase().items()},
+        "total": total,
+        "per_member": {k: v if k == "peak_memory_bytes" else v / size for k, v in total.items()},
+        "marginal": in_fulls(marginal, full) if marginal else None,
+        "source": in_fulls(source.total(), full),
+        "full_flops": full,
     }
-    return costs
+
+
+def in_fulls(cost: Cost, full: int) -> dict[str, Any]:
+    """Return the fields of a cost by name, and its FLOPs in fulls."""
+    return plain(cost) | {"fulls": cost.flops / full}
 
 
 def _curves(arrays: Arrays) -> dict[str, Any]:
@@ -140,5 +117,4 @@ def _save(folder: Path, arrays: Arrays, result: TransferResult) -> None:
     result.ensemble.save(folder / ENSEMBLE)
     held_out = arrays["validation/probabilities"], arrays["validation/labels"]
     Calibration.fit(*held_out).save(folder / ENSEMBLE, result.ensemble.fingerprint)
-    if result.shift is not None:
-        result.shift.save(folder)
+    result.save(folder)

@@ -48,25 +48,34 @@ class EvaluationSettings:
         return list(CORRUPTIONS) if self.corruptions == ["all"] else self.corruptions
 
 
-def predict_target(
-    ensemble: Ensemble,
-    target: Task,
-    outside: Mapping[str, Split],
-    settings: EvaluationSettings,
-    device: torch.device,
-) -> Arrays:
+@dataclass(frozen=True)
+class Tasks:
+    """The loaded tasks of a run.
+
+    Attributes:
+        source: The source task.
+        target: The target task.
+        ood: Out-of-distribution images by name, those of the source task among them.
+    """
+
+    source: Task
+    target: Task
+    ood: Mapping[str, Split]
+
+
+def predict_target(ensemble: Ensemble, tasks: Tasks, settings: EvaluationSettings, device: torch.device) -> Arrays:
     """Return the transferred ensemble's predictions; only this and :func:`predict_soup` read the target's test split.
 
     Args:
         ensemble: The transferred ensemble.
-        target: Its task.
-        outside: Out-of-distribution images, by name; their labels do not matter.
+        tasks: Its task, and out-of-distribution images by name; the labels of these do not matter.
         settings: Which corruptions of the test images.
         device: Where to compute.
     """
+    target = tasks.target
     test = target.test
     arrays = _labelled(ensemble, test, "", device) | _labelled(ensemble, target.validation, "validation/", device)
-    for name, split in outside.items():
+    for name, split in tasks.ood.items():
         arrays[f"ood/{name}/probabilities"] = ensemble.predict(split.images, device).numpy()
     for kind in settings.kinds:
         for severity in settings.severities:

@@ -1,27 +1,21 @@
-"""The story of one run: source -> transfer -> evaluate -> record."""
+"""An experiment: what is transferred, from where to where, and how."""
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import inf
 
-from ensemble_transfer.errors import settings_under
-from ensemble_transfer.inference.model_card import write_card
-from ensemble_transfer.layout import DESCRIPTION
+from ensemble_transfer.errors import require, settings_under
 from ensemble_transfer.models.backbone import Architecture, Backbone
-from ensemble_transfer.models.ensemble import Ensemble
-from ensemble_transfer.report.record import Record
-from ensemble_transfer.runs.conclusion import Tasks, conclude
-from ensemble_transfer.runs.evaluation import EvaluationSettings
+from ensemble_transfer.runs.evaluation import EvaluationSettings, Tasks
 from ensemble_transfer.tasks.task import Task, TaskSource
+from ensemble_transfer.training.cost import Ledger
 from ensemble_transfer.training.fit import Fitter
 from ensemble_transfer.training.flops import step_flops
 from ensemble_transfer.training.recipe import Recipes
-from ensemble_transfer.training.source import EnsembleSettings, train_source
-from ensemble_transfer.training.store import Store
-from ensemble_transfer.transfer.base import Strategy, Transfer
-from ensemble_transfer.transfer.strategies.shift import Shift
+from ensemble_transfer.training.source import EnsembleSettings
+from ensemble_transfer.transfer.base import Strategy, Workbench
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +39,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Experiment:
-    """One run: what is transferred, from where to where, and how.
+    """The settings of one run, which are checked together: nothing has been loaded then.
 
     Attributes:
         dataset: Source and target task.
@@ -54,9 +48,13 @@ class Experiment:
         strategy: How it is transferred.
         recipes: What fits may spend.
         evaluation: What the result is evaluated on.
-        fitter: Where and how fits are computed and remembered.
-        outside: Out-of-distribution tasks by name, besides the source task.
-        seed: Of all that is random.
+        fitter: Where and how fits are computed and cached.
+        ood: Out-of-distribution tasks by name, besides the source task.
+        seed: Decides all randomness.
+        budget: What the transfer may spend, in fulls; None for the recipes as they stand.
+
+    Raises:
+        SettingError: If settings do not go together.
     """
 
     dataset: Dataset
@@ -66,63 +64,49 @@ class Experiment:
     recipes: Recipes
     evaluation: EvaluationSettings
     fitter: Fitter
-    outside: Mapping[str, TaskSource] = field(default_factory=dict)
+    ood: Mapping[str, TaskSource] = field(default_factory=dict)
     seed: int = 0
+    budget: float | None = None
 
-    def check(self) -> None:
-        """Raise a SettingError for settings that do not go together, before anything is loaded."""
-        with settings_under("strategy"):
-            self.strategy.check(self.ensemble.size)
+    def __post_init__(self) -> None:
+        usable = self.budget is None or 0 < self.budget < inf
+        require(usable, "budget", self.budget, "must be above 0 and finite (in fulls), or null for none")
         with settings_under("backbone"):
-            self._step_flops()
+            step_flops(self.architecture)
         with settings_under("strategy"):
-            if isinstance(self.strategy, Shift):
-                self.strategy.check_encoder(self._architecture())
+            self.strategy.check(self.ensemble.size, self.architecture)
         with settings_under("trainer"):
-            self.fitter.check(self._architecture())
+            self.fitter.check(self.architecture)
 
     def use_threads(self) -> None:
         """Set the number of torch's threads to what the steps of a full fine-tuning can feed."""
-        self.fitter.settings.use_threads(self.recipes.full.batch_size * self._step_flops())
+        self.fitter.settings.use_threads(self.recipes.full.batch_size * step_flops(self.architecture))
 
-    def _step_flops(self) -> int:
-        return step_flops(self._architecture())
-
-    def _architecture(self) -> Architecture:
+    @cached_property
+    def architecture(self) -> Architecture:
+        """The members' architecture, with a head of two classes until the tasks are known."""
         return self.backbone.architecture(self.dataset.image_size, self.dataset.channels, classes=2)
 
 
-def run(experiment: Experiment, folder: Path, config: Mapping[str, Any] | None = None, command: str = "") -> Record:
-    """Run an experiment, write its files into a folder, and return its record.
+@dataclass(frozen=True)
+class PreparedRun:
+    """A run whose tasks are loaded and whose source ensemble is trained.
 
-    Args:
-        experiment: What to run.
-        folder: Where record, predictions, ensemble and shift vector go; must exist.
-        config: The configuration that describes the experiment, for the record.
-        command: The command that repeats the run, for the record.
-
-    Raises:
-        SettingError: If a setting cannot be used; nothing has been trained then.
+    Attributes:
+        experiment: Its settings.
+        tasks: Source, target and out-of-distribution images.
+        work: The workbench of the transfer.
+        source_ledger: What the source ensemble cost.
     """
-    experiment.check()
-    experiment.use_threads()
-    seed, recipes, fitter = experiment.seed, experiment.recipes, experiment.fitter
-    tasks = load_tasks(experiment)
-    source, ledger = train_source(experiment.ensemble, experiment.backbone, tasks.source, seed, recipes, fitter)
-    keep(source, fitter.store)
-    strategy = experiment.strategy
-    log.info("%s: transferring %d members", strategy.name, len(source))
-    target = tasks.target.sealed()
-    result = strategy.transfer(source, target, seed, recipes, fitter)
-    work = Transfer(source, target, seed, recipes, fitter)
-    record = conclude(work, tasks, result, ledger, strategy.name, experiment.evaluation, folder)
-    record = replace(record, config=config or {}, command=command)
-    record.save(folder)
-    return record
+
+    experiment: Experiment
+    tasks: Tasks
+    work: Workbench
+    source_ledger: Ledger
 
 
 def load_tasks(experiment: Experiment) -> Tasks:
-    """Load source, target and what is out of distribution; an error names the setting's full path."""
+    """Load source, target and out-of-distribution tasks; an error names the setting's full path."""
     dataset = experiment.dataset
 
     def load(source: TaskSource, setting: str) -> Task:
@@ -130,18 +114,8 @@ def load_tasks(experiment: Experiment) -> Tasks:
             return source.load(dataset.image_size, dataset.channels)
 
     source, target = load(dataset.source, "dataset.source"), load(dataset.target, "dataset.target")
-    outside = {name: load(task, f"evaluation.ood.{name}").test for name, task in experiment.outside.items()}
+    ood = {name: load(task, f"evaluation.ood.{name}").test for name, task in experiment.ood.items()}
     for what, task in (("source", source), ("target", target)):
         sizes = (len(task.train), len(task.validation), len(task.test), len(task.classes))
         log.info("%s task %s: %d train, %d validation, %d test images, %d classes", what, task.name, *sizes)
-    return Tasks(source, target, {"source": source.test} | outside)
-
-
-def keep(source: Ensemble, store: Store | None) -> None:
-    """Keep the source ensemble in the store, by its fingerprint: all runs that start from it share it."""
-    if store is None:
-        return
-    folder = store.ensemble(source.fingerprint)
-    if not (folder / DESCRIPTION).exists():  # written last: a folder without it was interrupted
-        source.save(folder)
-        write_card(folder, source)
+    return Tasks(source, target, {"source": source.test} | ood)

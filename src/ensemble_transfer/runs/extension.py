@@ -10,11 +10,11 @@ from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.layout import ENSEMBLE, RECORD, SHIFT
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.report.record import Record
-from ensemble_transfer.runs.conclusion import Tasks, conclude
-from ensemble_transfer.runs.experiment import Experiment, keep, load_tasks
-from ensemble_transfer.training.cost import Cost, Ledger, mean_cost, merged, plain
-from ensemble_transfer.training.source import train_source
-from ensemble_transfer.transfer.base import Transfer, TransferResult
+from ensemble_transfer.runs.conclusion import conclude, in_fulls
+from ensemble_transfer.runs.experiment import Experiment, PreparedRun
+from ensemble_transfer.runs.run import Origin, prepare
+from ensemble_transfer.training.cost import from_plain, mean_cost, merged
+from ensemble_transfer.transfer.shift.result import ShiftResult
 from ensemble_transfer.transfer.shift.vector import ShiftVector
 from ensemble_transfer.transfer.strategies.shift import Shift
 from ensemble_transfer.weights import Weights
@@ -56,17 +56,12 @@ class Run:
 
 
 def extend(
-    run: Run,
-    experiment: Experiment,
-    folder: Path,
-    against_full: bool = True,
-    config: Mapping[str, Any] | None = None,
-    command: str = "",
+    run: Run, experiment: Experiment, folder: Path, against_full: bool = False, origin: Origin | None = None
 ) -> Record:
     """Add members to a transferred ensemble, write the larger run into a folder, and return its record.
 
     The members that were there stay as they are. The record is that of a run of the larger size from the start, with
-    two more things: ``cost.added``, what the new members cost, and, against a full fine-tuning of the same members,
+    ``cost.added``, what the new members cost, and, on request, a full fine-tuning of the same members to compare with:
     ``cost.added_full`` and the metrics ``extend/...``.
 
     Args:
@@ -74,73 +69,67 @@ def extend(
         experiment: The same experiment with the larger ensemble.
         folder: Where the larger run goes; must exist.
         against_full: Whether to fine-tune the new members fully as well, only to compare.
-        config: The configuration that describes the experiment, for the record.
-        command: The command that repeats the extension.
+        origin: Where the extension comes from.
 
     Raises:
         SettingError: If the shift vector was not made for this target and these donors.
     """
-    strategy = experiment.strategy
+    strategy, origin = experiment.strategy, origin or Origin()
     require(isinstance(strategy, Shift), "strategy", strategy.name, "must be shift")
     assert isinstance(strategy, Shift)
-    experiment.check()
-    experiment.use_threads()
-    seed, recipes, fitter = experiment.seed, experiment.recipes, experiment.fitter
-    tasks = load_tasks(experiment)
-    source, source_ledger = train_source(experiment.ensemble, experiment.backbone, tasks.source, seed, recipes, fitter)
-    run.shift.require_fit(source, tasks.target)
-    keep(source, fitter.store)
-    work = Transfer(source, tasks.target.sealed(), seed, recipes, fitter)
-    new = range(len(run.ensemble), len(source))
-    log.info("adding members %d to %d by the stored shift vector", new[0], new[-1])
-    ledger = Ledger()
-    donors = [run.ensemble.members[donor] for donor in run.shift.donors]
-    added = strategy.add(work, {member: work.encoders[member] for member in new}, run.shift, donors, ledger)
-    whole = work.ensemble((*run.ensemble.members, *added.weights), strategy.name)
-    result = TransferResult(whole, ledger, tuple(new), run.shift, added.shifted)
     quiet = replace(experiment.evaluation, diagnostics=False)
-    record = conclude(work, tasks, result, source_ledger, strategy.name, quiet, folder)
+    prepared = prepare(replace(experiment, evaluation=quiet, budget=None), origin.tracker)
+    work = prepared.work
+    run.shift.require_fit(work.source, work.target)
+    new = range(len(run.ensemble), len(work.source))
+    log.info("adding members %d to %d by the stored shift vector", new[0] + 1, new[-1] + 1)
+    donors = [run.ensemble.members[donor] for donor in run.shift.donors]
+    added = strategy.add(work, {member: work.encoders[member] for member in new}, run.shift, donors)
+    whole = work.ensemble((*run.ensemble.members, *added.weights), strategy.name)
+    result = ShiftResult(whole, work.ledger, tuple(new), run.shift, added.shifted)
+    record = conclude(prepared, result, folder)
     record = _with_the_run_before(record, run.record, len(run.ensemble) - len(donors), len(new))
     if against_full:
-        record = _with_full(record, work, tasks, added.weights, new)
-    record = replace(record, config=config or {}, command=command)
+        record = _with_full(record, prepared, added.weights, new)
+    record = replace(record, config=origin.config, command=origin.command)
     record.save(folder)
     return record
 
 
 def _with_the_run_before(record: Record, before: Record, recipients: int, added: int) -> Record:
     """Return the record with the cost of the members that were there, and with what the shift did for them."""
-    cost, old = dict(record.cost), before.cost
+    cost, old, full = dict(record.cost), before.cost, record.cost["full_flops"]
     cost["added"] = {"members": added, "phases": cost["phases"], "total": cost["total"]}
     names = dict.fromkeys([*old["phases"], *cost["phases"]])
-    cost["phases"] = {name: _sum(old["phases"].get(name), cost["phases"].get(name)) for name in names}
-    cost["total"] = _sum(old["total"], cost["total"])
+    cost["phases"] = {name: _sum(full, old["phases"].get(name), cost["phases"].get(name)) for name in names}
+    cost["total"] = _sum(full, old["total"], cost["total"])
     size = record.ensemble["size"]
     cost["per_member"] = {k: v if k == "peak_memory_bytes" else v / size for k, v in cost["total"].items()}
-    marginal = [Cost(**old["marginal"])] * recipients if old["marginal"] else []
-    cost["marginal"] = plain(mean_cost([*marginal, *[Cost(**cost["marginal"])] * added]))
+    marginal = [from_plain(old["marginal"])] * recipients if old["marginal"] else []
+    mean = mean_cost([*marginal, *[from_plain(cost["marginal"])] * added])
+    cost["marginal"] = in_fulls(mean, full)
     shift = {k: v for k, v in before.metrics.items() if k.startswith("shift/") or k == "source/validation/barrier"}
     line = {name: curve for name, curve in before.curves.items() if name == "shift_line"}
     return replace(record, cost=cost, metrics={**record.metrics, **shift}, curves={**record.curves, **line})
 
 
-def _sum(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> dict[str, Any]:
-    return plain(merged([Cost(**cost) for cost in (one, other) if cost is not None]))
+def _sum(full: int, *costs: Mapping[str, Any] | None) -> dict[str, Any]:
+    return in_fulls(merged([from_plain(cost) for cost in costs if cost is not None]), full)
 
 
-def _with_full(record: Record, work: Transfer, tasks: Tasks, weights: Sequence[Weights], new: range) -> Record:
+def _with_full(record: Record, prepared: PreparedRun, weights: Sequence[Weights], new: range) -> Record:
     """Return the record with a full fine-tuning of the new members beside theirs: accuracy on test, and cost."""
     log.info("fine-tuning the added members fully, to compare")
+    work, test = prepared.work.unbilled(), prepared.tasks.target.test
     full = work.fine_tune_fully({member: work.encoders[member] for member in new})
     metrics: dict[str, float] = {}
-    test, device = tasks.target.test, work.fitter.settings.device
     for name, members in (("", weights), ("full_", full.weights)):
-        predicted = work.ensemble(members, "extend").predict(test.images, device).argmax(-1)
+        predicted = work.ensemble(members, "extend").predict(test.images, work.fitter.settings.device).argmax(-1)
         right = (predicted == test.labels).double().mean(-1)
         metrics |= {f"extend/member_{m}/{name}accuracy": float(a) for m, a in zip(new, right, strict=True)}
         metrics[f"extend/{name}accuracy"] = float(right.mean())
     metrics["extend/accuracy_gain_over_full"] = metrics["extend/accuracy"] - metrics["extend/full_accuracy"]
-    spent = Ledger(full.entries()).total()
+    spent = work.ledger.total()
     metrics["extend/flops_ratio_to_full"] = record.cost["added"]["total"]["flops"] / spent.flops
-    cost = dict(record.cost) | {"added_full": {"members": len(new), "total": plain(spent)}}
-    return replace(record, metrics={**record.metrics, **metrics}, cost=cost)
+    added_full = {"members": len(new), "total": in_fulls(spent, record.cost["full_flops"])}
+    return replace(record, metrics={**record.metrics, **metrics}, cost=dict(record.cost) | {"added_full": added_full})

@@ -3,7 +3,7 @@
 import os
 import resource
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -111,6 +111,11 @@ def mean_cost(costs: list[Cost]) -> Cost:
 def plain(cost: Cost) -> dict[str, Any]:
     """Return the fields of a cost by name."""
     return asdict(cost)
+
+
+def from_plain(fields: Mapping[str, Any]) -> Cost:
+    """Return a cost from its fields by name; what else is there, such as ``fulls``, is left out."""
+    return Cost(**{name: fields[name] for name in plain(Cost())})
 
 
 class Meter:

@@ -1,9 +1,10 @@
-"""What every strategy takes, gives and has in common."""
+"""The workbench: what every strategy takes, gives and has in common."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from ensemble_transfer.training.features import reestimated_statistics
 from ensemble_transfer.training.fit import Fits, Fitter, Start
 from ensemble_transfer.training.flops import encode_flops
 from ensemble_transfer.training.recipe import Recipe, Recipes
-from ensemble_transfer.transfer.shift.vector import ShiftVector
+from ensemble_transfer.transfer.prices import Prices
 from ensemble_transfer.weights import Weights, below, floating, joined, mean
 
 
@@ -25,25 +26,31 @@ class TransferResult:
     """What a strategy gives.
 
     Attributes:
-        ensemble: The transferred ensemble, its members in the order of the source ensemble's.
+        ensemble: The transferred ensemble.
         ledger: What the transfer cost, by phase and member.
-        recipients: Members that a further member would be like.
-        shift: The shift vector, of a strategy that has one.
-        shifted: Encoders of its recipients after the shift, before any fine-tuning.
-        donor_heads: The first donor's fine-tuned head, by recipient, in the coordinates of that recipient's features.
+        recipients: Members that a further member would be like, by their index in the ledger.
     """
 
     ensemble: Ensemble
     ledger: Ledger
     recipients: tuple[int, ...]
-    shift: ShiftVector | None = None
-    shifted: Mapping[int, Weights] = field(default_factory=dict)
-    donor_heads: Mapping[int, Weights] = field(default_factory=dict)
 
     def marginal(self) -> Cost | None:
         """Return the cost of one more member, the mean over recipients; None where every member is a donor."""
         costs = [self.ledger.of_member(member) for member in self.recipients]
         return mean_cost(costs) if costs else None
+
+    def diagnose(self, work: "Workbench") -> tuple[dict[str, float], dict[str, Any]]:
+        """Return metrics and curves about how the strategy worked; none unless a strategy has some.
+
+        Args:
+            work: The workbench, unbilled: this is no part of the transfer.
+        """
+        del work
+        return {}, {}
+
+    def save(self, folder: Path) -> None:
+        """Write what the strategy leaves besides the ensemble into a run's folder; nothing unless a strategy does."""
 
 
 class Strategy(Protocol):
@@ -53,32 +60,81 @@ class Strategy(Protocol):
     def name(self) -> str:
         """The name that records and comparisons call it by."""
 
-    def check(self, members: int) -> None:
-        """Raise a SettingError if the options do not suit an ensemble of this size."""
+    def check(self, members: int, architecture: Architecture) -> None:
+        """Raise a SettingError if the options do not suit this many members of this architecture."""
 
-    def transfer(
-        self, source: Ensemble, target: Task, seed: int = ..., recipes: Recipes = ..., fitter: Fitter = ...
-    ) -> TransferResult:
-        """Return the transferred ensemble and what it cost; the source ensemble stays as it is.
+    def plan(self, prices: Prices) -> object:
+        """Return the schedules that fit into the budget.
 
-        Args:
-            source: The ensemble, trained on the source task.
-            target: The task that it is wanted on.
-            seed: Of all that is random; a member's randomness depends on this and its index alone.
-            recipes: What the fits may spend.
-            fitter: Where and how fits are computed and remembered.
+        Raises:
+            SettingError: If the strategy cannot be run within it; nothing has been trained then.
         """
+
+    def run(self, work: "Workbench") -> TransferResult:
+        """Return the transferred ensemble; the source ensemble stays as it is, and the workbench bills the work."""
+
+
+def transfer_ensemble(
+    strategy: Strategy,
+    source: Ensemble,
+    target: Task,
+    seed: int = 0,
+    recipes: Recipes | None = None,
+    fitter: Fitter | None = None,
+    budget: float | None = None,
+) -> TransferResult:
+    """Transfer an ensemble to a target task.
+
+    Args:
+        strategy: How.
+        source: The ensemble, trained on the source task.
+        target: The target task; its test split is not read.
+        seed: Decides all randomness; a member's depends on this and its index alone.
+        recipes: What fits may spend.
+        fitter: Where and how fits are computed and cached.
+        budget: What the transfer may spend, in fulls; None for the recipes as they stand.
+
+    Raises:
+        SettingError: If the strategy's options or the budget do not suit the ensemble; nothing has been trained then.
+    """
+    strategy.check(len(source), source.architecture)
+    return strategy.run(Workbench(source, target, seed, recipes or Recipes(), fitter or Fitter(), budget))
 
 
 @dataclass(frozen=True)
-class Transfer:
-    """One transfer at work: its inputs, and the steps that strategies share."""
+class Workbench:
+    """One transfer at work: its inputs, the steps that strategies share, and the ledger that they are billed to.
+
+    Attributes:
+        source: The ensemble, trained on the source task.
+        target: The target task.
+        seed: Decides all randomness.
+        recipes: What fits may spend.
+        fitter: Where and how fits are computed and cached.
+        budget: What the transfer may spend, in fulls; None for the recipes as they stand.
+        ledger: What was spent so far.
+    """
 
     source: Ensemble
     target: Task
-    seed: int
-    recipes: Recipes
-    fitter: Fitter
+    seed: int = 0
+    recipes: Recipes = field(default_factory=Recipes)
+    fitter: Fitter = field(default_factory=Fitter)
+    budget: float | None = None
+    ledger: Ledger = field(default_factory=Ledger)
+
+    def unbilled(self) -> "Workbench":
+        """Return the same workbench with a ledger of its own, for work that the transfer does not pay for."""
+        return replace(self, ledger=Ledger())
+
+    def stream(self, *names: str | int) -> int:
+        """Return the seed of a stream of randomness, by what it is for, such as ``("tiny", member)``."""
+        return derive(self.seed, *names)
+
+    @cached_property
+    def prices(self) -> Prices:
+        """What work costs here, and the budget."""
+        return Prices.of(self.source.architecture, self.target, self.recipes, len(self.source), self.budget)
 
     @cached_property
     def architecture(self) -> Architecture:
@@ -90,89 +146,89 @@ class Transfer:
         """The source ensemble's encoders, by member."""
         return {index: below(member, "encoder") for index, member in enumerate(self.source.members)}
 
+    def first_encoders(self, members: int) -> dict[int, Weights]:
+        """Return the encoders of the first members."""
+        return {member: self.encoders[member] for member in range(members)}
+
     def with_fresh_heads(self, encoders: Mapping[int, Weights], phase: str) -> list[Start]:
         """Return starts for a phase with new random heads, which depend on the seed and the member alone."""
         return [
             Start(
                 member,
-                joined(encoder=encoder, head=self.architecture.fresh_head(derive(self.seed, "head", member))),
-                derive(self.seed, phase, member),
+                joined(encoder=encoder, head=self.architecture.fresh_head(self.stream("head", member))),
+                self.stream(phase, member),
             )
             for member, encoder in encoders.items()
         ]
 
-    def fine_tune_fully(self, encoders: Mapping[int, Weights], steps: int | None = None) -> Fits:
+    def with_probed_heads(self, encoders: Mapping[int, Weights], phase: str = "tiny") -> list[Start]:
+        """Return starts for a phase with heads that were trained on frozen features."""
+        starts = self.with_fresh_heads(encoders, phase)
+        return [replace(s, weights=w) for s, w in zip(starts, self.probe(starts).weights, strict=True)]
+
+    def fine_tune_fully(self, encoders: Mapping[int, Weights], recipe: Recipe | None = None) -> Fits:
         """Fine-tune members fully from new heads: the one definition, so that a donor is a member of ``full``.
 
         Args:
             encoders: Encoders by member.
-            steps: Steps instead of the recipe's; its schedule is fitted to them.
+            recipe: Instead of the recipe for full fine-tuning.
         """
-        recipe = self.recipes.full if steps is None else replace(self.recipes.full, steps=steps)
-        return self.fit_fully(self.with_fresh_heads(encoders, "full"), recipe)
+        return self.fit(self.with_fresh_heads(encoders, "full"), recipe or self.recipes.full, "full")
 
-    def fit_fully(self, starts: Sequence[Start], recipe: Recipe | None = None) -> Fits:
-        """Fine-tune members fully from given starts."""
-        recipe = recipe or self.recipes.full
-        return self.fitter.fit(self.architecture, starts, self.target.train, recipe, "full")
+    def fine_tune_in(self, encoders: Mapping[int, Weights], steps: Sequence[int]) -> Fits:
+        """Fine-tune members fully, each with a schedule of its own length, in the order of the encoders."""
+        done: dict[int, tuple[Fits, int]] = {}
+        for length in dict.fromkeys(steps):
+            chosen = {m: e for (m, e), own in zip(encoders.items(), steps, strict=True) if own == length}
+            fits = self.fine_tune_fully(chosen, replace(self.recipes.full, steps=length))
+            done |= {member: (fits, place) for place, member in enumerate(fits.members)}
+        return Fits("full", tuple(encoders), tuple(done[m][0].fitted[done[m][1]] for m in encoders))
+
+    def fit(self, starts: Sequence[Start], recipe: Recipe, phase: str) -> Fits:
+        """Train whole members on the target from given starts."""
+        return self._billed(self.fitter.fit(self.architecture, starts, self.target.train, recipe, phase))
+
+    def fit_heads(self, starts: Sequence[Start], recipe: Recipe, phase: str) -> Fits:
+        """Train heads on frozen features from given starts."""
+        return self._billed(self.fitter.fit_heads(self.architecture, starts, self.target.train, recipe, phase))
 
     def probe(self, starts: Sequence[Start], phase: str = "probe") -> Fits:
-        """Train heads on frozen features before a tiny fine-tuning, or to diagnose, as the name of the phase says."""
-        reseeded = [replace(start, seed=derive(self.seed, "probe", start.member)) for start in starts]
-        return self.fitter.fit_heads(self.architecture, reseeded, self.target.train, self.recipes.probe, phase)
+        """Train heads on frozen features before a fine-tuning, or to diagnose, as the name of the phase says."""
+        reseeded = [replace(start, seed=self.stream("probe", start.member)) for start in starts]
+        return self.fit_heads(reseeded, self.recipes.probe, phase)
 
-    def with_probed_heads(self, encoders: Mapping[int, Weights], ledger: Ledger, phase: str = "tiny") -> list[Start]:
-        """Return the starts of a phase with heads probed on frozen features; the cost goes to the ledger."""
-        starts = self.with_fresh_heads(encoders, phase)
-        probed = self.probe(starts)
-        ledger.extend(probed.entries())
-        return [replace(start, weights=w) for start, w in zip(starts, probed.weights, strict=True)]
-
-    def train_heads(self, encoders: Mapping[int, Weights]) -> Fits:
-        """Train new heads on frozen features, where that is all."""
-        starts = self.with_fresh_heads(encoders, "head")
-        return self.fitter.fit_heads(self.architecture, starts, self.target.train, self.recipes.head, "head")
-
-    def train_from_scratch(self) -> Fits:
-        """Train as many members as the ensemble has from random weights, with the recipe of full fine-tuning."""
-        starts = [
-            Start(
-                member,
-                self.architecture.initial(derive(self.seed, "scratch", member)),
-                derive(self.seed, "full", member),
-            )
-            for member in range(len(self.source))
-        ]
-        return self.fitter.fit(self.architecture, starts, self.target.train, self.recipes.full, "scratch")
-
-    def validation_accuracy(self, members: Sequence[Weights]) -> float:
-        """Return the members' accuracy on the target's validation images, the mean over them."""
-        split = self.target.validation
-        probabilities = self.ensemble(members, "validation").predict(split.images, self.fitter.settings.device)
-        return float((probabilities.argmax(-1) == split.labels).double().mean())
-
-    def soup(self, members: Sequence[Weights]) -> dict[str, Tensor]:
-        """Return the mean of members' weights, with BatchNorm statistics of the target's training data.
-
-        One network for the price of one (model soups; Wortsman et al. 2022, arXiv 2203.05482). Integer tensors, of
-        which there is no mean, are the first member's.
-        """
-        mixed = dict(members[0]) | mean([floating(member) for member in members])
-        encoder = self.reestimate_statistics({0: below(mixed, "encoder")}, Ledger())[0]
-        return joined(encoder=encoder, head=below(mixed, "head"))
-
-    def reestimate_statistics(self, encoders: Mapping[int, Weights], ledger: Ledger) -> dict[int, Weights]:
-        """Return the encoders with BatchNorm statistics of the target's training data; the cost goes to the ledger."""
+    def reestimate_statistics(self, encoders: Mapping[int, Weights]) -> dict[int, Weights]:
+        """Return the encoders with BatchNorm statistics of the target's training images."""
         device, images = self.fitter.settings.device, self.target.train.images
         done: dict[int, Weights] = {}
         for member, encoder in encoders.items():
             with measured(device) as meter:
                 done[member] = reestimated_statistics(self.architecture, encoder, images, device)
-            ledger.extend([self.encoding("statistics", member, len(images), meter)])
+            self.bill_encoding("statistics", member, len(images), meter)
         return done
 
-    def encoding(self, phase: str, member: int, examples: int, meter: Meter) -> Entry:
-        """Return the ledger's entry of a phase that encoded examples once each, without training."""
+    def predict_validation(self, members: Sequence[Weights]) -> Tensor:
+        """Return probabilities (members, examples, classes) for the target's validation images; they are not billed."""
+        ensemble = self.ensemble(members, "validation")
+        return ensemble.predict(self.target.validation.images, self.fitter.settings.device)
+
+    def validation_accuracy(self, members: Sequence[Weights]) -> float:
+        """Return the members' accuracy on the target's validation images, the mean over them; it is not billed."""
+        predicted = self.predict_validation(members).argmax(-1)
+        return float((predicted == self.target.validation.labels).double().mean())
+
+    def soup(self, members: Sequence[Weights]) -> dict[str, Tensor]:
+        """Return the mean of members' weights, with BatchNorm statistics of the target's training images.
+
+        One network for the price of one (model soups; Wortsman et al. 2022, arXiv 2203.05482). Integer tensors, of
+        which there is no mean, are the first member's.
+        """
+        mixed = dict(members[0]) | mean([floating(member) for member in members])
+        encoder = self.reestimate_statistics({0: below(mixed, "encoder")})[0]
+        return joined(encoder=encoder, head=below(mixed, "head"))
+
+    def bill_encoding(self, phase: str, member: int, examples: int, meter: Meter) -> None:
+        """Bill a phase that encoded examples once each, without training."""
         cost = Cost(
             examples=examples,
             flops=examples * encode_flops(self.architecture),
@@ -180,14 +236,28 @@ class Transfer:
             cpu_seconds=meter.cpu_seconds,
             peak_memory_bytes=meter.peak_memory_bytes,
         )
-        return Entry(phase, member, cost)
-
-    def fine_tune_tiny(self, starts: Sequence[Start]) -> Fits:
-        """Give members a tiny fine-tuning."""
-        return self.fitter.fit(self.architecture, starts, self.target.train, self.recipes.tiny, "tiny")
+        self.ledger.extend([Entry(phase, member, cost)])
 
     def ensemble(self, members: Sequence[Weights], strategy: str) -> Ensemble:
-        """Return the transferred ensemble from its members' weights."""
+        """Return a transferred ensemble from its members' weights."""
         history = dict(self.source.history) | {"source_ensemble": self.source.fingerprint}
         history |= {"strategy": strategy, "target": self.target.name}
         return Ensemble(self.architecture, tuple(members), self.target.classes, self.source.lineage, history)
+
+    def result(self, strategy: str, members: Sequence[Weights], recipients: Sequence[int]) -> TransferResult:
+        """Return the result of a strategy that has nothing to add to its members.
+
+        Args:
+            strategy: Name of the strategy.
+            members: Weights of the transferred members.
+            recipients: Members that a further member would be like.
+        """
+        return TransferResult(self.ensemble(members, strategy), self.ledger, tuple(recipients))
+
+    def _billed(self, fits: Fits) -> Fits:
+        self.ledger.extend(fits.entries())
+        return fits
+
+
+Transfer = Workbench
+"""The workbench's public name in version 0.1."""

@@ -10,14 +10,15 @@ from ensemble_transfer.errors import SettingError
 from ensemble_transfer.models.backbone import Backbone
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.tensor_files import read_tensors, write_tensors
+from ensemble_transfer.transfer.base import transfer_ensemble
 from ensemble_transfer.transfer.shift.vector import ShiftVector, layer_group
 from ensemble_transfer.transfer.strategies.shift import Shift
 
 
 @pytest.fixture(scope="module")
 def vector(source_ensemble, target_task, recipes, fitter):
-    strategy = Shift(donors=2, scale=0.75, statistics="keep", head="donor", finish="head")
-    return strategy.transfer(source_ensemble, target_task.sealed(), 0, recipes, fitter).shift
+    strategy = Shift(donors=2, scale=0.75, head="donor", finish="head")
+    return transfer_ensemble(strategy, source_ensemble, target_task.sealed(), 0, recipes, fitter).shift
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,7 @@ def test_a_vector_survives_the_disk(vector, tmp_path):
     assert all(torch.equal(again.scaled()[name], 0.75 * tensor) for name, tensor in vector.vector.items())
     assert (again.scales, again.provenance) == (vector.scales, vector.provenance)
     assert again.donors == (0, 1)
-    assert Shift(**again.options) == Shift(donors=2, scale=0.75, statistics="keep", head="donor", finish="head")
+    assert Shift(**again.options) == Shift(donors=2, scale=0.75, head="donor", finish="head")
 
 
 def _another_number(tensors, _):

@@ -6,11 +6,9 @@ import pytest
 import torch
 
 from ensemble_transfer.errors import SettingError
-from ensemble_transfer.training.cost import Ledger
 from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.transfer.base import Transfer
+from ensemble_transfer.transfer.base import Workbench, transfer_ensemble
 from ensemble_transfer.transfer.shift.alignment import channel_groups, permuted, permuted_head
-from ensemble_transfer.transfer.shift.diagnostics import diagnose_shift, shift_line
 from ensemble_transfer.transfer.shift.vector import layer_group, learned
 from ensemble_transfer.transfer.strategies.shift import Shift
 from ensemble_transfer.weights import add_scaled, below, joined, subtract
@@ -29,7 +27,7 @@ def transfer(source_ensemble, target_task, recipes, fitter):
     """Transfer the source ensemble to the sealed target, which no option may read the test split of."""
 
     def run(strategy, source=source_ensemble, **changed):
-        return strategy.transfer(source, target_task.sealed(), 0, replace(recipes, **changed), fitter)
+        return transfer_ensemble(strategy, source, target_task.sealed(), 0, replace(recipes, **changed), fitter)
 
     return run
 
@@ -81,12 +79,10 @@ def test_a_random_head_that_nothing_trains_is_refused():
 
 
 def test_each_layer_group_is_shifted_by_its_own_scale(source_ensemble, target_task, recipes, fitter, shift):
-    work = Transfer(source_ensemble, target_task.sealed(), 0, recipes, fitter)
+    work = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
     scales = dict.fromkeys(shift.shift.scales, 0.0) | {"layer2": 0.5, "layer3": 2.0}
-    strategy = Shift(finish="head", head="donor", statistics="keep")
-    added = strategy.add(
-        work, {1: work.encoders[1]}, replace(shift.shift, scales=scales), shift.ensemble.members[:1], Ledger()
-    )
+    strategy = Shift(finish="head", head="donor", statistics="reestimate")
+    added = strategy.add(work, {1: work.encoders[1]}, replace(shift.shift, scales=scales), shift.ensemble.members[:1])
     for name, vector in learned(shift.shift.vector).items():
         moved = added.shifted[1][name] - work.encoders[1][name]
         torch.testing.assert_close(moved, scales[layer_group(name)] * vector, rtol=1e-4, atol=1e-6)
@@ -104,13 +100,13 @@ def test_a_member_added_later_is_the_one_of_the_start(
     whole = transfer(strategy)
     small = replace(source_ensemble, members=source_ensemble.members[:2])
     stored = transfer(strategy, small)
-    ledger, work = Ledger(), Transfer(source_ensemble, target_task.sealed(), 0, recipes, fitter)
+    work = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
     donors = stored.ensemble.members[: strategy.donors]
     stored.shift.require_fit(source_ensemble, target_task)
-    added = strategy.add(work, {2: work.encoders[2]}, stored.shift, donors, ledger)
+    added = strategy.add(work, {2: work.encoders[2]}, stored.shift, donors)
     assert equal(added.weights[0], whole.ensemble.members[2])
     assert equal(added.shifted[2], whole.shifted[2])
-    assert ledger.total().flops == whole.ledger.of_member(2).flops
+    assert work.ledger.total().flops == whole.ledger.of_member(2).flops
 
 
 @pytest.fixture(scope="module")
@@ -146,12 +142,13 @@ def test_an_aligned_shift_gives_a_permuted_copy_the_permuted_donor(twins, transf
 def test_diagnostics_see_an_aligned_recipient_under_the_aligned_head(twins, target_task, recipes, fitter, transfer):
     source, *_ = twins
     result = transfer(Shift(align="weights", finish="head", statistics="shift"), source, full=Recipe(60, lr=1e-2))
-    work = Transfer(source, target_task.sealed(), 0, recipes, fitter)
+    work = Workbench(source, target_task.sealed(), 0, recipes, fitter)
     donor = result.ensemble.predict(target_task.validation.images)[0].argmax(-1)
     accuracy = float((donor == target_task.validation.labels).double().mean())
     assert accuracy > 0.5
-    assert diagnose_shift(work, result, result.shift)["shift/zero_shot_accuracy"] == pytest.approx(accuracy)
-    line = shift_line(work, result)
+    metrics, curves = result.diagnose(work)
+    assert metrics["shift/zero_shot_accuracy"] == pytest.approx(accuracy)
+    line = curves["shift_line"]
     assert line["accuracy"][line["scale"].index(1.0)] > 0.5
 
 
@@ -172,19 +169,19 @@ def test_an_encoder_that_cannot_be_aligned_is_refused_before_any_training(source
         raise SettingError("align", "net", "cannot have its channels permuted")
 
     monkeypatch.setattr("ensemble_transfer.transfer.strategies.shift.channel_groups", refuse)
-    monkeypatch.setattr(Transfer, "fine_tune_fully", lambda *_: pytest.fail("something was trained"))
-    Shift().check_encoder(source_ensemble.architecture)
+    monkeypatch.setattr(Workbench, "fine_tune_fully", lambda *_: pytest.fail("something was trained"))
+    Shift().check(3, source_ensemble.architecture)
     with pytest.raises(SettingError, match="align='net'"):
         transfer(Shift(align="weights"))
 
 
-@pytest.mark.parametrize("statistics", ["shift", "keep", "reestimate"])
+@pytest.mark.parametrize("statistics", ["shift", "reestimate"])
 def test_statistics_after_the_shift(source_ensemble, transfer, statistics):
     result = transfer(Shift(statistics=statistics, finish="head", head="donor"))
     before = below(source_ensemble.members[1], "encoder")
     moved = add_scaled(before, result.shift.scaled())
     names = [name for name in before if name.endswith("running_mean")]
     after = result.shifted[1]
-    assert all(torch.equal(after[name], before[name]) for name in names) == (statistics == "keep")
+    assert not all(torch.equal(after[name], before[name]) for name in names)
     assert all(torch.equal(after[name], moved[name]) for name in names) == (statistics == "shift")
     assert all(bool((tensor >= 0).all()) for name, tensor in after.items() if name.endswith("running_var"))

@@ -4,6 +4,7 @@ All of it is measured on validation splits, so that the verdict may guide a choi
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import combinations
 
 import torch
@@ -12,9 +13,8 @@ from torch import Tensor
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.seeding import generator
 from ensemble_transfer.tasks.task import Split
-from ensemble_transfer.training.cost import Ledger
 from ensemble_transfer.training.losses import batch_loss
-from ensemble_transfer.transfer.base import Transfer, TransferResult
+from ensemble_transfer.transfer.base import Workbench
 from ensemble_transfer.transfer.shift.vector import ShiftVector, learned
 from ensemble_transfer.weights import (
     Weights,
@@ -38,35 +38,49 @@ BETWEEN = (0.25, 0.5, 0.75)
 """Places between two members at which the loss barrier is looked for."""
 
 
-def diagnose_shift(work: Transfer, result: TransferResult, shift: ShiftVector) -> dict[str, float]:
+@dataclass(frozen=True)
+class ShiftedMembers:
+    """What there is to diagnose.
+
+    Attributes:
+        donors: The donors' weights after their fine-tuning, by member.
+        shifted: The recipients' encoders after the shift, before any fine-tuning, by member.
+        donor_heads: The first donor's fine-tuned head, by recipient, in the coordinates of that recipient's features.
+    """
+
+    donors: Mapping[int, Weights]
+    shifted: Mapping[int, Weights]
+    donor_heads: Mapping[int, Weights]
+
+
+def diagnose_shift(work: Workbench, shift: ShiftVector, members: ShiftedMembers) -> dict[str, float]:
     """Return the metrics ``shift/...``.
 
     Zero-shot accuracies are those of a recipient's encoder under the first donor's head, aligned as the vector was; a
     probe is a new head on frozen features; means over at most four recipients. Encoders that the shift is compared with
-    get BatchNorm statistics of the target. What this costs is not part of the transfer and not in its ledger.
+    get BatchNorm statistics of the target.
 
     Args:
-        work: The transfer.
-        result: What it gave; every member that is no recipient is a donor.
-        shift: Its shift vector.
+        work: The workbench, unbilled: a diagnosis is no part of the transfer.
+        shift: The shift vector.
+        members: What it moved.
     """
-    donors = [member for member in range(len(result.ensemble)) if member not in result.recipients]
-    metrics = shift_norms(shift.vector, work.encoders[donors[0]])
-    metrics["shift/donor_cosine"] = _donor_cosine(work, result, donors)
+    metrics = shift_norms(shift.vector, work.encoders[next(iter(members.donors))])
+    metrics["shift/donor_cosine"] = _donor_cosine(work, members.donors)
     metrics |= {f"shift/scale/{group}": scale for group, scale in shift.scales.items()}
-    chosen = result.recipients[:DIAGNOSED]
+    chosen = list(members.shifted)[:DIAGNOSED]
     if not chosen:
         return metrics
     originals = {member: work.encoders[member] for member in chosen}
     noise = random_like(learned(shift.scaled()), generator(work.seed, "random shift"))
     random = {member: _add_learned(encoder, noise) for member, encoder in originals.items()}
     rivals: dict[str, Mapping[int, Weights]] = {
-        "": {member: result.shifted[member] for member in chosen},
-        "_no_shift": work.reestimate_statistics(originals, Ledger()),
-        "_random": work.reestimate_statistics(random, Ledger()),
+        "": {member: members.shifted[member] for member in chosen},
+        "_no_shift": work.reestimate_statistics(originals),
+        "_random": work.reestimate_statistics(random),
     }
-    zero_shot = {name: _accuracy(work, encoders, result.donor_heads) for name, encoders in rivals.items()}
-    probed = {name: _probed_accuracy(work, encoders) for name, encoders in rivals.items()}
+    zero_shot = {name: _accuracy(work, encoders, members.donor_heads) for name, encoders in rivals.items()}
+    probed = {name: _probed_accuracy(work, encoders, name) for name, encoders in rivals.items()}
     metrics |= {f"shift/zero_shot_accuracy{name}": value for name, value in zero_shot.items()}
     metrics |= {f"shift/probe_accuracy{name}": value for name, value in probed.items()}
     metrics["shift/probe_gain"] = probed[""] - probed["_no_shift"]
@@ -77,7 +91,7 @@ def diagnose_shift(work: Transfer, result: TransferResult, shift: ShiftVector) -
 def shift_norms(vector: Weights, encoder: Weights) -> dict[str, float]:
     """Return the norm of a shift vector, and its norm relative to the weights: of all, and tensor by tensor.
 
-    Running statistics are data that passed by, not weights: they do not count.
+    Running statistics do not count: they are estimated from data, not trained.
     """
     moved = learned(vector)
     relative = {
@@ -88,19 +102,19 @@ def shift_norms(vector: Weights, encoder: Weights) -> dict[str, float]:
     return {"shift/norm": norm(moved), "shift/relative_norm": norm(moved) / whole, **relative}
 
 
-def shift_line(work: Transfer, result: TransferResult) -> dict[str, list[float]]:
+def shift_line(work: Workbench, members: ShiftedMembers) -> dict[str, list[float]]:
     """Return validation loss and accuracy on the straight line from before to after the shift, and beyond.
 
     Under the first donor's head, aligned as the vector was, without any fine-tuning, BatchNorm normalising by the
     images themselves; the mean over at most four recipients. Empty lists where there is no recipient.
     """
     line: dict[str, list[float]] = {"scale": [], "loss": [], "accuracy": []}
-    for scale in LINE if result.recipients else ():
+    for scale in LINE if members.shifted else ():
         points = []
-        for member in result.recipients[:DIAGNOSED]:
+        for member in list(members.shifted)[:DIAGNOSED]:
             before = work.encoders[member]
-            moved = add_scaled(before, subtract(result.shifted[member], before), scale)
-            points.append(_loss(work, joined(encoder=moved, head=result.donor_heads[member])))
+            moved = add_scaled(before, subtract(members.shifted[member], before), scale)
+            points.append(_loss(work, joined(encoder=moved, head=members.donor_heads[member])))
         line["scale"].append(scale)
         line["loss"].append(sum(loss for loss, _ in points) / len(points))
         line["accuracy"].append(sum(accuracy for _, accuracy in points) / len(points))
@@ -128,7 +142,7 @@ def source_barrier(source: Ensemble, validation: Split, device: torch.device) ->
     return sum(barriers) / len(barriers) if barriers else float("nan")
 
 
-def _loss(work: Transfer, weights: Weights) -> tuple[float, float]:
+def _loss(work: Workbench, weights: Weights) -> tuple[float, float]:
     split, device = work.target.validation, work.fitter.settings.device
     return batch_loss(work.architecture, weights, split.images, split.labels, device)
 
@@ -138,18 +152,19 @@ def _add_learned(encoder: Weights, vector: Weights) -> dict[str, Tensor]:
     return {name: moved.get(name, tensor) for name, tensor in encoder.items()}
 
 
-def _donor_cosine(work: Transfer, result: TransferResult, donors: list[int]) -> float:
+def _donor_cosine(work: Workbench, donors: Mapping[int, Weights]) -> float:
     """Return the mean cosine between the donors' own shifts; NaN with one donor."""
     if len(donors) < 2:
         return float("nan")
-    after = {member: below(result.ensemble.members[member], "encoder") for member in donors}
-    return mean_over_pairs(cosine, [learned(subtract(after[m], work.encoders[m])) for m in donors])
+    moves = [learned(subtract(below(after, "encoder"), work.encoders[m])) for m, after in donors.items()]
+    return mean_over_pairs(cosine, moves)
 
 
-def _probed_accuracy(work: Transfer, encoders: Mapping[int, Weights]) -> float:
-    return work.validation_accuracy(work.probe(work.with_fresh_heads(encoders, "tiny"), "diagnosis").weights)
+def _probed_accuracy(work: Workbench, encoders: Mapping[int, Weights], rival: str) -> float:
+    starts = work.with_fresh_heads(encoders, "tiny")
+    return work.validation_accuracy(work.probe(starts, f"diagnosis{rival}").weights)
 
 
-def _accuracy(work: Transfer, encoders: Mapping[int, Weights], heads: Mapping[int, Weights]) -> float:
+def _accuracy(work: Workbench, encoders: Mapping[int, Weights], heads: Mapping[int, Weights]) -> float:
     members = [joined(encoder=encoder, head=heads[member]) for member, encoder in encoders.items()]
     return work.validation_accuracy(members)

@@ -16,6 +16,7 @@ from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.tasks.task import Task
 from ensemble_transfer.tensor_files import read_tensors, write_tensors
 from ensemble_transfer.training.features import is_statistic
+from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.weights import Weights, below, fingerprint, floating, select
 
 FORMAT = "3"
@@ -30,7 +31,8 @@ class ShiftVector:
         scales: How far recipients are shifted along it, by layer group (see :func:`layer_group`).
         provenance: As texts: ``source_ensemble`` (fingerprint), ``donors`` (indices), ``donor_weights`` (fingerprints
             before the transfer), ``target_task`` (fingerprint), ``target`` (name), ``options`` of the strategy and the
-            ``recipe`` of the donors' fine-tuning (JSON).
+            ``recipe`` of the donors' fine-tuning (JSON); of a transfer within a budget, ``budget`` in fulls and the
+            recipe that was left to recipients, ``tiny`` (JSON).
     """
 
     vector: Weights
@@ -51,6 +53,12 @@ class ShiftVector:
         """Options of the strategy that made it."""
         options: dict[str, Any] = json.loads(self.provenance["options"])
         return options
+
+    @property
+    def tiny(self) -> Recipe | None:
+        """The recipe of tiny fine-tuning that a budget left to recipients; None for that of the run."""
+        kept = self.provenance.get("tiny")
+        return Recipe(**json.loads(kept)) if kept else None
 
     def save(self, folder: Path) -> Path:
         """Write ``shift.safetensors`` and return its path; its header has provenance and a checksum of all."""
@@ -108,7 +116,7 @@ def donor_weights(source: Ensemble, donors: Iterable[int]) -> str:
 
 
 def learned(vector: Weights) -> dict[str, Tensor]:
-    """Return the tensors that are learned: running statistics are data that passed by."""
+    """Return the tensors that are trained; running statistics are estimated from data."""
     return select(vector, lambda name: not is_statistic(name))
 
 

@@ -3,12 +3,10 @@
 from dataclasses import dataclass
 
 from ensemble_transfer.errors import require
-from ensemble_transfer.models.ensemble import Ensemble
-from ensemble_transfer.tasks.task import Task
-from ensemble_transfer.training.cost import Ledger
-from ensemble_transfer.training.fit import Fitter
-from ensemble_transfer.training.recipe import Recipes
-from ensemble_transfer.transfer.base import Transfer, TransferResult
+from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.training.recipe import Recipe
+from ensemble_transfer.transfer.base import TransferResult, Workbench
+from ensemble_transfer.transfer.prices import Prices, stretched
 
 HEADS = ("fresh", "probe")
 
@@ -16,6 +14,9 @@ HEADS = ("fresh", "probe")
 @dataclass(frozen=True)
 class Full:
     """Fine-tune every member fully on the target task.
+
+    Within a budget, ``lp_ft`` shortens or lengthens its schedules; ``full`` is what a full is measured by and keeps
+    its recipe: ``matched`` is full fine-tuning within a budget.
 
     Attributes:
         head: Where heads start: ``fresh`` is random, ``probe`` trains a new one on frozen features first (LP-FT; Kumar
@@ -32,23 +33,25 @@ class Full:
         """``full``, or ``lp_ft`` from a probed head."""
         return "full" if self.head == "fresh" else "lp_ft"
 
-    def check(self, members: int) -> None:
-        """Accept an ensemble of any size."""
+    def check(self, members: int, architecture: Architecture) -> None:
+        """Accept any ensemble."""
 
-    def transfer(
-        self,
-        source: Ensemble,
-        target: Task,
-        seed: int = 0,
-        recipes: Recipes = Recipes(),  # noqa: B008  # frozen
-        fitter: Fitter = Fitter(),  # noqa: B008  # frozen
-    ) -> TransferResult:
+    def plan(self, prices: Prices) -> Recipe:
+        """Return the recipe of every member; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
+        recipe, members = prices.recipes.full, prices.members
+        if self.head == "fresh":
+            affordable = prices.limit is None or prices.limit >= members * prices.full
+            what = f"full fine-tuning of {members} members by the recipe (+strategy=matched fits it into a budget)"
+            prices.require(affordable, what, members * prices.full)
+            return recipe
+        factor = prices.scaled(members * prices.probe, members * prices.full, f"lp_ft of {members} members")
+        return stretched(recipe, factor)
+
+    def run(self, work: Workbench) -> TransferResult:
         """Return the transferred ensemble; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
-        work = Transfer(source, target, seed, recipes, fitter)
-        ledger = Ledger()
+        recipe = self.plan(work.prices)
         if self.head == "probe":
-            fits = work.fit_fully(work.with_probed_heads(work.encoders, ledger, "full"))
+            fits = work.fit(work.with_probed_heads(work.encoders, "full"), recipe, "full")
         else:
-            fits = work.fine_tune_fully(work.encoders)
-        ledger.extend(fits.entries())
-        return TransferResult(work.ensemble(fits.weights, self.name), ledger, fits.members)
+            fits = work.fine_tune_fully(work.encoders, recipe)
+        return work.result(self.name, fits.weights, fits.members)

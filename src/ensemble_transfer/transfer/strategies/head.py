@@ -3,32 +3,29 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ensemble_transfer.models.ensemble import Ensemble
-from ensemble_transfer.tasks.task import Task
-from ensemble_transfer.training.cost import Ledger
-from ensemble_transfer.training.fit import Fitter
-from ensemble_transfer.training.recipe import Recipes
-from ensemble_transfer.transfer.base import Transfer, TransferResult
+from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.transfer.base import TransferResult, Workbench
+from ensemble_transfer.transfer.prices import Prices
 
 
 @dataclass(frozen=True)
 class HeadOnly:
-    """Freeze the encoders, BatchNorm statistics included, and train new heads on their features."""
+    """Freeze the encoders, BatchNorm statistics included, and train new heads on their features.
+
+    Within a budget, as many of the first members get a head as it pays for.
+    """
 
     name: ClassVar[str] = "head"
 
-    def check(self, members: int) -> None:
-        """Accept an ensemble of any size."""
+    def check(self, members: int, architecture: Architecture) -> None:
+        """Accept any ensemble."""
 
-    def transfer(
-        self,
-        source: Ensemble,
-        target: Task,
-        seed: int = 0,
-        recipes: Recipes = Recipes(),  # noqa: B008  # frozen
-        fitter: Fitter = Fitter(),  # noqa: B008  # frozen
-    ) -> TransferResult:
+    def plan(self, prices: Prices) -> int:
+        """Return how many members get a head; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
+        return prices.affordable(prices.head, prices.members, "one new head")
+
+    def run(self, work: Workbench) -> TransferResult:
         """Return the transferred ensemble; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
-        work = Transfer(source, target, seed, recipes, fitter)
-        fits = work.train_heads(work.encoders)
-        return TransferResult(work.ensemble(fits.weights, self.name), Ledger(fits.entries()), fits.members)
+        starts = work.with_fresh_heads(work.first_encoders(self.plan(work.prices)), "head")
+        fits = work.fit_heads(starts, work.recipes.head, "head")
+        return work.result(self.name, fits.weights, fits.members)

@@ -1,38 +1,39 @@
-"""Strategy ``scratch``: the target task alone, without any transfer."""
+"""Strategy ``scratch``: the control without a transfer."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from ensemble_transfer.models.ensemble import Ensemble
-from ensemble_transfer.tasks.task import Task
-from ensemble_transfer.training.cost import Ledger
-from ensemble_transfer.training.fit import Fitter
-from ensemble_transfer.training.recipe import Recipes
-from ensemble_transfer.transfer.base import Transfer, TransferResult
+from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.training.fit import Start
+from ensemble_transfer.transfer.base import TransferResult, Workbench
+from ensemble_transfer.transfer.prices import Prices
 
 
 @dataclass(frozen=True)
 class Scratch:
-    """Train every member from random weights on the target task, with the recipe of full fine-tuning.
+    """Train as many members as the source ensemble has from random weights, with the recipe of full fine-tuning.
 
-    The members are of independent lineage, whatever that of the source ensemble is.
+    Within a budget, each with an equal share of it.
     """
 
     name: ClassVar[str] = "scratch"
 
-    def check(self, members: int) -> None:
-        """Accept an ensemble of any size."""
+    def check(self, members: int, architecture: Architecture) -> None:
+        """Accept any ensemble."""
 
-    def transfer(
-        self,
-        source: Ensemble,
-        target: Task,
-        seed: int = 0,
-        recipes: Recipes = Recipes(),  # noqa: B008  # frozen
-        fitter: Fitter = Fitter(),  # noqa: B008  # frozen
-    ) -> TransferResult:
-        """Return the transferred ensemble; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
-        work = Transfer(source, target, seed, recipes, fitter)
-        fits = work.train_from_scratch()
+    def plan(self, prices: Prices) -> int:
+        """Return the steps of every member; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
+        if prices.limit is None:
+            return prices.recipes.full.steps
+        return prices.steps(prices.limit, prices.members)[-1]
+
+    def run(self, work: Workbench) -> TransferResult:
+        """Return the ensemble; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
+        recipe = replace(work.recipes.full, steps=self.plan(work.prices))
+        starts = [
+            Start(member, work.architecture.initial(work.stream("scratch", member)), work.stream("full", member))
+            for member in range(len(work.source))
+        ]
+        fits = work.fit(starts, recipe, "scratch")
         ensemble = replace(work.ensemble(fits.weights, self.name), lineage="independent")
-        return TransferResult(ensemble, Ledger(fits.entries()), fits.members)
+        return TransferResult(ensemble, work.ledger, fits.members)

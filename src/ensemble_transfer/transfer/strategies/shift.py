@@ -9,49 +9,79 @@ another direction, and without the tiny fine-tuning.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from math import isfinite
 
 from torch import Tensor
 
 from ensemble_transfer.errors import require
 from ensemble_transfer.models.backbone import Architecture
-from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.seeding import generator
-from ensemble_transfer.tasks.task import Task
-from ensemble_transfer.training.cost import Ledger
 from ensemble_transfer.training.features import is_statistic
-from ensemble_transfer.training.fit import Fits, Fitter, Start
-from ensemble_transfer.training.recipe import Recipes
-from ensemble_transfer.transfer.base import Transfer, TransferResult
+from ensemble_transfer.training.fit import Fits, Start
+from ensemble_transfer.training.recipe import Recipe
+from ensemble_transfer.transfer.base import Workbench
+from ensemble_transfer.transfer.prices import Prices, stretched
 from ensemble_transfer.transfer.shift.alignment import channel_groups
 from ensemble_transfer.transfer.shift.alignment.aligner import ALIGNMENTS, Aligner
-from ensemble_transfer.transfer.shift.search import ScaleSearch, best_probed
-from ensemble_transfer.transfer.shift.vector import ShiftVector, donor_weights, layer_groups, learned, scaled
+from ensemble_transfer.transfer.shift.result import ShiftResult
+from ensemble_transfer.transfer.shift.search import best_probed
+from ensemble_transfer.transfer.shift.vector import ShiftVector, donor_weights, layer_groups, learned
 from ensemble_transfer.weights import Weights, add_scaled, below, joined, mean, random_like, subtract
 
 DIRECTIONS = ("donor", "random")
-SEARCHES = ("none", "whole", "layers", "probe")
-STATISTICS = ("reestimate", "shift", "keep")
+STATISTICS = ("reestimate", "shift")
 HEADS = ("probe", "donor", "fresh")
 FINISHES = ("tiny", "head")
+
+FIXED = 0.25
+"""Share of a budget that statistics and probes of the recipients may take; what is left pays for fine-tuning."""
+
+
+@dataclass(frozen=True)
+class ShiftPlan:
+    """How a shift spends its budget.
+
+    Attributes:
+        members: Members of the transferred ensemble, the donors among them.
+        full: Recipe of the donors.
+        tiny: Recipe of the recipients.
+    """
+
+    members: int
+    full: Recipe
+    tiny: Recipe
+
+
+@dataclass(frozen=True)
+class Recipients:
+    """Members that a shift vector brought to the target.
+
+    Attributes:
+        weights: Their weights, in the order of the recipients.
+        shifted: Their encoders after the shift, before any fine-tuning, by member.
+    """
+
+    weights: tuple[Weights, ...]
+    shifted: Mapping[int, Weights]
 
 
 @dataclass(frozen=True)
 class Shift:
     """Fine-tune donors fully, shift the other members' encoders as the donors moved, then fine-tune each a little.
 
+    Within a budget, statistics and probes of the recipients take at most a quarter of it, with fewer recipients where
+    they must be; the schedules of donors and recipients are stretched alike to use what is left.
+
     Attributes:
         donors: Number of members that are fully fine-tuned, the first ones; the shift is the mean of theirs.
-        scale: How far recipients are shifted along the vector; where a search starts.
-        search: Choose the scale on validation: ``none``, one for the ``whole`` encoder, ``layers`` for one each
-            layer group, or ``probe`` for ``scale`` or no shift at all, whichever serves a new head better.
-        scales: Candidates of a search of the ``whole`` or of ``layers``.
-        search_budget: What such a search may cost, as a share of the donors' fine-tuning in operations.
+        members: Members that are transferred, the donors among them; None for all.
+        scale: How far recipients are shifted along the vector.
+        if_better: Shift only where heads that are probed on validation are more accurate with the shift than without.
         align: Permute the donor's channels to each recipient's before shifting: ``none``, or by ``weights`` or
             ``activations`` (for members of independent lineage).
         statistics: BatchNorm's running statistics after the shift: ``reestimate`` them on the target's training
-            data, ``shift`` them like weights, or ``keep`` the recipient's.
+            images, or ``shift`` them like weights.
         head: Where a recipient's head starts: ``probe`` trains a new one on frozen features, ``donor`` copies the
             donor's (donors take turns), ``fresh`` is random.
         direction: Shift as the ``donor`` moved, or along a ``random`` vector whose every tensor has the same norm
@@ -60,10 +90,9 @@ class Shift:
     """
 
     donors: int = 1
+    members: int | None = None
     scale: float = 1.0
-    search: str = "none"
-    scales: list[float] = field(default_factory=lambda: [0.5, 0.75, 1.0, 1.25])
-    search_budget: float = 0.05
+    if_better: bool = False
     align: str = "none"
     statistics: str = "reestimate"
     head: str = "probe"
@@ -72,9 +101,10 @@ class Shift:
 
     def __post_init__(self) -> None:
         require(self.donors > 0, "donors", self.donors, "must be at least 1")
+        enough = self.members is None or self.members >= self.donors
+        require(enough, "members", self.members, f"must be at least donors={self.donors}, or null for all")
         require(isfinite(self.scale), "scale", self.scale, "must be a finite number")
         for name, value, allowed in (
-            ("search", self.search, SEARCHES),
             ("align", self.align, ALIGNMENTS),
             ("statistics", self.statistics, STATISTICS),
             ("head", self.head, HEADS),
@@ -82,9 +112,6 @@ class Shift:
             ("finish", self.finish, FINISHES),
         ):
             require(value in allowed, name, value, f"must be one of {', '.join(allowed)}")
-        usable = bool(self.scales) and all(isfinite(scale) for scale in self.scales)
-        require(usable, "scales", self.scales, "must be one or more finite numbers")
-        require(self.search_budget > 0, "search_budget", self.search_budget, "must be above 0")
         random_head = self.finish == "head" and self.head == "fresh"
         require(not random_head, "head", self.head, "would stay random with finish=head; use probe or donor")
 
@@ -95,117 +122,111 @@ class Shift:
             return "random_shift"
         return "zero_shot" if self.finish == "head" else "shift"
 
-    def check(self, members: int) -> None:
-        """Raise a SettingError if there are more donors than members."""
+    def check(self, members: int, architecture: Architecture) -> None:
+        """Raise a SettingError for more donors than members, or an encoder that cannot be aligned where it is to be."""
         rule = f"must be at most ensemble.size={members}"
         require(self.donors <= members, "donors", self.donors, rule)
-
-    def check_encoder(self, architecture: Architecture) -> None:
-        """Raise a SettingError if an encoder's channels cannot be aligned, where they are to be."""
+        require(self.members is None or self.members <= members, "members", self.members, rule)
         if self.align != "none":
             channel_groups(architecture)
 
-    def transfer(
-        self,
-        source: Ensemble,
-        target: Task,
-        seed: int = 0,
-        recipes: Recipes = Recipes(),  # noqa: B008  # frozen
-        fitter: Fitter = Fitter(),  # noqa: B008  # frozen
-    ) -> TransferResult:
+    def plan(self, prices: Prices) -> ShiftPlan:
+        """Return how the budget is spent; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
+        fixed, wanted = self._fixed(prices), self.members or prices.members
+        recipients, aside = wanted - self.donors, self._aside(prices)
+        if prices.limit is not None and recipients and fixed:
+            affordable = int((FIXED * prices.limit - aside) // fixed)
+            what = f"{self.name} with one recipient"
+            prices.require(affordable > 0, what, int((fixed + aside) / FIXED))
+            recipients = min(recipients, affordable)
+        schedules = self.donors * prices.full + (recipients * prices.tiny if self.finish == "tiny" else 0)
+        factor = prices.scaled(recipients * fixed + aside, schedules, f"{self.name} with {recipients} recipients")
+        recipes = prices.recipes
+        return ShiftPlan(self.donors + recipients, stretched(recipes.full, factor), stretched(recipes.tiny, factor))
+
+    def run(self, work: Workbench) -> ShiftResult:
         """Return the transferred ensemble; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
-        self.check(len(source))
-        self.check_encoder(source.architecture)
-        work = Transfer(source, target, seed, recipes, fitter)
-        recipients = dict(work.encoders)
+        plan = self.plan(work.prices)
+        recipients = work.first_encoders(plan.members)
         before = {member: recipients.pop(member) for member in range(self.donors)}
-        donors = work.fine_tune_fully(before)
-        ledger = Ledger(donors.entries())
+        donors = work.fine_tune_fully(before, plan.full)
         aligner = Aligner(work, self.align, before[0])
-        vector = self._direction(work, aligner, before, donors, ledger)
-        scales = dict.fromkeys(layer_groups(vector), self.scale)
-        if self.search != "none" and recipients:
-            scales = self._searched(work, aligner, recipients, vector, donors, ledger)
-        shift = ShiftVector(vector, scales, self._provenance(work))
-        added = self.add(work, recipients, shift, donors.weights, ledger, aligner)
+        vector = self._direction(work, aligner, before, donors)
+        scale = self._better(work, aligner, recipients, vector) if self.if_better and recipients else self.scale
+        shift = ShiftVector(vector, dict.fromkeys(layer_groups(vector), scale), self._provenance(work, plan))
+        added = self.add(work, recipients, shift, donors.weights, aligner)
         heads = {member: aligner.head(member, below(donors.weights[0], "head")) for member in recipients}
         ensemble = work.ensemble((*donors.weights, *added.weights), self.name)
-        return TransferResult(ensemble, ledger, tuple(recipients), shift, added.shifted, heads)
+        return ShiftResult(ensemble, work.ledger, tuple(recipients), shift, added.shifted, heads)
 
     def add(
         self,
-        work: Transfer,
+        work: Workbench,
         recipients: Mapping[int, Weights],
         shift: ShiftVector,
         donors: Sequence[Weights],
-        ledger: Ledger,
         aligner: Aligner | None = None,
-    ) -> "Added":
+    ) -> Recipients:
         """Bring members to the target by a shift vector: what a transfer does with recipients, at any time.
 
         A member's result depends on its own weights and index, the vector and the donors alone, so that one that is
         added later is the one that would have been there from the start.
 
         Args:
-            work: The transfer.
+            work: The workbench.
             recipients: Encoders before the shift, by member.
             shift: The shift vector.
             donors: The donors' weights after their fine-tuning, for ``head=donor``.
-            ledger: Where the cost goes.
             aligner: Finds permutations, if the caller has asked it for some already.
         """
         aligner = aligner or Aligner(work, self.align, work.encoders[0])
         vector = shift.scaled()
-        own = {member: aligner.to_member(member, encoder, vector, ledger) for member, encoder in recipients.items()}
-        shifted = self._shifted(work, recipients, own, ledger)
-        starts = self._with_heads(shifted, donors, work, aligner, ledger)
+        own = {member: aligner.to_member(member, encoder, vector) for member, encoder in recipients.items()}
+        shifted = self._shifted(work, recipients, own)
+        starts = self._with_heads(shifted, donors, work, aligner)
         if self.finish == "head":
-            return Added(tuple(start.weights for start in starts), shifted)
-        tiny = work.fine_tune_tiny(starts)
-        ledger.extend(tiny.entries())
-        return Added(tiny.weights, shifted)
+            return Recipients(tuple(start.weights for start in starts), shifted)
+        return Recipients(work.fit(starts, shift.tiny or work.recipes.tiny, "tiny").weights, shifted)
+
+    def _fixed(self, prices: Prices) -> int:
+        """Return what a recipient takes whatever the schedules are, in FLOPs."""
+        aligned = prices.encode(2 * prices.examples) if self.align == "activations" else 0
+        statistics = prices.statistics if self.statistics == "reestimate" else 0
+        return aligned + statistics + (prices.probe if self.head == "probe" else 0)
+
+    def _aside(self, prices: Prices) -> int:
+        """Return what is spent once, besides donors and recipients, in FLOPs."""
+        aligned = (self.donors - 1) * prices.encode(2 * prices.examples) if self.align == "activations" else 0
+        statistics = prices.statistics if self.statistics == "reestimate" else 0
+        return aligned + (2 * (statistics + prices.probe + prices.look) if self.if_better else 0)
 
     def _direction(
-        self, work: Transfer, aligner: Aligner, before: Mapping[int, Weights], donors: Fits, ledger: Ledger
+        self, work: Workbench, aligner: Aligner, before: Mapping[int, Weights], donors: Fits
     ) -> dict[str, Tensor]:
         """Return the vector to shift along, in the coordinates of the first donor."""
         moves = {member: subtract(below(w, "encoder"), before[member]) for member, w in enumerate(donors.weights)}
-        others = [aligner.from_member(m, before[m], move, ledger) for m, move in moves.items() if m > 0]
+        others = [aligner.from_member(m, before[m], move) for m, move in moves.items() if m > 0]
         vector = mean([moves[0], *others])
         if self.direction == "random":
             vector |= random_like(learned(vector), generator(work.seed, "random shift"))
         return vector
 
-    def _searched(
-        self,
-        work: Transfer,
-        aligner: Aligner,
-        recipients: Mapping[int, Weights],
-        vector: Weights,
-        donors: Fits,
-        ledger: Ledger,
-    ) -> dict[str, float]:
-        """Return the scales that validation prefers."""
-        head = below(donors.weights[0], "head")
+    def _better(self, work: Workbench, aligner: Aligner, recipients: Mapping[int, Weights], vector: Weights) -> float:
+        """Return the scale, or 0 where the first recipient's new head does better on validation without a shift."""
         member, encoder = next(iter(recipients.items()))
-        own = aligner.to_member(member, encoder, vector, ledger)
-        if self.search == "probe":
-            groups, probes = layer_groups(vector), Ledger()
-            ways = {scale: scaled(own, dict.fromkeys(groups, scale)) for scale in (self.scale, 0.0)}
-            tried = {s: self._shifted(work, {member: encoder}, {member: way}, probes) for s, way in ways.items()}
-            best = best_probed(work, tried, probes)
-            ledger.extend(replace(entry, phase="scale search", member=0) for entry in probes.entries)
-            return dict.fromkeys(groups, best)
-        budget = self.search_budget * sum(entry.cost.flops for entry in donors.entries())
-        search = ScaleSearch(work, encoder, own, aligner.head(member, head), budget)
-        return search.run(self.scales, self.scale, self.search == "layers", ledger)
+        own, aside = aligner.to_member(member, encoder, vector), work.unbilled()
+        ways = {scale: {name: scale * tensor for name, tensor in own.items()} for scale in (self.scale, 0.0)}
+        tried = {scale: self._shifted(aside, {member: encoder}, {member: way}) for scale, way in ways.items()}
+        best = best_probed(aside, tried)
+        work.ledger.extend(replace(entry, phase="scale search", member=0) for entry in aside.ledger.entries)
+        return best
 
     def _shifted(
-        self, work: Transfer, encoders: Mapping[int, Weights], vectors: Mapping[int, Weights], ledger: Ledger
+        self, work: Workbench, encoders: Mapping[int, Weights], vectors: Mapping[int, Weights]
     ) -> dict[int, Weights]:
         """Return ``encoder + vector`` of every member, with running statistics as the option says."""
         moved: dict[int, Weights] = {m: self._moved(encoder, vectors[m]) for m, encoder in encoders.items()}
-        return work.reestimate_statistics(moved, ledger) if self.statistics == "reestimate" else moved
+        return work.reestimate_statistics(moved) if self.statistics == "reestimate" else moved
 
     def _moved(self, encoder: Weights, vector: Weights) -> dict[str, Tensor]:
         """Return ``encoder + vector``, without the running statistics unless they are to be shifted."""
@@ -215,16 +236,11 @@ class Shift:
         return {name: encoder[name] if is_statistic(name) else tensor for name, tensor in moved.items()}
 
     def _with_heads(
-        self,
-        encoders: Mapping[int, Weights],
-        donors: Sequence[Weights],
-        work: Transfer,
-        aligner: Aligner,
-        ledger: Ledger,
+        self, encoders: Mapping[int, Weights], donors: Sequence[Weights], work: Workbench, aligner: Aligner
     ) -> list[Start]:
         """Return the starts of the tiny fine-tuning, with the heads that the options ask for."""
         if self.head == "probe":
-            return work.with_probed_heads(encoders, ledger)
+            return work.with_probed_heads(encoders)
         starts = work.with_fresh_heads(encoders, "tiny")
         if self.head == "fresh":
             return starts
@@ -232,7 +248,8 @@ class Shift:
         heads = {s.member: aligner.head(s.member, below(donors[s.member % turns], "head")) for s in starts}
         return [replace(s, weights=joined(encoder=encoders[s.member], head=heads[s.member])) for s in starts]
 
-    def _provenance(self, work: Transfer) -> dict[str, str]:
+    def _provenance(self, work: Workbench, plan: ShiftPlan) -> dict[str, str]:
+        within = {} if work.budget is None else {"budget": str(work.budget), "tiny": json.dumps(asdict(plan.tiny))}
         return {
             "donors": ",".join(map(str, range(self.donors))),
             "donor_weights": donor_weights(work.source, range(self.donors)),
@@ -240,18 +257,6 @@ class Shift:
             "target_task": work.target.fingerprint,
             "target": work.target.name,
             "options": json.dumps(asdict(self)),
-            "recipe": json.dumps(asdict(work.recipes.full)),
+            "recipe": json.dumps(asdict(plan.full)),
+            **within,
         }
-
-
-@dataclass(frozen=True)
-class Added:
-    """Members that a shift vector brought to the target.
-
-    Attributes:
-        weights: Their weights, in the order of the recipients.
-        shifted: Their encoders after the shift, before any fine-tuning.
-    """
-
-    weights: tuple[Weights, ...]
-    shifted: Mapping[int, Weights]

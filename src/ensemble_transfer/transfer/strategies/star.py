@@ -1,56 +1,70 @@
 """Strategy ``star``: recipients start from the fine-tuned donor itself."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from ensemble_transfer.errors import require
-from ensemble_transfer.models.ensemble import Ensemble
-from ensemble_transfer.seeding import derive
-from ensemble_transfer.tasks.task import Task
-from ensemble_transfer.training.cost import Ledger
-from ensemble_transfer.training.fit import Fitter, Start
-from ensemble_transfer.training.recipe import Recipes
-from ensemble_transfer.transfer.base import Transfer, TransferResult
+from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.training.fit import Start
+from ensemble_transfer.transfer.base import TransferResult, Workbench
+from ensemble_transfer.transfer.prices import Prices
 
 
 @dataclass(frozen=True)
 class Star:
-    """Fine-tune donors fully, then give copies of them a tiny fine-tuning each, in an order of examples of its own.
+    """Fine-tune donors fully, then give copies of them a fine-tuning each, in an order of examples of its own.
 
     What StarSSE does with one pre-trained network (Sadrtdinov et al. 2023, arXiv 2303.03374); the other members of the
-    source ensemble are not used.
+    source ensemble are not used. Within a budget, the donor's fine-tuning and those of the copies are cycles, as long
+    as those of ``snapshots``: the difference between the two is where a cycle starts.
 
     Attributes:
-        donors: Number of members that are fully fine-tuned, the first ones; recipients start from them in turns.
+        donors: Number of members that are fully fine-tuned, the first ones; copies start from them in turns.
+        cycle: Length of a copy's fine-tuning, in fulls, by the recipe for full fine-tuning; None for the recipe for
+            tiny fine-tuning, or, within a budget, 0.2.
+        first: Within a budget, length of the donor's fine-tuning in fulls, before all are stretched to use it up.
+        members: Within a budget, members at most, the donor among them.
     """
 
     name: ClassVar[str] = "star"
 
     donors: int = 1
+    cycle: float | None = None
+    first: float = 0.4
+    members: int = 8
 
     def __post_init__(self) -> None:
         require(self.donors > 0, "donors", self.donors, "must be at least 1")
+        for name, value in (("first", self.first), ("cycle", self.cycle)):
+            require(value is None or 0 < value < float("inf"), name, value, "must be above 0 and finite")
+        require(self.members > 0, "members", self.members, "must be at least 1")
 
-    def check(self, members: int) -> None:
+    def check(self, members: int, architecture: Architecture) -> None:
         """Raise a SettingError if there are more donors than members."""
         require(self.donors <= members, "donors", self.donors, f"must be at most ensemble.size={members}")
 
-    def transfer(
-        self,
-        source: Ensemble,
-        target: Task,
-        seed: int = 0,
-        recipes: Recipes = Recipes(),  # noqa: B008  # frozen
-        fitter: Fitter = Fitter(),  # noqa: B008  # frozen
-    ) -> TransferResult:
+    def plan(self, prices: Prices) -> tuple[int, int, int]:
+        """Return the steps of a donor, the steps of a copy, and the number of copies.
+
+        See :class:`~ensemble_transfer.transfer.base.Strategy`.
+        """
+        if prices.limit is not None:
+            require(self.donors == 1, "donors", self.donors, "must be 1 within a budget")
+            first, *later = prices.cycles(self.first, self.cycle or 0.2, self.members)
+            return first, max(later, default=0), len(later)
+        full, tiny = prices.recipes.full.steps, prices.recipes.tiny.steps
+        steps = tiny if self.cycle is None else max(1, round(self.cycle * full))
+        return full, steps, prices.members - self.donors
+
+    def run(self, work: Workbench) -> TransferResult:
         """Return the transferred ensemble; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
-        self.check(len(source))
-        work = Transfer(source, target, seed, recipes, fitter)
-        donors = work.fine_tune_fully({member: work.encoders[member] for member in range(self.donors)})
+        first, steps, copies = self.plan(work.prices)
+        whole = work.budget is not None or self.cycle is not None
+        recipe, phase = (work.recipes.full, "cycle") if whole else (work.recipes.tiny, "tiny")
+        donors = work.fine_tune_fully(work.first_encoders(self.donors), replace(work.recipes.full, steps=first))
         starts = [
-            Start(member, donors.weights[member % self.donors], derive(seed, "tiny", member))
-            for member in range(self.donors, len(source))
+            Start(member, donors.weights[member % self.donors], work.stream(phase, member))
+            for member in range(self.donors, self.donors + copies)
         ]
-        tiny = work.fine_tune_tiny(starts)
-        ledger = Ledger([*donors.entries(), *tiny.entries()])
-        return TransferResult(work.ensemble((*donors.weights, *tiny.weights), self.name), ledger, tiny.members)
+        fits = work.fit(starts, replace(recipe, steps=steps), phase)
+        return work.result(self.name, (*donors.weights, *fits.weights), fits.members)

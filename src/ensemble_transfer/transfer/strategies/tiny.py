@@ -3,35 +3,34 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ensemble_transfer.models.ensemble import Ensemble
-from ensemble_transfer.tasks.task import Task
-from ensemble_transfer.training.cost import Ledger
-from ensemble_transfer.training.fit import Fitter
-from ensemble_transfer.training.recipe import Recipes
-from ensemble_transfer.transfer.base import Transfer, TransferResult
+from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.training.recipe import Recipe
+from ensemble_transfer.transfer.base import TransferResult, Workbench
+from ensemble_transfer.transfer.prices import Prices, stretched
 
 
 @dataclass(frozen=True)
 class Tiny:
-    """Give every member what a recipient of ``shift`` gets, without the shift: statistics, probe, tiny fine-tuning."""
+    """Give every member what a recipient of ``shift`` gets, without the shift: statistics, probe, tiny fine-tuning.
+
+    Within a budget, as many of the first members as it pays for, and then longer schedules with what is left.
+    """
 
     name: ClassVar[str] = "tiny"
 
-    def check(self, members: int) -> None:
-        """Accept an ensemble of any size."""
+    def check(self, members: int, architecture: Architecture) -> None:
+        """Accept any ensemble."""
 
-    def transfer(
-        self,
-        source: Ensemble,
-        target: Task,
-        seed: int = 0,
-        recipes: Recipes = Recipes(),  # noqa: B008  # frozen
-        fitter: Fitter = Fitter(),  # noqa: B008  # frozen
-    ) -> TransferResult:
+    def plan(self, prices: Prices) -> tuple[int, Recipe]:
+        """Return the number of members and their recipe; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
+        fixed = prices.statistics + prices.probe
+        members = prices.affordable(fixed + prices.tiny, prices.members, "one tiny fine-tuning")
+        factor = prices.scaled(members * fixed, members * prices.tiny, "one tiny fine-tuning")
+        return members, stretched(prices.recipes.tiny, factor)
+
+    def run(self, work: Workbench) -> TransferResult:
         """Return the transferred ensemble; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
-        work = Transfer(source, target, seed, recipes, fitter)
-        ledger = Ledger()
-        encoders = work.reestimate_statistics(work.encoders, ledger)
-        fits = work.fine_tune_tiny(work.with_probed_heads(encoders, ledger))
-        ledger.extend(fits.entries())
-        return TransferResult(work.ensemble(fits.weights, self.name), ledger, fits.members)
+        members, recipe = self.plan(work.prices)
+        encoders = work.reestimate_statistics(work.first_encoders(members))
+        fits = work.fit(work.with_probed_heads(encoders), recipe, "tiny")
+        return work.result(self.name, fits.weights, fits.members)

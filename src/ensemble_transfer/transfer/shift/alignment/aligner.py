@@ -3,9 +3,8 @@
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from ensemble_transfer.seeding import derive
-from ensemble_transfer.training.cost import Ledger, measured
-from ensemble_transfer.transfer.base import Transfer
+from ensemble_transfer.training.cost import measured
+from ensemble_transfer.transfer.base import Workbench
 from ensemble_transfer.transfer.shift.alignment.channels import channel_groups
 from ensemble_transfer.transfer.shift.alignment.matching import match_activations, match_weights
 from ensemble_transfer.transfer.shift.alignment.permutations import Group, Permutations, permuted, permuted_head
@@ -24,24 +23,24 @@ class Aligner:
         donor: The encoder whose coordinates vectors and heads come in, before its fine-tuning.
     """
 
-    work: Transfer
+    work: Workbench
     method: str
     donor: Weights
     _found: dict[int, Permutations] = field(default_factory=dict)
 
-    def to_member(self, member: int, encoder: Weights, vector: Weights, ledger: Ledger) -> Weights:
-        """Return a vector in the coordinates of a member; the cost of a first match goes to the ledger."""
+    def to_member(self, member: int, encoder: Weights, vector: Weights) -> Weights:
+        """Return a vector in the coordinates of a member; the first match for a member is billed."""
         if self.method == "none":
             return vector
         if member not in self._found:
-            self._found[member] = self._match(self.donor, encoder, member, ledger)
+            self._found[member] = self._match(self.donor, encoder, member)
         return permuted(vector, self._groups, self._found[member])
 
-    def from_member(self, member: int, encoder: Weights, vector: Weights, ledger: Ledger) -> Weights:
+    def from_member(self, member: int, encoder: Weights, vector: Weights) -> Weights:
         """Return a vector of a member's coordinates in those of the donor."""
         if self.method == "none":
             return vector
-        return permuted(vector, self._groups, self._match(encoder, self.donor, member, ledger))
+        return permuted(vector, self._groups, self._match(encoder, self.donor, member))
 
     def head(self, member: int, head: Weights) -> Weights:
         """Return a head in the coordinates of a member that vectors were brought to before."""
@@ -51,13 +50,13 @@ class Aligner:
     def _groups(self) -> tuple[Group, ...]:
         return channel_groups(self.work.architecture)
 
-    def _match(self, one: Weights, other: Weights, member: int, ledger: Ledger) -> Permutations:
+    def _match(self, one: Weights, other: Weights, member: int) -> Permutations:
         images, device = self.work.target.train.images, self.work.fitter.settings.device
         with measured(device) as meter:
             if self.method == "weights":
-                found = match_weights(self._groups, one, other, derive(self.work.seed, "alignment", member))
+                found = match_weights(self._groups, one, other, self.work.stream("alignment", member))
             else:
                 found = match_activations(self.work.architecture, self._groups, one, other, images, device)
         encoded = 0 if self.method == "weights" else 2 * len(images)
-        ledger.extend([self.work.encoding("alignment", member, encoded, meter)])
+        self.work.bill_encoding("alignment", member, encoded, meter)
         return found

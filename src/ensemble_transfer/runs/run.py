@@ -1,0 +1,78 @@
+"""The story of one run: source -> transfer -> evaluate -> record."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ensemble_transfer.inference.model_card import write_card
+from ensemble_transfer.layout import DESCRIPTION
+from ensemble_transfer.models.ensemble import Ensemble
+from ensemble_transfer.report.record import Record
+from ensemble_transfer.runs.conclusion import conclude
+from ensemble_transfer.runs.experiment import Experiment, PreparedRun, load_tasks
+from ensemble_transfer.training.progress import Tracker
+from ensemble_transfer.training.source import train_source
+from ensemble_transfer.training.store import Store
+from ensemble_transfer.transfer.base import Workbench
+from ensemble_transfer.transfer.prices import Prices
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a run comes from, for its record and its learning curves.
+
+    Attributes:
+        config: The configuration that describes the experiment.
+        command: The command that repeats the run.
+        tracker: Where learning curves are sent.
+    """
+
+    config: Mapping[str, Any] = field(default_factory=dict)
+    command: str = ""
+    tracker: Tracker | None = None
+
+
+def run(experiment: Experiment, folder: Path, origin: Origin | None = None) -> Record:
+    """Run an experiment, write its files into a folder, and return its record.
+
+    Args:
+        experiment: What to run.
+        folder: Where record, predictions, ensemble and shift vector go; must exist.
+        origin: Where the run comes from.
+
+    Raises:
+        SettingError: If a setting cannot be used; nothing has been trained on the target then.
+    """
+    origin = origin or Origin()
+    prepared = prepare(experiment, origin.tracker)
+    log.info("%s: transferring %d members", experiment.strategy.name, len(prepared.work.source))
+    result = experiment.strategy.run(prepared.work)
+    record = replace(conclude(prepared, result, folder), config=origin.config, command=origin.command)
+    record.save(folder)
+    return record
+
+
+def prepare(experiment: Experiment, tracker: Tracker | None) -> PreparedRun:
+    """Load the tasks, check the budget, train the source ensemble and keep it in the store."""
+    experiment.use_threads()
+    seed, recipes, fitter = experiment.seed, experiment.recipes, replace(experiment.fitter, tracker=tracker)
+    tasks, size, budget = load_tasks(experiment), experiment.ensemble.size, experiment.budget
+    experiment.strategy.plan(Prices.of(experiment.architecture, tasks.target, recipes, size, budget))
+    source, ledger = train_source(experiment.ensemble, experiment.backbone, tasks.source, seed, recipes, fitter)
+    keep(source, fitter.store)
+    work = Workbench(source, tasks.target.sealed(), seed, recipes, fitter, budget)
+    return PreparedRun(experiment, tasks, work, ledger)
+
+
+def keep(source: Ensemble, store: Store | None) -> None:
+    """Keep the source ensemble in the store, by its fingerprint: all runs that start from it share it."""
+    if store is None:
+        return
+    folder = store.ensemble(source.fingerprint)
+    if not (folder / DESCRIPTION).exists():  # written last: a folder without it was interrupted
+        source.save(folder)
+        write_card(folder, source)

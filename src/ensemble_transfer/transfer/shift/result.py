@@ -1,0 +1,38 @@
+"""What a strategy with a shift vector gives."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ensemble_transfer.transfer.base import TransferResult, Workbench
+from ensemble_transfer.transfer.shift.diagnostics import ShiftedMembers, diagnose_shift, shift_line
+from ensemble_transfer.transfer.shift.vector import ShiftVector
+from ensemble_transfer.weights import Weights
+
+
+@dataclass(frozen=True)
+class ShiftResult(TransferResult):
+    """The transferred ensemble, its shift vector, and what the shift did before any fine-tuning.
+
+    Attributes:
+        shift: The shift vector.
+        shifted: Encoders of the recipients after the shift, before any fine-tuning.
+        donor_heads: The first donor's fine-tuned head, by recipient, in the coordinates of that recipient's features.
+    """
+
+    shift: ShiftVector
+    shifted: Mapping[int, Weights] = field(default_factory=dict)
+    donor_heads: Mapping[int, Weights] = field(default_factory=dict)
+
+    def diagnose(self, work: Workbench) -> tuple[dict[str, float], dict[str, Any]]:
+        """Return the metrics ``shift/...`` and the curve ``shift_line``; none of a random vector, the control."""
+        if self.shift.options["direction"] == "random":
+            return {}, {}
+        donors = {m: w for m, w in enumerate(self.ensemble.members) if m not in self.recipients}
+        members = ShiftedMembers(donors, self.shifted, self.donor_heads)
+        return diagnose_shift(work, self.shift, members), {"shift_line": shift_line(work, members)}
+
+    def save(self, folder: Path) -> None:
+        """Write ``shift.safetensors`` into a run's folder."""
+        self.shift.save(folder)

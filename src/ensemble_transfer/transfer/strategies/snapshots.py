@@ -1,0 +1,54 @@
+"""Strategy ``snapshots``: one member is fine-tuned in cycles, and each cycle leaves a member."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from ensemble_transfer.errors import require
+from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.training.fit import Start
+from ensemble_transfer.transfer.base import TransferResult, Workbench
+from ensemble_transfer.transfer.prices import Prices
+from ensemble_transfer.weights import Weights
+
+
+@dataclass(frozen=True)
+class Snapshots:
+    """Fine-tune the first member in cycles on the target and keep its weights at the end of each.
+
+    Every cycle starts where the last one ended, with the highest learning rate and a new order of examples (snapshot
+    ensembles; Huang et al. 2017, arXiv 1704.00109). Without a budget it spends one full.
+
+    Attributes:
+        first: Length of the first cycle, in fulls.
+        cycle: Length of every further cycle, in fulls; all are stretched to use the whole budget.
+        members: Cycles at most.
+    """
+
+    name: ClassVar[str] = "snapshots"
+
+    first: float = 0.4
+    cycle: float = 0.2
+    members: int = 8
+
+    def __post_init__(self) -> None:
+        for name, value in (("first", self.first), ("cycle", self.cycle)):
+            require(0 < value < float("inf"), name, value, "must be above 0 and finite")
+        require(self.members > 0, "members", self.members, "must be at least 1")
+
+    def check(self, members: int, architecture: Architecture) -> None:
+        """Accept any ensemble: one member of it is enough."""
+
+    def plan(self, prices: Prices) -> list[int]:
+        """Return the steps of every cycle; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
+        return prices.cycles(self.first, self.cycle, self.members)
+
+    def run(self, work: Workbench) -> TransferResult:
+        """Return the transferred ensemble; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
+        [start] = work.with_fresh_heads(work.first_encoders(1), "full")
+        kept: list[Weights] = []
+        for place, steps in enumerate(self.plan(work.prices)):
+            if kept:
+                start = Start(place, kept[-1], work.stream("snapshots", place))
+            [weights] = work.fit([start], replace(work.recipes.full, steps=steps), "cycle" if kept else "full").weights
+            kept.append(weights)
+        return work.result(self.name, kept, range(1, len(kept)))
