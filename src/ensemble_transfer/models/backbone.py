@@ -180,8 +180,10 @@ class Backbone:
 
 
 def _require_known(name: str) -> None:
+    if timm.is_model(name):
+        return  # the search for near names takes most of a second
     near = ", ".join(get_close_matches(name, timm.list_models(), 3)) or "see timm.list_models()"
-    require(timm.is_model(name), "name", name, f"must be an architecture that timm knows, such as {near}")
+    raise SettingError("name", name, f"must be an architecture that timm knows, such as {near}")
 
 
 def _encoder(architecture: Architecture, **pretraining: Any) -> nn.Module:  # noqa: ANN401
