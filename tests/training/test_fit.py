@@ -6,10 +6,8 @@ import pytest
 import torch
 
 from ensemble_transfer.errors import SettingError
-from ensemble_transfer.models.backbone import Architecture, Backbone
-from ensemble_transfer.tasks.task import Split
-from ensemble_transfer.training.fit import Fitter, Start, _Work
-from ensemble_transfer.training.parts import Head, Whole
+from ensemble_transfer.models.backbone import Backbone
+from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.run import CHECKPOINT
 from ensemble_transfer.training.store import Store
@@ -62,28 +60,6 @@ def test_measuring_afresh_does_not_go_on_with_what_was_interrupted(
     interrupted(Fitter(settings, store), start, backbone, source_task, monkeypatch)
     fit(Fitter(settings, Store(store.root, reuse=False)), start, backbone, source_task)
     assert not any("going on" in message for message in caplog.messages)
-
-
-KEYS = {
-    "whole": "3095d7f7e2e99d4c279c1f2ef0ac54a72f5eb4347c344a119489445270ef56be",
-    "head": "82b70e257edb6fc570fc46aba9022d51f46f2ebc253f1bed34fca133a8625b5f",
-}
-"""Of version 0.1: whoever changes them makes every store worthless, and raises store.SCHEMA."""
-
-
-@pytest.mark.parametrize("part", [Whole, Head])
-def test_finished_fits_keep_their_keys(part):
-    options = {"channels": [4, 8, 8, 8], "stem_width": 4, "output_stride": 8}
-    architecture = Architecture("resnet10t", options, 8, 1, 5, (0.5,), (0.5,))
-    weights = {"head.weight": torch.arange(10.0).reshape(5, 2), "head.bias": torch.zeros(5)}
-    data = Split(torch.arange(256).to(torch.uint8).reshape(4, 1, 8, 8), torch.arange(4))
-
-    def key(**changes):
-        recipe = Recipe(6, lr=0.01, **changes)
-        return _Work(part(architecture), data, recipe, "full").key(Start(0, weights, 2), "32-true")
-
-    assert key() == key(augment="none", views=1) == KEYS[part(architecture).name]
-    assert len({key(), key(augment="flip"), key(augment="crop"), key(augment="crop", views=2)}) == 4
 
 
 def test_an_augmented_fit_is_the_same_alone_and_in_a_group_and_goes_on_exactly(
