@@ -6,6 +6,7 @@ The dataclasses of the library are the schema: their annotations give the types,
 import logging
 from collections.abc import Collection
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -168,10 +169,16 @@ def _store(node: Any) -> Store:  # noqa: ANN401
 def _typed(cls: type, name: str, value: Any, path: str) -> Any:  # noqa: ANN401
     """Return a value converted to the type of its field, as plain containers."""
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(cls), {name: value})
+        merged = OmegaConf.merge(_schema(cls), {name: value})
     except OmegaConfBaseException as error:
         raise SettingError(_join(path, name), _plain(value), _rule(str(error))) from error
     return _plain(OmegaConf.select(merged, name))
+
+
+@cache
+def _schema(cls: type) -> DictConfig:
+    schema: DictConfig = OmegaConf.structured(cls)
+    return schema
 
 
 def _rule(reason: str) -> str:
