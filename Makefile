@@ -18,8 +18,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 run: setup ## run the main job on the embedded default; ARGS='+strategy=full seed=1' runs another
 	$(BIN)/python -m ensemble_transfer $(ARGS)
 
-test: setup ## run the tests
-	$(BIN)/python -m pytest
+test: setup ## run the tests, one process a core; TESTS=tests/metrics runs some
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal $(TESTS)
 
 check: setup ## lint, format, types and import contracts
 	$(BIN)/ruff check

@@ -1,11 +1,19 @@
-"""Small real data and a small net, shared by all tests; one thread, so that tests beside each other stay fast."""
+"""Small real data and a small net, shared by all tests.
 
+Every process has one thread, unless OMP_NUM_THREADS says otherwise, so that tests may run beside each other. No test
+may depend on which net exactly comes out of a training: ``pytest --nudge 1e-3`` changes all of them, as the kernels of
+another CPU do.
+"""
+
+import os
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, and for the processes that tests start
 
 import pytest
 import torch
 
-from ensemble_transfer.models.backbone import Backbone
+from ensemble_transfer.models.backbone import Architecture, Backbone
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.tasks.embedded import Digits
 from ensemble_transfer.tasks.task import Task
@@ -18,14 +26,40 @@ from ensemble_transfer.training.store import Store
 SMALL_NET = {"channels": [4, 8, 8, 8], "stem_width": 4, "output_stride": 8}
 
 
+THREADS = int(os.environ["OMP_NUM_THREADS"])
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    text = "change the weights that nets start from by this relative amount; every test must still pass"
+    parser.addoption("--nudge", type=float, default=0.0, help=text)
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)
+def _threads():
+    torch.set_num_threads(THREADS)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nudged(request):
+    amount = request.config.getoption("--nudge")
+    initial = Architecture.initial
+
+    def nudged(self: Architecture, seed: int) -> dict[str, torch.Tensor]:
+        noise = torch.Generator().manual_seed(seed)
+        return {
+            name: tensor * (1 + amount * torch.randn(tensor.shape, generator=noise)).to(tensor.dtype)
+            for name, tensor in initial(self, seed).items()
+        }
+
+    with pytest.MonkeyPatch.context() as patch:
+        if amount:
+            patch.setattr(Architecture, "initial", nudged)
+        yield
 
 
 @pytest.fixture(scope="session")
 def settings() -> TrainerSettings:
-    return TrainerSettings(accelerator="cpu", threads=1, progress=False)
+    return TrainerSettings(accelerator="cpu", threads=THREADS, progress=False)
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +71,13 @@ def fitter(settings) -> Fitter:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
+
+
+@pytest.fixture(scope="session")
+def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Fits that tests share with each other, also with those that pytest-xdist runs in other processes."""
+    base = tmp_path_factory.getbasetemp()
+    return Store((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared_store")
 
 
 @pytest.fixture(scope="session")
