@@ -1,3 +1,4 @@
+import os
 import re
 from pathlib import Path
 
@@ -81,6 +82,36 @@ def test_predictions_that_are_none_are_refused():
         Calibration.fit(probabilities, labels, members=2)
     with pytest.raises(ValueError, match="validation/labels has 39 entries; must be 40"):
         Calibration.fit(probabilities, labels[1:])
+
+
+def test_every_flipped_bit_is_refused(calibration, tmp_path):
+    calibration.save(tmp_path, "abc")
+    path = tmp_path / CALIBRATION
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    for place, bit in zip(rng.integers(len(whole), size=400), rng.integers(8, size=400), strict=True):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << bit
+        path.write_bytes(flipped)
+        try:
+            loaded = Calibration.load(tmp_path, "abc")
+        except SettingError:
+            continue
+        # Only the padding of the header may change without being seen.
+        assert loaded.temperature == calibration.temperature
+        assert torch.equal(loaded.confidence, calibration.confidence)
+        assert torch.equal(loaded.correct, calibration.correct)
+
+
+def test_a_file_from_before_checksums_is_read(calibration, tmp_path):
+    tensors = {"temperature": torch.tensor(2.0).double(), "confidence": calibration.confidence}
+    save_file(tensors | {"correct": calibration.correct}, tmp_path / CALIBRATION, {"ensemble": "abc"})
+    assert Calibration.load(tmp_path, "abc").temperature == 2
+
+
+def test_a_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / CALIBRATION)
+    with pytest.raises(SettingError, match="it is not a regular file"):
+        Calibration.load(tmp_path, "abc")
 
 
 def test_nothing_to_read_is_an_error(tmp_path: Path):

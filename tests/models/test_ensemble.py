@@ -430,11 +430,11 @@ REFUSED = {
     ),
     "a pipe for a member": (
         lambda folder: as_pipe(folder, "member_00.safetensors"),
-        r"member='.*member_00\.safetensors': is not a readable safetensors file: it is no file",
+        r"member='.*member_00\.safetensors': is not a readable safetensors file: it is not a regular file",
     ),
     "a device for a member": (
         lambda folder: as_link(folder, "member_00.safetensors", "/dev/zero"),
-        r"member='.*member_00\.safetensors': is not a readable safetensors file: it is no file",
+        r"member='.*member_00\.safetensors': is not a readable safetensors file: it is not a regular file",
     ),
     "a pipe for the description": (
         lambda folder: as_pipe(folder, "ensemble.json"),

@@ -1,4 +1,4 @@
-"""What an ensemble learned about its own predictions on validation: kept beside it, used when it predicts."""
+"""Calibration of an ensemble: its temperature, and the validation predictions that thresholds are chosen on."""
 
 import math
 from collections.abc import Mapping
@@ -15,17 +15,17 @@ from ensemble_transfer.layout import CALIBRATION
 from ensemble_transfer.metrics.calibration import apply_temperature, fit_temperature
 from ensemble_transfer.metrics.checks import check_labels, check_probabilities
 from ensemble_transfer.metrics.predictive import confidence, ensemble_mean, predicted_class
-from ensemble_transfer.tensor_files import read_tensors, write_tensors
+from ensemble_transfer.tensor_files import checksum, read_tensors, write_tensors
 
 
 @dataclass(frozen=True)
 class Decisions:
-    """What an ensemble says of N examples.
+    """Predictions of an ensemble for N examples.
 
     Attributes:
-        probabilities: The members' mean after the temperature, (N, C) float64.
-        label: The most probable class of the mean before it, (N,): a temperature changes no label.
-        confidence: The largest probability, (N,).
+        probabilities: Mean over the members, after the temperature: (N, C) float64.
+        label: Most probable class: (N,). It is read before the temperature, which changes no label.
+        confidence: Largest probability: (N,).
     """
 
     probabilities: Tensor
@@ -34,7 +34,7 @@ class Decisions:
 
 
 def decide(probabilities: Tensor, temperature: float = 1.0) -> Decisions:
-    """Return what an ensemble says, from its members' probabilities (members, examples, classes)."""
+    """Return an ensemble's predictions from its members' probabilities (members, examples, classes)."""
     mean = ensemble_mean(probabilities)
     scaled = mean if temperature == 1.0 else apply_temperature(mean, temperature)
     return Decisions(scaled, predicted_class(mean), confidence(scaled))
@@ -46,8 +46,8 @@ class Calibration:
 
     Attributes:
         temperature: Fitted on the validation examples.
-        confidence: Of the validation examples after the temperature, (N,) float64.
-        correct: Which of them the ensemble got right, (N,) bool.
+        confidence: Confidence on the validation examples, after the temperature: (N,) float64.
+        correct: Whether the ensemble classified each of them correctly: (N,) bool.
     """
 
     temperature: float
@@ -67,33 +67,36 @@ class Calibration:
         Args:
             probabilities: (members, examples, classes).
             labels: (examples,).
-            members: Number of members there must be, if that is known.
-            classes: Number of classes there must be, if that is known.
+            members: Required number of members; None for any.
+            classes: Required number of classes; None for any.
 
         Raises:
-            ValueError: If the arrays are no predictions with labels, or not of so many members and classes.
+            ValueError: If the arrays are not predictions with labels, or have other numbers of members or classes.
         """
         given, truth = torch.as_tensor(probabilities), torch.as_tensor(labels)
         check_probabilities(given, "validation/probabilities", members=members, classes=classes)
         check_labels(truth, given.shape[1], given.shape[2], "validation/labels")
         temperature = fit_temperature(ensemble_mean(given), truth.long())
-        said = decide(given, temperature)
-        return cls(temperature, said.confidence, said.label == truth)
+        decisions = decide(given, temperature)
+        return cls(temperature, decisions.confidence, decisions.label == truth)
 
     def save(self, folder: Path, ensemble: str) -> None:
         """Write ``calibration.safetensors`` into an ensemble's folder.
 
         Args:
-            folder: Where the ensemble lies.
-            ensemble: The ensemble's fingerprint: the calibration is of no other.
+            folder: Folder of the ensemble.
+            ensemble: Fingerprint of the ensemble that the calibration belongs to.
         """
         temperature = torch.tensor(self.temperature, dtype=torch.float64)
         tensors = {"temperature": temperature, "confidence": self.confidence, "correct": self.correct}
-        write_tensors(folder / CALIBRATION, tensors, {"ensemble": ensemble})
+        header = {"ensemble": ensemble}
+        write_tensors(folder / CALIBRATION, tensors, header | {"sha256": checksum(tensors, header)})
 
     @classmethod
     def load(cls, folder: Path, ensemble: str) -> Self:
         """Read what :meth:`save` wrote.
+
+        Older files have no checksum. They are still read, so damage in them may go unnoticed.
 
         Raises:
             SettingError: If the file is missing, damaged, or belongs to another ensemble.
@@ -101,12 +104,20 @@ class Calibration:
         path = folder / CALIBRATION
         try:
             tensors, header = read_tensors(path)
+            _check_header(tensors, header)
             _check(tensors)
         except ValueError as error:
             raise SettingError("calibration", str(path), str(error)) from error
         if header.get("ensemble") != ensemble:
             raise SettingError("calibration", str(path), "belongs to another ensemble; remove it to predict without")
         return cls(tensors["temperature"].item(), tensors["confidence"], tensors["correct"])
+
+
+def _check_header(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
+    """Raise unless the checksum is right, or the header is exactly that of an older file without one."""
+    stated = {name: text for name, text in header.items() if name != "sha256"}
+    if stated.keys() != {"ensemble"} or ("sha256" in header and header["sha256"] != checksum(tensors, stated)):
+        raise ValueError("does not have the checksum that its header states")
 
 
 def _check(tensors: Mapping[str, Tensor]) -> None:
