@@ -273,7 +273,7 @@ def broken(arrays, name, value):
         ("probabilities", draw()[0] - 1, "probabilities holds -0."),
         ("probabilities", draw()[0] / 2, "probabilities sums to 0.5 over the classes of member "),
         ("probabilities", draw()[0][:, :0], "probabilities has shape (3, 0, 4); must hold at least one"),
-        ("probabilities", np.array([{}]), "array 'probabilities' cannot be read: Object arrays"),
+        ("probabilities", np.array([{}]), "array 'probabilities' cannot be read: it holds objects; must hold"),
         ("labels", draw()[1] + 1, "labels holds 4; must lie in 0..3, there are 4 classes"),
         ("labels", draw()[1] * 1.0, "labels has dtype float64; must be integers, the class indices 0..3"),
         ("labels", draw()[1][:9], "labels has 9 entries; must be 40, one for each predicted example"),
@@ -303,10 +303,10 @@ def npy():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is no .npz file; must be one, as numpy.savez writes it"),
-        (b"a,b\n1,2\n", "is no .npz file; must be one"),
-        (b"\x80\x04K\x01.", "is no .npz file; must be one"),
-        (b"PK\x03\x04 and nothing more", "is no .npz file; must be one"),
+        (b"", "is not an .npz file; must be one, as numpy.savez writes it"),
+        (b"a,b\n1,2\n", "is not an .npz file; must be one"),
+        (b"\x80\x04K\x01.", "is not an .npz file; must be one"),
+        (b"PK\x03\x04 and nothing more", "is not an .npz file; must be one"),
         (npy(), "holds a single array; must be an .npz file"),
         (None, "cannot be read: No such file or directory"),
     ],

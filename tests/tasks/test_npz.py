@@ -1,3 +1,6 @@
+import io
+import zipfile
+
 import numpy as np
 import pytest
 import torch
@@ -111,7 +114,7 @@ def test_labels_may_be_text_or_any_numbers(load, digits):
         ({"labels": np.zeros(50)}, "its labels must be integers or text, not float64"),
         ({"classes": np.array(["a", "b"])}, "has the label 2, which is not one of its 2 classes"),
         ({"classes": np.array([["a", "b"]])}, "its classes must be a list of names, not <U1 (1, 2)"),
-        ({"classes": np.array(["a", "b"], object)}, "Object arrays cannot be loaded when allow_pickle=False"),
+        ({"classes": np.array(["a", "b"], object)}, "array 'classes' cannot be read: it holds objects; must hold numbers or text"),
         ({"test_images": np.zeros((2, 8, 8), np.uint8)}, "holds test_images without test_labels"),
         (
             {"test_images": np.zeros((2, 8, 8), np.uint8), "test_labels": np.array([0, 10])},
@@ -141,11 +144,22 @@ def test_files_that_are_no_archive(tmp_path, digits):
             Npz(str(path)).load(8, 1)
 
 
+def test_a_header_that_claims_terabytes_is_refused(tmp_path):
+    path = tmp_path / "set.npz"
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (10**9, 90, 90)})
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("images.npy", header.getvalue())
+        archive.writestr("labels.npy", header.getvalue())
+    with pytest.raises(SettingError, match="array 'images' cannot be read: it claims 8100000000000 bytes; must be at"):
+        Npz(path=str(path)).load(image_size=8, channels=1)
+
+
 def test_a_damaged_array_is_refused(tmp_path, digits):
     path = tmp_path / "own.npz"
     np.savez(path, images=digits[0], labels=digits[1])
     content = bytearray(path.read_bytes())
     content[600] ^= 255
     path.write_bytes(content)
-    with pytest.raises(SettingError, match=r"cannot be read \(Bad CRC-32"):
+    with pytest.raises(SettingError, match=r"'images' cannot be read: Bad CRC-32"):
         Npz(str(path)).load(8, 1)

@@ -1,36 +1,102 @@
-"""Read saved predictions: a run's ``predictions.npz``, or anybody's file of the same layout."""
+"""Read ``.npz`` files of any origin, and predictions from them: a run's ``predictions.npz`` or a file of its layout."""
 
+import math
 import pickle
 import zlib
 from pathlib import Path
-from typing import Any, BinaryIO
-from zipfile import BadZipFile
+from typing import IO, Any, BinaryIO
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
+MOST_EXPANSION = 1032
+"""Bytes that one compressed byte can stand for: the limit of DEFLATE. Whoever claims more lies."""
+
+_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+"""Readers of the header, by version of the format; later versions are for types that nobody here reads."""
+
+_UNREADABLE = (ValueError, EOFError, OSError, BadZipFile, NotImplementedError, RuntimeError, zlib.error)
+
 
 def read_predictions(path: str) -> tuple[dict[str, Any], list[str]]:
-    """Read what :func:`ensemble_transfer.metrics.evaluate.evaluate` takes; nothing is unpickled.
+    """Read the arguments of :func:`ensemble_transfer.metrics.evaluate.evaluate`; nothing is unpickled.
 
     Args:
-        path: An .npz file with ``probabilities`` and ``labels``, optionally ``validation/probabilities`` and
-            ``validation/labels``, ``ood/<name>/probabilities``,
-            ``corruption/<name>/<severity>/probabilities``.
+        path: An .npz file with ``probabilities`` and ``labels``, and optionally ``validation/probabilities`` and
+            ``validation/labels``, ``ood/<name>/probabilities``, ``corruption/<name>/<severity>/probabilities``.
 
     Returns:
-        The arguments by name, and the names of the file's arrays that none of them is made of.
+        The arguments by name, and the names of the arrays that were not used.
 
     Raises:
-        ValueError: The file cannot be read or is no .npz file, an array is missing or cannot be read, or a
+        ValueError: The path is not a regular file or not an .npz file, an array is missing or cannot be read, or a
             severity is not an integer.
     """
+    if Path(path).exists() and not Path(path).is_file():  # reading a pipe would never end
+        raise ValueError("is not a regular file; must be an .npz file, as numpy.savez writes it")
     try:
         with Path(path).open("rb") as file:
             return _sorted_out(_archive(file))
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from error
+
+
+def read_array(archive: NpzFile, name: str) -> NDArray[Any]:
+    """Read one array of an open .npz file, once its header claims no more than the file holds.
+
+    Args:
+        archive: The open file.
+        name: Name of the array.
+
+    Raises:
+        ValueError: The array cannot be read, holds objects, or claims more bytes than its place in the file has.
+    """
+    assert archive.zip is not None
+    try:
+        _require_held(archive.zip, name)
+        array: NDArray[Any] = archive[name]
+    except _UNREADABLE as error:
+        raise ValueError(f"array {name!r} cannot be read: {error}") from error
+    return array
+
+
+def _require_held(archive: ZipFile, name: str) -> None:
+    """Raise a ValueError if the header of an array claims more than is there; nothing is allocated."""
+    entry = _entry(archive, name)
+    if entry.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
+        raise ValueError("it is compressed by another method than numpy.savez uses")
+    if entry.file_size > MOST_EXPANSION * (entry.compress_size + 1):
+        found = f"it claims {entry.file_size} bytes in {entry.compress_size} compressed ones"
+        raise ValueError(f"{found}; must be at most {MOST_EXPANSION} times as many")
+    with archive.open(entry) as file:
+        shape, dtype = _header(file)
+    if dtype.hasobject:
+        raise ValueError("it holds objects; must hold numbers or text")
+    claimed = math.prod(shape) * max(1, dtype.itemsize)
+    if claimed > entry.file_size:
+        raise ValueError(f"it claims {claimed} bytes; must be at most the {entry.file_size} that the file holds for it")
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Return the shape and the type that an array's header states."""
+    if file.read(len(npy.MAGIC_PREFIX)) != npy.MAGIC_PREFIX:
+        raise ValueError("it is not a NumPy array; must be saved by numpy.savez")
+    version = tuple(file.read(2))
+    if version not in _HEADERS:
+        raise ValueError(f"it has version {version} of the format; must be one of {', '.join(map(str, _HEADERS))}")
+    try:
+        shape, _, dtype = _HEADERS[version](file)
+    except Exception as error:  # it parses Python's syntax, and passes on whatever the parser raises
+        raise ValueError(f"its header is damaged: {' '.join(str(error).split())[:200]}") from error
+    return shape, dtype
+
+
+def _entry(archive: ZipFile, name: str) -> ZipInfo:
+    names = archive.namelist()
+    return archive.getinfo(name if name in names else f"{name}.npy")
 
 
 def _sorted_out(archive: NpzFile) -> tuple[dict[str, Any], list[str]]:
@@ -58,7 +124,7 @@ def _archive(file: BinaryIO) -> NpzFile:
     try:
         archive = np.load(file, allow_pickle=False)
     except (ValueError, EOFError, OSError, BadZipFile, pickle.UnpicklingError) as error:
-        raise ValueError("is no .npz file; must be one, as numpy.savez writes it") from error
+        raise ValueError("is not an .npz file; must be one, as numpy.savez writes it") from error
     if not isinstance(archive, NpzFile):
         raise ValueError("holds a single array; must be an .npz file, as numpy.savez writes it")
     return archive
@@ -67,13 +133,7 @@ def _archive(file: BinaryIO) -> NpzFile:
 def _array(archive: NpzFile, name: str) -> NDArray[Any]:
     if name not in archive.files:
         raise ValueError(f"has no array {name!r}; its arrays are: {', '.join(archive.files) or 'none'}")
-    try:
-        array = archive[name]
-    except (ValueError, EOFError, OSError, BadZipFile, zlib.error) as error:
-        raise ValueError(f"array {name!r} cannot be read: {error}") from error
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"{name!r} is no NumPy array; must be saved by numpy.savez")
-    return array
+    return read_array(archive, name)
 
 
 def _severity(text: str, name: str) -> int:

@@ -1,7 +1,6 @@
 """One ``.npz`` file of images and labels."""
 
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from ensemble_transfer.errors import SettingError
+from ensemble_transfer.metrics.archive import read_array
 from ensemble_transfer.tasks.arrays import Array, read_classes, read_images, read_labels
 from ensemble_transfer.tasks.source import Collection, Source, whence
 from ensemble_transfer.tasks.task import Split, Task
@@ -51,8 +51,8 @@ def _read(path: Path) -> dict[str, Array]:
     wanted = {before + what for each in PREFIXES.values() for before in each for what in ("images", "labels")}
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files if key in wanted | {"classes"}}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+            return {key: read_array(archive, key) for key in archive.files if key in wanted | {"classes"}}
+    except (OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"cannot be read ({error})") from error
 
 
