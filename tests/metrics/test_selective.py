@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from scipy.stats import beta
+from scipy.stats import binom
 
 from ensemble_transfer.metrics import selective
 from ensemble_transfer.metrics.predictive import confidence, correctness, ensemble_mean
@@ -120,49 +120,117 @@ def draw_answers(examples, seed):
     return sure, rng.random(examples) < 0.5 + sure / 2
 
 
-def by_the_papers_algorithm(sure, correct, limit, level):
-    """Algorithm 2 of Geifman & El-Yaniv 2017: counts (answered, errors) of the best look that keeps the limit."""
-    order = np.argsort(-sure)
-    looks = math.ceil(math.log2(len(sure)))
-    low, high, best = 1, len(sure), None
-    for _ in range(looks):
-        answered = (low + high) // 2
-        errors = int((~correct[order[:answered]]).sum())
-        if beta.ppf(1 - level / looks, errors + 1, answered - errors) <= limit:
-            best = max(best or (0, 0), (answered, errors))
-            low = min(answered + 1, high)
-        else:
-            high = max(answered - 1, low)
-    return best
+def by_the_fallback_procedure(sure, correct, limit, level):
+    """Counts (answered, errors) of the last threshold that is accepted, from the definition, threshold by threshold."""
+    starts = [x for x in (-6, -1, 0, 1) if limit * 2**x < 1]
+    share, carried, best, x = level / (len(starts) + 1), 0.0, None, -6 * 64
+    while limit * 2 ** (x / 64) < 1 - 1e-12:
+        carried += share * (x / 64 in starts)
+        answers = sure >= 1 - limit * 2 ** (x / 64)
+        answered, errors = int(answers.sum()), int((answers & ~correct).sum())
+        accepted = answered > 0 and binom.cdf(errors, answered, limit) <= carried
+        best, carried = ((answered, errors), carried) if accepted else (best, 0.0)
+        x += 1
+    everything = binom.cdf((~correct).sum(), len(sure), limit) <= carried + share
+    return (len(sure), int((~correct).sum())) if everything else best
 
 
-@pytest.mark.parametrize("limit", [0.02, 0.1, 0.2, 0.3, 0.6])
+@pytest.mark.parametrize("limit", [0.02, 0.1, 0.2, 0.25, 0.3, 0.5, 0.6])
 @pytest.mark.parametrize("examples", [2, 40, 1000])
-def test_the_threshold_for_a_risk_is_that_of_the_algorithm(examples, limit):
+def test_the_threshold_for_a_risk_is_that_of_the_procedure(examples, limit):
     sure, correct = draw_answers(examples, seed=examples)
-    expected = by_the_papers_algorithm(sure, correct, limit, 0.05)
+    expected = by_the_fallback_procedure(sure, correct, limit, 0.05)
     found = selective.threshold_at_risk(torch.from_numpy(sure), torch.from_numpy(correct), limit)
     if expected is None:
         assert found is None
         return
     assert (found.answered, found.errors) == expected
-    assert found.bound <= limit
     assert found.risk == expected[1] / expected[0]
+    assert found.risk < found.bound <= limit
     assert found.coverage == expected[0] / examples
     answers = sure >= found.value
     assert (answers.sum(), (answers & ~correct).sum()) == expected
 
 
-def test_the_risk_is_kept_on_what_is_drawn_later():
-    """The true risk above a confidence t is (1 - t) / 4; the limit may fail in 5 of 100 draws, and rarely does."""
-    limit, failed, coverages = 0.15, 0, []
-    for seed in range(100):
-        sure, correct = (torch.from_numpy(array) for array in draw_answers(500, seed))
-        found = selective.threshold_at_risk(sure, correct, limit)
-        coverages.append(found.coverage if found else 0)
-        failed += found is not None and (1 - found.value) / 4 > limit
-    assert failed <= 5
-    assert 0.2 < np.mean(coverages) < 0.6  # true risks are below the limit up to a coverage of 0.6 (0.15 = 0.6 / 4)
+def calibrated(rng, examples):
+    """Right as often as the confidence says; mostly confident."""
+    sure = 1 - 0.9 * rng.beta(0.4, 2.5, examples)
+    return sure, rng.random(examples) < sure
+
+
+def overconfident(rng, examples):
+    sure, correct = calibrated(rng, examples)
+    return 1 - (1 - sure) ** 1.5, correct
+
+
+def worst_where_surest(rng, examples):
+    """The surest tenth is wrong in 3 of 10, all others in 1 of 20: the risk falls with coverage."""
+    sure = rng.random(examples)
+    return sure, rng.random(examples) < np.where(sure > 0.9, 0.7, 0.95)
+
+
+def in_steps(rng, examples):
+    """Few different confidences, and a risk that goes up and down with them."""
+    step = rng.integers(5, size=examples)
+    return np.array([0.6, 0.8, 0.9, 0.97, 0.99])[step], rng.random(examples) < np.array([0.7, 0.95, 0.8, 0.99, 0.88])[
+        step
+    ]
+
+
+@pytest.mark.parametrize("draw", [calibrated, overconfident, worst_where_surest, in_steps])
+@pytest.mark.parametrize("limit", [0.08, 0.12])
+def test_the_promise_holds_over_draws(draw, limit):
+    """In 400 draws the true risk exceeds the limit at most as often as 95% confidence allows (99.9% of the time)."""
+    rng = np.random.default_rng(0)
+    sure, correct = draw(rng, 400_000)
+    failed = 0
+    for _ in range(400):
+        found = selective.threshold_at_risk(*map(torch.from_numpy, draw(rng, 300)), limit)
+        failed += found is not None and (~correct[sure >= found.value]).mean() > limit
+    assert failed <= binom.ppf(0.999, 400, 0.05)
+
+
+def test_a_threshold_at_the_limit_is_found_about_as_often_as_it_may_be():
+    """Right at the limit everywhere: every answer would break the promise, so nearly all of the level can be spent."""
+    rng, found = np.random.default_rng(0), 0
+    for _ in range(400):
+        sure, correct = torch.from_numpy(rng.random(300)), torch.from_numpy(rng.random(300) > 0.1)
+        found += selective.threshold_at_risk(sure, correct, 0.1 - 1e-9) is not None
+    assert 2 <= found <= binom.ppf(0.999, 400, 0.05)
+
+
+def test_a_threshold_beyond_a_bad_one_is_found():
+    """A search by halves that asks 400 of 800 first, 32 wrong of them, goes to fewer and never sees the better 800."""
+    order = torch.arange(800)
+    sure = 1 - (order + 0.5) / 1600
+    wrong = (order >= 300) & (order < 332)
+    found = selective.threshold_at_risk(sure.double(), ~wrong, 0.06)
+    assert (found.answered, found.errors) == (800, 32)
+    assert found.value == 0
+
+
+def test_the_number_of_examples_that_is_needed_is_enough():
+    rng = np.random.default_rng(1)
+    sure, correct = calibrated(rng, 150)
+    assert selective.threshold_at_risk(torch.from_numpy(sure), torch.from_numpy(correct), 0.03) is None
+    needed = selective.examples_needed(torch.from_numpy(sure), torch.from_numpy(correct), 0.03)
+    times = -(-needed // 150)
+    many = torch.from_numpy(np.repeat(sure, times)), torch.from_numpy(np.repeat(correct, times))
+    assert 1 < times < 50
+    assert selective.threshold_at_risk(*many, 0.03) is not None
+    few = torch.from_numpy(np.repeat(sure, times // 3)), torch.from_numpy(np.repeat(correct, times // 3))
+    assert selective.threshold_at_risk(*few, 0.03) is None
+
+
+def test_no_number_of_examples_helps_a_guess():
+    sure = torch.linspace(0.5, 1, 100, dtype=torch.float64)
+    assert selective.examples_needed(sure, torch.arange(100) % 2 == 0, 0.1) is None
+
+
+def test_without_an_error_the_number_needed_is_that_of_the_binomial():
+    sure = torch.ones(20, dtype=torch.float64)
+    needed = selective.examples_needed(sure, torch.ones(20, dtype=torch.bool), 0.05)
+    assert 0.95**needed <= 0.05 / 5 < 0.95 ** (needed - 1)
 
 
 @pytest.mark.parametrize(("examples", "right"), [(0, True), (1, True), (50, False), (58, True)])

@@ -50,10 +50,11 @@ columns:
   abstain             whether the probability is below the threshold of --risk or --coverage
 
 Temperature and thresholds come from the run's validation predictions. --risk takes the threshold of largest
-coverage whose error rate among the answered has an upper 95% confidence bound below the limit (Geifman &
-El-Yaniv 2017, arXiv 1705.08500, with Clopper-Pearson bounds); where there is none, it abstains everywhere.
---coverage takes the threshold that answers this share of the validation images. Both are estimates, for images
-like those of the validation split.
+coverage that keeps the error rate among the answers below the limit with 95% confidence: exact binomial tests of
+a grid of thresholds, corrected for their number (fallback procedure, Wiens 2003; see also Angelopoulos et al.
+2021, arXiv 2110.01052). Where there is none, it abstains everywhere and says how many validation images would be
+needed. --coverage takes the threshold that answers this share of the validation images. Both are estimates, for
+images like those of the validation split.
 
 exit code: 0; 1 if an image could not be read (named on standard error and left out); 2 if nothing can be done.
 """

@@ -1,4 +1,4 @@
-"""Predict classes of images with a transferred ensemble, and choose when it abstains.
+"""Predict classes of images with a transferred ensemble, and choose where it abstains.
 
 Torch is imported when something is computed, so that the command line's ``--help`` answers at once.
 """
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from ensemble_transfer.inference.calibration import Calibration
     from ensemble_transfer.inference.saved import Saved
     from ensemble_transfer.models.backbone import Classifier
 
@@ -22,24 +23,21 @@ COLUMNS = ("path", "label", "probability", "entropy", "mutual_information", "dis
 Row = dict[str, Any]
 """A row of the output, by column."""
 
-LEVEL = 0.05
-"""Probability with which the promise of ``--risk`` may fail over draws of the validation images."""
-
 
 def predict_rows(
     saved: Saved, classifiers: Iterable[Classifier], images: Tensor, threshold: float = -math.inf, device: str = "cpu"
 ) -> Iterator[Row]:
-    """Yield what an ensemble says of each image of a batch: the columns after ``path``.
+    """Yield the predictions for a batch of images: the columns after ``path``.
 
     Args:
         saved: The ensemble and its calibration.
         classifiers: Its members.
         images: (examples, channels, height, width) uint8.
-        threshold: Probability below which it abstains.
+        threshold: Abstain where the probability is below this.
         device: Where to compute.
 
     Raises:
-        ValueError: If the members give no probabilities, as with weights that are not finite.
+        ValueError: If the members' outputs are not probabilities, as with weights that are not finite.
     """
     import torch
 
@@ -50,26 +48,26 @@ def predict_rows(
 
     members = torch.stack([probabilities(classifier, images, device) for classifier in classifiers])
     check_probabilities(members)
-    said = decide(members, saved.temperature)
+    decisions = decide(members, saved.temperature)
     columns = (
-        [saved.ensemble.classes[label] for label in said.label.tolist()],
-        said.confidence.tolist(),
-        predictive.entropy(said.probabilities).tolist(),
+        [saved.ensemble.classes[label] for label in decisions.label.tolist()],
+        decisions.confidence.tolist(),
+        predictive.entropy(decisions.probabilities).tolist(),
         diversity.mutual_information(members).tolist(),
-        (predictive.predicted_class(members) != said.label).double().mean(0).tolist(),
-        (said.confidence < threshold).tolist(),
+        (predictive.predicted_class(members) != decisions.label).double().mean(0).tolist(),
+        (decisions.confidence < threshold).tolist(),
     )
     for values in zip(*columns, strict=True):
         yield dict(zip(COLUMNS[1:], values, strict=True))
 
 
 def choose_threshold(saved: Saved, risk: float | None, coverage: float | None) -> tuple[float, str]:
-    """Choose a threshold on the validation predictions, and say what it did there.
+    """Choose a threshold on the validation predictions, and describe its result there.
 
     Args:
         saved: The ensemble and its calibration.
-        risk: Share of errors among the answered that is allowed; or None.
-        coverage: Share of the images that is answered; or None. Without either, everything is answered.
+        risk: Allowed share of errors among the answers, or None.
+        coverage: Share of the images to answer, or None. Without either, everything is answered.
 
     Returns:
         The threshold of the probability (infinity where none keeps the risk), and a line about it.
@@ -79,29 +77,33 @@ def choose_threshold(saved: Saved, risk: float | None, coverage: float | None) -
     """
     from ensemble_transfer.metrics.selective import threshold_at_coverage, threshold_at_risk
 
-    known, setting, wanted = (
-        saved.calibration,
-        "coverage" if risk is None else "risk",
-        coverage if risk is None else risk,
-    )
+    setting, wanted = ("coverage", coverage) if risk is None else ("risk", risk)
     if wanted is None:
         return -math.inf, ""
+    known = saved.calibration
     if known is None:
-        rule = (
-            "needs validation predictions (predictions.npz of the run, or calibration.safetensors beside the ensemble)"
-        )
-        raise SettingError(setting, wanted, rule)
+        files = "predictions.npz of the run, or calibration.safetensors beside the ensemble"
+        raise SettingError(setting, wanted, f"needs validation predictions ({files})")
     choose = threshold_at_coverage if risk is None else threshold_at_risk
     found = choose(known.confidence, known.correct, wanted)
     if found is None:
-        examples = len(known.correct)
-        return (
-            math.inf,
-            f"no threshold keeps risk {risk:g} with 95% confidence on {examples} validation images: abstains on all",
-        )
+        return math.inf, _none_found(known, wanted)
     line = (
         f"answers where the probability is at least {found.value:.6f}; on {found.examples} validation images that is "
         f"coverage {found.coverage:.3f}, risk {found.risk:.4f} ({found.errors} wrong of {found.answered})"
     )
     bound = "" if found.bound is None else f", below {found.bound:.4f} with 95% confidence"
     return found.value, f"{line}{bound}: an estimate, for images like those"
+
+
+def _none_found(known: Calibration, risk: float) -> str:
+    """Say that no threshold keeps a risk, and how many validation images would show that one does."""
+    from ensemble_transfer.metrics.selective import examples_needed
+
+    needed = examples_needed(known.confidence, known.correct, risk)
+    if needed is None:
+        hope = "more of them would not help: at every threshold at least this share of the answers is wrong"
+    else:
+        hope = f"about {needed} would be needed, if their errors are like those of these"
+    found = f"no threshold keeps risk {risk:g} with 95% confidence on {len(known.correct)} validation images"
+    return f"{found}: abstains on all; {hope}"

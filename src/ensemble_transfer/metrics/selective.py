@@ -1,27 +1,32 @@
-"""What is gained by abstaining on the examples the ensemble is least sure of.
+"""Selective prediction: abstain on the examples that the ensemble is least confident about.
 
-Everything starts from the risk curve: risk(k/N) is the share of errors among the k most confident examples.
-Examples of equal confidence have no order; the risk is then its expectation over a random order within the
-tie.
+The metrics are read from the risk curve: risk(k/N) is the share of errors among the k most confident examples.
+Examples of equal confidence have no order. Within a tie, the risk is its expectation over a random order.
 
-A threshold is where one stops answering: chosen on labelled examples, for others like them.
+A threshold divides examples that are answered from those that are not. It is chosen on labelled examples, for others
+from the same distribution.
 """
 
 import math
+from bisect import bisect_left
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from scipy.special import betaincinv
+from scipy.special import bdtr, betaincinv
 from torch import Tensor
 
 from ensemble_transfer.metrics.ties import steady, tie_averaged
+
+STEPS = 64
+"""Candidates of :func:`threshold_at_risk` for each doubling of 1 - threshold."""
 
 
 def risk_curve(confidence: Tensor, correct: Tensor) -> Tensor:
     """Compute risk(k/N), the expected share of errors among the k most confident, for k = 1..N.
 
     Args:
-        confidence: (N,), larger is surer; ties to 40 bits.
+        confidence: (N,), larger is more confident; ties to 40 bits.
         correct: bool (N,).
 
     Returns:
@@ -73,14 +78,14 @@ def risk_at_coverage(risk: Tensor, percent: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Threshold:
-    """Answer where the confidence is at least ``value``; and what that did on the examples it was chosen on.
+    """A threshold of the confidence, and its result on the examples that it was chosen on.
 
     Attributes:
-        value: The threshold.
-        examples: How many examples it was chosen on.
-        answered: How many of them are answered.
-        errors: How many of the answered are wrong.
-        bound: Upper confidence bound of the risk, where the threshold was chosen by it.
+        value: Examples of at least this confidence are answered.
+        examples: Number of examples that it was chosen on.
+        answered: Number of them that are answered.
+        errors: Number of wrong answers.
+        bound: Upper confidence bound of the risk; None where the threshold was not chosen by one.
     """
 
     value: float
@@ -91,20 +96,20 @@ class Threshold:
 
     @property
     def coverage(self) -> float:
-        """Share of the examples that is answered."""
+        """Share of the examples that are answered."""
         return self.answered / self.examples
 
     @property
     def risk(self) -> float:
-        """Share of errors among the answered."""
+        """Share of errors among the answers."""
         return self.errors / self.answered
 
 
 def risk_bound(errors: int, answered: int, level: float) -> float:
     """Compute Clopper and Pearson's upper bound (1934) of an error rate.
 
-    The b that solves P(Binomial(answered, b) <= errors) = level: below it lies the true rate with probability
-    1 - level. It is the (1 - level) quantile of Beta(errors + 1, answered - errors).
+    The bound b solves P(Binomial(answered, b) <= errors) = level. The true rate is below it with probability 1 - level.
+    It is the (1 - level) quantile of Beta(errors + 1, answered - errors).
     """
     return float(betaincinv(errors + 1, answered - errors, 1 - level)) if errors < answered else 1.0
 
@@ -112,40 +117,98 @@ def risk_bound(errors: int, answered: int, level: float) -> float:
 def threshold_at_risk(confidence: Tensor, correct: Tensor, risk: float, level: float = 0.05) -> Threshold | None:
     """Find the threshold of largest coverage whose risk is below a limit with probability 1 - level.
 
-    Selection with guaranteed risk (Geifman & El-Yaniv 2017, algorithm 2, arXiv 1705.08500): a binary search over the
-    N examples in order of confidence, whose ceil(log2 N) looks each have :func:`risk_bound` at level / ceil(log2 N),
-    so that all bounds hold at once. Returned is the best of the thresholds seen that keep the limit (the paper returns
-    the last one seen, which need not). Equal confidences are answered together.
+    The candidates are fixed before any example is seen: 1 - risk * 2**x for x in steps of 1/64, and 0, which answers
+    everything. For a fixed threshold the errors among the answered are binomial, so that "at most this many errors"
+    has an exact p-value (Clopper & Pearson 1934). All candidates are tested, from the highest threshold down, by the
+    fallback procedure (Wiens 2003): ``level`` is divided evenly among some starting points; a rejected hypothesis
+    hands its level on to the next candidate, and after one that is not rejected only the starting points ahead count.
+    So every returned threshold keeps the limit, with probability 1 - level for all of them at once, whatever the
+    shape of the risk (Angelopoulos et al. 2021, arXiv 2110.01052, on the use of such procedures for risk control).
 
     Args:
-        confidence: (N,), larger is surer; ties to 40 bits.
+        confidence: (N,), calibrated probabilities in 0..1: the starting points suit these, the promise holds for any.
         correct: bool (N,).
-        risk: The limit, 0..1.
+        risk: The limit, above 0 and below 1.
         level: Probability with which the promise may fail over draws of the examples.
 
     Returns:
         The threshold, or None where none keeps the limit.
     """
-    looks = max(1, math.ceil(math.log2(len(confidence)))) if len(confidence) else 0
-    low, high, found = 1, len(confidence), None
-    for _ in range(looks):
-        middle = (low + high) // 2
-        value, answered, errors = _answering(confidence, correct, middle)
-        bound = risk_bound(errors, answered, level / looks)
-        if bound <= risk:
-            low = min(answered + 1, high)
-            if found is None or answered > found.answered:
-                found = Threshold(value, len(confidence), answered, errors, bound)
+    found, carried, starts = None, 0.0, _starts(risk)
+    for step, (value, answered, errors) in _candidates(confidence, correct, risk):
+        carried += level / len(starts) if step in starts else 0.0
+        if answered and carried > 0 and bdtr(errors, answered, risk) <= carried:
+            bound = min(risk, risk_bound(errors, answered, carried))
+            found = Threshold(value, len(confidence), answered, errors, bound)
         else:
-            high = max(middle - 1, low)
+            carried = 0.0
     return found
+
+
+def examples_needed(confidence: Tensor, correct: Tensor, risk: float, level: float = 0.05) -> int | None:
+    """Estimate how many examples :func:`threshold_at_risk` needs before it finds a threshold.
+
+    Args:
+        confidence: (N,), N >= 1.
+        correct: bool (N,).
+        risk: The limit.
+        level: Probability with which the promise may fail.
+
+    Returns:
+        The number, if coverage and share of errors at each threshold stay what they are on these examples; None where
+        no threshold that answers at least a tenth of them has a share of errors below the limit.
+    """
+    share = level / len(_starts(risk))
+    needed = [
+        math.ceil(_answers_needed(errors / answered, risk, share) * len(confidence) / answered)
+        for _, (_, answered, errors) in _candidates(confidence, correct, risk)
+        if answered >= 0.1 * len(confidence) and errors < risk * answered
+    ]
+    return min(needed, default=None)
+
+
+def _answers_needed(rate: float, risk: float, level: float) -> int:
+    """Return the fewest answers at which this rate of errors has an upper bound of at most ``risk``."""
+
+    def suffices(answers: int) -> bool:
+        return bool(betaincinv(rate * answers + 1, answers - rate * answers, 1 - level) <= risk)
+
+    high = 1
+    while not suffices(high):
+        high *= 2
+    return bisect_left(range(high), True, key=suffices)
+
+
+def _starts(risk: float) -> tuple[int, ...]:
+    """Return the candidates, as multiples of 1 / STEPS, that get a share of the level of their own.
+
+    A calibrated confidence keeps the limit at 1 - risk and above; others from risk / 64 on, or everywhere.
+    """
+    inner = tuple(x * STEPS for x in (-6, -1, 0, 1) if risk * 2**x < 1)
+    return (*inner, _last(risk))
+
+
+def _last(risk: float) -> int:
+    """Return the first multiple of 1 / STEPS at which the threshold would be 0 or less."""
+    return math.ceil(-math.log2(risk) * STEPS - 1e-9)
+
+
+def _candidates(confidence: Tensor, correct: Tensor, risk: float) -> Iterator[tuple[int, tuple[float, int, int]]]:
+    """Yield the fixed thresholds, from the highest down, with the numbers of the answered and of their errors."""
+    first, last = _starts(risk)[0], _last(risk)
+    values = [1 - risk * 2 ** (step / STEPS) for step in range(first, last)] + [0.0]
+    ascending = confidence.double().sort()
+    errors_from = torch.cat([(~correct[ascending.indices]).long().flip(0).cumsum(0).flip(0), torch.zeros(1).long()])
+    begin = torch.searchsorted(ascending.values, torch.tensor(values, dtype=torch.float64))
+    counts = zip(values, (len(confidence) - begin).tolist(), errors_from[begin].tolist(), strict=True)
+    yield from enumerate(counts, start=first)
 
 
 def threshold_at_coverage(confidence: Tensor, correct: Tensor, coverage: float) -> Threshold:
     """Find the highest threshold that answers at least a share of the examples; ties make it more.
 
     Args:
-        confidence: (N,), N >= 1; larger is surer; ties to 40 bits.
+        confidence: (N,), N >= 1; larger is more confident; ties to 40 bits.
         correct: bool (N,).
         coverage: The share, in 0..1; at least one example is answered.
     """
@@ -157,8 +220,8 @@ def threshold_at_coverage(confidence: Tensor, correct: Tensor, coverage: float) 
 def _answering(confidence: Tensor, correct: Tensor, wanted: int) -> tuple[float, int, int]:
     """Return the threshold that answers the ``wanted`` most confident, how many those are with ties, and their errors.
 
-    It lies between the confidences of the last that is answered and the first that is not, at most 1e-6 below the
-    former, which the rounding of another batch size or device does not move across it.
+    It lies between the confidences of the last example that is answered and the first that is not, at most 1e-6 below
+    the former: the rounding of another batch size or device does not move an example across it.
     """
     sure = steady(confidence)
     last = sure.sort(descending=True).values[wanted - 1]
