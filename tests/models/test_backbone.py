@@ -129,13 +129,23 @@ def test_plain_data_rebuilds_an_architecture():
         ({"backbone": "resnet10"}, "name='resnet10': must be an architecture that timm knows, such as resnet10t, "),
         ({"backbone": "hf-hub:timm/resnet10t.c3_in1k"}, "name='hf-hub:timm/resnet10t.c3_in1k': must be an arch"),
         ({"backbone": "local-dir:/tmp"}, "name='local-dir:/tmp': must be an architecture that timm knows"),
-        ({"image_size": 0}, "image_size=0: must be above 0"),
+        ({"image_size": 0}, "image_size=0: must be 1 to 4096 pixels"),
+        ({"image_size": 10**6}, "image_size=1000000: must be 1 to 4096 pixels"),
+        ({"image_size": True}, "image_size=True: must be a whole number"),
+        ({"classes": 3.0}, "classes=3.0: must be a whole number"),
+        (
+            {"options": {"layers": [10**9, 1]}},
+            "options.layers=1000000001: is too large: its numbers may",
+        ),
+        ({"options": {"a": {"b": [-(10**9)]}}}, "options.a=1000000000: is too large: its numbers may sum to at most"),
+        ({"options": {"a": math.inf}}, "options.a=inf: is too large: its numbers may sum to at most 1000000"),
+        ({"options": {"a": math.nan}}, "options.a=nan: is too large: its numbers may sum to at most 1000000"),
         ({"channels": 2}, "channels=2: must be 1 or 3"),
         ({"classes": 1}, "classes=1: must be at least 2"),
-        ({"mean": (0.1, 0.2)}, "mean=(0.1, 0.2): must have one value, or one a channel"),
-        ({"std": ()}, "std=(): must have one value, or one a channel"),
+        ({"mean": (0.1, 0.2)}, "mean=(0.1, 0.2): must have one value, or one per channel"),
+        ({"std": ()}, "std=(): must have one value, or one per channel"),
         ({"std": (0.0,)}, "std=(0.0,): must be above 0"),
-        ({"std": (math.nan,)}, "std=(nan,): must be above 0"),
+        ({"std": (math.nan,)}, "std=(nan,): must be finite numbers"),
         *(
             ({"options": {name: "x"}}, f"options.{name}='x': is set by the framework; leave it out")
             for name in (
@@ -165,6 +175,28 @@ def test_options_that_timm_cannot_use_are_refused(options):
     with pytest.raises(SettingError) as caught:
         architecture(options=options).build()
     assert str(caught.value).startswith(f"options={options!r}: does not fit timm's resnet10t: ")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"output_stride": 7}, "does not fit timm's resnet10t: assert output_stride in (8, 16, 32); choose a preset"),
+        ({"stem_width": -3}, "does not fit timm's resnet10t: Trying to create tensor with negative dimension -3"),
+        ({"layers": [400] * 4}, "describes a network of more than 10000 modules, which is the limit"),
+        ({"channels": [60_000] * 4}, "describes a network of more than 10000000000 weights, which is the limit"),
+    ],
+)
+def test_a_network_that_cannot_be_is_refused_in_one_line(options, message):
+    with pytest.raises(SettingError) as caught:
+        assert architecture(options=options).features
+    assert str(caught.value).startswith(f"options={options!r}: {message}")
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_do_not_fit_into_memory_are_refused_before_they_are_made(monkeypatch):
+    monkeypatch.setattr("ensemble_transfer.models.backbone.free_memory", lambda: 10_000)
+    with pytest.raises(SettingError, match=r"backbone='resnet10t': needs 0\.0 GiB for its weights, and 0\.0 GiB are"):
+        architecture().build()
 
 
 def test_options_of_another_family_are_refused_with_a_way_out():

@@ -398,19 +398,56 @@ REFUSED = {
     ),
     "more layers than weights": (
         lambda folder: edited(folder, architecture__options=OPTIONS | {"layers": [1, 1, 1, 10**9]}),
-        r"options\.layers=1000000000: is more than the \d+ numbers that a member's file holds",
+        r"options\.layers=1000000003: is too large: its numbers may sum to at most 1000000",
     ),
     "more width than weights": (
         lambda folder: edited(folder, architecture__options=OPTIONS | {"stem_width": -(10**30)}),
-        r"options\.stem_width=10+: is more than the \d+ numbers",
+        r"options\.stem_width=10+: is too large: its numbers may sum to at most 1000000",
+    ),
+    "more width than the file's weights": (
+        lambda folder: edited(folder, architecture__options=OPTIONS | {"stem_width": 10**6}),
+        r"options\.stem_width=1000000: is more than the \d+ numbers that a member's file holds",
     ),
     "more classes than weights": (
         lambda folder: edited(folder, architecture__classes=10**9),
         r"classes=1000000000: is more than the \d+ numbers",
     ),
+    "more layers than a network has": (
+        lambda folder: edited(folder, architecture__options={"layers": [400, 400, 400, 400]}),
+        "options=.*: describes a network of more than 10000 modules, which is the limit",
+    ),
+    "more numbers than an option has": (
+        lambda folder: edited(folder, architecture__options={"layers": [400] * 10_000}),
+        r"options\.layers=4000000: is too large: its numbers may sum to at most 1000000",
+    ),
+    "a boolean for a size": (
+        lambda folder: edited(folder, architecture__image_size=True),
+        "image_size=True: must be a whole number",
+    ),
+    "a boolean for the channels": (
+        lambda folder: edited(folder, architecture__channels=True),
+        "channels=True: must be a whole number",
+    ),
+    "a boolean for the classes": (
+        lambda folder: edited(folder, architecture__classes=True),
+        "classes=True: must be a whole number",
+    ),
+    "a fraction for a size": (
+        lambda folder: edited(folder, architecture__image_size=8.5),
+        r"image_size=8\.5: must be a whole number",
+    ),
+    "a boolean for the mean": (
+        lambda folder: edited(folder, architecture__mean=[True]),
+        r"mean=\(True,\): must be finite numbers",
+    ),
+    "a text for the deviation": (
+        lambda folder: edited(folder, architecture__std=["0.5"]),
+        r"std=\('0\.5',\): must be finite numbers",
+    ),
+    "a boolean for the format": (lambda folder: edited(folder, format=True), "format=True: .* must have format 1"),
     "huge images": (
         lambda folder: edited(folder, architecture__image_size=10**6),
-        "image_size=1000000: must be a whole number of at most 4096",
+        "image_size=1000000: must be 1 to 4096 pixels",
     ),
     "a header larger than the file": (
         lambda folder: as_header(folder, {}, length=2**62),
@@ -466,7 +503,7 @@ REFUSED = {
     ),
     "negative width": (
         lambda folder: edited(folder, architecture__options=OPTIONS | {"channels": [-4, 8, 8, 8]}),
-        "is not a readable ensemble: ",
+        "options=.*: does not fit timm's resnet10t: Trying to create tensor with negative dimension -4",
     ),
     "options of no kind": (lambda folder: edited(folder, architecture__options=3), "is not a readable ensemble: "),
     "other widths": (

@@ -91,7 +91,7 @@ def test_images_become_square_and_of_the_size_asked_for(digits):
         ({"classes": ["a", "b"]}, "labels", "has the label 2, which is not one of its 2 classes"),
         ({"test": 301}, "test", "asks for 301 images"),
         ({"validation": 0}, "validation", "must be a count of 1 or more"),
-        ({"image_size": 4}, "image_size", "must be at least 8 pixels"),
+        ({"image_size": 4}, "image_size", "must be 8 to 4096 pixels"),
     ],
 )
 def test_what_does_not_fit_is_named(digits, change, setting, text):

@@ -61,7 +61,7 @@ def test_other_angles_turn_counter_clockwise_and_blacken_the_corners():
 
 
 @pytest.mark.parametrize(
-    ("size", "channels", "text"), [(7, 1, "image_size=7: must be at least 8 pixels"), (8, 2, "channels=2: must be 1")]
+    ("size", "channels", "text"), [(7, 1, "image_size=7: must be 8 to 4096 pixels"), (8, 2, "channels=2: must be 1")]
 )
 def test_shapes_that_no_image_has(size, channels, text):
     with pytest.raises(SettingError, match=text):

@@ -119,7 +119,7 @@ def test_values_that_no_data_could_fit(settings, text):
         ({"per_class": 66}, "per_class=66: the class 'ant' has only 65 to train on"),
         ({"classes": ["ant", "fox"]}, "classes='fox': must be among ant, bee, cow, dog, or positions 0 to 3"),
         ({"train": 3}, "train=3: leaves these classes without an image to train on: "),
-        ({"size": 7}, "image_size=7: must be at least 8 pixels"),
+        ({"size": 7}, "image_size=7: must be 8 to 4096 pixels"),
         ({"channels": 4}, "channels=4: must be 1 (gray) or 3 (RGB)"),
     ],
 )

@@ -19,7 +19,7 @@ from ensemble_transfer.models.backbone import Backbone
 from ensemble_transfer.report.tracking import LoggerSettings
 from ensemble_transfer.runs.evaluation import EvaluationSettings
 from ensemble_transfer.runs.experiment import Dataset, Experiment
-from ensemble_transfer.tasks.images import SMALLEST
+from ensemble_transfer.tasks.images import require_shape
 from ensemble_transfer.training.fit import Fitter
 from ensemble_transfer.training.recipe import Recipes
 from ensemble_transfer.training.settings import TrainerSettings
@@ -53,8 +53,7 @@ class _Images:
     channels: int
 
     def __post_init__(self) -> None:
-        require(self.image_size >= SMALLEST, "image_size", self.image_size, f"must be at least {SMALLEST} pixels")
-        require(self.channels in (1, 3), "channels", self.channels, "must be 1 (gray) or 3 (RGB)")
+        require_shape(self.image_size, self.channels)
 
 
 @dataclass(frozen=True)

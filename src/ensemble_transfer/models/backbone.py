@@ -1,6 +1,9 @@
-"""Classifiers: a timm encoder under a linear head, and the description that rebuilds one."""
+"""Classifiers: a timm encoder with a linear head, and the description that rebuilds one."""
 
-from collections.abc import Mapping, Sequence
+import math
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property
@@ -10,11 +13,24 @@ from typing import Any, Self
 import timm
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
 from ensemble_transfer.errors import SettingError, require
+from ensemble_transfer.machine import free_memory
 from ensemble_transfer.models.pretrained import hub_or_cache, packaged
+from ensemble_transfer.tasks.images import LARGEST
 
-# What timm.create_model would use to read files or to build something else than the description says.
+MOST = 1_000_000
+"""Largest sum of the numbers in one option of a backbone: no depth or width of a network comes near it."""
+MOST_MODULES = 10_000
+"""Largest number of modules in a network; timm's largest have a fifth of it."""
+MOST_WEIGHTS = 10_000_000_000
+"""Largest number of weights in a network; timm's largest has two thirds of it."""
+
+# Arguments with which timm.create_model would read files, or build something else than the description says.
 _RESERVED = frozenset(
     {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict", "checkpoint_path", "cache_dir"}
     | {"num_classes", "in_chans", "scriptable", "exportable", "no_jit", "features_only"}
@@ -23,16 +39,19 @@ _RESERVED = frozenset(
 
 @dataclass(frozen=True)
 class Architecture:
-    """All that rebuilding a classifier needs, as plain data.
+    """Everything that rebuilds a classifier, as plain data.
 
     Attributes:
         backbone: Name of a timm architecture.
         options: Further arguments of ``timm.create_model``, such as ``channels``.
         image_size: Height and width of the input, in pixels.
-        channels: 1 for gray, 3 for colour.
+        channels: 1 for gray, 3 for RGB.
         classes: Number of outputs of the head.
-        mean: Mean that the input, scaled to 0..1, is normalised with: one value, or one a channel.
-        std: Standard deviation that it is normalised with, likewise.
+        mean: Mean for the normalisation of the input, which is scaled to 0..1 before: one value, or one per channel.
+        std: Standard deviation for the normalisation, likewise.
+
+    Raises:
+        SettingError: If a value has a wrong type, or is outside its bounds.
     """
 
     backbone: str
@@ -47,15 +66,31 @@ class Architecture:
         _require_known(self.backbone)
         for name in sorted(_RESERVED & set(self.options)):
             raise SettingError(f"options.{name}", self.options[name], "is set by the framework; leave it out")
-        require(self.image_size > 0, "image_size", self.image_size, "must be above 0")
+        for name, value in self.options.items():
+            total = sum(abs(number) for number in numbers(value))
+            require(total <= MOST, f"options.{name}", total, f"is too large: its numbers may sum to at most {MOST}")
+        for name in ("image_size", "channels", "classes"):
+            value = getattr(self, name)
+            require(isinstance(value, int) and not isinstance(value, bool), name, value, "must be a whole number")
+        require(0 < self.image_size <= LARGEST, "image_size", self.image_size, f"must be 1 to {LARGEST} pixels")
         require(self.channels in (1, 3), "channels", self.channels, "must be 1 or 3")
         require(self.classes > 1, "classes", self.classes, "must be at least 2")
         for name, values in (("mean", self.mean), ("std", self.std)):
-            require(len(values) in (1, self.channels), name, values, "must have one value, or one a channel")
+            require(len(values) in (1, self.channels), name, values, "must have one value, or one per channel")
+            finite = len([*numbers(list(values))]) == len(values) and all(map(math.isfinite, values))
+            require(finite, name, values, "must be finite numbers")
         require(all(value > 0 for value in self.std), "std", self.std, "must be above 0")
 
     def build(self) -> "Classifier":
-        """Return a classifier with random weights, drawn from torch's global generator."""
+        """Return a classifier with random weights, drawn from torch's global generator.
+
+        Raises:
+            SettingError: If the options do not fit the architecture, or its weights do not fit into the free memory.
+        """
+        if torch.get_default_device().type != "meta":
+            needed, free = 4 * self._measures[1], free_memory()
+            rule = f"needs {needed / 2**30:.1f} GiB for its weights, and {free / 2**30:.1f} GiB are free"
+            require(needed < free, "backbone", self.backbone, rule)
         return Classifier(self)
 
     def initial(self, seed: int) -> dict[str, Tensor]:
@@ -70,11 +105,17 @@ class Architecture:
             torch.manual_seed(seed)
             return nn.Linear(self.features, self.classes).state_dict()
 
-    @cached_property
+    @property
     def features(self) -> int:
-        """Number of features that the encoder gives."""
+        """Number of features that the encoder returns."""
+        return self._measures[0]
+
+    @cached_property
+    def _measures(self) -> tuple[int, int]:
+        """Number of features, and of weights, of a classifier that is built without memory."""
         with torch.device("meta"):
-            return self.build().head.in_features
+            sketch = self.build()
+        return sketch.head.in_features, sum(tensor.numel() for tensor in sketch.state_dict().values())
 
     def with_classes(self, classes: int) -> Self:
         """Return the same architecture with another number of outputs."""
@@ -82,19 +123,16 @@ class Architecture:
 
     @classmethod
     def from_plain(cls, fields: Mapping[str, Any]) -> Self:
-        """Return the architecture that :meth:`plain` described."""
+        """Return the architecture that :meth:`plain` describes."""
         return cls(**dict(fields) | {"mean": tuple(fields["mean"]), "std": tuple(fields["std"])})
 
     def plain(self) -> dict[str, Any]:
-        """Return the fields as containers that JSON knows."""
+        """Return the fields as containers that JSON can hold."""
         return asdict(self) | {"options": dict(self.options), "mean": list(self.mean), "std": list(self.std)}
 
 
 class Classifier(nn.Module):
-    """A timm encoder with a linear head.
-
-    Takes images as bytes and normalises them itself, so that no caller can forget to.
-    """
+    """A timm encoder with a linear head. It takes images as bytes and normalises them itself."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -122,16 +160,19 @@ class Classifier(nn.Module):
 
 @dataclass(frozen=True)
 class Backbone:
-    """Which encoder the members have, and what it starts from.
+    """The encoder of the members, and its initial weights.
 
     Attributes:
         name: Name of a timm architecture.
         options: Further arguments of ``timm.create_model``.
-        pretrained: Start from published weights: those of an installed package, else timm's, which need network or a
-            filled cache.
+        pretrained: Start from published weights: those of an installed package, or else timm's, which need a network or
+            a filled cache.
         checkpoint: Start from this local ``.safetensors``, ``.pt`` or ``.pth`` file of the same architecture.
-        mean: Normalisation of the input; null for what timm states for pretrained weights, else 0.5.
-        std: Likewise.
+        mean: Mean for the normalisation of the input; None for timm's with pretrained weights, else 0.5.
+        std: Standard deviation, likewise.
+
+    Raises:
+        SettingError: If the name is unknown, or the checkpoint is missing or combined with ``pretrained``.
     """
 
     name: str = "resnet10t"
@@ -186,20 +227,63 @@ def _require_known(name: str) -> None:
     raise SettingError("name", name, f"must be an architecture that timm knows, such as {near}")
 
 
+def numbers(value: object) -> Iterator[int | float]:
+    """Yield the numbers in a value, its lists and its mappings; booleans are none."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        yield value
+    elif isinstance(value, list | tuple | dict):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from numbers(part)
+
+
 def _encoder(architecture: Architecture, **pretraining: Any) -> nn.Module:  # noqa: ANN401
     try:
-        encoder: nn.Module = timm.create_model(
-            architecture.backbone,
-            num_classes=0,
-            in_chans=architecture.channels,
-            **architecture.options,
-            **pretraining,
-        )
-    except (TypeError, AttributeError, LookupError, ArithmeticError, AssertionError) as error:
+        with _bounded(architecture):
+            encoder: nn.Module = timm.create_model(
+                architecture.backbone,
+                num_classes=0,
+                in_chans=architecture.channels,
+                **architecture.options,
+                **pretraining,
+            )
+    except SettingError:
+        raise
+    except Exception as error:  # wrong options make timm raise anything
+        if pretraining:
+            raise
         hint = "choose a preset (backbone=...), or leave the options of another family out with '~backbone.options'"
-        rule = f"does not fit timm's {architecture.backbone}: {error}; {hint}"
+        rule = f"does not fit timm's {architecture.backbone}: {_reason(error)}; {hint}"
         raise SettingError("options", dict(architecture.options), rule) from error
     return encoder
+
+
+def _reason(error: Exception) -> str:
+    """Return an error's message on one line; of a bare ``assert``, the condition."""
+    line = traceback.extract_tb(error.__traceback__)[-1].line
+    return " ".join(str(error).split())[:200] or line or type(error).__name__
+
+
+@contextmanager
+def _bounded(architecture: Architecture) -> Iterator[None]:
+    """Raise a SettingError as soon as the network that is built in the block has too many modules or weights."""
+    count = {"modules": 0, "weights": 0}
+
+    def add(what: str, number: int, most: int) -> None:
+        count[what] += number
+        rule = f"describes a network of more than {most} {what}, which is the limit"
+        require(count[what] <= most, "options", dict(architecture.options), rule)
+
+    handles = (
+        register_module_module_registration_hook(lambda *_: add("modules", 1, MOST_MODULES)),
+        register_module_parameter_registration_hook(
+            lambda _module, _name, weights: add("weights", 0 if weights is None else weights.numel(), MOST_WEIGHTS)
+        ),
+    )
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _checkpoint(path: str) -> Mapping[str, Tensor]:
@@ -208,10 +292,10 @@ def _checkpoint(path: str) -> Mapping[str, Tensor]:
 
 
 def _strict_overlay(name: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return what makes timm load an encoder's weights strictly.
+    """Return the overlay with which timm loads an encoder's weights strictly.
 
-    Where the number of classes differs, as it does without a head, timm leaves out the classifier and loads the rest
-    with ``strict=False``: a checkpoint of other names would be ignored. So the classifier is left out here.
+    Where the number of classes differs, as it does without a head, timm drops the classifier and loads the rest with
+    ``strict=False``: a checkpoint of other names would be ignored. So the classifier is dropped here.
     """
     stated = timm.get_pretrained_cfg(name)
     heads = (stated.classifier if stated else None) or ()

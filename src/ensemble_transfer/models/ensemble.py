@@ -11,15 +11,13 @@ from torch import Tensor
 
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.layout import CALIBRATION, DESCRIPTION
-from ensemble_transfer.models.backbone import Architecture, Classifier
+from ensemble_transfer.models.backbone import Architecture, Classifier, numbers
 from ensemble_transfer.tensor_files import read_tensors, write_tensors
 from ensemble_transfer.weights import Weights, fingerprint
 
 FORMAT = 1
 LARGEST_DESCRIPTION = 2**24
 """Bytes of ``ensemble.json`` at the most: 100,000 classes take a tenth."""
-LARGEST_IMAGE = 4096
-"""Height and width of the images at the most, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +175,8 @@ def _read_description(path: Path) -> dict[str, Any]:
         readable = path.is_file() and path.stat().st_size <= LARGEST_DESCRIPTION
         require(readable, "ensemble", str(path), f"must be a file of at most {LARGEST_DESCRIPTION} bytes")
     description: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    require(description["format"] == FORMAT, "format", description["format"], f"{path} must have format {FORMAT}")
+    form = description["format"]
+    require(type(form) is int and form == FORMAT, "format", form, f"{path} must have format {FORMAT}")
     classes, lineage, history = (description[name] for name in ("classes", "lineage", "history"))
     named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
     require(named, "classes", str(path), "must be a list of names")
@@ -192,23 +191,12 @@ def _require_proportion(architecture: Architecture, members: Sequence[Weights]) 
     Building a network takes time and memory before its weights are compared. No depth or width can be larger than the
     number of weights, so nobody can ask for more than they sent.
     """
-    size = architecture.image_size
-    usable = isinstance(size, int) and size <= LARGEST_IMAGE
-    require(usable, "image_size", size, f"must be a whole number of at most {LARGEST_IMAGE}")
     held = max((sum(tensor.numel() for tensor in member.values()) for member in members), default=0)
     asked = {f"options.{name}": value for name, value in architecture.options.items()}
     for name, value in {**asked, "classes": architecture.classes}.items():
-        largest = max((abs(number) for number in _integers(value)), default=0)
+        largest = max((abs(number) for number in numbers(value)), default=0)
         fits = largest <= held or not members
         require(fits, name, largest, f"is more than the {held} numbers that a member's file holds")
-
-
-def _integers(value: object) -> Iterator[int]:
-    if isinstance(value, int):
-        yield value
-    elif isinstance(value, list | dict):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _integers(part)
 
 
 def _read_member(folder: Path, file: str, sha256: str) -> Weights:

@@ -8,14 +8,16 @@ from torch import Tensor
 from ensemble_transfer.errors import require
 
 SMALLEST = 8
-"""Height and width in pixels below which images show nothing, and convolutions that halve them have nothing to see."""
+"""Smallest supported height and width, in pixels: strided convolutions need some room."""
+LARGEST = 4096
+"""Largest supported height and width, in pixels."""
 
 # torchvision takes seconds to import; a source is built, and its mistakes are found, without it.
 
 
 def require_shape(image_size: int, channels: int) -> None:
-    """Raise a SettingError unless images can have this size and number of channels."""
-    require(image_size >= SMALLEST, "image_size", image_size, f"must be at least {SMALLEST} pixels")
+    """Raise a SettingError unless images of this size and number of channels are supported."""
+    require(SMALLEST <= image_size <= LARGEST, "image_size", image_size, f"must be {SMALLEST} to {LARGEST} pixels")
     require(channels in (1, 3), "channels", channels, "must be 1 (gray) or 3 (RGB)")
 
 
