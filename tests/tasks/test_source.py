@@ -129,6 +129,16 @@ def test_values_that_this_data_does_not_fit(settings, text):
     assert text in str(caught.value)
 
 
+def test_images_that_would_not_fit_into_memory_are_refused_before_they_are_scaled(monkeypatch):
+    monkeypatch.setattr("ensemble_transfer.tasks.source.free_memory", lambda: 10 * 3 * 64**2)
+    assert len(make(size=64, channels=3, train=4, validation=4, test=1).train) == 4
+    with pytest.raises(
+        SettingError, match=r"^train=40: at 64 pixels the images take 0\.\d GiB, and 0\.\d GiB are free"
+    ):
+        make(size=64, channels=3, train=40, validation=4, test=4)
+    assert len(make(train=40, validation=4, test=4).train) == 40  # nothing to scale
+
+
 def test_official_test_images_set_their_own_limit():
     with pytest.raises(SettingError, match="test=81: asks for 81 images, but there are 80 of 80"):
         make(Collection(CLASSES, numbered(100), test=numbered(80)), test=81)

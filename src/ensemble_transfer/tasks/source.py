@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ensemble_transfer.errors import SettingError, require
+from ensemble_transfer.machine import free_memory
 from ensemble_transfer.tasks.images import require_shape, resize, rotate, with_channels
 from ensemble_transfer.tasks.mapped import each
 from ensemble_transfer.tasks.splitting import Size, carve, class_positions, few_shot, select_classes
@@ -103,6 +104,7 @@ class Source:
         classes, chosen = _only(data, self.classes)
         splits = self._divide(chosen)
         splits["train"] = self._arrange(splits["train"], classes)
+        self._require_memory(splits, image_size, channels)
         drawn = {key: self._draw(choice.split(), image_size, channels) for key, choice in splits.items()}
         return Task(self._title(name), classes, **drawn)
 
@@ -124,6 +126,16 @@ class Source:
         require(not bare, "train", self.train, f"leaves these classes without an image to train on: {_list(bare)}")
         order = torch.randperm(len(train.labels), generator=torch.Generator().manual_seed(self.seed))
         return train.take(order)
+
+    def _require_memory(self, splits: Mapping[str, "_Choice"], image_size: int, channels: int) -> None:
+        """Raise a SettingError if images that are still to be scaled would not fit into the free memory."""
+        scaled = [choice for choice in splits.values() if choice.whole.images.shape[-1] != image_size]
+        needed, free = sum(len(choice.labels) for choice in scaled) * channels * image_size**2, free_memory()
+        rule = (
+            f"at {image_size} pixels the images take {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free: "
+            "take fewer, or smaller ones (dataset.image_size)"
+        )
+        require(needed < free, "train", self.train, rule)
 
     def _draw(self, split: Split, image_size: int, channels: int) -> Split:
         square = with_channels(resize(split.images, image_size), channels)
