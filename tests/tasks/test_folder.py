@@ -1,4 +1,5 @@
 import logging
+import os
 import pickle
 import shutil
 import struct
@@ -252,6 +253,20 @@ def test_a_class_of_which_nothing_is_left_is_named(pool, caplog):
 def test_broken_is_error_or_skip():
     with pytest.raises(SettingError, match="broken='ignore': must be error or skip"):
         ImageFolder("anywhere", broken="ignore")
+
+
+def test_a_class_folder_whose_name_is_not_utf_8_is_refused(pool):
+    (pool / "zero").rename(os.fsdecode(os.fsencode(pool) + b"/caf\xe9"))
+    text = complaint(pool)
+    assert "its class folder (train) has a name that is not UTF-8, 'caf\\udce9': rename it; or, " in text
+    assert text.isascii()
+
+
+def test_a_folder_whose_own_name_is_not_utf_8_is_refused(pool):
+    named = pool.rename(os.fsdecode(os.fsencode(pool.parent) + b"/caf\xe9"))
+    with pytest.raises(SettingError) as caught:
+        ImageFolder(str(named)).load(8, 1)
+    assert "the folder has a name that is not UTF-8, 'caf\\udce9': rename it; or, " in str(caught.value)
 
 
 def test_folders_that_are_no_task(tmp_path, pool, digits):

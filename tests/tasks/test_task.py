@@ -64,6 +64,8 @@ def test_a_split_refuses_tensors_that_do_not_fit(images, labels, text):
     [
         ({"classes": ("cat", "cat")}, "classes=('cat', 'cat'): must be two or more different names"),
         ({"classes": ("cat",)}, "classes=('cat',): must be two or more different names"),
+        ({"classes": ("cat", "d\udce9")}, "must be text that UTF-8 can hold: files of a run name it"),
+        ({"name": "\udce9"}, "must be text that UTF-8 can hold"),
         ({"test": split(side=5)}, "test=(1, 5, 5): must have the shape of the training images, (1, 4, 4)"),
         (
             {"validation": split(channels=3)},

@@ -12,7 +12,7 @@ from ensemble_transfer.tasks.images import require_shape
 from ensemble_transfer.tasks.picture_source import PictureSource
 from ensemble_transfer.tasks.pictures import Files
 from ensemble_transfer.tasks.source import SPLITS, existing_folder
-from ensemble_transfer.tasks.task import Task
+from ensemble_transfer.tasks.task import Task, is_text
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -55,13 +55,19 @@ class ImageFolder(PictureSource):
     def _require_classes(self, files: Mapping[str, Mapping[str, list[Path]]], classes: Sequence[str]) -> None:
         rule = "must hold two or more folders of images, one for each class"
         require(len(classes) > 0, "path", self.path, rule)
+        self._require_text(Path(self.path).expanduser().resolve().name, "the folder")
         require(len(classes) > 1, "path", self.path, f"{rule}; it holds only {classes[0]!r}")
         for split, found in files.items():
             for name, paths in found.items():
+                self._require_text(name, f"its class folder ({split})")
                 known = f"its {split} folder has the class {name!r}, which the train folder lacks"
                 require(name in classes, "path", self.path, known)
                 empty = f"its class folder {name!r} ({split}) holds no image ({', '.join(SUFFIXES)})"
                 require(bool(paths), "path", self.path, empty)
+
+    def _require_text(self, name: str, what: str) -> None:
+        hint = "rename it; or, if your names are fine, the locale is not UTF-8: set PYTHONUTF8=1"
+        require(is_text(name), "path", self.path, f"{what} has a name that is not UTF-8, {name!a}: {hint}")
 
 
 def _split_folders(root: Path) -> dict[str, Path]:

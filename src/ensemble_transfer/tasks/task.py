@@ -74,6 +74,9 @@ class Task:
     def __post_init__(self) -> None:
         distinct = len(set(self.classes)) == len(self.classes) >= 2
         require(distinct, "classes", self.classes, "must be two or more different names")
+        for setting, names in (("name", (self.name,)), ("classes", self.classes)):
+            for name in names:
+                require(is_text(name), setting, name, "must be text that UTF-8 can hold: files of a run name it")
         wanted = tuple(self.train.images.shape[1:])
         for name, split in (("train", self.train), ("validation", self.validation), ("test", self.test)):
             shape = tuple(split.images.shape[1:])
@@ -93,6 +96,15 @@ class Task:
         clone.__dict__["fingerprint"] = self.fingerprint
         object.__setattr__(clone, "test", _SealedSplit())
         return clone
+
+
+def is_text(name: str) -> bool:
+    """Return whether a name can be written as UTF-8; names of files on disk may be any bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class _SealedSplit:
