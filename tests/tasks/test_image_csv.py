@@ -1,3 +1,4 @@
+import os
 import shutil
 
 import pytest
@@ -97,7 +98,19 @@ def test_numbers_are_in_their_order(table):
         (3, ",zero,train", "line 3: has no path"),
         (3, "scans/01.png, ,train", "line 3: has no label"),
         (3, "scans/01.png,zero,dev", "line 3: its split 'dev' must be one of train, val, valid, validation, test"),
-        (9, "scans/01.png,zero,test", "line 9: lists scans/01.png again, after line 3"),
+        (4, "scans/01.png,二,train", "line 4: lists scans/01.png again, after line 3"),
+        (
+            9,
+            "scans/01.png,zero,test",
+            "line 9: lists scans/01.png again, after line 3 (label '二' there, 'zero' here; split 'train' there, "
+            "'test' here)",
+        ),
+        (
+            9,
+            "./scans/../scans/01.png,二,train",
+            "line 9: lists ./scans/../scans/01.png again, after line 3 (path 'scans/01.png' there, "
+            "'./scans/../scans/01.png' here)",
+        ),
         (61, "scans/59.png,new,test", "line 61: its class 'new' (test) is one that no line of train has"),
         (5, 'scans/03.png,"zero,train', "line 61: is not CSV (unexpected end of data)"),
         (5, 'scans/03.png,"ze"ro,train', "line 5: is not CSV (',' expected after '\"')"),
@@ -112,9 +125,19 @@ def test_text_of_another_encoding_is_named(table):
     assert complaint(table) == "line 22: is not UTF-8 text"
 
 
+def test_absolute_and_relative_paths_of_one_image_are_equal(table, tmp_path):
+    changed(table, 9, f"{tmp_path}/scans/01.png,zero,test")
+    assert f"line 9: lists {tmp_path}/scans/01.png again, after line 3 (path 'scans/01.png' there" in complaint(table)
+
+
+def test_a_pipe_is_no_table(tmp_path):
+    os.mkfifo(tmp_path / "table.csv")
+    assert "must be a CSV file, not a pipe or a folder" in complaint(tmp_path / "table.csv")
+
+
 def test_tables_that_are_no_task(table, tmp_path):
     assert complaint(tmp_path / "none.csv") == "must be a CSV file that can be read (No such file or directory)"
-    assert complaint(tmp_path) == "must be a CSV file that can be read (Is a directory)"
+    assert complaint(tmp_path) == "must be a CSV file, not a pipe or a folder"
     assert complaint(write(tmp_path / "empty.csv", [])) == "line 1 must name the column 'path' once; it has []"
     header = write(tmp_path / "header.csv", ["path,label"])
     assert complaint(header) == "has no line below its header"

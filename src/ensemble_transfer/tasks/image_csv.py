@@ -1,6 +1,7 @@
-"""A table of images: a CSV file that says where each lies and what it shows."""
+"""Tasks from a table of images: a CSV file with the path and the label of each."""
 
 import csv
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +18,16 @@ from ensemble_transfer.tasks.task import Task
 
 @dataclass(frozen=True)
 class ImageCsv(PictureSource):
-    """A CSV file with a line for each image: its path, its label and, if there is such a column, its split.
+    """A CSV file with a line for each image: its path, its label and optionally its split.
 
-    Labels are names; classes are in alphabetical order, or in that of their numbers. Images are decoded as by
-    :class:`~ensemble_transfer.tasks.folder.ImageFolder`.
+    Labels are names. Classes are sorted alphabetically, or by number where all are numbers. No image may be listed
+    twice. Images are decoded as by :class:`~ensemble_transfer.tasks.folder.ImageFolder`.
 
     Args:
         path: The file, UTF-8, with a header.
-        path_column: Column of the images' paths, which are relative to the file's folder or absolute.
+        path_column: Column of the images' paths, relative to the file's folder or absolute.
         label_column: Column of the labels.
-        split_column: Column of the splits: train, validation (val, valid) or test. A file may lack it.
+        split_column: Column of the splits: train, validation (val, valid) or test. The file may lack it.
     """
 
     path: str
@@ -43,7 +44,7 @@ class ImageCsv(PictureSource):
         by_split = {split: [line for line in lines if line.split == split] for split in ("train", "validation", "test")}
         ordered = [line for found in by_split.values() for line in found]
         names = [f"line {line.number}: {line.path}" for line in ordered]
-        pictures = Files([path.parent / line.path for line in ordered], names)
+        pictures = Files([self._folder / line.path for line in ordered], names)
         places = {name: place for place, name in enumerate(classes)}
         labels = {
             split: torch.tensor([places[line.label] for line in found]) for split, found in by_split.items() if found
@@ -51,8 +52,15 @@ class ImageCsv(PictureSource):
         data = self._collect(pictures, labels, classes, image_size, channels)
         return self._make_task(path.stem, data, image_size, channels)
 
+    @property
+    def _folder(self) -> Path:
+        """Folder that paths are relative to."""
+        return Path(self.path).expanduser().parent
+
     def _lines(self, path: Path) -> list["_Line"]:
         try:
+            usable = path.is_file() or not path.exists()  # reading a pipe would never end
+            require(usable, "path", self.path, "must be a CSV file, not a pipe or a folder")
             with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
                 lines = list(self._parsed(file))
         except OSError as error:
@@ -71,9 +79,9 @@ class ImageCsv(PictureSource):
             for fields in reader:
                 if fields:
                     line = self._line(header, fields, reader.line_num)
-                    before = seen.setdefault(line.path, line)
+                    before = seen.setdefault(os.path.abspath(self._folder / line.path), line)  # noqa: PTH100
                     if before is not line:
-                        raise self._refuse_line(line.number, f"lists {line.path} again, after line {before.number}")
+                        raise self._refuse_line(line.number, _repetition(line, before))
                     yield line
         except csv.Error as error:
             raise self._refuse_line(reader.line_num, f"is not CSV ({error})") from error
@@ -111,9 +119,18 @@ class ImageCsv(PictureSource):
 
 @dataclass(frozen=True)
 class _Line:
-    """A line of the file: its number, and what it says."""
+    """A line of the file: its number, and its fields."""
 
     number: int
     path: str
     label: str
     split: str
+
+
+def _repetition(line: _Line, before: _Line) -> str:
+    """Describe a line that lists the image of an earlier one."""
+    fields = ("path", "label", "split")
+    pairs = [(name, getattr(before, name), getattr(line, name)) for name in fields]
+    differences = [f"{name} {there!r} there, {here!r} here" for name, there, here in pairs if there != here]
+    shown = f" ({'; '.join(differences)})" if differences else ""
+    return f"lists {line.path} again, after line {before.number}{shown}"
