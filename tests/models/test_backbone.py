@@ -353,7 +353,7 @@ def test_published_weights_without_network_are_refused_with_the_reason(monkeypat
     backbone = Backbone("resnet10t", OPTIONS, pretrained=True)
     described = backbone.architecture(8, 3, 5)
     monkeypatch.setattr(timm, "create_model", offline)
-    monkeypatch.setattr(pretrained, "unreachable", lambda: None)
+    monkeypatch.setattr(pretrained, "answers", lambda *_: True)
     with pytest.raises(SettingError) as caught:
         backbone.pretrained_encoder(described)
     assert str(caught.value) == "pretrained='resnet10t': gives no weights for resnet10t: offline: no network"

