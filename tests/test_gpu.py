@@ -11,7 +11,7 @@ from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.memory import free_memory, is_out_of_memory
 from ensemble_transfer.training.parts import loaded
 from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.training.run import run_group
+from ensemble_transfer.training.run import Group, run_group
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.transfer.base import transfer_ensemble
 from ensemble_transfer.transfer.strategies.shift import Shift
@@ -55,7 +55,7 @@ def test_vectorised_members_are_those_of_the_loop_on_the_gpu(source_task, drops)
         modules = [loaded(net, net.initial(seed)).double() for seed in range(3)]
         batches = Batches([source_task.train.images] * 3, source_task.train.labels, 16, [4, 5, 6])
         recipe, chosen = Recipe(5, optimizer="sgd", lr=0.05, clip=0.5), replace(ON_GPU, executor=executor)
-        results.append(run_group(modules, batches, recipe, chosen, "full", [0, 1, 2], None, None).weights)
+        results.append(run_group(Group(modules, batches, recipe, "full", [0, 1, 2]), chosen).weights)
     for a, b in zip(*results, strict=True):
         assert all(torch.allclose(a[name].double(), b[name].double(), rtol=1e-6, atol=1e-6) for name in a)
 

@@ -20,7 +20,7 @@ from ensemble_transfer.training.features import is_statistic
 from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.parts import loaded
 from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.training.run import run_group
+from ensemble_transfer.training.run import Group, run_group
 from ensemble_transfer.training.source import EnsembleSettings, train_source
 from ensemble_transfer.training.store import Store
 from ensemble_transfer.transfer.base import Transfer, transfer_ensemble
@@ -103,7 +103,7 @@ def test_4_a_member_trains_alone_as_in_a_group_as_vectorised(backbone, source_ta
         modules = [loaded(architecture, start.weights).double() for start in group]
         batches = Batches([source_task.train.images] * 3, source_task.train.labels, 32, [0, 1, 2])
         chosen = replace(settings, executor=executor)
-        in_doubles[executor] = run_group(modules, batches, recipe, chosen, "full", [0, 1, 2], None, None).weights
+        in_doubles[executor] = run_group(Group(modules, batches, recipe, "full", [0, 1, 2]), chosen).weights
     for looped, vectorised in zip(in_doubles["loop"], in_doubles["vectorised"], strict=True):
         assert close(looped, vectorised, 1e-8)
     assert close(in_doubles["loop"][0], together[0], 1e-2)

@@ -9,10 +9,8 @@ from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.training import choice
 from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.choice import SHORTEST, decided
-from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.parts import loaded
 from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.training.run import CHECKPOINT
 
 LONG = Recipe(SHORTEST)
 
@@ -80,9 +78,8 @@ def test_another_batch_size_is_another_trial(auto, group, timed):
 
 
 @pytest.mark.parametrize("executor", ["loop", "vectorised"])
-def test_an_interrupted_fit_and_an_explicit_choice_are_kept(auto, group, timed, executor):
+def test_an_explicit_choice_is_kept(auto, group, timed, executor):
     trials = timed(loop=1.0, vectorised=1.0)
-    assert decided(auto, *group, LONG, [executor]).executor == executor
     assert decided(replace(auto, executor=executor), *group, LONG).executor == executor
     assert trials == []
 
@@ -107,31 +104,3 @@ def test_a_net_that_cannot_be_stacked_is_trained_in_the_loop(auto, source_task, 
     batches = Batches([source_task.train.images] * 2, source_task.train.labels, 4, [1, 2])
     assert decided(auto, modules, batches, LONG).executor == "loop"
     assert any("cannot be stacked" in message for message in caplog.messages)
-
-
-@pytest.mark.parametrize("executor", ["loop", "vectorised"])
-def test_auto_goes_on_with_a_checkpoint_of_either_executor(
-    auto, store, backbone, source_task, monkeypatch, caplog, executor
-):
-    architecture, recipe = backbone.architecture(8, 1, 5), Recipe(6)
-    starts = [Start(member, architecture.initial(member), member) for member in range(2)]
-
-    def fit(settings):
-        return Fitter(settings, store).fit(architecture, starts, source_task.train, recipe, "full").weights
-
-    def stop(self, _batch, index):
-        if index == 4:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as stopping:
-        stopping.setattr("ensemble_transfer.training.lockstep.Lockstep.on_train_batch_start", stop)
-        with pytest.raises((KeyboardInterrupt, SystemExit)):
-            fit(replace(auto, executor=executor, checkpoint_seconds=1e-9))
-    assert len(list(store.root.glob(f"unfinished/*/{CHECKPOINT}"))) == 1
-    caplog.set_level("INFO")
-    resumed = fit(auto)
-    assert "going on with an interrupted fit at step 4" in caplog.messages
-    assert not list(store.root.glob("unfinished/*"))
-    whole = Fitter(replace(auto, executor=executor)).fit(architecture, starts, source_task.train, recipe, "full")
-    for a, b in zip(resumed, whole.weights, strict=True):
-        assert all(torch.equal(a[name], b[name]) for name in a)

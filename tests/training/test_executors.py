@@ -13,7 +13,7 @@ from ensemble_transfer.training.executors import Loop, Stacked, refuse_unstackab
 from ensemble_transfer.training.fit import Fitter
 from ensemble_transfer.training.parts import loaded
 from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.training.run import run_group
+from ensemble_transfer.training.run import Group, run_group
 from ensemble_transfer.training.settings import TrainerSettings
 
 NET = {"channels": [4, 8, 8, 8], "stem_width": 4, "output_stride": 8}
@@ -42,7 +42,7 @@ def trained(executor, options, recipe, data, **settings):
     modules = [loaded(net, net.initial(seed)).double() for seed in range(3)]
     batches = Batches([data.images] * 3, data.labels, 16, [4, 5, 6])
     chosen = TrainerSettings("cpu", executor=executor, threads=1, progress=False, **settings)
-    return run_group(modules, batches, recipe, chosen, "full", [0, 1, 2], None, None).weights
+    return run_group(Group(modules, batches, recipe, "full", [0, 1, 2]), chosen).weights
 
 
 def assert_close(one, other, tolerance=1e-8):

@@ -9,8 +9,7 @@ from ensemble_transfer.errors import SettingError
 from ensemble_transfer.models.backbone import Backbone
 from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.training.run import CHECKPOINT
-from ensemble_transfer.training.store import Store
+from ensemble_transfer.training.store import CHECKPOINT, Store
 
 
 @pytest.fixture
@@ -41,6 +40,10 @@ def interrupted(fitter, start, backbone, source_task, monkeypatch, augment="none
     return path
 
 
+def weights_equal(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
 @pytest.mark.parametrize("remains", [b"garbage text here", b"", b"\x80\x04N."])
 def test_a_damaged_checkpoint_starts_the_fit_again(
     settings, store, start, backbone, source_task, monkeypatch, caplog, remains
@@ -50,7 +53,67 @@ def test_a_damaged_checkpoint_starts_the_fit_again(
     whole = fit(Fitter(settings), start, backbone, source_task)
     again = fit(fitter, start, backbone, source_task)
     assert any("is damaged" in message for message in caplog.messages)
-    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    assert weights_equal(whole, again)
+
+
+def test_no_flipped_bit_of_a_checkpoint_goes_unnoticed(settings, store, start, backbone, source_task, monkeypatch):
+    path = interrupted(Fitter(settings, store), start, backbone, source_task, monkeypatch)
+    key, data = path.parent.name, path.read_bytes()
+    assert store.unfinished(key).step == 3
+    for place in [*range(0, len(data), 997), len(data) - 1]:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data[:place] + bytes([data[place] ^ 16]) + data[place + 1 :])
+        assert store.unfinished(key) is None, f"byte {place}"
+        assert not path.exists()
+
+
+RECIPES = [Recipe(9, lr=1e-2), Recipe(9, optimizer="sgd", lr=0.05, augment="crop")]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=str)
+@pytest.mark.parametrize("executor", ["loop", "vectorised"])
+def test_members_go_on_exactly_in_groups_of_any_size(
+    settings, store, backbone, source_task, monkeypatch, executor, recipe
+):
+    architecture = backbone.architecture(8, 1, 5)
+    starts = [Start(member, architecture.initial(member), member) for member in range(4)]
+    settings = replace(settings, executor=executor)
+
+    def train(settings, starts, store=None):
+        return Fitter(settings, store).fit(architecture, starts, source_task.train, recipe, "full").weights
+
+    def stop(self, _batch, index):
+        if index == 4:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopping:
+        stopping.setattr("ensemble_transfer.training.lockstep.Lockstep.on_train_batch_start", stop)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            train(replace(settings, checkpoint_seconds=1e-9), starts[:3], store)
+    keys = [path.parent.name for path in store.root.glob(f"unfinished/*/{CHECKPOINT}")]
+    assert [store.unfinished(key).step for key in keys] == [4] * 3
+    if executor == "loop":  # one that starts beside two of the interrupted, and the third alone
+        starts, settings = [starts[3], *starts[:3]], replace(settings, group_size=3)
+    else:  # whose last bits depend on the number of members
+        starts = starts[:3]
+    resumed = train(settings, starts, store)
+    assert not list(store.root.glob("unfinished/*"))
+    assert all(weights_equal(a, b) for a, b in zip(resumed, train(settings, starts), strict=True))
+
+
+def weights_close(one, other):
+    return all(torch.allclose(one[name].double(), other[name].double(), atol=1e-2) for name in one)
+
+
+@pytest.mark.parametrize(("before", "after"), [("loop", "vectorised"), ("vectorised", "loop")])
+def test_either_executor_goes_on_with_the_others_checkpoint(
+    settings, store, start, backbone, source_task, monkeypatch, caplog, before, after
+):
+    caplog.set_level("INFO")
+    interrupted(Fitter(replace(settings, executor=before), store), start, backbone, source_task, monkeypatch)
+    resumed = fit(Fitter(replace(settings, executor=after), store), start, backbone, source_task)
+    assert "going on with an interrupted fit at step 3" in caplog.messages
+    assert weights_close(resumed, fit(Fitter(settings), start, backbone, source_task))
 
 
 def test_measuring_afresh_does_not_go_on_with_what_was_interrupted(

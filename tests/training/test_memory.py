@@ -51,11 +51,11 @@ def groups(monkeypatch):
     run_group = fit_module.run_group
 
     def limited(limit, failure):
-        def run(modules, *rest):
-            tried.append(len(modules))
-            if len(modules) > limit:
+        def run(group, *rest):
+            tried.append(len(group.modules))
+            if len(group.modules) > limit:
                 raise failure
-            return run_group(modules, *rest)
+            return run_group(group, *rest)
 
         monkeypatch.setattr(fit_module, "run_group", run)
         return tried

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from ensemble_transfer.errors import SettingError
+from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.training.features import is_statistic
 from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.training.source import LINEAGES, EnsembleSettings, _forked, train_source
+from ensemble_transfer.training.source import LINEAGES, EnsembleSettings, _forked, keep_source, train_source
 from ensemble_transfer.weights import distance, select
 
 
@@ -105,3 +106,23 @@ def test_a_fork_is_refused_where_there_is_no_common_training():
         EnsembleSettings(2, "independent", 0.1)
     with pytest.raises(SettingError, match=r"fork=0\.1: must be null: members that exist"):
         EnsembleSettings(1, "shared", 0.1, ["somewhere"])
+
+
+def test_a_source_ensemble_is_kept_once_and_written_again_when_it_is_damaged(source_ensemble, store, caplog):
+    folder = keep_source(source_ensemble, store)
+    assert folder == store.ensemble(source_ensemble.fingerprint)
+    assert keep_source(source_ensemble, store) is None
+    member = folder / "member_01.safetensors"
+    whole = member.read_bytes()
+    member.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert keep_source(source_ensemble, store) == folder
+    assert member.read_bytes() == whole
+    [message] = caplog.messages
+    assert message.startswith(f"{folder} is damaged (member=")
+
+
+def test_an_ensemble_in_the_place_of_another_is_replaced(source_ensemble, store):
+    other = replace(source_ensemble, members=source_ensemble.members[:2])
+    other.save(store.ensemble(source_ensemble.fingerprint))
+    assert keep_source(source_ensemble, store) is not None
+    assert len(Ensemble.load(store.ensemble(source_ensemble.fingerprint))) == 3

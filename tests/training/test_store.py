@@ -1,9 +1,12 @@
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +22,7 @@ from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.cost import Cost
 from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.training.store import SCHEMA, Fitted, Store, key_of
+from ensemble_transfer.training.store import ABANDONED, SCHEMA, Fitted, Store, Unfinished, key_of
 
 KEY = "ab" + "0" * 62
 COST = Cost(20, 640, 10**13, 1.25, 0.5, 2**31, 4522)
@@ -242,11 +245,81 @@ def test_a_relative_root_stays_where_it_was(tmp_path, monkeypatch):
     assert filled(store).is_relative_to(tmp_path)
 
 
-def test_unfinished_work_has_a_folder_of_its_own_for_every_group(store):
-    folders = {store.unfinished(keys) for keys in (["a"], ["b"], ["a", "b"], ["b", "a"])}
-    assert len(folders) == 4
-    assert store.unfinished(["a"]) in folders
-    assert all(folder.parent == store.root / "unfinished" for folder in folders)
+# What nobody needs any more
+
+
+def old(path):
+    past = time.time() - ABANDONED - 60
+    os.utime(path, (past, past))
+
+
+def test_old_locks_and_unfinished_fits_are_removed_unless_a_job_holds_them(store):
+    for name in ("old", "held", "new"):
+        store.put_unfinished(name, UNFINISHED)
+        (store.root / "locks" / f"{name}.lock").touch()
+    for name in ("old", "held"):
+        old(store.root / "unfinished" / name)
+        old(store.root / "locks" / f"{name}.lock")
+    with FileLock(store.root / "locks" / "held.lock"):
+        Store(store.root)
+    assert {path.name for path in (store.root / "unfinished").iterdir()} == {"held", "new"}
+    assert {path.name for path in (store.root / "locks").iterdir()} == {"held.lock", "new.lock"}
+
+
+UNFINISHED = Unfinished({"w": torch.ones(2)}, {"exp_avg.w": torch.zeros(2)}, torch.tensor([[0.0, 2.0]]), 7, 1.5, 1.25)
+
+
+def test_an_unfinished_fit_is_what_was_put_until_it_is_finished(store):
+    assert store.unfinished(KEY) is None
+    store.put_unfinished(KEY, replace(UNFINISHED, step=3))
+    store.put_unfinished(KEY, UNFINISHED)
+    got = store.unfinished(KEY)
+    assert (got.step, got.seconds, got.cpu_seconds, got.curve.tolist()) == (7, 1.5, 1.25, [[0.0, 2.0]])
+    assert (got.weights["w"].tolist(), got.optimizer["exp_avg.w"].tolist()) == ([1.0, 1.0], [0.0, 0.0])
+    assert Store(store.root, reuse=False).unfinished(KEY) is None
+    filled(store)
+    assert store.unfinished(KEY) is None
+    assert not list((store.root / "unfinished").iterdir())
+
+
+READER = """
+import os, sys
+from pathlib import Path
+from ensemble_transfer.errors import SettingError
+from ensemble_transfer.training.store import Store
+if os.geteuid() == 0:
+    os.setgroups([]), os.setgid(65534), os.setuid(65534)
+store = Store(Path(sys.argv[1]))
+print(store.get(sys.argv[2]) is not None)
+try:
+    with store.locked(["another"]):
+        print("locked")
+except SettingError as error:
+    print(error)
+try:
+    Store(Path(sys.argv[1]), reuse=False)
+except SettingError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "setuid"), reason="takes the right to write away by the user's number")
+def test_a_store_that_cannot_be_written_serves_what_it_has_and_is_refused_when_something_is_missing():
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own is closed to other users
+        Path(folder).chmod(0o755)
+        store = Store(Path(folder, "store"))
+        filled(store)
+        shutil.rmtree(store.root / "unfinished")
+        for path in (store.root, *store.root.rglob("*")):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        command = [sys.executable, "-c", READER, str(store.root), KEY]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        for path in (store.root, *store.root.rglob("*")):
+            path.chmod(0o755)
+        assert done.returncode == 0, done.stderr
+        found, *refusals = done.stdout.splitlines()
+        assert found == "True"
+        assert refusals == [f"root='{store.root}': must be a folder that can be written: Permission denied"] * 2
 
 
 # Fits

@@ -42,25 +42,21 @@ def decided(
     modules: Sequence[nn.Module],
     batches: Batches,
     recipe: Recipe,
-    interrupted: Sequence[str] = (),
 ) -> TrainerSettings:
     """Return settings whose executor is ``loop`` or ``vectorised``.
 
-    With ``auto``, an interrupted fit keeps its executor, and others get the one that was measured as faster, in this
-    process, for the same network, inputs, number of members, optimizer, device, precision and threads. One member, and
-    fits that are too short to earn a trial back, get the loop. Modules and randomness stay as they were.
+    With ``auto``, fits get the one that was measured as faster, in this process, for the same network, inputs, number
+    of members, optimizer, device, precision and threads. One member, and fits that are too short to earn a trial back,
+    get the loop. Modules and randomness stay as they were.
 
     Args:
         settings: Where and how the fit is computed.
         modules: The members.
         batches: What they see.
         recipe: What the fit may spend.
-        interrupted: Executors of which there is a checkpoint.
     """
     if settings.executor != "auto":
         return settings
-    if interrupted:
-        return replace(settings, executor=interrupted[0])
     inputs, _ = batches[0]
     where = (settings.device, settings.precision, settings.channels_last, torch.get_num_threads())
     kind = (repr(modules[0]), inputs.shape, inputs.dtype, recipe.optimizer, where)

@@ -11,9 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
 
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.training.draws import MembersDraws, Streams
+from ensemble_transfer.weights import Weights
+
+_COUNTER = "step"
+"""AdamW's count of steps: a scalar on the CPU, equal for all members."""
 
 
 class Loop(nn.Module):
@@ -64,6 +69,21 @@ class Loop(nn.Module):
     def state_dicts(self) -> list[dict[str, Tensor]]:
         """Return every member's weights."""
         return [member.state_dict() for member in self.members]
+
+    def optimizer_states(self, optimizer: Optimizer) -> list[dict[str, Tensor]]:
+        """Return the optimizer's tensors for every member, named ``slot.parameter``."""
+        return [
+            {f"{slot}.{name}": value for name, p in member.named_parameters() for slot, value in _slots(optimizer, p)}
+            for member in self.members
+        ]
+
+    def restore(self, optimizer: Optimizer, states: Sequence[Weights]) -> None:
+        """Give the optimizer what :meth:`optimizer_states` returned, of any executor."""
+        for member, state in zip(self.members, states, strict=True):
+            parameters = dict(member.named_parameters())
+            for name, value in state.items():
+                slot, _, parameter = name.partition(".")
+                optimizer.state[parameters[parameter]][slot] = _like(parameters[parameter], slot, value)
 
 
 class Stacked(nn.Module):
@@ -121,8 +141,37 @@ class Stacked(nn.Module):
         names = list(self._template[0].state_dict())
         return [{name: stacked[name].detach()[index] for name in names} for index in range(self._size)]
 
+    def optimizer_states(self, optimizer: Optimizer) -> list[dict[str, Tensor]]:
+        """Return the optimizer's tensors for every member; see :meth:`Loop.optimizer_states`."""
+        return [
+            {
+                f"{slot}.{name}": value if slot == _COUNTER else value[member]
+                for name, p in self.trained()
+                for slot, value in _slots(optimizer, p)
+            }
+            for member in range(self._size)
+        ]
+
+    def restore(self, optimizer: Optimizer, states: Sequence[Weights]) -> None:
+        """Give the optimizer what :meth:`optimizer_states` returned, of any executor."""
+        parameters = dict(self.trained())
+        for name, first in states[0].items():
+            slot, _, parameter = name.partition(".")
+            value = first if slot == _COUNTER else torch.stack([state[name] for state in states])
+            optimizer.state[parameters[parameter]][slot] = _like(parameters[parameter], slot, value)
+
     def _stacked_buffers(self) -> dict[str, Tensor]:
         return {name: self.get_buffer(f"buffer_{i}") for i, name in enumerate(self._buffer_names)}
+
+
+def _slots(optimizer: Optimizer, parameter: Tensor) -> list[tuple[str, Tensor]]:
+    """Return what an optimizer keeps about a parameter, such as its mean gradient."""
+    return [(slot, value) for slot, value in optimizer.state[parameter].items() if value is not None]
+
+
+def _like(parameter: Tensor, slot: str, value: Tensor) -> Tensor:
+    """Return a slot's value on the device and in the layout that the optimizer works with."""
+    return value.clone() if slot == _COUNTER else torch.empty_like(parameter).detach().copy_(value)
 
 
 def _seed_default_generators(seed: int, device: torch.device) -> None:

@@ -1,10 +1,8 @@
 """Fits: the only way that a member is trained, remembered by content."""
 
 import logging
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,9 +18,9 @@ from ensemble_transfer.training.memory import Need, free_memory, is_out_of_memor
 from ensemble_transfer.training.parts import Head, Part, Whole
 from ensemble_transfer.training.progress import Tracker
 from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.training.run import CHECKPOINT, run_group
+from ensemble_transfer.training.run import Group, run_group
 from ensemble_transfer.training.settings import TrainerSettings
-from ensemble_transfer.training.store import Fitted, Store, key_of
+from ensemble_transfer.training.store import Fitted, Store, Unfinished, key_of
 from ensemble_transfer.weights import Weights, copied, fingerprint
 
 _needs: dict[tuple[str, int], Need] = {}
@@ -152,32 +150,36 @@ class Fitter:
     def _computed(self, work: "_Work", starts: dict[str, Start]) -> dict[str, Fitted]:
         """Compute a group of fits; those that another job finishes meanwhile are taken from the store."""
         if self.store is None:
-            return self._run(work, starts, {})
+            return self._run(work, starts, [])
         with self.store.locked(list(starts)):
             found = self._found(starts)
-            left = {key: start for key, start in starts.items() if key not in found}
-            if left:
-                # One folder an executor, since their states differ.
-                unfinished = {name: self.store.unfinished([name, *left]) for name in ("loop", "vectorised")}
-                if not self.store.reuse:
-                    _remove(unfinished)
-                for key, fitted in self._run(work, left, unfinished).items():
+            for group, interrupted in self._at_one_step([key for key in starts if key not in found]):
+                for key, fitted in self._run(work, {key: starts[key] for key in group}, interrupted).items():
                     self.store.put(key, fitted, work.about())
                     found[key] = fitted
-                _remove(unfinished)
         return found
 
-    def _run(self, work: "_Work", starts: dict[str, Start], unfinished: Mapping[str, Path]) -> dict[str, Fitted]:
+    def _at_one_step(self, keys: Sequence[str]) -> Iterator[tuple[list[str], list[Unfinished]]]:
+        """Yield groups of fits that start, or that were interrupted at the same step, with their states."""
+        assert self.store is not None
+        states = {key: self.store.unfinished(key) for key in keys}
+        steps = [state.step if state else 0 for state in states.values()]
+        for step in sorted(set(steps)):
+            group = [key for key, at in zip(keys, steps, strict=True) if at == step]
+            if step:
+                log.info("going on with an interrupted fit at step %d", step)
+            yield group, [state for key in group if (state := states.pop(key)) is not None]
+
+    def _run(self, work: "_Work", starts: dict[str, Start], interrupted: Sequence[Unfinished]) -> dict[str, Fitted]:
         part, data, recipe = work.part, work.data, work.recipe
         modules = [part.module(start.weights) for start in starts.values()]
         with measured(self.settings.device) as preparing:
             initial, seeds = [s.weights for s in starts.values()], [s.seed for s in starts.values()]
             batches = part.batches(initial, data, recipe, seeds, self.settings.device)
-            interrupted = [name for name, folder in unfinished.items() if (folder / CHECKPOINT).exists()]
-            settings = decided(self.settings, modules, batches, recipe, interrupted)
-        members = [start.member for start in starts.values()]
-        folder = unfinished.get(settings.executor)
-        result = run_group(modules, batches, recipe, settings, work.phase, members, folder, self.tracker)
+            settings = decided(self.settings, modules, batches, recipe)
+        members, keys = [start.member for start in starts.values()], list(starts)
+        group = Group(modules, batches, recipe, work.phase, members, keys, interrupted)
+        result = run_group(group, settings, self.store, self.tracker)
         seen, prepared = recipe.steps * batches.batch_size, part.prepared(len(data), recipe)
         cost = Cost(
             steps=recipe.steps,
@@ -209,11 +211,6 @@ class Fitter:
 
 def _images(architecture: Architecture, examples: int) -> Tensor:
     return torch.zeros(examples, architecture.channels, *[architecture.image_size] * 2, dtype=torch.uint8)
-
-
-def _remove(folders: Mapping[str, Path]) -> None:
-    for folder in folders.values():
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from ensemble_transfer.seeding import derive
 from ensemble_transfer.training.executors import Loop, Stacked
 from ensemble_transfer.training.progress import Curve
 from ensemble_transfer.training.recipe import Recipe
+from ensemble_transfer.training.store import Unfinished
+from ensemble_transfer.weights import copied
 
 CURVE_POINTS = 50
 
@@ -29,33 +31,41 @@ class Lockstep(pl.LightningModule):
         group: The members.
         recipe: Optimizer, schedule and number of steps.
         seeds: One seed a member.
+        interrupted: The members' states at a step that they have all reached; empty for fits that start.
 
     Attributes:
+        step: Number of steps taken.
         curve: Points (step, loss of each member) along the fit, at most ``CURVE_POINTS`` and the last step.
-        spent_before: Wall and processor seconds of the fit before it was interrupted.
+        seconds_before: Wall-clock seconds that all members spent before they were interrupted.
+        cpu_seconds_before: Processor seconds, likewise.
     """
 
-    def __init__(self, group: Loop | Stacked, recipe: Recipe, seeds: Sequence[int]) -> None:
+    def __init__(
+        self, group: Loop | Stacked, recipe: Recipe, seeds: Sequence[int], interrupted: Sequence[Unfinished] = ()
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.group = group
         self.recipe = recipe
         self.seeds = list(seeds)
-        self.curve: Curve = []
-        self.spent_before = (0.0, 0.0)
+        self.step = interrupted[0].step if interrupted else 0
+        self.curve: Curve = _joined([state.curve for state in interrupted])
+        self.seconds_before = sum(state.seconds for state in interrupted)
+        self.cpu_seconds_before = sum(state.cpu_seconds for state in interrupted)
+        self._optimizer_states = [state.optimizer for state in interrupted]
 
     def training_step(self, batch: tuple[Tensor, Tensor], _batch_idx: int) -> None:
         """Take one optimizer step with inputs (members, batch, ...) and labels (members, batch)."""
-        step = self.global_step
         optimizer, scheduler = self.optimizers(), self.lr_schedulers()
         assert isinstance(optimizer, LightningOptimizer)  # one, with one schedule: configure_optimizers says so
         assert isinstance(scheduler, LambdaLR)
         optimizer.zero_grad()
-        losses = self.gradients(batch, step)
+        losses = self.gradients(batch, self.step)
         optimizer.step()
         scheduler.step()
-        if step % max(1, self.recipe.steps // CURVE_POINTS) == 0 or step == self.recipe.steps - 1:
-            self.curve.append((step, losses.float().tolist()))
+        if self.step % -(-self.recipe.steps // CURVE_POINTS) == 0 or self.step == self.recipe.steps - 1:
+            self.curve.append((self.step, losses.float().tolist()))
+        self.step += 1
 
     def gradients(self, batch: tuple[Tensor, Tensor], step: int) -> Tensor:
         """Leave every member's gradient of a step, clipped, in its parameters and return the losses (members,)."""
@@ -66,8 +76,8 @@ class Lockstep(pl.LightningModule):
         return losses
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LambdaLR]]:
-        """Return one optimizer over all members and its schedule."""
-        recipe = self.recipe
+        """Return one optimizer over all members and its schedule, both at the step that the fit starts from."""
+        recipe, start = self.recipe, self.step
         encoder = [p for name, p in self.group.trained() if not name.startswith("head.")]
         head = [p for name, p in self.group.trained() if name.startswith("head.")]
         groups: list[dict[str, Any]] = [{"params": head, "lr": recipe.lr * recipe.head_lr_factor}]
@@ -85,24 +95,38 @@ class Lockstep(pl.LightningModule):
                 weight_decay=recipe.weight_decay,
                 foreach=True,
             )
-        return [optimizer], [LambdaLR(optimizer, recipe.rate)]
+        if self._optimizer_states:
+            self.group.restore(optimizer, self._optimizer_states)
+            self._optimizer_states = []
+        return [optimizer], [LambdaLR(optimizer, lambda step: recipe.rate(start + step))]
 
     def on_train_start(self) -> None:
         """Start the clock."""
         self._started = time.perf_counter(), time.process_time()
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the curve, and the seconds spent so far."""
-        now = time.perf_counter(), time.process_time()
-        spent = [old + b - a for old, a, b in zip(self.spent_before, self._started, now, strict=True)]
-        checkpoint["lockstep"] = {"curve": [[step, losses] for step, losses in self.curve], "spent": spent}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the curve and the seconds where the fit was interrupted."""
-        self.curve = [(step, losses) for step, losses in checkpoint["lockstep"]["curve"]]
-        self.spent_before = tuple(checkpoint["lockstep"]["spent"])
+    def states(self) -> list[Unfinished]:
+        """Return every member's state after the last step."""
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)
+        members = len(self.seeds)
+        spent = [
+            now - then for now, then in zip((time.perf_counter(), time.process_time()), self._started, strict=True)
+        ]
+        seconds, cpu = (self.seconds_before + spent[0]) / members, (self.cpu_seconds_before + spent[1]) / members
+        of_optimizer = self.group.optimizer_states(optimizer.optimizer)
+        return [
+            Unfinished(copied(weights), copied(state), curve, self.step, seconds, cpu)
+            for weights, state, curve in zip(self.group.state_dicts(), of_optimizer, self.curves(), strict=True)
+        ]
 
     def curves(self) -> list[Tensor]:
         """Return every member's curve (points, 2): step and loss."""
         points = [[[float(step), loss] for loss in losses] for step, losses in self.curve]
         return list(torch.tensor(points).reshape(-1, len(self.seeds), 2).transpose(0, 1))
+
+
+def _joined(curves: Sequence[Tensor]) -> Curve:
+    """Return the common curve of members that have each their own (points, 2)."""
+    return [
+        (int(points[0][0]), [loss for _, loss in points]) for points in zip(*map(Tensor.tolist, curves), strict=True)
+    ]

@@ -51,9 +51,9 @@ class ProgressBar(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar where an interrupted fit stopped."""
-        del pl_module
+        del trainer
         self._progress.start()
-        self._bar = self._progress.add_task(self._label, total=self._steps, completed=trainer.global_step, loss="")
+        self._bar = self._progress.add_task(self._label, total=self._steps, completed=_step(pl_module), loss="")
 
     def on_train_batch_end(
         self,
@@ -64,10 +64,10 @@ class ProgressBar(Callback):
         batch_idx: int,
     ) -> None:
         """Move the bar by a step."""
-        del outputs, batch, batch_idx
+        del trainer, outputs, batch, batch_idx
         curve: Curve = pl_module.curve  # type: ignore[assignment]  # both callbacks go with Lockstep
         loss = f"loss {sum(curve[-1][1]) / len(curve[-1][1]):.3f}" if curve else ""
-        self._progress.update(self._bar, completed=trainer.global_step, loss=loss)
+        self._progress.update(self._bar, completed=_step(pl_module), loss=loss)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Close the bar, also when the fit fails."""
@@ -103,6 +103,11 @@ class CurveCallback(Callback):
             for member, loss in zip(self._members, losses, strict=True):
                 self._tracker.curve(self._phase, member, step, loss)
         self._sent = len(curve)
+
+
+def _step(lockstep: pl.LightningModule) -> int:
+    step: int = lockstep.step  # type: ignore[assignment]
+    return step
 
 
 def spoken(members: Sequence[int]) -> str:

@@ -1,16 +1,13 @@
 """One Lightning fit of a group of modules, resumable: the only place that makes a Trainer."""
 
 import logging
-import shutil
 import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 
 import pytorch_lightning as pl
-import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
@@ -23,8 +20,7 @@ from ensemble_transfer.training.lockstep import Lockstep
 from ensemble_transfer.training.progress import CurveCallback, ProgressBar, Tracker
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.settings import TrainerSettings
-
-CHECKPOINT = "last.ckpt"
+from ensemble_transfer.training.store import Store, Unfinished
 
 _KNOWN_WARNINGS = (
     r".*does not have many workers.*",  # tasks are in memory: workers would only copy
@@ -32,6 +28,29 @@ _KNOWN_WARNINGS = (
 )
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Fits to compute in lockstep.
+
+    Attributes:
+        modules: The members, with their initial weights; they are trained in place.
+        batches: What each sees at every step; its seeds are the members' streams of randomness.
+        recipe: What each fit may spend.
+        phase: Name of the phase, for the progress bar and the tracker.
+        members: Indices of the members, likewise.
+        keys: Keys of the fits, for checkpoints; empty for none.
+        interrupted: States to go on from, all at one step; empty for fits that start.
+    """
+
+    modules: Sequence[nn.Module]
+    batches: Batches
+    recipe: Recipe
+    phase: str
+    members: Sequence[int]
+    keys: Sequence[str] = ()
+    interrupted: Sequence[Unfinished] = ()
 
 
 @dataclass(frozen=True)
@@ -50,60 +69,47 @@ class GroupFit:
 
 
 def run_group(
-    modules: Sequence[nn.Module],
-    batches: Batches,
-    recipe: Recipe,
-    settings: TrainerSettings,
-    phase: str,
-    members: Sequence[int],
-    unfinished: Path | None,
-    tracker: Tracker | None,
+    group: Group, settings: TrainerSettings, store: Store | None = None, tracker: Tracker | None = None
 ) -> GroupFit:
     """Train modules in lockstep and return their weights.
 
     Args:
-        modules: The members, with their initial weights; they are trained in place.
-        batches: What each sees at every step; its seeds are the members' streams of randomness.
-        recipe: What the fit may spend.
+        group: The modules, and how to train them.
         settings: Where and how it is computed, with the executor decided.
-        phase: Name of the phase, for the progress bar and the tracker.
-        members: Indices of the members, likewise.
-        unfinished: Folder for checkpoints, from which an interrupted fit goes on; None for none.
+        store: Where checkpoints are written; None for none.
         tracker: Where learning curves are sent while they grow.
     """
-    group = make_group(settings.executor, modules, settings)
-    lockstep = Lockstep(group, recipe, batches.seeds)
-    callbacks: list[Callback] = []
-    if settings.progress:
-        callbacks.append(ProgressBar(phase, members, recipe.steps))
-    if tracker is not None:
-        callbacks.append(CurveCallback(tracker, phase, members))
-    if unfinished is not None:
-        callbacks.append(Checkpoints(unfinished, settings.checkpoint_seconds))
-    checkpoint, start = _resumable(unfinished)
+    for module, state in zip(group.modules, group.interrupted, strict=False):
+        module.load_state_dict(dict(state.weights), strict=True)
+    executor = make_group(settings.executor, group.modules, settings)
+    lockstep = Lockstep(executor, group.recipe, group.batches.seeds, group.interrupted)
     with measured(settings.device) as meter:
-        if recipe.steps:
-            _fit(lockstep, batches, settings, callbacks, checkpoint, start)
-    meter.seconds += lockstep.spent_before[0]
-    meter.cpu_seconds += lockstep.spent_before[1]
-    weights = [{k: v.detach().cpu().contiguous() for k, v in state.items()} for state in group.state_dicts()]
+        if lockstep.step < group.recipe.steps:
+            _fit(lockstep, group.batches, settings, _callbacks(group, settings, store, tracker))
+    meter.seconds += lockstep.seconds_before
+    meter.cpu_seconds += lockstep.cpu_seconds_before
+    weights = [{k: v.detach().cpu().contiguous() for k, v in state.items()} for state in executor.state_dicts()]
     return GroupFit(weights, lockstep.curves(), meter)
 
 
-def _fit(
-    lockstep: Lockstep,
-    batches: Batches,
-    settings: TrainerSettings,
-    callbacks: list[Callback],
-    checkpoint: Path | None,
-    start: int,
-) -> None:
+def _callbacks(group: Group, settings: TrainerSettings, store: Store | None, tracker: Tracker | None) -> list[Callback]:
+    callbacks: list[Callback] = []
+    if settings.progress:
+        callbacks.append(ProgressBar(group.phase, group.members, group.recipe.steps))
+    if tracker is not None:
+        callbacks.append(CurveCallback(tracker, group.phase, group.members))
+    if store is not None and group.keys:
+        callbacks.append(Checkpoints(store, group.keys, settings.checkpoint_seconds))
+    return callbacks
+
+
+def _fit(lockstep: Lockstep, batches: Batches, settings: TrainerSettings, callbacks: list[Callback]) -> None:
     _quiet_lightning()
     trainer = pl.Trainer(
         accelerator=settings.device.type,
         devices=1,
         precision=settings.precision,  # type: ignore[arg-type]  # checked by TrainerSettings
-        max_steps=lockstep.recipe.steps,
+        max_steps=lockstep.recipe.steps - lockstep.step,
         max_epochs=-1,
         callbacks=callbacks,
         enable_checkpointing=False,
@@ -115,19 +121,18 @@ def _fit(
         plugins=LightningEnvironment(),  # one process, also inside a SLURM job, which Lightning would take over
     )
     # An endless loader that starts at the right step: Lightning then has no notion of an epoch to come back to.
-    loader = DataLoader(batches, batch_size=None, sampler=count(start))
-    trainer.fit(lockstep, loader, ckpt_path=checkpoint, weights_only=True)
+    trainer.fit(lockstep, DataLoader(batches, batch_size=None, sampler=count(lockstep.step)))
 
 
 class Checkpoints(Callback):
-    """Keeps the newest state of a fit, written every so many seconds.
+    """Stores the newest state of every member, every so many seconds.
 
-    Lightning's own ModelCheckpoint ignores ``train_time_interval`` under manual optimisation (seen in 2.6).
+    Lightning's own ModelCheckpoint ignores ``train_time_interval`` under manual optimisation (seen in 2.6). It also
+    writes the group as one, and unpickles it: a member could not go on in another group, nor be checked before loading.
     """
 
-    def __init__(self, folder: Path, seconds: float) -> None:
-        self._path = folder / CHECKPOINT
-        self._seconds = seconds
+    def __init__(self, store: Store, keys: Sequence[str], seconds: float) -> None:
+        self._store, self._keys, self._seconds = store, keys, seconds
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
@@ -137,26 +142,13 @@ class Checkpoints(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        """Write a checkpoint, in one move, where it is time."""
-        del pl_module, outputs, batch, batch_idx
+        """Store the states when it is time."""
+        del trainer, outputs, batch, batch_idx
         if time.monotonic() - self._last >= self._seconds:
-            trainer.save_checkpoint(self._path)
+            assert isinstance(pl_module, Lockstep)
+            for key, state in zip(self._keys, pl_module.states(), strict=True):
+                self._store.put_unfinished(key, state)
             self._last = time.monotonic()
-
-
-def _resumable(unfinished: Path | None) -> tuple[Path | None, int]:
-    """Return the checkpoint to go on from and its step; (None, 0) where there is none that can be read."""
-    path = unfinished / CHECKPOINT if unfinished is not None else None
-    if path is None or not path.exists():
-        return None, 0
-    try:
-        step = int(torch.load(path, map_location="cpu", weights_only=True)["global_step"])
-    except Exception as error:  # noqa: BLE001  # a damaged file makes torch raise anything, unpickling errors too
-        log.warning("%s is damaged (%s); the fit starts again", path, type(error).__name__)
-        shutil.rmtree(path.parent)
-        return None, 0
-    log.info("going on with an interrupted fit at step %d", step)
-    return path, step
 
 
 def _quiet_lightning() -> None:

@@ -1,9 +1,12 @@
 """The source ensemble: members of one lineage, trained on the source task."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from ensemble_transfer.errors import require, settings_under
+from ensemble_transfer.errors import SettingError, require, settings_under
+from ensemble_transfer.layout import DESCRIPTION
 from ensemble_transfer.models.backbone import Architecture, Backbone
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.seeding import derive
@@ -12,7 +15,10 @@ from ensemble_transfer.training.cost import Entry, Ledger
 from ensemble_transfer.training.fit import Fits, Fitter, Start
 from ensemble_transfer.training.given import read_members
 from ensemble_transfer.training.recipe import Recipes
+from ensemble_transfer.training.store import Store
 from ensemble_transfer.weights import Weights, joined
+
+log = logging.getLogger(__name__)
 
 LINEAGES = ("shared", "snapshot", "independent")
 
@@ -93,6 +99,32 @@ def train_source(
     trained = [weights for fits in second for weights in fits.weights]
     ensemble = _ensemble(settings.lineage, architecture, [*trained, *given.weights], task, seed)
     return ensemble, Ledger([*(entry for fits in (first, *second) for entry in fits.entries()), *given.entries])
+
+
+def keep_source(ensemble: Ensemble, store: Store) -> Path | None:
+    """Keep a source ensemble in the store, for all runs that start from it.
+
+    A copy that is damaged is written again.
+
+    Returns:
+        The ensemble's folder, if it was written now. None if it was there and intact, or if the store cannot be
+        written: no run needs this copy.
+    """
+    folder = store.ensemble(ensemble.fingerprint)
+    if (folder / DESCRIPTION).exists():
+        try:
+            if Ensemble.load(folder).fingerprint == ensemble.fingerprint:
+                return None
+            log.warning("%s is damaged (it holds another ensemble); it is written again", folder)
+        except SettingError as error:
+            log.warning("%s is damaged (%s); it is written again", folder, error)
+    try:
+        with store.locked([folder.name]):
+            ensemble.save(folder)
+    except SettingError as error:
+        log.info("the source ensemble is not kept: %s", error)
+        return None
+    return folder
 
 
 def _one_after_another(

@@ -1,15 +1,17 @@
-"""The store remembers finished fits by what decided them.
+"""The store caches fits by a hash of their inputs.
 
-A fit lives in one safetensors file named by its key: the member's weights and its training curve as tensors, what it
-cost and where it came from in the header, with a checksum over both. A damaged file is reported and computed again.
+Each finished fit is one safetensors file, named by its key. The member's weights and its training curve are tensors;
+cost and origin are in the header, with a checksum over both. A damaged file is reported, and the fit is computed again.
+Interrupted fits have files of the same kind, so that any group of members can go on with them.
 """
 
 import hashlib
 import json
 import logging
-import uuid
+import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +25,16 @@ from ensemble_transfer.training.cost import Cost, plain
 from ensemble_transfer.weights import Weights, below, copied, fingerprint, joined
 
 SCHEMA = 1
-"""Version of what a key means; raised whenever the same inputs would give another result."""
+"""Version of what a key means. Raise it whenever the same inputs would give another result."""
 
 ENSEMBLES = "ensembles"
 """Folder of the source ensembles below a store's root."""
+
+CHECKPOINT = "last.ckpt"
+"""Name of a checkpoint in the folder of an unfinished fit."""
+
+ABANDONED = 30 * 24 * 3600.0
+"""Seconds after which an unfinished fit or a lock that nobody holds is removed."""
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +47,7 @@ class Fitted:
         weights: The member's weights.
         curve: Training loss (points, 2): step and loss.
         cost: What the fit spent when it was computed.
-        key: Its key; None where nothing is remembered.
+        key: Its key; None where nothing is stored.
         reused: Whether it was found in the store.
     """
 
@@ -48,6 +56,27 @@ class Fitted:
     cost: Cost
     key: str | None = None
     reused: bool = False
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """The state of one member's fit between two steps.
+
+    Attributes:
+        weights: Weights of the module that is trained.
+        optimizer: The optimizer's tensors, named ``slot.parameter``.
+        curve: Training loss so far (points, 2): step and loss.
+        step: Number of steps taken.
+        seconds: Wall-clock seconds spent, the member's share of its group's.
+        cpu_seconds: Processor seconds spent, likewise.
+    """
+
+    weights: Weights
+    optimizer: Weights
+    curve: Tensor
+    step: int
+    seconds: float
+    cpu_seconds: float
 
 
 def key_of(**decides: object) -> str:
@@ -59,64 +88,95 @@ def key_of(**decides: object) -> str:
 class Store:
     """A folder of finished fits, shared by all runs and all concurrent jobs.
 
+    A folder that cannot be written serves the fits that it has; only a fit that is missing is an error then.
+
     Args:
         root: The folder; made if missing.
-        reuse: Whether to look fits up. Without it everything is computed afresh, and then remembered.
+        reuse: Whether to look fits up. Without it every fit is computed anew, and then stored.
 
     Raises:
-        SettingError: If the folder cannot be written.
+        SettingError: If the folder is missing and cannot be made.
     """
 
     def __init__(self, root: Path, reuse: bool = True) -> None:
         self.root = root.absolute()
         self.reuse = reuse
         try:
-            for folder in ("fits", "locks", "unfinished"):
-                (self.root / folder).mkdir(parents=True, exist_ok=True)
-            probe = self.root / f".writable-{uuid.uuid4().hex}"
-            probe.touch()
-            probe.unlink()
+            self._make_folders()
         except OSError as error:
-            raise SettingError("root", str(root), f"must be a folder that can be written: {error.strerror}") from error
+            if not self.root.is_dir() or not reuse:
+                raise self._unwritable(error) from error
+        else:
+            self._remove_abandoned()
 
     def get(self, key: str) -> Fitted | None:
-        """Return the finished fit with this key, or None where there is none that can be trusted."""
-        path = self._path(key)
-        if not self.reuse or not path.exists():
+        """Return the finished fit with this key, or None if there is none that can be trusted."""
+        if not self.reuse:
             return None
         try:
-            tensors, header = read_tensors(path)
-            if header["checksum"] != _checksum(header["about"], tensors):
-                raise ValueError("the checksum does not match")
-            cost = Cost(**json.loads(header["about"])["cost"])
+            found = _read(self._path(key))
+            if found is None:
+                return None
+            tensors, about = found
+            return Fitted(below(tensors, "weights"), tensors["curve"], Cost(**about["cost"]), key, reused=True)
         except (ValueError, KeyError, TypeError) as error:
-            log.warning("%s is damaged (%s); the fit is computed again", path, error)
+            log.warning("%s is damaged (%s); the fit is computed again", self._path(key), error)
             return None
-        return Fitted(below(tensors, "weights"), tensors["curve"], cost, key, reused=True)
 
     def put(self, key: str, fitted: Fitted, about: Mapping[str, Any]) -> None:
-        """Remember a finished fit under its key, with plain data about where it came from."""
-        tensors = joined(weights=copied(fitted.weights)) | {"curve": fitted.curve.contiguous()}
-        text = json.dumps({"cost": plain(fitted.cost), **about}, sort_keys=True)
-        path = self._path(key)
-        path.parent.mkdir(exist_ok=True)
-        write_tensors(path, tensors, {"about": text, "checksum": _checksum(text, tensors)})
+        """Store a finished fit under its key, with plain data about its origin, and drop its checkpoint."""
+        tensors = joined(weights=fitted.weights) | {"curve": fitted.curve}
+        _write(self._path(key), tensors, {"cost": plain(fitted.cost), **about})
+        self.drop_unfinished(key)
+
+    def unfinished(self, key: str) -> Unfinished | None:
+        """Return the state of an interrupted fit, or None if there is none that can be trusted."""
+        if not self.reuse:
+            return None
+        path = self._checkpoint(key)
+        try:
+            found = _read(path)
+            if found is None:
+                return None
+            tensors, about = found
+            parts = below(tensors, "weights"), below(tensors, "optimizer"), tensors["curve"]
+            return Unfinished(*parts, int(about["step"]), float(about["seconds"]), float(about["cpu_seconds"]))
+        except (ValueError, KeyError, TypeError) as error:
+            log.warning("%s is damaged (%s); the fit starts again", path, " ".join(str(error).split())[:200])
+            self.drop_unfinished(key)
+            return None
+
+    def put_unfinished(self, key: str, state: Unfinished) -> None:
+        """Store the state of a fit under its key; it replaces the one before."""
+        tensors = joined(weights=state.weights, optimizer=state.optimizer) | {"curve": state.curve}
+        about = {"step": state.step, "seconds": state.seconds, "cpu_seconds": state.cpu_seconds}
+        _write(self._checkpoint(key), tensors, about)
+
+    def drop_unfinished(self, key: str) -> None:
+        """Remove the checkpoint of a fit, if there is one."""
+        shutil.rmtree(self._checkpoint(key).parent, ignore_errors=True)
 
     @contextmanager
     def locked(self, keys: Sequence[str]) -> Iterator[None]:
         """Hold these fits, so that concurrent jobs wait for one another instead of computing them twice.
 
-        Locks are taken in one order by all, so that no two jobs wait for each other, and the system gives them back
-        when a job is killed.
+        All jobs take locks in the same order, so that no two wait for each other. The system releases the locks of a
+        job that is killed.
+
+        Raises:
+            SettingError: If the store cannot be written.
         """
         with ExitStack() as held:
             for key in sorted(set(keys)):
                 lock = FileLock(self.root / "locks" / f"{key}.lock")
                 try:
+                    self._make_folders()
                     lock.acquire(timeout=0)
                 except Timeout:
                     log.info("another job computes a fit that this one needs; waiting for it")
                     lock.acquire()
+                except OSError as error:
+                    raise self._unwritable(error) from error
                 held.callback(lock.release)
             yield
 
@@ -124,12 +184,50 @@ class Store:
         """Return the folder of a source ensemble that runs share."""
         return self.root / ENSEMBLES / fingerprint
 
-    def unfinished(self, group: Sequence[str]) -> Path:
-        """Return the folder for the checkpoints of a group of fits, named by what its state depends on."""
-        return self.root / "unfinished" / key_of(group=list(group))
-
     def _path(self, key: str) -> Path:
         return self.root / "fits" / key[:2] / f"{key}.safetensors"
+
+    def _checkpoint(self, key: str) -> Path:
+        return self.root / "unfinished" / key / CHECKPOINT
+
+    def _make_folders(self) -> None:
+        for folder in ("fits", "locks", "unfinished"):
+            (self.root / folder).mkdir(parents=True, exist_ok=True)
+
+    def _unwritable(self, error: OSError) -> SettingError:
+        return SettingError("root", str(self.root), f"must be a folder that can be written: {error.strerror}")
+
+    def _remove_abandoned(self) -> None:
+        """Remove old checkpoints and old locks that nobody holds."""
+        oldest = time.time() - ABANDONED
+        for path in [*(self.root / "locks").glob("*.lock"), *(self.root / "unfinished").iterdir()]:
+            with suppress(OSError, Timeout):  # another job may remove the same file
+                if path.stat().st_mtime < oldest:
+                    with FileLock(self.root / "locks" / f"{path.stem}.lock", timeout=0) as lock:
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()
+                        Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def _write(path: Path, tensors: Weights, about: Mapping[str, Any]) -> None:
+    """Write tensors and plain data, with a checksum over both, in one move."""
+    copies, text = copied(tensors), json.dumps(about, sort_keys=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_tensors(path, copies, {"about": text, "checksum": _checksum(text, copies)})
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Return tensors and plain data of a file, or None if it does not exist.
+
+    Raises:
+        ValueError: If the file is damaged.
+        KeyError: If its header lacks a field.
+    """
+    if not path.exists():
+        return None
+    tensors, header = read_tensors(path)
+    if header["checksum"] != _checksum(header["about"], tensors):
+        raise ValueError("the checksum does not match")
+    return tensors, json.loads(header["about"])
 
 
 def _checksum(about: str, tensors: Weights) -> str:
