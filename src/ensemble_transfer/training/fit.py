@@ -8,20 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ensemble_transfer.errors import require
+from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.choice import decided
 from ensemble_transfer.training.cost import Cost, Entry, measured
 from ensemble_transfer.training.executors import refuse_unstackable
+from ensemble_transfer.training.lockstep import DivergedError
 from ensemble_transfer.training.memory import Need, free_memory, is_out_of_memory, need_of, released
 from ensemble_transfer.training.parts import Head, Part, Whole
-from ensemble_transfer.training.progress import Tracker
+from ensemble_transfer.training.progress import Tracker, spoken
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.run import Group, run_group
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.store import Fitted, Store, Unfinished, key_of
-from ensemble_transfer.weights import Weights, copied, fingerprint
+from ensemble_transfer.weights import Weights, copied, fingerprint, floating
 
 _needs: dict[tuple[str, int], Need] = {}
 
@@ -179,7 +180,14 @@ class Fitter:
             settings = decided(self.settings, modules, batches, recipe)
         members, keys = [start.member for start in starts.values()], list(starts)
         group = Group(modules, batches, recipe, work.phase, members, keys, interrupted)
-        result = run_group(group, settings, self.store, self.tracker)
+        try:
+            result = run_group(group, settings, self.store, self.tracker)
+            _check_finite(result.weights)
+        except DivergedError as error:
+            if self.store is not None:
+                for key in keys:
+                    self.store.drop_unfinished(key)
+            raise _diverged(group, error) from error
         seen, prepared = recipe.steps * batches.batch_size, part.prepared(len(data), recipe)
         cost = Cost(
             steps=recipe.steps,
@@ -211,6 +219,26 @@ class Fitter:
 
 def _images(architecture: Architecture, examples: int) -> Tensor:
     return torch.zeros(examples, architecture.channels, *[architecture.image_size] * 2, dtype=torch.uint8)
+
+
+def _check_finite(members: Sequence[Weights]) -> None:
+    """Raise a DivergedError if a member has a weight that is not finite."""
+    for place, weights in enumerate(members):
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in floating(weights).values()):
+            raise DivergedError(place, None)
+
+
+def _diverged(group: Group, error: DivergedError) -> SettingError:
+    """Return what a user has to know about a fit that diverged: phase, member, step and what to change."""
+    recipe, member = group.recipe, spoken([group.members[error.place]])
+    if error.step == 0 or recipe.steps == 0:
+        rule = f"{member} starts from weights whose loss is not finite; lower what they come from (strategy.scale, ...)"
+        return SettingError("phase", group.phase, rule)
+    when = f"at step {error.step + 1} of {recipe.steps}" if error.step is not None else "after the last step"
+    what = "loss is" if error.step is not None else "weights are"
+    advice = "lower lr or head_lr_factor of its recipe, or clip its gradients (clip=1)"
+    rule = f"is too high: the {what} not finite in phase {group.phase!r}, {member}, {when}; {advice}"
+    return SettingError("lr", recipe.lr, rule)
 
 
 @dataclass(frozen=True)

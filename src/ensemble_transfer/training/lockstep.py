@@ -21,6 +21,20 @@ from ensemble_transfer.weights import copied
 CURVE_POINTS = 50
 
 
+class DivergedError(ArithmeticError):
+    """A loss or a weight is not finite.
+
+    Attributes:
+        place: Place of the member in its group.
+        step: Step of the loss, counted from 0; None for a weight after the last step.
+    """
+
+    def __init__(self, place: int, step: int | None) -> None:
+        super().__init__(f"member {place} of the group is not finite at step {step}")
+        self.place = place
+        self.step = step
+
+
 class Lockstep(pl.LightningModule):
     """Trains members together: every step is one step of each, with one optimizer over all.
 
@@ -52,10 +66,15 @@ class Lockstep(pl.LightningModule):
         self.curve: Curve = _joined([state.curve for state in interrupted])
         self.seconds_before = sum(state.seconds for state in interrupted)
         self.cpu_seconds_before = sum(state.cpu_seconds for state in interrupted)
+        self._unchecked: list[Tensor] = []
         self._optimizer_states = [state.optimizer for state in interrupted]
 
     def training_step(self, batch: tuple[Tensor, Tensor], _batch_idx: int) -> None:
-        """Take one optimizer step with inputs (members, batch, ...) and labels (members, batch)."""
+        """Take one optimizer step with inputs (members, batch, ...) and labels (members, batch).
+
+        Raises:
+            DivergedError: If a loss is not finite.
+        """
         optimizer, scheduler = self.optimizers(), self.lr_schedulers()
         assert isinstance(optimizer, LightningOptimizer)  # one, with one schedule: configure_optimizers says so
         assert isinstance(scheduler, LambdaLR)
@@ -63,9 +82,21 @@ class Lockstep(pl.LightningModule):
         losses = self.gradients(batch, self.step)
         optimizer.step()
         scheduler.step()
-        if self.step % -(-self.recipe.steps // CURVE_POINTS) == 0 or self.step == self.recipe.steps - 1:
+        self._unchecked.append(losses)
+        on_curve = self.step % -(-self.recipe.steps // CURVE_POINTS) == 0 or self.step == self.recipe.steps - 1
+        if on_curve or losses.device.type == "cpu":  # a GPU is waited for at the points of the curve only
+            self._check_losses()
+        if on_curve:
             self.curve.append((self.step, losses.float().tolist()))
         self.step += 1
+
+    def _check_losses(self) -> None:
+        """Raise a DivergedError at the first loss since the last check that is not finite."""
+        bad = (~torch.isfinite(torch.stack(self._unchecked))).nonzero().tolist()
+        if bad:
+            step, place = bad[0]
+            raise DivergedError(place, self.step - len(self._unchecked) + 1 + step)
+        self._unchecked = []
 
     def gradients(self, batch: tuple[Tensor, Tensor], step: int) -> Tensor:
         """Leave every member's gradient of a step, clipped, in its parameters and return the losses (members,)."""
