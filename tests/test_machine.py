@@ -1,3 +1,4 @@
+import os
 import socket
 import threading
 import time
@@ -7,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from ensemble_transfer import machine
-from ensemble_transfer.machine import answers, free_memory
+from ensemble_transfer.machine import answers, free_memory, usable_cores
 
 
 @pytest.fixture(autouse=True)
@@ -95,8 +96,8 @@ def cgroup(monkeypatch, tmp_path):
     def pretend(**files):
         for name, text in {"meminfo": "MemTotal: 9000 kB\nMemAvailable:    4000 kB\n", **files}.items():
             (tmp_path / name.replace("_", ".")).write_text(text)
-        redirected = {"/proc/meminfo": tmp_path / "meminfo", "/sys/fs/cgroup": tmp_path}
-        monkeypatch.setattr(machine, "Path", lambda path: redirected[path])
+        monkeypatch.setattr(machine, "_CGROUP", tmp_path)
+        monkeypatch.setattr(machine, "Path", {"/proc/meminfo": tmp_path / "meminfo"}.__getitem__)
 
     return pretend
 
@@ -118,3 +119,49 @@ def cgroup(monkeypatch, tmp_path):
 def test_free_memory_is_the_least_of_machine_and_container(cgroup, files, free):
     cgroup(**files)
     assert free_memory() == free
+
+
+@pytest.fixture
+def cores_of(monkeypatch, tmp_path):
+    """Pretend to have so many cores, files of the container's quota, and a number that a launcher asked for."""
+
+    def pretend(cores, files, asked):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+        monkeypatch.setattr(machine, "_CGROUP", tmp_path)
+        for name, text in files.items():
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text(text + "\n")
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        if asked is not None:
+            monkeypatch.setenv("OMP_NUM_THREADS", asked)
+        return usable_cores()
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("cores", "quota", "asked", "usable"),
+    [
+        (8, None, None, 8),
+        (8, "max 100000", None, 8),
+        (8, "300000 100000", None, 3),
+        (8, "250000 100000", None, 2),
+        (8, "50000 100000", None, 1),
+        (2, "800000 100000", None, 2),
+        (8, None, "4", 4),
+        (8, None, "16", 8),
+        (8, None, "0", 8),
+        (8, None, "4,2", 8),
+        (8, None, "", 8),
+        (8, "300000 100000", "2", 2),
+        (8, "100000 100000", "2", 1),
+    ],
+)
+def test_usable_cores_are_the_fewest_of_affinity_container_and_request(cores_of, cores, quota, asked, usable):
+    assert cores_of(cores, {} if quota is None else {"cpu.max": quota}, asked) == usable
+
+
+@pytest.mark.parametrize(("quota", "usable"), [("-1", 8), ("300000", 3), ("50000", 1)])
+def test_the_quota_of_an_older_container_counts_too(cores_of, quota, usable):
+    files = {"cpu/cpu.cfs_quota_us": quota, "cpu/cpu.cfs_period_us": "100000"}
+    assert cores_of(8, files, None) == usable

@@ -26,10 +26,18 @@ CARD = "README.md"
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a path beside a file; what is written there takes the file's place in one move, if no error is raised."""
+    """Give a path beside a file; what is written there takes the file's place in one move, if no error is raised.
+
+    Raises:
+        OSError: If the file cannot be written, or the disk is full; it names the file.
+    """
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         yield beside
         beside.replace(path)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(beside)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         beside.unlink(missing_ok=True)

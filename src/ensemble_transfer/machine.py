@@ -1,4 +1,4 @@
-"""What this machine has: free memory, and servers that can be reached."""
+"""The machine's resources: free memory, usable cores, servers that answer."""
 
 import os
 import threading
@@ -11,6 +11,7 @@ from pathlib import Path
 PATIENCE = 5.0
 """Seconds in which a server must answer. Libraries by themselves try every address again and again, for minutes."""
 
+_CGROUP = Path("/sys/fs/cgroup")
 
 _CGROUPS = (
     ("memory.max", "memory.current", "memory.stat"),
@@ -23,11 +24,36 @@ def free_memory() -> int:
     """Return the free bytes of the machine, within the limit of this process's container (cgroup v2, v1)."""
     free = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     free.append(1024 * _field(Path("/proc/meminfo"), "MemAvailable:", free[0] // 1024))
-    for limit, used, parts in (tuple(Path("/sys/fs/cgroup") / name for name in names) for names in _CGROUPS):
+    for limit, used, parts in (tuple(_CGROUP / name for name in names) for names in _CGROUPS):
         most = limit.read_text(encoding="utf-8").strip() if limit.exists() else "max"
         if most.isdigit():
             free.append(int(most) - int(used.read_text(encoding="utf-8")) + _field(parts, "inactive_file", 0))
     return max(0, min(free))
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use.
+
+    The fewest of its affinity, the quota of its container (cgroup v2, v1) and OMP_NUM_THREADS.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = os.environ.get("OMP_NUM_THREADS", "")  # launchers set it so that jobs side by side share the cores
+    cores = min(cores, int(asked)) if asked.isdigit() and int(asked) > 0 else cores
+    quota = _quota()
+    return cores if quota is None else max(1, min(cores, int(quota)))
+
+
+def _quota() -> float | None:
+    """Return how many cores the container may use; None for all."""
+    together = _CGROUP / "cpu.max"
+    if together.exists():
+        quota, period = together.read_text(encoding="utf-8").split()
+        return None if quota == "max" else int(quota) / int(period)
+    apart = [_CGROUP / "cpu" / f"cpu.cfs_{name}_us" for name in ("quota", "period")]
+    if not all(path.exists() for path in apart):
+        return None
+    microseconds, period_of = (int(path.read_text(encoding="utf-8")) for path in apart)
+    return microseconds / period_of if microseconds > 0 else None
 
 
 def _field(path: Path, name: str, default: int) -> int:

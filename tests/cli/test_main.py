@@ -152,6 +152,8 @@ WRONG = {
     "+strategy=shift dataset.channels=2": "dataset.channels=2: must be 1 (gray) or 3 (RGB)",
     "+strategy=shift evaluation.corruptions=[fog]": "evaluation.corruptions=['fog']: must be [all] alone or some of ",
     "+strategy=shift store.root=/dev/null/store": "store.root='/dev/null/store': must be a folder that can be written",
+    "+strategy=shift store.root=": "store.root='': must be a folder",
+    "+strategy=shift trainer.threads=100000": "trainer.threads=100000: must be in 1..1024, or null",
     "+strategy=shift hydra.run.dir=/dev/null/run": "/dev/null/run: cannot be written",
     "+strategy=full trainer.executor=vectorised +backbone.options.drop_block_rate=0.1": "trainer.executor='vectorised'",
     "+strategy=shift logger.kind=csv": "logger.kind='csv': must be one of none, wandb",
@@ -163,7 +165,8 @@ WRONG = {
 
 @pytest.mark.parametrize("line", WRONG)
 def test_a_mistake_gets_one_clear_line_before_any_training(cli, tmp_path, line):
-    code, out, err = cli(*line.split(), "trainer.threads=1")
+    threads = () if "trainer.threads" in line else ("trainer.threads=1",)
+    code, out, err = cli(*line.split(), *threads)
     assert code == 2
     assert out == ""
     errors = [text for text in err.splitlines() if " task " not in text]

@@ -1,5 +1,6 @@
 import json
 import os
+import resource
 import time
 from pathlib import Path
 
@@ -145,3 +146,13 @@ def test_without_a_reset_the_peak_is_still_in_bytes(monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)
     held = np.ones(64 * MEGABYTE, dtype=np.uint8)
     assert len(held) / MEGABYTE < peak(1) < 64 * 1024
+
+
+@pytest.mark.parametrize(("platform", "unit"), [("darwin", 1), ("linux", 1024)])
+def test_the_peak_of_a_system_without_proc_is_read_in_its_own_unit(monkeypatch, platform, unit):
+    monkeypatch.setattr("ensemble_transfer.training.cost.sys.platform", platform)
+    monkeypatch.setattr(Path, "exists", lambda _: False)
+    with measured(CPU) as meter:
+        pass
+    by_system = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert meter.peak_memory_bytes == pytest.approx(by_system, rel=0.2)

@@ -178,3 +178,11 @@ def test_encoders_that_end_in_another_width_train(settings, name, source_task):
     start = Start(0, architecture.initial(0), seed=0)
     fits = Fitter(settings).fit(architecture, [start], data, Recipe(1), "full")
     assert fits.weights[0]["head.weight"].shape == (5, architecture.features)
+
+
+@pytest.mark.parametrize(("steps", "points"), [(1, 1), (20, 20), (50, 50), (99, 50), (101, 35), (150, 51)])
+def test_a_curve_has_at_most_50_points_and_the_last_step(settings, start, backbone, source_task, steps, points):
+    fits = Fitter(settings).fit_heads(backbone.architecture(8, 1, 5), [start], source_task.train, Recipe(steps), "head")
+    curve = fits.fitted[0].curve
+    assert len(curve) == points
+    assert (curve[0, 0], curve[-1, 0]) == (0, steps - 1)

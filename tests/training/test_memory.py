@@ -28,6 +28,9 @@ def test_what_torch_says_where_memory_lacks_is_recognised():
     assert is_out_of_memory(allocation_failure())
     assert is_out_of_memory(CUDA_FAILURE)
     assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(RuntimeError("could not create a primitive"))  # oneDNN under `ulimit -v`
+    assert is_out_of_memory(OSError(12, "Cannot allocate memory"))
+    assert not is_out_of_memory(OSError(28, "No space left on device"))
     assert not is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
 
 
@@ -85,7 +88,7 @@ def test_a_group_without_enough_memory_is_halved_and_the_fit_goes_on(
 
 def test_other_failures_and_a_single_member_without_memory_are_raised(settings, backbone, source_task, groups):
     tried = groups(0, MemoryError())
-    with pytest.raises(MemoryError):
+    with pytest.raises(MemoryError, match=r"^out of memory in phase 'full' with member 1 alone .*; lower batch_size"):
         fit(Fitter(settings), backbone, source_task)
     assert tried == [5, 2, 1]
     groups(0, RuntimeError("something else"))

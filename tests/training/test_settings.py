@@ -1,13 +1,14 @@
 import math
-import os
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 import torch
 
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.training import settings as settings_module
-from ensemble_transfer.training.settings import FLOPS_A_THREAD, TrainerSettings, usable_cores
+from ensemble_transfer.training.fit import Fitter, Start
+from ensemble_transfer.training.recipe import Recipe
+from ensemble_transfer.training.settings import FLOPS_A_THREAD, TrainerSettings
 
 
 @pytest.mark.parametrize(
@@ -17,8 +18,9 @@ from ensemble_transfer.training.settings import FLOPS_A_THREAD, TrainerSettings,
         ("precision", "16-mixed", "must be one of 32-true, bf16-mixed"),
         ("executor", "vmap", "must be one of loop, vectorised, auto"),
         ("group_size", 0, "must be above 0, or null for all that fit"),
-        ("threads", 0, "must be above 0, or null"),
-        ("threads", -2, "must be above 0, or null"),
+        ("threads", 0, "must be in 1..1024, or null"),
+        ("threads", -2, "must be in 1..1024, or null"),
+        ("threads", 100000, "must be in 1..1024, or null"),
         ("checkpoint_seconds", 0.0, "must be above 0"),
         ("checkpoint_seconds", math.nan, "must be above 0"),
     ],
@@ -53,53 +55,6 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
 
 
 @pytest.fixture
-def machine(monkeypatch, tmp_path):
-    """Pretend to have so many cores, a quota of the container, and a number that a launcher asked for."""
-
-    def pretend(cores, quota=None, asked=None):
-        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
-        monkeypatch.setattr(settings_module, "Path", lambda _: tmp_path / "cpu.max")
-        if quota is not None:
-            (tmp_path / "cpu.max").write_text(quota + "\n")
-        if asked is None:
-            monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-        else:
-            monkeypatch.setenv("OMP_NUM_THREADS", asked)
-
-    return pretend
-
-
-@pytest.mark.parametrize(
-    ("cores", "quota", "asked", "usable"),
-    [
-        (8, None, None, 8),
-        (8, "max 100000", None, 8),
-        (8, "300000 100000", None, 3),
-        (8, "250000 100000", None, 2),
-        (8, "50000 100000", None, 1),
-        (2, "800000 100000", None, 2),
-        (8, None, "4", 4),
-        (8, None, "16", 8),
-        (8, None, "0", 8),
-        (8, None, "4,2", 8),
-        (8, None, "", 8),
-        (8, "300000 100000", "2", 2),
-        (8, "100000 100000", "2", 1),
-    ],
-)
-def test_usable_cores_are_the_fewest_of_affinity_container_and_request(machine, cores, quota, asked, usable):
-    machine(cores, quota, asked)
-    assert usable_cores() == usable
-
-
-def test_the_containers_quota_is_read_from_its_file(monkeypatch):
-    asked = []
-    monkeypatch.setattr(settings_module, "Path", lambda path: asked.append(path) or Path("/nowhere"))
-    usable_cores()
-    assert asked == ["/sys/fs/cgroup/cpu.max"]
-
-
-@pytest.fixture
 def _threads_restored():
     before = torch.get_num_threads()
     yield
@@ -111,7 +66,24 @@ def _threads_restored():
     ("threads", "cores", "work", "used"),
     [(3, 2, 1, 3), (1, 8, 100, 1), (None, 8, 0, 1), (None, 8, 1, 1), (None, 8, 3, 3), (None, 2, 100, 2)],
 )
-def test_threads_are_those_asked_for_or_what_a_step_can_feed_of_the_cores(machine, threads, cores, work, used):
-    machine(cores)
+def test_threads_are_those_asked_for_or_what_a_step_can_feed_of_the_cores(monkeypatch, threads, cores, work, used):
+    monkeypatch.setattr(settings_module, "usable_cores", lambda: cores)
     assert TrainerSettings(threads=threads).use_threads(work * FLOPS_A_THREAD) == used
     assert torch.get_num_threads() == used
+
+
+@pytest.mark.usefixtures("_threads_restored")
+@pytest.mark.parametrize(("threads", "used"), [(2, 2), (None, 3)])
+def test_a_fitter_by_itself_uses_the_threads_that_were_asked_for(
+    settings, backbone, source_task, monkeypatch, threads, used
+):
+    seen = []
+    monkeypatch.setattr(
+        "ensemble_transfer.training.lockstep.Lockstep.on_train_start", lambda _: seen.append(torch.get_num_threads())
+    )
+    torch.set_num_threads(3)
+    architecture = backbone.architecture(8, 1, 5)
+    fitter = Fitter(replace(settings, threads=threads))
+    fitter.fit(architecture, [Start(0, architecture.initial(0), 0)], source_task.train, Recipe(1), "full")
+    assert seen == [used]
+    assert torch.get_num_threads() == 3

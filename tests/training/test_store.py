@@ -198,8 +198,9 @@ def half_a_disk(monkeypatch):
 
 
 def test_a_failed_write_leaves_no_entry(store, half_a_disk):
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as caught:
         store.put(KEY, a_fit(), {})
+    assert caught.value.filename == str(file_of(store))
     assert list(file_of(store).parent.iterdir()) == []
     assert store.get(KEY) is None
 

@@ -61,6 +61,9 @@ class _StoreSettings:
     root: str
     reuse: bool = True
 
+    def __post_init__(self) -> None:
+        require(self.root.strip() != "", "root", self.root, "must be a folder")
+
 
 def build_experiment(cfg: DictConfig) -> Experiment:
     """Return the experiment that a configuration describes.

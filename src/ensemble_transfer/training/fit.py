@@ -118,7 +118,8 @@ class Fitter:
         missing = {key: start for key, start in by_key.items() if key not in found}
         if missing:
             self.check(work.part.architecture)
-            found |= self._computed_in_groups(work, missing)
+            with self.settings.threads_applied():
+                found |= self._computed_in_groups(work, missing)
         fits = Fits(work.phase, tuple(start.member for start in starts), tuple(found[key] for key in keys))
         self._send_reused_curves(fits)
         return fits
@@ -139,9 +140,12 @@ class Fitter:
             try:
                 found |= self._computed(work, group)
                 left = left[size:]
-            except (RuntimeError, MemoryError) as error:
-                if len(group) == 1 or not is_out_of_memory(error):
+            except (RuntimeError, MemoryError, OSError) as error:
+                if not is_out_of_memory(error):
                     raise
+                if len(group) == 1:
+                    [start] = group.values()
+                    raise _too_large(work.phase, start.member, error) from error
                 size = len(group) // 2
             if left and size < len(group):
                 log.warning("out of memory with %d members in lockstep; going on with %d", len(group), size)
@@ -219,6 +223,12 @@ class Fitter:
 
 def _images(architecture: Architecture, examples: int) -> Tensor:
     return torch.zeros(examples, architecture.channels, *[architecture.image_size] * 2, dtype=torch.uint8)
+
+
+def _too_large(phase: str, member: int, error: BaseException) -> MemoryError:
+    reason = str(error).strip().split("\n")[0] or type(error).__name__
+    advice = "lower batch_size of its recipe, or the size of images or backbone"
+    return MemoryError(f"out of memory in phase {phase!r} with {spoken([member])} alone ({reason}); {advice}")
 
 
 def _check_finite(members: Sequence[Weights]) -> None:

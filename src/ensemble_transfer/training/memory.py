@@ -76,10 +76,15 @@ def graph_bytes(module: nn.Module, inputs: Tensor) -> int:
     return sum(sizes.values())
 
 
+_SIGNS = ("can't allocate memory", "Cannot allocate memory", "could not create a primitive", "bad_alloc")
+"""In the messages of errors of torch, the system and oneDNN that mean a lack of memory."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether memory was what a computation lacked."""
+    """Return whether a computation failed for lack of memory."""
     by_type = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return by_type or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+    by_message = isinstance(error, RuntimeError | OSError) and any(sign in str(error) for sign in _SIGNS)
+    return by_type or by_message
 
 
 def released() -> None:

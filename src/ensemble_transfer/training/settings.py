@@ -1,12 +1,13 @@
 """Where and how fits are computed: nothing here changes what they are meant to compute."""
 
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from ensemble_transfer.errors import require
+from ensemble_transfer.machine import usable_cores
 
 ACCELERATORS = ("auto", "cpu", "gpu")
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -18,6 +19,9 @@ FLOPS_A_THREAD = 300_000_000
 Below this a second thread gains little, and much is lost where other processes want the cores: threads that wait for
 each other spin.
 """
+
+LARGEST_THREADS = 1024
+"""Torch dies of tens of thousands of threads; no machine has more cores than this."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,8 @@ class TrainerSettings:
             require(value in allowed, name, value, f"must be one of {', '.join(allowed)}")
         size, threads = self.group_size, self.threads
         require(size is None or size > 0, "group_size", size, "must be above 0, or null for all that fit")
-        require(threads is None or threads > 0, "threads", threads, "must be above 0, or null")
+        rule = f"must be in 1..{LARGEST_THREADS}, or null"
+        require(threads is None or 0 < threads <= LARGEST_THREADS, "threads", threads, rule)
         seconds = self.checkpoint_seconds
         require(seconds > 0, "checkpoint_seconds", seconds, "must be above 0")
         missing = self.accelerator == "gpu" and not torch.cuda.is_available()
@@ -67,6 +72,16 @@ class TrainerSettings:
         use_gpu = self.accelerator == "gpu" or (self.accelerator == "auto" and torch.cuda.is_available())
         return torch.device("cuda" if use_gpu else "cpu")
 
+    @contextmanager
+    def threads_applied(self) -> Iterator[None]:
+        """Let torch use ``threads`` in the block; null leaves the number as it is."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads or before)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
     def use_threads(self, step_flops: int) -> int:
         """Set the number of torch's CPU threads and return it.
 
@@ -76,13 +91,3 @@ class TrainerSettings:
         fed = max(1, round(step_flops / FLOPS_A_THREAD))
         torch.set_num_threads(self.threads or min(fed, usable_cores()))
         return torch.get_num_threads()
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may use: of its affinity, container (cgroup v2) and OMP_NUM_THREADS."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    asked = os.environ.get("OMP_NUM_THREADS", "")  # how launchers keep jobs side by side from crowding
-    cores = min(cores, int(asked)) if asked.isdigit() and int(asked) > 0 else cores
-    limit = Path("/sys/fs/cgroup/cpu.max")
-    quota, period = limit.read_text(encoding="utf-8").split() if limit.exists() else ("max", "1")
-    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
