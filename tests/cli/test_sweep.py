@@ -1,11 +1,16 @@
 """A sweep that is started again goes on where it stopped."""
 
+import shlex
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
-from ensemble_transfer.cli.main import normalised
+from ensemble_transfer.cli import sweep as sweep_module
+from ensemble_transfer.cli.main import conf_folder, normalised
 from ensemble_transfer.cli.sweep import finished_before, with_folder
 from ensemble_transfer.report.record import Record
 
@@ -63,6 +68,39 @@ def test_failed_and_damaged_jobs_run_again(tmp_path):
     saved(tmp_path / "1")
     (tmp_path / "1" / "record.json").write_text('{"schema_version": 1, "status"')
     assert finished_before(CONFIG, tmp_path) is None
+
+
+def test_records_are_parsed_once_however_many_jobs_ask(tmp_path, monkeypatch):
+    for name in "012":
+        saved(tmp_path / name, config=CONFIG | {"seed": int(name)})
+    parsed = []
+    load = Record.load
+    monkeypatch.setattr(sweep_module.Record, "load", lambda path: parsed.append(path.parent.name) or load(path))
+    for seed in range(9):
+        assert (finished_before(CONFIG | {"seed": seed}, tmp_path) is not None) == (seed < 3)
+    assert sorted(parsed) == ["0", "1", "2"]
+    (tmp_path / "1" / "record.json").unlink()
+    (tmp_path / "1").rmdir()
+    saved(tmp_path / "1", config=CONFIG | {"seed": 8})
+    assert finished_before(CONFIG | {"seed": 8}, tmp_path) is not None
+    assert finished_before(CONFIG | {"seed": 1}, tmp_path) is None
+
+
+STUDY = Path(__file__).parents[2] / "benchmarks" / "study" / "records.tar.xz"
+
+
+def test_finished_jobs_of_the_study_are_recognised_by_todays_configuration(tmp_path):
+    with tarfile.open(STUDY) as archive:
+        names = sorted(name for name in archive.getnames() if name.endswith("record.json"))[::60]
+        archive.extractall(tmp_path, members=[archive.getmember(name) for name in names], filter="data")
+    assert len(names) > 5
+    for name in names:
+        record = Record.load(tmp_path / name)
+        overrides = [word for word in shlex.split(record.command)[3:] if not word.startswith("hydra.")]
+        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+            config = OmegaConf.to_container(compose("config", overrides=overrides), resolve=True)
+        done = finished_before(config, (tmp_path / name).parents[1])
+        assert done == record, name
 
 
 def test_a_sweep_repeats_what_failed_or_is_missing_and_nothing_else(cli, quick, tmp_path):

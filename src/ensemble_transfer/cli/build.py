@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ensemble_transfer.errors import SettingError, require, settings_under
 from ensemble_transfer.models.backbone import Backbone
+from ensemble_transfer.report.settings import current_name
 from ensemble_transfer.report.tracking import LoggerSettings
 from ensemble_transfer.runs.evaluation import EvaluationSettings
 from ensemble_transfer.runs.experiment import Dataset, Experiment
@@ -27,12 +28,6 @@ from ensemble_transfer.training.source import EnsembleSettings
 from ensemble_transfer.training.store import Store
 
 T = TypeVar("T")
-
-_MOVED = {
-    "ensemble_transfer.strategies.": "ensemble_transfer.transfer.strategies.",
-    "ensemble_transfer.backbone.": "ensemble_transfer.models.backbone.",
-}
-"""Where classes are that configurations of older records name by another path."""
 
 _VALUES = ["seed", "budget"]
 _GROUPS = ["dataset", "backbone", "ensemble", "strategy", "recipe", "trainer", "logger", "store", "evaluation"]
@@ -143,14 +138,6 @@ def named(node: Any, path: str) -> Any:  # noqa: ANN401
         raise SettingError(setting, target, f"is not a class that can be imported: {reason}") from error
     require(is_dataclass(cls), setting, target, "must be a dataclass: its fields are the options")
     return build(cls, _without(node, "_target_"), path)
-
-
-def current_name(name: str) -> str:
-    """Return a class's path today, for one that a record of an older version may name."""
-    for before, now in _MOVED.items():
-        if name.startswith(before):
-            return now + name.removeprefix(before)
-    return name
 
 
 def _find_class(name: str) -> type:

@@ -1,7 +1,6 @@
 """Sweeps that go on where they stopped: a folder named by the command, jobs recognised by their configuration."""
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -14,18 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.layout import RECORD
 from ensemble_transfer.report.record import Record
-
-# What a run does not depend on: where it is computed, remembered and logged. The precision it does depend on.
-_INCIDENTAL = ("store", "logger")
-_INCIDENTAL_TRAINER = (
-    "accelerator",
-    "executor",
-    "channels_last",
-    "group_size",
-    "threads",
-    "checkpoint_seconds",
-    "progress",
-)
+from ensemble_transfer.report.settings import decisive
 
 remembered: list[DictConfig] = []
 """Configurations of the sweeps that this process has started, without what they sweep over."""
@@ -80,18 +68,29 @@ def finished_before(config: Mapping[str, Any], sweep: Path) -> Record | None:
         config: The job's resolved configuration.
         sweep: Folder of the sweep.
     """
-    wanted = _what(config)
+    wanted = decisive(config)
     for path in sorted(sweep.glob(f"*/{RECORD}")):
-        try:
-            record = Record.load(path)
-        except ValueError:
-            continue  # damaged or of another version: the job runs again and replaces it
-        if record.status == "finished" and _what(record.config) == wanted:
+        record, found = _finished(path)
+        if record is not None and found == wanted:
             return record
     return None
 
 
-def _what(config: Mapping[str, Any]) -> str:
-    kept = {name: value for name, value in config.items() if name not in _INCIDENTAL}
-    trainer = {k: v for k, v in dict(kept.get("trainer") or {}).items() if k not in _INCIDENTAL_TRAINER}
-    return json.dumps(kept | {"trainer": trainer}, sort_keys=True)
+_read: dict[Path, tuple[int, Record | None, dict[str, Any]]] = {}
+"""Finished records that this process has read, by path: time of change, record, what decided its result."""
+
+
+def _finished(path: Path) -> tuple[Record | None, dict[str, Any]]:
+    """Return a finished record and what decided its result; None for one that is not finished or is damaged.
+
+    A record that has not changed is read once by a process: a sweep asks for all of them before each job.
+    """
+    try:
+        changed = path.stat().st_mtime_ns
+        if path not in _read or _read[path][0] != changed:
+            record = Record.load(path)
+            known = record if record.status == "finished" else None
+            _read[path] = changed, known, decisive(record.config) if known else {}
+    except (OSError, ValueError):
+        return None, {}  # damaged or of another version: the job runs again and replaces it
+    return _read[path][1:]

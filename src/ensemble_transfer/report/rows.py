@@ -1,12 +1,13 @@
 """The rows and columns of a comparison: which runs belong together, what they are called, and their numbers."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
 
 from ensemble_transfer.metrics.equivalent import deep_ensemble_equivalent
 from ensemble_transfer.report.record import Record
+from ensemble_transfer.report.settings import decisive, flat
 from ensemble_transfer.report.statistics import Spread
 
 _TEST = "target/test/"
@@ -87,9 +88,6 @@ LONG = 24
 
 _OOD_TASKS = "evaluation.ood."
 
-# How a run was computed and where it was kept: not what was run.
-_INCIDENTAL = ("seed", "store", "trainer", "logger")
-
 
 @dataclass(frozen=True)
 class Row:
@@ -134,20 +132,33 @@ class Row:
 
 def rows_of(records: Iterable[Record]) -> tuple[list[Row], list[Record]]:
     """Return finished runs by what was run, and the runs that repeat a seed of their row, which count once."""
-    finished = list(records)
+    finished = [(record, _what(record)) for record in records]
     groups: dict[tuple[tuple[str, str], ...], dict[int, Record]] = {}
     repeated = []
-    for record in finished:
-        group = groups.setdefault(tuple(_what(record).items()), {})
+    for record, own in finished:
+        group = groups.setdefault(tuple(own.items()), {})
         if group.setdefault(record.seed, record) is not record:
             repeated.append(record)
     settings = [dict(key) for key in groups]
+    references = _references(finished)
     rows: dict[str, Row] = {}
-    for own, group in zip(settings, groups.values(), strict=True):
-        label, runs = _label(own, settings), tuple(group.values())
+    for own, label, group in zip(settings, _labels(settings), groups.values(), strict=True):
         label = f"{label} #{len(rows) + 1}" if label in rows else label
-        rows[label] = Row(label, own, runs, _numbers(runs, finished))
+        runs = tuple(group.values())
+        rows[label] = Row(label, own, runs, _numbers(runs, own, references))
     return list(rows.values()), repeated
+
+
+_References = Mapping[tuple[str, int], Sequence[tuple[Record, Mapping[str, str]]]]
+"""Runs of strategy ``full`` with what was run, by pair of tasks and seed."""
+
+
+def _references(records: Iterable[tuple[Record, Mapping[str, str]]]) -> _References:
+    found: dict[tuple[str, int], list[tuple[Record, Mapping[str, str]]]] = {}
+    for record, what in records:
+        if record.strategy == "full":
+            found.setdefault((record.dataset, record.seed), []).append((record, what))
+    return found
 
 
 def equivalent(record: Record, records: Iterable[Record]) -> float | None:
@@ -155,10 +166,13 @@ def equivalent(record: Record, records: Iterable[Record]) -> float | None:
 
     The reference is the run of strategy ``full`` among the records that shares all but the strategy; None without.
     """
-    own = _what(record)
+    return _equivalent(record, _what(record), _references((other, _what(other)) for other in records))
+
+
+def _equivalent(record: Record, own: Mapping[str, str], references: _References) -> float | None:
     shared = {name: value for name, value in own.items() if not name.startswith("strategy")}
-    for other in records:
-        if other.strategy == "full" and other.seed == record.seed and shared.items() <= _what(other).items():
+    for other, what in references.get((record.dataset, record.seed), ()):
+        if shared.items() <= what.items():
             reference = (other.curves.get("ensemble_size") or {}).get("calibrated_nll")
             nll = record.metrics.get(f"{_TEST}calibrated/nll")
             if nll is None or not reference or None in reference:
@@ -167,10 +181,12 @@ def equivalent(record: Record, records: Iterable[Record]) -> float | None:
     return None
 
 
-def _numbers(runs: Sequence[Record], records: Sequence[Record]) -> dict[str, dict[int, float]]:
+def _numbers(runs: Sequence[Record], own: Mapping[str, str], references: _References) -> dict[str, dict[int, float]]:
     numbers = {}
     for column in COLUMNS:
-        found = {run.seed: equivalent(run, records) if column.name == DEE else column.read(run) for run in runs}
+        found = {
+            run.seed: _equivalent(run, own, references) if column.name == DEE else column.read(run) for run in runs
+        }
         known = {seed: number for seed, number in found.items() if number is not None}
         if len(known) == len(found):
             numbers[column.name] = known
@@ -178,18 +194,9 @@ def _numbers(runs: Sequence[Record], records: Sequence[Record]) -> dict[str, dic
 
 
 def _what(record: Record) -> dict[str, str]:
-    """Return what was run, flat: the strategy, and every setting that is not incidental."""
-    settings = {name: value for name, value in record.config.items() if name not in _INCIDENTAL}
+    """Return what was run, flat: the strategy, and every setting that decides the result except the seed."""
+    settings = {name: value for name, value in decisive(record.config).items() if name != "seed"}
     return {"strategy": record.strategy, "dataset": record.dataset} | dict(flat(settings))
-
-
-def flat(node: Any, path: str = "") -> Iterable[tuple[str, str]]:  # noqa: ANN401
-    """Return the leaves of nested settings as text, by their dotted path."""
-    if not isinstance(node, Mapping):
-        yield path, str(node)
-        return
-    for key, value in node.items():
-        yield from flat(value, f"{path}.{key}" if path else str(key))
 
 
 def lineage(record: Record) -> str:
@@ -204,22 +211,52 @@ def lineage(record: Record) -> str:
     return ", ".join(parts)
 
 
-def _label(own: Mapping[str, str], all_settings: Sequence[Mapping[str, str]]) -> str:
-    """Return the strategy with the settings that set it apart.
+def _labels(all_settings: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return the label of each row: the strategy with the settings that set the row apart.
 
     A strategy's options are told apart from its own kind only, and so is what was evaluated besides; the options of
     source and target from those of the same name.
     """
-    apart: dict[str, None] = {}
-    for name, value in own.items():
-        kind = {"strategy": "strategy", "evaluation": "strategy", "dataset": "dataset"}.get(name.split(".")[0])
-        rivals = all_settings
-        if kind is not None and name != kind:
-            rivals = [other for other in all_settings if other[kind] == own[kind]]
-        if name != "strategy" and any(other.get(name) != value for other in rivals):
-            apart[_said(name, value, rivals)] = None
-    shown = list(apart) if len(apart) <= NAMED else [*list(apart)[:NAMED], f"{len(apart) - NAMED} more"]
-    return f"{own['strategy']} ({', '.join(shown)})" if shown else own["strategy"]
+    everybody = _Rivals(all_settings)
+    kinds = {
+        (kind, value): _Rivals([other for other in all_settings if other[kind] == value])
+        for kind in ("strategy", "dataset")
+        for value in {own[kind] for own in all_settings}
+    }
+
+    def label(own: Mapping[str, str]) -> str:
+        apart: dict[str, None] = {}
+        for name, value in own.items():
+            kind = _KINDS.get(name.split(".")[0])
+            rivals = everybody if kind is None or name == kind else kinds[kind, own[kind]]
+            if name != "strategy" and name in rivals.varying:
+                apart[_said(name, value, rivals.settings)] = None
+        shown = list(apart) if len(apart) <= NAMED else [*list(apart)[:NAMED], f"{len(apart) - NAMED} more"]
+        return f"{own['strategy']} ({', '.join(shown)})" if shown else own["strategy"]
+
+    return [label(own) for own in all_settings]
+
+
+_KINDS = {"strategy": "strategy", "evaluation": "strategy", "dataset": "dataset"}
+"""Groups of settings that set rows apart only from rows of the same strategy, or the same pair of tasks."""
+
+
+@dataclass(frozen=True)
+class _Rivals:
+    """The settings of rows that are told apart."""
+
+    settings: Sequence[Mapping[str, str]]
+
+    @cached_property
+    def varying(self) -> frozenset[str]:
+        """Names of the settings that do not have one value in all rows."""
+        values: dict[str, set[str]] = {}
+        counts: Counter[str] = Counter()
+        for own in self.settings:
+            counts.update(own.keys())
+            for name, value in own.items():
+                values.setdefault(name, set()).add(value)
+        return frozenset(n for n, found in values.items() if len(found) > 1 or counts[n] < len(self.settings))
 
 
 def _said(name: str, value: str, rivals: Iterable[Mapping[str, str]]) -> str:
