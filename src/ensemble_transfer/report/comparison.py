@@ -77,7 +77,7 @@ class Comparison:
             records.setdefault(record.dataset, []).append(record)
         return {pair: replace(Comparison.of(own), baseline=self.baseline) for pair, own in records.items()}
 
-    @property
+    @cached_property
     def columns(self) -> tuple[Column, ...]:
         """The columns that are shown."""
         return tuple(c for c in COLUMNS if not c.optional or any(c.name in row.numbers for row in self.rows))
@@ -89,15 +89,40 @@ class Comparison:
 
     def reference(self, row: Row) -> Row | None:
         """Return the row that a row is compared with: of the same task, and nearest in its other settings."""
-        rivals = [other for other in self.rows if other.task == row.task]
+        return self._references[row.label]
+
+    @cached_property
+    def _references(self) -> dict[str, Row | None]:
+        return {row.label: self._nearest(row, self._by_task[row.task]) for row in self.rows}
+
+    @cached_property
+    def _by_task(self) -> dict[frozenset[tuple[str, str]], list[Row]]:
+        tasks: dict[frozenset[tuple[str, str]], list[Row]] = {}
+        for row in self.rows:
+            tasks.setdefault(row.task, []).append(row)
+        return tasks
+
+    def _nearest(self, row: Row, rivals: Sequence[Row]) -> Row | None:
         name = self.baseline or "full"
         found = [r for r in rivals if r.label == name] or [r for r in rivals if r.strategy == name]
         if not found and self.baseline is None:
             return rivals[0]
-        return max(found, key=lambda other: len(other.settings.items() & row.settings.items()), default=None)
+        if len(found) <= 1:
+            return found[0] if found else None
+        return max(found, key=lambda other: len(other.settings.items() & row.settings.items()))
 
     def difference(self, row: Row, column: Column) -> Difference | None:
         """Return the paired difference of a row to its reference; None where there is none to take."""
+        key = row.label, column.name
+        if key not in self._differences:
+            self._differences[key] = self._difference(row, column)
+        return self._differences[key]
+
+    @cached_property
+    def _differences(self) -> dict[tuple[str, str], Difference | None]:
+        return {}
+
+    def _difference(self, row: Row, column: Column) -> Difference | None:
         reference = self.reference(row)
         if reference is None or reference is row:
             return None
@@ -110,11 +135,8 @@ class Comparison:
     @cached_property
     def _marked(self) -> frozenset[tuple[str, str]]:
         """The marked values, by the row's label and the column's name."""
-        tasks: dict[frozenset[tuple[str, str]], list[Row]] = {}
-        for row in self.rows:
-            tasks.setdefault(row.task, []).append(row)
         marked = set()
-        for rivals, column in product(tasks.values(), self.columns):
+        for rivals, column in product(self._by_task.values(), self.columns):
             if column.higher_is_better is not None:
                 numbers = [row.numbers.get(column.name, {}) for row in rivals]
                 best = significantly_best(numbers, column.higher_is_better)
