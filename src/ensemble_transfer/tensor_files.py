@@ -14,9 +14,28 @@ from ensemble_transfer.weights import Weights, copied, fingerprint
 
 
 def write_tensors(path: Path, tensors: Weights, header: Mapping[str, str] | None = None) -> None:
-    """Write tensors and a header of texts; an older file is replaced in one move."""
+    """Write tensors and a header of texts; an older file is replaced in one move.
+
+    The same tensors and texts give the same bytes.
+    """
+    data = save(copied(tensors), dict(header or {}))
     with replacing(path) as beside:
-        beside.write_bytes(save(copied(tensors), dict(header or {})))
+        beside.write_bytes(_in_order(data))
+
+
+def _in_order(data: bytes) -> bytes:
+    """Return a safetensors file with the texts of its header in order: the library writes them in a random one.
+
+    A file is the length of its header (8 bytes, little endian), the header (JSON, padded with spaces), the tensors.
+    """
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    if "__metadata__" not in header:
+        return data
+    header = {"__metadata__": dict(sorted(header.pop("__metadata__").items())), **header}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

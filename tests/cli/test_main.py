@@ -53,6 +53,8 @@ def test_a_second_run_finds_every_fit_and_gives_the_same_record(cli, quick, tmp_
     assert not first.reused_fits
     assert {fit["phase"] for fit in second.reused_fits} == {"ancestor", "source", "full", "probe", "tiny"}
     assert second.cost["phases"]["full"] == first.cost["phases"]["full"]
+    one, two = ((tmp_path / name / "shift.safetensors").read_bytes() for name in ("one", "two"))
+    assert one == two
 
 
 def test_the_source_ensemble_is_kept_and_named_by_what_came_of_it(cli, quick, tmp_path):

@@ -1,4 +1,4 @@
-"""Where a run was computed: what a reader needs to judge or repeat its timings."""
+"""Versions, hardware and commit of a run: what a reader needs to judge or repeat its timings."""
 
 import os
 import platform
@@ -53,19 +53,20 @@ def _processor() -> str:
 
 
 def _git_commit() -> str | None:
-    """Return the commit of the checkout that the code runs from, with a mark where files were changed since."""
-    git = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=40",
-        "--exclude=*",
-    ]
+    """Return the commit of the checkout that the code runs from, marked where files were changed since.
+
+    None where git does not track this file: a package installed into a folder of another repository is not part of it.
+    """
+    here = Path(__file__)
+    if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
+        return None
+    return _git(here.parent, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """Return what a git command prints; None where it fails or there is no git."""
     try:
-        done = subprocess.run(git, capture_output=True, text=True, timeout=10)
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -62,7 +62,7 @@ class ShiftVector:
 
     def save(self, folder: Path) -> Path:
         """Write ``shift.safetensors`` and return its path; its header has provenance and a checksum of all."""
-        header = dict(self.provenance) | {"scales": json.dumps(dict(self.scales)), "format": FORMAT}
+        header = dict(self.provenance) | {"scales": json.dumps(dict(self.scales), sort_keys=True), "format": FORMAT}
         path = folder / SHIFT
         write_tensors(path, self.vector, header | {"sha256": _checksum(self.vector, header)})
         return path
