@@ -1,10 +1,15 @@
+import json
+import math
+import os
 import re
 import subprocess
 import sys
+from dataclasses import asdict
 
 import pytest
 
 from ensemble_transfer.cli.compare import main
+from ensemble_transfer.report import plots
 from ensemble_transfer.report.record import Record
 
 
@@ -89,6 +94,107 @@ def test_the_command_says_in_one_line_that_there_is_nothing_to_compare(tmp_path,
     assert said.startswith("error: ")
     assert str(tmp_path / name) in said
     assert said.count("\n") == 1
+
+
+def damaged(change):
+    """Return the text of a record that is changed."""
+    data = asdict(a_record())
+    return json.dumps(change(data) or data)
+
+
+DAMAGED = {
+    "a list": lambda d: [d],
+    "a number": lambda _: 7,
+    "an unknown status": lambda d: d.update(status="done"),
+    "a list as status": lambda d: d.update(status=["finished"]),
+    "a list as seed": lambda d: d.update(seed=[1]),
+    "a boolean as seed": lambda d: d.update(seed=True),
+    "no seed": lambda d: d.update(seed=None),
+    "a number as strategy": lambda d: d.update(strategy=3),
+    "a list as dataset": lambda d: d.update(dataset=["a", "b"]),
+    "half a character": lambda d: d.update(dataset="\ud800"),
+    "a list of metrics": lambda d: d.update(metrics=[1, 2]),
+    "a text as metric": lambda d: d["metrics"].update({"target/test/ensemble/nll": "low"}),
+    "NaN as metric": lambda d: d["metrics"].update({"target/test/ensemble/nll": math.nan}),
+    "an enormous metric": lambda d: d["metrics"].update({"target/test/ensemble/nll": 10**400}),
+    "a list as cost": lambda d: d.update(cost=[1]),
+    "a text in the cost": lambda d: d["cost"]["total"].update(flops="many"),
+    "a number as total": lambda d: d["cost"].update(total=3),
+    "a list of phases": lambda d: d["cost"].update(phases=["full"]),
+    "a number as curve": lambda d: d["curves"].update(ensemble_size=3),
+    "a text in a curve": lambda d: d["curves"].update(member_accuracy=["a"]),
+    "a curve of two lengths": lambda d: d["curves"].update(accuracy_rejection={"rejection": [0, 1], "accuracy": [1]}),
+    "a curve without a column": lambda d: d["curves"].update(reliability={"count": [1]}),
+    "a matrix that is no square": lambda d: d["curves"].update(disagreement=[[0, 1]]),
+    "a text as configuration": lambda d: d.update(config="seed=1"),
+    "a list as group": lambda d: d["config"].update(ensemble=[8]),
+    "a text as fork": lambda d: d["config"].update(ensemble={"fork": "early"}),
+    "a list as environment": lambda d: d.update(environment=[1]),
+    "a text as versions": lambda d: d["environment"].update(versions="new"),
+    "texts as fits": lambda d: d.update(reused_fits=["tiny"]),
+    "an older number as version": lambda d: d.update(schema_version=None),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_record_is_one_line_that_names_it(tmp_path, capsys, name):
+    root = sweep(tmp_path / "sweep", a_record(), a_record(seed=1))
+    path = root / "1" / "record.json"
+    path.write_text(damaged(DAMAGED[name]))
+    assert main([str(root)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {path} is not a readable record: ")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe", b"[" * 100_000, b"{" + b" " * 70_000_000 + b"}"], ids=len)
+def test_a_file_that_cannot_be_parsed_is_one_line(tmp_path, capsys, data):
+    path = sweep(tmp_path / "sweep", a_record()) / "0" / "record.json"
+    path.write_bytes(data)
+    assert main([str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {path} is not a readable record: ")
+    assert said.count("\n") == 1
+
+
+def test_a_pipe_is_not_waited_for(tmp_path, capsys):
+    os.mkfifo(tmp_path / "record.json")
+    assert main([str(tmp_path)]) == 2
+    assert "is not a readable record: it is not a file" in capsys.readouterr().err
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Draw no figures, but remember where they were to go, and whether they were to be of several tasks."""
+    drawn = {}
+
+    def draw(rows, folder, across=False):
+        folder.mkdir(parents=True)
+        drawn[folder] = across
+        return []
+
+    monkeypatch.setattr(plots, "draw", draw)
+    return drawn
+
+
+@pytest.mark.parametrize("name", ["..", ".", "/", "../../escaped", "", ".hidden", "figures", "x" * 300])
+def test_everything_is_written_below_the_output(tmp_path, undrawn, name):
+    root = sweep(tmp_path / "a" / "b" / "sweep", a_record(), a_record(dataset=name), a_record(dataset=f"{name}?"))
+    before = {path for path in tmp_path.rglob("*") if not path.is_relative_to(root)}
+    assert main([str(root)]) == 0
+    assert {path for path in tmp_path.rglob("*") if not path.is_relative_to(root)} == before
+    pages = sorted(path.parent for path in (root / "comparison").glob("*/index.html"))
+    assert len(pages) == 3, "two pairs of tasks share a folder"
+    assert not (root / "comparison" / "figures" / "index.html").exists()
+
+
+@pytest.mark.parametrize("status", ["failed", "interrupted"])
+def test_a_run_that_did_not_finish_takes_no_figure_from_the_others(tmp_path, capsys, undrawn, status):
+    lost = Record(status, "full", 7, "digits_to_mnist", "resnet10t", {"size": 8}, error="lost")
+    root = sweep(tmp_path / "sweep", *CLEAR, lost)
+    assert main([str(root)]) == 1
+    assert undrawn == {root / "comparison" / "figures": False}
+    assert f"{status}: full, digits_to_mnist, seed 7: lost" in capsys.readouterr().out
 
 
 def test_the_command_writes_page_tables_and_figures_and_names_the_page(tmp_path, capsys):

@@ -22,7 +22,7 @@ def a_record(**changes):
         "metrics": {"target/test/ensemble/accuracy": 0.875, "target/test/ensemble/nll": 1 / 3},
         "cost": {"phases": {"tiny": COST}, "total": COST, "marginal": None},
         "reused_fits": [{"phase": "tiny", "member": 1, "key": "ab"}],
-        "curves": {"ensemble_size": [0.5, 0.75]},
+        "curves": {"member_accuracy": [0.5, 0.75]},
         "config": {"seed": 3, "strategy": {"donors": 1, "scale": 1.0}},
         "environment": {"torch": "2.13.0", "commit": "abc"},
         "command": "python -m ensemble_transfer +strategy=shift",
@@ -231,7 +231,7 @@ def test_another_machine_and_the_store_change_nothing_reproducible():
         {"backbone": "resnet18"},
         {"ensemble": {"size": 9, "lineage": "shared"}},
         {"metrics": {"target/test/ensemble/accuracy": 0.875}},
-        {"curves": {"ensemble_size": [0.5, 0.76]}},
+        {"curves": {"member_accuracy": [0.5, 0.76]}},
         {"config": {"seed": 3, "strategy": {"donors": 2, "scale": 1.0}}},
         {"schema_version": 0},
         *(

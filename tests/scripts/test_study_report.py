@@ -66,7 +66,13 @@ def a_record(pair, strategy, seed, size):
         reused_fits=[{"phase": "full", "member": 0, "key": "k"}] if strategy == "shift" else [],
         curves={"shift_line": {"scale": [0.0, 1.0], "loss": [2.0, 1.0], "accuracy": [0.2, 0.5]}}
         if strategy == "shift"
-        else {"ensemble_size": {"size": [1, 2, 3, 4], "calibrated_nll": [0.6, 0.5, 0.4, 0.1]}},
+        else {
+            "ensemble_size": {
+                "size": [1, 2, 3, 4],
+                "accuracy": [0.6, 0.7, 0.8, 0.9],
+                "calibrated_nll": [0.6, 0.5, 0.4, 0.1],
+            }
+        },
         config={"strategy": {"donors": 1} if strategy == "shift" else {}, "dataset": {"source": {"train": 5}}},
         environment={"device": "cpu", "processor": "A CPU", "versions": {"torch": "2.13.0"}},
         command=f"python -m ensemble_transfer +strategy={strategy} +experiment=study",

@@ -4,6 +4,7 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
+from itertools import chain, count
 from pathlib import Path
 
 from rich.console import Console
@@ -49,19 +50,28 @@ def compare(folders: Sequence[Path], output: Path, baseline: str | None = None) 
 def _drawn(comparison: Comparison, output: Path) -> Path:
     """Draw the figures, write the page, and return its path.
 
-    Numbers of different tasks do not belong into one figure: with several pairs each gets a page in a folder of its
-    own, and the page of all has the tables, links, and what is said across tasks.
+    Numbers of different tasks do not belong into one figure. With several pairs, each gets a page in a folder of its
+    own, and the page of all has the tables, links, and the figures that compare tasks.
     """
     from ensemble_transfer.report import page, plots  # matplotlib is slow to import
 
     pairs = comparison.by_pair()
-    links = {}
+    links: dict[str, str] = {}
+    names: set[str] = {"figures"}
     for pair, own in pairs.items() if len(pairs) > 1 else ():
-        folder = output / re.sub(r"[^\w.-]+", "_", pair.replace(" -> ", "_to_"))
+        folder = output / _folder_name(pair, names)
         own.write(folder)
         page.write(own, plots.draw(own.rows, folder / "figures"), folder)
         links[pair] = f"{folder.name}/{page.FILE_NAME}"
     return page.write(comparison, plots.draw(comparison.rows, output / "figures", bool(links)), output, links)
+
+
+def _folder_name(pair: str, taken: set[str]) -> str:
+    """Return a name for the folder of a pair of tasks, and take it; records come from anywhere, paths do not."""
+    plain = re.sub(r"[^\w.-]+", "_", pair.replace(" -> ", "_to_")).lstrip(".")[:80] or "tasks"
+    name = next(n for n in chain([plain], (f"{plain}_{i}" for i in count(2))) if n.casefold() not in taken)
+    taken.add(name.casefold())
+    return name
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

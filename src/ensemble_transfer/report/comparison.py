@@ -39,11 +39,11 @@ _SOUP = f"{SOUP.capitalize()} is that of one network, whose weights are the mean
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows of finished runs, and the runs that failed.
+    """Rows of finished runs, and the runs that did not finish.
 
     Attributes:
         rows: In the order met.
-        failed: Records of failed runs.
+        failed: Records of runs that failed or were interrupted.
         repeated: Records left out because their row already has a run with that seed.
         baseline: Label or strategy that rows are compared with; None for ``full``, else the first row.
     """
@@ -71,10 +71,17 @@ class Comparison:
         return cls(tuple(rows), tuple(failed), tuple(repeated), baseline)
 
     def by_pair(self) -> dict[str, "Comparison"]:
-        """Return a comparison for each pair of source and target task, by the pair's name, in the order met."""
+        """Return a comparison for each pair of source and target task, by the pair's name, in the order met.
+
+        Pairs are those of finished runs. A run that did not finish may not know the names of its tasks; it then is in
+        no pair.
+        """
         records: dict[str, list[Record]] = {}
-        for record in [*(run for row in self.rows for run in row.runs), *self.failed]:
+        for record in (run for row in self.rows for run in row.runs):
             records.setdefault(record.dataset, []).append(record)
+        for record in self.failed:
+            if record.dataset in records:
+                records[record.dataset].append(record)
         return {pair: replace(Comparison.of(own), baseline=self.baseline) for pair, own in records.items()}
 
     @cached_property
@@ -167,8 +174,8 @@ class Comparison:
         return lines
 
     def failures(self) -> list[str]:
-        """Return a line for each failed run, and one for each that is left out."""
-        lines = [f"failed: {r.strategy}, {r.dataset}, seed {r.seed}: {r.error}" for r in self.failed]
+        """Return a line for each run that did not finish, and one for each that is left out."""
+        lines = [f"{r.status}: {r.strategy}, {r.dataset}, seed {r.seed}: {r.error}" for r in self.failed]
         return lines + [f"left out, its seed is there already: {r.strategy}, seed {r.seed}" for r in self.repeated]
 
     def terminal(self) -> list[Table]:

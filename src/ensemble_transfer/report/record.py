@@ -1,15 +1,16 @@
-"""The record: one JSON file that tells everything about one run.
+"""The record: one JSON file with all results of one run.
 
 Fields, in the order of the file:
 
 - ``schema_version``: of this format; readers accept older ones.
-- ``status``: ``finished`` or ``failed``; a failed run has ``error``, one line, and what was known by then.
+- ``status``: ``finished``, ``failed`` or ``interrupted``. Runs that did not finish have ``error``, one line, and what
+  was known by then; a ``seed`` that is not a number is null there.
 - ``strategy``, ``seed``, ``dataset`` (``source -> target``), ``backbone``, ``ensemble`` (``size``, ``lineage``).
 - ``metrics``: flat, the keys of the metrics under ``target/test/``, ``source/test/``; null where undefined.
 - ``cost``: ``phases``, ``total``, ``per_member``, ``marginal`` (one more member), and ``source`` (the source ensemble,
   which no strategy pays for); each with the fields of :class:`~ensemble_transfer.training.cost.Cost`.
 - ``reused_fits``: phase, member and key of the fits that came from the store.
-- ``curves``: what can be drawn without the predictions.
+- ``curves``: data for figures, so that drawing needs no predictions.
 - ``config``: the resolved configuration. ``environment``: versions, hardware, git commit, time. ``command``.
 """
 
@@ -21,11 +22,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ensemble_transfer.layout import RECORD, replacing
+from ensemble_transfer.report.checks import check, no_constant
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 SCHEMA_VERSION = 1
+
+LARGEST = 64 * 2**20
+"""Bytes of a record at most; a run of 100 members takes a hundredth."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +70,14 @@ class Record:
             ValueError: If the file is not a record, or one of a newer schema; the file is named.
         """
         try:
-            data = json.loads(path.read_text())
+            data = _read(path)
             version = data["schema_version"]
             if version > SCHEMA_VERSION:
                 raise ValueError(f"schema_version={version} is newer than {SCHEMA_VERSION}, the newest known here")
-            return cls(**{f.name: data[f.name] for f in fields(cls) if f.name in data})
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            own = {f.name: data[f.name] for f in fields(cls) if f.name in data}
+            check(own)
+            return cls(**own)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"{path} is not a readable record: {error}") from error
 
     def reproducible(self) -> dict[str, Any]:
@@ -119,6 +126,21 @@ def as_frame(records: Mapping[Path, Record]) -> "DataFrame":
         ensemble = dict(_flat({"ensemble": nested.pop("ensemble")}))
         rows.append(plain | ensemble | dict(metrics) | dict(_flat(nested)))
     return DataFrame(rows, index=Index([str(folder) for folder in records], name="folder", dtype="str"))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return the parsed file of a record."""
+    if not path.is_file():  # a pipe would be waited for
+        raise ValueError("it is not a file")
+    if path.stat().st_size > LARGEST:
+        raise ValueError(f"it has more than {LARGEST // 2**20} MiB")
+    text = path.read_text(encoding="utf-8")
+    data = json.loads(text, parse_constant=no_constant)
+    if "\\ud" in text.lower():  # escapes of half characters, which no file can hold
+        json.dumps(data, ensure_ascii=False).encode("utf-8")
+    if not isinstance(data, dict):
+        raise ValueError("it must hold an object")
+    return data
 
 
 def _flat(node: Mapping[str, Any], path: str = "") -> Iterable[tuple[str, Any]]:
