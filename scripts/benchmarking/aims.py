@@ -72,8 +72,6 @@ AIMS = (
     *(
         Aim("shift", f"{what} against the donor's fine-tuning", f"{key}: * ratio to the donor", 0.05)
         for what, key in (
-            ("a scale searched for all layers", "whole search"),
-            ("scales searched layer by layer", "layers search"),
             ("statistics of a recipient", "statistics, a recipient"),
         )
     ),

@@ -118,8 +118,9 @@ def _frame(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def strategy_of(record: Record) -> str:
-    """Return a run's strategy, and how it searched the scale, where it did."""
-    search = record.config.get("strategy", {}).get("search", "none")
+    """Return a run's strategy, and how it searched the scale, where it did (version 0.1: ``search``)."""
+    options = record.config.get("strategy", {})
+    search = options.get("search", "probe" if options.get("if_better") else "none")
     return record.strategy if search == "none" else f"{record.strategy} (search={search})"
 
 

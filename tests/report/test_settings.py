@@ -4,7 +4,8 @@ import pytest
 
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.rows import rows_of
-from ensemble_transfer.report.settings import current_name, decisive
+from ensemble_transfer.report.settings import current, current_name, decisive
+from ensemble_transfer.transfer.strategies.shift import Shift
 
 CONFIG = {
     "seed": 0,
@@ -53,6 +54,39 @@ def test_a_configuration_is_not_changed():
 
 def test_classes_that_have_not_moved_keep_their_path():
     assert current_name("mine.Strategy") == "mine.Strategy"
+
+
+OLDER_SHIFT = {
+    "_target_": "ensemble_transfer.strategies.shift.Shift",
+    "donors": 1,
+    "scale": 1.0,
+    "search": "none",
+    "scales": [0.5, 1.0],
+    "search_budget": 0.05,
+    "align": "none",
+    "statistics": "reestimate",
+    "head": "probe",
+    "direction": "donor",
+    "finish": "tiny",
+}
+
+
+@pytest.mark.parametrize(("search", "if_better"), [("none", False), ("probe", True)])
+def test_options_of_an_older_shift_build_todays(search, if_better):
+    renewed = current({"strategy": OLDER_SHIFT | {"search": search}})["strategy"]
+    assert renewed.pop("_target_") == "ensemble_transfer.transfer.strategies.shift.Shift"
+    assert Shift(**renewed) == Shift(if_better=if_better)
+
+
+def test_a_search_that_is_gone_is_not_mistaken_for_a_run_of_today():
+    renewed = current({"strategy": OLDER_SHIFT | {"search": "layers"}})["strategy"]
+    assert renewed["search"] == "layers"
+    with pytest.raises(TypeError, match="search"):
+        Shift(**{name: value for name, value in renewed.items() if name != "_target_"})
+
+
+def test_a_configuration_without_a_budget_is_that_of_no_budget():
+    assert decisive(CONFIG | {"budget": None}) == decisive(CONFIG) != decisive(CONFIG | {"budget": 1.0})
 
 
 def test_a_comparison_keeps_precisions_apart_and_older_paths_together():

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ensemble_transfer.errors import SettingError, require
+from ensemble_transfer.report.settings import current
 
 OPEN = ("trainer", "store", "logger", "evaluation")
 """Groups of the run's configuration that an extension may change: none that decides what members are."""
@@ -111,7 +112,7 @@ def _added(changes: DictConfig) -> int:
 
 def _larger(config: Any, changes: DictConfig, members: int, add: int) -> DictConfig:  # noqa: ANN401
     """Return the run's configuration with the larger ensemble and the changes."""
-    cfg = OmegaConf.create(config)
+    cfg = OmegaConf.create(current(config))
     assert isinstance(cfg, DictConfig)
     given = OmegaConf.select(changes, "ensemble.members")
     before = list(OmegaConf.select(cfg, "ensemble.members") or [])

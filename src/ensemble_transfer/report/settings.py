@@ -16,6 +16,23 @@ _MOVED = {
 """Modules that moved, by the names that older records use."""
 
 
+_SHIFT = "ensemble_transfer.transfer.strategies.shift.Shift"
+_ADDED: Mapping[str, Mapping[str, Any]] = {
+    _SHIFT: {"members": None, "if_better": False},
+    "ensemble_transfer.transfer.strategies.star.Star": {"cycle": None, "first": 0.4, "members": 8},
+}
+"""Options that classes got after version 0.1, by class, with the values by which older runs were computed."""
+
+_REMOVED: Mapping[str, tuple[str, ...]] = {
+    _SHIFT: ("scales", "search_budget"),
+    "ensemble_transfer.transfer.strategies.matched.Matched": ("equal",),
+}
+"""Options of version 0.1 that are gone, by class. Where they were used, today's version has no such run."""
+
+_SEARCHES = {"none": False, "probe": True}
+"""The values of the shift's option ``search`` in version 0.1 that ``if_better`` has replaced."""
+
+
 def current_name(name: str) -> str:
     """Return today's path of a class that a record of an older version may name."""
     for before, now in _MOVED.items():
@@ -32,20 +49,30 @@ def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         config: A resolved configuration, as records keep it.
     """
-    kept = {str(name): _current(value) for name, value in config.items() if name not in _INCIDENTAL}
+    kept = {"budget": None} | {name: v for name, v in current(config).items() if name not in _INCIDENTAL}
     trainer = kept.pop("trainer", None)
     if isinstance(trainer, Mapping):
         kept["trainer"] = {name: trainer[name] for name in _DECISIVE_OF_TRAINER if name in trainer}
     return kept
 
 
-def _current(value: Any) -> Any:  # noqa: ANN401
-    if isinstance(value, Mapping):
-        named = {str(key): _current(inner) for key, inner in value.items()}
-        if isinstance(named.get("_target_"), str):
-            named["_target_"] = current_name(named["_target_"])
-        return named
-    return [_current(inner) for inner in value] if isinstance(value, list | tuple) else value
+def current(node: Any) -> Any:  # noqa: ANN401
+    """Return a configuration, or a part of it, as today's version writes it: class paths and options are renewed."""
+    if isinstance(node, Mapping):
+        named = {str(key): current(inner) for key, inner in node.items()}
+        return _renewed(named) if isinstance(named.get("_target_"), str) else named
+    return [current(inner) for inner in node] if isinstance(node, list | tuple) else node
+
+
+def _renewed(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a class as today's class takes them."""
+    target = options["_target_"] = current_name(options["_target_"])
+    if target == _SHIFT and options.get("search") in _SEARCHES:
+        options["if_better"] = _SEARCHES[options.pop("search")]
+        options = {name: value for name, value in options.items() if name not in _REMOVED[target]}
+    elif options.get("equal") == "flops":
+        options = {name: value for name, value in options.items() if name not in _REMOVED.get(target, ())}
+    return dict(_ADDED.get(target, {})) | options
 
 
 def flat(node: Any, path: str = "") -> Iterable[tuple[str, str]]:  # noqa: ANN401
