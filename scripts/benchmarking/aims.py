@@ -71,9 +71,7 @@ AIMS = (
     Aim("decode", "data time of 8 members against 1", "*/ratio M=8 to M=1, CPU", 1.2),
     *(
         Aim("shift", f"{what} against the donor's fine-tuning", f"{key}: * ratio to the donor", 0.05)
-        for what, key in (
-            ("statistics of a recipient", "statistics, a recipient"),
-        )
+        for what, key in (("statistics of a recipient", "statistics, a recipient"),)
     ),
     Aim("startup", "`--help` against `import torch`", "ratio --help to import torch, CPU", 1.0),
     Aim("startup", "to the first step against the imports", "ratio first step to imports, CPU", 1.5),

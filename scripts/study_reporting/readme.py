@@ -6,10 +6,9 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from ensemble_transfer.report.rows import COLUMNS
 from ensemble_transfer.report.statistics import Difference, Spread
 from ensemble_transfer.report.summary import table
-from study_reporting.runs import Study, added, strategy_of, unique_cost
+from study_reporting.runs import TABLE, Study, added, strategy_of, unique_cost
 
 SHOWN = (
     "accuracy",
@@ -140,7 +139,7 @@ def _overview(study: Study) -> list[str]:
 def _pair(study: Study, pair: str) -> list[str]:
     """Return the table of a pair at its largest number of members."""
     size = study.sizes(pair)[-1]
-    columns = [c for name in SHOWN for c in COLUMNS if c.name == name]
+    columns = [c for name in SHOWN for c in TABLE if c.name == name]
     rows = []
     for strategy in study.strategies:
         values = [(column, study.by_seed(pair, size, strategy, column.name)) for column in columns]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import yaml
 
+from ensemble_transfer.metrics.equivalent import deep_ensemble_equivalent
 from ensemble_transfer.report.record import Record, read_records
-from ensemble_transfer.report.rows import COLUMNS, DEE, equivalent
+from ensemble_transfer.report.rows import COLUMNS, FULLS, WORTH, WORTH_PER_FULL
 from ensemble_transfer.report.statistics import Difference, paired_difference
 
 KEYS = ["dataset", "M", "strategy"]
@@ -26,6 +27,14 @@ MORE = {
     "source barrier": "source/validation/barrier",
     "source weight distance": "source/diversity/weight_distance",
 }
+FULL_MEMBERS = "full members"
+TABLE = [
+    replace(column, name=FULL_MEMBERS, digits=1) if column.name == WORTH else column
+    for column in COLUMNS
+    if column.name not in (FULLS, WORTH_PER_FULL)
+]
+"""Columns of the study's tables: those of comparisons at version 0.1."""
+
 SPENT = ("steps", "flops", "seconds", "cpu_seconds")
 
 
@@ -110,11 +119,20 @@ def _frame(records: Sequence[Record]) -> pd.DataFrame:
     for record in records:
         size = record.ensemble["size"]
         row = {"dataset": record.dataset, "M": size, "strategy": strategy_of(record), "seed": record.seed}
-        row |= {column.name: column.read(record) for column in COLUMNS}
-        row[DEE] = equivalent(record, full.get((record.dataset, size, record.seed), []))
+        row |= {column.name: column.read(record) for column in TABLE}
+        row[FULL_MEMBERS] = equivalent(record, full.get((record.dataset, size, record.seed), []))
         row |= {name: record.metrics.get(key) for name, key in MORE.items()}
         rows.append({name: math.nan if value is None else value for name, value in row.items()})
     return pd.DataFrame(rows)
+
+
+def equivalent(record: Record, full: Sequence[Record]) -> float | None:
+    """Return how many fully fine-tuned members an ensemble equals by calibrated NLL, from 1 to as many as there are."""
+    nll = record.metrics.get("target/test/calibrated/nll")
+    reference = (full[0].curves.get("ensemble_size") or {}).get("calibrated_nll") if full else None
+    if nll is None or not reference or None in reference:
+        return None
+    return min(deep_ensemble_equivalent(nll, reference), float(len(reference)))
 
 
 def strategy_of(record: Record) -> str:

@@ -77,9 +77,9 @@ def test_an_ensemble_is_worth_so_many_fully_fine_tuned_members_of_the_same_seed(
     runs = (("shift", 0, 0.75), ("shift", 1, 1.625), ("shift", 2, 0.1), ("full", 0, 0.5), ("full", 1, 1.5))
     records = [a_record(strategy, seed, nll=nll) for strategy, seed, nll in runs]
     rows = Comparison.of([*records, a_record("full", 2, nll=2.5)]).rows
-    assert [row.values["full members"].mean for row in rows] == [(2 + 3 + 4) / 3, 4]
+    assert [row.values["worth"].mean for row in rows] == [(2 + 3 + 4) / 3, 4]
     [alone] = Comparison.of(records[:1]).rows
-    assert "full members" not in alone.values
+    assert "worth" not in alone.values
 
 
 def test_one_seed_has_no_deviation():

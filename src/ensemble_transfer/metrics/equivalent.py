@@ -32,3 +32,21 @@ def deep_ensemble_equivalent(nll: float, reference: Sequence[float]) -> float:
         if after <= nll:
             return size + (before - nll) / (before - after)
     return math.inf
+
+
+def worth(nll: float, reference: Sequence[float]) -> float:
+    """Return what an ensemble is worth in fully fine-tuned members, by calibrated NLL.
+
+    From one member on it is the deep ensemble equivalent, at most the size of the reference. Below one it is the
+    geometric mean of the probability of the true class, as a share of that of one fully fine-tuned member:
+    exp(reference(1) - nll).
+
+    Args:
+        nll: Calibrated NLL of the ensemble in question, in nats.
+        reference: Calibrated NLL of fully fine-tuned ensembles; ``reference[k - 1]`` is that of size k.
+
+    Raises:
+        ValueError: The reference is empty, or a value is not finite.
+    """
+    equivalent = deep_ensemble_equivalent(nll, reference)
+    return min(1.0, math.exp(reference[0] - nll)) if equivalent == 1.0 else min(equivalent, float(len(reference)))

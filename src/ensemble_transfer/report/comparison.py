@@ -14,7 +14,7 @@ from rich.text import Text
 
 from ensemble_transfer.report import latex
 from ensemble_transfer.report.record import Record
-from ensemble_transfer.report.rows import COLUMNS, DEE, DIFFERENCES, SOUP, Column, Row, rows_of
+from ensemble_transfer.report.rows import COLUMNS, DIFFERENCES, SOUP, Column, Row, rows_of
 from ensemble_transfer.report.statistics import Difference, Spread, paired_difference, significantly_best
 from ensemble_transfer.report.summary import table
 
@@ -31,8 +31,10 @@ NOTES = (
     "With few seeds, no mark means that the runs cannot tell, not that the rows are equal.",
     "Disagreement and cost are never marked: diversity bought with bad members is no gain, and cost is counted. "
     "OOD AUROC is that of the entropy, the mean over the named tasks, or the source task's where none is named. "
-    f"{DEE.capitalize()} is the deep ensemble equivalent by calibrated NLL, at most the number of members. "
-    "Marginal is the price of one more member.",
+    "A full is one full fine-tuning of one member, in FLOPs. Worth is how many fully fine-tuned members the ensemble "
+    "equals by calibrated NLL (deep ensemble equivalent, at most as many as there are; below one the ratio of the "
+    "probabilities of the true class, in the geometric mean). Where worth / fulls is above 1, a strategy beats "
+    "fine-tuning as many members fully as it costs. Marginal is the price of one more member.",
 )
 _SOUP = f"{SOUP.capitalize()} is that of one network, whose weights are the means of the members'."
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
-from ensemble_transfer.metrics.equivalent import deep_ensemble_equivalent
+from ensemble_transfer.metrics.equivalent import worth
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.settings import decisive, flat
 from ensemble_transfer.report.statistics import Spread
@@ -54,8 +54,17 @@ def _cost(record: Record, part: str, field: str, unit: float = 1.0) -> float | N
     return None if value is None else value / unit
 
 
-DEE = "full members"
-"""The deep ensemble equivalent: how many fully fine-tuned members the ensemble is worth."""
+WORTH = "worth"
+"""How many fully fine-tuned members the ensemble is worth by calibrated NLL."""
+
+FULLS = "fulls"
+"""The cost of the transfer, in full fine-tunings of one member."""
+
+WORTH_PER_FULL = "worth / fulls"
+"""Above 1, a strategy beats fine-tuning as many members fully as it costs."""
+
+CALIBRATED = "calibrated NLL"
+"""The NLL after temperature scaling on validation."""
 
 SOUP = "soup accuracy"
 """The accuracy of the soup: one network, whose weights are the means of the members'."""
@@ -64,14 +73,16 @@ COLUMNS = (
     Column("accuracy", partial(_metric, name="ensemble/accuracy"), 3, True),
     Column("member accuracy", partial(_metric, name="member/accuracy"), 3, True),
     Column("NLL", partial(_metric, name="ensemble/nll"), 3, False),
-    Column("calibrated NLL", partial(_metric, name="calibrated/nll"), 3, False),
+    Column(CALIBRATED, partial(_metric, name="calibrated/nll"), 3, False),
     Column("ECE", partial(_metric, name="calibration/ece"), 3, False),
     Column("AURC", partial(_metric, name="selective/aurc"), 4, False),
     Column(SOUP, partial(_metric, name="soup/accuracy"), 3, True, optional=True),
     Column("disagreement", partial(_metric, name="diversity/disagreement")),
     Column("normalised disagreement", partial(_metric, name="diversity/disagreement_normalised")),
     Column("OOD AUROC", _ood, 3, True),
-    Column(DEE, lambda _: None, 1),
+    Column(WORTH, lambda _: None, 2, True, optional=True),
+    Column(FULLS, lambda _: None, 2, optional=True),
+    Column(WORTH_PER_FULL, lambda _: None, 2, optional=True),
     Column("steps", partial(_cost, part="total", field="steps"), 0),
     Column("GFLOPs", partial(_cost, part="total", field="flops", unit=1e9), 1),
     Column("seconds", partial(_cost, part="total", field="seconds"), 1),
@@ -161,32 +172,36 @@ def _references(records: Iterable[tuple[Record, Mapping[str, str]]]) -> _Referen
     return found
 
 
-def equivalent(record: Record, records: Iterable[Record]) -> float | None:
-    """Return how many fully fine-tuned members an ensemble is worth by calibrated NLL, at most as many as there are.
+def reference_of(record: Record, own: Mapping[str, str], references: _References) -> Record | None:
+    """Return the run of strategy ``full`` that shares all of a run's settings but strategy and budget; None without.
 
-    The reference is the run of strategy ``full`` among the records that shares all but the strategy; None without.
+    Args:
+        record: The run.
+        own: What was run, flat.
+        references: Runs of strategy ``full``.
     """
-    return _equivalent(record, _what(record), _references((other, _what(other)) for other in records))
+    shared = {name: value for name, value in own.items() if not name.startswith("strategy") and name != "budget"}
+    found = references.get((record.dataset, record.seed), ())
+    return next((other for other, what in found if shared.items() <= what.items()), None)
 
 
-def _equivalent(record: Record, own: Mapping[str, str], references: _References) -> float | None:
-    shared = {name: value for name, value in own.items() if not name.startswith("strategy")}
-    for other, what in references.get((record.dataset, record.seed), ()):
-        if shared.items() <= what.items():
-            reference = (other.curves.get("ensemble_size") or {}).get("calibrated_nll")
-            nll = record.metrics.get(f"{_TEST}calibrated/nll")
-            if nll is None or not reference or None in reference:
-                return None
-            return min(deep_ensemble_equivalent(nll, reference), float(len(reference)))
-    return None
+def _measured(record: Record, reference: Record | None) -> dict[str, float | None]:
+    """Return a run's worth, its cost in fulls, and their ratio, as far as they are known."""
+    fulls = _cost(record, "total", "fulls")
+    if fulls is None and reference is not None:  # older records count FLOPs alone
+        total, spent = _cost(reference, "total", "flops"), _cost(record, "total", "flops")
+        fulls = spent * reference.ensemble["size"] / total if total and spent is not None else None
+    curve = (reference.curves.get("ensemble_size") or {}).get("calibrated_nll") if reference is not None else None
+    nll = _metric(record, "calibrated/nll")
+    value = worth(nll, curve) if nll is not None and curve and None not in curve else None
+    return {WORTH: value, FULLS: fulls, WORTH_PER_FULL: value / fulls if value is not None and fulls else None}
 
 
 def _numbers(runs: Sequence[Record], own: Mapping[str, str], references: _References) -> dict[str, dict[int, float]]:
+    measured = {run.seed: _measured(run, reference_of(run, own, references)) for run in runs}
     numbers = {}
     for column in COLUMNS:
-        found = {
-            run.seed: _equivalent(run, own, references) if column.name == DEE else column.read(run) for run in runs
-        }
+        found = {run.seed: measured[run.seed].get(column.name, column.read(run)) for run in runs}
         known = {seed: number for seed, number in found.items() if number is not None}
         if len(known) == len(found):
             numbers[column.name] = known

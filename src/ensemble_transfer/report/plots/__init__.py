@@ -10,9 +10,11 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
+from ensemble_transfer.report.frontier import budget_of, frontier_of
 from ensemble_transfer.report.plots import charts
+from ensemble_transfer.report.plots.frontier import frontier
 from ensemble_transfer.report.plots.style import RC, Style, styles
-from ensemble_transfer.report.rows import Row
+from ensemble_transfer.report.rows import CALIBRATED, FULLS, WORTH, WORTH_PER_FULL, Row
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,17 @@ def _alike(row: Row) -> bool:
 
 PLANS = (
     Plan(
+        "frontier",
+        "What a budget buys",
+        "Lines: strategies at their budgets, mean over seeds, bands of one standard deviation; `few` has the number of "
+        "members that validation prefers at each budget and seed. Ringed: the Pareto front, which no other point beats "
+        "at the same cost or less. Far worse points are cut off.",
+        ("accuracy", CALIBRATED, FULLS, WORTH_PER_FULL),
+        lambda row: budget_of(row) is not None and _with_columns("accuracy", CALIBRATED, FULLS)(row),
+        frontier,
+        enough=lambda rows: frontier_of(rows) is not None,
+    ),
+    Plan(
         "compute",
         "Accuracy and NLL against compute",
         "Large marks: mean over seeds, bars of one standard deviation; dots: single seeds. Ringed and joined: the "
@@ -106,7 +119,7 @@ PLANS = (
         "ensemble_size",
         "Accuracy and calibrated NLL against ensemble size",
         "Mean over subsets of the members, then over seeds; bands of one standard deviation over seeds.",
-        ("accuracy", "calibrated NLL", "full members"),
+        ("accuracy", "calibrated NLL", WORTH),
         _alike,
         charts.ensemble_size,
     ),

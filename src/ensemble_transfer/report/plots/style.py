@@ -32,6 +32,9 @@ _KNOWN = {
     "star": ("#56B4E9", "p"),
     "random_shift": ("#7A7A7A", "X"),
     "zero_shot": ("#8A4B08", "P"),
+    "few": ("#1b1d22", "h"),
+    "snapshots": ("#7A7A7A", "<"),
+    "auto": ("#5E3C99", "*"),
 }
 _OTHERS = [(c, m) for m, c in product("PX*<>hp", ["#56B4E9", "#7A7A7A", *(colour for colour, _ in _KNOWN.values())])]
 RC: dict[Any, Any] = dict.fromkeys(

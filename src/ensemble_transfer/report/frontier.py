@@ -1,0 +1,191 @@
+"""The frontier: which strategy is worth its compute at which budget, from the rows of a comparison.
+
+The rivals of every other strategy are the two ways to spend a budget that need no ensemble: ``few`` members that are
+fine-tuned fully, how many being chosen on validation for each seed and budget, and ``snapshots`` of one. A choice that
+is made for free favours the rival.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean
+
+from ensemble_transfer.report.record import Record
+from ensemble_transfer.report.rows import CALIBRATED, FULLS, Row
+from ensemble_transfer.report.statistics import Difference, Spread, paired_difference
+
+RIVALS = ("few", "snapshots")
+CHOICE = "target/validation/calibrated/nll"
+"""What the number of members of ``few`` is chosen by: the NLL on validation, calibrated across its two halves."""
+
+Numbers = Mapping[str, Mapping[int, float]]
+"""Values by column, then by seed."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A strategy at a budget.
+
+    Attributes:
+        strategy: The strategy, with the options that set it apart from others of its name.
+        budget: In fulls.
+        numbers: Values by column, then by seed.
+        members: Members that were chosen, by seed, for ``few``; empty for others.
+    """
+
+    strategy: str
+    budget: float
+    numbers: Numbers
+    members: Mapping[int, int]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds of the runs."""
+        return tuple(next(iter(self.numbers.values()), {}))
+
+    def spread(self, column: str) -> Spread:
+        """Return mean and spread of a column over seeds; NaN where a run has no such number."""
+        values = list(self.numbers.get(column, {}).values())
+        return Spread.of(values) if values else Spread(math.nan, math.nan, 0)
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """All strategies of a pair of tasks at all budgets.
+
+    Attributes:
+        points: Them, strategy by strategy, from the smallest budget to the largest.
+    """
+
+    points: tuple[Point, ...]
+
+    @property
+    def strategies(self) -> list[str]:
+        """The strategies, in the order of the rows."""
+        return list(dict.fromkeys(point.strategy for point in self.points))
+
+    @property
+    def budgets(self) -> list[float]:
+        """The budgets, from the smallest to the largest."""
+        return sorted({point.budget for point in self.points})
+
+    def line(self, strategy: str) -> list[Point]:
+        """Return a strategy's points, from the smallest budget to the largest."""
+        return [point for point in self.points if point.strategy == strategy]
+
+    def at(self, strategy: str, budget: float) -> Point | None:
+        """Return a strategy's point at a budget; None where it was not run."""
+        return next((p for p in self.points if (p.strategy, p.budget) == (strategy, budget)), None)
+
+    def rival(self, budget: float, column: str, higher_is_better: bool) -> Point | None:
+        """Return the best rival at a budget: the better of ``few`` and ``snapshots`` by a column's mean on test."""
+        found = [p for name in RIVALS if (p := self.at(name, budget)) is not None and column in p.numbers]
+        sign = 1 if higher_is_better else -1
+        return max(found, key=lambda p: sign * p.spread(column).mean, default=None)
+
+    def lead(self, point: Point, column: str, higher_is_better: bool) -> Difference | None:
+        """Return the difference of a point to the best rival at its budget, paired by seed; None without one."""
+        rival = self.rival(point.budget, column, higher_is_better)
+        if rival is None or point.strategy in RIVALS:
+            return None
+        return paired_difference(point.numbers.get(column, {}), rival.numbers.get(column, {}))
+
+    def pareto(self, column: str, higher_is_better: bool) -> list[Point]:
+        """Return the points that no other beats in the mean at the same cost or less, from the cheapest."""
+        sign, best, front = (1 if higher_is_better else -1), -math.inf, []
+        for point in sorted(self.points, key=lambda p: (p.spread(FULLS).mean, -sign * p.spread(column).mean)):
+            value = sign * point.spread(column).mean
+            if value > best:
+                best = value
+                front.append(point)
+        return front
+
+
+def frontier_of(rows: Iterable[Row]) -> Frontier | None:
+    """Return the frontier of the rows that had a budget; None where fewer than two strategies or budgets did."""
+    groups: dict[str, dict[float, list[Row]]] = {}
+    budgeted = [row for row in rows if budget_of(row) is not None]
+    for row in budgeted:
+        budget = budget_of(row)
+        assert budget is not None
+        groups.setdefault(_name(row, budgeted), {}).setdefault(budget, []).append(row)
+    points = [_point(name, budget, own) for name, by in groups.items() for budget, own in sorted(by.items())]
+    budgets = {point.budget for point in points}
+    return Frontier(tuple(points)) if len(groups) > 1 and len(budgets) > 1 else None
+
+
+def budget_of(row: Row) -> float | None:
+    """Return a row's budget in fulls; None where it had none."""
+    value = row.settings.get("budget", "None")
+    return None if value == "None" else float(value)
+
+
+def _name(row: Row, rows: Sequence[Row]) -> str:
+    """Return the strategy with its options that differ among rows of its name; the members of ``few`` do not count."""
+    if row.strategy in RIVALS:
+        return row.strategy
+    same = [other for other in rows if other.strategy == row.strategy]
+    apart = [
+        f"{name.removeprefix('strategy.')}={value}"
+        for name, value in row.settings.items()
+        if name.startswith("strategy.") and any(other.settings.get(name) != value for other in same)
+    ]
+    return f"{row.strategy} ({', '.join(apart)})" if apart else row.strategy
+
+
+def _point(name: str, budget: float, rows: Sequence[Row]) -> Point:
+    """Return the point of rows of one strategy at one budget; where there are several, each seed has its best."""
+    if len(rows) == 1:
+        return Point(name, budget, rows[0].numbers, {})
+    by_seed: dict[int, tuple[Row, Record]] = {}
+    for row in rows:
+        for run in row.runs:
+            best = by_seed.get(run.seed)
+            if best is None or _chosen_by(run) < _chosen_by(best[1]):
+                by_seed[run.seed] = row, run
+    columns = dict.fromkeys(column for row in rows for column in row.numbers)
+    numbers = {
+        column: {seed: row.numbers[column][seed] for seed, (row, _) in sorted(by_seed.items())}
+        for column in columns
+        if all(seed in row.numbers.get(column, {}) for seed, (row, _) in by_seed.items())
+    }
+    return Point(name, budget, numbers, {s: int(run.ensemble["size"]) for s, (_, run) in sorted(by_seed.items())})
+
+
+def _chosen_by(run: Record) -> float:
+    value = run.metrics.get(CHOICE)
+    return math.inf if value is None else value
+
+
+def members_text(point: Point) -> str:
+    """Return how many members a point of ``few`` had: their mean over seeds, or a dash."""
+    return f"{mean(point.members.values()):.1f}" if point.members else "-"
+
+
+LEADS = (("accuracy", 3, True), (CALIBRATED, 3, False))
+"""Columns in which strategies are set against the best rival: name, digits, whether higher is better."""
+
+
+def frontier_table(frontier: Frontier) -> tuple[list[str], list[list[str]]]:
+    """Return the heading and the lines of the table: budget by budget, every strategy against the best rival."""
+    head = ["budget", "strategy", "fulls", "accuracy", CALIBRATED, "worth", "worth / fulls"]
+    head += [f"{name} minus the best rival's" for name, _, _ in LEADS] + ["members", "n"]
+    lines = []
+    for budget in frontier.budgets:
+        for point in (p for p in frontier.points if p.budget == budget):
+            leads = [(frontier.lead(point, name, higher), digits) for name, digits, higher in LEADS]
+            lines.append(
+                [
+                    f"{budget:g}",
+                    point.strategy,
+                    point.spread(FULLS).text(2),
+                    point.spread("accuracy").text(3),
+                    point.spread(CALIBRATED).text(3),
+                    point.spread("worth").text(2),
+                    point.spread("worth / fulls").text(2),
+                    *("-" if lead is None else lead.text(digits) for lead, digits in leads),
+                    members_text(point),
+                    str(len(point.seeds)),
+                ]
+            )
+    return head, lines
