@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from ensemble_transfer.transfer.base import transfer_ensemble as transfer_ensemble
     from ensemble_transfer.transfer.prices import Prices as Prices
     from ensemble_transfer.transfer.shift.vector import ShiftVector as ShiftVector
+    from ensemble_transfer.transfer.strategies.auto import Auto as Auto
     from ensemble_transfer.transfer.strategies.few import Few as Few
     from ensemble_transfer.transfer.strategies.full import Full as Full
     from ensemble_transfer.transfer.strategies.head import HeadOnly as HeadOnly
@@ -59,6 +60,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "Architecture": "models.backbone",
+    "Auto": "transfer.strategies.auto",
     "Backbone": "models.backbone",
     "Calibration": "inference.calibration",
     "Cost": "training.cost",

@@ -53,7 +53,7 @@ def conclude(prepared: PreparedRun, result: TransferResult, folder: Path) -> Rec
         metrics=metrics_of(arrays) | metrics,
         cost=costs(result, prepared.source_ledger, work.prices.full),
         reused_fits=[{"phase": fit.phase, "member": fit.member, "key": fit.key} for fit in fits],
-        curves=_curves(arrays) | line,
+        curves=_curves(arrays) | line | dict(result.story),
         environment=environment.describe(device),
     )
     examples = {"train": len(target.train), "validation": len(target.validation), "test": len(target.test)}

@@ -29,11 +29,13 @@ class TransferResult:
         ensemble: The transferred ensemble.
         ledger: What the transfer cost, by phase and member.
         recipients: Members that a further member would be like, by their index in the ledger.
+        story: What the strategy decided on the way, as plain data for the record.
     """
 
     ensemble: Ensemble
     ledger: Ledger
     recipients: tuple[int, ...]
+    story: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
 
     def marginal(self) -> Cost | None:
         """Return the cost of one more member, the mean over recipients; None where every member is a donor."""
@@ -207,14 +209,17 @@ class Workbench:
             self.bill_encoding("statistics", member, len(images), meter)
         return done
 
-    def predict_validation(self, members: Sequence[Weights]) -> Tensor:
-        """Return probabilities (members, examples, classes) for the target's validation images; they are not billed."""
-        ensemble = self.ensemble(members, "validation")
-        return ensemble.predict(self.target.validation.images, self.fitter.settings.device)
+    def look(self, members: Sequence[Weights], phase: str = "choice") -> Tensor:
+        """Return probabilities (members, examples, classes) for the target's validation images, billed to a phase."""
+        split, device = self.target.validation, self.fitter.settings.device
+        with measured(device) as meter:
+            probabilities = self.ensemble(members, "validation").predict(split.images, device)
+        self.bill_encoding(phase, 0, len(members) * len(split), meter)
+        return probabilities
 
-    def validation_accuracy(self, members: Sequence[Weights]) -> float:
-        """Return the members' accuracy on the target's validation images, the mean over them; it is not billed."""
-        predicted = self.predict_validation(members).argmax(-1)
+    def validation_accuracy(self, members: Sequence[Weights], phase: str = "choice") -> float:
+        """Return the members' accuracy on the target's validation images, the mean over them, billed to a phase."""
+        predicted = self.look(members, phase).argmax(-1)
         return float((predicted == self.target.validation.labels).double().mean())
 
     def soup(self, members: Sequence[Weights]) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-from ensemble_transfer.training.cost import measured
 from ensemble_transfer.transfer.base import Workbench
 from ensemble_transfer.weights import Weights
 
@@ -19,7 +18,5 @@ def best_probed(work: Workbench, tried: Mapping[float, Mapping[int, Weights]]) -
     accuracies = {}
     for scale, encoders in tried.items():
         fits = work.probe(work.with_fresh_heads(encoders, "tiny"))
-        with measured(work.fitter.settings.device) as meter:
-            accuracies[scale] = work.validation_accuracy(fits.weights)
-        work.bill_encoding("scale search", 0, len(encoders) * len(work.target.validation), meter)
+        accuracies[scale] = work.validation_accuracy(fits.weights, "scale search")
     return max(accuracies, key=accuracies.__getitem__)
