@@ -1,4 +1,4 @@
-"""Images as a command line names them: files, folders, patterns, and lists on standard input."""
+"""Images named on a command line: files, folders, patterns, and lists on standard input."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 
 
 def find_images(given: Iterable[str], report: Callable[[str, str], None]) -> Iterator[str]:
-    """Yield the paths of images, in order and as they come.
+    """Yield the paths of images, one by one and in the given order.
 
     Args:
-        given: Files, taken as they are; folders, searched as an ``image_folder`` task does; patterns with ``*``,
-            ``?``, ``[]`` and ``**``, sorted; ``-`` for a list on standard input, one path a line.
-        report: Called with a name and what is wrong with it, for names that yield nothing.
+        given: Files, taken as they are; folders, searched as an ``image_folder`` task searches them; patterns with
+            ``*``, ``?``, ``[]`` and ``**``, sorted; ``-`` for a list on standard input, one path per line.
+        report: Called with a name and a reason for each name that yields no image.
     """
     for name in given:
         if name == "-":
             lines = (os.fsdecode(line).rstrip("\r\n") for line in sys.stdin.buffer)
             yield from find_images((line for line in lines if line), report)
         elif os.path.isdir(name):  # noqa: PTH112  # names stay as they are written
-            yield from _reported_if_none(name, _below(Path(name)), "a folder without images", report)
+            yield from _reported_if_none(name, _below(name), "a folder without images", report)
         elif os.path.lexists(name):
             yield name
         elif glob.has_magic(name):
@@ -46,16 +46,7 @@ def _reported_if_none(
         yield from found
 
 
-def _below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[str]:
-    from ensemble_transfer.tasks.folder import SUFFIXES
+def _below(folder: str) -> Iterator[str]:
+    from ensemble_transfer.tasks.folder import image_files
 
-    here = folder.resolve()
-    above |= {here, *here.parents}
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith("."):
-            continue
-        if not entry.is_dir():
-            if entry.suffix.lower() in SUFFIXES:
-                yield str(entry)
-        elif entry.resolve() not in above:  # else a link that leads round in circles
-            yield from _below(entry, above)
+    return map(str, image_files(Path(folder)))

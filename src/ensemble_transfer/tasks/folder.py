@@ -1,4 +1,4 @@
-"""Folders of images: a user's own data."""
+"""Tasks from folders of images."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,11 +21,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ImageFolder(PictureSource):
-    """A folder with one folder of images for each class, or train, validation and test folders of these.
+    """A folder with one folder of images per class, or with train, validation and test folders of such folders.
 
-    Class folders may be nested and hold links; hidden files and other files are passed over. Images of any
-    size and mode are decoded once: turned upright by their EXIF tag, the largest centred square scaled to the
-    image size, transparency on white. They are read in the order of their names.
+    Class folders may contain folders and links. Hidden files, and files that are not images, are ignored. Images of any
+    size and mode are decoded once: they are turned upright by their EXIF tag, transparent pixels become white, and the
+    largest centred square is scaled to the image size. They are read in the order of their names.
 
     Args:
         path: The folder.
@@ -86,18 +86,24 @@ def _split_folders(root: Path) -> dict[str, Path]:
 
 
 def _files_by_class(folder: Path) -> dict[str, list[Path]]:
-    return {entry.name: list(_image_files(entry)) for entry in _visible(folder) if entry.is_dir()}
+    return {entry.name: list(image_files(entry)) for entry in _visible(folder) if entry.is_dir()}
 
 
-def _image_files(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+def image_files(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """Yield the image files of a folder and of all folders below it, sorted, without hidden ones.
+
+    Args:
+        folder: Where to search.
+        above: Resolved folders that are not entered again, as a link might lead to them.
+    """
     here = folder.resolve()
     above |= {here, *here.parents}
     for entry in _visible(folder):
         if not entry.is_dir():
             if entry.suffix.lower() in SUFFIXES:
                 yield entry
-        elif entry.resolve() not in above:  # else a link that leads round in circles
-            yield from _image_files(entry, above)
+        elif entry.resolve() not in above:  # a link may lead back up
+            yield from image_files(entry, above)
 
 
 def _visible(folder: Path) -> list[Path]:
