@@ -281,6 +281,12 @@ def test_output_is_a_table_or_lines_of_json_by_its_name(predict, here):
         assert line["probability"] == float(row["probability"])
 
 
+def test_a_full_disk_is_one_line_that_names_the_output(predict):
+    code, _, err = predict("run", "test", "--output", "/dev/full", "--format", "csv")
+    assert code == 2
+    assert err.splitlines()[-1] == "error: output='/dev/full': cannot be written: No space left on device"
+
+
 def test_an_existing_output_is_replaced_when_all_is_written_and_kept_when_it_is_not(predict, here, source_ensemble):
     kept = sorted(path.name for path in here.iterdir())
     (here / "out.csv").write_text("before")

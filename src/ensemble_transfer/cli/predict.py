@@ -10,16 +10,16 @@ import csv
 import json
 import os
 import sys
-import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from ensemble_transfer.cli.image_paths import find_images
-from ensemble_transfer.errors import require
+from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.inference.predict import COLUMNS, Row, choose_threshold, predict_rows
 from ensemble_transfer.inference.saved import ensemble_folder, open_saved
+from ensemble_transfer.layout import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -167,21 +167,20 @@ def _progress(rows_go_elsewhere: bool) -> Progress:
 
 @contextmanager
 def _rows_to(output: Path | None, form: str) -> Iterator[Callable[[Iterable[Row]], None]]:
-    """Give a function that writes rows: to standard output, or beside a file that is replaced when all is written."""
+    """Yield a function that writes rows: to standard output, or to a file, which appears once all rows are written."""
     if output is None:
         yield _writer(sys.stdout, form)
         return
     output = output.resolve()  # a link is kept, what it leads to is replaced
     special = output.exists() and not output.is_file()  # such as /dev/null
-    place = output if special else output.with_name(f".{output.name}.{uuid.uuid4().hex}")
-    try:
-        with place.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            yield _writer(file, form)
-        if not special:
-            place.replace(output)
-    finally:
-        if not special:
-            place.unlink(missing_ok=True)
+    with nullcontext(output) if special else replacing(output) as place:
+        try:
+            with place.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+                yield _writer(file, form)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise SettingError("output", str(output), f"cannot be written: {error.strerror or error}") from error
 
 
 def _writer(file: IO[str], form: str) -> Callable[[Iterable[Row]], None]:

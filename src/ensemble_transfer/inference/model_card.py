@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ensemble_transfer.layout import CARD
+from ensemble_transfer.layout import CARD, replacing
 from ensemble_transfer.metrics.selective import risk_bound
 from ensemble_transfer.models.ensemble import Ensemble
 
@@ -66,9 +66,9 @@ def write_card(
         _use(ensemble),
         _limits(measured, examples or {}),
     ]
-    path = folder / CARD
-    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    return path
+    with replacing(folder / CARD) as beside:
+        beside.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    return folder / CARD
 
 
 def _use(ensemble: Ensemble) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ensemble_transfer.errors import SettingError, require
-from ensemble_transfer.layout import CALIBRATION, DESCRIPTION
+from ensemble_transfer.layout import CALIBRATION, DESCRIPTION, replacing
 from ensemble_transfer.models.backbone import Architecture, Classifier, numbers
 from ensemble_transfer.tensor_files import read_tensors, write_tensors
 from ensemble_transfer.weights import Weights, fingerprint
@@ -113,9 +113,8 @@ class Ensemble:
             ],
             "history": dict(self.history),
         }
-        (folder / DESCRIPTION).write_text(
-            json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        with replacing(folder / DESCRIPTION) as beside:
+            beside.write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> Self:
