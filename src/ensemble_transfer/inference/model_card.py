@@ -166,9 +166,9 @@ def _facts(ensemble: Ensemble) -> Iterator[tuple[str, str]]:
 
 def _results(metrics: Mapping[str, float], examples: Mapping[str, int]) -> Iterator[str]:
     rows = [(name, f"{metrics[_TEST + key]:.4f}") for name, key in _QUALITY.items() if _TEST + key in metrics]
-    outside = {key.split("/")[3]: value for key, value in metrics.items() if _is_detection(key)}
+    ood = {key.split("/")[3]: value for key, value in metrics.items() if _is_detection(key)}
     rows += [
-        (f"AUROC against {_code(name)}, out of distribution, by probability", f"{v:.4f}") for name, v in outside.items()
+        (f"AUROC against {_code(name)}, out of distribution, by probability", f"{v:.4f}") for name, v in ood.items()
     ]
     yield "## Results"
     if not rows:

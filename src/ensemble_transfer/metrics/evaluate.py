@@ -62,7 +62,7 @@ def evaluate(
     members, examples, classes = test.shape
     mean, held_out = ensemble_mean(test), _held_out(validation, test)
     fitted_on = None if held_out is None else (ensemble_mean(held_out[0]), held_out[1])
-    outside = {
+    ood_sets = {
         name: _probabilities(array, f"ood/{_key_part(name)}/probabilities", members, classes)
         for name, array in (ood or {}).items()
     }
@@ -76,7 +76,7 @@ def evaluate(
         **summary.calibrated_metrics(mean, labels, fitted_on),
         **summary.selective_metrics(mean, labels),
         **summary.diversity_metrics(test, labels),
-        **summary.ood_metrics(test, outside),
+        **summary.ood_metrics(test, ood_sets),
         **summary.corruption_metrics(corrupted, labels),
     }
 

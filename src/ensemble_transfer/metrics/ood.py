@@ -34,20 +34,20 @@ def scores(probabilities: Tensor) -> dict[str, Tensor]:
     return {name: steady(score.clamp(0, 1)) for name, score in found.items()}
 
 
-def detection(inside: Tensor, outside: Tensor) -> dict[str, Tensor]:
+def detection(own: Tensor, ood: Tensor) -> dict[str, Tensor]:
     """Measure how well a score separates two sets of examples.
 
     Args:
-        inside: Scores in 0..1 of the task's examples: (N,).
-        outside: Scores in 0..1 of the examples out of distribution: (K,).
+        own: Scores in 0..1 of the task's examples: (N,).
+        ood: Scores in 0..1 of the examples out of distribution: (K,).
 
     Returns:
         Each 0-d: ``auroc``; ``aupr``, the average precision; ``fpr95``, the share of the task's examples
         flagged at the highest threshold that flags at least 95% of those out of distribution. Chance: 0.5, K
         / (N + K), 0.95.
     """
-    score = torch.cat([inside, outside])
-    positive = torch.cat([torch.zeros_like(inside), torch.ones_like(outside)]).long()
+    score = torch.cat([own, ood])
+    positive = torch.cat([torch.zeros_like(own), torch.ones_like(ood)]).long()
     false_positive, true_positive, _ = binary_roc(score, positive, validate_args=False)
     return {
         "auroc": binary_auroc(score, positive, validate_args=False),

@@ -94,12 +94,12 @@ def ood_metrics(probabilities: Tensor, ood_sets: Mapping[str, Tensor]) -> dict[s
     """Compute ``ood/<name>/<score>/`` for each set of examples out of distribution, (M, K, C) by name."""
     if not ood_sets:
         return {}
-    inside = ood.scores(probabilities)
+    own_scores = ood.scores(probabilities)
     return {
         f"ood/{name}/{score}/{metric}": value.item()
         for name, examples in ood_sets.items()
-        for score, outside in ood.scores(examples).items()
-        for metric, value in ood.detection(inside[score], outside).items()
+        for score, ood_scores in ood.scores(examples).items()
+        for metric, value in ood.detection(own_scores[score], ood_scores).items()
     }
 
 
