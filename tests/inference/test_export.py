@@ -94,7 +94,7 @@ def test_a_file_that_differs_from_torch_is_not_written(run, tmp_path, capsys, mo
 
 def test_the_soup_keeps_counters_and_members(source_ensemble):
     before = source_ensemble.fingerprint
-    [weights] = export.soup(source_ensemble).members
+    [weights] = export.averaged(source_ensemble).members
     name = "encoder.bn1.num_batches_tracked"
     assert torch.equal(weights[name], source_ensemble.members[0][name])
     assert source_ensemble.fingerprint == before

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ensemble_transfer.cli.image_paths import find_images
 from ensemble_transfer.errors import SettingError, require
-from ensemble_transfer.inference.export import export, soup
+from ensemble_transfer.inference.export import averaged, export
 from ensemble_transfer.inference.saved import ensemble_folder, open_saved
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _export(options: argparse.Namespace) -> list[str]:
     saved = open_saved(options.run)
     ensemble, temperature, about = saved.ensemble, saved.temperature, saved.about_temperature()
     if options.soup:
-        ensemble, temperature = soup(ensemble), 1.0
+        ensemble, temperature = averaged(ensemble), 1.0
         about = (
             f"one network with the mean weights of {len(saved.ensemble)} members, BatchNorm statistics included; the "
             "ensemble's temperature is not this network's and is left out; evaluate it before you use it"

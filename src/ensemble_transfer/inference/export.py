@@ -29,16 +29,16 @@ TOLERANCE = 1e-4
 """Largest difference from torch's probabilities that an exported file may show."""
 
 
-def soup(ensemble: Ensemble) -> Ensemble:
-    """Return the ensemble of one member whose weights are the means of all (Wortsman 2022).
+def averaged(ensemble: Ensemble) -> Ensemble:
+    """Return an ensemble of one member, whose weights are the means over all members (Wortsman et al. 2022).
 
-    The means are taken of every floating-point tensor, BatchNorm's statistics included: those that belong to the mean
-    weights would have to be estimated anew on training images.
+    Every floating-point tensor is averaged, BatchNorm's statistics included. The soup of a run's record is another
+    network: its statistics are estimated from training images, which are not here.
     """
     from ensemble_transfer.weights import floating, mean
 
-    averaged = mean([floating(member) for member in ensemble.members])
-    return replace(ensemble, members=(dict(ensemble.members[0]) | averaged,))
+    means = mean([floating(member) for member in ensemble.members])
+    return replace(ensemble, members=(dict(ensemble.members[0]) | means,))
 
 
 def as_module(ensemble: Ensemble, temperature: float = 1.0) -> nn.Module:
