@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ensemble_transfer.inference.calibration import Calibration
-    from ensemble_transfer.inference.saved import Saved
+    from ensemble_transfer.inference.saved import SavedEnsemble
     from ensemble_transfer.models.backbone import Classifier
 
 COLUMNS = ("path", "label", "probability", "entropy", "mutual_information", "disagreement", "abstain")
@@ -25,7 +25,11 @@ Row = dict[str, Any]
 
 
 def predict_rows(
-    saved: Saved, classifiers: Iterable[Classifier], images: Tensor, threshold: float = -math.inf, device: str = "cpu"
+    saved: SavedEnsemble,
+    classifiers: Iterable[Classifier],
+    images: Tensor,
+    threshold: float = -math.inf,
+    device: str = "cpu",
 ) -> Iterator[Row]:
     """Yield the predictions for a batch of images: the columns after ``path``.
 
@@ -61,7 +65,7 @@ def predict_rows(
         yield dict(zip(COLUMNS[1:], values, strict=True))
 
 
-def choose_threshold(saved: Saved, risk: float | None, coverage: float | None) -> tuple[float, str]:
+def choose_threshold(saved: SavedEnsemble, risk: float | None, coverage: float | None) -> tuple[float, str]:
     """Choose a threshold on the validation predictions, and describe its result there.
 
     Args:

@@ -1,6 +1,6 @@
-"""A transferred ensemble as a run left it, or as somebody was given it: what ``predict`` and ``export`` open.
+"""An ensemble read from a folder, with its calibration: the input of ``predict`` and ``export``.
 
-Torch is imported when something is read, so that a mistyped folder is told at once.
+Torch is imported when something is read, so that a mistyped folder is reported at once.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Saved:
-    """An ensemble from disk.
+class SavedEnsemble:
+    """An ensemble read from disk.
 
     Attributes:
-        folder: Where it lies.
+        folder: Folder of the ensemble.
         ensemble: The ensemble.
-        calibration: Its temperature and validation predictions; None where nothing is known of them.
+        calibration: Temperature and validation predictions; None where none were saved.
     """
 
     folder: Path
@@ -38,17 +38,17 @@ class Saved:
         return self.calibration.temperature if self.calibration else 1.0
 
     def about_temperature(self) -> str:
-        """Return a line about what the probabilities are scaled with."""
+        """Return a line that describes the temperature."""
         if self.calibration is None:
             return f"{self.folder}: no validation predictions, so no temperature and no threshold is known"
         return f"temperature {self.temperature:.3f}, fitted on {len(self.calibration.confidence)} validation images"
 
 
 def ensemble_folder(run: Path) -> Path:
-    """Return where the ensemble of a run lies: in ``ensemble/`` of the run's folder, or in the folder itself.
+    """Return the folder of a run's ensemble: ``ensemble/`` in the run's folder, or the folder itself.
 
     Raises:
-        SettingError: If it is in neither.
+        SettingError: If neither holds an ensemble.
     """
     for folder in (run, run / ENSEMBLE):
         if (folder / DESCRIPTION).is_file():
@@ -56,16 +56,16 @@ def ensemble_folder(run: Path) -> Path:
     raise SettingError("RUN", str(run), "must be the folder of a run (with ensemble/) or of a saved ensemble")
 
 
-def open_saved(run: Path) -> Saved:
-    """Read the ensemble of a run, or a saved one; nothing in it is executed.
+def open_saved(run: Path) -> SavedEnsemble:
+    """Read the ensemble of a run, or a saved ensemble; nothing in it is executed.
 
-    The calibration is the file beside the ensemble; without one, it is fitted on the ``predictions.npz`` of the run.
+    The calibration is read from the file beside the ensemble, or else fitted on the ``predictions.npz`` of the run.
 
     Args:
         run: Folder of a run, or of a saved ensemble.
 
     Raises:
-        SettingError: If there is no ensemble, or a file is damaged or not of this ensemble.
+        SettingError: If there is no ensemble, or a file is damaged or belongs to another ensemble.
     """
     from ensemble_transfer.inference.calibration import Calibration
     from ensemble_transfer.metrics.archive import read_predictions
@@ -74,16 +74,20 @@ def open_saved(run: Path) -> Saved:
     folder = ensemble_folder(run)
     ensemble = Ensemble.load(folder)
     if (folder / CALIBRATION).exists():
-        return Saved(folder, ensemble, Calibration.load(folder, ensemble.fingerprint))
+        return SavedEnsemble(folder, ensemble, Calibration.load(folder, ensemble.fingerprint))
     predictions = run / PREDICTIONS
     if not predictions.is_file():
-        return Saved(folder, ensemble, None)
+        return SavedEnsemble(folder, ensemble, None)
     try:
         validation = read_predictions(str(predictions))[0]["validation"]
         if validation is None:
-            return Saved(folder, ensemble, None)
+            return SavedEnsemble(folder, ensemble, None)
         arrays, labels = validation
         fitted = Calibration.fit(arrays, labels, members=len(ensemble), classes=len(ensemble.classes))
     except (ValueError, MemoryError) as error:
         raise SettingError(PREDICTIONS, str(predictions), str(error)) from error
-    return Saved(folder, ensemble, fitted)
+    return SavedEnsemble(folder, ensemble, fitted)
+
+
+Saved = SavedEnsemble
+"""The class under its older name."""
