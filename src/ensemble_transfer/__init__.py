@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from ensemble_transfer.tasks.hugging_face import HuggingFace as HuggingFace
     from ensemble_transfer.tasks.image_csv import ImageCsv as ImageCsv
     from ensemble_transfer.tasks.npz import Npz as Npz
+    from ensemble_transfer.tasks.source import Collection as Collection
+    from ensemble_transfer.tasks.source import TaskLoader as TaskLoader
     from ensemble_transfer.tasks.task import Split as Split
     from ensemble_transfer.tasks.task import Task as Task
     from ensemble_transfer.tasks.torchvision_sets import TorchvisionDataset as TorchvisionDataset
@@ -64,6 +66,7 @@ _MODULES = {
     "Auto": "transfer.strategies.auto",
     "Backbone": "models.backbone",
     "Calibration": "inference.calibration",
+    "Collection": "tasks.source",
     "Cost": "training.cost",
     "Digits": "tasks.embedded",
     "Ensemble": "models.ensemble",
@@ -95,6 +98,7 @@ _MODULES = {
     "Store": "training.store",
     "Strategy": "transfer.base",
     "Task": "tasks.task",
+    "TaskLoader": "tasks.source",
     "Tiny": "transfer.strategies.tiny",
     "TorchvisionDataset": "tasks.torchvision_sets",
     "TrainerSettings": "training.settings",

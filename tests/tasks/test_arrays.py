@@ -69,6 +69,12 @@ def test_classes_have_the_order_and_the_names_given(digits, tmp_path):
     assert Npz(str(tmp_path / "own.npz")).load(8, 1).fingerprint == by_name.fingerprint
 
 
+def test_arrays_are_divided_by_every_setting_of_a_task(digits):
+    folds = [task_from_arrays("own", *digits, folds=3, fold=fold, per_class=2) for fold in range(3)]
+    assert [len(task.test) for task in folds] == [100, 100, 100]
+    assert {len(task.train) for task in folds} == {20}
+
+
 def test_images_become_square_and_of_the_size_asked_for(digits):
     images, labels = digits
     wide = np.pad(images, ((0, 0), (0, 0), (2, 2)))

@@ -6,7 +6,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
-from ensemble_transfer.tasks.source import Source
+from ensemble_transfer.tasks.source import TaskLoader
 
 CONF = Path(__file__).parents[2] / "conf"
 TASKS = sorted(path.stem for path in (CONF / "task").glob("[!_]*.yaml"))
@@ -37,7 +37,7 @@ def source(node):
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task_composes_with_each_of_its_options(composed, name):
     node = composed(f"task@dataset.target={name}").target
-    assert isinstance(source(node), Source)
+    assert isinstance(source(node), TaskLoader)
     assert set(node) == {field.name for field in fields(source(node))} | {"_target_"}
 
 
@@ -45,8 +45,8 @@ def test_every_task_composes_with_each_of_its_options(composed, name):
 def test_every_pair_composes(composed, name):
     pair = composed(f"dataset={name}")
     assert list(pair) == ["source", "target", "image_size", "channels"]
-    assert isinstance(source(pair.source), Source)
-    assert isinstance(source(pair.target), Source)
+    assert isinstance(source(pair.source), TaskLoader)
+    assert isinstance(source(pair.target), TaskLoader)
 
 
 @pytest.mark.parametrize("path", [*(CONF / "task").glob("*.yaml"), *(CONF / "dataset").glob("*.yaml")], ids=str)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from ensemble_transfer.errors import SettingError
-from ensemble_transfer.tasks.source import Collection, Source, existing_folder, whence
+from ensemble_transfer.tasks.source import Collection, TaskLoader, existing_folder, whence
 from ensemble_transfer.tasks.task import Split
 
 CLASSES = ("ant", "bee", "cow", "dog")
@@ -21,7 +21,7 @@ def numbers(split):
 
 
 def make(data=None, size=8, channels=1, **settings):
-    return Source(**settings)._make_task("toy", data or Collection(CLASSES, numbered(400)), size, channels)
+    return TaskLoader(**settings).make_task("toy", data or Collection(CLASSES, numbered(400)), size, channels)
 
 
 def test_without_settings_20_and_15_percent_are_held_out():
@@ -104,7 +104,7 @@ def test_images_are_resized_turned_and_coloured():
 )
 def test_values_that_no_data_could_fit(settings, text):
     with pytest.raises(SettingError) as caught:
-        Source(**settings)
+        TaskLoader(**settings)
     assert text in str(caught.value)
 
 
@@ -153,6 +153,75 @@ def test_classes_that_the_official_test_lacks():
 def test_a_class_without_an_image_is_named():
     with pytest.raises(SettingError, match="train=None: leaves these classes without an image to train on: cow, dog"):
         make(Collection(CLASSES, numbered(100, classes=2)))
+
+
+@pytest.mark.parametrize("folds", [2, 3, 5])
+def test_folds_test_every_image_once_in_class_proportions(folds):
+    data = Collection(CLASSES, numbered(101))
+    tasks = [make(data, folds=folds, fold=fold) for fold in range(folds)]
+    tests = [numbers(task.test) for task in tasks]
+    assert sorted(number for test in tests for number in test) == list(range(101))
+    assert max(map(len, tests)) - min(map(len, tests)) <= 1
+    for task, test in zip(tasks, tests, strict=True):
+        others = numbers(task.train) + numbers(task.validation)
+        assert sorted(others + test) == list(range(101))
+        counts = torch.bincount(task.test.labels, minlength=4)
+        assert counts.max() - counts.min() <= 2
+        assert len(task.validation) == round(0.15 * len(others))
+
+
+def test_folds_follow_the_seed_and_the_sizes_hold_within_them():
+    data = Collection(CLASSES, numbered(400))
+    one, again, other = (make(data, folds=5, fold=1, seed=seed) for seed in (0, 0, 1))
+    assert one.fingerprint == again.fingerprint != other.fingerprint
+    few = make(data, folds=5, fold=1, train=40, validation=20, test=60)
+    assert (len(few.train), len(few.validation), len(few.test)) == (40, 20, 60)
+    assert set(numbers(few.test)) < set(numbers(one.test))
+    shots = make(data, folds=5, fold=1, per_class=3)
+    assert torch.bincount(shots.train.labels).tolist() == [3] * 4
+    assert numbers(shots.test) == numbers(one.test)
+
+
+def test_folds_keep_validation_images_that_the_data_sets_apart():
+    task = make(Collection(CLASSES, numbered(100), validation=numbered(40, start=100)), folds=4, fold=3)
+    assert (len(task.train), len(task.validation), len(task.test)) == (75, 40, 25)
+    assert set(numbers(task.validation)) == set(range(100, 140))
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"folds": 1}, "folds=1: must be 2 or more, or null for no folds"),
+        ({"fold": 1}, "fold=1: needs folds=..."),
+        ({"folds": 5, "fold": 5}, "fold=5: must be 0 to 4"),
+        ({"folds": 5, "fold": -1}, "fold=-1: must be 0 to 4"),
+        ({"folds": 101}, "folds=101: the class 'ant' has only 100 images, and every fold tests it"),
+        ({"folds": 5, "test": 81}, "test=81: asks for 81 images, but there are 80 of 80"),
+    ],
+)
+def test_folds_that_cannot_be_are_refused(settings, text):
+    with pytest.raises(SettingError) as caught:
+        make(**settings)
+    assert str(caught.value).startswith(text)
+
+
+def test_folds_are_refused_where_the_data_sets_test_images_apart():
+    with pytest.raises(SettingError, match="folds=5: needs data without test images of its own"):
+        make(Collection(CLASSES, numbered(100), test=numbered(80)), folds=5)
+
+
+def test_a_task_without_folds_is_what_it_always_was():
+    """Fits are remembered by these fingerprints."""
+    assert make().fingerprint == "60972b36798561a13dfe9dc91883e75dd902fc562deafa967e648a21f685f6c5"
+    assert (
+        make(train=40, validation=20, test=100, seed=3, per_class=4).fingerprint
+        == "e7836b2aab8fcf0cc2f076081f97f048ebf8632106e0070664fe6774051783b3"
+    )
+
+
+def test_a_loader_that_loads_nothing_says_what_is_missing():
+    with pytest.raises(NotImplementedError, match=r"TaskLoader must define load\(image_size, channels\)"):
+        TaskLoader().load(8, 1)
 
 
 def test_existing_folder(tmp_path, monkeypatch):

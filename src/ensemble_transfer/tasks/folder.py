@@ -50,7 +50,7 @@ class ImageFolder(PictureSource):
         paths = [path for found in files.values() for of_class in found.values() for path in of_class]
         pictures = Files(paths, [str(path.relative_to(root)) for path in paths])
         data = self._collect(pictures, labels, classes, image_size, channels)
-        return self._make_task(root.resolve().name, data, image_size, channels)
+        return self.make_task(root.resolve().name, data, image_size, channels)
 
     def _require_classes(self, files: Mapping[str, Mapping[str, list[Path]]], classes: Sequence[str]) -> None:
         rule = "must hold two or more folders of images, one for each class"

@@ -66,7 +66,7 @@ class HuggingFace(PictureSource):
         classes, labels = self._labels(parts, self._column("label", features, library.ClassLabel))
         rows = Rows({ours: parts[ours] for ours in labels}, image, library.Image(decode=False))
         data = self._collect(rows, labels, classes, image_size, channels)
-        return self._make_task(Path(self.name).name, data, image_size, channels)
+        return self.make_task(Path(self.name).name, data, image_size, channels)
 
     def _library(self) -> Any:  # noqa: ANN401
         try:

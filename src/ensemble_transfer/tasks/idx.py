@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ensemble_transfer.errors import SettingError, require
-from ensemble_transfer.tasks.source import Collection, Source, existing_folder
+from ensemble_transfer.tasks.source import Collection, TaskLoader, existing_folder
 from ensemble_transfer.tasks.task import Split, Task
 
 FASHION = (
@@ -33,7 +33,7 @@ UNSIGNED_BYTE = 8
 
 
 @dataclass(frozen=True)
-class IdxFolder(Source):
+class IdxFolder(TaskLoader):
     """A folder with the four files of MNIST: ``train-images-idx3-ubyte``, ``t10k-labels-idx1-ubyte``, ...
 
     The files may be gzipped (``.gz``). Official training and test images stay apart; validation images are
@@ -51,11 +51,11 @@ class IdxFolder(Source):
         """Return the task; see :class:`~ensemble_transfer.tasks.task.TaskSource`."""
         folder = existing_folder(self.path, "must be a folder with IDX files")
         data = read_idx_folder(folder, tuple(self.class_names))
-        return self._make_task(folder.name, data, image_size, channels)
+        return self.make_task(folder.name, data, image_size, channels)
 
 
 @dataclass(frozen=True)
-class FashionMnist(Source):
+class FashionMnist(TaskLoader):
     """Fashion-MNIST, 70,000 garments in 10 classes, 28x28, from Debian's package or a folder with its files.
 
     Args:
@@ -67,7 +67,7 @@ class FashionMnist(Source):
     def load(self, image_size: int, channels: int) -> Task:
         """Return the task; see :class:`~ensemble_transfer.tasks.task.TaskSource`."""
         data = read_idx_folder(existing_folder(self.path, FASHION_HINT), FASHION)
-        return self._make_task("fashion", data, image_size, channels)
+        return self.make_task("fashion", data, image_size, channels)
 
 
 def read_idx_folder(folder: Path, classes: tuple[str, ...] = ()) -> Collection:

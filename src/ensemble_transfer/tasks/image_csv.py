@@ -50,7 +50,7 @@ class ImageCsv(PictureSource):
             split: torch.tensor([places[line.label] for line in found]) for split, found in by_split.items() if found
         }
         data = self._collect(pictures, labels, classes, image_size, channels)
-        return self._make_task(path.stem, data, image_size, channels)
+        return self.make_task(path.stem, data, image_size, channels)
 
     @property
     def _folder(self) -> Path:

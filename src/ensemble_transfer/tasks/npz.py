@@ -11,7 +11,7 @@ from torch import Tensor
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.metrics.archive import read_array
 from ensemble_transfer.tasks.arrays import Array, read_classes, read_images, read_labels
-from ensemble_transfer.tasks.source import Collection, Source, whence
+from ensemble_transfer.tasks.source import Collection, TaskLoader, whence
 from ensemble_transfer.tasks.task import Split, Task
 
 PREFIXES = {"train": ("", "train_"), "validation": ("validation_", "val_"), "test": ("test_",)}
@@ -19,7 +19,7 @@ PREFIXES = {"train": ("", "train_"), "validation": ("validation_", "val_"), "tes
 
 
 @dataclass(frozen=True)
-class Npz(Source):
+class Npz(TaskLoader):
     """A NumPy archive of ``images`` and ``labels``, or ``train_images``, ``train_labels``, ``test_images``...
 
     Images are (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 channels, uint8 or floats in [0, 1]. With
@@ -40,7 +40,7 @@ class Npz(Source):
             raise SettingError("path", self.path, f"its {error.setting} {error.rule}, not {error.value}") from error
         except ValueError as error:
             raise SettingError("path", self.path, str(error)) from error
-        return self._make_task(Path(self.path).stem, data, image_size, channels)
+        return self.make_task(Path(self.path).stem, data, image_size, channels)
 
 
 def _read(path: Path) -> dict[str, Array]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.machine import free_memory
 from ensemble_transfer.tasks.pictures import Pictures, decoded, decoded_on_disk
-from ensemble_transfer.tasks.source import Collection, HintedError, Source
+from ensemble_transfer.tasks.source import Collection, HintedError, TaskLoader
 from ensemble_transfer.tasks.task import Split
 
 SHARE = 0.25
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureSource(Source):
+class PictureSource(TaskLoader):
     """Settings that every source of encoded pictures understands.
 
     Args:

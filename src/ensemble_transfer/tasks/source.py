@@ -1,4 +1,4 @@
-"""What all sources share: which of their images make up the task."""
+"""The base class of everything that loads a task: it decides which images make up the task."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,11 +12,11 @@ from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.machine import free_memory
 from ensemble_transfer.tasks.images import require_shape, resize, rotate, with_channels
 from ensemble_transfer.tasks.mapped import each
-from ensemble_transfer.tasks.splitting import Size, carve, class_positions, few_shot, select_classes
+from ensemble_transfer.tasks.splitting import Size, carve, class_positions, few_shot, in_fold, select_classes
 from ensemble_transfer.tasks.task import Split, Task
 
 HELD_OUT = {"test": 0.2, "validation": 0.15}
-"""Fractions to hold out where neither the data nor the user says which images."""
+"""Fractions that are held out by default where the data set has no such split."""
 
 SPLITS = {
     "train": "train",
@@ -25,13 +25,13 @@ SPLITS = {
     "validation": "validation",
     "test": "test",
 }
-"""Names that splits go by."""
+"""Names of splits in folders and tables, and ours for them."""
 
 
 class HintedError(SettingError):
-    """A refused setting whose rule names a sibling that helps.
+    """A refused setting, whose rule names another setting of the same group.
 
-    ``{group}`` in the rule stands for what comes before the setting: ``"set {group}broken=skip"``.
+    ``{group}`` in the rule is replaced by the group's name: ``"set {group}broken=skip"``.
     """
 
     def __init__(self, setting: str, value: object, rule: str) -> None:
@@ -42,13 +42,13 @@ class HintedError(SettingError):
 
 @dataclass(frozen=True, eq=False)
 class Collection:
-    """Images as a place has them.
+    """All images of a data set, before a task is made of them.
 
     Args:
         classes: Names of the classes, in the order of the labels.
-        train: Images to train on, and to carve from what has no images of its own.
-        validation: Validation images where the place sets them apart.
-        test: Test images where the place sets them apart.
+        train: Images to train on; validation and test images are carved from them where the data set has none.
+        validation: Validation images, where the data set sets them apart.
+        test: Test images, where the data set sets them apart.
     """
 
     classes: tuple[str, ...]
@@ -58,20 +58,26 @@ class Collection:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
-    """Settings that every source understands.
+class TaskLoader:
+    """Base class of everything that loads a task. Its fields are settings that every task has.
+
+    A task of your own is a frozen dataclass that derives from it. Its fields become settings, and its ``load`` reads
+    the images and hands them to :meth:`make_task`, which does the rest: splits, folds, subsets, size and channels.
 
     Sizes are a count (1 or more), a fraction of the images they are taken from (below 1), or None. Splits are
     stratified. Test is chosen first, then validation, then train: more training images never change the test.
 
     Args:
-        train: Training images. None: all that is left.
-        validation: Validation images. None: the data's own, or else 15% of its training images.
-        test: Test images. None: the data's own, or else 20% of its training images.
-        per_class: Keep only so many training images of each class. None: all.
-        classes: Keep only these classes, by name or position; they are numbered in this order. Empty: all.
-        rotate: Turn every image counter-clockwise, in degrees.
+        train: Training images. None: all that are left.
+        validation: Validation images. None: the data set's own, or else 15% of its training images.
+        test: Test images. None: the data set's own, or else 20% of its training images; with folds, the whole fold.
+        per_class: Training images of each class. None: all.
+        classes: Classes to keep, by name or position, numbered in this order. Empty: all.
+        rotate: Degrees by which every image is turned counter-clockwise.
         seed: Seed of the choice.
+        folds: Number of stratified folds for cross-validation: the images are divided into so many parts, one of them
+            is the test, and validation and training images come from the others. None: no folds.
+        fold: Number of the fold that is the test, from 0.
 
     Raises:
         SettingError: A value is out of range.
@@ -84,6 +90,8 @@ class Source:
     classes: list[str] = field(default_factory=list)
     rotate: float = 0.0
     seed: int = 0
+    folds: int | None = None
+    fold: int = 0
 
     def __post_init__(self) -> None:
         _require_size("train", self.train)
@@ -94,19 +102,54 @@ class Source:
         require(len(self.classes) != 1, "classes", self.classes, "must be two or more, or empty for all")
         require(math.isfinite(self.rotate), "rotate", self.rotate, "must be a finite number of degrees")
         require(self.seed >= 0, "seed", self.seed, "must not be negative")
+        require(self.folds is None or self.folds > 1, "folds", self.folds, "must be 2 or more, or null for no folds")
+        rule = "needs folds=..." if self.folds is None else f"must be 0 to {self.folds - 1}"
+        require(0 <= self.fold < (self.folds or 1), "fold", self.fold, rule)
 
-    def _make_task(self, name: str, data: Collection, image_size: int, channels: int) -> Task:
-        """Turn a collection into the task that the settings ask for.
+    def load(self, image_size: int, channels: int) -> Task:
+        """Return the task with images of (channels, image_size, image_size). Every task of your own defines this.
 
-        Training images come in random order, so that no batch holds a single class; the others keep theirs.
+        Args:
+            image_size: Height and width of the images, in pixels.
+            channels: 1 for gray, 3 for RGB.
+
+        Raises:
+            SettingError: A setting does not fit the data, or the data is missing or broken.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define load(image_size, channels)")
+
+    def make_task(self, name: str, data: Collection, image_size: int, channels: int) -> Task:
+        """Return the task that the settings ask for, made of the images of a data set.
+
+        Training images come in random order, so that no batch holds a single class. The others keep their order.
+
+        Args:
+            name: Name of the task in reports.
+            data: All images; they may have any size, and 1 or 3 channels.
+            image_size: Height and width of the task's images, in pixels: the largest centred square is scaled to it.
+            channels: Channels of the task's images: 1 for gray, 3 for RGB.
+
+        Raises:
+            SettingError: A setting does not fit the data.
         """
         require_shape(image_size, channels)
         classes, chosen = _only(data, self.classes)
-        splits = self._divide(chosen)
+        splits = self._divide(self._with_fold(chosen, classes))
         splits["train"] = self._arrange(splits["train"], classes)
         self._require_memory(splits, image_size, channels)
         drawn = {key: self._draw(choice.split(), image_size, channels) for key, choice in splits.items()}
         return Task(self._title(name), classes, **drawn)
+
+    def _with_fold(self, data: Mapping[str, "_Choice"], classes: Sequence[str]) -> Mapping[str, "_Choice"]:
+        """Return the data with one fold of its training images as the test, if folds are asked for."""
+        if self.folds is None:
+            return data
+        rule = "needs data without test images of its own: those would be the test of every fold"
+        require("test" not in data, "folds", self.folds, rule)
+        train = data["train"]
+        inside = in_fold(train.labels, self.folds, self.fold, classes, self.seed)
+        parts = {"train": train.take((~inside).nonzero()[:, 0]), "test": train.take(inside.nonzero()[:, 0])}
+        return {**data, **parts}
 
     def _divide(self, data: Mapping[str, "_Choice"]) -> dict[str, "_Choice"]:
         wanted = {"test": self.test, "validation": self.validation}
@@ -151,15 +194,19 @@ class Source:
         return f"{name} ({traits})" if traits else name
 
 
+Source = TaskLoader
+"""The class under its older name."""
+
+
 def existing_folder(path: str, hint: str = "must be a folder that exists") -> Path:
-    """Return the path of a folder, ``~`` expanded, or raise a SettingError about ``path`` with the hint."""
+    """Return the path of a folder with ``~`` expanded; raise a SettingError with the hint if there is none."""
     folder = Path(path).expanduser()
     require(path != "" and folder.is_dir(), "path", path, hint + whence(path))
     return folder
 
 
 def whence(path: str) -> str:
-    """Return how a missing path is made, if it is one of those that the framework's own configuration names."""
+    """Return the command that makes a missing path, if a preset of the configuration names the path."""
     parent, name = Path(path).parent, Path(path).stem
     made = parent == Path("data") and name in ("letters", "font_digits", "hebrew", "clipart", "emoji")
     return f"; python scripts/fetch_data.py {name} makes it" if made else ""

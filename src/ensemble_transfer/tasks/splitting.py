@@ -1,4 +1,4 @@
-"""Choosing examples by their labels: seeded, stratified, disjoint."""
+"""Choose examples by their labels: seeded, stratified, disjoint."""
 
 from collections.abc import Mapping, Sequence
 
@@ -35,6 +35,31 @@ def carve(labels: Tensor, sizes: Mapping[str, Size], seed: int) -> dict[str, Ten
         left = [members[share:] for members, share in zip(left, shares, strict=True)]
         parts[name] = torch.cat(taken).sort().values
     return parts
+
+
+def in_fold(labels: Tensor, folds: int, fold: int, classes: Sequence[str], seed: int) -> Tensor:
+    """Divide examples into stratified folds, and return which of them are in one fold.
+
+    Every example is in exactly one fold. Two folds differ by at most one example, of each class and in total.
+
+    Args:
+        labels: (N,) int64, positions in ``classes``.
+        folds: Number of folds.
+        fold: Which of them, from 0.
+        classes: Names of the classes.
+        seed: Same seed, same folds.
+
+    Returns:
+        (N,) bool.
+
+    Raises:
+        SettingError: A class has fewer examples than there are folds.
+    """
+    for name, count in zip(classes, torch.bincount(labels, minlength=len(classes)).tolist(), strict=True):
+        require(count >= folds, "folds", folds, f"the class {name!r} has only {count} images, and every fold tests it")
+    inside = torch.zeros(len(labels), dtype=torch.bool)
+    inside[torch.cat(_shuffled_classes(labels, seed))[fold::folds]] = True
+    return inside
 
 
 def few_shot(labels: Tensor, per_class: int, classes: Sequence[str], seed: int) -> Tensor:

@@ -15,7 +15,7 @@ from PIL import Image
 from ensemble_transfer.errors import require
 from ensemble_transfer.machine import answers
 from ensemble_transfer.tasks.images import fit, require_shape
-from ensemble_transfer.tasks.source import Collection, HintedError, Source
+from ensemble_transfer.tasks.source import Collection, HintedError, TaskLoader
 from ensemble_transfer.tasks.task import Split, Task
 
 Arguments = Mapping[str, object]
@@ -49,7 +49,7 @@ PATIENCE = 20.0
 
 
 @dataclass(frozen=True)
-class TorchvisionDataset(Source):
+class TorchvisionDataset(TaskLoader):
     """A data set of ``torchvision.datasets``, its official splits kept apart.
 
     Args:
@@ -76,7 +76,7 @@ class TorchvisionDataset(Source):
             data = self._read(image_size, channels)
         except (OSError, RuntimeError, EOFError, ValueError, AssertionError) as error:
             raise HintedError("root", self.root, self._complaint(error)) from error
-        return self._make_task(self.name.lower(), data, image_size, channels)
+        return self.make_task(self.name.lower(), data, image_size, channels)
 
     def _read(self, image_size: int, channels: int) -> Collection:
         from torchvision import datasets
