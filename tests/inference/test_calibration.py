@@ -47,6 +47,12 @@ def test_saved_and_loaded_it_is_the_same(calibration, tmp_path):
     assert torch.equal(loaded.correct, calibration.correct)
 
 
+def test_it_is_shown_in_a_line(calibration):
+    shown = f"Calibration(temperature {calibration.temperature:.3f}, 40 examples, accuracy "
+    assert repr(calibration).startswith(shown)
+    assert len(repr(calibration)) < 100
+
+
 def test_it_belongs_to_one_ensemble(calibration, tmp_path):
     calibration.save(tmp_path, "abc")
     with pytest.raises(SettingError, match="belongs to another ensemble"):

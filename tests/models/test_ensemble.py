@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import linear
 
 from ensemble_transfer.errors import SettingError
+from ensemble_transfer.inference.saved import SavedEnsemble
 from ensemble_transfer.models.backbone import Backbone
 from ensemble_transfer.models.ensemble import CALIBRATION, Ensemble
 from ensemble_transfer.tasks.embedded import Digits
@@ -72,6 +73,12 @@ def test_predictions_are_every_members_softmax(ensemble, batch_size):
     assert probabilities.std(1).max() > 0.01
     expected = [plain_probabilities(weights, IMAGES) for weights in ensemble.members]
     np.testing.assert_allclose(probabilities.numpy(), np.stack(expected), atol=1e-6)
+
+
+def test_an_ensemble_is_shown_in_a_line(ensemble):
+    shown = r"Ensemble\(3 members of resnet10t, [\d,]+ weights each, images 1x8x8, 10 classes, lineage 'shared'\)"
+    assert re.fullmatch(shown, repr(ensemble))
+    assert len(repr(SavedEnsemble(Path("run"), ensemble, None))) < 300
 
 
 def test_predicting_mutates_neither_members_nor_images(ensemble):

@@ -40,7 +40,7 @@ def decide(probabilities: Tensor, temperature: float = 1.0) -> Decisions:
     return Decisions(scaled, predicted_class(mean), confidence(scaled))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Calibration:
     """A temperature, and the validation predictions that thresholds are chosen on.
 
@@ -53,6 +53,10 @@ class Calibration:
     temperature: float
     confidence: Tensor
     correct: Tensor
+
+    def __repr__(self) -> str:
+        accuracy = self.correct.double().mean().item()
+        return f"Calibration(temperature {self.temperature:.3f}, {len(self.correct)} examples, accuracy {accuracy:.3f})"
 
     @classmethod
     def fit(

@@ -20,7 +20,7 @@ LARGEST_DESCRIPTION = 2**24
 """Bytes of ``ensemble.json`` at the most: 100,000 classes take a tenth."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Ensemble:
     """Ordered members of one architecture.
 
@@ -53,6 +53,12 @@ class Ensemble:
 
     def __len__(self) -> int:
         return len(self.members)
+
+    def __repr__(self) -> str:
+        a, weights = self.architecture, sum(tensor.numel() for tensor in self.members[0].values())
+        images = f"{a.channels}x{a.image_size}x{a.image_size}"
+        members = f"{len(self)} members of {a.backbone}, {weights:,} weights each"
+        return f"Ensemble({members}, images {images}, {len(self.classes)} classes, lineage {self.lineage!r})"
 
     @property
     def fingerprint(self) -> str:

@@ -40,7 +40,7 @@ class HintedError(SettingError):
         self.rule = rule
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Collection:
     """All images of a data set, before a task is made of them.
 
@@ -55,6 +55,10 @@ class Collection:
     train: Split
     validation: Split | None = None
     test: Split | None = None
+
+    def __repr__(self) -> str:
+        splits = f"train={self.train}, validation={self.validation}, test={self.test}"
+        return f"Collection({len(self.classes)} classes, {splits})"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from ensemble_transfer.errors import require
 from ensemble_transfer.tasks.mapped import chunks, rows
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Split:
     """Images with their labels.
 
@@ -40,6 +40,9 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        return f"Split({len(self)} images of {'x'.join(map(str, self.images.shape[1:]))})"
+
     def take(self, index: Tensor) -> "Split":
         """Return the examples at these positions, (K,) int64, in that order."""
         return Split(rows(self.images, index), self.labels[index])
@@ -50,12 +53,12 @@ class Split:
         return _digest(part for tensor in (self.images, self.labels) for part in _parts(tensor))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Task:
     """A classification task.
 
     Args:
-        name: What reports call it.
+        name: Name in reports.
         classes: Names of the classes, in the order of the labels; at least two.
         train: Images to train on.
         validation: Images to select on: scale, temperature, early stopping.
@@ -84,6 +87,17 @@ class Task:
             top = int(split.labels.max())
             require(top < len(self.classes), name, top, f"is a label beyond the {len(self.classes)} classes")
 
+    def __repr__(self) -> str:
+        splits = f"train={self.train}, validation={self.validation}, test={self.test}"
+        return f"Task({self.name!r}, {len(self.classes)} classes, {splits})"
+
+    def shares_classes(self, other: "Task") -> bool:
+        """Return whether both tasks have the same names of classes, in any order.
+
+        Then images of one task are not out of distribution for the other: they show its classes.
+        """
+        return set(self.classes) == set(other.classes)
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the class names and the three splits; the task's own name does not count."""
@@ -91,7 +105,7 @@ class Task:
         return _digest([repr(self.classes).encode(), *(split.fingerprint.encode() for split in splits)])
 
     def sealed(self) -> "Task":
-        """Return the same task with a test split that raises at every use, for whoever trains or selects."""
+        """Return the same task with a test split that raises an error at every use, for training and selection."""
         clone = copy(self)
         clone.__dict__["fingerprint"] = self.fingerprint
         object.__setattr__(clone, "test", _SealedSplit())
@@ -108,7 +122,10 @@ def is_text(name: str) -> bool:
 
 
 class _SealedSplit:
-    """Stands where the test split was."""
+    """Takes the place of a test split that must not be read."""
+
+    def __repr__(self) -> str:
+        return "sealed"
 
     def __getattr__(self, name: str) -> NoReturn:
         raise RuntimeError(f"test.{name} was read while training or selecting: the test split is for the final report")
