@@ -194,3 +194,51 @@ def test_parts_of_a_mapped_file_have_files_of_their_own(on_disk):
     index = torch.tensor([2, 0])
     for part in (images[3:9], images[4:10], images[4:9]):
         assert torch.equal(rows(part, index), part[index])
+
+
+def coloured_photos(root, side, colours=True, count=12):
+    """Noise in the colours of photographs, in two folders."""
+    rng = np.random.default_rng(0)
+    for place in range(count):
+        folder = root / ("left", "right")[place % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        gray = rng.integers(256, size=(side, side, 1), dtype=np.uint8).repeat(3, axis=2)
+        tint = np.array([1.0, 0.6, 0.3]) if colours else np.ones(3)
+        Image.fromarray((gray * tint).astype(np.uint8)).save(folder / f"{place:02}.png")
+    return root
+
+
+GRAY, SMALL = "in colour become gray (dataset.channels=3", "of about 128 pixels become 28 (dataset.image_size=64"
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "colours", "said"),
+    [
+        (28, 1, True, [GRAY, SMALL]),
+        (28, 3, True, [SMALL]),
+        (28, 1, False, [SMALL]),
+        (64, 1, True, [GRAY]),
+        (64, 3, True, []),
+        (64, 1, False, []),
+    ],
+)
+def test_pictures_that_lose_colours_or_detail_are_said_once(tmp_path, caplog, size, channels, colours, said):
+    root = coloured_photos(tmp_path / "mine", 128, colours)
+    ImageFolder(str(root)).load(size, channels)
+    warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == bool(said)
+    for text in (GRAY, SMALL):
+        assert [text in line for line in warnings] == [text in said] * bool(said)
+
+
+def test_digits_of_their_own_size_are_said_nothing_about(photos, caplog):
+    ImageFolder(str(photos)).load(28, 1)
+    assert not [record for record in caplog.records if record.levelno == logging.WARNING]
+
+
+def test_broken_pictures_are_not_looked_at(tmp_path, caplog):
+    root = coloured_photos(tmp_path / "mine", 128)
+    for path in (root / "left").glob("*0.png"):
+        path.write_bytes(b"")
+    ImageFolder(str(root), broken="skip").load(28, 1)
+    assert any(GRAY in record.message and SMALL in record.message for record in caplog.records)

@@ -1,4 +1,4 @@
-"""What sources of encoded pictures share: where their pixels go, and what becomes of broken ones."""
+"""The base class of loaders of encoded pictures: where pixels are kept, and how broken pictures are handled."""
 
 import logging
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.machine import free_memory
-from ensemble_transfer.tasks.pictures import Pictures, decoded, decoded_on_disk
+from ensemble_transfer.tasks.pictures import Pictures, appearance, decoded, decoded_on_disk
 from ensemble_transfer.tasks.source import Collection, HintedError, TaskLoader
 from ensemble_transfer.tasks.task import Split
 
@@ -24,15 +24,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class PictureSource(TaskLoader):
-    """Settings that every source of encoded pictures understands.
+    """Base class of loaders of encoded pictures. Its fields are settings that all of them have.
 
     Args:
-        broken: What to do about images that cannot be read: stop (``error``) or leave them out with a warning
+        broken: What to do about images that cannot be read: stop (``error``), or leave them out with a warning
             (``skip``).
-        memory: Where the decoded images are: in memory (``ram``), in files that are mapped into it (``disk``: they are
-            decoded once for all runs), or in memory where they take under a quarter of what is free (``auto``).
-        cache: Folder of these files. The default lies beside the store: on the disk that the user chose for large
-            files, and not in a home folder with a quota.
+        memory: Where decoded images are kept: in memory (``ram``), in files that are mapped into memory (``disk``:
+            decoded once for all runs), or in memory if they take less than a quarter of what is free (``auto``).
+        cache: Folder of these files. The default is beside the store, on the disk that the user chose for large files.
 
     Raises:
         SettingError: A value is none of these.
@@ -43,7 +42,7 @@ class PictureSource(TaskLoader):
     cache: str = "store/decoded"
 
     _setting: ClassVar[str] = "path"
-    """The setting that says where the images are."""
+    """The setting that names the place of the images."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -70,6 +69,7 @@ class PictureSource(TaskLoader):
         images, broken = self._decoded(pictures, size, channels)
         if broken:
             self._report({pictures.name(place): reason for place, reason in broken.items()})
+        self._warn_of_loss(pictures, size, channels)
         whole = torch.ones(len(pictures), dtype=torch.bool)
         whole[list(broken)] = False
         splits, first, start = {}, 0, 0
@@ -81,6 +81,17 @@ class PictureSource(TaskLoader):
             splits[split] = Split(images[first:last], named[kept])
             first, start = last, start + len(named)
         return Collection(classes, **splits)
+
+    def _warn_of_loss(self, pictures: Pictures, size: int, channels: int) -> None:
+        """Log a warning if pictures lose their colours or most of their detail, as in a pair of tasks for digits."""
+        side, coloured = appearance(pictures)
+        losses = {
+            "in colour become gray (dataset.channels=3 keeps colours)": coloured and channels == 1,
+            f"of about {side} pixels become {size} (dataset.image_size=64 keeps more)": size <= 32 and side >= 4 * size,
+        }
+        lost = [loss for loss, happens in losses.items() if happens]
+        if lost:
+            log.warning("%s: images %s", getattr(self, self._setting), ", and ".join(lost))
 
     def _decoded(self, pictures: Pictures, size: int, channels: int) -> tuple[Tensor, dict[int, str]]:
         needed = len(pictures) * channels * size**2

@@ -1,4 +1,4 @@
-"""From encoded pictures to pixels: decoded once, in memory or on disk."""
+"""Decode pictures, once, into memory or onto disk."""
 
 import hashlib
 import os
@@ -20,7 +20,7 @@ from ensemble_transfer.tasks.images import fit
 from ensemble_transfer.tasks.mapped import SUFFIX, Notes, Shape, require_room, stored
 
 SCHEMA = 1
-"""Version of how pictures are decoded; raised whenever the same picture would give other pixels."""
+"""Version of the decoding; raised whenever the same picture would give other pixels."""
 
 BROKEN = (
     OSError,  # truncated, empty, unreadable, dangling link
@@ -32,10 +32,16 @@ BROKEN = (
 )
 
 LONG = 2000
-"""Pictures that are worth a progress bar."""
+"""Number of pictures from which on a progress bar is shown."""
 
 _AT_ONCE = 2**25
-"""Bytes of pixels that are decoded before they are put where they belong."""
+"""Bytes of pixels that are decoded at once."""
+
+_LOOKED_AT = 8
+"""Pictures that are opened to find out what they look like."""
+_THUMBNAIL = 32
+_COLOURED = 4
+"""Mean difference between the channels, of 255, above which a picture has colours; scans of paper have a tint."""
 
 
 class Pictures(Protocol):
@@ -45,13 +51,13 @@ class Pictures(Protocol):
         """Return their number."""
 
     def name(self, place: int) -> str:
-        """Return what a user calls the picture."""
+        """Return the name of a picture for messages."""
 
     def open(self, place: int) -> Image.Image:
         """Open a picture; raise one of :data:`BROKEN` where that is impossible."""
 
     def identity(self) -> str:
-        """Return what decides their content: as long as it is the same, they are not decoded again."""
+        """Return a text that changes with the content: while it stays the same, nothing is decoded again."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +65,8 @@ class Files:
     """Image files.
 
     Args:
-        paths: Where they are.
-        names: What a user calls each.
+        paths: Paths of the files.
+        names: Names for messages.
     """
 
     paths: Sequence[Path]
@@ -70,7 +76,7 @@ class Files:
         return len(self.paths)
 
     def name(self, place: int) -> str:
-        """Return what a user calls the picture."""
+        """Return the name of a picture for messages."""
         return self.names[place]
 
     def open(self, place: int) -> Image.Image:
@@ -95,11 +101,29 @@ class Files:
         return digest.hexdigest()
 
 
+def appearance(pictures: Pictures) -> tuple[int, bool]:
+    """Return the median short side of some pictures, in pixels, and whether any of them has colours."""
+    sides, coloured = [0], False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        for place in range(0, len(pictures), max(1, len(pictures) // _LOOKED_AT)):
+            try:
+                with pictures.open(place) as picture:
+                    sides.append(min(picture.size))
+                    picture.draft(None, (_THUMBNAIL, _THUMBNAIL))
+                    red, green, blue = fit(picture, _THUMBNAIL, 3).int()
+            except BROKEN:
+                continue
+            difference = torch.maximum((red - green).abs(), (green - blue).abs())
+            coloured = coloured or bool(difference.float().mean() > _COLOURED)
+    return sorted(sides)[len(sides) // 2], coloured
+
+
 def decoded(pictures: Pictures, image_size: int, channels: int) -> tuple[Tensor, dict[int, str]]:
     """Decode pictures into memory.
 
     Returns:
-        Those that can be read, (N, channels, image_size, image_size) uint8, and what is wrong with every other, by
+        The images that can be read, (N, channels, image_size, image_size) uint8, and the reason for every other one, by
         position.
     """
     images = torch.empty(len(pictures), channels, image_size, image_size, dtype=torch.uint8)
@@ -130,7 +154,7 @@ def _by_position(notes: Notes) -> dict[int, str]:
 
 
 def _parts(pictures: Pictures, image_size: int, channels: int, notes: Notes) -> Iterator[Tensor]:
-    """Yield the pixels of the pictures that can be read, in order, and note what is wrong with the others."""
+    """Yield the pixels of the pictures that can be read, in order, and note the reasons for the others."""
 
     def pixels(place: int) -> Tensor | str:
         try:
