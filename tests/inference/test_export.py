@@ -60,6 +60,10 @@ def test_the_file_gives_the_ensembles_probabilities(run, tmp_path, capsys, sourc
     texts = net.get_modelmeta().custom_metadata_map
     assert json.loads(texts["classes"]) == list(source_ensemble.classes)
     assert float(texts["temperature"]) == temperature
+    steps = json.loads(texts["preprocessing"])
+    assert steps["resize"] == "8x8, bilinear with antialiasing"
+    assert steps["layout"] == "uint8 (N, 1, 8, 8)"
+    assert (steps["mean"], steps["std"]) == ([0.5], [0.5])
 
 
 @needs_onnx

@@ -78,6 +78,9 @@ def test_it_tells_what_the_ensemble_is_and_came_from(text):
     assert facts["3 classes"] == ["`a`, `b\\|'c' - d`, `é`"]
     assert facts["input"][0].startswith("8 x 8 pixels, gray")
     assert facts["normalisation"][0].startswith("(x / 255 - 0.3) / 0.2")
+    assert (
+        "alpha: composited onto white; crop: largest centred square; resize: 8x8, bilinear" in facts["preprocessing"][0]
+    )
     assert facts["lineage"] == ["`shared`"]
     assert facts["source ensemble"] == ["`abc123`"]
     weights = sum(tensor.numel() for tensor in ARCHITECTURE.initial(0).values())

@@ -46,7 +46,8 @@ the file:
   images                (N, channels, size, size) uint8, any N; it normalises them itself
   probabilities         (N, classes) float32, the members' mean, after the temperature
   member_probabilities  (members, N, classes) float32, before it
-  metadata              classes (JSON, in the order of the labels), temperature
+  metadata              classes (JSON, in the order of the labels), temperature, preprocessing (JSON: the steps
+                        from an image file to the input)
 
 exit code: 0; 2 if nothing can be written, or if the file's probabilities differ from torch's by more than 1e-4.
 """

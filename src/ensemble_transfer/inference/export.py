@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ensemble_transfer.errors import SettingError, require
+from ensemble_transfer.inference.preprocessing import preprocessing
 from ensemble_transfer.layout import replacing
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 OUTPUTS = ("probabilities", "member_probabilities")
 TOLERANCE = 1e-4
-"""Largest difference from torch's probabilities that an exported file may show."""
+"""Largest difference between the probabilities of an exported file and of torch."""
 
 
 def averaged(ensemble: Ensemble) -> Ensemble:
@@ -42,7 +43,7 @@ def averaged(ensemble: Ensemble) -> Ensemble:
 
 
 def as_module(ensemble: Ensemble, temperature: float = 1.0) -> nn.Module:
-    """Return a module from images (N, channels, size, size), uint8, to the two outputs of the file."""
+    """Return a module that maps images (N, channels, size, size), uint8, to the two outputs of the file."""
     import torch
 
     from ensemble_transfer.metrics.predictive import PROBABILITY_FLOOR
@@ -63,23 +64,23 @@ def as_module(ensemble: Ensemble, temperature: float = 1.0) -> nn.Module:
 
 
 def export(ensemble: Ensemble, temperature: float, images: Tensor, path: Path) -> float:
-    """Write the file, in one move once it is known to agree with torch.
+    """Write an ONNX file, after checking that its probabilities are those of torch.
 
     Args:
-        ensemble: What is exported.
-        temperature: Applied to ``probabilities``.
-        images: What the file is checked on: (N, channels, size, size) uint8.
-        path: Where it goes.
+        ensemble: The ensemble.
+        temperature: Temperature of the output ``probabilities``.
+        images: Images for the check: (N, channels, size, size) uint8.
+        path: Path of the file.
 
     Returns:
         The largest difference between its probabilities and torch's.
 
     Raises:
-        SettingError: If it is above ``TOLERANCE``; nothing is written.
+        SettingError: If the difference is above ``TOLERANCE``; nothing is written.
     """
     with replacing(path) as beside:
         _write(as_module(ensemble, temperature), ensemble.architecture, beside)
-        _describe(beside, {"classes": json.dumps(ensemble.classes), "temperature": repr(temperature)})
+        _describe(beside, _metadata(ensemble, temperature))
         difference = _difference(beside, ensemble, temperature, images)
         rule = f"would not be the same as in torch: probabilities differ by {difference:.2g}"
         require(difference <= TOLERANCE, "output", str(path), rule)
@@ -88,7 +89,7 @@ def export(ensemble: Ensemble, temperature: float, images: Tensor, path: Path) -
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Keep back what the exporter says of torch's own insides; what it wrote is checked."""
+    """Suppress the exporter's warnings about torch itself; its output is checked."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -122,6 +123,12 @@ def _write(module: nn.Module, architecture: Architecture, path: Path) -> None:
         raise SettingError("backbone", architecture.backbone, f"cannot be written as ONNX: {reason}") from error
 
 
+def _metadata(ensemble: Ensemble, temperature: float) -> dict[str, str]:
+    """Return what a user of the file has to know, as texts by key."""
+    steps = json.dumps(preprocessing(ensemble.architecture))
+    return {"classes": json.dumps(ensemble.classes), "temperature": repr(temperature), "preprocessing": steps}
+
+
 def _describe(path: Path, texts: Mapping[str, str]) -> None:
     import onnx
 
@@ -131,7 +138,7 @@ def _describe(path: Path, texts: Mapping[str, str]) -> None:
 
 
 def _difference(path: Path, ensemble: Ensemble, temperature: float, images: Tensor) -> float:
-    """Return how far the file is from torch, over both outputs, for all images together and one alone."""
+    """Return the largest difference from torch, over both outputs, for all images together and for one alone."""
     import onnxruntime
 
     from ensemble_transfer.inference.calibration import decide

@@ -1,6 +1,6 @@
-"""The model card: ``README.md`` beside an ensemble, for somebody who has nothing but the folder.
+"""The model card: ``README.md`` in an ensemble's folder, for users who have only the folder.
 
-Its front matter is what the Hugging Face hub reads; YAML is written as JSON, which it contains.
+The Hugging Face hub reads its front matter. The YAML is written as JSON, a subset of YAML.
 """
 
 import json
@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ensemble_transfer.inference.preprocessing import preprocessing
 from ensemble_transfer.layout import CARD, replacing
 from ensemble_transfer.metrics.selective import risk_bound
 from ensemble_transfer.models.ensemble import Ensemble
@@ -49,11 +50,11 @@ def write_card(
     """Write ``README.md`` into an ensemble's folder, and return its path.
 
     Args:
-        folder: Of the ensemble.
-        ensemble: What the card is about.
-        metrics: Of the run, under the keys of a record (``target/test/...``); None where it was not evaluated.
-        cost: Of the run, as a record has it; None where it is not known.
-        examples: Number of images the target task had, by split (``train``, ``validation``, ``test``).
+        folder: Folder of the ensemble.
+        ensemble: The ensemble.
+        metrics: Metrics of the run, under the keys of a record (``target/test/...``); None if it was not evaluated.
+        cost: Cost of the run, as in its record; None if it is not known.
+        examples: Number of images of the target task by split (``train``, ``validation``, ``test``).
     """
     measured = {k: v for k, v in (metrics or {}).items() if v is not None and math.isfinite(v)}
     parts = [
@@ -85,14 +86,15 @@ from ensemble_transfer.models.ensemble import Ensemble
 probabilities = Ensemble.load(Path("FOLDER")).predict(images)  # {images} -> ({members}, N, {a.classes})
 ```
 
-`probabilities.mean(0)` is the ensemble's say. For image files, with uncertainty, and abstaining where it is unsure:
+`probabilities.mean(0)` is the ensemble's prediction. For image files, with uncertainty and abstention:
 
 ```
 python -m ensemble_transfer.predict FOLDER IMAGES... --risk 0.05 --output predictions.csv
 ```
 
-The temperature and what `--risk` needs are in `calibration.safetensors`, where the run left one. For use without
-Python, `python -m ensemble_transfer.export FOLDER OUT.onnx` writes one ONNX file."""
+The temperature and the validation predictions for `--risk` are in `calibration.safetensors`, if the run wrote one. For
+use without Python, `python -m ensemble_transfer.export FOLDER OUT.onnx` writes one ONNX file, whose metadata hold
+classes, temperature and preprocessing."""
 
 
 def _front_matter(ensemble: Ensemble, metrics: Mapping[str, float]) -> str:
@@ -154,7 +156,10 @@ def _facts(ensemble: Ensemble) -> Iterator[tuple[str, str]]:
     more = f" and {len(ensemble.classes) - 20} more (`ensemble.json`)" if len(ensemble.classes) > 20 else ""
     yield f"{len(ensemble.classes)} classes", shown + more
     colour = "gray" if a.channels == 1 else "RGB"
-    yield "input", f"{a.image_size} x {a.image_size} pixels, {colour}, bytes; the centred square, scaled"
+    yield "input", f"{a.image_size} x {a.image_size} pixels, {colour}, bytes; the largest centred square, scaled"
+    steps = preprocessing(a)
+    named = ("orientation", "depth", "alpha", "crop", "resize", "color")
+    yield "preprocessing", "; ".join(f"{name}: {steps[name]}" for name in named)
     yield "normalisation", f"(x / 255 - {_numbers(a.mean)}) / {_numbers(a.std)}, done by the members themselves"
     weights = sum(tensor.numel() for tensor in ensemble.members[0].values())
     yield "members", f"{len(ensemble.members)}, each {_code(a.backbone)} with {weights:,} weights and statistics"
@@ -175,7 +180,7 @@ def _results(metrics: Mapping[str, float], examples: Mapping[str, int]) -> Itera
         yield "Not evaluated: no metrics were known when this card was written."
         return
     count = f"{examples['test']:,} test images" if "test" in examples else "the test split"
-    yield f"On {count} of the target task, which nothing was chosen on:"
+    yield f"On {count} of the target task, which were not used for any choice:"
     yield from _table([("metric", "value"), *rows])
     if "test" in examples:
         yield _interval(metrics[f"{_TEST}ensemble/accuracy"], examples["test"])
@@ -213,9 +218,9 @@ def _costs(cost: Mapping[str, Any], members: int) -> Iterator[str]:
 
 def _limits(metrics: Mapping[str, float], examples: Mapping[str, int]) -> str:
     points = [
-        "The classes are all it knows: any image gets one of them; `--risk` and `--coverage` abstain.",
+        "Every image gets one of the classes, whatever it shows; `--risk` and `--coverage` abstain.",
         "Temperature and thresholds hold for images like those of the validation split, not after a shift of domain.",
-        "Nothing was checked about fairness, privacy or adversarial inputs.",
+        "Fairness, privacy and adversarial inputs were not tested.",
     ]
     if "train" in examples:
         points.insert(0, f"The target task had {examples['train']:,} training images with labels.")
