@@ -16,6 +16,7 @@ def test_the_wheel_carries_conf_and_runs_elsewhere(tmp_path):
         wheel.extractall(tmp_path / "installed")
     inside = {path.relative_to(tmp_path / "installed/ensemble_transfer/conf") for path in tmp_path.rglob("*.yaml")}
     assert inside == {path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob("*.yaml")}
+    assert (tmp_path / "installed/ensemble_transfer/py.typed").is_file()  # type checkers may read the annotations
     done = subprocess.run(
         [sys.executable, "-m", "ensemble_transfer", "+strategy=nope"],
         cwd=tmp_path,
