@@ -1,11 +1,7 @@
-"""The nine invariants of the design, each where it can fail."""
+"""The invariants of the design, each where it can fail; the ninth is in test_kills.py."""
 
-import subprocess
-import sys
-import time
 from copy import deepcopy
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +9,6 @@ import torch
 from ensemble_transfer.metrics.evaluate import evaluate
 from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.models.ensemble import Ensemble
-from ensemble_transfer.report.record import Record
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.features import is_statistic
@@ -200,52 +195,6 @@ def test_8_growing_an_ensemble_trains_the_new_members_only(backbone, source_task
     large, ledger = train_source(EnsembleSettings(4), backbone, source_task, 0, recipes, fitter)
     assert [entry.member for entry in ledger.entries if not entry.reused] == [2, 3]
     assert all(equal(a, b) for a, b in zip(small.members, large.members[:2], strict=True))
-
-
-RUN = [
-    "+strategy=shift",
-    "ensemble.size=2",
-    "recipe.ancestor.steps=400",
-    "recipe.source.steps=10",
-    "recipe.full.steps=20",
-    "recipe.tiny.steps=2",
-    "recipe.probe.steps=5",
-    "trainer.threads=1",
-    "trainer.checkpoint_seconds=0.2",
-    "hydra.run.dir=run",
-]
-
-
-def command(folder: Path) -> subprocess.Popen[bytes]:
-    arguments = [sys.executable, "-m", "ensemble_transfer", *RUN]
-    return subprocess.Popen(arguments, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-
-
-def test_9_a_run_killed_in_a_fit_goes_on_to_the_same_record(tmp_path):
-    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    for folder in (undisturbed, killed):
-        folder.mkdir()
-    process = command(killed)
-    checkpoint = None
-    deadline = time.monotonic() + 120
-    while checkpoint is None and process.poll() is None and time.monotonic() < deadline:
-        checkpoint = next(killed.glob("store/unfinished/*/last.ckpt"), None)
-        time.sleep(0.02)
-    process.kill()
-    process.communicate()
-    assert checkpoint is not None, "no checkpoint was written"
-    assert not (killed / "run" / "record.json").exists()
-
-    resumed = command(killed)
-    messages = resumed.communicate(timeout=120)[1].decode()
-    assert resumed.returncode == 0
-    assert "going on with an interrupted fit at step" in messages
-    whole = command(undisturbed)
-    whole.communicate(timeout=120)
-    assert whole.returncode == 0
-    records = [Record.load(folder / "run" / "record.json").reproducible() for folder in (undisturbed, killed)]
-    assert records[0] == records[1]
-    assert not list(killed.glob("store/unfinished/*"))
 
 
 def test_splits_of_one_example_are_refused(backbone, source_ensemble, fitter, recipes, target_task):
