@@ -22,7 +22,7 @@ from pathlib import Path
 NAMES = {
     "overhead": "a fit against a hand-written loop of plain PyTorch",
     "peers": "a fit against torch-uncertainty and torchensemble, in an environment of their own",
-    "executor": "loop, vectorised and auto",
+    "executor": "vectorised members against the loop, and what auto takes",
     "compiled": "a step by torch.compile against the eager one",
     "memory": "peak memory by members and executor, against the estimate",
     "cache": "heads on cached features against the frozen forward",

@@ -9,8 +9,14 @@ from torch import nn
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.training.batches import Batches
-from ensemble_transfer.training.executors import Loop, Stacked, refuse_unstackable
-from ensemble_transfer.training.fit import Fitter
+from ensemble_transfer.training.executors import (
+    LAUNCH_BOUND,
+    Loop,
+    Vectorised,
+    chosen_executor,
+    refuse_unvectorisable,
+)
+from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.parts import loaded
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.run import Group, run_group
@@ -87,12 +93,12 @@ class Dropping(nn.Module):
 def test_masks_are_drawn_from_each_members_own_stream(seeds):
     members = [Dropping(), Dropping()]
     inputs, labels = torch.randn(2, 8, 12), torch.arange(8).remainder(3).expand(2, 8)
-    losses = [group.backward(inputs, labels, seeds, 0.0) for group in (Loop(deepcopy(members)), Stacked(members))]
+    losses = [group.backward(inputs, labels, seeds, 0.0) for group in (Loop(deepcopy(members)), Vectorised(members))]
     assert torch.allclose(*losses, rtol=1e-6)
 
 
 def test_a_step_without_draws_is_not_watched_for_them_again():
-    stacked = Stacked([nn.Sequential(nn.Linear(4, 2)) for _ in range(2)])
+    stacked = Vectorised([nn.Sequential(nn.Linear(4, 2)) for _ in range(2)])
     stacked.backward(torch.randn(2, 3, 4), torch.zeros(2, 3, dtype=torch.int64), [0, 1], 0.0)
     assert not stacked._draws
 
@@ -105,7 +111,7 @@ class Noisy(nn.Module):
 @pytest.mark.parametrize("module", [Noisy(), nn.Sequential(nn.AlphaDropout(0.5)), nn.RReLU()])
 def test_what_else_is_random_is_refused(module):
     with pytest.raises(SettingError, match=r"^executor='vectorised': cannot train this net \(.*\); use executor=loop$"):
-        refuse_unstackable(module, torch.randn(2, 4))
+        refuse_unvectorisable(module, torch.randn(2, 4))
 
 
 def test_attention_that_drops_inside_its_kernel_is_refused_before_training(source_task):
@@ -120,3 +126,34 @@ def test_channels_last_changes_the_layout_and_not_the_result(source_task):
     assert all(tensor.is_contiguous() for member in other for tensor in member.values())
     loop = Loop([nn.Conv2d(3, 4, 3)], torch.channels_last)
     assert loop.members[0].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+SMALL, LARGE = int(LAUNCH_BOUND / 100), int(LAUNCH_BOUND * 2)
+
+
+@pytest.mark.parametrize(
+    ("device", "members", "flops", "channels_last", "chosen"),
+    [
+        ("cpu", 1, SMALL, False, "loop"),
+        ("cpu", 100, SMALL, False, "loop"),
+        ("cuda", 8, SMALL, False, "vectorised"),
+        ("cuda", 2, SMALL, False, "vectorised"),
+        ("cuda", 1, SMALL, False, "loop"),
+        ("cuda", 8, LARGE, False, "loop"),
+        ("cuda", 8, SMALL, True, "loop"),
+    ],
+)
+def test_auto_is_a_rule(monkeypatch, device, members, flops, channels_last, chosen):
+    monkeypatch.setattr(TrainerSettings, "device", torch.device(device))
+    for asked, expected in (("auto", chosen), ("loop", "loop"), ("vectorised", "vectorised")):
+        settings = TrainerSettings(executor=asked, channels_last=channels_last)
+        assert chosen_executor(settings, members, flops) == expected
+
+
+def test_auto_trains_in_the_loop_what_cannot_be_vectorised(monkeypatch, caplog, source_task):
+    net = Architecture("test_vit", {"patch_size": 4, "img_size": 8, "attn_drop_rate": 0.1}, 8, 1, 5, (0.5,), (0.5,))
+    monkeypatch.setattr("ensemble_transfer.training.fit.chosen_executor", lambda *_: "vectorised")
+    caplog.set_level("INFO")
+    starts = [Start(member, net.initial(member), member) for member in range(2)]
+    Fitter(TrainerSettings("cpu", threads=1, progress=False)).fit(net, starts, source_task.train, Recipe(1), "full")
+    assert any(message.startswith("executor=auto: loop (executor='vectorised': cannot") for message in caplog.messages)

@@ -41,10 +41,10 @@ def test_the_graph_of_a_linear_net_is_its_inputs_weights_and_activations():
 
 
 @pytest.mark.parametrize(
-    ("free", "stacked", "members"), [(1000, False, 35), (1000, True, 6), (100, False, 1), (0, True, 1)]
+    ("free", "vectorised", "members"), [(1000, False, 35), (1000, True, 6), (100, False, 1), (0, True, 1)]
 )
-def test_members_that_fit_hold_one_graph_together_or_one_each(free, stacked, members):
-    assert Need(weights=20, graph=100).members(free, stacked) == members
+def test_members_that_fit_hold_one_graph_together_or_one_each(free, vectorised, members):
+    assert Need(weights=20, graph=100).members(free, vectorised) == members
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_other_failures_and_a_single_member_without_memory_are_raised(settings, 
         fit(Fitter(settings), backbone, source_task)
 
 
-@pytest.mark.parametrize(("executor", "members"), [("loop", 3), ("vectorised", 2)])
+@pytest.mark.parametrize(("executor", "members"), [("loop", 3), ("auto", 3), ("vectorised", 2)])
 def test_without_a_group_size_as_many_members_train_as_fit(
     settings, backbone, source_task, groups, monkeypatch, executor, members
 ):

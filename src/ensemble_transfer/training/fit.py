@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.tasks.task import Split
-from ensemble_transfer.training.choice import decided
 from ensemble_transfer.training.cost import Cost, Entry, measured
-from ensemble_transfer.training.executors import refuse_unstackable
+from ensemble_transfer.training.executors import chosen_executor, refuse_unvectorisable
 from ensemble_transfer.training.lockstep import DivergedError
 from ensemble_transfer.training.memory import Need, free_memory, is_out_of_memory, need_of, released
 from ensemble_transfer.training.parts import Head, Part, Whole
@@ -86,7 +85,7 @@ class Fitter:
         """Raise a SettingError if the executor cannot train this architecture."""
         if self.settings.executor == "vectorised":
             size = architecture.image_size
-            refuse_unstackable(
+            refuse_unvectorisable(
                 architecture.build(), torch.zeros(2, architecture.channels, size, size, dtype=torch.uint8)
             )
 
@@ -118,11 +117,23 @@ class Fitter:
         missing = {key: start for key, start in by_key.items() if key not in found}
         if missing:
             self.check(work.part.architecture)
+            decided = replace(self, settings=self._decided(work, len(missing)))
             with self.settings.threads_applied():
-                found |= self._computed_in_groups(work, missing)
+                found |= decided._computed_in_groups(work, missing)
         fits = Fits(work.phase, tuple(start.member for start in starts), tuple(found[key] for key in keys))
         self._send_reused_curves(fits)
         return fits
+
+    def _decided(self, work: "_Work", members: int) -> TrainerSettings:
+        """Return the settings with an executor that trains so many members of this work."""
+        executor = chosen_executor(self.settings, members, work.part.flops(work.batch_size, 0))
+        settings = replace(self.settings, executor=executor)
+        try:
+            replace(self, settings=settings).check(work.part.architecture)
+        except SettingError as error:  # only of what auto chose: what was asked for has been checked
+            log.info("executor=auto: loop (%s)", error)
+            settings = replace(settings, executor="loop")
+        return settings
 
     def _found(self, keys: Iterable[str]) -> dict[str, Fitted]:
         """Return the fits that the store has, by key."""
@@ -181,11 +192,10 @@ class Fitter:
         with measured(self.settings.device) as preparing:
             initial, seeds = [s.weights for s in starts.values()], [s.seed for s in starts.values()]
             batches = part.batches(initial, data, recipe, seeds, self.settings.device)
-            settings = decided(self.settings, modules, batches, recipe)
         members, keys = [start.member for start in starts.values()], list(starts)
         group = Group(modules, batches, recipe, work.phase, members, keys, interrupted)
         try:
-            result = run_group(group, settings, self.store, self.tracker)
+            result = run_group(group, self.settings, self.store, self.tracker)
             _check_finite(result.weights)
         except DivergedError as error:
             if self.store is not None:
@@ -211,7 +221,7 @@ class Fitter:
         """Return how many members to train in lockstep: as asked for, or as many as fit into the free memory."""
         if self.settings.group_size is not None or members < 2:
             return self.settings.group_size or 1
-        return work.need().members(free_memory(self.settings.device), stacked=self.settings.executor != "loop")
+        return work.need().members(free_memory(self.settings.device), vectorised=self.settings.executor == "vectorised")
 
     def _send_reused_curves(self, fits: Fits) -> None:
         if self.tracker is None:
@@ -260,6 +270,11 @@ class _Work:
     recipe: Recipe
     phase: str
 
+    @property
+    def batch_size(self) -> int:
+        """Examples in a step."""
+        return min(self.recipe.batch_size, len(self.data))
+
     def key(self, start: Start, precision: str) -> str:
         return key_of(
             trained=self.part.name,
@@ -273,7 +288,7 @@ class _Work:
 
     def need(self) -> Need:
         """Return the memory that a member's fit takes."""
-        architecture, examples = self.part.architecture, min(self.recipe.batch_size, len(self.data))
+        architecture, examples = self.part.architecture, self.batch_size
         kind = (repr(self.part), examples)
         if kind not in _needs:
             with torch.device("meta"):

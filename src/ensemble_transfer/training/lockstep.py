@@ -12,7 +12,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from ensemble_transfer.seeding import derive
-from ensemble_transfer.training.executors import Loop, Stacked
+from ensemble_transfer.training.executors import Loop, Vectorised
 from ensemble_transfer.training.progress import Curve
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.store import Unfinished
@@ -55,7 +55,7 @@ class Lockstep(pl.LightningModule):
     """
 
     def __init__(
-        self, group: Loop | Stacked, recipe: Recipe, seeds: Sequence[int], interrupted: Sequence[Unfinished] = ()
+        self, group: Loop | Vectorised, recipe: Recipe, seeds: Sequence[int], interrupted: Sequence[Unfinished] = ()
     ) -> None:
         super().__init__()
         self.automatic_optimization = False

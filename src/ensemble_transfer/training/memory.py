@@ -37,15 +37,15 @@ class Need:
     weights: int
     graph: int
 
-    def members(self, free: int, stacked: bool) -> int:
+    def members(self, free: int, vectorised: bool) -> int:
         """Return how many members fit into so many free bytes together; at least 1.
 
         Args:
             free: Bytes that are free.
-            stacked: Whether the graphs of all members are alive together, or one after another.
+            vectorised: Whether the graphs of all members are alive together, or one after another.
         """
         budget = USABLE * free
-        fit = budget / (self.weights + self.graph) if stacked else (budget - self.graph) / self.weights
+        fit = budget / (self.weights + self.graph) if vectorised else (budget - self.graph) / self.weights
         return max(1, int(fit))
 
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ensemble_transfer.training.batches import Batches
-from ensemble_transfer.training.choice import make_group
 from ensemble_transfer.training.cost import Meter, measured
+from ensemble_transfer.training.executors import grouped
 from ensemble_transfer.training.lockstep import Lockstep
 from ensemble_transfer.training.progress import CurveCallback, ProgressBar, Tracker
 from ensemble_transfer.training.recipe import Recipe
@@ -81,7 +81,7 @@ def run_group(
     """
     for module, state in zip(group.modules, group.interrupted, strict=False):
         module.load_state_dict(dict(state.weights), strict=True)
-    executor = make_group(settings.executor, group.modules, settings)
+    executor = grouped(group.modules, settings)
     lockstep = Lockstep(executor, group.recipe, group.batches.seeds, group.interrupted)
     with measured(settings.device) as meter:
         if lockstep.step < group.recipe.steps:

@@ -32,7 +32,8 @@ class TrainerSettings:
         accelerator: ``gpu``, ``cpu``, or ``auto`` for a GPU where there is one.
         precision: ``32-true``, or ``bf16-mixed`` for bfloat16 arithmetic with float32 weights.
         executor: ``loop`` trains the members of a group one after another in every step; ``vectorised`` trains
-            them as one stacked network; ``auto`` measures a few steps of both and takes the faster one.
+            them as one network; ``auto`` is the loop on a CPU, and on a GPU what suits number and size of the members
+            (see :func:`~ensemble_transfer.training.executors.chosen_executor`).
         channels_last: Whether the loop keeps images and convolutions in the layout that tensor cores like.
         group_size: Members that are trained in lockstep at the most; null for as many as fit into the free memory.
         threads: Threads of torch on the CPU; null for as many as a step can feed, of the cores this process may use.
@@ -42,7 +43,7 @@ class TrainerSettings:
 
     accelerator: str = "auto"
     precision: str = "32-true"
-    executor: str = "loop"
+    executor: str = "auto"
     channels_last: bool = False
     group_size: int | None = None
     threads: int | None = None
