@@ -9,8 +9,7 @@ class SettingError(ValueError):
     """A setting has a value that cannot be used.
 
     Args:
-        setting: Name of the setting, such as ``scale``. Whoever knows the group it stands in adds that with
-            :meth:`under`.
+        setting: Name of the setting, such as ``scale``. Callers that know its group add it with :meth:`under`.
         value: The value received.
         rule: What is allowed, as the rest of a sentence that starts with the setting: ``"must be above 0"``.
     """
@@ -40,7 +39,31 @@ def settings_under(group: str) -> Iterator[None]:
 
 
 class RunError(RuntimeError):
-    """A run stopped for a reason that nobody foresaw; the message says where its traceback lies."""
+    """A run failed for an unexpected reason; the message says where its traceback is."""
+
+
+class Interrupted(BaseException):
+    """A signal asked the program to stop.
+
+    No subclass of Exception, so that nothing takes it for the failure of one job, nor of KeyboardInterrupt, on which
+    Lightning ends the process.
+
+    Args:
+        number: The signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__("interrupted; the same command goes on where this one stopped")
+        self.number = int(number)
+
+    def __reduce__(self) -> tuple[type[Self], tuple[int]]:
+        """Let launchers send it from a worker to the command line."""
+        return type(self), (self.number,)
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of a process that this signal stopped: 130 for Ctrl-C, 143 for SIGTERM."""
+        return 128 + self.number
 
 
 def require(condition: bool, setting: str, value: object, rule: str) -> None:

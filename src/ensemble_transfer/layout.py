@@ -1,4 +1,4 @@
-"""Names of the files in a run's folder, and how a file is written: whole or not at all."""
+"""Names of the files in a run's folder, what an older run left there, and atomic writing."""
 
 import uuid
 from collections.abc import Iterator
@@ -22,6 +22,23 @@ CALIBRATION = "calibration.safetensors"
 
 CARD = "README.md"
 """In the folder of an ensemble: the model card."""
+
+
+MEMBERS = "member_*.safetensors"
+"""In the folder of an ensemble: the members' weights."""
+
+
+def clear(folder: Path) -> None:
+    """Remove the files that an older run left in a folder; what else lies there stays.
+
+    The record goes first: a folder that has one has all other files too.
+    """
+    for name in (RECORD, PREDICTIONS, SUMMARY, SHIFT, TRACEBACK):
+        (folder / name).unlink(missing_ok=True)
+    for name in (DESCRIPTION, CALIBRATION, CARD):
+        (folder / ENSEMBLE / name).unlink(missing_ok=True)
+    for member in (folder / ENSEMBLE).glob(MEMBERS):
+        member.unlink()
 
 
 @contextmanager

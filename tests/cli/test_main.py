@@ -162,6 +162,14 @@ WRONG = {
     "+strategy=shift evaluation.corruptions=[all] evaluation.severities=[]": "evaluation.severities=[]: must name",
     "+strategy=shift backbone.options.drop_rate=0.1": "is not there yet; add it with +backbone.options.drop_rate=...",
     "+strategy=shift oops": "missing EQUAL",
+    "+strategy=shift logger.project=Проект": "for Hydra and for the shell: 'logger.project=\"Проект\"'",
+    "+strategy=shift logger.project=it's": 'logger.project="it\'s": cannot be read; quote the value',
+    "+strategy=shift dataset=null": "dataset=None: must be one of cifar10_to_cifar100, ",
+    "+strategy=shift experiment=quick": "experiment: is a group without a default; add it with +experiment=...",
+    "+strategy=shift seed=[1]": "seed=[1]: must be a whole number",
+    "+strategy=shift recipe.tiny.lr=[1]": "recipe.tiny.lr=[1]: must be a number",
+    "+strategy=shift dataset.target.seed=${sed}": "dataset.target.seed: Interpolation key 'sed' not found",
+    "+strategy=shift dataset.target.seed=${dataset.target.seed}": "dataset.target.seed",
 }
 
 
@@ -209,6 +217,20 @@ def test_strategy_may_be_written_in_three_ways_and_m_anywhere():
     for given in ("strategy=full", "+strategy=full", "++strategy=full"):
         assert normalised(["seed=1", given, "-m", "x=2"])[:4] == ["-m", "seed=1", "+strategy=full", "x=2"]
     assert normalised(["strategy.scale=1"]) == ["strategy.scale=1"]
+
+
+def test_options_of_hydra_may_stand_behind_overrides(tmp_path):
+    given = ["seed=1", "--config-dir", str(tmp_path), "+strategy=full", "-m", "x=2", "--info", "config"]
+    options, overrides = ["-m", "--config-dir", str(tmp_path), "--info", "config"], ["seed=1", "+strategy=full", "x=2"]
+    assert normalised(given)[:-1] == [*options, *overrides]
+    assert normalised(given)[-1] == normalised([*given[:1], *given[3:6]])[-1]
+    assert normalised(["seed=1", "-cd", "a=b", "x=2"]) == ["-cd", "a=b", "seed=1", "x=2"]
+
+
+def test_a_mistake_in_a_sweep_is_told_once(cli, tmp_path):
+    code, _, err = cli("-m", "+strategy=head", "seed=-1", "--config-dir", str(tmp_path))
+    assert code == 1
+    assert [line for line in err.splitlines() if "rror" in line] == ["error: seed=-1: must be 0 or more"]
 
 
 def test_help_answers_without_torch(tmp_path):

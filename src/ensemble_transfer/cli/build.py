@@ -89,6 +89,29 @@ def build_experiment(cfg: DictConfig) -> Experiment:
     )
 
 
+def resolved(cfg: DictConfig) -> DictConfig:
+    """Return a configuration in which every reference to another setting, ``${...}``, is replaced by its value.
+
+    Raises:
+        SettingError: If a reference leads nowhere.
+    """
+    try:
+        plain = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        key = str(getattr(error, "full_key", None) or "configuration")
+        rule = f"cannot be resolved: {str(error).splitlines()[0]}"
+        raise SettingError(key, _written(cfg, key), rule) from error
+    return OmegaConf.create(plain)  # type: ignore[return-value]  # a group stays a group
+
+
+def _written(cfg: DictConfig, key: str) -> object:
+    """Return a setting as it was written, before references are resolved."""
+    node: Any = OmegaConf.to_container(cfg)
+    for part in key.split("."):
+        node = node.get(part) if isinstance(node, dict) else None
+    return node
+
+
 def build_logger(cfg: DictConfig) -> LoggerSettings:
     """Return the logger's settings."""
     return build(LoggerSettings, cfg.logger, "logger")

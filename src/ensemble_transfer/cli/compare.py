@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ensemble_transfer.cli.command import command
 from ensemble_transfer.report.comparison import Comparison
 from ensemble_transfer.report.record import read_records
 
@@ -74,6 +75,7 @@ def _folder_name(pair: str, taken: set[str]) -> str:
     return name
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     parser = argparse.ArgumentParser(

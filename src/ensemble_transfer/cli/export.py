@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ensemble_transfer.cli.command import command
 from ensemble_transfer.cli.image_paths import find_images
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.inference.export import averaged, export
@@ -53,6 +54,7 @@ exit code: 0; 2 if nothing can be written, or if the file's probabilities differ
 """
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     options = _parser().parse_args(arguments)

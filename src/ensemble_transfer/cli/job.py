@@ -1,8 +1,13 @@
 """One job: from a composed configuration to the files of a run."""
 
 import logging
+import os
 import shlex
+import signal
 import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,56 +15,161 @@ from hydra.conf import HydraConf
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from ensemble_transfer.cli.build import build_experiment, build_logger
-from ensemble_transfer.cli.sweep import finished_before
-from ensemble_transfer.errors import RunError, SettingError
-from ensemble_transfer.layout import TRACEBACK
+from ensemble_transfer.cli.build import build_experiment, build_logger, resolved
+from ensemble_transfer.cli.sweep import finished, finished_before
+from ensemble_transfer.errors import Interrupted, RunError, SettingError, require
+from ensemble_transfer.layout import RECORD, TRACEBACK
 from ensemble_transfer.report import summary
 from ensemble_transfer.report.record import Record
+from ensemble_transfer.report.settings import decisive
 from ensemble_transfer.report.tracking import tracking
 from ensemble_transfer.runs.run import Origin, run
 
 log = logging.getLogger(__name__)
 
+HYDRA = ".hydra"
+"""In the folder of a run: the configuration as Hydra composed it."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as Hydra hands it over.
+
+    Attributes:
+        cfg: The composed configuration.
+        hydra: Hydra's own.
+    """
+
+    cfg: DictConfig
+    hydra: HydraConf
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return Path(self.hydra.runtime.output_dir)
+
+    @property
+    def sweep(self) -> Path | None:
+        """The sweep's folder; None for a single run."""
+        return Path(self.hydra.sweep.dir) if self.hydra.mode == RunMode.MULTIRUN else None
+
+    @property
+    def command(self) -> str:
+        """The command that repeats the job."""
+        return shlex.join(["python", "-m", "ensemble_transfer", *self.hydra.overrides.task])
+
+    def record(self, status: str, error: str) -> Record:
+        """Return the record of a job that did not finish, from what is known without building anything."""
+        chosen, config = self.hydra.runtime.choices, _as_far_as_known(self.cfg)
+        seed: Any = config.get("seed")
+        ensemble = config.get("ensemble")
+        known = ensemble if isinstance(ensemble, Mapping) else {}
+        return Record(
+            status=status,
+            strategy=str(chosen.get("strategy")),
+            seed=seed if isinstance(seed, int) else None,  # type: ignore[arg-type]  # only a finished run has one
+            dataset=str(chosen.get("dataset")),
+            backbone=str(chosen.get("backbone")),
+            ensemble={name: known.get(name) for name in ("size", "lineage")},
+            config=config,
+            command=self.command,
+            error=error,
+        )
+
 
 def run_job(cfg: DictConfig, hydra: HydraConf) -> float:
-    """Run one job, leave its record also when it fails, and return the ensemble's NLL on validation.
+    """Run one job, leave its record also when it does not finish, and return the ensemble's NLL on validation.
 
     Raises:
         SettingError: For a user's mistake.
-        RunError: For anything else; its traceback is kept in the run's folder.
+        RunError: For any other error; its traceback is kept in the run's folder.
+        Interrupted: For Ctrl-C and SIGTERM.
     """
-    folder = Path(hydra.runtime.output_dir)
-    command = shlex.join(["python", "-m", "ensemble_transfer", *hydra.overrides.task])
+    job = Job(cfg, hydra)
     try:
-        return _run(cfg, hydra, folder, command)
+        return _run(job)
     except SettingError as error:
-        _failed(cfg, hydra, command, str(error)).save(folder)
+        leave(job.folder, job.record("failed", str(error)))
         raise
+    except (Interrupted, KeyboardInterrupt, SystemExit) as error:
+        stop = interruption(error)
+        leave(job.folder, job.record("interrupted", str(stop)))
+        raise stop from None
     except Exception as error:  # whatever happened, the record must say so
-        line = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        _failed(cfg, hydra, command, line).save(folder)
-        kept = folder / TRACEBACK
-        kept.write_text("".join(traceback.format_exception(error)))
-        raise RunError(f"the run failed with {line}; its traceback is in {kept}") from error
+        raise unforeseen(job.folder, job.record, error) from error
 
 
-def _run(cfg: DictConfig, hydra: HydraConf, folder: Path, command: str) -> float:
+def interruption(error: BaseException) -> Interrupted:
+    """Return what stopped the job. Lightning exits with 0 on SIGTERM and with 1 on Ctrl-C where it handles them."""
+    if isinstance(error, Interrupted):
+        return error
+    terminated = isinstance(error, SystemExit) and not error.code
+    return Interrupted(signal.SIGTERM if terminated else signal.SIGINT)
+
+
+def unforeseen(folder: Path, record: Callable[[str, str], Record], error: Exception) -> RunError:
+    """Leave record and traceback of a run that failed for an unexpected reason, and return what the user is told."""
+    line = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    kept = leave(folder, record("failed", line), "".join(traceback.format_exception(error)))
+    return RunError(f"the run failed with {line}; {kept}")
+
+
+def leave(folder: Path, record: Record, trace: str = "") -> str:
+    """Write the record of a run that did not finish, unless a finished run is there; return where the traceback is."""
+    try:
+        if finished(folder / RECORD)[0] is None:
+            record.save(folder)
+            (folder / TRACEBACK).unlink(missing_ok=True)
+        if trace:
+            (folder / TRACEBACK).write_text(trace, encoding="utf-8", errors="backslashreplace")
+    except OSError as reason:
+        return f"nothing can be written into {folder} ({reason.strerror})"
+    return f"its traceback is in {folder / TRACEBACK}"
+
+
+def _run(job: Job) -> float:
+    cfg = resolved(job.cfg)
     config = _plain(cfg)
-    experiment = build_experiment(cfg)  # every mistake shows before anything starts
-    sweep = Path(hydra.sweep.dir) if hydra.mode == RunMode.MULTIRUN else None
-    if sweep is not None and (done := finished_before(config, sweep)) is not None:
+    experiment = build_experiment(cfg)  # every mistake shows before anything is written
+    logger = build_logger(cfg)
+    if job.sweep is not None and (done := finished_before(config, job.sweep)) is not None:
         log.info("not repeated: this sweep has finished %s", done.command)
         return _objective(done)
-    group = sweep.name if sweep is not None else None
-    strategy = str(hydra.runtime.choices["strategy"])
+    require_free(job.folder, config, "hydra.run.dir" if job.sweep is None else "hydra.sweep.dir")
+    _keep_configuration(job)
+    group = job.sweep.name if job.sweep is not None else None
+    strategy = str(job.hydra.runtime.choices["strategy"])
     name = f"{strategy}, seed {cfg.seed}"
-    with tracking(build_logger(cfg), config, folder, name, group, strategy) as tracker:
-        record = run(experiment, folder, Origin(config, command, tracker))
+    with tracking(logger, config, job.folder, name, group, strategy) as tracker:
+        record = run(experiment, job.folder, Origin(config, job.command, tracker))
         if tracker is not None:
             tracker.record(record)
-    summary.write(record, folder)
+    summary.write(record, job.folder)
     return _objective(record)
+
+
+def require_free(folder: Path, config: Mapping[str, Any], setting: str) -> None:
+    """Raise a SettingError if a run of another configuration has finished in a folder, or if it cannot be written.
+
+    Args:
+        folder: Where a run is to be written.
+        config: The run's configuration.
+        setting: Name of the setting that chooses the folder.
+    """
+    record, what = finished(folder / RECORD)
+    said = record and f"holds a finished run of other settings ({record.strategy}, seed {record.seed})"
+    free = record is None or what == decisive(config)
+    require(free, setting, str(folder), f"{said}, which is not replaced; choose another folder with {setting}=...")
+    require(os.access(folder, os.W_OK | os.X_OK), setting, str(folder), "must be a folder that can be written")
+
+
+def _keep_configuration(job: Job) -> None:
+    """Write what Hydra would have written before the settings were checked (``hydra.output_subdir`` is null)."""
+    folder = job.folder / HYDRA
+    folder.mkdir(exist_ok=True)
+    parts = {"config": job.cfg, "hydra": OmegaConf.create({"hydra": job.hydra}), "overrides": job.hydra.overrides.task}
+    for name, part in parts.items():
+        (folder / f"{name}.yaml").write_text(OmegaConf.to_yaml(part), encoding="utf-8")
 
 
 def _objective(record: Record) -> float:
@@ -68,24 +178,14 @@ def _objective(record: Record) -> float:
     return float("inf") if nll is None else nll
 
 
-def _failed(cfg: DictConfig, hydra: HydraConf, command: str, error: str) -> Record:
-    """Return the record of a run that failed, from what is known without building anything."""
-    chosen = hydra.runtime.choices
-    ensemble = cfg.get("ensemble", {})
-    return Record(
-        status="failed",
-        strategy=str(chosen.get("strategy")),
-        seed=cfg.get("seed", 0),
-        dataset=str(chosen.get("dataset")),
-        backbone=str(chosen.get("backbone")),
-        ensemble={name: ensemble.get(name) for name in ("size", "lineage")},
-        config=_plain(cfg),
-        command=command,
-        error=error,
-    )
+def _as_far_as_known(cfg: DictConfig) -> dict[str, Any]:
+    """Return a configuration as plain data, also where it cannot be resolved."""
+    with suppress(SettingError):
+        cfg = resolved(cfg)
+    return _plain(cfg)
 
 
 def _plain(cfg: DictConfig) -> dict[str, Any]:
-    plain = OmegaConf.to_container(cfg, resolve=True)
+    plain = OmegaConf.to_container(cfg)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from ensemble_transfer.errors import RunError, SettingError
 
@@ -27,11 +28,36 @@ def one_line(error: Exception, conf: Path, arguments: Sequence[str]) -> str:
     if isinstance(error, OSError):
         where = "hydra.run.dir and hydra.sweep.dir say where runs are written"
         return f"{error.filename}: cannot be written ({error.strerror}); {where}"
+    if isinstance(error, OverrideParseException) and "EQUAL" not in str(error):
+        return _unreadable(error.override)
+    if str(error).startswith("Config group override must be"):
+        return _no_choice(conf, arguments)
     unknown = re.search(r"Could not override '([^']+)'", str(error))
     if unknown:
         return _unknown_key(unknown.group(1), conf, arguments)
+    key = getattr(error, "full_key", None)
+    if isinstance(error, OmegaConfBaseException) and key:
+        return f"{key}: {str(error).splitlines()[0]}"
     cause = error.__cause__ if isinstance(error, ConfigCompositionException) else None
     return f"{_flat(str(cause or error))} (in: {' '.join(arguments)})"
+
+
+def _unreadable(override: str) -> str:
+    """Say how a value is quoted that Hydra's grammar cannot read."""
+    name, _, value = override.partition("=")
+    quoted = value.replace("\\", "\\\\").replace('"', '\\"').replace("'", "'\\''")
+    return f"{name}={value!r}: cannot be read; quote the value, for Hydra and for the shell: '{name}=\"{quoted}\"'"
+
+
+def _no_choice(conf: Path, arguments: Sequence[str]) -> str:
+    """Name the group that is given null instead of one of its options."""
+    for argument in arguments:
+        name, _, value = argument.lstrip("+").partition("=")
+        folder = conf / name.partition("@")[0]
+        if value == "null" and folder.is_dir():
+            options = ", ".join(sorted(path.stem for path in folder.glob("[!_]*.yaml")))
+            return f"{name}=None: must be one of {options}"
+    return "a group of the configuration is given no text; see --help for its options"
 
 
 def strategies(conf: Path) -> str:
@@ -56,7 +82,9 @@ def _missing_config(error: MissingConfigException) -> str:
 
 
 def _unknown_key(key: str, conf: Path, arguments: Sequence[str]) -> str:
-    """Say what stands where an unknown key was looked for, with the same choices of groups."""
+    """Name the settings of the group in which an unknown key was looked for, with the same choices of groups."""
+    if (conf / key).is_dir():
+        return f"{key}: is a group without a default; add it with +{key}=..."
     groups = [a for a in arguments if (conf / a.lstrip("+").partition("=")[0].partition("@")[0]).is_dir()]
     parent = key.rpartition(".")[0]
     GlobalHydra.instance().clear()

@@ -1,4 +1,4 @@
-"""Sweeps that go on where they stopped: a folder named by the command, jobs recognised by their configuration."""
+"""Resumable sweeps: the command names the folder, and finished jobs are recognised by their configuration."""
 
 import hashlib
 import re
@@ -49,7 +49,7 @@ def finish(config: DictConfig) -> int:
 
 
 def with_folder(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments of a sweep with a folder that the same command finds again, unless they name one."""
+    """Return the overrides of a sweep with a folder that the same command finds again, unless they name one."""
     if any(argument.lstrip("+").startswith("hydra.sweep.dir=") for argument in arguments):
         return list(arguments)
     overrides = list(arguments)
@@ -70,7 +70,7 @@ def finished_before(config: Mapping[str, Any], sweep: Path) -> Record | None:
     """
     wanted = decisive(config)
     for path in sorted(sweep.glob(f"*/{RECORD}")):
-        record, found = _finished(path)
+        record, found = finished(path)
         if record is not None and found == wanted:
             return record
     return None
@@ -80,7 +80,7 @@ _read: dict[Path, tuple[int, Record | None, dict[str, Any]]] = {}
 """Finished records that this process has read, by path: time of change, record, what decided its result."""
 
 
-def _finished(path: Path) -> tuple[Record | None, dict[str, Any]]:
+def finished(path: Path) -> tuple[Record | None, dict[str, Any]]:
     """Return a finished record and what decided its result; None for one that is not finished or is damaged.
 
     A record that has not changed is read once by a process: a sweep asks for all of them before each job.

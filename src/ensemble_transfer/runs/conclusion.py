@@ -8,7 +8,7 @@ import numpy as np
 
 from ensemble_transfer.inference.calibration import Calibration
 from ensemble_transfer.inference.model_card import write_card
-from ensemble_transfer.layout import ENSEMBLE, PREDICTIONS
+from ensemble_transfer.layout import ENSEMBLE, PREDICTIONS, clear
 from ensemble_transfer.metrics.evaluate import curves
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.report.record import Record
@@ -113,6 +113,7 @@ def _curves(arrays: Arrays) -> dict[str, Any]:
 
 
 def _save(folder: Path, arrays: Arrays, result: TransferResult) -> None:
+    clear(folder)
     np.savez_compressed(folder / PREDICTIONS, **arrays)  # type: ignore[arg-type]  # stub lacks the mapping
     result.ensemble.save(folder / ENSEMBLE)
     held_out = arrays["validation/probabilities"], arrays["validation/labels"]

@@ -1,0 +1,71 @@
+"""What all commands share: signals, output that ends early, and terminals that do not know every letter."""
+
+import io
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from types import FrameType
+from typing import ParamSpec
+
+from ensemble_transfer.errors import Interrupted
+
+P = ParamSpec("P")
+
+
+def command(main: Callable[P, int]) -> Callable[P, int]:
+    """Return the function of a command that ends as a shell expects.
+
+    Its exit code is 130 after Ctrl-C, 143 after SIGTERM, and 141 if the reader of standard output stops reading, as
+    in ``--help | head``. Letters that the terminal cannot show are escaped.
+    """
+
+    @wraps(main)
+    def run(*args: P.args, **kwargs: P.kwargs) -> int:
+        _escape_unknown_letters()
+        try:
+            with interruptible():
+                try:
+                    return main(*args, **kwargs)
+                finally:
+                    sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes again when it ends
+            return 128 + signal.SIGPIPE
+        except Interrupted as stop:
+            sys.stderr.write("interrupted\n")
+            return stop.exit_code
+
+    return run
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Raise :class:`Interrupted` in the block on Ctrl-C and SIGTERM, unless somebody else handles them.
+
+    Lightning ends the process silently on both, with exit codes 1 and 0; it lets an exception of another kind pass.
+    """
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+            if signal.getsignal(number) == default:
+                before[number] = signal.signal(number, _stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    del frame
+    raise Interrupted(number)
+
+
+def _escape_unknown_letters() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and "utf" not in stream.encoding.lower():
+            stream.reconfigure(errors="backslashreplace")

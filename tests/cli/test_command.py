@@ -1,0 +1,135 @@
+"""Signals, pipes and terminals: how every command ends."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ensemble_transfer.cli.command import command, interruptible
+from ensemble_transfer.errors import Interrupted
+from ensemble_transfer.report.record import Record
+
+MESSAGE = "interrupted; the same command goes on where this one stopped"
+SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}
+LONG = ["recipe.ancestor.steps=100000"]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_ends_a_command_with_its_exit_code(number, capsys):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+
+    @command
+    def stopped() -> int:
+        os.kill(os.getpid(), number)
+        time.sleep(10)
+        return 0
+
+    assert stopped() == SIGNALS[number]
+    assert capsys.readouterr().err == "interrupted\n"
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_a_handler_of_somebody_else_is_left(monkeypatch):
+    got = []
+    before = signal.signal(signal.SIGTERM, lambda *_: got.append("theirs"))
+    try:
+        with interruptible():
+            os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert got == ["theirs"]
+
+
+def started(folder: Path, *arguments: str, module: str = "ensemble_transfer") -> subprocess.Popen[str]:
+    """Start a command in a process group of its own, as a shell does."""
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def stop_in_training(process: subprocess.Popen[str], number: int, store: Path) -> tuple[int, str, str]:
+    """Send a signal once a checkpoint shows that a fit is going on; return exit code and output."""
+    for _ in range(1200):
+        if list(store.glob("unfinished/*/*.ckpt")) or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    process.send_signal(number)
+    try:
+        out, err = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return process.returncode, out, err
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_run_that_is_stopped_in_training_says_so_and_leaves_a_record(quick, tmp_path, number):
+    run = started(tmp_path, "+strategy=head", *quick, *LONG, "trainer.checkpoint_seconds=0.1", "hydra.run.dir=run")
+    code, _, err = stop_in_training(run, number, tmp_path / "store")
+    assert (code, err.splitlines()[-1]) == (SIGNALS[number], MESSAGE), err
+    assert "Traceback" not in err
+    record = Record.load(tmp_path / "run" / "record.json")
+    assert (record.status, record.error) == ("interrupted", MESSAGE)
+
+
+def test_a_sweep_that_is_stopped_writes_its_comparison(cli, quick, tmp_path):
+    sweep = ["-m", "+strategy=head", "seed=0,1", "hydra.sweep.dir=s", *quick]
+    assert cli(*[word.replace("0,1", "0") for word in sweep])[0] == 0
+    run = started(tmp_path, *sweep, "recipe.ancestor.steps=12,100000", "trainer.checkpoint_seconds=0.1")
+    code, out, err = stop_in_training(run, signal.SIGTERM, tmp_path / "store")
+    assert code == 143, err
+    assert err.count(MESSAGE) == 1
+    assert f"interrupted: head, digits_to_mnist, seed 0: {MESSAGE}" in " ".join(out.split())
+    assert (tmp_path / "s" / "comparison" / "table.csv").read_text().splitlines()[1].startswith("head,1,0,")
+
+
+def test_an_interruption_comes_back_from_a_worker():
+    stop = pickle.loads(pickle.dumps(Interrupted(signal.SIGTERM)))
+    assert (stop.number, stop.exit_code) == (15, 143)
+
+
+MODULES = ["", ".compare", ".predict"]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_reader_may_stop_reading(tmp_path, module):
+    with started(tmp_path, "--help", module=f"ensemble_transfer{module}") as process:
+        process.stdout.close()
+        err = process.stderr.read()
+    assert process.returncode in (0, 128 + signal.SIGPIPE)  # argparse drops errors of its own help
+    assert err == ""
+
+
+def test_letters_that_a_terminal_does_not_know_are_escaped(tmp_path):
+    record = Record("finished", "сдвиг", 0, "цифры -> буквы", "net", {"size": 2, "lineage": "shared"})
+    record.save(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "ensemble_transfer.compare", tmp_path],
+        env=os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": ""},
+        capture_output=True,
+        check=True,
+    )
+    assert b"\\u0441" in done.stdout
+
+
+def test_an_argument_that_is_no_text_in_this_locale_is_one_line(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "ensemble_transfer", "+strategy=head", 'dataset.target.path="/tmp/каталог"'],
+        env=os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.endswith("is not text in this locale; set PYTHONUTF8=1\n")
+    assert done.stderr.count("\n") == 1
