@@ -10,7 +10,7 @@ import pytest
 
 from ensemble_transfer.cli.main import main, normalised
 from ensemble_transfer.models.ensemble import Ensemble
-from ensemble_transfer.report.artifacts import described
+from ensemble_transfer.report.artifacts import artifacts_of
 from ensemble_transfer.report.record import Record
 
 
@@ -63,7 +63,7 @@ def test_the_source_ensemble_is_kept_and_named_by_what_came_of_it(cli, quick, tm
     assert Ensemble.load(kept).fingerprint == kept.name
     assert Ensemble.load(tmp_path / "run" / "ensemble").history["source_ensemble"] == kept.name
     record = Record.load(tmp_path / "run" / "record.json")
-    [source] = [item for item in described(record, tmp_path / "run") if item.consumed]
+    [source] = [item for item in artifacts_of(record, tmp_path / "run") if item.consumed]
     assert set(source.files) == {"README.md", "ensemble.json", "member_00.safetensors", "member_01.safetensors"}
 
 

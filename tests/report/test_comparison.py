@@ -170,8 +170,8 @@ def test_the_soup_has_a_column_only_where_a_run_has_one():
     text = Comparison.of([souped, a_record("full")]).markdown()
     assert row_of(text, "shift")["soup accuracy"] == "0.625"
     assert row_of(text, "full")["soup accuracy"] == "-"
-    assert "mean of the members" not in plain.markdown()
-    assert "whose weights are the means of the members" in text
+    assert "mean of the members' weights" not in plain.markdown()
+    assert "whose weights are the mean of the members' weights" in text
 
 
 def test_failed_runs_are_named_and_count_in_no_row(tmp_path):
@@ -324,7 +324,7 @@ def test_a_seed_that_is_there_twice_counts_once_and_is_named():
     comparison = Comparison.of([a_record(accuracy=0.5), a_record(accuracy=0.7, store={"root": "other"})])
     [row] = comparison.rows
     assert row.numbers["accuracy"] == {0: 0.5}
-    assert "left out, its seed is there already: shift, seed 0" in comparison.markdown()
+    assert "left out, because the row already has this seed: shift, seed 0" in comparison.markdown()
 
 
 def test_ood_is_the_mean_of_the_named_tasks_or_that_of_the_source():

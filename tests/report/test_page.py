@@ -165,7 +165,7 @@ def test_a_comparison_of_failed_runs_is_a_page_that_names_them():
 
 def test_an_old_record_without_curves_cost_and_environment_makes_a_page():
     old = Record("finished", "shift", 0, "digits -> mnist", "resnet10t", {"size": 3})
-    assert "the record names no command" in html(Comparison.of([old]), [])
+    assert "the record has no command" in html(Comparison.of([old]), [])
 
 
 # In a browser

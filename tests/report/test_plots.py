@@ -190,3 +190,10 @@ def test_severities_are_those_that_all_seeds_have():
         del fewer.metrics[f"target/test/corruption/mean/2/{name}"]
     [row] = rows(a_record(), fewer)
     assert severities(row) == [1]
+
+
+def test_members_are_counted_from_one_in_the_matrices():
+    panel = charts.matrices(ROWS, styles(ROWS)).axes[0]
+    assert list(panel.get_xticks()) == [1, 2, 3]
+    left, right, bottom, top = panel.images[0].get_extent()
+    assert (left, right, top, bottom) == (0.5, 3.5, 0.5, 3.5)  # the first member is at the top left

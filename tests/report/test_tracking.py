@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ensemble_transfer.errors import SettingError
-from ensemble_transfer.report.artifacts import described, read_table
+from ensemble_transfer.report.artifacts import artifacts_of, read_table
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.tracking import LoggerSettings, log_comparison, tracking
 from ensemble_transfer.tensor_files import write_tensors
@@ -277,8 +277,8 @@ def test_a_table_keeps_its_texts_and_numbers(tmp_path):
 def test_a_run_without_a_shift_has_no_source_and_no_shift(tmp_path):
     finished_run(tmp_path)
     (tmp_path / "shift.safetensors").unlink()
-    assert [item.type for item in described(record(strategy="full"), tmp_path)] == ["ensemble", "record"]
-    assert described(record(), tmp_path / "nowhere") == []
+    assert [item.type for item in artifacts_of(record(strategy="full"), tmp_path)] == ["ensemble", "record"]
+    assert artifacts_of(record(), tmp_path / "nowhere") == []
 
 
 def test_no_logger_means_no_tracker(tmp_path):

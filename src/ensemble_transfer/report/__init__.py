@@ -1,1 +1,1 @@
-"""Tables, summaries and trackers, made from records and saved predictions alone."""
+"""Tables, figures, pages, summaries and tracking, all made from records."""

@@ -1,4 +1,4 @@
-"""What W&B is given of finished work: files of a run as artifacts with lineage, and the table of a comparison."""
+"""Artifacts for W&B: the files of a run with their lineage, and the table of a comparison."""
 
 import csv
 import json
@@ -15,15 +15,15 @@ from ensemble_transfer.training.store import ENSEMBLES
 
 
 @dataclass(frozen=True)
-class Described:
-    """An artifact that is still to be logged.
+class RunArtifact:
+    """A W&B artifact of a run, before it is logged.
 
     Attributes:
-        name: Its name in the project.
+        name: Name in the project.
         type: ``ensemble``, ``shift`` or ``record``.
-        files: Files that it holds, by their name in it.
-        texts: Further files, by their text.
-        metadata: What is known of it, as plain data.
+        files: Files of the artifact: name in the artifact -> path on disk.
+        texts: Further files: name in the artifact -> text.
+        metadata: Plain data, shown beside the artifact.
         consumed: Whether the run used it instead of producing it.
     """
 
@@ -35,14 +35,14 @@ class Described:
     consumed: bool = False
 
 
-def described(record: Record, folder: Path) -> list[Described]:
-    """Return the artifacts of a run, from what its folder holds.
+def artifacts_of(record: Record, folder: Path) -> list[RunArtifact]:
+    """Return the artifacts of a run, from the files in its folder.
 
-    The source ensemble is consumed, and so is the shift vector of an extension; everything else is produced.
+    A run consumes the source ensemble, and an extension also the shift vector. It produces everything else.
 
     Args:
-        record: Of the run.
-        folder: Of the run.
+        record: Record of the run.
+        folder: Folder of the run.
     """
     about = {"strategy": record.strategy, "seed": record.seed, "dataset": record.dataset, "backbone": record.backbone}
     items = []
@@ -50,26 +50,26 @@ def described(record: Record, folder: Path) -> list[Described]:
     shift, ensemble = folder / SHIFT, folder / ENSEMBLE
     if shift.is_file():
         provenance = read_tensors(shift)[1]
-        files, extension = {shift.name: shift}, "added" in record.cost  # which applies the vector of the run before
-        items.append(Described(_name("shift", record), "shift", files, {}, about | provenance, consumed=extension))
+        files, extension = {shift.name: shift}, "added" in record.cost  # it applies the earlier run's vector
+        items.append(RunArtifact(_name("shift", record), "shift", files, {}, about | provenance, consumed=extension))
     if ensemble.is_dir():
         text = json.loads((ensemble / DESCRIPTION).read_text(encoding="utf-8"))
         history = text.get("history", {})
         provenance |= history
         files = {path.name: path for path in sorted(ensemble.iterdir())}
         metadata = about | dict(record.ensemble) | {"history": history, "metrics": _headline(record)}
-        items.append(Described(_name("ensemble", record), "ensemble", files, metadata=metadata))
+        items.append(RunArtifact(_name("ensemble", record), "ensemble", files, metadata=metadata))
     file = folder / RECORD
     if file.is_file():
         metadata = about | {"status": record.status, "command": record.command}
-        items.append(Described(_name("record", record), "record", {RECORD: file}, metadata=metadata))
+        items.append(RunArtifact(_name("record", record), "record", {RECORD: file}, metadata=metadata))
     return items + _source(record, provenance)
 
 
-def _source(record: Record, provenance: Mapping[str, Any]) -> list[Described]:
-    """Return the source ensemble, known by its fingerprint: the same in every run that starts from it.
+def _source(record: Record, provenance: Mapping[str, Any]) -> list[RunArtifact]:
+    """Return the source ensemble, named by its fingerprint, so that all runs that start from it share it.
 
-    Its files are in the run's store; where they are gone, the artifact still says which ensemble it was.
+    Its files come from the run's store. If they are gone, the artifact still identifies the ensemble.
     """
     fingerprint = provenance.get("source_ensemble")
     if fingerprint is None:
@@ -81,7 +81,7 @@ def _source(record: Record, provenance: Mapping[str, Any]) -> list[Described]:
     name = f"source-{fingerprint[:12]}"
     folder = Path(record.config.get("store", {}).get("root", "")) / ENSEMBLES / fingerprint
     files = {path.name: path for path in sorted(folder.glob("[!.]*"))}
-    return [Described(name, "ensemble", files, {"source.json": text}, about, consumed=True)]
+    return [RunArtifact(name, "ensemble", files, {"source.json": text}, about, consumed=True)]
 
 
 def _headline(record: Record) -> dict[str, float | None]:
@@ -89,13 +89,13 @@ def _headline(record: Record) -> dict[str, float | None]:
 
 
 def _name(kind: str, record: Record) -> str:
-    """Return a name of the letters that W&B allows; versions are runs of the same experiment."""
+    """Return a name of characters that W&B allows; runs of the same experiment become its versions."""
     words = (kind, record.strategy, record.dataset, record.backbone, f"seed{record.seed}")
     return "-".join(re.sub(r"[^A-Za-z0-9._]+", "-", word).strip("-") for word in words)[:128]
 
 
 def read_table(path: Path) -> tuple[list[str], list[list[Any]]]:
-    """Return header and rows of a CSV file; a column is of numbers where all of it is, with None where it is empty."""
+    """Read header and rows of a CSV file; a column becomes numbers if all its cells are numbers or empty (None)."""
     with path.open(newline="", encoding="utf-8") as file:
         header, *rows = csv.reader(file)
     columns = [_numbers(column) for column in zip(*rows, strict=True)]

@@ -1,4 +1,4 @@
-"""Many records side by side: mean, standard deviation and n over seeds, paired differences, from records alone."""
+"""Compare records: mean, standard deviation and n over seeds, and paired differences to a baseline."""
 
 import csv
 import math
@@ -19,35 +19,36 @@ from ensemble_transfer.report.statistics import Difference, Spread, paired_diffe
 from ensemble_transfer.report.summary import table
 
 _PARTS = COLUMNS[:6], (COLUMNS[1], *COLUMNS[6:11]), COLUMNS[11:]
-"""Quality, diversity, cost: where all columns are too wide. Diversity stands beside member accuracy."""
+"""Columns of the narrow tables: quality, diversity (beside member accuracy), cost."""
 
 NOTES = (
     "± is the standard deviation over seeds. Differences to the baseline are paired by seed, over the seeds that both "
-    "rows have, with a 95% confidence interval of Student's t; there is none for one seed, or where all differences "
-    "are equal. Intervals are not corrected for their number, and speak of repeated training on this test set, not of "
-    "other test images.",
-    "A value is bold where it is the best of its column and its paired difference to every other row of the same task "
-    "is significant at 5% after Holm's correction within the column; columns are not corrected for one another. "
-    "With few seeds, no mark means that the runs cannot tell, not that the rows are equal.",
-    "Disagreement and cost are never marked: diversity bought with bad members is no gain, and cost is counted. "
-    "OOD AUROC is that of the entropy, the mean over the named tasks, or the source task's where none is named. "
-    "A full is one full fine-tuning of one member, in FLOPs. Worth is how many fully fine-tuned members the ensemble "
-    "equals by calibrated NLL (deep ensemble equivalent, at most as many as there are; below one the ratio of the "
-    "probabilities of the true class, in the geometric mean). Where worth / fulls is above 1, a strategy beats "
-    "fine-tuning as many members fully as it costs. Marginal is the price of one more member.",
+    "rows have, with a 95% confidence interval (Student's t). There is no interval for one seed, or if all differences "
+    "are equal. Intervals are not corrected for multiple comparisons. They describe repeated training on this test "
+    "set, not other test images.",
+    "A value is bold if it is the best of its column and its paired difference to every other row of the same task "
+    "is significant at 5% after Holm's correction within the column. There is no correction across columns. "
+    "With few seeds, no mark means that the runs cannot decide, not that the rows are equal.",
+    "Disagreement and cost are never marked: disagreement of bad members is no gain, and cost is counted exactly. "
+    "OOD AUROC uses the entropy: the mean over the named tasks, or the source task's if none is named. "
+    "A full is one full fine-tuning of one member, in FLOPs. Worth is the number of fully fine-tuned members with the "
+    "same calibrated NLL (deep ensemble equivalent, at most as many as there are; below one, the ratio of the "
+    "geometric mean probabilities of the true class). If worth / fulls is above 1, a strategy beats fine-tuning as "
+    "many members fully as it costs. Marginal GFLOPs is the cost of one more member.",
 )
-_SOUP = f"{SOUP.capitalize()} is that of one network, whose weights are the means of the members'."
+_SOUP = f"{SOUP.capitalize()} is the accuracy of one network whose weights are the mean of the members' weights."
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows of finished runs, and the runs that did not finish.
+    """Rows of finished runs, and runs that did not finish.
 
     Attributes:
-        rows: In the order met.
+        rows: Rows, in the order in which their first record comes.
         failed: Records of runs that failed or were interrupted.
-        repeated: Records left out because their row already has a run with that seed.
-        baseline: Label or strategy that rows are compared with; None for ``full``, else the first row.
+        repeated: Records left out, because their row already has a run with that seed.
+        baseline: Label or strategy of the row that others are compared with; None for ``full``, or the first row if
+            there is no ``full``.
     """
 
     rows: tuple[Row, ...]
@@ -57,10 +58,10 @@ class Comparison:
 
     @classmethod
     def of(cls, records: Iterable[Record], baseline: str | None = None) -> "Comparison":
-        """Return the comparison of records, its rows in the order met.
+        """Return the comparison of records.
 
         Raises:
-            ValueError: If no row has the baseline's label or strategy.
+            ValueError: If no row has this label or strategy.
         """
         everything = list(records)
         rows, repeated = rows_of(record for record in everything if record.status == "finished")
@@ -88,12 +89,12 @@ class Comparison:
 
     @cached_property
     def columns(self) -> tuple[Column, ...]:
-        """The columns that are shown."""
+        """Columns that are shown."""
         return tuple(c for c in COLUMNS if not c.optional or any(c.name in row.numbers for row in self.rows))
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the tables mean."""
+        """Notes that explain the tables."""
         return (*NOTES, _SOUP) if SOUP in _names(self.columns) else NOTES
 
     def reference(self, row: Row) -> Row | None:
@@ -138,7 +139,7 @@ class Comparison:
         return paired_difference(row.numbers.get(column.name, {}), reference.numbers.get(column.name, {}))
 
     def is_best(self, row: Row, column: Column) -> bool:
-        """Say whether a row's value is marked, as ``NOTES`` says."""
+        """Return whether a row's value is marked as significantly best, as :data:`NOTES` explains."""
         return (row.label, column.name) in self._marked
 
     @cached_property
@@ -153,7 +154,7 @@ class Comparison:
         return frozenset(marked)
 
     def markdown(self) -> str:
-        """Return the tables, what they mean, and a line for each failed run, as Markdown."""
+        """Return the tables, the notes and a line for each failed run as Markdown."""
         parts = ["No run has finished."]
         if self.rows:
             lines = [list(map(_plain, line)) for line in self.differences()]
@@ -164,7 +165,7 @@ class Comparison:
         return "\n\n".join([*parts, *self.failures()]) + "\n"
 
     def differences(self) -> list[list[str]]:
-        """Return for each row but the baselines: label, baseline, differences, number of seeds that both have."""
+        """Return a line for each row but the baselines: label, baseline, differences, number of shared seeds."""
         lines = []
         for row in self.rows:
             reference = self.reference(row)
@@ -181,7 +182,7 @@ class Comparison:
         return lines + [f"left out, its seed is there already: {r.strategy}, seed {r.seed}" for r in self.repeated]
 
     def terminal(self) -> list[Table]:
-        """Return tables for a terminal, narrow enough for 80 columns: quality, diversity, cost, differences."""
+        """Return tables for a terminal of 80 columns: quality, diversity, cost, differences."""
         tables = [self._terminal(columns) for columns in self._parts() if self.rows]
         lines = [[line[0], *line[2:]] for line in self.differences()]
         names = sorted({line[1] for line in self.differences()})
@@ -206,7 +207,7 @@ class Comparison:
         return [_plain(row.label), *cells, f"{', '.join(map(str, row.seeds))} (n={len(row.seeds)})"]
 
     def latex(self) -> str:
-        """Return the tables for LaTeX with the package booktabs, narrow enough for a page each."""
+        """Return the tables for LaTeX (package booktabs), each narrow enough for a page."""
         if not self.rows:
             return latex.document([], self.failures())
         tables = [
@@ -224,7 +225,7 @@ class Comparison:
         return [latex.escaped(row.label), *marked, str(len(row.seeds))]
 
     def write(self, folder: Path) -> None:
-        """Write ``table.md``, ``table.csv`` and ``table.tex`` into a folder, which is made if missing."""
+        """Write ``table.md``, ``table.csv`` and ``table.tex`` into a folder, created if missing."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "table.md").write_text(self.markdown(), encoding="utf-8")
         (folder / "table.tex").write_text(self.latex(), encoding="utf-8")
@@ -254,7 +255,7 @@ def _names(columns: Iterable[Column]) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """Return a text that stays inside the cell of a Markdown table."""
+    """Escape a text for a cell of a Markdown table."""
     return " ".join(text.replace("|", "\\|").split())
 
 

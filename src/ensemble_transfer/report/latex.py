@@ -1,4 +1,4 @@
-"""Tables for LaTeX with the package booktabs."""
+"""LaTeX tables with the package booktabs."""
 
 from collections.abc import Iterable, Sequence
 
@@ -20,12 +20,12 @@ _ESCAPES = str.maketrans(
 
 
 def escaped(text: str) -> str:
-    """Return a text that LaTeX prints as it is."""
+    """Escape a text for LaTeX."""
     return text.translate(_ESCAPES)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a tabular of escaped cells, its first column to the left and the others to the right."""
+    """Return a tabular of escaped cells; the first column is left-aligned, the others right-aligned."""
     stacked = [escaped(name).replace(" ", r" \\ ") for name in header[1:]]
     head = [rf"\shortstack[r]{{{name}}}" for name in stacked]
     lines = [[escaped(header[0]), *head], *rows]
@@ -36,6 +36,6 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def document(tables: Iterable[str], notes: Iterable[str]) -> str:
-    """Return tables for a document to input, notes below them."""
+    """Return tables and the notes below them, to be input by a document."""
     parts = ["% needs \\usepackage{booktabs}", *tables, *map(escaped, notes)]
     return "\n\n".join(parts) + "\n"

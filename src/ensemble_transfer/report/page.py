@@ -1,6 +1,6 @@
-"""A comparison as one HTML file that needs nothing else: it opens from the file system and loads nothing.
+"""Write a comparison as one self-contained HTML file.
 
-Whatever comes from a record is escaped, and the page forbids itself every request by its content security policy.
+Text from records is escaped, and the page's content security policy forbids every request.
 """
 
 import json
@@ -24,7 +24,11 @@ EMPTY = "<p>Nothing to draw.</p>"
 def write(
     comparison: Comparison, figures: Iterable[Drawn], folder: Path, pairs: Mapping[str, str] | None = None
 ) -> Path:
-    """Write ``index.html`` into the folder of a comparison and return its path; see :func:`html`."""
+    """Write ``index.html`` into the folder of a comparison; see :func:`html`.
+
+    Returns:
+        Path of the page.
+    """
     path = folder / FILE_NAME
     path.write_text(html(comparison, figures, pairs), encoding="utf-8")
     return path
@@ -34,9 +38,9 @@ def html(comparison: Comparison, figures: Iterable[Drawn], pairs: Mapping[str, s
     """Return the page.
 
     Args:
-        comparison: What is compared.
-        figures: Figures on disk.
-        pairs: Addresses of further pages by pair of tasks, where there are several.
+        comparison: Comparison to show.
+        figures: Figures, already on disk.
+        pairs: Links to the pages of single pairs of tasks, by name, if there are several pairs.
     """
     template = Template(files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
     runs = [run for row in comparison.rows for run in row.runs]
@@ -55,7 +59,7 @@ def html(comparison: Comparison, figures: Iterable[Drawn], pairs: Mapping[str, s
 
 
 def _facts(runs: Sequence[Record]) -> str:
-    """State what was run, how often, and on what."""
+    """List what was run, how often, and on which hardware."""
     environments = [run.environment for run in runs]
     facts = {
         "backbone": _joined(run.backbone for run in runs),
@@ -141,7 +145,7 @@ def _head(name: str, first: str, text: bool = False) -> str:
 
 
 def _column_head(column: Column) -> str:
-    """Sort first by what is better: up for losses and costs."""
+    """Return a heading that first sorts the better values to the top: ascending for losses and costs."""
     higher = column.higher_is_better or (column.higher_is_better is None and column in COLUMNS[:11])
     return _head(column.name, "descending" if higher else "ascending")
 
@@ -178,15 +182,15 @@ def _figure(drawn: Drawn, index: int) -> str:
 
 
 def inline(svg: str, prefix: str, alt: str) -> tuple[str, float]:
-    """Return a figure of matplotlib's as part of a page, and its natural width in points.
+    """Return a matplotlib SVG to embed in a page, and its natural width in points.
 
-    Its ids get a prefix, since a page holds many figures; ink, grid and paper follow the page's light or dark.
+    Ids get a prefix, since a page holds many figures. Colours of ink, grid and paper follow the page's theme.
     """
     opening, body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.S).split(
         ">", 1
     )
     [view] = re.findall(r'viewBox="([^"]+)"', opening)
-    body = re.sub(r'(<g|<image\b[^>]*?) id="[^"]*"', r"\1", body)  # these repeat, and nothing refers to them
+    body = re.sub(r'(<g|<image\b[^>]*?) id="[^"]*"', r"\1", body)  # duplicates that nothing refers to
     body = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}", body)
     for colour, variable in ((INK, "currentColor"), (GRID, "var(--grid)"), (PAPER, "var(--paper)")):
         body = body.replace(colour, variable)
@@ -197,7 +201,7 @@ def _links(pairs: Mapping[str, str]) -> str:
     if not pairs:
         return ""
     items = "".join(f'<li><a href="{escape(address)}">{escape(pair)}</a></li>' for pair, address in pairs.items())
-    return f"<p>Each pair of tasks has a page of its own, with its figures:</p><ul>{items}</ul>"
+    return f"<p>Each pair of tasks has its own page with figures:</p><ul>{items}</ul>"
 
 
 def _runs(row: Row, index: int) -> str:
@@ -212,7 +216,7 @@ def _run(run: Record) -> str:
     where = f", code {escape(str(commit))}" if commit else ""
     reused = f", {len(run.reused_fits)} fits from the store" if run.reused_fits else ""
     return (
-        f"<p>Seed {run.seed}{where}{reused}:</p><pre>{escape(run.command or '(the record names no command)')}</pre>"
+        f"<p>Seed {run.seed}{where}{reused}:</p><pre>{escape(run.command or '(the record has no command)')}</pre>"
         f"<details><summary>resolved configuration</summary><pre>{config}</pre></details>"
     )
 

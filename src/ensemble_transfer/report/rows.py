@@ -1,4 +1,4 @@
-"""The rows and columns of a comparison: which runs belong together, what they are called, and their numbers."""
+"""Rows and columns of a comparison: group runs over seeds, label the groups, read their numbers."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,14 +16,14 @@ _OOD = f"{_TEST}ood/"
 
 @dataclass(frozen=True)
 class Column:
-    """A number of each run.
+    """One number of a run, shown as a column.
 
     Attributes:
         name: Heading.
-        read: Takes the number from a record; None where it has none.
-        digits: Shown after the point.
-        higher_is_better: None where neither end is better in itself, or where it is an exact count.
-        optional: Hidden where no run has the number.
+        read: Returns the number from a record, or None if the record lacks it.
+        digits: Decimals shown.
+        higher_is_better: None if neither direction is better in itself, or if the number is an exact count.
+        optional: Whether to hide the column if no run has the number.
     """
 
     name: str
@@ -38,7 +38,7 @@ def _metric(record: Record, name: str) -> float | None:
 
 
 def _ood(record: Record) -> float | None:
-    """Return the AUROC of the entropy: the mean over the named tasks, or that of the source task where none is."""
+    """Return the AUROC of the entropy: the mean over the named tasks, or the source task's if none is named."""
     found = {key.split("/")[3]: value for key, value in record.metrics.items() if _is_entropy_auroc(key)}
     named = [value for name, value in found.items() if name != "source"] or [found.get("source")]
     known = [value for value in named if value is not None]
@@ -67,7 +67,7 @@ CALIBRATED = "calibrated NLL"
 """The NLL after temperature scaling on validation."""
 
 SOUP = "soup accuracy"
-"""The accuracy of the soup: one network, whose weights are the means of the members'."""
+"""Accuracy of the soup: one network whose weights are the mean of the members' weights."""
 
 COLUMNS = (
     Column("accuracy", partial(_metric, name="ensemble/accuracy"), 3, True),
@@ -89,26 +89,26 @@ COLUMNS = (
     Column("marginal GFLOPs", partial(_cost, part="marginal", field="flops", unit=1e9), 1),
 )
 DIFFERENCES = COLUMNS[0], COLUMNS[2], COLUMNS[3]
-"""Columns that are compared with the baseline."""
+"""Columns with paired differences to the baseline."""
 
 NAMED = 4
-"""Settings that a label names at most."""
+"""Maximum number of settings in a label."""
 
 LONG = 24
-"""Letters of a value in a label at most; of a path its end."""
+"""Maximum number of characters of a value in a label; a path keeps its end."""
 
 _OOD_TASKS = "evaluation.ood."
 
 
 @dataclass(frozen=True)
 class Row:
-    """Runs that differ in nothing but the seed.
+    """Runs that differ only in the seed.
 
     Attributes:
-        label: The strategy, and what else sets the row apart from the others.
-        settings: What was run, flat.
-        runs: The records, one a seed.
-        numbers: By column, then by seed; a column is missing where a run has no number for it.
+        label: Strategy, and the settings that distinguish the row from the others.
+        settings: Settings that decide the result, by dotted path.
+        runs: Records, one per seed.
+        numbers: Numbers by column, then by seed; a column that any run lacks is missing.
     """
 
     label: str
@@ -118,7 +118,7 @@ class Row:
 
     @property
     def strategy(self) -> str:
-        """The strategy's name."""
+        """Name of the strategy."""
         return self.runs[0].strategy
 
     @property
@@ -128,16 +128,16 @@ class Row:
 
     @cached_property
     def task(self) -> frozenset[tuple[str, str]]:
-        """What rows must share to be compared: source and target with all their settings."""
+        """Settings of source and target, which rows must share to be compared."""
         return frozenset(item for item in self.settings.items() if item[0].split(".")[0] == "dataset")
 
     @cached_property
     def values(self) -> dict[str, Spread]:
-        """Mean and spread by column."""
+        """Mean and spread over seeds, by column."""
         return {name: Spread.of(list(by_seed.values())) for name, by_seed in self.numbers.items()}
 
     def text(self, column: Column) -> str:
-        """Return ``mean ± std``, or a dash."""
+        """Return ``mean ± std``, or a dash if the row lacks the column."""
         return self.values[column.name].text(column.digits) if column.name in self.numbers else "-"
 
 
@@ -215,7 +215,7 @@ def _what(record: Record) -> dict[str, str]:
 
 
 def lineage(record: Record) -> str:
-    """Return how the members are related, in words: lineage, a fork that was set, a pretrained ancestor."""
+    """Describe how the members are related: lineage, fork (if set), pretrained ancestor."""
     fork = record.config.get("ensemble", {}).get("fork")
     ancestor = record.config.get("backbone", {})
     parts = [str(record.ensemble.get("lineage", "unknown"))]
@@ -229,8 +229,8 @@ def lineage(record: Record) -> str:
 def _labels(all_settings: Sequence[Mapping[str, str]]) -> list[str]:
     """Return the label of each row: the strategy with the settings that set the row apart.
 
-    A strategy's options are told apart from its own kind only, and so is what was evaluated besides; the options of
-    source and target from those of the same name.
+    Options of the strategy and of the evaluation are compared within the same strategy only, options of source and
+    target within the same dataset only.
     """
     everybody = _Rivals(all_settings)
     kinds = {
@@ -274,8 +274,8 @@ class _Rivals:
         return frozenset(n for n, found in values.items() if len(found) > 1 or counts[n] < len(self.settings))
 
 
-def _said(name: str, value: str, rivals: Iterable[Mapping[str, str]]) -> str:
-    """Return a setting as a label says it: a whole out-of-distribution task where a rival has none of that name."""
+def _formatted(name: str, value: str, rivals: Iterable[Mapping[str, str]]) -> str:
+    """Format a setting for a label; an out-of-distribution task that a rival lacks is shown by its name alone."""
     if name == "dataset":
         return value
     path = name.removeprefix("strategy.").removeprefix("dataset.")

@@ -1,7 +1,6 @@
-"""What a few seeds allow to say: spread, paired differences with their intervals, and Holm's correction.
+"""Statistics over a few seeds: spread, paired differences with intervals, and Holm's correction.
 
-Everything speaks of seeds on one test set: how the result varies when training is repeated, not how it would vary
-on other test images.
+All of them describe repeated training on one test set, not other test images.
 """
 
 import math
@@ -10,12 +9,12 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 
 LEVEL = 0.05
-"""Two-sided level of the intervals (95%) and of the marks."""
+"""Two-sided significance level of intervals (95%) and marks."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean, standard deviation over seeds (NaN for one seed) and number of seeds."""
+    """Mean, standard deviation (NaN for one seed) and number of seeds."""
 
     mean: float
     std: float
@@ -23,25 +22,25 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
-        """Return the spread of at least one value."""
+        """Return the spread of one or more values."""
         return cls(mean(values), stdev(values) if len(values) > 1 else math.nan, len(values))
 
     def text(self, digits: int) -> str:
-        """Return ``mean ± std``; the mean alone where nothing varies."""
+        """Return ``mean ± std``; the mean alone if nothing varies."""
         spread = f" ± {self.std:,.{digits}f}" if self.std > 0 else ""
         return f"{self.mean:,.{digits}f}{spread}"
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The mean of paired differences, and what Student's t says of it.
+    """Mean of paired differences, with its interval and p-value from Student's t.
 
     Attributes:
-        mean: Of own minus other, over the seeds that both have.
-        low: Lower end of the 95% confidence interval; NaN where there is none.
-        high: Upper end.
-        p: Two-sided p-value against no difference; NaN where there is none.
-        n: Number of seeds that both have.
+        mean: Mean of own minus other, over the shared seeds.
+        low: Lower end of the 95% confidence interval; NaN if there is none.
+        high: Upper end of the interval.
+        p: Two-sided p-value of no difference; NaN if there is none.
+        n: Number of shared seeds.
     """
 
     mean: float
@@ -52,11 +51,11 @@ class Difference:
 
     @property
     def significant(self) -> bool:
-        """Whether the interval excludes zero, for this one difference looked at alone."""
+        """Whether the interval excludes zero, without correction for multiple comparisons."""
         return self.p < LEVEL
 
     def text(self, digits: int) -> str:
-        """Return ``+mean [low, high]``; the mean alone where there is no interval."""
+        """Return ``+mean [low, high]``; the mean alone if there is no interval."""
         if math.isnan(self.low):
             return f"{self.mean:+.{digits}f}"
         return f"{self.mean:+.{digits}f} [{self.low:+.{digits}f}, {self.high:+.{digits}f}]"
@@ -65,15 +64,15 @@ class Difference:
 def paired_difference(own: Mapping[int, float], other: Mapping[int, float]) -> Difference | None:
     """Compare two rows seed by seed.
 
-    There is no interval for one seed, and none where all differences are equal: t divides by their deviation, and two
-    or three equal differences of a rounded number are no proof of certainty.
+    There is no interval for one seed, or if all differences are equal: t divides by their standard deviation, and a few
+    equal differences of rounded numbers do not prove certainty.
 
     Args:
         own: Values by seed.
         other: Values by seed.
 
     Returns:
-        The difference; None if the rows share no seed.
+        Difference; None if the rows share no seed.
     """
     seeds = sorted(own.keys() & other.keys())
     if not seeds:
@@ -91,9 +90,9 @@ def paired_difference(own: Mapping[int, float], other: Mapping[int, float]) -> D
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values adjusted for being several (Holm 1979), in the order given; NaN counts as 1.
+    """Adjust p-values for multiple comparisons (Holm 1979); NaN counts as 1.
 
-    The i-th smallest of m (from 0) is multiplied by m - i, never to less than a smaller one's, and capped at 1.
+    The i-th smallest of m (from 0) is multiplied by m - i, raised to the adjusted value before it, and capped at 1.
     """
     known = [1.0 if math.isnan(p) else p for p in p_values]
     adjusted = [1.0] * len(known)
@@ -105,14 +104,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def significantly_best(values: Sequence[Mapping[int, float]], higher_is_better: bool) -> int | None:
-    """Return which row is best and differs significantly from every other, or None.
+    """Return the index of the row that is best and differs significantly from every other; None if there is none.
 
-    The best mean is compared with each other row, paired by seed; the p-values are adjusted by Holm's method within
-    this one column, and all must be below the level. Columns are not corrected for one another.
+    The row with the best mean is compared with each other row, paired by seed. The p-values are adjusted by Holm's
+    method within this column, and all must be below the level. There is no correction across columns.
 
     Args:
-        values: Of each row, by seed; a row without values cannot be beaten, so that nothing is marked.
-        higher_is_better: Whether the best is the highest.
+        values: Values of each row by seed. If a row has none, nothing is marked.
+        higher_is_better: Whether the highest mean is the best.
     """
     if len(values) < 2 or not all(values):
         return None

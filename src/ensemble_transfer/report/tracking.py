@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ensemble_transfer.errors import SettingError, require
-from ensemble_transfer.report.artifacts import Described, described, read_table
+from ensemble_transfer.report.artifacts import RunArtifact, artifacts_of, read_table
 from ensemble_transfer.report.record import Record
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class WandbRun:
         """Put final metrics and cost by phase into the run's summary, and log the run's files as artifacts."""
         self._guarded(lambda: self._summarise(record))
         if self._settings.artifacts and self._answers():
-            for item in described(record, self._folder):
+            for item in artifacts_of(record, self._folder):
                 self._guarded(lambda item=item: self._log_artifact(item))  # type: ignore[misc]
 
     def comparison(self, folder: Path) -> None:
@@ -117,7 +117,7 @@ class WandbRun:
             self._run.define_metric(key, summary=_aggregate(key))
         self._run.summary.update(finite | flat | {"status": record.status})
 
-    def _log_artifact(self, item: Described) -> None:
+    def _log_artifact(self, item: RunArtifact) -> None:
         import wandb
 
         if item.consumed and self._settings.mode == "offline":

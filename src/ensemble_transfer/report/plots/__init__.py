@@ -1,4 +1,4 @@
-"""The figures of a comparison, drawn from records alone, as ``.svg`` and ``.png``.
+"""Draw the figures of a comparison from records, as ``.svg`` and ``.png``.
 
 The same records give the same SVG, byte for byte.
 """
@@ -19,17 +19,17 @@ from ensemble_transfer.report.rows import CALIBRATED, FULLS, WORTH, WORTH_PER_FU
 
 @dataclass(frozen=True)
 class Plan:
-    """A figure that could be drawn.
+    """A figure that can be drawn if the records have its data.
 
     Attributes:
-        name: Of its files.
+        name: Name of its files.
         title: Heading.
-        caption: What it shows and how to read it.
-        columns: Whose numbers the text for those who cannot see it gives.
-        able: Whether a row has what it takes.
+        caption: Text below the figure: what it shows and how to read it.
+        columns: Columns whose numbers go into the alternative text.
+        able: Returns whether a row has the data.
         draw: Draws rows in their styles.
-        enough: Whether those that are able say something together.
-        across: Whether rows of different tasks may stand in it.
+        enough: Returns whether the rows that have the data are worth a figure.
+        across: Whether rows of different tasks may share the figure.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure on disk: ``svg``, and a ``.png`` of the same name beside it."""
+    """A figure on disk, as ``svg`` and as a ``.png`` of the same name."""
 
     title: str
     caption: str
@@ -91,8 +91,8 @@ PLANS = (
     Plan(
         "compute",
         "Accuracy and NLL against compute",
-        "Large marks: mean over seeds, bars of one standard deviation; dots: single seeds. Ringed and joined: the "
-        "Pareto front, which no other row beats at the same compute or less.",
+        "Large marks are means over seeds, with bars of one standard deviation; dots are single seeds. The ringed and "
+        "joined marks form the Pareto front: no other row is better at the same compute or less.",
         ("accuracy", "NLL", "GFLOPs"),
         lambda row: _with_columns("accuracy", "NLL", "GFLOPs")(row) and row.values["GFLOPs"].mean > 0,
         charts.compute,
@@ -100,8 +100,8 @@ PLANS = (
     Plan(
         "diversity",
         "Diversity against member accuracy",
-        "Diversity is worth having at the same member accuracy: higher at the same place to the right is better; "
-        "upwards to the left is diversity bought with worse members.",
+        "Compare disagreement at equal member accuracy: there, higher is better. Marks to the upper left disagree more "
+        "because their members are worse.",
         ("member accuracy", "disagreement", "normalised disagreement"),
         _with_columns("member accuracy", "disagreement"),
         charts.diversity,
@@ -109,7 +109,7 @@ PLANS = (
     Plan(
         "accuracy_rejection",
         "Accuracy with rejection",
-        "Accuracy on the examples that remain when the least confident are set aside; bands of one standard deviation "
+        "Accuracy on the remaining examples after the least confident are rejected. Bands show one standard deviation "
         "over seeds.",
         ("accuracy", "AURC"),
         _with_curve("accuracy_rejection"),
@@ -118,7 +118,7 @@ PLANS = (
     Plan(
         "ensemble_size",
         "Accuracy and calibrated NLL against ensemble size",
-        "Mean over subsets of the members, then over seeds; bands of one standard deviation over seeds.",
+        "Mean over subsets of the members, then over seeds. Bands show one standard deviation over seeds.",
         ("accuracy", "calibrated NLL", WORTH),
         _alike,
         charts.ensemble_size,
@@ -126,9 +126,9 @@ PLANS = (
     Plan(
         "reliability",
         "Reliability",
-        "Accuracy against confidence in 15 bins, before temperature scaling; thin lines are single seeds, the marked "
-        "line pools them. Above the dots is underconfident, below overconfident. Bins with under 1% of the examples "
-        "are left out.",
+        "Accuracy against confidence in 15 bins, before temperature scaling. Thin lines are single seeds, the marked "
+        "line pools them. Above the dotted line the ensemble is underconfident, below it overconfident. Bins with less "
+        "than 1% of the examples are left out.",
         ("ECE",),
         _with_curve("reliability"),
         charts.reliability,
@@ -136,7 +136,7 @@ PLANS = (
     Plan(
         "corruption",
         "Under corruption",
-        "Mean over corruptions by severity; bands of one standard deviation over seeds.",
+        "Mean over corruptions by severity. Bands show one standard deviation over seeds.",
         ("accuracy",),
         lambda row: bool(charts.severities(row)),
         charts.corruption,
@@ -144,8 +144,8 @@ PLANS = (
     Plan(
         "cost",
         "Cost by phase",
-        "Mean over seeds; the donor's full fine-tuning counts. Fits from the store count with the cost of the real "
-        "fit. FLOPs depend on nothing but the work, seconds also on the machine.",
+        "Mean over seeds, including the donor's full fine-tuning. A fit from the store counts with the cost of its "
+        "original computation. FLOPs depend only on the work; seconds also depend on the machine.",
         ("GFLOPs", "seconds"),
         lambda row: all(run.cost.get("phases") for run in row.runs),
         charts.phases,
@@ -153,7 +153,8 @@ PLANS = (
     Plan(
         "disagreement",
         "Disagreement between members",
-        "Share of test examples that two members classify differently, mean over seeds; one colour scale for all.",
+        "Share of test examples that two members classify differently, mean over seeds. All panels share one colour "
+        "scale.",
         ("disagreement",),
         lambda row: _with_curve("disagreement")(row) and len({len(r.curves["disagreement"]) for r in row.runs}) == 1,
         charts.matrices,
@@ -161,8 +162,8 @@ PLANS = (
     Plan(
         "shift_line",
         "Loss along the shift",
-        "Validation loss and accuracy of recipients on the straight line from before to after the shift and beyond, "
-        "under the donor's head, without any fine-tuning; bands of one standard deviation over seeds.",
+        "Validation loss and accuracy of recipients along the shift, before any fine-tuning and with the donor's head: "
+        "0 is before the shift, 1 after it. Bands show one standard deviation over seeds.",
         ("accuracy",),
         _with_line,
         charts.shift_line,
@@ -170,9 +171,9 @@ PLANS = (
     Plan(
         "lineage",
         "What the shift gains, by lineage",
-        "A point is a run: the validation accuracy of a probed head after the shift, less that without a shift or "
-        "after a random one of the same length, against how far apart the source members are: the loss barrier between "
-        "them (0 where they share a basin), and the distance of their weights. Above the line the shift helps.",
+        "Each mark is a run. Upwards: validation accuracy of a probed head after the shift, minus the same without a "
+        "shift or after a random shift of the same length; above the line the shift helps. To the right: how far apart "
+        "the source members are, as the loss barrier between them (0 in one basin) or the distance of their weights.",
         ("accuracy",),
         _diagnosed,
         charts.benefit,
@@ -183,14 +184,14 @@ PLANS = (
 
 
 def draw(rows: Sequence[Row], folder: Path, across: bool = False) -> list[Drawn]:
-    """Draw what the records allow as ``.svg`` and ``.png`` into a folder, which is made if missing.
+    """Draw all figures that the records have data for into a folder, created if missing.
 
-    Figures of an earlier drawing that can no longer be drawn are removed.
+    Files of figures that can no longer be drawn are removed.
 
     Args:
-        rows: The rows.
-        folder: Where to.
-        across: Whether rows are of different tasks, which only some figures bear.
+        rows: Rows of the comparison.
+        folder: Folder of the figures.
+        across: Whether the rows belong to different tasks, which only some figures can show.
     """
     folder.mkdir(parents=True, exist_ok=True)
     drawn = []
@@ -210,9 +211,9 @@ def draw(rows: Sequence[Row], folder: Path, across: bool = False) -> list[Drawn]
 
 
 def _alt(plan: Plan, rows: Sequence[Row]) -> str:
-    """Say a figure in words: what it shows, and each row's numbers in it."""
-    said = []
+    """Return the alternative text of a figure: its title and the numbers of each row."""
+    parts = []
     for row in rows:
         numbers = [f"{name} {row.values[name].text(3)}" for name in plan.columns if name in row.numbers]
-        said.append(f"{row.label}: {', '.join(numbers)}" if numbers else row.label)
-    return f"{plan.title}. {'; '.join(said)}."
+        parts.append(f"{row.label}: {', '.join(numbers)}" if numbers else row.label)
+    return f"{plan.title}. {'; '.join(parts)}."

@@ -1,4 +1,4 @@
-"""The charts: each takes the rows that have what it shows, and their styles."""
+"""Charts. Each function draws rows that have its data, in their styles."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from ensemble_transfer.report.plots.style import (
     ACROSS,
@@ -27,7 +27,7 @@ from ensemble_transfer.report.rows import Row, lineage
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Return which points (cost, quality) no other beats at the same cost or less, the cheapest first."""
+    """Return the indices of the points (cost, quality) on the Pareto front, cheapest first."""
     front: list[int] = []
     for index in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
         if not front or points[index][1] > points[front[-1]][1]:
@@ -36,7 +36,7 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def compute(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
-    """Draw accuracy and NLL against compute on a log axis, the Pareto front ringed."""
+    """Draw accuracy and NLL against compute on a log axis, with the Pareto front."""
     figure, axes = panels(2)
     for panel, name, sign in zip(axes, ("accuracy", "NLL"), (1, -1), strict=True):
         for task in dict.fromkeys(row.task for row in rows):
@@ -74,7 +74,7 @@ def diversity(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
 
 
 def rejection(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
-    """Draw the accuracy on the examples kept against the share rejected."""
+    """Draw accuracy on the kept examples against the share of rejected ones."""
     figure, [panel] = panels(1, 5.0, 3.6)
     grid = np.linspace(0, 0.95, 96)
     for row in rows:
@@ -88,7 +88,7 @@ def rejection(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
 
 
 def reliability(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
-    """Draw accuracy against confidence, a panel for each row."""
+    """Draw accuracy against confidence, one panel per row."""
     figure, axes = panels(len(rows), 2.3, 2.6)
     for index, (panel, row) in enumerate(zip(axes, rows, strict=True)):
         style, curves = look[row.label], [run.curves["reliability"] for run in row.runs]
@@ -110,7 +110,7 @@ def reliability(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
 
 
 def ensemble_size(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
-    """Draw accuracy and NLL of ensembles of some of the members."""
+    """Draw accuracy and NLL of subsets of the members against their size."""
     figure, axes = panels(2)
     for panel, name in zip(axes, ("accuracy", "calibrated_nll"), strict=True):
         for row in rows:
@@ -124,7 +124,7 @@ def ensemble_size(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
 
 
 def corruption(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
-    """Draw accuracy, NLL and ECE against severity, the mean over corruptions; severity 0 is the clean test split."""
+    """Draw accuracy, NLL and ECE (means over corruptions) against severity; severity 0 is the clean test split."""
     figure, axes = panels(3, 2.9)
     clean = {"accuracy": "ensemble/accuracy", "nll": "ensemble/nll", "ece": "calibration/ece"}
     for panel, (name, key) in zip(axes, clean.items(), strict=True):
@@ -144,13 +144,13 @@ CORRUPTION = "target/test/corruption/mean/"
 
 
 def severities(row: Row) -> list[int]:
-    """Return the severities of corruption that a row's runs all have."""
+    """Return the severities of corruption that all runs of a row have."""
     parts = [{key.removeprefix(CORRUPTION) for key in run.metrics if key.startswith(CORRUPTION)} for run in row.runs]
     return sorted({int(part.split("/")[0]) for part in set.intersection(*parts)})
 
 
 def phases(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
-    """Draw where the compute went as stacked bars: GFLOPs, and seconds."""
+    """Draw GFLOPs and seconds by phase as stacked bars."""
     del look  # a colour means a phase here
     figure, axes = panels(2, 3.5, 1.3 + 0.34 * len(rows))
     names = list(dict.fromkeys(phase for row in rows for run in row.runs for phase in run.cost["phases"]))
@@ -182,25 +182,26 @@ def phases(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
 
 
 def matrices(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
-    """Draw how often each two members disagree, the mean over seeds."""
+    """Draw the disagreement of each pair of members, mean over seeds."""
     del look
     figure, axes = panels(len(rows), 2.2, 2.4)
     means = [np.mean([run.curves["disagreement"] for run in row.runs], axis=0) for row in rows]
     highest = max(float(mean.max()) for mean in means) or 1.0
     for panel, row, mean in zip(axes, rows, means, strict=True):
         shown = np.ma.masked_array(mean, mask=np.eye(len(mean), dtype=bool))
-        image = panel.imshow(shown, cmap="cividis", vmin=0, vmax=highest)
+        ends = 0.5, len(mean) + 0.5  # members count from 1
+        image = panel.imshow(shown, cmap="cividis", vmin=0, vmax=highest, extent=(*ends, *ends[::-1]))
         panel.set(title=wrapped(row.label), xlabel="member")
         panel.grid(visible=False)
         for axis in (panel.xaxis, panel.yaxis):
-            axis.set_major_locator(MaxNLocator(4, integer=True))
+            axis.set_major_locator(FixedLocator(sorted({1, (len(mean) + 1) // 2, len(mean)})))
     axes[0].set_ylabel("member")
     figure.colorbar(image, ax=axes, label="disagreement", shrink=0.75, aspect=12, pad=0.02)
     return figure
 
 
 def shift_line(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
-    """Draw validation loss and accuracy on the line from before the shift (0) to after it (1), and beyond."""
+    """Draw validation loss and accuracy along the shift: 0 before it, 1 after it."""
     figure, axes = panels(2)
     for panel, (name, label) in zip(
         axes, {"loss": "loss (nats, log axis)", "accuracy": "accuracy"}.items(), strict=True
@@ -221,12 +222,12 @@ GAINS = {"no shift": "shift/probe_gain", "a random shift": "shift/probe_gain_ove
 
 
 def lineages(rows: Sequence[Row]) -> list[str]:
-    """Return the lineages of rows, in words."""
+    """Return the lineages of rows as text, without repetition."""
     return list(dict.fromkeys(lineage(run) for row in rows for run in row.runs))
 
 
 def benefit(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
-    """Draw what the shift gains against how far apart the members are: a line of panels for each pair of tasks."""
+    """Draw the gain of the shift against the distance of the members, one row of panels per pair of tasks."""
     del look  # a colour means a lineage here
     names = lineages(rows)
     style = dict(zip(names, kinds(len(names)), strict=True))
@@ -250,7 +251,7 @@ def benefit(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
 
 
 def aligned(row: Row) -> bool:
-    """Say whether a row's shift was permuted to each recipient."""
+    """Return whether a row's shift was aligned to each recipient."""
     return row.settings.get("strategy.align", "none") != "none"
 
 

@@ -1,7 +1,7 @@
-"""How figures look: one colour and one marker for a strategy everywhere, and what several charts share.
+"""Style of the figures: each strategy has the same colour and marker everywhere. Helpers that charts share.
 
-Colours are those of Okabe and Ito, which people with colour blindness tell apart; markers and line styles say the
-same again for print without colour.
+The colours are those of Okabe and Ito, safe for colour blindness. Markers and line styles repeat the distinction for
+print without colour.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +22,7 @@ from ensemble_transfer.report.rows import Row
 
 INK, GRID, PAPER = "#1b1d22", "#d8dae0", "#ffffff"
 ACROSS = 5
-"""Panels side by side at most."""
+"""Maximum number of panels side by side."""
 _KNOWN = {
     "full": ("#0072B2", "o"),
     "matched": ("#E69F00", "s"),
@@ -62,7 +62,7 @@ RC: dict[Any, Any] = dict.fromkeys(
 
 @dataclass(frozen=True)
 class Style:
-    """How a row is drawn: rows of one strategy share colour and marker, and differ in line and filling."""
+    """Style of a row. Rows of one strategy share colour and marker, and differ in line style and fill."""
 
     colour: str
     marker: str
@@ -70,7 +70,7 @@ class Style:
     filled: bool
 
     def line2d(self) -> dict[str, Any]:
-        """Return the options of a line with markers."""
+        """Return the keyword arguments of matplotlib's ``Line2D``."""
         face, edge = (self.colour, PAPER) if self.filled else (PAPER, self.colour)
         return {
             "color": self.colour,
@@ -83,7 +83,7 @@ class Style:
 
 
 def strategies(names: Iterable[str]) -> dict[str, Style]:
-    """Return the style of each strategy by its name, the same in any company."""
+    """Return the style of each strategy by name; it does not depend on the other strategies, as far as possible."""
     chosen: dict[str, tuple[str, str]] = dict(_KNOWN)
     wanted = list(dict.fromkeys(names))
     for name in sorted(set(wanted) - chosen.keys()):
@@ -94,7 +94,7 @@ def strategies(names: Iterable[str]) -> dict[str, Style]:
 
 
 def styles(rows: Sequence[Row]) -> dict[str, Style]:
-    """Return the style of each row by its label."""
+    """Return the style of each row by label."""
     chosen = strategies(row.strategy for row in rows)
     found, met = {}, dict.fromkeys(chosen, 0)
     for row in rows:
@@ -106,18 +106,18 @@ def styles(rows: Sequence[Row]) -> dict[str, Style]:
 
 
 def wrapped(label: str) -> str:
-    """Return a label that fits above a small panel: at most two lines."""
+    """Wrap a label to at most two lines, to fit above a small panel."""
     return "\n".join(wrap(label, 24, max_lines=2, placeholder=" …"))
 
 
 def kinds(count: int) -> list[Style]:
-    """Return styles for what is no strategy."""
+    """Return styles for things other than strategies."""
     pairs = [pair for pair, _ in zip(cycle([*_KNOWN.values(), *_OTHERS]), range(count), strict=False)]
     return [Style(colour, marker, "-", filled=True) for colour, marker in pairs]
 
 
 def panels(count: int, width: float = 3.5, height: float = 3.1, across: int = ACROSS) -> tuple[Figure, list[Axes]]:
-    """Return a figure with panels, so many side by side at most; those without content are hidden."""
+    """Return a figure with panels, at most ``across`` side by side."""
     across = min(count, across)
     down = ceil(count / across)
     figure = Figure(figsize=(width * across, height * down), layout="constrained")
@@ -128,7 +128,7 @@ def panels(count: int, width: float = 3.5, height: float = 3.1, across: int = AC
 
 
 def legend(figure: Figure, rows: Sequence[Row], look: Mapping[str, Style], line: bool = True) -> None:
-    """Name the rows above the panels."""
+    """Add a legend of the rows above the panels."""
     handles = [Line2D([], [], **look[row.label].line2d()) for row in rows]
     if not line:
         for handle in handles:
@@ -140,7 +140,7 @@ def legend(figure: Figure, rows: Sequence[Row], look: Mapping[str, Style], line:
 
 
 def point(axes: Axes, row: Row, names: tuple[str, str], style: Style) -> None:
-    """Draw a row's mean with bars of one standard deviation, and its single seeds behind it."""
+    """Draw the mean of a row with bars of one standard deviation, and its single seeds behind it."""
     x, y = (row.values[name] for name in names)
     seeds = [[by_seed[seed] for seed in row.seeds] for by_seed in (row.numbers[name] for name in names)]
     if x.n > 1:
