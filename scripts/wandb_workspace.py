@@ -1,10 +1,10 @@
-"""Set up a W&B workspace for the runs of a project: accuracy, compute, diversity, curves and cost, as code.
+"""Create a W&B workspace for a study: accuracy against compute, diversity, learning curves and cost by strategy.
 
     pip install 'ensemble-transfer[workspace]'
     python scripts/wandb_workspace.py --entity TEAM --project ensemble_transfer
     python scripts/wandb_workspace.py --entity TEAM --project ensemble_transfer --dry-run
 
-Expect the address of the new workspace; with --dry-run its JSON, for which no key is needed.
+It prints the address of the new workspace. With --dry-run it prints the JSON and needs no key.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PHASES = ("full", "probe", "statistics", "tiny", "head")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Save the workspace or print it; return the exit code."""
+    """Save or print the workspace; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--entity", required=True, help="team or user")
     parser.add_argument("--project", default="ensemble_transfer", help="default %(default)s")
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def workspace(entity: str, project: str) -> Workspace:
-    """Return the workspace; nothing is sent."""
+    """Return the workspace, without sending anything."""
     import wandb_workspaces.reports.v2 as panels
     import wandb_workspaces.workspaces as workspaces
 
@@ -89,7 +89,7 @@ def workspace(entity: str, project: str) -> Workspace:
 
 
 def plain(made: Workspace) -> dict[str, Any]:
-    """Return the workspace as the JSON that W&B is sent."""
+    """Return the workspace as the plain data that W&B receives."""
     data: dict[str, Any] = json.loads(made._to_model().model_dump_json(by_alias=True, exclude_none=True))
     return data
 

@@ -1,6 +1,7 @@
 """The machine's resources: free memory, usable cores, servers that answer."""
 
 import os
+import ssl
 import threading
 import time
 import urllib.error
@@ -71,8 +72,9 @@ def answers(*urls: str) -> bool:
             urllib.request.urlopen(url, timeout=PATIENCE).close()
         except (urllib.error.HTTPError, HTTPException):
             answered.set()  # a refusal is an answer too
-        except (OSError, ValueError):
-            return
+        except (OSError, ValueError) as error:
+            if isinstance(getattr(error, "reason", error), ssl.SSLError):
+                answered.set()  # a server is there; libraries bring certificates of their own
         else:
             answered.set()
 

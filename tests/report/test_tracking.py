@@ -1,5 +1,6 @@
 """Runs are read back from W&B's own files, and from a server on loopback that may be silent or die."""
 
+import contextlib
 import importlib.util
 import json
 import logging
@@ -14,8 +15,11 @@ import torch
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.report.artifacts import artifacts_of, read_table
 from ensemble_transfer.report.record import Record
+from ensemble_transfer.report.tracked_run import TrackedRun
 from ensemble_transfer.report.tracking import LoggerSettings, log_comparison, tracking
 from ensemble_transfer.tensor_files import write_tensors
+from ensemble_transfer.training.fit import Fitter, Start
+from ensemble_transfer.training.recipe import Recipe
 
 _spec = importlib.util.spec_from_file_location("wandb_stub", Path(__file__).with_name("wandb_stub.py"))
 wandb_stub = importlib.util.module_from_spec(_spec)
@@ -38,6 +42,10 @@ def record(**changes: object) -> Record:
     cost = {"phases": {"tiny": {"steps": 20}}, "total": {"steps": 320}, "marginal": None}
     metrics = {ACCURACY: 0.875, "target/test/ensemble/nll": 0.5, "undefined": None}
     return Record(**about | {"ensemble": {"size": 2}, "metrics": metrics, "cost": cost} | changes)
+
+
+def a_run(folder: Path, **config: object) -> TrackedRun:
+    return TrackedRun(folder, "name", "group", "shift", config)
 
 
 def finished_run(folder: Path) -> Record:
@@ -76,10 +84,9 @@ def server(monkeypatch):
 
 
 def test_an_offline_run_holds_config_curves_metrics_and_cost(tmp_path):
-    with tracking(OFFLINE, {"seed": 3}, tmp_path, "shift, seed 3", "sweep", "shift") as tracker:
+    with tracking(OFFLINE, TrackedRun(tmp_path, "shift, seed 3", "sweep", "shift", {"seed": 3})) as tracker:
         for step in (0, 10):
-            tracker.curve("tiny", 0, step, 2.0 - step / 10)
-            tracker.curve("tiny", 1, step, 3.0 - step / 10)
+            tracker.curve("tiny", step, {0: 2.0 - step / 10, 1: 3.0 - step / 10})
         tracker.record(finished_run(tmp_path))
     summary = json.loads(read_back(tmp_path, "--summary"))
     assert summary["config"]["seed"] == 3
@@ -88,7 +95,7 @@ def test_an_offline_run_holds_config_curves_metrics_and_cost(tmp_path):
     for key, value in ((ACCURACY, 0.875), ("cost/phase/tiny/steps", 20), ("cost/total/steps", 320)):
         assert f'"{key}": {value}' in text
     everything = read_back(tmp_path)
-    assert len([line for line in everything.splitlines() if '"type":"history"' in line]) == 4
+    assert len([line for line in everything.splitlines() if '"type":"history"' in line]) == 2
     compact = everything.replace(" ", "")
     assert '"exit_code":1' not in compact
     for name in ("shift-shift-a-b-net-seed3", "ensemble-shift-a-b-net-seed3", "record-shift-a-b-net-seed3"):
@@ -98,7 +105,7 @@ def test_an_offline_run_holds_config_curves_metrics_and_cost(tmp_path):
 
 def test_artifacts_are_logged_unless_the_setting_says_no(tmp_path):
     settings = LoggerSettings(kind="wandb", artifacts=False)
-    with tracking(settings, {}, tmp_path, "name", None, "shift") as tracker:
+    with tracking(settings, a_run(tmp_path)) as tracker:
         tracker.record(finished_run(tmp_path))
     text = read_back(tmp_path)
     assert ACCURACY in text
@@ -109,19 +116,18 @@ def test_a_failed_run_is_closed_as_failed_and_the_next_starts_afresh(tmp_path):
     broken, sound = tmp_path / "broken", tmp_path / "sound"
     for folder in (broken, sound):
         folder.mkdir()
-    with pytest.raises(ZeroDivisionError), tracking(OFFLINE, {"seed": 1}, broken, "one", None):
+    with pytest.raises(ZeroDivisionError), tracking(OFFLINE, a_run(broken, seed=1)):
         _ = 1 / 0
-    with tracking(OFFLINE, {"seed": 2}, sound, "two", None) as tracker:
+    with tracking(OFFLINE, a_run(sound, seed=2)) as tracker:
         tracker.record(record())
     assert '"exit_code":1' in read_back(broken).replace(" ", "")
     assert json.loads(read_back(sound, "--summary"))["config"]["seed"] == 2
 
 
-def test_an_online_run_arrives_whole(tmp_path, server):
-    with tracking(ONLINE, {"seed": 3}, tmp_path, "shift, seed 3", "sweep", "shift") as tracker:
+def test_an_online_run_arrives_whole(tmp_path, server, capfd):
+    with tracking(ONLINE, TrackedRun(tmp_path, "shift, seed 3", "sweep", "shift", {"seed": 3})) as tracker:
         for step in (0, 10):
-            for member in (0, 1):
-                tracker.curve("tiny", member, step, 2.0 + member - step / 10)
+            tracker.curve("tiny", step, {0: 2.0 - step / 10, 1: 3.0 - step / 10})
         tracker.record(finished_run(tmp_path))
     (run,) = server.runs
     about = server.runs[run]
@@ -130,19 +136,71 @@ def test_an_online_run_arrives_whole(tmp_path, server):
     assert config["seed"]["value"] == 3
     assert config["strategy_name"]["value"] == "shift"
     rows = server.history(run)
-    assert [row["tiny/step"] for row in rows if "tiny/loss/member_02" in row] == [0, 10]
-    assert [row["tiny/loss/member_01"] for row in rows if "tiny/loss/member_01" in row] == [2.0, 1.0]
+    points = [(row["tiny/step"], row["tiny/loss/member_01"], row["tiny/loss/member_02"]) for row in rows]
+    assert points == [(0, 2.0, 3.0), (10, 1.0, 2.0)]  # one row a step for both members
     summary = server.summary(run)
     assert summary["tiny/loss/member_01"] == {"min": 1, "last": 1}
     assert (summary[ACCURACY], summary["cost/phase/tiny/steps"], summary["status"]) == (0.875, 20, "finished")
-    defined = {metric["1"]: metric for metric in config["_wandb"]["value"]["m"] if "1" in metric}
-    best = {key: defined[key]["7"] for key in (ACCURACY, "target/test/ensemble/nll", "cost/total/steps")}
-    assert len({str(value) for value in best.values()}) == 3  # max, min and last
+    defined = [metric.get("1") or metric["2"] for metric in json.loads(about["config"])["_wandb"]["value"]["m"]]
+    assert defined == ["tiny/step", "tiny/loss/*"]  # none at the end
     assert server.exit_codes == {run: 0}
+    assert capfd.readouterr() == ("", "")
+
+
+STEPS = (0, 10, 20, 30)
+
+
+@pytest.mark.parametrize(("stopped_at", "restarted"), [(0, STEPS), (20, STEPS), (20, (30,))])
+def test_a_run_that_was_killed_goes_on_as_one_run(tmp_path, server, stopped_at, restarted):
+    """A restarted run replays its curves from the store, or goes on at a checkpoint; each point arrives once."""
+    about = a_run(tmp_path, seed=3)
+    seen = [step for step in STEPS if step <= stopped_at]
+    with contextlib.suppress(KeyboardInterrupt), tracking(ONLINE, about) as tracker:
+        for step in seen:
+            tracker.curve("tiny", step, {0: 2.0, 1: 3.0})
+        raise KeyboardInterrupt
+    assert list(server.exit_codes.values()) == [1]
+    with tracking(ONLINE, about) as tracker:
+        for step in restarted:
+            tracker.curve("tiny", step, {0: 2.0, 1: 3.0})
+        tracker.curve("tiny", 0, {2: 4.0})  # a member of another group, not seen before
+        tracker.record(record())
+    (run,) = server.runs
+    steps = [row["tiny/step"] for row in server.history(run) if "tiny/loss/member_01" in row]
+    assert steps == sorted({*seen, *restarted})
+    assert [row["tiny/step"] for row in server.history(run) if "tiny/loss/member_03" in row] == [0]
+    assert server.summary(run)[ACCURACY] == 0.875
+
+
+def test_a_run_goes_on_only_in_its_folder_and_with_its_configuration(tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    first = a_run(tmp_path, seed=3).id()
+    assert first == a_run(tmp_path, seed=3, logger={"mode": "online"}).id()
+    assert first != a_run(other, seed=3).id()
+    assert first != a_run(tmp_path, seed=4).id()
+
+
+def test_the_users_own_run_stays_open(tmp_path, monkeypatch):
+    import wandb
+
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    (tmp_path / "own").mkdir()
+    own = wandb.init(project="own", dir=tmp_path / "own", mode="offline")
+    try:
+        with tracking(OFFLINE, a_run(tmp_path)) as tracker:
+            tracker.curve("tiny", 0, {0: 1.0})
+        assert wandb.run is own
+        own.log({"x": 1})
+    finally:
+        own.finish()
+    assert '"x"' in read_back(tmp_path / "own")
+    assert "tiny" not in read_back(tmp_path / "own")
+    assert '"tiny/loss/member_01"' in read_back(tmp_path)
 
 
 def test_artifacts_arrive_with_their_lineage(tmp_path, server):
-    with tracking(ONLINE, {}, tmp_path, "name", None, "shift") as tracker:
+    with tracking(ONLINE, a_run(tmp_path)) as tracker:
         tracker.record(finished_run(tmp_path))
     types = {made["artifactCollectionName"]: made["artifactTypeName"] for made in server.artifacts}
     name = "shift-a-b-net-seed3"
@@ -167,7 +225,7 @@ def test_artifacts_arrive_with_their_lineage(tmp_path, server):
 
 def test_an_extension_consumes_the_shift_vector_that_it_applies(tmp_path, server):
     finished_run(tmp_path)
-    with tracking(ONLINE, {}, tmp_path, "name", None, "shift") as tracker:
+    with tracking(ONLINE, a_run(tmp_path)) as tracker:
         tracker.record(record(cost={"added": {"members": 1}, "phases": {}}))
     by_name = {made["artifactCollectionName"]: (i, made["runName"]) for i, made in enumerate(server.artifacts)}
     index, producer = by_name["shift-shift-a-b-net-seed3"]
@@ -177,7 +235,7 @@ def test_an_extension_consumes_the_shift_vector_that_it_applies(tmp_path, server
 
 
 def test_a_failed_online_run_arrives_as_failed(tmp_path, server):
-    with pytest.raises(ZeroDivisionError), tracking(ONLINE, {}, tmp_path, "name", None, "full"):
+    with pytest.raises(ZeroDivisionError), tracking(ONLINE, a_run(tmp_path)):
         _ = 1 / 0
     assert list(server.exit_codes.values()) == [1]
 
@@ -186,7 +244,7 @@ def test_a_missing_key_is_one_clear_line(tmp_path, server, monkeypatch):
     monkeypatch.delenv("WANDB_API_KEY")
     start = time.monotonic()
     with pytest.raises(SettingError, match=r"^logger.mode='online': .*(API key|no key)[^\n]*$"):
-        tracking(ONLINE, {}, tmp_path, "name", None).__enter__()
+        tracking(ONLINE, a_run(tmp_path)).__enter__()
     assert time.monotonic() - start < 10
     assert not server.runs
 
@@ -197,26 +255,26 @@ def test_an_unreachable_server_is_one_clear_line(tmp_path, server):
     with pytest.raises(
         SettingError, match=rf"^logger.mode='online': the W&B server {server.url} cannot be reached[^\n]*$"
     ):
-        tracking(ONLINE, {}, tmp_path, "name", None).__enter__()
+        tracking(ONLINE, a_run(tmp_path)).__enter__()
     assert time.monotonic() - start < 10
 
 
 def test_a_server_that_never_answers_is_one_clear_line(tmp_path, server, monkeypatch):
-    monkeypatch.setattr("ensemble_transfer.report.tracking._SECONDS_TO_ANSWER", 1.0)
+    monkeypatch.setattr("ensemble_transfer.machine.PATIENCE", 1.0)
     server.silent.set()
-    with pytest.raises(SettingError, match=rf"the W&B server {server.url} cannot be reached \(timed out\)"):
-        tracking(ONLINE, {}, tmp_path, "name", None).__enter__()
-    assert server.operations == ["Probe"]
+    with pytest.raises(SettingError, match=rf"the W&B server {server.url} cannot be reached"):
+        tracking(ONLINE, a_run(tmp_path)).__enter__()
+    assert server.operations == []
 
 
 @pytest.mark.parametrize("way", ["stop", "silence"])
 def test_a_server_that_dies_costs_one_warning_and_seconds(tmp_path, server, monkeypatch, caplog, way):
-    monkeypatch.setattr("ensemble_transfer.report.tracking._SECONDS_TO_ANSWER", 1.0)
+    monkeypatch.setattr("ensemble_transfer.machine.PATIENCE", 1.0)
     settings = LoggerSettings(kind="wandb", mode="online", finish_timeout=30.0 if way == "stop" else 3.0)
-    with caplog.at_level(logging.WARNING, "ensemble_transfer"), tracking(settings, {}, tmp_path, "n", None) as tracker:
-        tracker.curve("tiny", 0, 0, 2.0)
+    with caplog.at_level(logging.WARNING, "ensemble_transfer"), tracking(settings, a_run(tmp_path)) as tracker:
+        tracker.curve("tiny", 0, {0: 2.0})
         server.stop() if way == "stop" else server.silent.set()
-        tracker.curve("tiny", 0, 10, 1.0)
+        tracker.curve("tiny", 10, {0: 1.0})
         start = time.monotonic()
         tracker.record(finished_run(tmp_path))
     assert time.monotonic() - start < 12
@@ -282,7 +340,7 @@ def test_a_run_without_a_shift_has_no_source_and_no_shift(tmp_path):
 
 
 def test_no_logger_means_no_tracker(tmp_path):
-    with tracking(LoggerSettings(), {}, tmp_path, "name", None) as tracker:
+    with tracking(LoggerSettings(), a_run(tmp_path)) as tracker:
         assert tracker is None
     assert not list(tmp_path.iterdir())
 
@@ -293,3 +351,18 @@ def test_no_logger_means_no_tracker(tmp_path):
 def test_settings_are_checked(setting, value):
     with pytest.raises(ValueError, match=f"{setting}={value!r}: must"):
         LoggerSettings(**{setting: value})
+
+
+def test_curves_come_a_row_a_step_for_all_members_also_from_the_store(settings, store, backbone, source_task):
+    class Kept(list):
+        def curve(self, phase, step, losses):
+            self.append((phase, step, losses))
+
+    architecture = backbone.architecture(8, 1, 5)
+    starts = [Start(member, architecture.initial(member), seed=member) for member in (0, 2)]
+    trained, reused = Kept(), Kept()
+    for kept in (trained, reused):
+        Fitter(settings, store, kept).fit(architecture, starts, source_task.train, Recipe(6), "full")
+    assert [(phase, step) for phase, step, _ in trained] == sorted({(phase, step) for phase, step, _ in trained})
+    assert all(set(losses) == {0, 2} for _, _, losses in trained)
+    assert [(phase, step, pytest.approx(losses)) for phase, step, losses in reused] == trained

@@ -73,6 +73,17 @@ class StubServer(ThreadingHTTPServer):
         me = {"id": "me", "entity": "team", "username": "me", "name": "Me", "flags": "{}", "admin": False}
         return {"viewer": me | {"teams": {"edges": [{"node": {"name": "team"}}]}}, "serverInfo": {}}
 
+    def _runresumestatus(self, given: dict[str, Any]) -> dict[str, Any]:
+        if given["name"] not in self.runs:
+            return {"model": {"id": "p", "name": "project", "entity": {"id": "e", "name": "team"}, "bucket": None}}
+        lines = self.lines.get(given["name"], {})
+        history, summary = lines.get("wandb-history.jsonl", []), lines.get("wandb-summary.json", ["{}"])
+        bucket = {"id": given["name"], "name": given["name"], "displayName": self.runs[given["name"]]["displayName"]}
+        bucket |= {"historyLineCount": len(history), "eventsLineCount": 0, "logLineCount": 0, "tags": [], "notes": None}
+        bucket |= {"historyTail": json.dumps(history[-1:]), "eventsTail": "[]", "summaryMetrics": summary[-1]}
+        bucket |= {"config": self.runs[given["name"]].get("config", "{}"), "wandbConfig": '{"t": 1}'}
+        return {"model": {"id": "p", "name": "project", "entity": {"id": "e", "name": "team"}, "bucket": bucket}}
+
     def _upsertbucket(self, given: dict[str, Any]) -> dict[str, Any]:
         name = given["name"]
         self.runs.setdefault(name, {}).update({key: value for key, value in given.items() if value is not None})

@@ -69,6 +69,7 @@ def _extend(folder: Path, overrides: Sequence[str], output: Path | None, against
     add = _added(changes)
     from ensemble_transfer.cli.build import build_experiment, build_logger
     from ensemble_transfer.report import summary
+    from ensemble_transfer.report.tracked_run import TrackedRun
     from ensemble_transfer.report.tracking import tracking
     from ensemble_transfer.runs.extension import Run, extend
     from ensemble_transfer.runs.run import Origin
@@ -80,8 +81,8 @@ def _extend(folder: Path, overrides: Sequence[str], output: Path | None, against
     where = output or folder / f"extended_{size}"
     where.mkdir(parents=True, exist_ok=True)
     config: Any = OmegaConf.to_container(cfg, resolve=True)
-    name = f"shift extended to {size}, seed {cfg.seed}"
-    with tracking(build_logger(cfg), config, where, name, None, "shift") as tracker:
+    name, group = f"shift extended to {size}, seed {cfg.seed}", f"{run.record.dataset}, {run.record.backbone}"
+    with tracking(build_logger(cfg), TrackedRun(where, name, group, "shift", config)) as tracker:
         record = extend(run, experiment, where, against_full, Origin(config, command, tracker))
         if tracker is not None:
             tracker.record(record)

@@ -22,6 +22,7 @@ from ensemble_transfer.layout import RECORD, TRACEBACK
 from ensemble_transfer.report import summary
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.settings import decisive
+from ensemble_transfer.report.tracked_run import TrackedRun
 from ensemble_transfer.report.tracking import tracking
 from ensemble_transfer.runs.run import Origin, run
 
@@ -137,10 +138,11 @@ def _run(job: Job) -> float:
         return _objective(done)
     require_free(job.folder, config, "hydra.run.dir" if job.sweep is None else "hydra.sweep.dir")
     _keep_configuration(job)
-    group = job.sweep.name if job.sweep is not None else None
-    strategy = str(job.hydra.runtime.choices["strategy"])
-    name = f"{strategy}, seed {cfg.seed}"
-    with tracking(logger, config, job.folder, name, group, strategy) as tracker:
+    chosen = job.hydra.runtime.choices
+    group = job.sweep.name if job.sweep is not None else f"{chosen['dataset']}, {chosen['backbone']}"
+    strategy = str(chosen["strategy"])
+    about = TrackedRun(job.folder, f"{strategy}, seed {cfg.seed}", group, strategy, config)
+    with tracking(logger, about) as tracker:
         record = run(experiment, job.folder, Origin(config, job.command, tracker))
         if tracker is not None:
             tracker.record(record)

@@ -245,7 +245,7 @@ def _labels(all_settings: Sequence[Mapping[str, str]]) -> list[str]:
             kind = _KINDS.get(name.split(".")[0])
             rivals = everybody if kind is None or name == kind else kinds[kind, own[kind]]
             if name != "strategy" and name in rivals.varying:
-                apart[_said(name, value, rivals.settings)] = None
+                apart[_formatted(name, value, rivals.settings)] = None
         shown = list(apart) if len(apart) <= NAMED else [*list(apart)[:NAMED], f"{len(apart) - NAMED} more"]
         return f"{own['strategy']} ({', '.join(shown)})" if shown else own["strategy"]
 

@@ -1,23 +1,21 @@
-"""Weights & Biases: configuration, learning curves, metrics, cost and artifacts of a run.
+"""Track runs with Weights & Biases: configuration, learning curves, metrics, cost and artifacts.
 
-The only module that imports wandb, and it does so only where a run asks for it. A server that cannot be used is an
-error before the block of :func:`tracking` starts; after that it costs a warning, never a result.
+This is the only module that imports wandb, and it imports wandb only if a run is to be logged. If the server cannot be
+used at the start, :func:`tracking` raises an error. A server that fails later costs a warning, never a result.
 """
 
-import http.client
 import logging
-import ssl
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ensemble_transfer import machine
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.report.artifacts import RunArtifact, artifacts_of, read_table
 from ensemble_transfer.report.record import Record
+from ensemble_transfer.report.tracked_run import RUN_ID, TrackedRun
 
 if TYPE_CHECKING:
     import wandb
@@ -26,23 +24,21 @@ log = logging.getLogger(__name__)
 
 KINDS = ("none", "wandb")
 MODES = ("offline", "online")
-_SECONDS_TO_ANSWER = 5.0
-_BEST = {"max": ("accuracy", "auroc", "aupr"), "min": ("nll", "brier", "ece", "aurc")}
 
 
 @dataclass(frozen=True)
 class LoggerSettings:
-    """Where runs are logged besides their record.
+    """Where runs are logged, besides their record.
 
     Attributes:
         kind: ``none`` or ``wandb``.
-        mode: ``offline`` writes below the run's folder; ``online`` sends to the server, which needs a key.
-        project: Project of the runs.
+        mode: ``offline`` writes into the run's folder; ``online`` sends to the server and needs a key.
+        project: W&B project.
         entity: Team or user; null for the key's default.
-        group: Group of the run; null for the name of the sweep's folder.
+        group: Group of the run; null for the sweep's folder, or for dataset and backbone outside a sweep.
         tags: Tags of the run.
-        artifacts: Whether source ensemble, shift vector, transferred ensemble and record are logged as artifacts.
-        finish_timeout: Seconds that the end of a run waits for uploads; what is left stays on disk.
+        artifacts: Whether to log source ensemble, shift vector, transferred ensemble and record as artifacts.
+        finish_timeout: Seconds to wait for uploads at the end of a run; anything left stays on disk.
     """
 
     kind: str = "none"
@@ -62,42 +58,55 @@ class LoggerSettings:
 
 
 class WandbRun:
-    """A run on W&B: a :class:`~ensemble_transfer.training.progress.Tracker` that also takes the record.
+    """An open W&B run. It is a :class:`~ensemble_transfer.training.progress.Tracker` and also takes the record.
 
-    Whatever W&B raises becomes one warning, after which the run is no longer logged.
+    If W&B raises an error, one warning is logged, and the run is no longer tracked.
     """
 
     def __init__(self, run: "wandb.Run", settings: LoggerSettings, folder: Path) -> None:
         self._run, self._settings, self._folder = run, settings, folder
         self._phases: set[str] = set()
         self._lost = False
+        self._logged = dict(run.summary) if run.resumed else {}
 
-    def curve(self, phase: str, member: int, step: int, loss: float) -> None:
-        """Log one point of a member's learning curve, against the phase's own steps."""
+    def curve(self, phase: str, step: int, losses: Mapping[int, float]) -> None:
+        """Log one step of the learning curves as one row, against the steps of the phase.
+
+        A restarted run replays its finished fits. Points that it logged before it stopped are skipped.
+
+        Args:
+            phase: Name of the phase.
+            step: Step within the phase.
+            losses: Loss of each member, by the member's index from 0.
+        """
         if phase not in self._phases:
             self._phases.add(phase)
             self._guarded(lambda: self._define_phase(phase))
-        self._guarded(lambda: self._run.log({f"{phase}/step": step, f"{phase}/loss/member_{member + 1:02d}": loss}))
+        named = {f"{phase}/loss/member_{member + 1:02d}": loss for member, loss in losses.items()}
+        done = self._logged.get(f"{phase}/step", -1)
+        row = {name: loss for name, loss in named.items() if name not in self._logged or step > done}
+        if row:
+            self._guarded(lambda: self._run.log({f"{phase}/step": step} | row))
 
     def record(self, record: Record) -> None:
-        """Put final metrics and cost by phase into the run's summary, and log the run's files as artifacts."""
+        """Write the metrics and the cost by phase to the run's summary, and log the run's files as artifacts."""
         self._guarded(lambda: self._summarise(record))
         if self._settings.artifacts and self._answers():
             for item in artifacts_of(record, self._folder):
                 self._guarded(lambda item=item: self._log_artifact(item))  # type: ignore[misc]
 
-    def comparison(self, folder: Path) -> None:
-        """Log the table of a comparison's folder and its figures, those of single pairs of tasks below their name."""
+    def comparison(self) -> None:
+        """Log ``table.csv`` and the figures in the folder of a comparison and in those of its pairs of tasks."""
         import wandb
 
-        header, rows = read_table(folder / "table.csv")
+        header, rows = read_table(self._folder / "table.csv")
         self._guarded(lambda: self._run.log({"comparison": wandb.Table(columns=list(header), data=rows)}))
-        for path in sorted(folder.rglob("figures/*.png")):
-            name = Path("figures", path.parent.parent.relative_to(folder), path.stem).as_posix()
+        for path in sorted(self._folder.rglob("figures/*.png")):
+            name = Path("figures", path.parent.parent.relative_to(self._folder), path.stem).as_posix()
             self._guarded(lambda name=name, path=path: self._run.log({name: wandb.Image(str(path))}))  # type: ignore[misc]
 
     def close(self, exit_code: int = 0) -> None:
-        """End the run within the time that it may take; what could not be sent stays on disk."""
+        """End the run within the timeout; anything that was not sent stays on disk."""
         self._answers()
         try:
             self._run.finish(exit_code=exit_code)
@@ -113,8 +122,6 @@ class WandbRun:
         costs |= {f"cost/phase/{phase}": values for phase, values in record.cost.get("phases", {}).items()}
         flat = {f"{name}/{key}": value for name, values in costs.items() for key, value in (values or {}).items()}
         finite = {key: value for key, value in record.metrics.items() if value is not None and value == value}
-        for key in finite | flat:
-            self._run.define_metric(key, summary=_aggregate(key))
         self._run.summary.update(finite | flat | {"status": record.status})
 
     def _log_artifact(self, item: RunArtifact) -> None:
@@ -134,9 +141,9 @@ class WandbRun:
             self._run.log_artifact(artifact)
 
     def _answers(self) -> bool:
-        """Return whether there is still something to log to."""
+        """Return whether the run can still be logged."""
         if self._settings.mode == "online" and not self._lost:
-            reason = _silence(_server())
+            reason = _silence()
             if reason is not None:
                 self._warn(reason)
         return not self._lost
@@ -154,27 +161,19 @@ class WandbRun:
             self._lost = True
             reason = " ".join(str(error).split())
             where = Path(self._run.settings.sync_dir)
-            log.warning("W&B is lost (%s); the run goes on, and 'wandb sync %s' sends what is on disk", reason, where)
+            log.warning("W&B is lost (%s); the run continues. 'wandb sync %s' sends what is on disk", reason, where)
 
 
 @contextmanager
-def tracking(
-    settings: LoggerSettings,
-    config: Mapping[str, Any],
-    folder: Path,
-    name: str,
-    group: str | None,
-    job_type: str | None = None,
-) -> Iterator[WandbRun | None]:
-    """Open a run and close it properly, also when the block fails; None where nothing is to be logged.
+def tracking(settings: LoggerSettings, about: TrackedRun) -> Iterator[WandbRun | None]:
+    """Open a W&B run, and close it when the block ends or fails; yield None if nothing is to be logged.
+
+    A run that was stopped continues when it is started again in the same folder with the same configuration.
+    The caller's own active run is left open.
 
     Args:
-        settings: Where to.
-        config: The resolved configuration; the job type joins it as ``strategy_name``.
-        folder: The run's folder, below which W&B writes.
-        name: Name of the run.
-        group: Group of the run, unless the settings name one.
-        job_type: What runs of one kind have in common: the strategy.
+        settings: Where to log.
+        about: Description of the run.
 
     Raises:
         SettingError: If the server does not answer or there is no key, within seconds.
@@ -182,7 +181,7 @@ def tracking(
     if settings.kind == "none":
         yield None
         return
-    tracker = WandbRun(_start(settings, config, folder, name, group, job_type), settings, folder)
+    tracker = WandbRun(_start(settings, about), settings, about.folder)
     try:
         yield tracker
     except BaseException:
@@ -191,54 +190,53 @@ def tracking(
     tracker.close()
 
 
-def log_comparison(settings: LoggerSettings, folder: Path, name: str) -> None:
-    """Log a comparison's ``table.csv`` and figures as a run of job type ``comparison``.
+def log_comparison(settings: LoggerSettings, folder: Path, sweep: str) -> None:
+    """Log table and figures of a comparison as a run of job type ``comparison``.
 
-    Whatever goes wrong is a warning: the comparison itself is on disk.
+    Errors become warnings, since the comparison itself is on disk.
 
     Args:
-        settings: Where to.
-        folder: The comparison's folder, below which W&B writes.
-        name: Name of the sweep, which becomes the run's group unless the settings name one.
+        settings: Where to log.
+        folder: Folder of the comparison.
+        sweep: Name of the sweep: the group of the run, unless the settings name one.
     """
     try:
-        with tracking(settings, {}, folder, f"comparison of {name}", name, "comparison") as tracker:
+        with tracking(settings, TrackedRun(folder, f"comparison of {sweep}", sweep, "comparison")) as tracker:
             if tracker is not None:
-                tracker.comparison(folder)
+                tracker.comparison()
     except SettingError as error:
         log.warning("the comparison is not on W&B: %s", error)
 
 
-def _start(
-    settings: LoggerSettings,
-    config: Mapping[str, Any],
-    folder: Path,
-    name: str,
-    group: str | None,
-    job_type: str | None,
-) -> "wandb.Run":
+def _start(settings: LoggerSettings, about: TrackedRun) -> "wandb.Run":
     import wandb
 
-    wandb.setup(wandb.Settings(silent=True))
-    if settings.mode == "online" and (reason := _silence(_server())) is not None:
+    if settings.mode == "online" and (reason := _silence()) is not None:
         raise SettingError("logger.mode", "online", f"{reason}; use logger.mode=offline")
+    online, limits = settings.mode == "online", _limits(settings)
+    wandb.termsetup(limits, None)  # silence the login, which ignores the settings of the run
     try:
         run = wandb.init(
+            id=about.id(),
+            resume="allow" if online else None,  # W&B cannot resume offline
             project=settings.project,
             entity=settings.entity,
-            group=settings.group or group,
-            job_type=job_type,
-            name=name,
+            group=settings.group or about.group,
+            job_type=about.job_type,
+            name=about.name,
             tags=settings.tags,
-            config=dict(config) | ({"strategy_name": job_type} if job_type else {}),
-            dir=folder,
-            mode="online" if settings.mode == "online" else "offline",
-            reinit="finish_previous",
-            settings=_limits(settings),
+            config=dict(about.config) | {"strategy_name": about.job_type},
+            dir=about.folder,
+            mode="online" if online else "offline",
+            reinit="create_new",
+            settings=limits,
         )
     except (wandb.errors.Error, TimeoutError) as error:
         reason = " ".join(str(error).split())
-        raise SettingError("logger.mode", settings.mode, f"W&B refused to start: {reason}") from error
+        again = f"; delete {about.folder / RUN_ID} to start a new W&B run" if "delete" in reason else ""
+        raise SettingError("logger.mode", settings.mode, f"W&B refused to start: {reason}{again}") from error
+    finally:
+        wandb.termsetup(wandb.setup().settings, None)
     if run.settings.mode != settings.mode:  # nobody typed a key when asked for one
         run.finish()
         raise SettingError("logger.mode", settings.mode, "W&B has no key; run 'wandb login' or set WANDB_API_KEY")
@@ -246,7 +244,7 @@ def _start(
 
 
 def _limits(settings: LoggerSettings) -> "wandb.Settings":
-    """Return settings under which wandb gives up on a dead server in seconds instead of hours."""
+    """Return settings with which wandb gives up on a dead server in seconds instead of hours."""
     import wandb
 
     return wandb.Settings(
@@ -258,39 +256,18 @@ def _limits(settings: LoggerSettings) -> "wandb.Settings":
         finish_timeout_raises=True,
         x_graphql_retry_max=2,
         x_graphql_retry_wait_max_seconds=1,
-        x_graphql_timeout_seconds=_SECONDS_TO_ANSWER,
+        x_graphql_timeout_seconds=machine.PATIENCE,
         x_file_stream_retry_max=2,
         x_file_stream_retry_wait_max_seconds=1,
-        x_file_stream_timeout_seconds=_SECONDS_TO_ANSWER,
+        x_file_stream_timeout_seconds=machine.PATIENCE,
         x_file_transfer_retry_max=2,
         x_file_transfer_retry_wait_max_seconds=1,
     )
 
 
-def _server() -> str:
+def _silence() -> str | None:
+    """Return a message if the W&B server does not answer; wandb itself would wait for minutes."""
     import wandb
 
-    return str(wandb.setup().settings.base_url)
-
-
-def _silence(url: str) -> str | None:
-    """Return why a server does not answer; None if it does, whatever it says: wandb itself would wait for minutes."""
-    body = b'{"query": "query Probe { __typename }"}'
-    request = urllib.request.Request(f"{url}/graphql", body, {"Content-Type": "application/json"})
-    try:
-        urllib.request.urlopen(request, timeout=_SECONDS_TO_ANSWER).close()
-    except urllib.error.HTTPError as error:
-        error.close()  # it answers
-    except OSError as error:
-        reason = getattr(error, "reason", error)
-        if not isinstance(reason, ssl.SSLError):  # wandb has certificates of its own
-            return f"the W&B server {url} cannot be reached ({reason})"
-    except (ValueError, http.client.HTTPException) as error:
-        return f"the W&B server {url} cannot be reached ({error})"
-    return None
-
-
-def _aggregate(key: str) -> str:
-    """Return what the best value of a metric is; costs and all others count as they were last."""
-    name = key.rsplit("/", 1)[-1]
-    return next((best for best, names in _BEST.items() if name in names), "last")
+    url = wandb.setup().settings.base_url
+    return None if machine.answers(url) else f"the W&B server {url} cannot be reached"

@@ -226,9 +226,12 @@ class Fitter:
     def _send_reused_curves(self, fits: Fits) -> None:
         if self.tracker is None:
             return
+        points: dict[int, dict[int, float]] = {}
         for member, fitted in zip(fits.members, fits.fitted, strict=True):
             for step, loss in fitted.curve.tolist() if fitted.reused else []:
-                self.tracker.curve(fits.phase, member, int(step), loss)
+                points.setdefault(int(step), {})[member] = loss
+        for step, losses in sorted(points.items()):
+            self.tracker.curve(fits.phase, step, losses)
 
 
 def _images(architecture: Architecture, examples: int) -> Tensor:

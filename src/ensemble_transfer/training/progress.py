@@ -1,6 +1,6 @@
 """What a person sees of a running fit, and what a tracker is told."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import pytorch_lightning as pl
@@ -22,8 +22,8 @@ Curve = list[tuple[int, list[float]]]
 class Tracker(Protocol):
     """Somewhere that learning curves are sent to."""
 
-    def curve(self, phase: str, member: int, step: int, loss: float) -> None:
-        """Take one point of a member's learning curve."""
+    def curve(self, phase: str, step: int, losses: Mapping[int, float]) -> None:
+        """Take one step of the learning curves: the loss of each member that is trained, by the member's index."""
 
 
 class ProgressBar(Callback):
@@ -100,8 +100,7 @@ class CurveCallback(Callback):
         del trainer, outputs, batch, batch_idx
         curve: Curve = pl_module.curve  # type: ignore[assignment]  # both callbacks go with Lockstep
         for step, losses in curve[self._sent :]:
-            for member, loss in zip(self._members, losses, strict=True):
-                self._tracker.curve(self._phase, member, step, loss)
+            self._tracker.curve(self._phase, step, dict(zip(self._members, losses, strict=True)))
         self._sent = len(curve)
 
 
