@@ -213,3 +213,13 @@ def test_the_table_sorts_in_a_browser_and_the_page_does_not_scroll_sideways(page
         "true",
         "true",
     ]
+
+
+def test_figures_scale_with_the_page_and_know_their_widths(page):
+    rules = dict(re.findall(r"^(figure[^{]*?) \{(.*)\}$", page, flags=re.M))
+    assert "width: 100%; height: auto" in rules["figure svg"]
+    assert not any("overflow" in rule or re.search(r"(?<!max-)(?<!min-)width: [^1]", rule) for rule in rules.values())
+    assert "min-width: 0" in rules["figure"]
+    figures = re.findall(r'<figure style="--points: (\d+)">.*?<svg viewBox="0 0 ([\d.]+) ', page)
+    assert len(figures) == page.count("<figure ")
+    assert all(int(points) == round(float(width)) for points, width in figures)

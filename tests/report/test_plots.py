@@ -2,6 +2,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from ensemble_transfer.report.comparison import Comparison
 from ensemble_transfer.report.plots import PLANS, charts, draw, styles
@@ -197,3 +198,16 @@ def test_members_are_counted_from_one_in_the_matrices():
     assert list(panel.get_xticks()) == [1, 2, 3]
     left, right, bottom, top = panel.images[0].get_extent()
     assert (left, right, top, bottom) == (0.5, 3.5, 0.5, 3.5)  # the first member is at the top left
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.88, 1.42), (0.95, 1.05), (3.9, 780), (0.3, 0.9), (1, 9), (2, 30), (1, 10_000), (7e3, 2e9)]
+)
+def test_a_logarithmic_axis_has_enough_ticks_to_read(low, high):
+    panel = Figure().subplots()
+    panel.set(xscale="log", xlim=(low, high))
+    charts._plain_logarithmic(panel.xaxis)
+    shown = [tick for tick in panel.get_xticks() if low <= tick <= high]
+    assert 3 <= len(shown) <= 8
+    labels = [panel.xaxis.get_major_formatter()(tick) for tick in shown]
+    assert len(set(labels)) == len(shown)

@@ -174,9 +174,8 @@ def _swatch(style: Style) -> str:
 def _figure(drawn: Drawn, index: int) -> str:
     svg, width = inline(drawn.svg.read_text(encoding="utf-8"), f"f{index}-", drawn.alt)
     links = ", ".join(f'<a href="figures/{drawn.svg.stem}.{kind}">{kind.upper()}</a>' for kind in ("svg", "png"))
-    wide = ' class="wide"' if width > 450 else ""
     return (
-        f'<figure{wide} style="--natural: {width:.0f}pt"><h3>{escape(drawn.title)}</h3><div tabindex="0">{svg}</div>'
+        f'<figure style="--points: {width:.0f}"><h3>{escape(drawn.title)}</h3>{svg}'
         f"<figcaption>{escape(drawn.caption)} {links}</figcaption></figure>"
     )
 

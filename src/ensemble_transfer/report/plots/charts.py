@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import ceil, floor, log10
 
 import matplotlib
 import numpy as np
@@ -9,10 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, MaxNLocator, NullLocator
 
 from ensemble_transfer.report.plots.style import (
-    ACROSS,
     INK,
     PAPER,
     Style,
@@ -24,6 +24,9 @@ from ensemble_transfer.report.plots.style import (
     wrapped,
 )
 from ensemble_transfer.report.rows import Row, lineage
+
+FEW, MANY = 3, 8
+"""Ticks that a logarithmic axis has at least and at most."""
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -56,9 +59,29 @@ def compute(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
     return figure
 
 
+class PlainLogLocator(Locator):
+    """Places 3 to 8 ticks on a logarithmic axis if it can: 1, 2, 5, 10, ..., or powers of 10, or equal steps."""
+
+    def __call__(self) -> Sequence[float]:
+        """Return the ticks of the axis."""
+        assert self.axis is not None
+        return self.tick_values(*self.axis.get_view_interval())
+
+    def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
+        """Return the ticks between two positive values."""
+        low, high = sorted((vmin, vmax))
+        powers = [10.0**power for power in range(floor(log10(low)), ceil(log10(high)) + 1)]
+        fine = [factor * power for power in powers for factor in (1, 2, 5) if low <= factor * power <= high]
+        if len(fine) > MANY:
+            return [power for power in powers if low <= power <= high]
+        if len(fine) >= FEW:
+            return fine
+        return [float(value) for value in MaxNLocator(5).tick_values(low, high) if value > 0]
+
+
 def _plain_logarithmic(axis: Axis) -> None:
-    """Label a logarithmic axis with plain numbers: 1, 2, 5, 10, ..."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    """Label a logarithmic axis with plain numbers."""
+    axis.set_major_locator(PlainLogLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
 
@@ -90,7 +113,7 @@ def rejection(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
 def reliability(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
     """Draw accuracy against confidence, one panel per row."""
     figure, axes = panels(len(rows), 2.3, 2.6)
-    for index, (panel, row) in enumerate(zip(axes, rows, strict=True)):
+    for panel, row in zip(axes, rows, strict=True):
         style, curves = look[row.label], [run.curves["reliability"] for run in row.runs]
         count, confidence, accuracy = (
             np.asarray([curve[name] for curve in curves], dtype=float) for name in ("count", "confidence", "accuracy")
@@ -104,7 +127,8 @@ def reliability(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
         panel.plot(pooled[0][seen], pooled[1][seen], **style.line2d() | {"markersize": 5})
         panel.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", title=wrapped(row.label), xlabel="confidence")
         panel.set(xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
-        panel.tick_params(labelleft=index % ACROSS == 0)
+        place = panel.get_subplotspec()
+        panel.tick_params(labelleft=place is not None and place.is_first_col())
     axes[0].set_ylabel("accuracy")
     return figure
 

@@ -117,9 +117,9 @@ def kinds(count: int) -> list[Style]:
 
 
 def panels(count: int, width: float = 3.5, height: float = 3.1, across: int = ACROSS) -> tuple[Figure, list[Axes]]:
-    """Return a figure with panels, at most ``across`` side by side."""
-    across = min(count, across)
+    """Return a figure with panels in lines of equal length, at most ``across`` side by side."""
     down = ceil(count / across)
+    across = ceil(count / down)
     figure = Figure(figsize=(width * across, height * down), layout="constrained")
     axes = list(figure.subplots(down, across, squeeze=False).flat)
     for empty in axes[count:]:
