@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from ensemble_transfer.metrics.equivalent import deep_ensemble_equivalent
+from ensemble_transfer.metrics.equivalent import deep_ensemble_equivalent, worth
 
 REFERENCE = [1.0, 0.8, 0.7, 0.65]
 
@@ -41,3 +41,10 @@ def test_flat_reference():
 def test_bad_values(nll, reference, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         deep_ensemble_equivalent(nll, reference)
+
+
+@pytest.mark.parametrize(
+    ("nll", "expected"), [(0.5, 1.0), (0.45, 1.5), (0.1, 3.0), (0.5 + math.log(2), 0.5), (5.0, math.exp(-4.5))]
+)
+def test_worth_goes_on_below_one_and_ends_at_the_reference(nll, expected):
+    assert worth(nll, [0.5, 0.4, 0.35]) == pytest.approx(expected)

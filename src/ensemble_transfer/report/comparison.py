@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ensemble_transfer.report import latex
+from ensemble_transfer.report.frontier import FRONTIER_NOTE, Frontier, frontier_of, frontier_table
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.rows import COLUMNS, DIFFERENCES, SOUP, Column, Row, rows_of
 from ensemble_transfer.report.statistics import Difference, Spread, paired_difference, significantly_best
@@ -161,8 +162,14 @@ class Comparison:
             parts = [table(("strategy", *_names(self.columns), "seeds"), map(self._markdown_cells, self.rows))]
             if lines:
                 parts += [table(("difference to the baseline", "baseline", *_names(DIFFERENCES), "n"), lines)]
+            parts += [table(*frontier_table(frontier)), FRONTIER_NOTE] if (frontier := self.frontier) else []
             parts += self.notes
         return "\n\n".join([*parts, *self.failures()]) + "\n"
+
+    @cached_property
+    def frontier(self) -> Frontier | None:
+        """The strategies at their budgets, for one pair of tasks; None if rows have no budgets, or several pairs."""
+        return frontier_of(self.rows) if len(self._by_task) == 1 else None
 
     def differences(self) -> list[list[str]]:
         """Return a line for each row but the baselines: label, baseline, differences, number of shared seeds."""

@@ -162,6 +162,12 @@ def members_text(point: Point) -> str:
     return f"{mean(point.members.values()):.1f}" if point.members else "-"
 
 
+FRONTIER_NOTE = (
+    "The best rival at a budget is the better of `few` and `snapshots` by the column's mean on test. `few` has the "
+    "number of members that validation prefers for each seed, and pays for that number alone. Both favour the rival. "
+    "Differences are paired by seed with a 95% interval; a strategy pays only where it excludes zero."
+)
+
 LEADS = (("accuracy", 3, True), (CALIBRATED, 3, False))
 """Columns in which strategies are set against the best rival: name, digits, whether higher is better."""
 

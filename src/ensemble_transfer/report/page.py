@@ -12,6 +12,7 @@ from pathlib import Path
 from string import Template
 
 from ensemble_transfer.report.comparison import Comparison
+from ensemble_transfer.report.frontier import FRONTIER_NOTE, frontier_table
 from ensemble_transfer.report.plots import Drawn
 from ensemble_transfer.report.plots.style import GRID, INK, PAPER, Style, styles
 from ensemble_transfer.report.record import Record
@@ -51,6 +52,7 @@ def html(comparison: Comparison, figures: Iterable[Drawn], pairs: Mapping[str, s
         failed=_failed(comparison),
         results=_results(comparison),
         differences=_differences(comparison),
+        frontier=_frontier(comparison),
         notes="".join(f"<li>{escape(note)}</li>" for note in comparison.notes),
         figures="".join(_figure(drawn, index) for index, drawn in enumerate(figures)) or ("" if pairs else EMPTY),
         pairs=_links(pairs or {}),
@@ -109,6 +111,21 @@ def _results(comparison: Comparison) -> str:
             [_row_head(row.label, label), *cells, f'<td data-value="{len(row.seeds)}">{len(row.seeds)}{seeds}</td>']
         )
     return _table(heads, body, "Results") if body else "<p>No run has finished.</p>"
+
+
+def _frontier(comparison: Comparison) -> str:
+    """Return the table of strategies at their budgets, each against the best rival; empty without budgets."""
+    if comparison.frontier is None:
+        return ""
+    head, lines = frontier_table(comparison.frontier)
+    heads = [_head(name, "ascending", text=name == "strategy") for name in head]
+    body = [
+        [f'<td data-value="{escape(budget)}">{escape(budget)}</td>', _row_head(strategy, escape(strategy))]
+        + [f"<td>{_two_lines(text, ' [', '[')}</td>" for text in texts]
+        for budget, strategy, *texts in lines
+    ]
+    title = "What a budget buys, against the best rival"
+    return f"<h3>{title}</h3>{_table(heads, body, title)}<p class='notes'>{escape(FRONTIER_NOTE)}</p>"
 
 
 def _differences(comparison: Comparison) -> str:

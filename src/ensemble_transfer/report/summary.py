@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from ensemble_transfer.layout import PREDICTIONS, RECORD, SHIFT, SUMMARY
+from ensemble_transfer.report.choice import choice_text
 from ensemble_transfer.report.record import Record
 
 BARRIER = 0.1
@@ -33,6 +34,7 @@ def markdown(record: Record, folder: Path) -> str:
         _quality(record.metrics),
         _diversity(record.metrics),
         *_elsewhere(record.metrics),
+        choice_text(record),
         _verdict(record),
         _cost(record),
         _files(folder),

@@ -1,0 +1,68 @@
+"""A choice on validation: the best is taken, and the intervals are those of paired differences."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from ensemble_transfer.transfer.choice import Candidate, choose, joined_candidates
+from ensemble_transfer.transfer.strategies.auto import _split
+
+
+def predictions(sharpness, examples=60, seed=0):
+    """Probabilities (1, examples, 3) that are right the more often, the sharper they are; and the labels."""
+    draws = torch.Generator().manual_seed(seed)
+    labels = torch.arange(examples) % 3
+    logits = torch.randn(1, examples, 3, generator=draws) + sharpness * torch.eye(3)[labels]
+    return logits.softmax(-1), labels
+
+
+def candidate(name, sharpness, seed=0):
+    return Candidate(name, [{}], predictions(sharpness, seed=seed)[0])
+
+
+LABELS = predictions(1.0)[1]
+
+
+def test_the_sharpest_is_taken_and_the_others_are_behind():
+    candidates = [candidate("poor", 0.3), candidate("good", 3.0), candidate("fair", 1.5)]
+    taken, told = choose(candidates, LABELS)
+    assert taken.name == "good"
+    assert [row["taken"] for row in told] == [False, True, False]
+    assert told[1]["behind"] == told[1]["low"] == told[1]["high"] == 0
+    assert all(row["behind"] > 0 for row in (told[0], told[2]))
+
+
+def test_intervals_are_those_of_paired_differences():
+    candidates = [candidate("one", 1.0, seed=1), candidate("other", 2.0, seed=2)]
+    taken, told = choose(candidates, LABELS)
+    differences = (candidates[0].losses(LABELS) - taken.losses(LABELS)).numpy()
+    error = 1.96 * np.std(differences, ddof=1) / math.sqrt(len(LABELS))
+    assert told[0]["behind"] == pytest.approx(differences.mean())
+    assert (told[0]["low"], told[0]["high"]) == pytest.approx((differences.mean() - error, differences.mean() + error))
+
+
+def test_a_temperature_does_not_decide():
+    sharp, labels = predictions(2.0)
+    hot = (sharp.log() * 5).softmax(-1)  # the same order of classes, overconfident
+    plain, overconfident = (Candidate(name, [{}], p).losses(labels).mean() for name, p in (("a", sharp), ("b", hot)))
+    assert float(overconfident) == pytest.approx(float(plain), abs=0.02)
+
+
+def test_the_first_of_equals_is_taken_and_members_add_up():
+    one = candidate("one", 1.0)
+    twice = joined_candidates("twice", one, one)
+    taken, told = choose([one, twice], LABELS)
+    assert taken.name == "one"
+    assert [row["members"] for row in told] == [1, 2]
+
+
+def test_pilots_that_gain_nothing_ask_for_many_members_and_those_that_gain_much_for_one():
+    def pilots(short, long, same):
+        return [candidate("short", short, seed=1), candidate("long", long, seed=1 if same else 2)]
+
+    assert _split([], LABELS, 8) is None
+    assert _split(pilots(2.0, 2.0, same=True), LABELS, 8) == 1.0  # nothing gained by length, nothing by an ensemble
+    assert _split(pilots(2.0, 1.5, same=False), LABELS, 8) == 8.0  # nothing by length, much by an ensemble
+    assert _split(pilots(0.5, 6.0, same=True), LABELS, 8) < 2  # much by length
