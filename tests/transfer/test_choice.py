@@ -58,11 +58,13 @@ def test_the_first_of_equals_is_taken_and_members_add_up():
     assert [row["members"] for row in told] == [1, 2]
 
 
-def test_pilots_that_gain_nothing_ask_for_many_members_and_those_that_gain_much_for_one():
-    def pilots(short, long, same):
-        return [candidate("short", short, seed=1), candidate("long", long, seed=1 if same else 2)]
+@pytest.mark.parametrize(
+    ("training", "pilot", "heads", "split"),
+    [(0.1, 0.9, 0.5, "many"), (0.8, 0.9, 1.2, "two"), (0.8, 0.9, 0.7, "one"), (0.45, 0.9, 1.2, "two")],
+)
+def test_the_pilot_says_how_the_budget_is_split(training, pilot, heads, split):
+    assert _split({"training": training, "pilot": pilot, "heads": heads}) == split
 
-    assert _split([], LABELS, 8) is None
-    assert _split(pilots(2.0, 2.0, same=True), LABELS, 8) == 1.0  # nothing gained by length, nothing by an ensemble
-    assert _split(pilots(2.0, 1.5, same=False), LABELS, 8) == 8.0  # nothing by length, much by an ensemble
-    assert _split(pilots(0.5, 6.0, same=True), LABELS, 8) < 2  # much by length
+
+def test_without_a_pilot_one_member_gets_the_budget():
+    assert _split(None) == "one"

@@ -5,6 +5,13 @@ from typing import Any
 
 from ensemble_transfer.report.record import Record
 
+_REASONS = {
+    "many": "it has learned what the labels hold, so the budget was split among many members of its length.",
+    "two": "it gains from training still and beats heads, so the budget was split among two members.",
+    "one": "it does not beat heads yet, so one member got the rest of the budget.",
+}
+"""Why ``auto`` split the budget as it did."""
+
 
 def choice_text(record: Record) -> str:
     """Return a table of the candidates and what was decided on the way; empty for a strategy that chose nothing."""
@@ -26,10 +33,11 @@ def _line(candidate: Mapping[str, Any]) -> str:
 def _story(choice: Mapping[str, Any]) -> str:
     """Return what the pilots said, and what an interval that includes zero means."""
     parts = []
-    if choice["split"] is not None:
+    if choice["pilot"] is not None:
         parts.append(
-            f"Two pilots ask for a split of the budget among {choice['split']:.1f} members, which balances what a "
-            "longer fine-tuning gains against what an ensemble gains."
+            "A pilot of {steps:g} steps ended with a training loss of {training:.2f}, and {pilot:.2f} on validation "
+            "(heads alone: {heads:.2f}); ".format(**choice["pilot"])
+            + _REASONS[choice["split"]]
         )
     if choice["scale"] is not None:
         parts.append(f"Shifted members use scale {choice['scale']:g}.")

@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from torch import Tensor
-
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.transfer.base import TransferResult, Workbench
@@ -14,14 +12,20 @@ from ensemble_transfer.transfer.choice import Candidate, choose, joined_candidat
 from ensemble_transfer.transfer.prices import Prices
 from ensemble_transfer.weights import Weights, add_scaled, below, subtract
 
-HEADS, SHIFTED = 0.05, 0.1
-"""Shares of the budget that heads, and shifted recipients with their trials, may take."""
+HEADS, SHIFTED, CHEAP = 0.05, 0.1, 0.05
+"""Shares of the budget: what heads may take, what shifted members may take, and what is so cheap that it is tried."""
 
 PILOT = 1 / 8
-"""Length of the first pilot as a share of the budget; the second is twice as long."""
+"""Length of the pilot as a share of the budget."""
+
+FITTED = 0.5
+"""A pilot whose training loss is below this share of its validation loss has learned what the labels hold."""
 
 FEWEST_STEPS, FEWEST_IMAGES = 10, 20
-"""Steps of the first pilot, below which there is none, and validation images, below which nothing can be chosen."""
+"""Steps of a pilot, below which there is none, and validation images, below which nothing can be chosen."""
+
+SETTLED = 5
+"""Points of the learning curve whose mean is the training loss at the end of a fit."""
 
 
 @dataclass(frozen=True)
@@ -30,28 +34,26 @@ class AutoPlan:
 
     Attributes:
         heads: Members that get a head alone.
-        pilots: Steps of the pilots: none, or two lengths.
-        shifted: FLOPs that are set aside for shifted recipients.
+        pilot: Steps of the pilot; 0 for none.
     """
 
     heads: int
-    pilots: tuple[int, ...]
-    shifted: int
+    pilot: int
 
 
 @dataclass(frozen=True)
 class Auto:
-    """Choose among heads, few or many fully fine-tuned members, and a shift, on validation and within the budget.
+    """Choose among heads, one, two or many fully fine-tuned members, and a shift, on validation and within the budget.
 
-    1. Heads alone, for as many members as a twentieth of the budget pays for.
-    2. Two pilots: members that are fully fine-tuned with an eighth and a quarter of the budget. What the longer one
-       gains, g, and what both together gain as an ensemble, e, on validation (calibrated NLL), say how many members
-       the budget is best split among: if a member's loss is a + c / length and the gain of k members is
-       E (1 - 1/k), then ``k = sqrt(8 e / g)``.
-    3. The rest of the budget goes to so many members of that length, at least one.
-    4. The longest trained one is the donor: other members are shifted as it moved, by the scale that serves the first
-       of them best, and get a probed head each.
-    5. Of all this the ensemble is taken that has the lowest calibrated NLL on validation.
+    1. Train heads alone, for as many members as a twentieth of the budget pays for.
+    2. Fine-tune a pilot fully: one member, with an eighth of the budget.
+    3. Split what is left by what the pilot shows. If its training loss is below half of its validation loss, the labels
+       are learned, and longer training is no use: ``many`` members of the pilot's length. If not, and the pilot is
+       better than heads on validation: ``two`` members. If it is not even better than heads, training is far from
+       done: ``one`` member.
+    4. Shift other members as the first of these moved, by the scale that serves one of them best, with probed heads.
+       With one member a tenth of the budget is set aside for that, with more it is done where it is cheap.
+    5. Take the ensemble of all this that has the lowest calibrated NLL on validation.
 
     Every fit and every prediction for validation images is billed.
 
@@ -81,43 +83,41 @@ class Auto:
         least = head + prices.step + prices.look
         prices.require(limit >= least, "a head and a step of fine-tuning", least)
         heads = max(1, min(prices.members, int(HEADS * limit) // head))
-        steps = int(PILOT * limit) // prices.step
-        pilots = (steps, 2 * steps) if steps >= FEWEST_STEPS and prices.members > 2 else ()
-        trials = len(self.scales) - 1 + prices.members - 1
-        shifted = min(int(SHIFTED * limit), trials * _recipient(prices))
-        return AutoPlan(heads, pilots, shifted if shifted >= len(self.scales) * _recipient(prices) else 0)
+        pilot = int(PILOT * limit) // prices.step
+        return AutoPlan(heads, pilot if pilot >= FEWEST_STEPS and prices.members > 2 else 0)
 
     def run(self, work: Workbench) -> TransferResult:
         """Return the chosen ensemble; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
         plan, labels = self.plan(work.prices), work.target.validation.labels
         starts = work.with_fresh_heads(work.first_encoders(plan.heads), "head")
         heads = _candidate(work, "heads alone", work.fit_heads(starts, work.recipes.head, "head").weights)
-        pilots = self._fine_tuned(work, plan.pilots, 0)
-        split = _split(pilots, labels, len(work.source))
+        pilots, seen = _pilot(work, plan.pilot, heads)
+        split = _split(seen)
         lengths = self._lengths(work, plan, split)
-        rest = self._fine_tuned(work, lengths, len(pilots))
-        donor, before = rest[0], work.encoders[len(pilots)]
-        others = [*range(len(pilots) + len(rest), len(work.source)), *range(len(pilots))]
-        scale, shifted = self._shifted(work, subtract(below(donor.members[0], "encoder"), before), others)
-        candidates = _candidates(heads, pilots, rest, shifted)
-        taken, told = choose(candidates, labels)
-        story = {"candidates": told, "split": split, "steps": [*plan.pilots, *lengths], "scale": scale}
-        members = tuple(range(len(pilots), len(pilots) + len(rest)))
-        return TransferResult(work.ensemble(taken.members, self.name), work.ledger, members, story={"choice": story})
+        rest = _fine_tuned(work, lengths, len(pilots))
+        used = len(pilots) + len(rest)
+        vector = subtract(below(rest[0].members[0], "encoder"), work.encoders[len(pilots)])
+        scale, shifted = self._shifted(work, vector, [*range(used, len(work.source)), *range(len(pilots))])
+        taken, told = choose(_candidates(heads, pilots, rest, shifted), labels)
+        story = {"candidates": told, "pilot": seen, "split": split, "steps": [*lengths], "scale": scale}
+        ensemble, members = work.ensemble(taken.members, self.name), tuple(range(len(pilots), used))
+        return TransferResult(ensemble, work.ledger, members, story={"choice": story})
 
-    def _lengths(self, work: Workbench, plan: AutoPlan, split: float | None) -> list[int]:
+    def _lengths(self, work: Workbench, plan: AutoPlan, split: str) -> list[int]:
         """Return the steps of the members that the rest of the budget is split among."""
-        prices = work.prices
-        left = _left(work) - plan.shifted
-        count = 1 if split is None else round(left * split / (prices.limit or 1))
-        count = max(1, min(count, len(work.source) - len(plan.pilots)))
-        return prices.steps(left - count * prices.look, count)
-
-    def _fine_tuned(self, work: Workbench, steps: Sequence[int], first: int) -> list[Candidate]:
-        """Fine-tune members fully, from a first one on, each with its number of steps."""
-        encoders = {first + place: work.encoders[first + place] for place in range(len(steps))}
-        weights = work.fine_tune_in(encoders, steps).weights if steps else ()
-        return [_candidate(work, f"{s} steps", [member]) for s, member in zip(steps, weights, strict=True)]
+        prices, limit = work.prices, work.prices.limit or 0
+        left, trials = _left(work), len(self.scales) * _recipient(prices)
+        others = trials + max(0, prices.members - 2) * _recipient(prices)
+        if split == "one":
+            aside = min(int(SHIFTED * limit), others)
+        else:
+            aside = others if others <= CHEAP * limit else 0
+        aside = aside if aside >= trials else 0
+        if split == "many":
+            count = max(1, min(prices.members - 1, (left - aside) // (plan.pilot * prices.step + prices.look)))
+        else:
+            count = {"one": 1, "two": min(2, prices.members - 1)}[split]
+        return prices.steps(left - aside - count * prices.look, count)
 
     def _shifted(
         self, work: Workbench, vector: Weights, others: Sequence[int]
@@ -149,16 +149,31 @@ def _candidate(work: Workbench, name: str, members: Sequence[Weights]) -> Candid
     return Candidate(name, members, work.look(members))
 
 
-def _split(pilots: Sequence[Candidate], labels: Tensor, most: int) -> float | None:
-    """Return the number of members that a budget is best split among, from two pilots; None without."""
-    if len(pilots) < 2:
-        return None
-    short, long = (float(pilot.losses(labels).mean()) for pilot in pilots)
-    both = float(joined_candidates("both", *pilots).losses(labels).mean())
-    gain, together = max(short - long, 0.0), max((short + long) / 2 - both, 0.0)
-    if gain * most**2 <= together / PILOT:
-        return float(most) if together > 0 else 1.0
-    return max(1.0, math.sqrt(together / (PILOT * gain)))
+def _fine_tuned(work: Workbench, steps: Sequence[int], first: int) -> list[Candidate]:
+    """Fine-tune members fully, from a first one on, each with its number of steps."""
+    encoders = {first + place: work.encoders[first + place] for place in range(len(steps))}
+    weights = work.fine_tune_in(encoders, steps).weights
+    return [_candidate(work, f"{s} steps", [member]) for s, member in zip(steps, weights, strict=True)]
+
+
+def _pilot(work: Workbench, steps: int, heads: Candidate) -> tuple[list[Candidate], dict[str, float] | None]:
+    """Fine-tune the pilot; return it, and its losses beside that of heads: nothing and None without a pilot."""
+    if not steps:
+        return [], None
+    fits, labels = work.fine_tune_in(work.first_encoders(1), [steps]), work.target.validation.labels
+    pilot = _candidate(work, f"{steps} steps", fits.weights)
+    training = float(fits.fitted[0].curve[-SETTLED:, 1].mean())
+    losses = {name: float(candidate.losses(labels).mean()) for name, candidate in (("pilot", pilot), ("heads", heads))}
+    return [pilot], {"steps": steps, "training": training, **losses}
+
+
+def _split(pilot: Mapping[str, float] | None) -> str:
+    """Return what the rest of the budget is split among: ``one``, ``two`` or ``many`` members."""
+    if pilot is None:
+        return "one"
+    if pilot["training"] < FITTED * pilot["pilot"]:
+        return "many"
+    return "two" if pilot["pilot"] < pilot["heads"] else "one"
 
 
 def _shifted_members(work: Workbench, vector: Weights, scale: float, members: Sequence[int]) -> Candidate:
