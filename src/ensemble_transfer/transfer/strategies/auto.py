@@ -13,7 +13,7 @@ from ensemble_transfer.transfer.prices import Prices
 from ensemble_transfer.weights import Weights, add_scaled, below, subtract
 
 HEADS, SHIFTED, CHEAP = 0.05, 0.1, 0.05
-"""Shares of the budget: what heads may take, what shifted members may take, and what is so cheap that it is tried."""
+"""Shares of the budget: what heads may take, and shifted members beside one that is fine-tuned, and beside more."""
 
 PILOT = 1 / 8
 """Length of the pilot as a share of the budget."""
@@ -52,7 +52,7 @@ class Auto:
        better than heads on validation: ``two`` members. If it is not even better than heads, training is far from
        done: ``one`` member.
     4. Shift other members as the first of these moved, by the scale that serves one of them best, with probed heads.
-       With one member a tenth of the budget is set aside for that, with more it is done where it is cheap.
+       With one member a tenth of the budget is set aside for that, with more a twentieth; where that does not pay for it, it is left out.
     5. Take the ensemble of all this that has the lowest calibrated NLL on validation.
 
     Every fit and every prediction for validation images is billed.
@@ -108,10 +108,7 @@ class Auto:
         prices, limit = work.prices, work.prices.limit or 0
         left, trials = _left(work), len(self.scales) * _recipient(prices)
         others = trials + max(0, prices.members - 2) * _recipient(prices)
-        if split == "one":
-            aside = min(int(SHIFTED * limit), others)
-        else:
-            aside = others if others <= CHEAP * limit else 0
+        aside = min(int((SHIFTED if split == "one" else CHEAP) * limit), others)
         aside = aside if aside >= trials else 0
         if split == "many":
             count = max(1, min(prices.members - 1, (left - aside) // (plan.pilot * prices.step + prices.look)))
