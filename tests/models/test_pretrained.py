@@ -1,6 +1,7 @@
 import importlib.util
 import socket
 import time
+import urllib.request
 from importlib.machinery import ModuleSpec
 
 import pytest
@@ -204,7 +205,11 @@ def test_without_network_the_cache_serves(cache):
 
 @pytest.mark.usefixtures("cache")
 def test_a_name_server_that_is_silent_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(3))
+    def silent(*_, **__):
+        time.sleep(3)
+        raise socket.gaierror("no name server")
+
+    monkeypatch.setattr(socket, "getaddrinfo", silent)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(machine, "PATIENCE", 0.2)
     close_session()
@@ -265,6 +270,7 @@ def test_a_proxy_is_asked_in_the_hubs_place(mirror, monkeypatch):
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("http_proxy", address)
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it remembers the proxies of an earlier call
     close_session()
     assert machine.answers(constants.ENDPOINT)
     assert mirror[0].startswith(endpoint)
