@@ -1,8 +1,8 @@
-"""Streams of randomness that depend on what they are for, and on nothing else.
+"""Random streams that depend on their purpose alone.
 
-Every random choice is drawn from a seed derived from the run's seed and the choice's own address, such as
-``derive(seed, "member", 3, "step", 17)``. So a member's result depends neither on its neighbours nor on the order of
-the work, and an interrupted fit goes on exactly where it stopped without saving any generator.
+Every random choice is drawn from a seed that is derived from the run's seed and the choice's own address, such as
+``derive(seed, "member", 3, "step", 17)``. So a member's result depends neither on other members nor on the order of the
+work, and an interrupted fit continues exactly where it stopped, without a saved generator.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import torch
 
 
 def derive(seed: int, *address: int | str) -> int:
-    """Return a seed in [0, 2**63) for the random choice at this address.
+    """Return the seed of the random choice at this address, in [0, 2**63).
 
     Examples:
         >>> derive(0, "member", 3) == derive(0, "member", 3)

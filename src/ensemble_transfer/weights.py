@@ -1,7 +1,7 @@
 """Strict arithmetic on named tensors.
 
-Weights are what ``module.state_dict()`` returns: a mapping from names to tensors. Nothing here changes its input,
-and nothing is transferred partially: names, shapes and dtypes must agree, or an error names the tensor.
+Weights are what ``module.state_dict()`` returns: a mapping from names to tensors. No function changes its input, and
+nothing is transferred partially: names, shapes and dtypes must agree, or an error names the tensor.
 """
 
 import hashlib
@@ -18,8 +18,8 @@ Weights = Mapping[str, Tensor]
 def subtract(after: Weights, before: Weights) -> dict[str, Tensor]:
     """Return ``after - before`` for every floating-point tensor.
 
-    Integer tensors are counters (BatchNorm's ``num_batches_tracked``): their difference means nothing for another
-    network, so they are left out.
+    Integer tensors are left out: they are counters (BatchNorm's ``num_batches_tracked``), whose difference means
+    nothing for another network.
 
     Examples:
         >>> before = {"weight": torch.tensor([1.0, 2.0]), "batches": torch.tensor(7)}
@@ -53,7 +53,7 @@ def add_scaled(weights: Weights, vector: Weights, scale: float = 1.0) -> dict[st
 
 
 def random_like(vector: Weights, generator: torch.Generator) -> dict[str, Tensor]:
-    """Return a random vector whose every tensor has the norm of the same tensor of ``vector``: a control.
+    """Return a random vector, a control: each of its tensors has the norm of the same tensor of ``vector``.
 
     Tensors are drawn in the order of their names, so that the order of the mapping does not matter.
     """
@@ -102,7 +102,7 @@ def floating(weights: Weights) -> dict[str, Tensor]:
 
 
 def select(weights: Weights, keep: Callable[[str], bool]) -> dict[str, Tensor]:
-    """Return the tensors whose name is to be kept."""
+    """Return the tensors whose names ``keep`` accepts."""
     return {name: tensor for name, tensor in weights.items() if keep(name)}
 
 

@@ -91,7 +91,7 @@ def test_images_become_square_and_of_the_size_asked_for(digits):
         ({"images": np.zeros((300, 64), np.uint8)}, "images", "must be (N, H, W), (N, H, W, C) or (N, C, H, W)"),
         ({"images": np.zeros((300, 8, 8), np.int64)}, "images", "'int64': must be uint8 or floats in [0, 1]"),
         ({"images": np.full((300, 8, 8), 16.0)}, "images", "'from 16 to 16': must be floats in [0, 1]"),
-        ({"images": [[1, 2], [3]]}, "images", "is no array"),
+        ({"images": [[1, 2], [3]]}, "images", "is not an array"),
         ({"labels": np.zeros(299, int)}, "labels", "must be one for each of 300 images"),
         ({"labels": np.zeros(300)}, "labels", "'float64': must be integers or text"),
         ({"classes": ["a", "b"]}, "labels", "has the label 2, which is not one of its 2 classes"),

@@ -31,8 +31,9 @@ arrays of the file (numpy.savez):
   probabilities             (members, examples, classes), summing to 1 over the classes
   labels                    (examples,), integers 0..classes-1
 optional:
-  validation/probabilities  (members, any, classes); with validation/labels, the temperature is fitted on
-  validation/labels         these, otherwise on each half of the examples for the other half
+  validation/probabilities  (members, any, classes) and
+  validation/labels         (any,): the temperature is fitted on these, or else on each half of the examples for the
+                            other half
   ood/<name>/probabilities  (members, any, classes), examples out of distribution
   corruption/<name>/<severity>/probabilities
                             (members, examples, classes), the examples corrupted; severity is an integer
@@ -80,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _show(metrics: Mapping[str, float], given: Mapping[str, Any]) -> None:
-    """Print tables for reading: one of the plain metrics, one of OOD detection, three of corruptions."""
+    """Print tables: one of the plain metrics, one of OOD detection, three of corruptions."""
     from rich.console import Console
 
     console = Console(markup=False, highlight=False, emoji=False)
@@ -116,7 +117,7 @@ def _plain_table(metrics: Mapping[str, float]) -> Table:
 
 
 def _grid(corner: str, title: str, cells: Mapping[tuple[str, str], float]) -> Table:
-    """Lay values out by (row, column), numbered columns in the order of their numbers."""
+    """Return a table of values by (row, column); numbered columns are sorted by number."""
     from rich.table import Table
 
     named = dict.fromkeys(column for _, column in cells)

@@ -30,11 +30,11 @@ NEEDED = ("onnx", "onnxruntime", "onnxscript")
 
 
 LARGEST = 2_000_000_000
-"""Bytes of weights in one file at the most: protobuf's limit."""
+"""Most bytes of weights in one file: the limit of protobuf."""
 
 
 EXAMPLES = 64
-"""Images that an exported file is checked on, at the most."""
+"""Largest number of images that an exported file is checked on."""
 
 
 _DESCRIPTION = """\
@@ -101,7 +101,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> list[str]:
-    """Export, and return the lines that say what was done."""
+    """Export, and return lines that describe the result."""
     saved = open_saved(options.run)
     ensemble, temperature, about = saved.ensemble, saved.temperature, saved.about_temperature()
     if options.soup:
@@ -126,7 +126,7 @@ def _export(options: argparse.Namespace) -> list[str]:
 
 
 def _images(given: Sequence[str], architecture: Architecture) -> tuple[Tensor, str]:
-    """Return images to check on, and what they are: some of those given, or scikit-learn's digits."""
+    """Return images for the check with their description: some of the given ones, or scikit-learn's digits."""
     size, channels = architecture.image_size, architecture.channels
     if not given:
         from ensemble_transfer.tasks.embedded import Digits

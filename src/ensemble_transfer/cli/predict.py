@@ -32,11 +32,11 @@ FORMATS = ("csv", "jsonl")
 
 
 MOST = 1024
-"""Images in memory at once, at the most."""
+"""Largest number of images in memory at once."""
 
 
 _DESCRIPTION = """\
-Predict the classes of images with a transferred ensemble: a row for each image, in the order they are given.
+Predict the classes of images with a transferred ensemble: one row per image, in the given order.
 """
 
 
@@ -46,8 +46,8 @@ columns:
   label               the most probable class
   probability         of that class: the members' mean, after the temperature
   entropy             of these probabilities, in nats
-  mutual_information  of prediction and member, in nats: what the members do not agree on, before the temperature
-  disagreement        share of the members whose own label is another
+  mutual_information  of prediction and member, in nats, before the temperature: how much the members disagree
+  disagreement        share of the members that predict another label
   abstain             whether the probability is below the threshold of --risk or --coverage
 
 Temperature and thresholds come from the run's validation predictions. --risk takes the threshold of largest
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _check(options)
         return _predict(options)
-    except BrokenPipeError:  # whoever reads standard output has seen enough
+    except BrokenPipeError:  # the reader of standard output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (ValueError, OSError) as error:
@@ -157,7 +157,7 @@ def _device(name: str) -> str:
 
 
 def _progress(rows_go_elsewhere: bool) -> Progress:
-    """Return a progress bar on standard error, shown on a terminal that the rows do not go to."""
+    """Return a progress bar on standard error; it is hidden where rows go to the same terminal."""
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 

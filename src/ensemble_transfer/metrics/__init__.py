@@ -1,1 +1,1 @@
-"""Metrics as pure functions on tensors; every metric of the table is put together in ``summary``."""
+"""Metrics, as pure functions on tensors; ``summary`` computes all of them."""

@@ -1,4 +1,4 @@
-"""Whether confidence can be believed: calibration errors, the reliability diagram and temperature scaling.
+"""Calibration: calibration errors, the reliability diagram and temperature scaling.
 
 Probabilities are (N, C), labels (N,). Equal-width bins are [0, 1/15), ..., [14/15, 1], the last one closed,
 on confidences rounded to float32 (so that 0.6 and 0.6 - 1e-16 share a bin). Means are taken in float64.
@@ -66,8 +66,8 @@ def ece_classwise(probabilities: Tensor, labels: Tensor) -> Tensor:
 def ece_adaptive(probabilities: Tensor, labels: Tensor) -> Tensor:
     """Compute the ECE over 15 bins of equal mass (Nixon 2019), on top-label confidence.
 
-    The examples in order of confidence are cut into 15 runs whose lengths differ by at most one, longer runs
-    at the low end, as ``numpy.array_split`` cuts a rising order. Where a cut falls within a tie, each side
+    The examples are sorted by confidence and divided into 15 bins whose sizes differ by at most one. The larger bins
+    have the lower confidences, as ``numpy.array_split`` divides a rising order. Where a tie is divided, each side
     gets the tie's mean accuracy, so the order of the examples does not matter. With N < 15 every example is
     its own bin.
 
@@ -166,9 +166,9 @@ def cross_calibrate(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, floa
 
 
 def _halves(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Deal the examples out in turn, in an order that depends on what they hold and not on where they stand.
+    """Divide the examples into two halves that depend on their values and not on their order.
 
-    The order is that of a fixed random projection of (p, y); only equal examples tie in it.
+    They are dealt out in turn, ordered by a fixed random projection of (p, y), in which only equal examples tie.
     """
     weights = torch.randn(2, probabilities.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for_probability, for_label = weights.to(probabilities.device)

@@ -1,10 +1,10 @@
-"""Refuse predictions that are none, in one sentence that says what is wrong and what is allowed."""
+"""Checks of predictions and labels; each error names the problem and the rule in one sentence."""
 
 import torch
 from torch import Tensor
 
 SUM_TOLERANCE = 1e-3
-"""How far the probabilities of one example may sum from 1; float16 predictions stay within it."""
+"""Largest distance of the sum of an example's probabilities from 1; float16 predictions stay within it."""
 
 
 def check_probabilities(
@@ -17,15 +17,14 @@ def check_probabilities(
     """Raise unless the tensor holds the class probabilities of an ensemble.
 
     Args:
-        probabilities: To be checked: (M, N, C).
-        name: What to call the tensor in the message.
-        members: Number of members it must have, if that is known.
-        classes: Number of classes it must have, if that is known.
+        probabilities: The tensor: (M, N, C).
+        name: Name of the tensor in the message.
+        members: Required number of members; None for any.
+        classes: Required number of classes; None for any.
 
     Raises:
-        ValueError: The shape is another, a dimension is empty, there is one class only, a value is not a
-            finite number, lies below 0, or an example's probabilities do not sum to 1 within
-            ``SUM_TOLERANCE``.
+        ValueError: The shape is wrong, a dimension is empty, there is only one class, a value is negative or not
+            finite, or an example's probabilities do not sum to 1 within ``SUM_TOLERANCE``.
     """
     _check_shape(probabilities, name, members, classes)
     if not torch.isfinite(probabilities).all():
@@ -48,13 +47,13 @@ def check_labels(labels: Tensor, examples: int, classes: int, name: str = "label
     """Raise unless the tensor holds one class index per example.
 
     Args:
-        labels: To be checked: (N,).
-        examples: N, the number of examples predicted.
-        classes: C; labels lie in 0..C-1.
-        name: What to call the tensor in the message.
+        labels: The tensor: (N,).
+        examples: Number of predicted examples, N.
+        classes: Number of classes, C; labels are in 0..C-1.
+        name: Name of the tensor in the message.
 
     Raises:
-        ValueError: The shape or the length is another, the values are not integers, or lie outside 0..C-1.
+        ValueError: The shape or length is wrong, or a value is not an integer in 0..C-1.
     """
     if labels.ndim != 1:
         raise ValueError(f"{name} has shape {tuple(labels.shape)}; must be (examples,), one class index each")

@@ -1,4 +1,4 @@
-"""The curves kept with a record, as plain lists that JSON can hold; a value that is undefined is None.
+"""The curves of a record, as plain lists that JSON can hold; an undefined value is None.
 
 Tensors are expected to have passed :mod:`ensemble_transfer.metrics.checks`: probabilities (M, N, C), labels
 (N,).
@@ -18,7 +18,7 @@ SUBSETS = 20
 
 
 def reliability(mean: Tensor, labels: Tensor) -> dict[str, list[float | None]]:
-    """Draw confidence against accuracy over the 15 bins that ``calibration/ece`` uses.
+    """Compute confidence and accuracy over the 15 bins that ``calibration/ece`` uses.
 
     Args:
         mean: The ensemble's probabilities (N, C).
@@ -40,13 +40,12 @@ def reliability(mean: Tensor, labels: Tensor) -> dict[str, list[float | None]]:
 
 
 def accuracy_rejection(mean: Tensor, labels: Tensor, points: int = 200) -> dict[str, list[float]]:
-    """Draw the accuracy on the kept examples against the share rejected, least confident first.
+    """Compute the accuracy on the kept examples by the share that is rejected, least confident first.
 
     Args:
         mean: The ensemble's probabilities (N, C).
         labels: (N,).
-        points: How many evenly spaced points of the curve to keep at most; the one without rejection is among
-            them.
+        points: Largest number of points; they are evenly spaced, and one of them rejects nothing.
 
     Returns:
         ``rejection``, falling to 0, and ``accuracy``.
@@ -63,16 +62,16 @@ def accuracy_rejection(mean: Tensor, labels: Tensor, points: int = 200) -> dict[
 def ensemble_size(
     probabilities: Tensor, labels: Tensor, validation: tuple[Tensor, Tensor] | None = None
 ) -> dict[str, list[float]]:
-    """Draw the accuracy and NLL of ensembles of k = 1..M of the members, averaged over subsets.
+    """Compute accuracy and NLL of ensembles of k = 1..M of the members, averaged over subsets.
 
-    All subsets of a size are taken where there are at most ``SUBSETS`` (so always for M <= 6), else that many
-    different ones, drawn with a fixed seed.
+    All subsets of a size are taken if there are at most ``SUBSETS`` (always so for M <= 6); else that many different
+    ones are drawn with a fixed seed.
 
     Args:
         probabilities: (M, N, C).
         labels: (N,).
-        validation: Probabilities (M, any, C) and labels of the examples that each subset's temperature is fitted on;
-            without them, halves of the given examples are fitted crosswise.
+        validation: Probabilities (M, any, C) and labels for the temperature of each subset; None to fit it on each
+            half of the given examples for the other half.
 
     Returns:
         ``size``, number of ``subsets``, mean ``accuracy``, mean ``nll``, mean ``calibrated_nll``.

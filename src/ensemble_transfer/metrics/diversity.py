@@ -1,4 +1,4 @@
-"""How the members of an ensemble differ from one another.
+"""Diversity: differences between the members of an ensemble.
 
 Probabilities are (M, N, C). A mean over pairs of a difference is 0 for a single member; a measure of
 agreement (error correlation, Q, double fault, kappa) has no value there and is NaN. Pairs for which such a
@@ -43,7 +43,7 @@ def kl(probabilities: Tensor) -> Tensor:
     """Compute the mean KL divergence over ordered pairs of members, in nats.
 
     mean_{i != j} sum_c p_i (log p_i - log p_j) = sum_c cov_m(p_mc, log p_mc), the covariance over members
-    with divisor M - 1; so one pass over the members does for all pairs. Probabilities of 0 are raised to the
+    with divisor M - 1; so one pass over the members suffices for all pairs. Probabilities of 0 are raised to the
     floor of :mod:`~ensemble_transfer.metrics.predictive`, which keeps the divergence finite.
 
     Args:
@@ -93,7 +93,7 @@ def mutual_information(probabilities: Tensor) -> Tensor:
         probabilities: (M, N, C).
 
     Returns:
-        float64 (N,), at least 0; the order of the members changes not a bit, as it is a score to rank by.
+        float64 (N,), at least 0; bit for bit independent of the order of the members.
     """
     of_mean = entropy(ensemble_mean(probabilities))
     gaps = torch.stack([of_mean - entropy(member) for member in probabilities])
@@ -108,7 +108,7 @@ def jensen_gap(probabilities: Tensor, labels: Tensor) -> Tensor:
         labels: (N,).
 
     Returns:
-        0-d; not below 0 but for probabilities under the floor of the logarithm.
+        0-d; at least 0, except for probabilities below the floor of the logarithm.
     """
     of_mean = label_log_probability(ensemble_mean(probabilities), labels)
     gaps = [(of_mean - label_log_probability(member, labels)).mean() for member in probabilities]

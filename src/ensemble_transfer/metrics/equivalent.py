@@ -1,4 +1,4 @@
-"""The deep ensemble equivalent: what an ensemble is worth in fully fine-tuned members."""
+"""The deep ensemble equivalent: the worth of an ensemble, in fully fine-tuned members."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 def deep_ensemble_equivalent(nll: float, reference: Sequence[float]) -> float:
     """Find the size at which the reference ensemble reaches a calibrated NLL (Ashukha 2020).
 
-    min {l >= 1: reference(l) <= nll}, where reference(l) runs straight between the sizes 1, 2, ....
+    min {l >= 1: reference(l) <= nll}, where reference(l) is interpolated linearly between the sizes 1, 2, ....
 
     Args:
         nll: Calibrated NLL of the ensemble in question, in nats.
@@ -15,7 +15,7 @@ def deep_ensemble_equivalent(nll: float, reference: Sequence[float]) -> float:
 
     Returns:
         The size, at least 1: an ensemble worse than a single reference member is worth 1. Infinity if it is
-        better than the reference is at any size given.
+        better than the reference at every given size.
 
     Raises:
         ValueError: The reference is empty, or a value is not finite.
@@ -35,9 +35,9 @@ def deep_ensemble_equivalent(nll: float, reference: Sequence[float]) -> float:
 
 
 def worth(nll: float, reference: Sequence[float]) -> float:
-    """Return what an ensemble is worth in fully fine-tuned members, by calibrated NLL.
+    """Return the worth of an ensemble in fully fine-tuned members, by calibrated NLL.
 
-    From one member on it is the deep ensemble equivalent, at most the size of the reference. Below one it is the
+    Above one it is the deep ensemble equivalent, at most the size of the reference. Below one it is the
     geometric mean of the probability of the true class, as a share of that of one fully fine-tuned member:
     exp(reference(1) - nll).
 

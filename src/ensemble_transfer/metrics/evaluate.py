@@ -1,7 +1,7 @@
 """Compute every metric of an ensemble's predictions.
 
-Works on anybody's predictions: probabilities (members, examples, classes) and labels (examples,), no matter
-what made them. Torch is imported when something is computed, so that the command line's ``--help`` answers at once.
+It accepts predictions of any origin: probabilities (members, examples, classes) and labels (examples,). Torch is
+imported when something is computed, so that the command line's ``--help`` answers at once.
 """
 
 from __future__ import annotations
@@ -25,13 +25,11 @@ def evaluate(
     ood: Mapping[str, Values] | None = None,
     corruptions: Mapping[tuple[str, int], Values] | None = None,
 ) -> dict[str, float]:
-    """Compute every metric that predictions determine.
+    """Compute every metric of predictions.
 
-    The order of the members and of the examples changes nothing: classes whose mean probabilities tie (to 40
-    bits) go to the first, where the argmax of a mean taken in floating point depends on the order of its sum;
-    examples of equal confidence count as in random order. Out of distribution is the positive class of
-    ``ood/``. A metric that is undefined is NaN: of a single member, the measures of agreement between
-    members.
+    The order of the members and of the examples changes nothing. If mean probabilities tie (to 40 bits), the first
+    class is predicted. Examples of equal confidence count as in random order. Out of distribution is the positive
+    class of ``ood/``. An undefined metric is NaN: for a single member, the measures of agreement between members.
 
     Examples:
         >>> metrics = evaluate([[[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]], [[0.7, 0.3], [0.8, 0.2], [0.1, 0.9]]], [0, 0, 1])
@@ -82,7 +80,7 @@ def evaluate(
 
 
 def curves(probabilities: Values, labels: Values, *, validation: tuple[Values, Values] | None = None) -> dict[str, Any]:
-    """Compute the curves kept with a record; :mod:`ensemble_transfer.metrics.curves` says what each holds.
+    """Compute the curves of a record; see :mod:`ensemble_transfer.metrics.curves`.
 
     Args:
         probabilities: Of each member: (M, N, C).
@@ -90,8 +88,8 @@ def curves(probabilities: Values, labels: Values, *, validation: tuple[Values, V
         validation: As for :func:`evaluate`.
 
     Returns:
-        ``reliability``, ``accuracy_rejection``, ``ensemble_size``, ``disagreement`` and ``member_accuracy``, made of
-        dicts, lists, numbers and None only.
+        ``reliability``, ``accuracy_rejection``, ``ensemble_size``, ``disagreement`` and ``member_accuracy``, of dicts,
+        lists, numbers and None only.
 
     Raises:
         ValueError: As :func:`evaluate` does.
@@ -142,7 +140,7 @@ def _probabilities(values: Values, name: str, members: int | None = None, classe
 
 def _corrupted(values: Values, name: str, severity: int, shape: tuple[int, int, int]) -> Tensor:
     if _key_part(name) == "mean":
-        raise ValueError("corruption 'mean' has a taken name; the means over the corruptions stand under it")
+        raise ValueError("corruption 'mean' has a reserved name; it holds the means over the corruptions")
     array = f"corruption/{name}/{severity}/probabilities"
     tensor = _probabilities(values, array, shape[0], shape[2])
     if tensor.shape[1] != shape[1]:
@@ -167,7 +165,7 @@ def _tensor(values: Values, name: str) -> Tensor:
     try:
         array = np.array(values)
     except ValueError as error:
-        raise ValueError(f"{name} is no array: {error}") from error
+        raise ValueError(f"{name} is not an array: {error}") from error
     if array.dtype.kind not in "fiub":
         raise ValueError(f"{name} has dtype {array.dtype}; must be numbers")
     if array.dtype.kind == "f":

@@ -1,6 +1,6 @@
-"""How well uncertainty tells examples out of distribution from those of the task.
+"""Detection of examples out of distribution by uncertainty.
 
-Out of distribution is the positive class throughout, and a higher score means more out of distribution.
+Out of distribution is the positive class, and a higher score means more likely out of distribution.
 """
 
 import math
@@ -15,7 +15,7 @@ from ensemble_transfer.metrics.ties import steady
 
 
 def scores(probabilities: Tensor) -> dict[str, Tensor]:
-    """Score each example by how far out of distribution it looks, on a scale of 0..1.
+    """Compute scores of being out of distribution for each example, in 0..1.
 
     Args:
         probabilities: (M, N, C).

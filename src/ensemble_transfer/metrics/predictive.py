@@ -1,4 +1,4 @@
-"""What predictions say, class and confidence, and what they are worth: accuracy, likelihood, Brier score.
+"""Predicted class and confidence, and their quality: accuracy, likelihood and Brier score.
 
 Probabilities are (N, C) for one classifier, (M, N, C) for the members of an ensemble; labels are (N,). Inputs
 are expected to have passed :mod:`ensemble_transfer.metrics.checks`. Everything is computed in float64.
@@ -21,8 +21,8 @@ _BLOCK = 1024
 def ensemble_mean(probabilities: Tensor) -> Tensor:
     """Average the members in probability space: p = mean_m p_m.
 
-    The members are put in order of value first, so that their order changes not a bit of the mean; and it is
-    taken as p_1 + mean_m (p_m - p_1), so that the mean of identical members is that member, bit for bit.
+    The members are sorted by value first, so that their order does not change a bit of the mean. It is computed as
+    p_1 + mean_m (p_m - p_1), so that the mean of identical members is that member, bit for bit.
 
     Args:
         probabilities: (M, N, C).
@@ -43,14 +43,14 @@ def _mean_in_order(probabilities: Tensor) -> Tensor:
 
 
 def log_probability(probabilities: Tensor) -> Tensor:
-    """Take the natural logarithm of probabilities raised to ``PROBABILITY_FLOOR``: finite at 0."""
+    """Compute the natural logarithm of probabilities, which are raised to ``PROBABILITY_FLOOR``: finite at 0."""
     return probabilities.double().clamp(min=PROBABILITY_FLOOR).log()
 
 
 def predicted_class(probabilities: Tensor) -> Tensor:
     """Return the most probable class: (..., C) -> (...,).
 
-    Of classes that tie (to 40 bits) the first is taken.
+    If classes tie (to 40 bits), it is the first of them.
     """
     return steady(probabilities).argmax(dim=-1)
 
@@ -61,7 +61,7 @@ def confidence(probabilities: Tensor) -> Tensor:
 
 
 def correctness(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Say which predictions are right: (..., N, C), (N,) -> bool (..., N)."""
+    """Return which predictions are right: (..., N, C), (N,) -> bool (..., N)."""
     return predicted_class(probabilities) == labels
 
 

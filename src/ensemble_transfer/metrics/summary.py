@@ -1,4 +1,4 @@
-"""Every metric of the table, by family, as floats under its key. What each one is stands at its function.
+"""Every metric, by family, as floats under its key; each is defined at its function.
 
 Tensors are expected to have passed :mod:`ensemble_transfer.metrics.checks`: probabilities (M, N, C), labels
 (N,).
@@ -43,8 +43,8 @@ def calibrated_metrics(
     Args:
         mean: The ensemble's probabilities (N, C).
         labels: (N,).
-        validation: The same two of the examples that the temperature is fitted on; without them, halves of
-            the given examples are fitted crosswise.
+        validation: Probabilities and labels for the temperature; None to fit it on each half of the given examples for
+            the other half.
     """
     if validation is None:
         scaled, temperature = calibration.cross_calibrate(mean, labels)
@@ -107,8 +107,7 @@ def corruption_metrics(corruptions: Mapping[tuple[str, int], Tensor], labels: Te
     """Compute ``corruption/<name>/<severity>/`` of the ensemble, and under ``mean`` the means over names.
 
     Args:
-        corruptions: (M, N, C) by name of the corruption and severity, of the examples that ``labels`` belong
-            to.
+        corruptions: (M, N, C) by name of the corruption and severity, for the same examples as ``labels``.
         labels: (N,).
     """
     by_severity: dict[int, list[dict[str, float]]] = {}

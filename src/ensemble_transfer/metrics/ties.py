@@ -1,4 +1,4 @@
-"""Treat what is equal as equal, so that the order of members and of examples changes no metric."""
+"""Treat values that differ by rounding as equal, so that the order of members and examples changes no metric."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ _SPLITTER = 2.0**13 + 1
 
 
 def steady(values: Tensor) -> Tensor:
-    """Round to 40 significant bits, so that values equal but for the rounding of sums compare equal.
+    """Round to 40 significant bits, so that values that differ only by the rounding of sums compare equal.
 
     Decisions (the predicted class, ranks) are taken on rounded values, as (0.3 + 0.3) / 2 and (0.2 + 0.4) / 2
     differ in their last bit; sums and logarithms are not. One such pair in some thousands, at the edge
@@ -25,7 +25,7 @@ def steady(values: Tensor) -> Tensor:
 
 
 def tie_averaged(values: Tensor, *, by: Tensor) -> Tensor:
-    """Order values by a falling key, each replaced by the mean over the examples that share its key.
+    """Sort values by a falling key, and replace each by the mean over the examples with the same key.
 
     This is the expectation of the ordered values over a random order within each tie.
 

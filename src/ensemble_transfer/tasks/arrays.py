@@ -162,6 +162,6 @@ def _array(key: str, values: ArrayLike | Tensor) -> Array:
     try:
         array = np.asarray(values)
     except ValueError as error:
-        raise SettingError(key, type(values).__name__, f"is no array: {error}") from error
+        raise SettingError(key, type(values).__name__, f"is not an array: {error}") from error
     texts = array.dtype.kind == "O" and all(isinstance(value, str) for value in array.flat)  # as of a pandas column
     return array.astype(str) if texts else array
