@@ -67,7 +67,7 @@ def test_a_missing_file_is_named(folder):
         (b"", "train-images-idx3-ubyte is not an IDX file of unsigned bytes"),
         (b"\x89PNG and more", "train-images-idx3-ubyte is not an IDX file of unsigned bytes"),
         (bytes((0, 0, 8, 3, 0, 0)), "train-images-idx3-ubyte is not an IDX file of unsigned bytes"),
-        (idx(torch.zeros(100, 4, 4))[:-1], "holds 1599 bytes where its head says [100, 4, 4]"),
+        (idx(torch.zeros(100, 4, 4))[:-1], "holds 1599 bytes where its header says [100, 4, 4]"),
         (idx(torch.zeros(100)), "train-images-idx3-ubyte must have 3 dimensions, none of them 0"),
         (idx(torch.zeros(0, 4, 4)), "train-images-idx3-ubyte must have 3 dimensions, none of them 0"),
         (idx(torch.zeros(99, 4, 4)), "has 99 train images but 100 labels"),

@@ -1,4 +1,4 @@
-"""An ensemble: ordered members of one architecture, and its life on disk."""
+"""An ensemble: ordered members of one architecture, in memory and on disk."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from ensemble_transfer.weights import Weights, fingerprint
 
 FORMAT = 1
 LARGEST_DESCRIPTION = 2**24
-"""Bytes of ``ensemble.json`` at the most: 100,000 classes take a tenth."""
+"""Most bytes of ``ensemble.json``; 100,000 classes take a tenth."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -25,11 +25,11 @@ class Ensemble:
     """Ordered members of one architecture.
 
     Attributes:
-        architecture: What rebuilds a member.
-        members: The members' weights, as ``Classifier.state_dict()`` names them.
+        architecture: Description of the members' architecture.
+        members: The members' weights, under the names of ``Classifier.state_dict()``.
         classes: Names of the classes, in the order of the labels.
-        lineage: Where the members come from: ``shared``, ``independent``, ...
-        history: How the ensemble came about, as plain data for the reader of ``ensemble.json``.
+        lineage: Common origin of the members: ``shared``, ``independent``, ...
+        history: Origin of the ensemble, as plain data for readers of ``ensemble.json``.
 
     Raises:
         ValueError: If a member does not fit the architecture, or the number of class names does not.
@@ -90,8 +90,8 @@ class Ensemble:
 
         Args:
             images: Images (examples, channels, height, width), uint8, of the architecture's size and channels.
-            device: Where to compute.
-            batch_size: Examples that go forward together.
+            device: Device of the computation.
+            batch_size: Number of examples in one forward pass.
 
         Raises:
             ValueError: If the images have another type or shape.
@@ -100,9 +100,9 @@ class Ensemble:
         return torch.stack([probabilities(c, images, device, batch_size) for c in self.classifiers()])
 
     def save(self, folder: Path) -> None:
-        """Write ``ensemble.json``, and a safetensors file a member into a folder, which is made if missing.
+        """Write ``ensemble.json`` and a safetensors file per member into a folder, which is made if missing.
 
-        A calibration that lies there is removed: it was of what the folder held before.
+        A calibration in the folder is removed, since it belongs to the ensemble that the folder held before.
         """
         folder.mkdir(parents=True, exist_ok=True)
         (folder / CALIBRATION).unlink(missing_ok=True)
@@ -127,7 +127,7 @@ class Ensemble:
         """Read an ensemble that :meth:`save` wrote; nothing in it is executed.
 
         Raises:
-            SettingError: If a file is missing, damaged, or not what ``ensemble.json`` says.
+            SettingError: If a file is missing, damaged, or does not match ``ensemble.json``.
         """
         path = folder / DESCRIPTION
         try:
@@ -175,7 +175,7 @@ def _check_fits(index: int, member: Weights, expected: Weights) -> None:
 
 
 def _read_description(path: Path) -> dict[str, Any]:
-    """Return what ``ensemble.json`` says, once every field has its type."""
+    """Return the content of ``ensemble.json``, after checking the type of every field."""
     if path.exists():
         readable = path.is_file() and path.stat().st_size <= LARGEST_DESCRIPTION
         require(readable, "ensemble", str(path), f"must be a file of at most {LARGEST_DESCRIPTION} bytes")
@@ -193,8 +193,8 @@ def _read_description(path: Path) -> dict[str, Any]:
 def _require_proportion(architecture: Architecture, members: Sequence[Weights]) -> None:
     """Raise unless a description asks for no more than its members' files can fill.
 
-    Building a network takes time and memory before its weights are compared. No depth or width can be larger than the
-    number of weights, so nobody can ask for more than they sent.
+    Building a network takes time and memory, and its weights can be compared only then. No depth or width is larger
+    than the number of weights, so a file cannot ask for more than it holds.
     """
     held = max((sum(tensor.numel() for tensor in member.values()) for member in members), default=0)
     asked = {f"options.{name}": value for name, value in architecture.options.items()}

@@ -1,1 +1,1 @@
-"""Tasks, and the places they come from."""
+"""Tasks, and the classes that load them."""

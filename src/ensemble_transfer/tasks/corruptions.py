@@ -1,7 +1,7 @@
-"""Images made worse on purpose, at severities 1 to 5.
+"""Corruptions of images, at severities 1 to 5.
 
 The kinds follow Hendrycks and Dietterich (2019, arXiv 1903.12261); the strengths are ours. Lengths scale with
-the image size, so that 28 pixels and 224 pixels both make sense.
+the image size, so that they suit 28 pixels as well as 224.
 """
 
 import math
@@ -18,19 +18,19 @@ Corruption = Callable[[Tensor, int, torch.Generator], Tensor]
 
 SEVERITIES = (1, 2, 3, 4, 5)
 CHUNK = 2**24
-"""Pixel values handled at once: bounds memory, and is fixed so that the randomness does not depend on it."""
+"""Pixel values that are processed at once. It bounds memory; it is a constant because the randomness depends on it."""
 
 GRAY = 127.0
 
 
 def gaussian_noise(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
-    """Add normal noise, as of a sensor in poor light."""
+    """Add normal noise, like that of a sensor in poor light."""
     deviation = 255 * _pick(severity, 0.08, 0.12, 0.18, 0.26, 0.38)
     return _bytes(images + deviation * torch.randn(images.shape, generator=generator))
 
 
 def shot_noise(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
-    """Count few photons for each pixel: Poisson noise, stronger where it is bright."""
+    """Add Poisson noise, as from few photons: stronger where the image is bright."""
     photons = _pick(severity, 60, 25, 12, 5, 3)
     return _bytes(torch.poisson(images / 255 * photons, generator=generator) / photons * 255)
 
@@ -60,7 +60,7 @@ def contrast(images: Tensor, severity: int, _: torch.Generator) -> Tensor:
 
 
 def brightness(images: Tensor, severity: int, _: torch.Generator) -> Tensor:
-    """Add light everywhere; a factor would leave black grounds black."""
+    """Add a constant; a factor would leave a black background black."""
     return _bytes(images + 255 * _pick(severity, 0.1, 0.2, 0.3, 0.4, 0.5))
 
 
@@ -81,7 +81,7 @@ def rotation(images: Tensor, severity: int, generator: torch.Generator) -> Tenso
 
 
 def translation(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
-    """Move towards one of the four corners, by a share of the side but a pixel at least; black follows."""
+    """Move towards one of the four corners, by a share of the side, at least one pixel; the gap is black."""
     share = _pick(severity, 0.04, 0.08, 0.12, 0.16, 0.2)
     right, down = (max(1, round(share * side)) for side in (images.shape[3], images.shape[2]))
     corner = torch.randint(4, (len(images),), generator=generator)
@@ -93,7 +93,7 @@ def translation(images: Tensor, severity: int, generator: torch.Generator) -> Te
 
 
 def occlusion(images: Tensor, severity: int, generator: torch.Generator) -> Tensor:
-    """Put a gray square somewhere in front."""
+    """Cover a random place with a gray square."""
     side = _pick(severity, 0.2, 0.3, 0.4, 0.5, 0.6)
     top, left = torch.rand(2, len(images), 1, generator=generator) * (1 - side)
     rows = _between(top, top + side, images.shape[2])
@@ -152,6 +152,6 @@ def _bytes(values: Tensor) -> Tensor:
 
 
 def _between(low: Tensor, high: Tensor, length: int) -> Tensor:
-    """Say which pixel centres of a side of this length lie between two shares of it, (N, length) bool."""
+    """Return which pixel centres of a side of this length lie between two shares of it: (N, length) bool."""
     centres = (torch.arange(length) + 0.5) / length
     return (low <= centres) & (centres < high)

@@ -1,4 +1,4 @@
-"""Real images that installed packages carry: no network, no account."""
+"""Tasks from real images that installed packages contain; they need no network."""
 
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -36,10 +36,10 @@ class MnistSample(TaskLoader):
 
 
 def _packaged_table(package: str, file: str) -> NDArray[np.uint8]:
-    """Read a table of pixels and, last, the label, without importing the package, which takes seconds."""
+    """Read a table of pixels and a last column of labels, without importing the package, which takes seconds."""
     spec = find_spec(package)
     if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(f"{package} carries the images of this task and is not installed")
+        raise ModuleNotFoundError(f"{package} contains the images of this task, and is not installed")
     return np.loadtxt(Path(spec.origin).parent / file, delimiter=",", dtype=np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""Image classification sets of the Hugging Face hub, by the library ``datasets`` (extra ``hf``)."""
+"""Tasks from the Hugging Face hub, read with the library ``datasets`` (extra ``hf``)."""
 
 import logging
 from bisect import bisect_right
@@ -24,7 +24,7 @@ from ensemble_transfer.tasks.source import SPLITS
 from ensemble_transfer.tasks.task import Task
 
 Part = Any
-"""A ``datasets.Dataset``: the library has no types that could be checked without it."""
+"""A ``datasets.Dataset``; its type is known only where the library is installed."""
 
 OURS = ("train", "validation", "test")
 log = logging.getLogger(__name__)
@@ -32,14 +32,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class HuggingFace(PictureSource):
-    """A data set of the Hugging Face hub, or a folder that ``save_to_disk`` wrote. No code of the data set is run.
+    """A data set of the Hugging Face hub, or a folder that ``save_to_disk`` wrote. No code of the data set is executed.
 
     Args:
         name: Name on the hub (``uoft-cs/cifar10``), or the folder.
-        config: Configuration of the data set; null for its only one.
-        image: Column of the images; null for the only one that holds images.
-        label: Column of the labels; null for the only one that holds class labels.
-        splits: Its splits by ours, such as ``{test: validation}``. Empty: those named train, validation, test.
+        config: Configuration of the data set; None if it has only one.
+        image: Column of the images; None if only one column holds images.
+        label: Column of the labels; None if only one column holds class labels.
+        splits: Names of its splits by ours, such as ``{test: validation}``. Empty: those named train, validation, test.
     """
 
     _setting: ClassVar[str] = "name"
@@ -54,7 +54,7 @@ class HuggingFace(PictureSource):
         super().__post_init__()
         for split in self.splits:
             require(split in OURS, "splits", self.splits, f"must have the keys train, validation and test, not {split}")
-        require(not self.splits or "train" in self.splits, "splits", self.splits, "must say what to train on")
+        require(not self.splits or "train" in self.splits, "splits", self.splits, "must name the split for train")
 
     def load(self, image_size: int, channels: int) -> Task:
         """Return the task; see :class:`~ensemble_transfer.tasks.task.TaskSource`."""
@@ -120,7 +120,7 @@ class HuggingFace(PictureSource):
         return fitting[0]
 
     def _labels(self, parts: Mapping[str, Part], column: str) -> tuple[tuple[str, ...], dict[str, Tensor]]:
-        """Return the names of the classes, and the labels of every split that has them."""
+        """Return the names of the classes, and the labels of every split that has labels."""
         values = {ours: part.select_columns([column])[:][column] for ours, part in parts.items()}
         feature = parts["train"].features[column]
         names = getattr(feature, "names", None)
@@ -162,7 +162,7 @@ class Rows:
         return part, place - (self._ends[part - 1] if part else 0)
 
     def name(self, place: int) -> str:
-        """Return split and row."""
+        """Return the split and the row of a picture, for messages."""
         part, row = self._find(place)
         return f"{self._names[part]}[{row}]"
 
@@ -175,13 +175,13 @@ class Rows:
         return Image.open(BytesIO(image["bytes"]) if image["bytes"] else image["path"])
 
     def identity(self) -> str:
-        """Return the fingerprints of the splits, by which the library knows their content."""
+        """Return the library's fingerprints of the splits."""
         return self._identity
 
 
 @contextmanager
 def _offline_unless_the_hub_answers(library: Any) -> Iterator[None]:  # noqa: ANN401
-    """Let the library look into its own cache only, where the hub does not answer within seconds."""
+    """Restrict the library to its cache in the block, if the hub does not answer within seconds."""
     constants: Any = import_module("huggingface_hub").constants
     offline = not answers(constants.ENDPOINT)
     if offline:

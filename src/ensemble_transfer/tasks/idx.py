@@ -1,4 +1,4 @@
-"""The IDX files of the MNIST family."""
+"""Tasks from the IDX files of MNIST and its relatives."""
 
 import gzip
 import math
@@ -84,7 +84,7 @@ def read_idx_folder(folder: Path, classes: tuple[str, ...] = ()) -> Collection:
 
 
 def read_idx(path: Path) -> Tensor:
-    """Read an IDX file of unsigned bytes, gzipped or plain, as a uint8 tensor of the shape that it states.
+    """Read an IDX file of unsigned bytes, gzipped or plain, as a uint8 tensor of the shape in its header.
 
     Raises:
         ValueError: The file is not IDX, is cut short or too long, or holds another type.
@@ -99,7 +99,7 @@ def read_idx(path: Path) -> Tensor:
         raise ValueError("is not an IDX file of unsigned bytes")
     shape = [int.from_bytes(content[at : at + 4], "big") for at in range(4, start, 4)]
     if len(content) - start != math.prod(shape):
-        raise ValueError(f"holds {len(content) - start} bytes where its head says {shape}")
+        raise ValueError(f"holds {len(content) - start} bytes where its header says {shape}")
     return torch.frombuffer(bytearray(content), dtype=torch.uint8)[start:].reshape(shape)
 
 

@@ -12,7 +12,7 @@ SMALLEST = 8
 LARGEST = 4096
 """Largest supported height and width, in pixels."""
 
-# torchvision takes seconds to import; a source is built, and its mistakes are found, without it.
+# torchvision takes seconds to import, so loaders are built and checked without it.
 
 
 def require_shape(image_size: int, channels: int) -> None:
@@ -22,7 +22,7 @@ def require_shape(image_size: int, channels: int) -> None:
 
 
 def resize(images: Tensor, size: int) -> Tensor:
-    """Scale the largest centred square to (size, size): the aspect is kept, the long side is cropped.
+    """Scale the largest centred square to (size, size). The aspect ratio is kept, and the long side is cropped.
 
     Args:
         images: (N, C, H, W) uint8.
@@ -42,10 +42,10 @@ def resize(images: Tensor, size: int) -> Tensor:
 
 
 def with_channels(images: Tensor, channels: int) -> Tensor:
-    """Turn gray into RGB or RGB into gray, (N, 1 or 3, H, W) uint8 into (N, channels, H, W) uint8.
+    """Convert between gray and RGB: (N, 1 or 3, H, W) uint8 -> (N, channels, H, W) uint8.
 
-    Gray is Pillow's ITU-R 601-2 luma in integers, so that RGB made from gray turns back into the same gray
-    (torchvision's weights sum to 0.9999 and darken it by one).
+    Gray is Pillow's ITU-R 601-2 luma in integers, so that RGB made from gray converts back to the same gray.
+    (torchvision's weights sum to 0.9999 and darken it by one.)
     """
     if images.shape[1] == channels:
         return images
@@ -57,7 +57,7 @@ def with_channels(images: Tensor, channels: int) -> Tensor:
 
 
 def rotate(images: Tensor, degrees: float) -> Tensor:
-    """Rotate (N, C, S, S) uint8 counter-clockwise; multiples of 90 are exact, other corners turn black."""
+    """Rotate (N, C, S, S) uint8 counter-clockwise; multiples of 90 degrees are exact, else corners become black."""
     if degrees % 360 == 0:
         return images
     from torchvision.transforms.v2 import InterpolationMode, functional
@@ -69,7 +69,7 @@ def rotate(images: Tensor, degrees: float) -> Tensor:
 def pixels(image: Image.Image) -> Tensor:
     """Return a Pillow image of any mode as (1 or 3, H, W) uint8.
 
-    Transparent pixels show a white ground, since icons and drawings are made for paper; 16 bits become 8.
+    Transparent pixels become white, since icons and drawings are made for paper. 16 bits become 8.
 
     Raises:
         ValueError: The mode has no 8-bit meaning (32-bit floats) or Pillow cannot convert it.

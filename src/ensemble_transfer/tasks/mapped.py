@@ -1,8 +1,8 @@
-"""Images that stay on disk and look like tensors: files of raw pixels, mapped into memory.
+"""Images on disk that are used like tensors: files of raw pixels, mapped into memory.
 
-A file holds (N, C, H, W) uint8, notes as JSON, the length of the notes in 8 bytes, and a mark that says that it is
-whole. The operating system reads what is used and drops it again where memory is short. Such a tensor is never written
-to: files are shared by all members, runs and jobs, and may be deleted whenever none runs.
+A file holds (N, C, H, W) uint8, notes as JSON, the length of the notes in 8 bytes, and a mark at the end of a whole
+file. The operating system reads the pages that are used, and drops them when memory is short. Such a tensor is never
+written to: its file is shared by all members, runs and jobs. It may be deleted when none of them runs.
 """
 
 import hashlib
@@ -22,11 +22,11 @@ from ensemble_transfer.layout import replacing
 
 Notes = dict[str, str]
 Shape = tuple[int, int, int]
-"""Of one image: channels, height, width."""
+"""Shape of one image: channels, height, width."""
 
 SUFFIX = ".images"
 CHUNK = 2**26
-"""Bytes that are handled at once."""
+"""Bytes that are processed at once."""
 
 _MARK = b"imagesv1"
 _LENGTH = 8
@@ -35,12 +35,12 @@ log = logging.getLogger(__name__)
 
 
 def stored(path: Path, shape: Shape, produce: Callable[[Notes], Iterable[Tensor]]) -> tuple[Tensor, Notes]:
-    """Return the images of a file and the notes about them, after making the file where it is missing or damaged.
+    """Return the images of a file and its notes; the file is made first if it is missing or damaged.
 
     Args:
-        path: The file; its name says what decides its content.
-        shape: Of one image.
-        produce: Yields the images in chunks (N, C, H, W), and fills the notes meanwhile.
+        path: The file; its name is a hash of everything that decides its content.
+        shape: Shape of one image.
+        produce: Yields the images in chunks (N, C, H, W), and fills in the notes.
 
     Raises:
         SettingError: The folder cannot be written, or has too little room.
@@ -64,7 +64,7 @@ def stored(path: Path, shape: Shape, produce: Callable[[Notes], Iterable[Tensor]
 
 
 def require_room(folder: Path, size: int) -> None:
-    """Raise a SettingError unless a folder, or the one that it will be made in, has room for so many bytes."""
+    """Raise a SettingError unless the disk of a folder has room for so many bytes."""
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     free = shutil.disk_usage(there).free
     rule = f"needs {size / 2**30:.1f} GiB for the decoded images, and {free / 2**30:.1f} GiB are free"
@@ -72,7 +72,7 @@ def require_room(folder: Path, size: int) -> None:
 
 
 def rows(images: Tensor, index: Tensor) -> Tensor:
-    """Return ``images[index]``, index (K,) int64; from a mapped file, in a mapped file."""
+    """Return ``images[index]``, index (K,) int64; rows of a mapped file are written to another mapped file."""
     if _file(images) is None:
         return images[index]
     if len(index) and torch.equal(index, torch.arange(int(index[0]), int(index[0]) + len(index))):
@@ -82,12 +82,12 @@ def rows(images: Tensor, index: Tensor) -> Tensor:
 
 
 def each(images: Tensor, name: str, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return ``change(images)``, of the same shape; from a mapped file, in a mapped file.
+    """Return ``change(images)``, of the same shape; images of a mapped file are written to another mapped file.
 
     Args:
         images: (N, C, H, W) uint8.
-        name: What the change does, which names the file.
-        change: Treats every image alone.
+        name: Description of the change; the file is named by it.
+        change: The change, which treats every image by itself.
     """
     if _file(images) is None:
         return change(images)
@@ -124,7 +124,7 @@ def _derived(images: Tensor, name: str, parts: Iterable[Tensor], count: int) -> 
 
 
 def _opened(path: Path, shape: Shape) -> tuple[Tensor, Notes] | None:
-    """Return a file's images and notes; None where it is missing or not whole."""
+    """Return a file's images and notes; None if it is missing or not whole."""
     if not path.is_file():
         return None
     try:

@@ -1,4 +1,4 @@
-"""One ``.npz`` file of images and labels."""
+"""Tasks from an ``.npz`` file of images and labels."""
 
 import zipfile
 from collections.abc import Mapping
@@ -15,15 +15,15 @@ from ensemble_transfer.tasks.source import Collection, TaskLoader, whence
 from ensemble_transfer.tasks.task import Split, Task
 
 PREFIXES = {"train": ("", "train_"), "validation": ("validation_", "val_"), "test": ("test_",)}
-"""What may stand before ``images`` and ``labels`` (``val_`` as in MedMNIST)."""
+"""Prefixes of ``images`` and ``labels`` by split (``val_`` as in MedMNIST)."""
 
 
 @dataclass(frozen=True)
 class Npz(TaskLoader):
     """A NumPy archive of ``images`` and ``labels``, or ``train_images``, ``train_labels``, ``test_images``...
 
-    Images are (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 channels, uint8 or floats in [0, 1]. With
-    ``classes`` (names) in the file, labels are positions in it, or texts in it; without, every different label (number
+    Images are (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 channels, uint8 or floats in [0, 1]. If
+    the file has ``classes`` (names), labels are positions in it or names from it; else every different label (number
     or text) is a class, in sorted order. Nothing in the file is unpickled.
 
     Args:

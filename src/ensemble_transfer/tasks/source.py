@@ -223,12 +223,12 @@ def _require_size(name: str, size: Size) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Choice:
-    """Examples of a split that are chosen, but not yet copied.
+    """Chosen examples of a split, not copied yet.
 
     Args:
         whole: The split.
         index: Positions in it, (K,) int64.
-        labels: Their labels, (K,) int64, perhaps numbered anew.
+        labels: Labels of these examples, (K,) int64; they may be numbered anew.
     """
 
     whole: Split
@@ -236,7 +236,7 @@ class _Choice:
     labels: Tensor
 
     def take(self, index: Tensor) -> "_Choice":
-        """Choose among the examples that are chosen."""
+        """Return some of the chosen examples."""
         return _Choice(self.whole, self.index[index], self.labels[index])
 
     def split(self) -> Split:

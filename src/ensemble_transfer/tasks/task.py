@@ -135,7 +135,7 @@ class _SealedSplit:
 
 
 class TaskSource(Protocol):
-    """A place that tasks come from."""
+    """Anything that loads a task; :class:`~ensemble_transfer.tasks.source.TaskLoader` is the base class for one."""
 
     def load(self, image_size: int, channels: int) -> Task:
         """Return the task with images of (channels, image_size, image_size).

@@ -1,4 +1,4 @@
-"""Data sets that torchvision knows, with its own download."""
+"""Tasks from the data sets of torchvision, which downloads them."""
 
 import re
 import socket
@@ -42,20 +42,20 @@ DATASETS: Mapping[str, Mapping[str, Arguments]] = {
     "SVHN": BY_NAME,
     "USPS": BY_FLAG,
 }
-"""How torchvision's constructors are asked for the splits of each data set."""
+"""Arguments of torchvision's constructors for the splits of each data set."""
 
 PATIENCE = 20.0
-"""Seconds without an answer after which a download gives up; the system's own limit is minutes."""
+"""Seconds without an answer after which a download fails; by default it would wait for minutes."""
 
 
 @dataclass(frozen=True)
 class TorchvisionDataset(TaskLoader):
-    """A data set of ``torchvision.datasets``, its official splits kept apart.
+    """A data set of ``torchvision.datasets``, with its official splits.
 
     Args:
         name: Name of torchvision's class; EMNIST gives its letters.
-        root: Folder that holds the data, or where the download goes.
-        download: Whether to download what is missing.
+        root: Folder of the data and of the download.
+        download: Whether to download missing data.
 
     Raises:
         SettingError: The name is not one of :data:`DATASETS`.
@@ -92,7 +92,7 @@ class TorchvisionDataset(TaskLoader):
         return Collection(_class_names(parts["train"], splits["train"]), **splits)
 
     def _download(self, constructor: Callable[..., "_Pictures"], folder: str) -> None:
-        """Download what is missing, if a server of those that the data set names answers."""
+        """Download missing data, if one of the data set's servers answers."""
         for arguments in DATASETS[self.name].values():
             try:
                 constructor(folder, **arguments)
@@ -112,7 +112,7 @@ class TorchvisionDataset(TaskLoader):
 
 
 class _Pictures(Protocol):
-    """What torchvision's data sets have in common."""
+    """The common interface of torchvision's data sets."""
 
     def __len__(self) -> int: ...
 
@@ -130,7 +130,7 @@ def _patience() -> Iterator[None]:
 
 
 def _servers(constructor: Callable[..., "_Pictures"]) -> list[str]:
-    """Return the servers that a data set's class names; some name them elsewhere."""
+    """Return the servers that a data set's class names; for some classes there are none."""
     return sorted(set(re.findall(r"https?://[\w.-]+/", repr(vars(constructor)))))
 
 
@@ -145,7 +145,7 @@ def _decode(dataset: _Pictures, image_size: int, channels: int) -> Split:
 
 
 def _upright(letters: Split) -> Split:
-    """Mend EMNIST: its files hold images transposed, and labels that count from 1."""
+    """Repair EMNIST, whose files hold transposed images and labels that count from 1."""
     return Split(letters.images.mT.contiguous(), letters.labels - 1)
 
 
