@@ -2,8 +2,7 @@
 
 import math
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property
@@ -13,22 +12,12 @@ from typing import Any, Self
 import timm
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import (
-    register_module_module_registration_hook,
-    register_module_parameter_registration_hook,
-)
 
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.machine import free_memory
+from ensemble_transfer.models.bounds import bounded, numbers, require_bounded
 from ensemble_transfer.models.pretrained import hub_or_cache, packaged
 from ensemble_transfer.tasks.images import LARGEST
-
-MOST = 1_000_000
-"""Largest sum of the numbers in one option of a backbone: no depth or width of a network comes near it."""
-MOST_MODULES = 10_000
-"""Largest number of modules in a network; timm's largest have a fifth of it."""
-MOST_WEIGHTS = 10_000_000_000
-"""Largest number of weights in a network; timm's largest has two thirds of it."""
 
 # Arguments with which timm.create_model would read files, or build something else than the description says.
 _RESERVED = frozenset(
@@ -66,9 +55,7 @@ class Architecture:
         _require_known(self.backbone)
         for name in sorted(_RESERVED & set(self.options)):
             raise SettingError(f"options.{name}", self.options[name], "is set by the framework; leave it out")
-        for name, value in self.options.items():
-            total = sum(abs(number) for number in numbers(value))
-            require(total <= MOST, f"options.{name}", total, f"is too large: its numbers may sum to at most {MOST}")
+        require_bounded(self.options)
         for name in ("image_size", "channels", "classes"):
             value = getattr(self, name)
             require(isinstance(value, int) and not isinstance(value, bool), name, value, "must be a whole number")
@@ -227,18 +214,9 @@ def _require_known(name: str) -> None:
     raise SettingError("name", name, f"must be an architecture that timm knows, such as {near}")
 
 
-def numbers(value: object) -> Iterator[int | float]:
-    """Yield the numbers in a value, its lists and its mappings; booleans are none."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        yield value
-    elif isinstance(value, list | tuple | dict):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from numbers(part)
-
-
 def _encoder(architecture: Architecture, **pretraining: Any) -> nn.Module:  # noqa: ANN401
     try:
-        with _bounded(architecture):
+        with bounded(architecture.options):
             encoder: nn.Module = timm.create_model(
                 architecture.backbone,
                 num_classes=0,
@@ -261,29 +239,6 @@ def _reason(error: Exception) -> str:
     """Return an error's message on one line; of a bare ``assert``, the condition."""
     line = traceback.extract_tb(error.__traceback__)[-1].line
     return " ".join(str(error).split())[:200] or line or type(error).__name__
-
-
-@contextmanager
-def _bounded(architecture: Architecture) -> Iterator[None]:
-    """Raise a SettingError as soon as the network that is built in the block has too many modules or weights."""
-    count = {"modules": 0, "weights": 0}
-
-    def add(what: str, number: int, most: int) -> None:
-        count[what] += number
-        rule = f"describes a network of more than {most} {what}, which is the limit"
-        require(count[what] <= most, "options", dict(architecture.options), rule)
-
-    handles = (
-        register_module_module_registration_hook(lambda *_: add("modules", 1, MOST_MODULES)),
-        register_module_parameter_registration_hook(
-            lambda _module, _name, weights: add("weights", 0 if weights is None else weights.numel(), MOST_WEIGHTS)
-        ),
-    )
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _checkpoint(path: str) -> Mapping[str, Tensor]:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.layout import CALIBRATION, DESCRIPTION, replacing
-from ensemble_transfer.models.backbone import Architecture, Classifier, numbers
+from ensemble_transfer.models.backbone import Architecture, Classifier
+from ensemble_transfer.models.bounds import numbers
 from ensemble_transfer.tensor_files import read_tensors, write_tensors
 from ensemble_transfer.weights import Weights, fingerprint
 

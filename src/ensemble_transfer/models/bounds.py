@@ -1,0 +1,67 @@
+"""Bounds of what the options of a backbone may claim, checked before anything of that size is allocated."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
+
+from ensemble_transfer.errors import require
+
+MOST = 1_000_000
+"""Largest sum of the numbers in one option of a backbone: no depth or width of a network comes near it."""
+MOST_MODULES = 10_000
+"""Largest number of modules in a network; timm's largest have a fifth of it."""
+MOST_WEIGHTS = 10_000_000_000
+"""Largest number of weights in a network; timm's largest has two thirds of it."""
+
+
+def numbers(value: object) -> Iterator[int | float]:
+    """Yield the numbers in a value, its lists and its mappings; booleans are not numbers."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        yield value
+    elif isinstance(value, list | tuple | dict):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from numbers(part)
+
+
+def require_bounded(options: Mapping[str, Any]) -> None:
+    """Raise a SettingError if the numbers of an option are larger than any network's."""
+    for name, value in options.items():
+        total = sum(abs(number) for number in numbers(value))
+        require(total <= MOST, f"options.{name}", total, f"is too large: its numbers may sum to at most {MOST}")
+
+
+@contextmanager
+def bounded(options: Mapping[str, Any]) -> Iterator[None]:
+    """Raise a SettingError as soon as the network that is built in the block has too many modules or weights.
+
+    Args:
+        options: Options of the network, for the error.
+    """
+    count = {"modules": 0, "weights": 0}
+
+    def add(what: str, number: int, most: int) -> None:
+        count[what] += number
+        rule = f"describes a network of more than {most} {what}, which is the limit"
+        require(count[what] <= most, "options", dict(options), rule)
+
+    def add_module(_: nn.Module, _name: str, _part: nn.Module | None) -> None:
+        add("modules", 1, MOST_MODULES)
+
+    def add_weights(_: nn.Module, _name: str, weights: Tensor | None) -> None:
+        add("weights", 0 if weights is None else weights.numel(), MOST_WEIGHTS)
+
+    handles = (
+        register_module_module_registration_hook(add_module),
+        register_module_parameter_registration_hook(add_weights),
+    )
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
