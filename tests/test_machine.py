@@ -45,9 +45,9 @@ def test_one_answer_is_enough_and_is_not_waited_for(monkeypatch):
     with server(200) as url, socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        monkeypatch.setattr(machine, "PATIENCE", 2)
+        monkeypatch.setattr(machine, "PATIENCE", 30)
         assert answers(f"http://127.0.0.1:{silent.getsockname()[1]}/", url)
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 15
 
 
 def test_a_closed_port_does_not_answer():
@@ -57,7 +57,7 @@ def test_a_closed_port_does_not_answer():
 
 
 def silent_name_server(*_, **__):
-    time.sleep(1)
+    time.sleep(30)
     raise socket.gaierror("no name server")
 
 
@@ -86,7 +86,7 @@ def test_silence_is_given_up_within_seconds(monkeypatch):
         assert not answers(f"http://127.0.0.1:{silent.getsockname()[1]}/")
     monkeypatch.setattr(socket, "getaddrinfo", silent_name_server)
     assert not answers("http://example.org/")
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 15
 
 
 @pytest.fixture

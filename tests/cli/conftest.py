@@ -1,6 +1,8 @@
 """The command line as a function, and settings that make every job short."""
 
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
@@ -31,17 +33,30 @@ def cli(tmp_path, monkeypatch, capsys):
     """Run the command line in an empty folder; return exit code, standard output and standard error."""
 
     def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-        monkeypatch.setattr(sys, "argv", ["ensemble_transfer", *arguments])
-        GlobalHydra.instance().clear()
-        code = main()
+        code = run_in(tmp_path, arguments, monkeypatch)
         out, err = capsys.readouterr()
         return code, out, err
 
     return run
 
 
+def run_in(folder: Path, arguments: Sequence[str], patch: pytest.MonkeyPatch) -> int:
+    patch.chdir(folder)
+    patch.setenv("HYDRA_FULL_ERROR", "0")
+    patch.setattr(sys, "argv", ["ensemble_transfer", *arguments])
+    GlobalHydra.instance().clear()
+    return main()
+
+
 @pytest.fixture
 def quick() -> list[str]:
     return list(QUICK)
+
+
+@pytest.fixture(scope="session")
+def finished_shift(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished run of shift and its store; tests work on copies."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        assert run_in(folder, ["+strategy=shift", *QUICK, "hydra.run.dir=run"], patch) == 0
+    return folder

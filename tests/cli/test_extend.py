@@ -1,5 +1,6 @@
 """``python -m ensemble_transfer.extend``: members that are added later are those of a larger run from the start."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -14,8 +15,9 @@ from ensemble_transfer.weights import below, fingerprint
 
 
 @pytest.fixture
-def run(cli, quick, tmp_path):
-    assert cli("+strategy=shift", *quick, "hydra.run.dir=run")[0] == 0
+def run(finished_shift, tmp_path, monkeypatch):
+    shutil.copytree(finished_shift, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
     return tmp_path / "run"
 
 
@@ -80,7 +82,7 @@ def test_no_full_spares_the_comparison(run, tmp_path):
         (["ensemble.add=1", "recipe.tiny.steps=4"], "recipe.tiny.steps='4': cannot change for an extension"),
         (["add"], "OVERRIDE='add': must be name=value"),
         (["ensemble.add=2", "ensemble.members=[a.pt]"], "must name 2 files, as many as ensemble.add"),
-        (["ensemble.add=1", "trainer.threads=0"], "trainer.threads=0: must be above 0"),
+        (["ensemble.add=1", "trainer.threads=0"], "trainer.threads=0: must be in 1..1024, or null"),
     ],
 )
 def test_wrong_overrides_are_one_line(run, capsys, overrides, line):

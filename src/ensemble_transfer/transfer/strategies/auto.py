@@ -52,7 +52,7 @@ class Auto:
        better than heads on validation: ``two`` members. If it is not even better than heads, training is far from
        done: ``one`` member.
     4. Shift other members as the first of these moved, by the scale that serves one of them best, with probed heads.
-       With one member a tenth of the budget is set aside for that, with more a twentieth; where that does not pay for it, it is left out.
+       With one member a tenth of the budget is set aside for that, with more a twentieth.
     5. Take the ensemble of all this that has the lowest calibrated NLL on validation.
 
     Every fit and every prediction for validation images is billed.
