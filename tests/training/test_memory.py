@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from ensemble_transfer.training import fit as fit_module
+from ensemble_transfer.training import groups as groups_module
+from ensemble_transfer.training import work as work_module
 from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.memory import Need, graph_bytes, is_out_of_memory
 from ensemble_transfer.training.recipe import Recipe
@@ -51,7 +52,7 @@ def test_members_that_fit_hold_one_graph_together_or_one_each(free, vectorised, 
 def groups(monkeypatch):
     """Record the sizes of the groups that are trained; those above a limit fail for lack of memory."""
     tried = []
-    run_group = fit_module.run_group
+    run_group = groups_module.run_group
 
     def limited(limit, failure):
         def run(group, *rest):
@@ -60,7 +61,7 @@ def groups(monkeypatch):
                 raise failure
             return run_group(group, *rest)
 
-        monkeypatch.setattr(fit_module, "run_group", run)
+        monkeypatch.setattr(groups_module, "run_group", run)
         return tried
 
     return limited
@@ -100,9 +101,9 @@ def test_other_failures_and_a_single_member_without_memory_are_raised(settings, 
 def test_without_a_group_size_as_many_members_train_as_fit(
     settings, backbone, source_task, groups, monkeypatch, executor, members
 ):
-    monkeypatch.setattr(fit_module, "_needs", {})
-    monkeypatch.setattr(fit_module, "need_of", lambda *_: Need(weights=20, graph=20))
-    monkeypatch.setattr(fit_module, "free_memory", lambda _: 100)
+    monkeypatch.setattr(work_module, "_needs", {})
+    monkeypatch.setattr(work_module, "need_of", lambda *_: Need(weights=20, graph=20))
+    monkeypatch.setattr(groups_module, "free_memory", lambda _: 100)
     tried = groups(9, None)
     fit(Fitter(replace(settings, executor=executor)), backbone, source_task)
     assert tried[0] == members

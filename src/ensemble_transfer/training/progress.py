@@ -1,7 +1,8 @@
-"""What a person sees of a running fit, and what a tracker is told."""
+"""Progress of a running fit: bars on the terminal, and learning curves for a tracker."""
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, Self
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
@@ -10,6 +11,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -26,18 +28,31 @@ class Tracker(Protocol):
         """Take one step of the learning curves: the loss of each member that is trained, by the member's index."""
 
 
-class ProgressBar(Callback):
-    """A bar for a fit: phase, members, steps, time spent, time left, mean loss.
+@dataclass(frozen=True)
+class Progressed:
+    """How far a group's fit has come.
 
-    Args:
-        phase: Name of the phase.
-        members: Indices of the members that are trained.
+    Attributes:
+        label: Phase and members in words.
+        step: Steps taken.
         steps: Steps of the fit.
+        loss: Mean training loss of the members at the last point of their curves; None before the first.
     """
 
-    def __init__(self, phase: str, members: Sequence[int], steps: int) -> None:
-        self._label = f"{phase}, {spoken(members)}"
-        self._steps = steps
+    label: str
+    step: int
+    steps: int
+    loss: float | None
+
+
+Report = Callable[[Progressed], None]
+"""Takes the progress of a group's fit after every step."""
+
+
+class Bars:
+    """Bars on the terminal, one a group: phase, members, steps, time spent, time left, mean loss."""
+
+    def __init__(self) -> None:
         self._progress = Progress(
             TextColumn("{task.description:<22}"),
             BarColumn(14),
@@ -48,12 +63,42 @@ class ProgressBar(Callback):
             TextColumn("{task.fields[loss]}"),
             console=Console(stderr=True),
         )
+        self._bars: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        """Open the display."""
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it; the bars stay on the terminal."""
+        self._progress.stop()
+
+    def __call__(self, now: Progressed) -> None:
+        """Move a group's bar; its first report makes it."""
+        loss = "" if now.loss is None else f"loss {now.loss:.3f}"
+        if now.label not in self._bars:
+            self._bars[now.label] = self._progress.add_task(now.label, total=now.steps, loss=loss)
+        self._progress.update(self._bars[now.label], completed=now.step, loss=loss)
+
+
+class ProgressCallback(Callback):
+    """Reports a fit's progress after every step.
+
+    Args:
+        report: Who is told.
+        phase: Name of the phase.
+        members: Indices of the members that are trained.
+        steps: Steps of the fit.
+    """
+
+    def __init__(self, report: Report, phase: str, members: Sequence[int], steps: int) -> None:
+        self._report, self._label, self._steps = report, f"{phase}, {spoken(members)}", steps
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open the bar where an interrupted fit stopped."""
+        """Report where the fit starts; an interrupted one goes on where it stopped."""
         del trainer
-        self._progress.start()
-        self._bar = self._progress.add_task(self._label, total=self._steps, completed=_step(pl_module), loss="")
+        self._tell(pl_module)
 
     def on_train_batch_end(
         self,
@@ -63,16 +108,14 @@ class ProgressBar(Callback):
         batch: object,
         batch_idx: int,
     ) -> None:
-        """Move the bar by a step."""
+        """Report a step."""
         del trainer, outputs, batch, batch_idx
-        curve: Curve = pl_module.curve  # type: ignore[assignment]  # both callbacks go with Lockstep
-        loss = f"loss {sum(curve[-1][1]) / len(curve[-1][1]):.3f}" if curve else ""
-        self._progress.update(self._bar, completed=_step(pl_module), loss=loss)
+        self._tell(pl_module)
 
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Close the bar, also when the fit fails."""
-        del trainer, pl_module, stage
-        self._progress.stop()
+    def _tell(self, lockstep: pl.LightningModule) -> None:
+        curve, step = _curve(lockstep), lockstep.step
+        loss = sum(curve[-1][1]) / len(curve[-1][1]) if curve else None
+        self._report(Progressed(self._label, step, self._steps, loss))  # type: ignore[arg-type]  # Lockstep's int
 
 
 class CurveCallback(Callback):
@@ -98,15 +141,15 @@ class CurveCallback(Callback):
     ) -> None:
         """Send what the curve has gained."""
         del trainer, outputs, batch, batch_idx
-        curve: Curve = pl_module.curve  # type: ignore[assignment]  # both callbacks go with Lockstep
+        curve = _curve(pl_module)
         for step, losses in curve[self._sent :]:
             self._tracker.curve(self._phase, step, dict(zip(self._members, losses, strict=True)))
         self._sent = len(curve)
 
 
-def _step(lockstep: pl.LightningModule) -> int:
-    step: int = lockstep.step  # type: ignore[assignment]
-    return step
+def _curve(lockstep: pl.LightningModule) -> Curve:
+    curve: Curve = lockstep.curve  # type: ignore[assignment]  # the callbacks go with Lockstep
+    return curve
 
 
 def spoken(members: Sequence[int]) -> str:

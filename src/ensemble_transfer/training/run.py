@@ -4,6 +4,7 @@ import logging
 import time
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import count
 
@@ -17,7 +18,7 @@ from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.cost import Meter, measured
 from ensemble_transfer.training.executors import grouped
 from ensemble_transfer.training.lockstep import Lockstep
-from ensemble_transfer.training.progress import CurveCallback, ProgressBar, Tracker
+from ensemble_transfer.training.progress import Bars, CurveCallback, ProgressCallback, Report, Tracker
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.store import Store, Unfinished
@@ -69,7 +70,11 @@ class GroupFit:
 
 
 def run_group(
-    group: Group, settings: TrainerSettings, store: Store | None = None, tracker: Tracker | None = None
+    group: Group,
+    settings: TrainerSettings,
+    store: Store | None = None,
+    tracker: Tracker | None = None,
+    report: Report | None = None,
 ) -> GroupFit:
     """Train modules in lockstep and return their weights.
 
@@ -78,14 +83,20 @@ def run_group(
         settings: Where and how it is computed, with the executor decided.
         store: Where checkpoints are written; None for none.
         tracker: Where learning curves are sent while they grow.
+        report: Who is told of the progress; None for a bar on the terminal, if the settings want one.
     """
     for module, state in zip(group.modules, group.interrupted, strict=False):
         module.load_state_dict(dict(state.weights), strict=True)
     executor = grouped(group.modules, settings)
     lockstep = Lockstep(executor, group.recipe, group.batches.seeds, group.interrupted)
-    with measured(settings.device) as meter:
+    callbacks = _callbacks(group, settings, store, tracker)
+    with measured(settings.device) as meter, ExitStack() as shown:
+        if report is None and settings.progress:
+            report = shown.enter_context(Bars())
+        if report is not None:
+            callbacks.append(ProgressCallback(report, group.phase, group.members, group.recipe.steps))
         if lockstep.step < group.recipe.steps:
-            _fit(lockstep, group.batches, settings, _callbacks(group, settings, store, tracker))
+            _fit(lockstep, group.batches, settings, callbacks)
     meter.seconds += lockstep.seconds_before
     meter.cpu_seconds += lockstep.cpu_seconds_before
     weights = [{k: v.detach().cpu().contiguous() for k, v in state.items()} for state in executor.state_dicts()]
@@ -94,8 +105,6 @@ def run_group(
 
 def _callbacks(group: Group, settings: TrainerSettings, store: Store | None, tracker: Tracker | None) -> list[Callback]:
     callbacks: list[Callback] = []
-    if settings.progress:
-        callbacks.append(ProgressBar(group.phase, group.members, group.recipe.steps))
     if tracker is not None:
         callbacks.append(CurveCallback(tracker, group.phase, group.members))
     if store is not None and group.keys:

@@ -1,0 +1,158 @@
+"""Fits in this process: members in groups that fit into memory, each group in lockstep."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ensemble_transfer.errors import SettingError
+from ensemble_transfer.training.cost import Cost, measured
+from ensemble_transfer.training.lockstep import DivergedError
+from ensemble_transfer.training.memory import free_memory, is_out_of_memory, released
+from ensemble_transfer.training.progress import Report, Tracker, spoken
+from ensemble_transfer.training.run import Group, run_group
+from ensemble_transfer.training.settings import TrainerSettings
+from ensemble_transfer.training.store import Fitted, Store, Unfinished
+from ensemble_transfer.training.work import Start, Work
+from ensemble_transfer.weights import Weights, copied, floating
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class GroupFitter:
+    """Computes fits in this process.
+
+    Attributes:
+        settings: How fits are computed, with the executor decided.
+        store: Where finished and interrupted fits are kept; None for nowhere.
+        tracker: Where learning curves are sent.
+        report: Who is told of the progress; None for bars on the terminal.
+        beside: Number of processes that compute fits of the phase at the same time, this one included. They share free
+            memory and wall-clock seconds.
+    """
+
+    settings: TrainerSettings
+    store: Store | None = None
+    tracker: Tracker | None = None
+    report: Report | None = None
+    beside: int = 1
+
+    def compute(self, work: Work, missing: dict[str, Start]) -> dict[str, Fitted]:
+        """Return fits by key, computed in groups that fit into memory; a group that does not is halved.
+
+        Raises:
+            SettingError: If a fit diverges.
+            MemoryError: If a single member does not fit into memory.
+        """
+        found: dict[str, Fitted] = {}
+        left = list(missing.items())
+        size = self._group_size(work, len(left))
+        while left:
+            group = dict(left[:size])
+            try:
+                found |= self._computed(work, group)
+                left = left[size:]
+            except (RuntimeError, MemoryError, OSError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if len(group) == 1:
+                    [start] = group.values()
+                    raise _too_large(work.phase, start.member, error) from error
+                size = len(group) // 2
+            if left and size < len(group):
+                log.warning("out of memory with %d members in lockstep; going on with %d", len(group), size)
+                released()
+        return found
+
+    def _computed(self, work: Work, starts: dict[str, Start]) -> dict[str, Fitted]:
+        """Compute a group of fits; those that another job finishes meanwhile are taken from the store."""
+        if self.store is None:
+            return self._run(work, starts, [])
+        with self.store.locked(list(starts)):
+            found = self._found(list(starts))
+            for group, interrupted in self._at_one_step([key for key in starts if key not in found]):
+                for key, fitted in self._run(work, {key: starts[key] for key in group}, interrupted).items():
+                    self.store.put(key, fitted, work.about())
+                    found[key] = fitted
+        return found
+
+    def _at_one_step(self, keys: Sequence[str]) -> Iterator[tuple[list[str], list[Unfinished]]]:
+        """Yield groups of fits that start, or that were interrupted at the same step, with their states."""
+        assert self.store is not None
+        states = {key: self.store.unfinished(key) for key in keys}
+        steps = [state.step if state else 0 for state in states.values()]
+        for step in sorted(set(steps)):
+            group = [key for key, at in zip(keys, steps, strict=True) if at == step]
+            if step:
+                log.info("going on with an interrupted fit at step %d", step)
+            yield group, [state for key in group if (state := states.pop(key)) is not None]
+
+    def _run(self, work: Work, starts: dict[str, Start], interrupted: Sequence[Unfinished]) -> dict[str, Fitted]:
+        part, data, recipe = work.part, work.data, work.recipe
+        modules = [part.module(start.weights) for start in starts.values()]
+        with measured(self.settings.device) as preparing:
+            initial, seeds = [s.weights for s in starts.values()], [s.seed for s in starts.values()]
+            batches = part.batches(initial, data, recipe, seeds, self.settings.device)
+        members, keys = [start.member for start in starts.values()], list(starts)
+        group = Group(modules, batches, recipe, work.phase, members, keys, interrupted)
+        try:
+            result = run_group(group, self.settings, self.store, self.tracker, self.report)
+            _check_finite(result.weights)
+        except DivergedError as error:
+            if self.store is not None:
+                for key in keys:
+                    self.store.drop_unfinished(key)
+            raise _diverged(group, error) from error
+        seen, prepared = recipe.steps * batches.batch_size, part.prepared(len(data), recipe)
+        cost = Cost(
+            steps=recipe.steps,
+            examples=seen + prepared,
+            flops=part.flops(seen, prepared),
+            seconds=(preparing.seconds + result.meter.seconds) / len(starts) / self.beside,
+            cpu_seconds=(preparing.cpu_seconds + result.meter.cpu_seconds) / len(starts),
+            peak_memory_bytes=max(preparing.peak_memory_bytes, result.meter.peak_memory_bytes),
+            trained_parameters=sum(p.numel() for p in modules[0].parameters()),
+        )
+        return {
+            key: Fitted(copied(part.weights(start.weights, trained)), curve, cost, key)
+            for (key, start), trained, curve in zip(starts.items(), result.weights, result.curves, strict=True)
+        }
+
+    def _group_size(self, work: Work, members: int) -> int:
+        """Return how many members to train in lockstep: as asked for, or as many as fit into the free memory."""
+        if self.settings.group_size is not None or members < 2:
+            return self.settings.group_size or 1
+        free = free_memory(self.settings.device) // self.beside
+        return work.need().members(free, vectorised=self.settings.executor == "vectorised")
+
+    def _found(self, keys: Sequence[str]) -> dict[str, Fitted]:
+        assert self.store is not None
+        return {key: fitted for key in keys if (fitted := self.store.get(key)) is not None}
+
+
+def _too_large(phase: str, member: int, error: BaseException) -> MemoryError:
+    reason = str(error).strip().split("\n")[0] or type(error).__name__
+    advice = "lower batch_size of its recipe, or the size of images or backbone"
+    return MemoryError(f"out of memory in phase {phase!r} with {spoken([member])} alone ({reason}); {advice}")
+
+
+def _check_finite(members: Sequence[Weights]) -> None:
+    """Raise a DivergedError if a member has a weight that is not finite."""
+    for place, weights in enumerate(members):
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in floating(weights).values()):
+            raise DivergedError(place, None)
+
+
+def _diverged(group: Group, error: DivergedError) -> SettingError:
+    """Return what a user has to know about a fit that diverged: phase, member, step and what to change."""
+    recipe, member = group.recipe, spoken([group.members[error.place]])
+    if error.step == 0 or recipe.steps == 0:
+        rule = f"{member} starts from weights whose loss is not finite; lower what they come from (strategy.scale, ...)"
+        return SettingError("phase", group.phase, rule)
+    when = f"at step {error.step + 1} of {recipe.steps}" if error.step is not None else "after the last step"
+    what = "loss is" if error.step is not None else "weights are"
+    advice = "lower lr or head_lr_factor of its recipe, or clip its gradients (clip=1)"
+    rule = f"is too high: the {what} not finite in phase {group.phase!r}, {member}, {when}; {advice}"
+    return SettingError("lr", recipe.lr, rule)

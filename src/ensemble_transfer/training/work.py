@@ -1,0 +1,92 @@
+"""A phase's work: what is trained, on which data, by which recipe; and where each member starts."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.tasks.task import Split
+from ensemble_transfer.training.memory import Need, need_of
+from ensemble_transfer.training.parts import Part, Whole
+from ensemble_transfer.training.recipe import Recipe
+from ensemble_transfer.training.store import key_of
+from ensemble_transfer.weights import Weights, fingerprint
+
+_needs: dict[tuple[str, int], Need] = {}
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where one member's fit starts.
+
+    Attributes:
+        member: Index of the member.
+        weights: Its initial weights, encoder and head.
+        seed: Its stream of randomness.
+    """
+
+    member: int
+    weights: Weights
+    seed: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the fits of a phase have in common.
+
+    Attributes:
+        part: The part of a member that is trained.
+        data: What it is trained on.
+        recipe: What each fit may spend.
+        phase: Name of the phase, for ledger, progress bar and learning curves.
+    """
+
+    part: Part
+    data: Split
+    recipe: Recipe
+    phase: str
+
+    @property
+    def batch_size(self) -> int:
+        """Examples in a step."""
+        return min(self.recipe.batch_size, len(self.data))
+
+    @property
+    def step_flops(self) -> int:
+        """Operations of a training step of one member."""
+        return self.part.flops(self.batch_size, 0)
+
+    def key(self, start: Start, precision: str) -> str:
+        """Return a fit's key in the store: a hash of all that decides its result."""
+        return key_of(
+            trained=self.part.name,
+            architecture=self.part.architecture.plain(),
+            initial=fingerprint(start.weights),
+            data=self.data.fingerprint,
+            recipe=self.recipe.plain(),
+            seed=start.seed,
+            precision=precision,
+        )
+
+    def need(self) -> Need:
+        """Return the memory that one member's fit needs."""
+        architecture, examples = self.part.architecture, self.batch_size
+        kind = (repr(self.part), examples)
+        if kind not in _needs:
+            with torch.device("meta"):
+                member: nn.Module = architecture.build()
+                images = _images(architecture, examples)
+                features = torch.empty(examples, architecture.features)
+            whole = isinstance(self.part, Whole)
+            _needs[kind] = need_of(member, images) if whole else need_of(member.get_submodule("head"), features)
+        return _needs[kind]
+
+    def about(self) -> dict[str, Any]:
+        """Return the fit's origin as plain data, for whoever reads the store."""
+        return {"phase": self.phase, "recipe": self.recipe.plain(), "data": self.data.fingerprint}
+
+
+def _images(architecture: Architecture, examples: int) -> Tensor:
+    return torch.zeros(examples, architecture.channels, *[architecture.image_size] * 2, dtype=torch.uint8)
