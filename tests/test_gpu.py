@@ -9,10 +9,10 @@ from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.memory import free_memory, is_out_of_memory
-from ensemble_transfer.training.parts import loaded
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.run import Group, run_group
 from ensemble_transfer.training.settings import TrainerSettings
+from ensemble_transfer.training.trained_part import loaded
 from ensemble_transfer.transfer.base import transfer_ensemble
 from ensemble_transfer.transfer.strategies.shift import Shift
 

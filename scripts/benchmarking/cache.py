@@ -15,8 +15,8 @@ from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.fit import Fitter, Start
-from ensemble_transfer.training.parts import loaded
 from ensemble_transfer.training.recipe import Recipe, Recipes
+from ensemble_transfer.training.trained_part import loaded
 from ensemble_transfer.weights import Weights, below
 
 

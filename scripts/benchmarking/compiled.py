@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from benchmarking.measure import Options, Result, digits, interleaved, medians, network, ratios, settings
-from ensemble_transfer.training.parts import loaded
+from ensemble_transfer.training.trained_part import loaded
 
 
 def run(options: Options) -> Result:

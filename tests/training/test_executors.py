@@ -17,10 +17,10 @@ from ensemble_transfer.training.executors import (
     refuse_unvectorisable,
 )
 from ensemble_transfer.training.fit import Fitter, Start
-from ensemble_transfer.training.parts import loaded
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.run import Group, run_group
 from ensemble_transfer.training.settings import TrainerSettings
+from ensemble_transfer.training.trained_part import loaded
 
 NET = {"channels": [4, 8, 8, 8], "stem_width": 4, "output_stride": 8}
 NETS = {

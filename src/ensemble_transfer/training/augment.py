@@ -1,4 +1,4 @@
-"""Images changed at random while a member is trained, by torchvision's transforms."""
+"""Random augmentations of images, by torchvision's transforms."""
 
 from collections.abc import Callable, Mapping
 
@@ -8,7 +8,7 @@ from torch import Tensor
 # torchvision takes seconds to import, and most recipes do without.
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
-"""(images (N, C, S, S) uint8, randomness) -> images of the same shape and type, each changed by itself."""
+"""Maps images (N, C, S, S) uint8 and a generator to augmented images of the same shape; each image draws for itself."""
 
 PADDING = 8
 """Crops move an image by up to its side divided by this: 4 pixels of 32."""
@@ -18,7 +18,7 @@ SMALLEST_CROP = 0.25
 
 
 def flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror every other image, left to right."""
+    """Mirror each image left to right with probability 1/2."""
     from torchvision.transforms.v2 import functional
 
     mirrored = torch.rand(len(images), generator=generator) < 0.5
@@ -26,7 +26,7 @@ def flip(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def crop(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Move every image by a few pixels; its edge is continued behind it, whatever its ground is."""
+    """Shift each image by a few pixels; pads by repeating edge pixels."""
     from torchvision.transforms.v2 import functional
 
     side = images.shape[-1]
@@ -38,12 +38,12 @@ def crop(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Move and mirror."""
+    """Apply :func:`crop`, then :func:`flip`."""
     return flip(crop(images, generator), generator)
 
 
 def resized_crop(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Show a part of every image, scaled to the whole, and mirror: for photographs."""
+    """Crop a random part of each image, scale it to full size, and flip: for photographs."""
     from torchvision.transforms import v2
 
     shown = v2.RandomResizedCrop(images.shape[-1], scale=(SMALLEST_CROP, 1.0), antialias=True)
@@ -51,7 +51,7 @@ def resized_crop(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def trivial(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Change every image by one operation: TrivialAugment (Müller and Hutter 2021, arXiv 2103.10158)."""
+    """Apply one random operation to each image: TrivialAugment (Müller and Hutter 2021, arXiv 2103.10158)."""
     from torchvision.transforms import v2
 
     return _one_by_one(v2.TrivialAugmentWide(), images, generator)
@@ -63,7 +63,7 @@ AUGMENTATIONS: Mapping[str, Augmentation] = {
 
 
 def augmented(images: Tensor, name: str, generator: torch.Generator) -> Tensor:
-    """Return images changed at random; ``none`` returns them as they are."""
+    """Return augmented images; ``none`` returns the images unchanged."""
     return images if name == "none" else AUGMENTATIONS[name](images, generator)
 
 

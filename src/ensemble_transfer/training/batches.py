@@ -1,26 +1,25 @@
-"""Which examples a member sees at a step."""
+"""The examples that each member sees at a step."""
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ensemble_transfer.seeding import generator
+from ensemble_transfer.seeding import derive, generator
 from ensemble_transfer.training.augment import augmented
 
 
 class Batches(Dataset[tuple[Tensor, Tensor]]):
     """The batch of every step for members in lockstep, each in an order of its own.
 
-    Item ``step`` holds inputs (members, batch, ...) and labels (members, batch). It is a function of the member's
-    seed and the step alone: epochs are permutations drawn per member, and what is left of an epoch after the last
-    whole batch is dropped, since BatchNorm cannot train on a batch of one. Augmentations, too, are drawn for the member
-    and the step.
+    Item ``step`` holds inputs (members, batch, ...) and labels (members, batch). It depends on the members' seeds and
+    the step alone. Each epoch is a permutation, drawn for each member. Examples left after its last whole batch are
+    dropped, since BatchNorm cannot train on a batch of one. Augmentations are drawn for each member and step.
 
     Args:
         inputs: Inputs (examples, ...) of every member; members may share a tensor.
         labels: Labels (examples,), int64.
         batch_size: Examples in a batch; all where there are fewer.
-        seeds: One seed a member.
+        seeds: One seed a member, from which all of its randomness is derived.
         augment: How inputs that are images are changed at random; see
             :class:`~ensemble_transfer.training.recipe.Recipe`.
     """
@@ -52,6 +51,10 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
             for member, examples, seed in zip(self.inputs, chosen, self.seeds, strict=True)
         ]
         return torch.stack(inputs), labels
+
+    def step_seeds(self, step: int) -> list[int]:
+        """Return a seed for each member for what is random in its forward pass of a step, such as dropout."""
+        return [derive(seed, "step", step) for seed in self.seeds]
 
     def _order(self, seed: int, epoch: int) -> Tensor:
         return torch.randperm(len(self.labels), generator=generator(seed, "order", epoch))

@@ -1,4 +1,4 @@
-"""What a run spent: entries by phase and member, and the sums that are reported."""
+"""The cost of a run: entries by phase and member, and their sums."""
 
 import os
 import resource
@@ -15,15 +15,16 @@ import torch
 
 @dataclass(frozen=True)
 class Cost:
-    """What one piece of work spent.
+    """The cost of one piece of work.
 
     Attributes:
         steps: Optimizer steps.
-        examples: Examples that went forward, counted once for each time.
+        examples: Examples in forward passes, each pass counted.
         flops: Floating-point operations, forward and backward, by torch's flop counter; a multiply-add counts two,
             operators without a formula (normalisation, activation) count none.
-        seconds: Wall-clock seconds. Members trained in lockstep share a group's seconds evenly.
-        cpu_seconds: Processor seconds of this process, shared likewise.
+        seconds: Wall-clock seconds. Members trained in lockstep share their group's seconds evenly, and groups that
+            several processes train at the same time share theirs, so that the members' seconds add up to the phase's.
+        cpu_seconds: Processor seconds of the process that did the work; members of a group share them evenly.
         peak_memory_bytes: Highest memory of the phase: the process's resident set on a CPU, torch's allocations on
             a GPU.
         trained_parameters: Number of weights that received gradients.
@@ -60,8 +61,8 @@ class Entry:
     Attributes:
         phase: ``full``, ``statistics``, ``probe``, ``tiny``, ``head``, ...
         member: Index of the member that it was spent on.
-        cost: What was spent, at the real fit when it came from the store.
-        key: The fit's key in the store; None for work that is not remembered.
+        cost: What was spent; for a fit from the store, what it cost when it was computed.
+        key: The fit's key in the store; None for work that is not stored.
         reused: Whether the fit was found in the store.
     """
 
@@ -129,7 +130,7 @@ class Meter:
 
 @contextmanager
 def measured(device: torch.device) -> Iterator[Meter]:
-    """Measure the block; the numbers are in the meter once the block has ended."""
+    """Measure the block; the meter has the numbers when the block has ended."""
     meter = Meter()
     _reset_peak(device)
     wall, cpu = time.perf_counter(), time.process_time()

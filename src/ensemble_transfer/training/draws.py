@@ -1,4 +1,4 @@
-"""Each member's own random draws inside a forward pass that torch.func has stacked.
+"""Random draws of each member in a vectorised forward pass.
 
 In the loop a member's dropout draws from torch's default generator, seeded for that member and step. Here the same
 functions are called on tensors of one member's shape, in the same order, with the default generator in that member's

@@ -1,4 +1,4 @@
-"""What frozen encoders say about a task, and re-estimated BatchNorm statistics."""
+"""Features of frozen encoders, and re-estimated BatchNorm statistics."""
 
 from collections.abc import Iterable
 
@@ -16,8 +16,7 @@ _BATCH = 256
 def features(classifier: Classifier, images: Tensor, device: torch.device) -> Tensor:
     """Return the encoder's features (examples, features), on the CPU, in evaluation mode.
 
-    A head trained on them is the head that training behind the frozen encoder gives, since the encoder sees the same
-    image at every step.
+    A head trained on them equals a head trained behind the frozen encoder, whose features of an image never change.
     """
     return _encoded(classifier, torch.split(images, _BATCH), device)
 
@@ -31,7 +30,7 @@ def features_of_views(
         classifier: Its encoder computes the features; see :func:`features`.
         images: (examples, channels, height, width) uint8.
         device: Where they are computed.
-        augment: How a view is changed at random.
+        augment: The augmentation of a view.
         views: Number of views of every image.
         seed: Stream of randomness.
     """
@@ -56,7 +55,7 @@ def reestimated_statistics(
     """Return an encoder's weights with BatchNorm's running statistics estimated anew from one pass over images.
 
     The estimate is the mean over batches of nearly equal size, with all BatchNorm layers in training mode and all
-    else in evaluation mode. An encoder without such layers comes back as it was.
+    else in evaluation mode. An encoder without such layers is returned unchanged.
     """
     classifier = architecture.build()
     classifier.encoder.load_state_dict(dict(encoder), strict=True)
@@ -72,5 +71,5 @@ def reestimated_statistics(
 
 
 def is_statistic(name: str) -> bool:
-    """Return whether a tensor is a running statistic: data that passed by, not a weight that was learned."""
+    """Return whether a tensor is a running statistic: estimated from data, not trained."""
     return name.endswith(("running_mean", "running_var", "num_batches_tracked"))

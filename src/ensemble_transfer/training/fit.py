@@ -12,11 +12,11 @@ from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.cost import Entry
 from ensemble_transfer.training.executors import chosen_executor, refuse_unvectorisable
 from ensemble_transfer.training.groups import GroupFitter
-from ensemble_transfer.training.parts import Head, Whole
 from ensemble_transfer.training.progress import Tracker
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.store import Fitted, Store
+from ensemble_transfer.training.trained_part import HeadOnFeatures, WholeMember
 from ensemble_transfer.training.work import Start as Start
 from ensemble_transfer.training.work import Work
 from ensemble_transfer.weights import Weights
@@ -82,14 +82,14 @@ class Fitter:
             phase: Name of the phase, for ledger, progress bar and learning curves.
         """
         recipe.check_whole()
-        return self._fits(Work(Whole(architecture), data, recipe, phase), starts)
+        return self._fits(Work(WholeMember(architecture), data, recipe, phase), starts)
 
     def fit_heads(
         self, architecture: Architecture, starts: Sequence[Start], data: Split, recipe: Recipe, phase: str
     ) -> Fits:
         """Train the head of every member on the features of its frozen encoder; see :meth:`fit`."""
         recipe.check_head()
-        return self._fits(Work(Head(architecture), data, recipe, phase), starts)
+        return self._fits(Work(HeadOnFeatures(architecture), data, recipe, phase), starts)
 
     def _fits(self, work: Work, starts: Sequence[Start]) -> Fits:
         require(len(work.data) > 1, "train", len(work.data), "a fit needs at least 2 examples")

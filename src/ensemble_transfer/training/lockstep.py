@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from ensemble_transfer.seeding import derive
+from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.executors import Loop, Vectorised
 from ensemble_transfer.training.progress import Curve
 from ensemble_transfer.training.recipe import Recipe
@@ -38,13 +38,13 @@ class DivergedError(ArithmeticError):
 class Lockstep(pl.LightningModule):
     """Trains members together: every step is one step of each, with one optimizer over all.
 
-    What is random in a member's step is drawn from the member's own seed and the step, and AdamW and SGD act on each
-    weight alone, so a member's result does not depend on its neighbours.
+    Each member draws from its own seed and the step, and AdamW and SGD update each weight by itself. So a member's
+    result does not depend on the other members of its group.
 
     Args:
         group: The members.
         recipe: Optimizer, schedule and number of steps.
-        seeds: One seed a member.
+        batches: The members' batches, with their streams of randomness.
         interrupted: The members' states at a step that they have all reached; empty for fits that start.
 
     Attributes:
@@ -55,13 +55,13 @@ class Lockstep(pl.LightningModule):
     """
 
     def __init__(
-        self, group: Loop | Vectorised, recipe: Recipe, seeds: Sequence[int], interrupted: Sequence[Unfinished] = ()
+        self, group: Loop | Vectorised, recipe: Recipe, batches: Batches, interrupted: Sequence[Unfinished] = ()
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.group = group
         self.recipe = recipe
-        self.seeds = list(seeds)
+        self._batches = batches
         self.step = interrupted[0].step if interrupted else 0
         self.curve: Curve = _joined([state.curve for state in interrupted])
         self.seconds_before = sum(state.seconds for state in interrupted)
@@ -100,8 +100,7 @@ class Lockstep(pl.LightningModule):
 
     def gradients(self, batch: tuple[Tensor, Tensor], step: int) -> Tensor:
         """Leave every member's gradient of a step, clipped, in its parameters and return the losses (members,)."""
-        seeds = [derive(seed, "step", step) for seed in self.seeds]
-        losses = self.group.backward(*batch, seeds, self.recipe.label_smoothing)
+        losses = self.group.backward(*batch, self._batches.step_seeds(step), self.recipe.label_smoothing)
         if self.recipe.clip is not None:
             self.group.clip(self.recipe.clip)
         return losses
@@ -139,7 +138,7 @@ class Lockstep(pl.LightningModule):
         """Return every member's state after the last step."""
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
-        members = len(self.seeds)
+        members = len(self._batches.seeds)
         spent = [
             now - then for now, then in zip((time.perf_counter(), time.process_time()), self._started, strict=True)
         ]
@@ -153,7 +152,7 @@ class Lockstep(pl.LightningModule):
     def curves(self) -> list[Tensor]:
         """Return every member's curve (points, 2): step and loss."""
         points = [[[float(step), loss] for loss in losses] for step, losses in self.curve]
-        return list(torch.tensor(points).reshape(-1, len(self.seeds), 2).transpose(0, 1))
+        return list(torch.tensor(points).reshape(-1, len(self._batches.seeds), 2).transpose(0, 1))
 
 
 def _joined(curves: Sequence[Tensor]) -> Curve:

@@ -1,4 +1,4 @@
-"""Losses of networks that are not trained: on the way between two of them, or after a shift."""
+"""Losses of networks that are not trained, such as interpolated or shifted ones."""
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,8 @@ def batch_loss(
 ) -> tuple[float, float]:
     """Return mean cross-entropy and accuracy, with BatchNorm normalising by the statistics of the images themselves.
 
-    Shifted or interpolated weights have no running statistics of their own; those of the images need no further pass. A
-    single image says nothing of how channels vary: it is normalised by the running statistics.
+    Shifted or interpolated weights have no running statistics of their own; those of the batch need no further pass. A
+    single image has no variance over images, so it is normalised by the running statistics.
 
     Args:
         architecture: Of the classifier.

@@ -1,4 +1,4 @@
-"""How many members fit into memory together, and what an out-of-memory error looks like."""
+"""Memory: how many members fit together, and which errors mean that it ran out."""
 
 import gc
 from copy import deepcopy
@@ -27,11 +27,11 @@ def free_memory(device: torch.device) -> int:
 
 @dataclass(frozen=True)
 class Need:
-    """What training takes, in bytes.
+    """The memory that training one member needs, in bytes.
 
     Attributes:
-        weights: A member's weights, gradients and optimizer state, held all along.
-        graph: What one forward pass of a step keeps for its backward pass, and the gradients of that.
+        weights: Its weights, gradients and optimizer state, held during the whole fit.
+        graph: Activations that a forward pass keeps for the backward pass, and their gradients.
     """
 
     weights: int
@@ -50,7 +50,7 @@ class Need:
 
 
 def need_of(module: nn.Module, inputs: Tensor) -> Need:
-    """Return what training a member takes, measured on tensors without data.
+    """Return the memory that training a member needs, measured on tensors without data.
 
     Args:
         module: The member.
@@ -88,7 +88,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def released() -> None:
-    """Give back what dropped tensors hold, on a GPU also to other processes."""
+    """Free the memory of dropped tensors, on a GPU also for other processes."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

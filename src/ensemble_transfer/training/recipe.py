@@ -1,4 +1,4 @@
-"""Recipes: what a fit may spend, and how."""
+"""Recipes: optimizer, schedule and number of steps of a fit."""
 
 from dataclasses import asdict, dataclass, field
 from math import cos, inf, pi
@@ -16,7 +16,7 @@ _LATER = {"augment": "none", "views": 1}
 
 @dataclass(frozen=True)
 class Recipe:
-    """What one fit may spend.
+    """Optimizer, schedule and number of steps of one fit.
 
     Attributes:
         steps: Optimizer steps.
@@ -30,10 +30,10 @@ class Recipe:
         warmup: Fraction of the steps in which the learning rate rises linearly from 0.
         clip: Highest norm of a member's gradient; null for no clipping.
         label_smoothing: Share of the label's probability that is spread over all classes.
-        augment: How images are changed at random, each anew at every step: ``none``, ``flip`` (left to right), ``crop``
+        augment: Augmentation of the images, drawn anew at every step: ``none``, ``flip`` (left to right), ``crop``
             (moved by an eighth at most), ``crop_flip``, ``resized_crop`` (a part, scaled to the whole, and ``flip``),
             ``trivial`` (TrivialAugment).
-        views: Where a head is trained on features, which are computed once: of how many augmented views of an image.
+        views: For a head on features, which are computed once: the number of augmented views of each image.
     """
 
     steps: int
@@ -73,16 +73,16 @@ class Recipe:
         require(self.views == 1 or self.augment != "none", "views", self.views, "needs an augmentation: set augment")
 
     def plain(self) -> dict[str, Any]:
-        """Return what decides a fit, as plain data; what was added later is left out where it changes nothing."""
+        """Return the fields as plain data for a fit's key; later fields are left out at their defaults."""
         return {name: value for name, value in asdict(self).items() if name not in _LATER or value != _LATER[name]}
 
     def check_head(self) -> None:
-        """Raise a SettingError if a head cannot be trained so on the features of a frozen encoder."""
+        """Raise a SettingError if this recipe cannot train a head on the features of a frozen encoder."""
         rule = "must be 2 or more with an augmentation: the features of every view are computed once"
         require(self.augment == "none" or self.views > 1, "views", self.views, rule)
 
     def check_whole(self) -> None:
-        """Raise a SettingError if a whole member cannot be trained so."""
+        """Raise a SettingError if this recipe cannot train a whole member."""
         require(self.views == 1, "views", self.views, "must be 1: only a head is trained on views that are kept")
 
     def rate(self, step: int) -> float:
@@ -97,7 +97,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Recipes:
-    """The recipes of a run, by what they are for.
+    """The recipes of a run, by phase.
 
     Attributes:
         ancestor: From a random start on the source task: the shared ancestor, or each independent member.

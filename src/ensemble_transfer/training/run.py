@@ -88,7 +88,7 @@ def run_group(
     for module, state in zip(group.modules, group.interrupted, strict=False):
         module.load_state_dict(dict(state.weights), strict=True)
     executor = grouped(group.modules, settings)
-    lockstep = Lockstep(executor, group.recipe, group.batches.seeds, group.interrupted)
+    lockstep = Lockstep(executor, group.recipe, group.batches, group.interrupted)
     callbacks = _callbacks(group, settings, store, tracker)
     with measured(settings.device) as meter, ExitStack() as shown:
         if report is None and settings.progress:

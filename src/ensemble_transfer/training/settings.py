@@ -1,4 +1,4 @@
-"""Where and how fits are computed: nothing here changes what they are meant to compute."""
+"""Where and how fits are computed: device, precision, threads."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +34,7 @@ class TrainerSettings:
         executor: ``loop`` trains the members of a group one after another in every step; ``vectorised`` trains
             them as one network; ``auto`` is the loop on a CPU, and on a GPU what suits number and size of the members
             (see :func:`~ensemble_transfer.training.executors.chosen_executor`).
-        channels_last: Whether the loop keeps images and convolutions in the layout that tensor cores like.
+        channels_last: Whether the loop keeps images and convolutions in channels-last layout, for tensor cores.
         group_size: Members that are trained in lockstep at the most; null for as many as fit into the free memory.
         threads: Threads of torch on the CPU; null for as many as a step can feed, of the cores this process may use.
         checkpoint_seconds: Seconds between the checkpoints of a fit.

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from ensemble_transfer.errors import SettingError, require, settings_under
@@ -12,8 +13,8 @@ from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.seeding import derive
 from ensemble_transfer.tasks.task import Task
 from ensemble_transfer.training.cost import Entry, Ledger
+from ensemble_transfer.training.existing import read_members
 from ensemble_transfer.training.fit import Fits, Fitter, Start
-from ensemble_transfer.training.given import read_members
 from ensemble_transfer.training.recipe import Recipes
 from ensemble_transfer.training.store import Store
 from ensemble_transfer.weights import Weights, joined
@@ -66,9 +67,9 @@ def train_source(
 ) -> tuple[Ensemble, Ledger]:
     """Train an ensemble on the source task and return it with what it cost.
 
-    Every member goes through the recipes ``ancestor`` and ``source``; of a shared or snapshot lineage, all go through
-    the first as one. So the lineages differ in nothing but what members share, and a larger ensemble contains the
-    smaller. Members that are given are not trained; only those without a head for the task get one, on frozen features.
+    Every member is trained by the recipes ``ancestor`` and ``source``; in a shared or snapshot lineage all members have
+    one ancestor. So lineages differ only in what members share, and a larger ensemble contains the smaller. Members
+    that exist already are not trained; those without a head for the task get one, on frozen features.
 
     Args:
         settings: Size and lineage.
@@ -78,27 +79,14 @@ def train_source(
         recipes: What the fits may spend.
         fitter: Where and how they are computed and remembered.
     """
-    size = task.train.images.shape[-1]
-    architecture = backbone.architecture(size, task.train.images.shape[1], len(task.classes))
-    given = _given(settings, backbone, architecture, task, seed, recipes, fitter)
-    if len(given.weights) == settings.size:
-        lineage = given.lineage or settings.lineage
-        return _ensemble(lineage, architecture, given.weights, task, seed), Ledger([*given.entries])
-    recipes = _forked(recipes, settings.fork)
-    members = range(settings.size - len(given.weights))
-    ancestors = list(members) if settings.lineage == "independent" else [0]
-    starts = _initial(architecture, backbone, ancestors, seed)
-    first = fitter.fit(architecture, starts, task.train, recipes.ancestor, "ancestor")
-    apart = [
-        Start(member, first.weights[member % len(ancestors)], derive(seed, "source", member)) for member in members
-    ]
-    if settings.lineage == "snapshot":
-        second = _one_after_another(architecture, apart, task, recipes, fitter)
-    else:
-        second = [fitter.fit(architecture, apart, task.train, recipes.source, "source")]
-    trained = [weights for fits in second for weights in fits.weights]
-    ensemble = _ensemble(settings.lineage, architecture, [*trained, *given.weights], task, seed)
-    return ensemble, Ledger([*(entry for fits in (first, *second) for entry in fits.entries()), *given.entries])
+    work = _SourceWork(settings, backbone, task, seed, _forked(recipes, settings.fork), fitter)
+    existing = work.existing_members()
+    if len(existing.weights) == settings.size:
+        return work.ensemble(existing.lineage or settings.lineage, existing.weights), Ledger([*existing.entries])
+    fits = work.trained_members(settings.size - len(existing.weights))
+    trained = [weights for fit in fits[1:] for weights in fit.weights]
+    entries = [entry for fit in fits for entry in fit.entries()]
+    return work.ensemble(settings.lineage, [*trained, *existing.weights]), Ledger([*entries, *existing.entries])
 
 
 def keep_source(ensemble: Ensemble, store: Store) -> Path | None:
@@ -127,17 +115,6 @@ def keep_source(ensemble: Ensemble, store: Store) -> Path | None:
     return folder
 
 
-def _one_after_another(
-    architecture: Architecture, starts: Sequence[Start], task: Task, recipes: Recipes, fitter: Fitter
-) -> list[Fits]:
-    """Train members in turn, each from where the one before ended: one run with a cyclic learning rate."""
-    done: list[Fits] = []
-    for start in starts:
-        here = replace(start, weights=done[-1].weights[0]) if done else start
-        done.append(fitter.fit(architecture, [here], task.train, recipes.source, "source"))
-    return done
-
-
 def _forked(recipes: Recipes, fork: float | None) -> Recipes:
     """Return the recipes with their steps divided between ancestor and members."""
     if fork is None:
@@ -150,64 +127,99 @@ def _forked(recipes: Recipes, fork: float | None) -> Recipes:
 
 
 @dataclass(frozen=True)
-class _Given:
-    """Members that exist, what the heads that some lacked have cost, and the lineage that a single folder states."""
+class _Existing:
+    """Members that were not trained here.
+
+    Attributes:
+        weights: Their weights, with heads for the source task.
+        entries: Cost of the heads that some of them lacked.
+        lineage: Lineage of the saved ensemble that they all come from; None if they come from several places.
+    """
 
     weights: Sequence[Weights] = ()
     entries: Sequence[Entry] = ()
     lineage: str | None = None
 
 
-def _given(
-    settings: EnsembleSettings,
-    backbone: Backbone,
-    architecture: Architecture,
-    task: Task,
-    seed: int,
-    recipes: Recipes,
-    fitter: Fitter,
-) -> _Given:
-    """Return the members that exist; those without a head for the task get one, on frozen features."""
-    if not settings.members:
-        return _Given()
-    with settings_under("ensemble"):
-        found = read_members(settings.members, backbone, architecture, task.classes)
-        rule = f"must be {len(found)} or more, as many as ensemble.members names"
-        require(settings.size >= len(found), "size", settings.size, rule)
-    indexed = dict(enumerate(found, start=settings.size - len(found)))
-    starts = [
-        Start(
-            member,
-            joined(encoder=given.encoder, head=architecture.fresh_head(derive(seed, "initial head", member))),
-            derive(seed, "source head", member),
-        )
-        for member, given in indexed.items()
-        if given.head is None
-    ]
-    heads = fitter.fit_heads(architecture, starts, task.train, recipes.head, "source head")
-    probed = dict(zip(heads.members, heads.weights, strict=True))
-    weights: list[Weights] = [
-        probed[member] if given.head is None else joined(encoder=given.encoder, head=given.head)
-        for member, given in indexed.items()
-    ]
-    return _Given(weights, heads.entries(), found[0].lineage if len(settings.members) == 1 else None)
+@dataclass(frozen=True)
+class _SourceWork:
+    """The arguments of :func:`train_source`, and the steps that it takes with them."""
 
+    settings: EnsembleSettings
+    backbone: Backbone
+    task: Task
+    seed: int
+    recipes: Recipes
+    fitter: Fitter
 
-def _ensemble(lineage: str, architecture: Architecture, members: Sequence[Weights], task: Task, seed: int) -> Ensemble:
-    return Ensemble(architecture, tuple(members), task.classes, lineage, {"source": task.name, "seed": seed})
+    @cached_property
+    def architecture(self) -> Architecture:
+        channels, size = self.task.train.images.shape[1], self.task.train.images.shape[-1]
+        return self.backbone.architecture(size, channels, len(self.task.classes))
 
+    def ensemble(self, lineage: str, members: Sequence[Weights]) -> Ensemble:
+        history = {"source": self.task.name, "seed": self.seed}
+        return Ensemble(self.architecture, tuple(members), self.task.classes, lineage, history)
 
-def _initial(architecture: Architecture, backbone: Backbone, ancestors: list[int], seed: int) -> list[Start]:
-    """Return where ancestors start: at random, or at the pretrained encoder with a random head."""
-    starts = [
-        Start(index, architecture.initial(derive(seed, "initial", index)), derive(seed, "ancestor", index))
-        for index in ancestors
-    ]
-    if not backbone.has_weights:
-        return starts
-    with settings_under("backbone"):
-        encoder: Weights = backbone.pretrained_encoder(architecture)
-    heads = [architecture.fresh_head(derive(seed, "initial head", index)) for index in ancestors]
-    return [
-        replace(start, weights=joined(encoder=encoder, head=head)) for start, head in zip(starts, heads, strict=True)
-    ]
+    def existing_members(self) -> _Existing:
+        """Return the members that exist; those without a head for the task get one, on frozen features."""
+        settings, architecture = self.settings, self.architecture
+        if not settings.members:
+            return _Existing()
+        with settings_under("ensemble"):
+            found = read_members(settings.members, self.backbone, architecture, self.task.classes)
+            rule = f"must be {len(found)} or more, as many as ensemble.members names"
+            require(settings.size >= len(found), "size", settings.size, rule)
+        indexed = dict(enumerate(found, start=settings.size - len(found)))
+        starts = [
+            Start(
+                member,
+                joined(encoder=existing.encoder, head=self._head(member)),
+                derive(self.seed, "source head", member),
+            )
+            for member, existing in indexed.items()
+            if existing.head is None
+        ]
+        heads = self.fitter.fit_heads(architecture, starts, self.task.train, self.recipes.head, "source head")
+        probed = dict(zip(heads.members, heads.weights, strict=True))
+        weights: list[Weights] = [
+            probed[member] if existing.head is None else joined(encoder=existing.encoder, head=existing.head)
+            for member, existing in indexed.items()
+        ]
+        return _Existing(weights, heads.entries(), found[0].lineage if len(settings.members) == 1 else None)
+
+    def trained_members(self, number: int) -> list[Fits]:
+        """Return the fits of the ancestors, and then those of so many members."""
+        fitter, recipes, snapshots = self.fitter, self.recipes, self.settings.lineage == "snapshot"
+        ancestors = range(number) if self.settings.lineage == "independent" else range(1)
+        starts = [
+            Start(index, weights, derive(self.seed, "ancestor", index))
+            for index, weights in zip(ancestors, self._initial(ancestors), strict=True)
+        ]
+        first = fitter.fit(self.architecture, starts, self.task.train, recipes.ancestor, "ancestor")
+        apart = [
+            Start(member, first.weights[member % len(ancestors)], derive(self.seed, "source", member))
+            for member in range(number)
+        ]
+        if snapshots:
+            return [first, *self._one_after_another(apart)]
+        return [first, fitter.fit(self.architecture, apart, self.task.train, recipes.source, "source")]
+
+    def _one_after_another(self, starts: Sequence[Start]) -> list[Fits]:
+        """Train members in turn, each from where the one before ended: one run with a cyclic learning rate."""
+        done: list[Fits] = []
+        for start in starts:
+            here = replace(start, weights=done[-1].weights[0]) if done else start
+            done.append(self.fitter.fit(self.architecture, [here], self.task.train, self.recipes.source, "source"))
+        return done
+
+    def _initial(self, ancestors: Sequence[int]) -> list[Weights]:
+        """Return the ancestors' initial weights: random, or the pretrained encoder with a random head."""
+        if not self.backbone.has_weights:
+            return [self.architecture.initial(derive(self.seed, "initial", index)) for index in ancestors]
+        with settings_under("backbone"):
+            encoder = self.backbone.pretrained_encoder(self.architecture)
+        return [joined(encoder=encoder, head=self._head(index)) for index in ancestors]
+
+    def _head(self, member: int) -> Weights:
+        return self.architecture.fresh_head(derive(self.seed, "initial head", member))

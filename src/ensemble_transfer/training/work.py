@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.memory import Need, need_of
-from ensemble_transfer.training.parts import Part, Whole
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.store import key_of
+from ensemble_transfer.training.trained_part import TrainedPart, WholeMember
 from ensemble_transfer.weights import Weights, fingerprint
 
 _needs: dict[tuple[str, int], Need] = {}
@@ -43,7 +43,7 @@ class Work:
         phase: Name of the phase, for ledger, progress bar and learning curves.
     """
 
-    part: Part
+    part: TrainedPart
     data: Split
     recipe: Recipe
     phase: str
@@ -79,7 +79,7 @@ class Work:
                 member: nn.Module = architecture.build()
                 images = _images(architecture, examples)
                 features = torch.empty(examples, architecture.features)
-            whole = isinstance(self.part, Whole)
+            whole = isinstance(self.part, WholeMember)
             _needs[kind] = need_of(member, images) if whole else need_of(member.get_submodule("head"), features)
         return _needs[kind]
 

@@ -1,4 +1,4 @@
-"""Members that exist already: files of a timm architecture, or ensembles that were saved here."""
+"""Members that exist already: files of a timm architecture, or ensembles that this package saved."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,13 +12,13 @@ from ensemble_transfer.weights import Weights, below
 
 
 @dataclass(frozen=True)
-class Given:
-    """A member that exists.
+class ExistingMember:
+    """A member that exists already.
 
     Attributes:
         encoder: Its encoder's weights.
-        head: Its head's, where it has one for the classes of the source task; else None.
-        lineage: That of the saved ensemble it is from; empty for a file.
+        head: Its head's weights; None if it has no head for the classes of the source task.
+        lineage: Lineage of the saved ensemble that it comes from; empty for a file.
     """
 
     encoder: Weights
@@ -28,7 +28,7 @@ class Given:
 
 def read_members(
     paths: Sequence[str], backbone: Backbone, architecture: Architecture, classes: Sequence[str]
-) -> list[Given]:
+) -> list[ExistingMember]:
     """Read members, in the order of the paths.
 
     Args:
@@ -40,10 +40,12 @@ def read_members(
     Raises:
         SettingError: If a path is missing, or what it holds does not fit the backbone; the path is named.
     """
-    return [given for path in paths for given in _read(path, backbone, architecture, classes)]
+    return [member for path in paths for member in _read(path, backbone, architecture, classes)]
 
 
-def _read(path: str, backbone: Backbone, architecture: Architecture, classes: Sequence[str]) -> Iterator[Given]:
+def _read(
+    path: str, backbone: Backbone, architecture: Architecture, classes: Sequence[str]
+) -> Iterator[ExistingMember]:
     where = Path(path).expanduser()
     require(where.exists(), "members", path, "is no file or folder")
     if where.is_dir():
@@ -51,12 +53,14 @@ def _read(path: str, backbone: Backbone, architecture: Architecture, classes: Se
         return
     try:
         alone = replace(backbone, pretrained=False, checkpoint=str(where))
-        yield Given(alone.pretrained_encoder(architecture), None)
+        yield ExistingMember(alone.pretrained_encoder(architecture), None)
     except SettingError as error:
         raise SettingError("members", path, error.rule) from error
 
 
-def _read_ensemble(folder: Path, path: str, architecture: Architecture, classes: Sequence[str]) -> Iterator[Given]:
+def _read_ensemble(
+    folder: Path, path: str, architecture: Architecture, classes: Sequence[str]
+) -> Iterator[ExistingMember]:
     inside = folder / ENSEMBLE
     try:
         saved = Ensemble.load(inside if inside.is_dir() else folder)
@@ -67,7 +71,7 @@ def _read_ensemble(folder: Path, path: str, architecture: Architecture, classes:
     require(same == architecture, "members", path, rule)
     keeps = tuple(saved.classes) == tuple(classes)
     for member in saved.members:
-        yield Given(below(member, "encoder"), below(member, "head") if keeps else None, saved.lineage)
+        yield ExistingMember(below(member, "encoder"), below(member, "head") if keeps else None, saved.lineage)
 
 
 def _words(architecture: Architecture) -> str:

@@ -1,4 +1,4 @@
-"""Which part of a member a fit trains: all of it, or the head on what the frozen encoder says."""
+"""The part of a member that a fit trains: all of it, or its head on the features of the frozen encoder."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.weights import Weights, below, joined
 
 
-class Part(Protocol):
-    """What a fit has to know of the part that it trains."""
+class TrainedPart(Protocol):
+    """A part of a member, and how it is trained."""
 
     @property
     def name(self) -> str:
@@ -33,7 +33,7 @@ class Part(Protocol):
     def batches(
         self, initial: Sequence[Weights], data: Split, recipe: Recipe, seeds: Sequence[int], device: torch.device
     ) -> Batches:
-        """Return what the modules see at every step, each from its initial weights and its stream of randomness."""
+        """Return the modules' inputs and labels at every step, from their initial weights and streams of randomness."""
 
     def weights(self, initial: Weights, trained: Weights) -> Weights:
         """Return the member's weights from those of the trained module."""
@@ -46,7 +46,7 @@ class Part(Protocol):
 
 
 @dataclass(frozen=True)
-class Whole:
+class WholeMember:
     """Encoder and head, trained on images."""
 
     architecture: Architecture
@@ -80,7 +80,7 @@ class Whole:
 
 
 @dataclass(frozen=True)
-class Head:
+class HeadOnFeatures:
     """The head, trained on the features of a frozen encoder, each computed once."""
 
     architecture: Architecture
