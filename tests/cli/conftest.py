@@ -48,7 +48,7 @@ def run_in(folder: Path, arguments: Sequence[str], patch: pytest.MonkeyPatch) ->
     return main()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def quick() -> list[str]:
     return list(QUICK)
 

@@ -1,6 +1,9 @@
 """``python -m ensemble_transfer.extend``: members that are added later are those of a larger run from the start."""
 
+import json
+import math
 import shutil
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -82,7 +85,11 @@ def test_no_full_spares_the_comparison(run, tmp_path):
         (["ensemble.add=1", "recipe.tiny.steps=4"], "recipe.tiny.steps='4': cannot change for an extension"),
         (["add"], "OVERRIDE='add': must be name=value"),
         (["ensemble.add=2", "ensemble.members=[a.pt]"], "must name 2 files, as many as ensemble.add"),
-        (["ensemble.add=1", "trainer.threads=0"], "trainer.threads=0: must be in 1..1024, or null"),
+        (["ensemble.add=1", "trainer=gpu"], "trainer='gpu': is a group of settings; change one of them: trainer.NAME"),
+        (["ensemble.add=1", "logger=wandb"], "logger='wandb': is a group of settings; change one of them"),
+        (["ensemble.members=a.pt"], "ensemble.members='a.pt': must be a list of files"),
+        (["ensemble.add=["], "ensemble.add='[': cannot be read; does it need quotes?"),
+        (["ensemble.add=1", "trainer.threads=0"], "trainer.threads=0: must be in 1..1024"),
     ],
 )
 def test_wrong_overrides_are_one_line(run, capsys, overrides, line):
@@ -111,3 +118,124 @@ def test_a_shift_vector_of_another_task_or_a_changed_one_is_refused(run, capsys)
     assert main([str(run), "ensemble.add=1"]) == 2
     assert "checksum" in capsys.readouterr().err
     assert not (run / "extended_3" / "record.json").exists()
+
+
+# A record from elsewhere
+
+
+def changed(run, change):
+    path = run / "record.json"
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+
+
+def test_nothing_that_a_record_names_is_imported(run, tmp_path, monkeypatch, capsys):
+    (tmp_path / "received").mkdir()
+    (tmp_path / "received" / "payload.py").write_text(
+        "from pathlib import Path\nfrom ensemble_transfer.tasks.embedded import Digits as Task\nPath('ran').touch()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    name = "received.payload.Task"
+    changed(run, lambda data: data["config"]["dataset"]["target"].update(_target_=name))
+    assert main([str(run), "ensemble.add=1"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: dataset.target._target_='{name}': is no class of ensemble_transfer; a record is")
+    assert error.endswith(f"If you trust it, add dataset.target._target_={name} to the command\n")
+    assert not (tmp_path / "ran").exists()
+    assert main([str(run), "ensemble.add=1", "dataset.target._target_=another.Task"]) == 2
+    assert not (tmp_path / "ran").exists()
+    main([str(run), "ensemble.add=1", f"dataset.target._target_={name}"])
+    assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "os.system",
+        "subprocess.Popen",
+        "ensemble_transfer.__main__.main",
+        "ensemble_transfer.tasks.folder.os.system",
+        "ensemble_transfer.tasks..payload.Task",
+        "ensemble_transfer.tasks/../payload.Task",
+        "tasks.embedded.Digits",
+    ],
+)
+def test_only_tasks_and_strategies_of_the_package_are_imported(run, capsys, name):
+    before = set(sys.modules)
+    for place in ("strategy", "dataset"):
+        node = {"strategy": lambda d: d["config"]["strategy"], "dataset": lambda d: d["config"]["dataset"]["source"]}
+        changed(run, lambda data, node=node[place]: node(data).update(_target_=name))
+        assert main([str(run), "ensemble.add=1"]) == 2
+        assert "a record is data" in capsys.readouterr().err
+    assert not {module for module in set(sys.modules) - before if "payload" in module}
+
+
+def test_nothing_that_a_record_refers_to_is_resolved(run, capsys):
+    changed(run, lambda data: data["config"]["dataset"]["target"].update(path="${oc.env:HOME}"))
+    assert main([str(run), "ensemble.add=1"]) == 2
+    assert "dataset.target.path='${oc.env:HOME}': refers to something; a record is data" in capsys.readouterr().err
+
+
+DAMAGED = {
+    "no configuration": lambda d: d.update(config={}),
+    "no strategy": lambda d: d["config"].pop("strategy"),
+    "a list as dataset": lambda d: d["config"].update(dataset=[]),
+    "no trainer": lambda d: d["config"].pop("trainer"),
+    "a list as seed": lambda d: d["config"].update(seed=[1]),
+    "an unknown setting": lambda d: d["config"]["strategy"].update(unknown=1),
+    "a text as size": lambda d: d["config"]["dataset"].update(image_size="big"),
+    "no total": lambda d: d["cost"].pop("total"),
+    "half a total": lambda d: d["cost"]["total"].pop("flops"),
+    "no phases": lambda d: d["cost"].update(phases=None),
+    "interrupted": lambda d: d.update(status="interrupted"),
+    "failed": lambda d: d.update(status="failed"),
+}
+
+
+def test_damaged_records_are_one_line(run, capsys):
+    whole = (run / "record.json").read_text()
+    for name, change in DAMAGED.items():
+        (run / "record.json").write_text(whole)
+        changed(run, change)
+        assert main([str(run), "ensemble.add=1"]) == 2, name
+        error = capsys.readouterr().err
+        assert error.startswith("error: "), name
+        assert error.count("\n") == 1, name
+        assert not (run / "extended_3").exists(), name
+
+
+def test_damaged_shift_vectors_are_one_line(run, capsys):
+    shift = ShiftVector.load(run / "shift.safetensors")
+    nan = {name: tensor * math.nan for name, tensor in shift.vector.items()}
+    for damaged in (
+        replace(shift, vector=nan),
+        replace(shift, scales=dict.fromkeys(shift.scales, math.inf)),
+        replace(shift, scales=dict.fromkeys(shift.scales, "far")),
+        replace(shift, scales={}),
+        replace(shift, scales=dict.fromkeys(shift.scales)),
+        replace(shift, provenance={**shift.provenance, "donors": "first"}),
+        replace(shift, provenance={**shift.provenance, "donors": "-1"}),
+        replace(shift, provenance={**shift.provenance, "options": "[1]"}),
+        replace(shift, provenance={name: v for name, v in shift.provenance.items() if name != "donor_weights"}),
+    ):
+        damaged.save(run)
+        assert main([str(run), "ensemble.add=1"]) == 2
+        error = capsys.readouterr().err
+        assert "is not a readable shift vector" in error
+        assert error.count("\n") == 1
+
+
+def test_an_extension_that_fails_says_why_and_replaces_nothing(run, capsys, monkeypatch):
+    def broken(*_: object) -> None:
+        raise KeyError("lost")
+
+    monkeypatch.setattr("ensemble_transfer.runs.extension.conclude", broken)
+    assert main([str(run), "ensemble.add=1"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: the run failed with KeyError: 'lost'; its trace")
+    record = Record.load(run / "extended_3" / "record.json")
+    assert (record.status, record.error) == ("failed", "KeyError: 'lost'")
+    before = (run / "record.json").read_bytes()
+    assert main([str(run), "ensemble.add=1", "--output", str(run)]) == 2
+    assert "choose another folder with --output=..." in capsys.readouterr().err
+    assert (run / "record.json").read_bytes() == before

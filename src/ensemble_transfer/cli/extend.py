@@ -1,26 +1,38 @@
-"""The command line of :mod:`ensemble_transfer.extend`: a run, then overrides of its configuration."""
+"""The command line of :mod:`ensemble_transfer.extend`: a run, then overrides of its configuration.
+
+A run may come from elsewhere: what its record names is neither imported nor resolved.
+"""
 
 import argparse
 import logging
+import re
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ensemble_transfer.errors import SettingError, require
+from ensemble_transfer.cli.command import command as as_command
+from ensemble_transfer.errors import Interrupted, RunError, SettingError, require
+from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.settings import current
 
 OPEN = ("trainer", "store", "logger", "evaluation")
 """Groups of the run's configuration that an extension may change: none that decides what members are."""
 
 
+_NEEDED = ("dataset", "backbone", "ensemble", "strategy", "recipe", *OPEN)
+_OWN_CLASS = re.compile(r"ensemble_transfer\.(tasks|transfer\.strategies)\.\w+\.\w+")
+_TARGET = "._target_"
+
+
+@as_command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, or 2 for an error."""
+    """Run the command line and return its exit code: 0, 2 for an error, 130 after Ctrl-C, 143 after SIGTERM."""
     parser = argparse.ArgumentParser(
         prog="python -m ensemble_transfer.extend",
         description="Add members to a finished run of strategy shift: new source members, the stored shift vector, a "
@@ -43,7 +55,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _narrated():
             _extend(options.run, options.overrides, options.output, not options.no_full, command)
-    except (SettingError, OmegaConfBaseException, OSError) as error:
+    except Interrupted as stop:
+        sys.stderr.write(f"{stop}\n")
+        return stop.exit_code
+    except (SettingError, RunError, OmegaConfBaseException, OSError) as error:
+        if isinstance(error, BrokenPipeError):
+            raise
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         return 2
     return 0
@@ -67,7 +84,8 @@ def _narrated() -> Iterator[None]:
 def _extend(folder: Path, overrides: Sequence[str], output: Path | None, against_full: bool, command: str) -> None:
     changes = _changes(overrides)
     add = _added(changes)
-    from ensemble_transfer.cli.build import build_experiment, build_logger
+    from ensemble_transfer.cli.build import build_experiment, build_logger, resolved
+    from ensemble_transfer.cli.job import recorded, require_free
     from ensemble_transfer.report import summary
     from ensemble_transfer.report.tracked_run import TrackedRun
     from ensemble_transfer.report.tracking import tracking
@@ -75,33 +93,88 @@ def _extend(folder: Path, overrides: Sequence[str], output: Path | None, against
     from ensemble_transfer.runs.run import Origin
 
     run = Run.load(folder)
-    cfg = _larger(run.record.config, changes, len(run.ensemble), add)
-    experiment = build_experiment(cfg)  # every mistake shows before anything starts
+    before = current(run.record.config)
+    _require_data(folder, before, overrides)
+    cfg = resolved(_larger(before, changes, len(run.ensemble), add))
+    experiment, logger = build_experiment(cfg), build_logger(cfg)  # every mistake shows before anything is written
     size = cfg.ensemble.size
     where = output or folder / f"extended_{size}"
     where.mkdir(parents=True, exist_ok=True)
-    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    config: Any = OmegaConf.to_container(cfg)
+    require_free(where, config, "--output")
+
+    def unfinished(status: str, error: str) -> Record:
+        own = {"status": status, "error": error, "config": config, "command": command}
+        known = {name: getattr(run.record, name) for name in ("strategy", "seed", "dataset", "backbone")}
+        return Record(ensemble=dict(run.record.ensemble) | {"size": size}, **known, **own)
+
     name, group = f"shift extended to {size}, seed {cfg.seed}", f"{run.record.dataset}, {run.record.backbone}"
-    with tracking(build_logger(cfg), TrackedRun(where, name, group, "shift", config)) as tracker:
-        record = extend(run, experiment, where, against_full, Origin(config, command, tracker))
-        if tracker is not None:
-            tracker.record(record)
-    summary.write(record, where)
+    with recorded(where, unfinished):
+        with tracking(logger, TrackedRun(where, name, group, "shift", config)) as tracker:
+            record = extend(run, experiment, where, against_full, Origin(config, command, tracker))
+            if tracker is not None:
+                tracker.record(record)
+        summary.write(record, where)
 
 
 def _changes(overrides: Sequence[str]) -> DictConfig:
+    parsed = []
     for override in overrides:
         require("=" in override, "OVERRIDE", override, "must be name=value, such as ensemble.add=3")
-        name = override.partition("=")[0]
+        name, _, value = override.partition("=")
         known = name in ("ensemble.add", "ensemble.members") or name.split(".")[0] in OPEN
         rule = f"cannot change for an extension; allowed: ensemble.add, ensemble.members, {', '.join(OPEN)}"
-        require(known, name, override.partition("=")[2], rule)
-    return OmegaConf.from_dotlist(list(overrides))
+        require(known or name.endswith(_TARGET), name, value, rule)
+        require(name not in OPEN, name, value, f"is a group of settings; change one of them: {name}.NAME=VALUE")
+        if known:
+            parsed.append(_parsed(override))
+    return OmegaConf.unsafe_merge(OmegaConf.create(), *parsed)  # type: ignore[return-value]  # of groups
+
+
+def _parsed(override: str) -> DictConfig:
+    try:
+        return OmegaConf.from_dotlist([override])
+    except Exception as error:  # YAML's parser and OmegaConf's raise what they like
+        name, _, value = override.partition("=")
+        raise SettingError(name, value, "cannot be read; does it need quotes?") from error
+
+
+def _require_data(folder: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """Raise a SettingError for a configuration that is not whole, or that reaches outside itself.
+
+    Args:
+        folder: The run's folder.
+        config: The configuration of its record.
+        overrides: Those of the command line, where the user may repeat the classes that are to be imported.
+    """
+    for group in _NEEDED:
+        require(isinstance(config.get(group), Mapping), "RUN", str(folder), f"its record has no configuration {group}")
+    for name, value in _texts(config, ""):
+        require("${" not in value, name, value, "refers to something; a record is data, and nothing is resolved")
+        own = not name.endswith(_TARGET) or _OWN_CLASS.fullmatch(value)
+        rule = "is no class of ensemble_transfer; a record is data, and nothing that it names is imported. "
+        rule += f"If you trust it, add {name}={value} to the command"
+        require(bool(own) or f"{name}={value}" in overrides, name, value, rule)
+
+
+def _texts(node: Any, path: str) -> Iterator[tuple[str, str]]:  # noqa: ANN401
+    """Yield the texts of nested data with their dotted paths."""
+    if isinstance(node, str):
+        yield path, node
+    elif isinstance(node, Mapping):
+        for key, value in node.items():
+            yield f"{path}.{key}:", str(key)
+            yield from _texts(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            yield from _texts(value, f"{path}.{index}")
 
 
 def _added(changes: DictConfig) -> int:
     """Return how many members are added: as many as are given, or as ``ensemble.add`` says."""
     given, add = OmegaConf.select(changes, "ensemble.members"), OmegaConf.select(changes, "ensemble.add")
+    rule = "must be a list of files, such as [a.safetensors,b.safetensors]"
+    require(given is None or isinstance(given, ListConfig), "ensemble.members", given, rule)
     add = len(given) if add is None and given is not None else add
     whole = isinstance(add, int) and not isinstance(add, bool) and add > 0
     require(whole, "ensemble.add", add, "must be a whole number above 0: how many members to add")
@@ -113,7 +186,7 @@ def _added(changes: DictConfig) -> int:
 
 def _larger(config: Any, changes: DictConfig, members: int, add: int) -> DictConfig:  # noqa: ANN401
     """Return the run's configuration with the larger ensemble and the changes."""
-    cfg = OmegaConf.create(current(config))
+    cfg = OmegaConf.create(config)
     assert isinstance(cfg, DictConfig)
     given = OmegaConf.select(changes, "ensemble.members")
     before = list(OmegaConf.select(cfg, "ensemble.members") or [])

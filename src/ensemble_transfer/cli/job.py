@@ -5,8 +5,8 @@ import os
 import shlex
 import signal
 import traceback
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,20 +87,39 @@ def run_job(cfg: DictConfig, hydra: HydraConf) -> float:
         Interrupted: For Ctrl-C and SIGTERM.
     """
     job = Job(cfg, hydra)
-    try:
+    with recorded(job.folder, job.record):
         return _run(job)
+
+
+@contextmanager
+def recorded(folder: Path, unfinished: Callable[[str, str], Record]) -> Iterator[None]:
+    """Leave a record in a folder if the block does not finish, unless a finished run is there.
+
+    Args:
+        folder: The run's folder.
+        unfinished: Returns the record for a status and an error in one line.
+
+    Raises:
+        SettingError: As the block raises it.
+        RunError: For any other error of the block.
+        Interrupted: If a signal stopped the block.
+    """
+    try:
+        yield
     except SettingError as error:
-        leave(job.folder, job.record("failed", str(error)))
+        _leave(folder, unfinished("failed", str(error)))
         raise
     except (Interrupted, KeyboardInterrupt, SystemExit) as error:
-        stop = interruption(error)
-        leave(job.folder, job.record("interrupted", str(stop)))
+        stop = _interruption(error)
+        _leave(folder, unfinished("interrupted", str(stop)))
         raise stop from None
     except Exception as error:  # whatever happened, the record must say so
-        raise unforeseen(job.folder, job.record, error) from error
+        line = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        kept = _leave(folder, unfinished("failed", line), "".join(traceback.format_exception(error)))
+        raise RunError(f"the run failed with {line}; {kept}") from error
 
 
-def interruption(error: BaseException) -> Interrupted:
+def _interruption(error: BaseException) -> Interrupted:
     """Return what stopped the job. Lightning exits with 0 on SIGTERM and with 1 on Ctrl-C where it handles them."""
     if isinstance(error, Interrupted):
         return error
@@ -108,15 +127,8 @@ def interruption(error: BaseException) -> Interrupted:
     return Interrupted(signal.SIGTERM if terminated else signal.SIGINT)
 
 
-def unforeseen(folder: Path, record: Callable[[str, str], Record], error: Exception) -> RunError:
-    """Leave record and traceback of a run that failed for an unexpected reason, and return what the user is told."""
-    line = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    kept = leave(folder, record("failed", line), "".join(traceback.format_exception(error)))
-    return RunError(f"the run failed with {line}; {kept}")
-
-
-def leave(folder: Path, record: Record, trace: str = "") -> str:
-    """Write the record of a run that did not finish, unless a finished run is there; return where the traceback is."""
+def _leave(folder: Path, record: Record, trace: str = "") -> str:
+    """Write the record of a run that did not finish, and its traceback; return where the traceback is."""
     try:
         if finished(folder / RECORD)[0] is None:
             record.save(folder)

@@ -52,6 +52,11 @@ class Run:
         require(record.status == "finished", "RUN", str(folder), "must be a run that has finished")
         rule = f"must be a run of strategy shift, which leaves {SHIFT}; this one is {record.strategy}"
         require((folder / SHIFT).is_file(), "RUN", str(folder), rule)
+        try:
+            parts = [record.cost["total"], record.cost["marginal"], *record.cost["phases"].values()]
+            _ = [from_plain(part) for part in parts if part is not None]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise SettingError("RUN", str(folder), f"the cost in its record is damaged: {error}") from error
         return cls(record, Ensemble.load(folder / ENSEMBLE), ShiftVector.load(folder / SHIFT))
 
 

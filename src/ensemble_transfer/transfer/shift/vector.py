@@ -80,12 +80,23 @@ class ShiftVector:
             if header.pop("sha256") != _checksum(vector, header):
                 raise ValueError("does not have the checksum that its header states")
             del header["format"]
-            scales: dict[str, float] = json.loads(header.pop("scales"))
+            shift = cls(vector, json.loads(header.pop("scales")), header)
+            shift._require_usable()
         except SettingError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SettingError("shift", str(path), f"is not a readable shift vector: {error}") from error
-        return cls(vector, scales, header)
+        return shift
+
+    def _require_usable(self) -> None:
+        """Raise an error for numbers that are not finite, and for provenance that is missing or cannot be read."""
+        if not all(bool(tensor.isfinite().all()) for tensor in self.scaled().values()):
+            raise ValueError("it holds numbers that are not finite")
+        if min(self.donors) < 0 or not isinstance(self.options, dict):
+            raise ValueError("its provenance is damaged")
+        for name in ("target_task", "donor_weights"):
+            self.provenance[name]
+        _ = self.tiny
 
     def require_fit(self, source: Ensemble, target: Task) -> None:
         """Raise a SettingError unless the vector was made for this target from donors of this ensemble.
