@@ -85,6 +85,12 @@ def test_a_search_that_is_gone_is_not_mistaken_for_a_run_of_today():
         Shift(**{name: value for name, value in renewed.items() if name != "_target_"})
 
 
+def test_a_task_without_folds_is_that_of_version_0_1():
+    older = {"_target_": "ensemble_transfer.tasks.npz.Npz", "path": "a.npz"}
+    assert current(older | {"folds": None, "fold": 0}) == older
+    assert current(older | {"folds": 5, "fold": 0})["folds"] == 5
+
+
 def test_a_configuration_without_a_budget_is_that_of_no_budget():
     assert decisive(CONFIG | {"budget": None}) == decisive(CONFIG) != decisive(CONFIG | {"budget": 1.0})
 

@@ -72,6 +72,8 @@ def _renewed(options: dict[str, Any]) -> dict[str, Any]:
         options = {name: value for name, value in options.items() if name not in _REMOVED[target]}
     elif options.get("equal") == "flops":
         options = {name: value for name, value in options.items() if name not in _REMOVED.get(target, ())}
+    if "folds" in options and options["folds"] is None:  # no cross-validation, as in every run of version 0.1
+        options = {name: value for name, value in options.items() if name not in ("folds", "fold")}
     return dict(_ADDED.get(target, {})) | options
 
 
