@@ -48,7 +48,8 @@ class Auto:
     1. Train heads alone, for as many members as a twentieth of the budget pays for.
     2. Fine-tune a pilot fully: one member, with an eighth of the budget.
     3. Split what is left by what the pilot shows. If its training loss is below half of its validation loss, the labels
-       are learned, and longer training is no use: ``many`` members of the pilot's length. If not, and the pilot is
+       are learned, and longer training is no use: ``many`` members of the pilot's length, and, where heads alone are
+       better than the pilot on validation, heads for more members first. If not, and the pilot is
        better than heads on validation: ``two`` members. If it is not even better than heads, training is far from
        done: ``one`` member.
     4. Shift other members as the first of these moved, by the scale that serves one of them best, with probed heads.
@@ -89,10 +90,11 @@ class Auto:
     def run(self, work: Workbench) -> TransferResult:
         """Return the chosen ensemble; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
         plan, labels = self.plan(work.prices), work.target.validation.labels
-        starts = work.with_fresh_heads(work.first_encoders(plan.heads), "head")
-        heads = _candidate(work, "heads alone", work.fit_heads(starts, work.recipes.head, "head").weights)
+        heads = _heads(work, range(plan.heads))
         pilots, seen = _pilot(work, plan.pilot, heads)
         split = _split(seen)
+        if seen is not None and split == "many" and seen["heads"] < seen["pilot"]:
+            heads = _more_heads(work, heads)
         lengths = self._lengths(work, plan, split)
         rest = _fine_tuned(work, lengths, len(pilots))
         used = len(pilots) + len(rest)
@@ -144,6 +146,18 @@ def _left(work: Workbench) -> int:
 
 def _candidate(work: Workbench, name: str, members: Sequence[Weights]) -> Candidate:
     return Candidate(name, members, work.look(members))
+
+
+def _heads(work: Workbench, members: Sequence[int]) -> Candidate:
+    starts = work.with_fresh_heads({member: work.encoders[member] for member in members}, "head")
+    return _candidate(work, "heads alone", work.fit_heads(starts, work.recipes.head, "head").weights)
+
+
+def _more_heads(work: Workbench, heads: Candidate) -> Candidate:
+    """Return the heads with those of further members, which may take half of what is left."""
+    first, price = len(heads.members), work.prices.head + work.prices.look
+    last = min(len(work.source), first + _left(work) // 2 // price)
+    return joined_candidates("heads alone", heads, _heads(work, range(first, last))) if last > first else heads
 
 
 def _fine_tuned(work: Workbench, steps: Sequence[int], first: int) -> list[Candidate]:
