@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 import socket
 import threading
@@ -8,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from ensemble_transfer import machine
-from ensemble_transfer.machine import answers, free_memory, usable_cores
+from ensemble_transfer.machine import answers, free_memory, is_one_of_many, usable_cores
 
 
 @pytest.fixture(autouse=True)
@@ -165,3 +166,21 @@ def test_usable_cores_are_the_fewest_of_affinity_container_and_request(cores_of,
 def test_the_quota_of_an_older_container_counts_too(cores_of, quota, usable):
     files = {"cpu/cpu.cfs_quota_us": quota, "cpu/cpu.cfs_period_us": "100000"}
     assert cores_of(8, files, None) == usable
+
+
+@pytest.mark.parametrize(
+    ("name", "executor", "many"),
+    [
+        ("MainProcess", None, False),
+        ("MainProcess", "slurm", False),
+        ("MainProcess", "local", True),
+        ("LokyProcess-2", None, False),
+        ("SpawnPoolWorker-1", None, True),
+    ],
+)
+def test_a_process_beside_others_without_a_share_of_its_own_is_recognised(monkeypatch, name, executor, many):
+    monkeypatch.setattr(multiprocessing.current_process(), "name", name)
+    monkeypatch.delenv("SUBMITIT_EXECUTOR", raising=False)
+    if executor:
+        monkeypatch.setenv("SUBMITIT_EXECUTOR", executor)
+    assert is_one_of_many() == many

@@ -1,5 +1,6 @@
 """The machine's resources: free memory, usable cores, servers that answer."""
 
+import multiprocessing
 import os
 import ssl
 import threading
@@ -42,6 +43,16 @@ def usable_cores() -> int:
     cores = min(cores, int(asked)) if asked.isdigit() and int(asked) > 0 else cores
     quota = _quota()
     return cores if quota is None else max(1, min(cores, int(quota)))
+
+
+def is_one_of_many() -> bool:
+    """Return whether this process is one of several that share the machine, without a share of its own.
+
+    Jobs of joblib and Ray have one: these launchers set OMP_NUM_THREADS, which :func:`usable_cores` respects.
+    """
+    local_job = os.environ.get("SUBMITIT_EXECUTOR") == "local"
+    name = multiprocessing.current_process().name
+    return local_job or not name.startswith(("MainProcess", "Loky"))
 
 
 def _quota() -> float | None:

@@ -16,12 +16,13 @@ def benchmark(*arguments):
 
 
 def test_the_benchmarks_run_and_give_a_flat_dict_and_files(tmp_path):
-    done = benchmark("overhead", "executor", "compiled", "cache", "--quick", "--json", "--save", tmp_path)
+    done = benchmark("overhead", "executor", "workers", "compiled", "cache", "--quick", "--json", "--save", tmp_path)
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)
     assert all(isinstance(value, int | float | str) for value in results.values())
     assert results["threads"] == 1
     assert results["overhead/M=1/same weights"] == results["overhead/M=2/same weights"] == 1
+    assert results["workers/2 workers, same weights as 1"] == 1
     assert results["cache/M=1/largest difference of a weight"] < 1e-5
     for name in ("overhead/M=1/ratio fit to plain", "cache/M=1/ratio frozen to cached"):
         assert all(results[f"{name}, {clock}"] > 0 for clock in ("CPU", "wall"))

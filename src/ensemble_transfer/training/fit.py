@@ -19,6 +19,7 @@ from ensemble_transfer.training.store import Fitted, Store
 from ensemble_transfer.training.trained_part import HeadOnFeatures, WholeMember
 from ensemble_transfer.training.work import Start as Start
 from ensemble_transfer.training.work import Work
+from ensemble_transfer.training.workers import compute_beside, number_of_workers
 from ensemble_transfer.weights import Weights
 
 log = logging.getLogger(__name__)
@@ -101,7 +102,9 @@ class Fitter:
             self.check(work.part.architecture)
             fitter = GroupFitter(self._decided(work, len(missing)), self.store, self.tracker)
             with self.settings.threads_applied():
-                found |= fitter.compute(work, missing)
+                workers = number_of_workers(self.settings, work, len(missing))
+                beside = workers > 1
+                found |= compute_beside(fitter, work, missing, workers) if beside else fitter.compute(work, missing)
         fits = Fits(work.phase, tuple(start.member for start in starts), tuple(found[key] for key in keys))
         self._send_reused_curves(fits)
         return fits

@@ -1,8 +1,9 @@
-"""Where and how fits are computed: device, precision, threads."""
+"""Where and how fits are computed: device, precision, processes, threads."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 
@@ -23,6 +24,8 @@ each other spin.
 LARGEST_THREADS = 1024
 """Torch dies of tens of thousands of threads; no machine has more cores than this."""
 
+LARGEST_WORKERS = 1024
+
 
 @dataclass(frozen=True)
 class TrainerSettings:
@@ -36,6 +39,9 @@ class TrainerSettings:
             (see :func:`~ensemble_transfer.training.executors.chosen_executor`).
         channels_last: Whether the loop keeps images and convolutions in channels-last layout, for tensor cores.
         group_size: Members that are trained in lockstep at the most; null for as many as fit into the free memory.
+        workers: Processes that the members of a phase are split over: a number, or ``auto`` for as many as pay (see
+            :func:`~ensemble_transfer.training.workers.number_of_workers`). The fits are the same, bit for bit. A worker
+            imports the package alone: networks that your own code registers with timm need ``workers=1``.
         threads: Threads of torch on the CPU; null for as many as a step can feed, of the cores this process may use.
         checkpoint_seconds: Seconds between the checkpoints of a fit.
         progress: Whether to show progress bars.
@@ -46,6 +52,7 @@ class TrainerSettings:
     executor: str = "auto"
     channels_last: bool = False
     group_size: int | None = None
+    workers: int | str = "auto"
     threads: int | None = None
     checkpoint_seconds: float = 30.0
     progress: bool = True
@@ -57,7 +64,9 @@ class TrainerSettings:
             ("executor", self.executor, EXECUTORS),
         ):
             require(value in allowed, name, value, f"must be one of {', '.join(allowed)}")
-        size, threads = self.group_size, self.threads
+        size, threads, workers = self.group_size, self.threads, self.workers
+        known = workers == "auto" or (isinstance(workers, int) and 0 < workers <= LARGEST_WORKERS)
+        require(known, "workers", workers, f"must be auto or in 1..{LARGEST_WORKERS}")
         require(size is None or size > 0, "group_size", size, "must be above 0, or null for all that fit")
         rule = f"must be in 1..{LARGEST_THREADS}, or null"
         require(threads is None or 0 < threads <= LARGEST_THREADS, "threads", threads, rule)
@@ -72,6 +81,10 @@ class TrainerSettings:
         """The device that fits run on."""
         use_gpu = self.accelerator == "gpu" or (self.accelerator == "auto" and torch.cuda.is_available())
         return torch.device("cuda" if use_gpu else "cpu")
+
+    def in_worker(self) -> Self:
+        """Return the settings of a worker process, with the number of threads that torch uses in this one."""
+        return replace(self, workers=1, progress=False, threads=torch.get_num_threads())
 
     @contextmanager
     def threads_applied(self) -> Iterator[None]:

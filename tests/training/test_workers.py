@@ -1,0 +1,221 @@
+"""Members over processes: the same fits, nothing lost when a worker dies, nothing left when the work is interrupted."""
+
+import os
+import signal
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from ensemble_transfer.errors import RunError, SettingError
+from ensemble_transfer.tasks.mapped import stored
+from ensemble_transfer.tasks.task import Split
+from ensemble_transfer.training import workers as workers_module
+from ensemble_transfer.training.fit import Fitter, Start
+from ensemble_transfer.training.recipe import Recipe
+from ensemble_transfer.training.workers import (
+    BYTES_A_WORKER,
+    STARTING,
+    Worker,
+    _environment,
+    _pool,
+    _shared,
+    close_workers,
+    divided,
+    number_of_workers,
+    start_workers,
+)
+
+TWO = {"workers": 2}
+MEASURED = {"seconds": 0.0, "cpu_seconds": 0.0, "peak_memory_bytes": 0}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_worker_is_left():
+    yield
+    close_workers()
+
+
+@pytest.fixture
+def train(backbone, source_task, settings):
+    architecture = backbone.architecture(8, 1, 5)
+    starts = [Start(member, architecture.initial(member), member) for member in range(3)]
+
+    def run(store=None, tracker=None, recipe=Recipe(4), heads=False, **changes):  # noqa: B008  # frozen
+        fitter = Fitter(replace(settings, **changes), store, tracker)
+        fit = fitter.fit_heads if heads else fitter.fit
+        return fit(architecture, starts, source_task.train, recipe, "full")
+
+    return run
+
+
+def assert_equal(one, other):
+    assert one.members == other.members
+    for a, b in zip(one.fitted, other.fitted, strict=True):
+        assert (a.key, a.cost.steps, a.cost.examples, a.cost.flops) == (
+            b.key,
+            b.cost.steps,
+            b.cost.examples,
+            b.cost.flops,
+        )
+        assert torch.equal(a.curve, b.curve)
+        assert a.weights.keys() == b.weights.keys()
+        assert all(torch.equal(a.weights[name], b.weights[name]) for name in a.weights)
+
+
+class Curves(list):
+    def curve(self, phase, step, losses):
+        self.extend((phase, member, step, loss) for member, loss in losses.items())
+
+
+def test_fits_of_workers_are_those_of_one_process_bit_for_bit(train, store, capfd):
+    here, there = Curves(), Curves()
+    alone = train(tracker=here, workers=1)
+    beside = train(store, there, progress=True, **TWO)
+    pids = [worker._process.pid for worker in _pool]
+    assert len(set(pids)) == 2
+    assert_equal(alone, beside)
+    assert sorted(here) == sorted(there)
+    shown = capfd.readouterr().err
+    assert all(label in shown for label in ("full, member 1", "full, members 2-3"))
+    assert not any(fitted.reused for fitted in beside.fitted)
+    assert all(fitted.reused for fitted in train(store, **TWO).fitted)
+    probes = {"recipe": Recipe(5, augment="crop", views=2), "heads": True}
+    assert_equal(train(workers=1, **probes), train(**TWO, **probes))
+    assert [worker._process.pid for worker in _pool] == pids  # they stay alive
+
+
+class Killer(Curves):
+    """Kills the first worker at the first points of its curve."""
+
+    def __init__(self, times):
+        super().__init__()
+        self.times = times
+
+    def curve(self, phase, step, losses):
+        if 0 in losses and self.times:
+            self.times -= 1
+            os.kill(_pool[0]._process.pid, signal.SIGKILL)
+
+
+def test_fits_of_a_killed_worker_are_tried_once_more(train, store, caplog):
+    assert_equal(train(store, Killer(1), **TWO), train(workers=1))
+    said = "the worker process of full, member 1 was killed by signal 9; these fits are tried once more"
+    assert caplog.messages == [said]
+
+
+def test_a_second_death_is_named_and_costs_no_other_fit(train, store):
+    with pytest.raises(RunError) as caught:
+        train(store, Killer(2), **TWO)
+    assert str(caught.value).startswith(
+        "the worker process of full, member 1 was killed by signal 9, twice; memory may"
+    )
+    assert len(list(store.root.glob("fits/*/*.safetensors"))) == 2
+
+
+def test_an_error_in_a_worker_is_raised_here_and_ends_the_workers(train, store):
+    with pytest.raises(SettingError, match=r"^lr=1e\+30: is too high: .* member \d, at step 2 of 9"):
+        train(store, recipe=Recipe(9, optimizer="sgd", lr=1e30), **TWO)
+    assert _pool == []
+
+
+def test_an_interrupt_ends_all_workers(train, monkeypatch):
+    start_workers(2)
+    processes = [worker._process for worker in _pool]
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(workers_module, "wait", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(**TWO)
+    assert _pool == []
+    assert all(process.returncode == -signal.SIGKILL for process in processes)
+
+
+def test_a_worker_whose_process_is_gone_ends_by_itself():
+    worker = Worker(0)
+    worker.connection.close()
+    assert worker._process.wait(timeout=120) == 0
+
+
+@pytest.fixture
+def choose(monkeypatch):
+    """Return the number of workers for a long fit of 8 members on a machine with 4 cores, but for what is changed."""
+
+    def number(
+        asked="auto", members=8, cores=4, threads=1, free=2**40, one_of_many=False, seconds=1e6, gpus=0, alive=0
+    ):
+        monkeypatch.setattr(workers_module, "usable_cores", lambda: cores)
+        monkeypatch.setattr(workers_module, "free_memory", lambda: free)
+        monkeypatch.setattr(workers_module, "is_one_of_many", lambda: one_of_many)
+        monkeypatch.setattr(workers_module, "_pool", [None] * alive)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+        steps = round(seconds / workers_module.SECONDS_A_STEP / members)
+        work = SimpleNamespace(recipe=Recipe(steps), step_flops=0)
+        device = torch.device("cuda" if gpus else "cpu")
+        return number_of_workers(SimpleNamespace(workers=asked, device=device), work, members)
+
+    return number
+
+
+@pytest.mark.parametrize(
+    ("changes", "workers"),
+    [
+        ({}, 4),
+        ({"cores": 1}, 1),
+        ({"cores": 64}, 8),
+        ({"cores": 16, "threads": 4}, 4),
+        ({"threads": 16}, 1),
+        ({"members": 1}, 1),
+        ({"members": 3}, 3),
+        ({"free": 5 * BYTES_A_WORKER}, 2),
+        ({"free": BYTES_A_WORKER}, 1),
+        ({"one_of_many": True}, 1),
+        ({"seconds": STARTING}, 1),
+        ({"seconds": STARTING, "alive": 4}, 4),
+        ({"seconds": 2 * STARTING}, 4),
+        ({"gpus": 2}, 2),
+        ({"gpus": 1}, 1),
+        ({"asked": 2}, 2),
+        ({"asked": 20}, 8),
+        ({"asked": 3, "seconds": 0.1, "one_of_many": True}, 3),
+        ({"asked": 1}, 1),
+    ],
+    ids=str,
+)
+def test_auto_takes_as_many_as_pay(choose, changes, workers):
+    assert choose(**changes) == workers
+
+
+@pytest.mark.parametrize(
+    ("members", "parts", "sizes"), [(8, 2, [4, 4]), (5, 2, [2, 3]), (3, 3, [1, 1, 1]), (7, 3, [2, 2, 3])]
+)
+def test_members_are_divided_evenly_and_in_order(members, parts, sizes):
+    parted = divided({str(member): member for member in range(members)}, parts)
+    assert [len(part) for part in parted] == sizes
+    assert [member for part in parted for member in part.values()] == list(range(members))
+
+
+def test_mapped_images_are_shared_by_their_own_file_and_others_by_a_copy(tmp_path, source_task):
+    images = source_task.train.images
+    mapped = stored(tmp_path / "some.images", tuple(images.shape[1:]), lambda _: [images])[0]
+    own = _shared(Split(mapped[7:20], source_task.train.labels[7:20]))
+    assert (own.file, own.offset, own.shape) == (tmp_path / "some.images", 7 * 64, (13, 1, 8, 8))
+    copy = _shared(Split(images, source_task.train.labels))
+    assert copy.file.read_bytes() == images.numpy().tobytes()
+    assert copy.file == _shared(Split(images.clone(), source_task.train.labels)).file
+    close_workers()
+    assert not copy.file.exists()
+
+
+@pytest.mark.parametrize(("visible", "seen"), [(None, ["0", "1", "0"]), ("GPU-a,GPU-b", ["GPU-a", "GPU-b", "GPU-a"])])
+def test_every_worker_sees_one_gpu(monkeypatch, visible, seen):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [_environment(place)["CUDA_VISIBLE_DEVICES"] for place in range(3)] == seen
