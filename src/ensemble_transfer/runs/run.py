@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ensemble_transfer.inference.model_card import write_card
-from ensemble_transfer.layout import DESCRIPTION
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.runs.conclusion import conclude
 from ensemble_transfer.runs.experiment import Experiment, PreparedRun, load_tasks
 from ensemble_transfer.training.progress import Tracker
-from ensemble_transfer.training.source import train_source
+from ensemble_transfer.training.source import keep_source, train_source
 from ensemble_transfer.training.store import Store
 from ensemble_transfer.transfer.base import Workbench
 from ensemble_transfer.transfer.prices import Prices
@@ -70,9 +69,5 @@ def prepare(experiment: Experiment, tracker: Tracker | None) -> PreparedRun:
 
 def keep(source: Ensemble, store: Store | None) -> None:
     """Keep the source ensemble in the store, by its fingerprint: all runs that start from it share it."""
-    if store is None:
-        return
-    folder = store.ensemble(source.fingerprint)
-    if not (folder / DESCRIPTION).exists():  # written last: a folder without it was interrupted
-        source.save(folder)
+    if store is not None and (folder := keep_source(source, store)) is not None:
         write_card(folder, source)
