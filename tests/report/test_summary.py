@@ -91,10 +91,10 @@ def test_the_summary_holds_the_diversity(record, tmp_path):
 
 def test_the_summary_holds_the_cost_by_phase_in_all_and_of_one_more_member(record, tmp_path):
     found = rows(markdown(record, tmp_path))
-    assert found["full"] == ["300", "9,600", "300.0", "30.0", "300"]
-    assert found["tiny"] == ["140", "4,480", "140.0", "14.0", "140"]
-    assert found["**total**"] == ["1,440", "46,080", "1,440.0", "144.0", "1,440"]
-    assert found["one more member"] == ["21", "672", "21.0", "2.1", "21"]
+    assert found["full"] == ["300", "9,600", "300.0", "-", "30.0", "300"]
+    assert found["tiny"] == ["140", "4,480", "140.0", "-", "14.0", "140"]
+    assert found["**total**"] == ["1,440", "46,080", "1,440.0", "-", "144.0", "1,440"]
+    assert found["one more member"] == ["21", "672", "21.0", "-", "2.1", "21"]
     assert found["source ensemble (not counted)"][0] == "1,700"
 
 
@@ -111,18 +111,35 @@ def test_undefined_metrics_are_a_dash(record, tmp_path):
 
 @pytest.mark.parametrize(
     ("shifted", "unshifted", "random", "verdict"),
-    [(0.8, 0.7, 0.6, "pays"), (0.8, 0.7, 0.81, "does not pay"), (0.8, 0.81, 0.7, "does not pay")],
+    [(0.8, 0.7, 0.6, "helps"), (0.8, 0.7, 0.81, "does not help"), (0.8, 0.81, 0.7, "does not help")],
 )
-def test_the_shift_pays_where_it_beats_no_shift_and_a_random_one(record, tmp_path, shifted, unshifted, random, verdict):
+def test_the_shift_helps_where_it_beats_no_shift_and_a_random_one(
+    record, tmp_path, shifted, unshifted, random, verdict
+):
     probes = {"": shifted, "_no_shift": unshifted, "_random": random}
     metrics = record.metrics | {f"shift/probe_accuracy{name}": value for name, value in probes.items()}
     text = markdown(replace(record, metrics=metrics), tmp_path)
-    assert f"The shift **{verdict}** here" in text
-    assert ("+strategy=matched` says" in text) == (verdict == "pays")
+    assert f"The shift **{verdict}** a new head" in text
+    assert "**pays**" not in text
     assert all(f"{value:.3f}" in text for value in probes.values())
     assert "share no ancestor" not in text
     apart = markdown(replace(record, metrics=metrics, ensemble={"size": 8, "lineage": "independent"}), tmp_path)
     assert "share no ancestor" in apart
+
+
+def test_rivals_that_were_not_run_are_named_with_their_commands(record, tmp_path):
+    command = (
+        "python -m ensemble_transfer ++strategy=shift strategy.scale=1.5 hydra.run.dir=here 'task.path=a b' seed=3"
+    )
+    total = record.cost["total"] | {"fulls": 1.413}
+    spent = replace(record, command=command, cost=record.cost | {"total": total})
+    text = markdown(spent, tmp_path)
+    assert "**Not shown to pay**" in text
+    assert rows(text)["**total**"][3] == "1.41"
+    for rival in ("few", "snapshots"):
+        assert f"`python -m ensemble_transfer 'task.path=a b' seed=3 +strategy={rival} budget=1.42`" in text
+        assert "Not shown to pay" not in markdown(replace(spent, strategy=rival), tmp_path)
+    assert "Not shown to pay" not in markdown(replace(spent, cost=record.cost), tmp_path)  # an older record
 
 
 def shifted(record, probes=(0.8, 0.7, 0.6), strategy="shift", **more):

@@ -19,6 +19,11 @@ _ABOUT = {
     "matched": "every member was fine-tuned fully, with as much compute in all as `shift` spends",
     "shift": "the encoders of all members were moved by the shift vector of a fully fine-tuned donor, then fine-tuned "
     "briefly ([arXiv 2206.13116](https://arxiv.org/abs/2206.13116))",
+    "zero_shot": "the encoders of all members were moved by the shift vector of a fully fine-tuned donor, and every "
+    "member got a new head ([arXiv 2206.13116](https://arxiv.org/abs/2206.13116))",
+    "few": "a few members were fine-tuned fully, within a budget",
+    "snapshots": "one member was fine-tuned in cycles, and kept at the end of each",
+    "auto": "what was best on validation, within a budget, of new heads, fully fine-tuned members and shifted ones",
     "tiny": "every member was fine-tuned briefly, without a shift",
     "star": "a donor was fine-tuned fully, and all others started from it, fine-tuned briefly",
     "scratch": "every member was trained on the target task alone",
@@ -203,17 +208,22 @@ def _costs(cost: Mapping[str, Any], members: int) -> Iterator[str]:
         ("source ensemble, not counted above", "source"),
     )
     rows = [
-        (name, f"{spent['steps']:,.0f}", f"{spent['flops'] / 1e9:,.1f}", f"{spent['seconds']:,.1f}")
+        (name, f"{spent['steps']:,.0f}", *_flops(spent), f"{spent['seconds']:,.1f}")
         for name, key in named
         if (spent := cost.get(key))
     ]
     if rows:
         yield "## Cost of training"
-        yield from _table([("", "optimizer steps", "GFLOPs", "seconds"), *rows])
+        yield from _table([("", "optimizer steps", "GFLOPs", "fulls", "seconds"), *rows])
         yield (
-            "FLOPs are forward and backward by torch's counter; seconds are those of the machine it was trained on, "
-            "also where a fit was found in the store."
+            "FLOPs are forward and backward by torch's counter; a full is one full fine-tuning of one member; "
+            "seconds are those of the machine it was trained on, also where a fit was found in the store."
         )
+
+
+def _flops(spent: Mapping[str, Any]) -> tuple[str, str]:
+    """Return a cost in GFLOPs and in fulls, which records of version 0.1 do not have."""
+    return f"{spent['flops'] / 1e9:,.1f}", f"{spent['fulls']:.2f}" if "fulls" in spent else "-"
 
 
 def _limits(metrics: Mapping[str, float], examples: Mapping[str, int]) -> str:

@@ -1,7 +1,6 @@
 """What a person reads at the end of a run: one Markdown text, in the terminal and in ``summary.md``."""
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,7 @@ from rich.markdown import Markdown
 from ensemble_transfer.layout import PREDICTIONS, RECORD, SHIFT, SUMMARY
 from ensemble_transfer.report.choice import choice_text
 from ensemble_transfer.report.record import Record
-
-BARRIER = 0.1
-"""Nats of a loss barrier between members that are never warned of."""
+from ensemble_transfer.report.verdict import verdict
 
 
 def write(record: Record, folder: Path, console: Console | None = None) -> None:
@@ -35,7 +32,7 @@ def markdown(record: Record, folder: Path) -> str:
         _diversity(record.metrics),
         *_elsewhere(record.metrics),
         choice_text(record),
-        _verdict(record),
+        *verdict(record),
         _cost(record),
         _files(folder),
     ]
@@ -102,92 +99,13 @@ def _elsewhere(metrics: Mapping[str, float | None]) -> list[str]:
     return [*tables, table(("corrupted test images, mean", "accuracy", "NLL", "ECE"), worse)] if worse else tables
 
 
-def _verdict(record: Record) -> str:
-    """Return in plain words whether the shift pays and why, from what it did before any fine-tuning."""
-    probed = [record.metrics.get(f"shift/probe_accuracy{rival}") for rival in ("", "_no_shift", "_random")]
-    known = [accuracy for accuracy in probed if accuracy is not None]
-    if record.strategy == "random_shift" or len(known) < len(probed):
-        return ""
-    if {scale for name, scale in record.metrics.items() if name.startswith("shift/scale/")} == {0.0}:
-        made = "**No shift was made**: its scale is 0, given or found on validation."
-        return " ".join([made, *_warnings(record)])
-    shifted, unshifted, random = known
-    pays = shifted > max(unshifted, random)
-    text = (
-        f"The shift **{'pays' if pays else 'does not pay'}** here: with a probed head and no fine-tuning, the other "
-        f"members reach {shifted:.3f} on validation, {unshifted:.3f} without the shift, {random:.3f} after a "
-        "random one of the same length."
-    )
-    rival = "Whether it beats full fine-tuning with the same compute, `+strategy=matched` says."
-    asked = [rival] if pays and record.strategy == "shift" else []
-    return " ".join([text, *_noise(record, shifted, max(unshifted, random)), *asked, *_reasons(record, known)])
-
-
-def _noise(record: Record, shifted: float, rival: float) -> list[str]:
-    """Say whether a gain could be chance: two binomial standard errors of a difference of two accuracies."""
-    count = record.config.get("dataset", {}).get("target", {}).get("validation")
-    if not isinstance(count, int) or count < 1:
-        return []
-    error = 2 * math.sqrt((shifted * (1 - shifted) + rival * (1 - rival)) / count)
-    gain = shifted - rival
-    if abs(gain) > error:
-        return []
-    return [
-        f"That is **within noise**: {gain:+.3f} against the better of the two, where two binomial standard errors of "
-        f"{count:,} validation images are {error:.3f}."
-    ]
-
-
-def _reasons(record: Record, probed: Sequence[float]) -> list[str]:
-    """Say why the shift pays or does not, each reason a sentence, and warn where it cannot be expected to."""
-    metrics, (shifted, unshifted, random) = record.metrics, probed
-    reasons = []
-    if shifted <= unshifted:
-        reasons.append("Features of the source serve a new head as well as shifted ones.")
-    elif shifted <= random:
-        reasons.append("Any direction of that length does as well, so that the donor's is not what helps.")
-    own, before = (metrics.get(f"shift/zero_shot_accuracy{rival}") for rival in ("", "_no_shift"))
-    if own is not None and before is not None:
-        reasons.append(
-            f"Under the donor's head, with no training of their own at all, they reach {own:.3f} ({before:.3f} "
-            f"without the shift): the donor's head {'reads' if own > before else 'does not read'} what the shift does."
-        )
-    length = metrics.get("shift/relative_norm")
-    if length is not None:
-        reasons.append(f"The shift is {length:.0%} as long as the weights that it moves.")
-    return reasons + _warnings(record)
-
-
-def _warnings(record: Record) -> list[str]:
-    """Say how far the members share a basin, and warn where they do not, or share no ancestor."""
-    found = []
-    barrier, loss = (record.metrics.get(key) for key in ("source/validation/barrier", "source/test/member/nll"))
-    if barrier is not None:
-        between = f"On the way from one member to another the source loss rises by {barrier:.2f} nats"
-        if loss is None:
-            found.append(f"{between}.")
-        elif barrier > max(loss, BARRIER):
-            found.append(
-                f"**Warning**: {between[0].lower()}{between[1:]}, more than their own loss of {loss:.2f}: "
-                "they do not share a basin, and one's shift need not suit another."
-            )
-        else:
-            found.append(f"{between}, their own loss is {loss:.2f}: they share a basin, as the method assumes.")
-    if record.ensemble["lineage"] == "independent":
-        found.append(
-            "**Warning**: members of independent lineage share no ancestor: nothing says that one's shift suits "
-            "another, unless it is aligned (`strategy.align`)."
-        )
-    return found
-
-
 def _cost(record: Record) -> str:
     rows = [_cost_row(phase, cost) for phase, cost in record.cost["phases"].items()]
     rows.append(_cost_row("**total**", record.cost["total"]))
     if record.cost["marginal"]:
         rows.append(_cost_row("one more member", record.cost["marginal"]))
     rows.append(_cost_row("source ensemble (not counted)", record.cost["source"]))
-    text = table(("cost", "steps", "examples", "GFLOPs", "seconds", "peak MB"), rows)
+    text = table(("cost", "steps", "examples", "GFLOPs", "fulls", "seconds", "peak MB"), rows)
     reused = {(entry["phase"], entry["member"]) for entry in record.reused_fits}
     if not reused:
         return text
@@ -201,6 +119,7 @@ def _cost_row(name: str, cost: Mapping[str, Any]) -> list[str]:
         name,
         *counts,
         f"{cost['flops'] / 1e9:,.1f}",
+        number(cost.get("fulls"), 2),
         f"{cost['seconds']:,.1f}",
         f"{cost['peak_memory_bytes'] / 1e6:,.0f}",
     ]
