@@ -105,7 +105,7 @@ def test_it_shows_the_test_split_and_leaves_out_what_is_undefined(text):
 def test_it_shows_what_the_training_cost(text):
     facts = rows(text)
     assert facts["moving all 2 members"] == ["500", "37.5", "-", "2.3"]
-    assert facts["source ensemble, not counted above"] == ["210", "65.0", "3.7"]
+    assert facts["source ensemble, not counted above"] == ["210", "65.0", "-", "3.7"]
     assert "one more member" not in facts
 
 
