@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ensemble_transfer.report.record import Record
-from ensemble_transfer.training.run import CHECKPOINT
+from ensemble_transfer.training.store import CHECKPOINT
 
 QUICK = [
     "ensemble.size=2",

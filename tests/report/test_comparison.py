@@ -324,7 +324,7 @@ def test_a_seed_that_is_there_twice_counts_once_and_is_named():
     comparison = Comparison.of([a_record(accuracy=0.5), a_record(accuracy=0.7, store={"root": "other"})])
     [row] = comparison.rows
     assert row.numbers["accuracy"] == {0: 0.5}
-    assert "left out, because the row already has this seed: shift, seed 0" in comparison.markdown()
+    assert "left out, its seed is there already: shift, seed 0" in comparison.markdown()
 
 
 def test_ood_is_the_mean_of_the_named_tasks_or_that_of_the_source():

@@ -165,11 +165,11 @@ def test_a_class_has_no_more_than_its_share_and_a_second_time_replaces_the_first
 # Emoji
 
 
-def npm(folder, known, images):
+def npm(folder, known, images, vendor="google"):
     """Write what ``npm pack`` downloads."""
     path = folder / "emoji.tgz"
     files = {"emoji.json": json.dumps(known).encode()} | {
-        f"img/google/64/{name}": data for name, data in images.items()
+        f"img/{vendor}/64/{name}": data for name, data in images.items()
     }
     with tarfile.open(path, "w:gz") as package:
         for name, data in files.items():
@@ -181,16 +181,41 @@ def npm(folder, known, images):
 
 def test_emoji_are_sorted_by_category(fetch, tmp_path, monkeypatch, capsys):
     known = [
-        {"category": category, "image": f"{place}.png", "has_img_google": place != 4}
+        {"category": category, "image": f"{place}.png", "has_img_google": place != 4, "unified": f"{place}"}
         for place, category in enumerate(["Food & Drink", "Flags", "Component", "Food & Drink", "Flags"])
     ]
     monkeypatch.setattr(
-        fetch, "npm_package", lambda folder: npm(folder, known, {f"{n}.png": b"%d" % n for n in range(4)})
+        fetch, "npm_package", lambda folder, _: npm(folder, known, {f"{n}.png": b"%d" % n for n in range(4)})
     )
     assert fetch.main(["emoji", "--root", str(tmp_path)]) == 0
     found = {str(path.relative_to(tmp_path)): path.read_bytes() for path in tmp_path.rglob("*.png")}
     assert found == {"emoji/food_drink/0.png": b"0", "emoji/food_drink/3.png": b"3", "emoji/flags/1.png": b"1"}
     assert capsys.readouterr().out.endswith("3 images of 2 classes: flags 1, food_drink 2\n")
+
+
+def test_two_vendors_emoji_split_alike(fetch, tmp_path, monkeypatch):
+    known = [
+        {
+            "category": "Flags",
+            "image": f"{n}.png",
+            "unified": f"1F{n}",
+            "has_img_google": True,
+            "has_img_twitter": n < 90,
+        }
+        for n in range(100)
+    ]
+
+    def package(folder, vendor):
+        return npm(folder, known, {f"{n}.png": b"" for n in range(100)}, vendor)
+
+    monkeypatch.setattr(fetch, "npm_package", package)
+    assert fetch.main(["google_emoji", "twitter_emoji", "--root", str(tmp_path)]) == 0
+    splits = {}
+    for path in tmp_path.rglob("*.png"):
+        splits.setdefault(path.parts[-4], {})[path.name] = path.parts[-3]
+    assert set(splits["google_emoji"].values()) == {"train", "validation", "test"}
+    assert len(splits["twitter_emoji"]) == 90
+    assert splits["twitter_emoji"].items() <= splits["google_emoji"].items()
 
 
 # What is missing
@@ -203,6 +228,7 @@ def test_a_missing_package_is_one_line_that_says_what_to_install(fetch, tmp_path
             fetch.FONT_SETS, name, fetch.FontSet(wanted.characters, (str(nowhere),), wanted.packages, 0, 0)
         )
     monkeypatch.setattr(fetch, "CLIPART", nowhere)
+    monkeypatch.setattr(fetch, "STAMPS", nowhere)
     monkeypatch.setattr(fetch.shutil, "which", lambda _: None)
     assert fetch.main(["all", "--root", str(tmp_path / "data")]) == 2
     assert capsys.readouterr().err.splitlines() == [
@@ -211,6 +237,9 @@ def test_a_missing_package_is_one_line_that_says_what_to_install(fetch, tmp_path
         f"error: hebrew: no fonts in {nowhere}; apt-get install fonts-culmus fonts-culmus-fancy",
         f"error: clipart: no folder {nowhere}; apt-get install openclipart-png",
         "error: emoji: npm is missing; apt-get install npm",
+        "error: google_emoji: npm is missing; apt-get install npm",
+        "error: twitter_emoji: npm is missing; apt-get install npm",
+        f"error: stamps: no folder {nowhere}; apt-get install tuxpaint-stamps-default",
     ]
     assert list((tmp_path / "data").iterdir()) == []
 

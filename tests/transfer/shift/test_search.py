@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from ensemble_transfer.training.flops import encode_flops
 from ensemble_transfer.training.recipe import Recipe
@@ -34,7 +35,10 @@ def own(donor):
 
 def test_probes_find_the_encoder_that_serves_a_new_head(work, own):
     encoder, vector, _ = own
-    better, worse = {1: add_scaled(encoder, vector)}, {1: add_scaled(encoder, vector, 40.0)}
+    better, worse = (
+        {1: add_scaled(encoder, vector)},
+        {1: {name: torch.zeros_like(tensor) for name, tensor in encoder.items()}},
+    )
     tuned = replace(work, recipes=replace(work.recipes, probe=Recipe(40, lr=1e-2)))
     assert best_probed(tuned, {1.0: better, 0.0: worse}) == 1.0
     assert best_probed(tuned, {1.0: worse, 0.0: better}) == 0.0
