@@ -161,6 +161,8 @@ def hashed(data: Any) -> object:  # noqa: ANN401
     """Return nested data with a hash for each array."""
     if isinstance(data, Mapping):
         return {str(name): hashed(value) for name, value in data.items()}
+    if isinstance(data, tuple):
+        return [hashed(value) for value in data]
     return data if data is None else hashlib.sha256(data.tobytes()).hexdigest()
 
 
@@ -202,9 +204,10 @@ def mistype(setting: str, value: str, folder: Path) -> str | None:
         except BaseException as error:  # noqa: BLE001  # whatever escapes is a failure
             return f"{setting}={value}: {type(error).__name__}: {error}"
     lines = err.getvalue().splitlines()
-    if code == 2 and len(lines) == 1 and lines[0].startswith("error: "):
+    said = " ".join(lines)
+    if code == 2 and len(lines) == 1 and said.startswith("error: ") and "the run failed with" not in said:
         return None
-    return f"{setting}={value}: exit code {code}, {len(lines)} lines: {' '.join(lines)[:200]}"
+    return f"{setting}={value}: exit code {code}, {len(lines)} lines: {said[:200]}"
 
 
 def settings() -> list[str]:

@@ -25,7 +25,7 @@ def test_the_wheel_carries_conf_and_runs_elsewhere(tmp_path):
         text=True,
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("error: strategy='nope': must be one of full, head, ")
+    assert done.stderr.startswith("error: strategy='nope': must be one of auto, few, full, head, ")
     assert done.stderr.count("\n") == 1
     where = "import ensemble_transfer.cli.main as m; print(m.conf_folder())"
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "installed")}

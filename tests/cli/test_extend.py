@@ -117,7 +117,7 @@ def test_a_shift_vector_of_another_task_or_a_changed_one_is_refused(run, capsys)
     write_tensors(path, {name: tensor + 1 for name, tensor in vector.items()}, header)
     assert main([str(run), "ensemble.add=1"]) == 2
     assert "checksum" in capsys.readouterr().err
-    assert not (run / "extended_3" / "record.json").exists()
+    assert Record.load(run / "extended_3" / "record.json").status == "failed"
 
 
 # A record from elsewhere

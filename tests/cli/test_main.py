@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ensemble_transfer.cli.main import main, normalised
+from ensemble_transfer.cli.main import conf_folder, main, normalised
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.report.artifacts import artifacts_of
 from ensemble_transfer.report.record import Record
@@ -122,7 +122,7 @@ def test_a_failed_job_does_not_lose_the_others(cli, quick, tmp_path):
 
 
 WRONG = {
-    "+strategy=nope": "strategy='nope': must be one of full, head, lp_ft, matched, random_shift, scratch, shift, ",
+    "+strategy=nope": "strategy='nope': must be one of auto, few, full, head, lp_ft, matched, random_shift, ",
     "+strategy=shift dataset=nope": "dataset='nope': must be one of ",
     "+strategy=shift task@dataset.target=nope": "task='nope': must be one of ",
     "+strategy=shift recipe.tiny.lr=abc": "recipe.tiny.lr='abc': must be a number",
@@ -168,7 +168,7 @@ WRONG = {
     "+strategy=shift experiment=quick": "experiment: is a group without a default; add it with +experiment=...",
     "+strategy=shift seed=[1]": "seed=[1]: must be a whole number",
     "+strategy=shift recipe.tiny.lr=[1]": "recipe.tiny.lr=[1]: must be a number",
-    "+strategy=shift dataset.target.seed=${sed}": "dataset.target.seed: Interpolation key 'sed' not found",
+    "+strategy=shift dataset.target.seed=${sed}": "dataset.target.seed='${sed}': cannot be resolved: Interpolation ",
     "+strategy=shift dataset.target.seed=${dataset.target.seed}": "dataset.target.seed",
 }
 
@@ -189,7 +189,8 @@ def test_a_mistake_gets_one_clear_line_before_any_training(cli, tmp_path, line):
 def test_without_a_strategy_all_are_listed(cli):
     code, _, err = cli()
     assert code == 2
-    names = ["full", "head", "lp_ft", "matched", "random_shift", "scratch", "shift", "star", "tiny", "zero_shot"]
+    names = sorted(path.stem for path in (conf_folder() / "strategy").glob("[!_]*.yaml"))
+    assert {"auto", "few", "full", "head", "shift", "snapshots", "star"} < set(names)
     assert [line.split()[0] for line in err.splitlines()[1:]] == [f"+strategy={name}" for name in names]
 
 
@@ -238,5 +239,5 @@ def test_help_answers_without_torch(tmp_path):
     script += "try: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules, 'torch was imported'"
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "strategy: full, head, lp_ft, matched, random_shift, scratch, shift, star, tiny, zero_shot" in done.stdout
+    assert "strategy: auto, few, full, head, lp_ft, matched, random_shift, scratch, shift, snapshots, star" in done.stdout
     assert not list(Path(tmp_path).iterdir())

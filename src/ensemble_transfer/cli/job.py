@@ -57,7 +57,8 @@ class Job:
     @property
     def command(self) -> str:
         """The command that repeats the job."""
-        return shlex.join(["python", "-m", "ensemble_transfer", *self.hydra.overrides.task])
+        overrides: Any = OmegaConf.to_container(self.hydra.overrides.task)  # as written: nothing is resolved
+        return shlex.join(["python", "-m", "ensemble_transfer", *overrides])
 
     def record(self, status: str, error: str) -> Record:
         """Return the record of a job that did not finish, from what is known without building anything."""
