@@ -80,6 +80,7 @@ def test_no_full_spares_the_comparison(run, tmp_path):
     ("overrides", "line"),
     [
         (["ensemble.add=0"], "ensemble.add=0: must be a whole number above 0"),
+        (["ensemble.add=100000000000000"], "must be in 1..10000"),
         (["ensemble.add=two"], "ensemble.add='two': must be a whole number above 0"),
         (["trainer.threads=1"], "ensemble.add=None: must be a whole number above 0"),
         (["ensemble.add=1", "recipe.tiny.steps=4"], "recipe.tiny.steps='4': cannot change for an extension"),

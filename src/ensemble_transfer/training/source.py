@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 
 LINEAGES = ("shared", "snapshot", "independent")
 
+LARGEST_SIZE = 10_000
+"""Members of an ensemble at the most: all of them are held in memory."""
+
 
 @dataclass(frozen=True)
 class EnsembleSettings:
@@ -47,7 +50,7 @@ class EnsembleSettings:
     members: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        require(self.size > 0, "size", self.size, "must be at least 1")
+        require(0 < self.size <= LARGEST_SIZE, "size", self.size, f"must be in 1..{LARGEST_SIZE}")
         require(self.lineage in LINEAGES, "lineage", self.lineage, f"must be one of {', '.join(LINEAGES)}")
         if self.fork is not None:
             require(0 <= self.fork < 1, "fork", self.fork, "must be in [0, 1), or null for what the recipes say")
