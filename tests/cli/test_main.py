@@ -240,5 +240,7 @@ def test_help_answers_without_torch(tmp_path):
     script += "try: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules, 'torch was imported'"
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "strategy: auto, few, full, head, lp_ft, matched, random_shift, scratch, shift, snapshots, star" in done.stdout
+    assert (
+        "strategy: auto, few, full, head, lp_ft, matched, random_shift, scratch, shift, snapshots, star" in done.stdout
+    )
     assert not list(Path(tmp_path).iterdir())

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ensemble_transfer.models.backbone import Architecture, Classifier
 from ensemble_transfer.seeding import generator
 from ensemble_transfer.training.augment import augmented
+from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.weights import Weights
 
 _BATCH = 256
@@ -22,7 +23,7 @@ def features(classifier: Classifier, images: Tensor, device: torch.device) -> Te
 
 
 def features_of_views(
-    classifier: Classifier, images: Tensor, device: torch.device, augment: str, views: int, seed: int
+    classifier: Classifier, images: Tensor, device: torch.device, recipe: Recipe, seed: int
 ) -> Tensor:
     """Return the features (views * examples, features) of augmented views of images, view after view.
 
@@ -30,13 +31,12 @@ def features_of_views(
         classifier: Its encoder computes the features; see :func:`features`.
         images: (examples, channels, height, width) uint8.
         device: Where they are computed.
-        augment: The augmentation of a view.
-        views: Number of views of every image.
+        recipe: Says how many views there are of every image, and how they are augmented.
         seed: Stream of randomness.
     """
     batches = (
-        augmented(batch, augment, generator(seed, "view", view, place))
-        for view in range(views)
+        augmented(batch, recipe.augment, generator(seed, "view", view, place))
+        for view in range(recipe.views)
         for place, batch in enumerate(torch.split(images, _BATCH))
     )
     return _encoded(classifier, batches, device)

@@ -109,7 +109,7 @@ class HeadOnFeatures:
         classifier = loaded(self.architecture, weights)
         if recipe.augment == "none":
             return features(classifier, images, device)
-        return features_of_views(classifier, images, device, recipe.augment, recipe.views, seed)
+        return features_of_views(classifier, images, device, recipe, seed)
 
     def weights(self, initial: Weights, trained: Weights) -> Weights:
         """Return the frozen encoder's weights with the trained head's."""

@@ -76,7 +76,7 @@ class Strategy(Protocol):
         """Return the transferred ensemble; the source ensemble stays as it is, and the workbench bills the work."""
 
 
-def transfer_ensemble(
+def transfer_ensemble(  # noqa: PLR0913  # the library's door: all but three have a default
     strategy: Strategy,
     source: Ensemble,
     target: Task,
