@@ -51,7 +51,7 @@ def run(options: Options) -> Result:
     return measure(Path("multirun", "headline"), PAIRS, STEPS, "0,1,2", 8, [], options)
 
 
-def measure(
+def measure(  # noqa: PLR0913
     root: Path,
     pairs: tuple[str, ...] | list[str],
     grid: Mapping[str, tuple[int, ...]],

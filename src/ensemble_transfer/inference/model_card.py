@@ -23,6 +23,7 @@ _ABOUT = {
     "member got a new head ([arXiv 2206.13116](https://arxiv.org/abs/2206.13116))",
     "few": "a few members were fine-tuned fully, within a budget",
     "snapshots": "one member was fine-tuned in cycles, and kept at the end of each",
+    "laplace": "one member was fine-tuned fully, and heads were drawn from a Laplace approximation around its own",
     "auto": "what was best on validation, within a budget, of new heads, fully fine-tuned members and shifted ones",
     "tiny": "every member was fine-tuned briefly, without a shift",
     "star": "a donor was fine-tuned fully, and all others started from it, fine-tuned briefly",

@@ -35,6 +35,7 @@ _KNOWN = {
     "few": ("#1b1d22", "h"),
     "snapshots": ("#7A7A7A", "<"),
     "auto": ("#5E3C99", "*"),
+    "laplace": ("#117733", ">"),
 }
 _OTHERS = [(c, m) for m, c in product("PX*<>hp", ["#56B4E9", "#7A7A7A", *(colour for colour, _ in _KNOWN.values())])]
 RC: dict[Any, Any] = dict.fromkeys(
