@@ -46,7 +46,7 @@ VALLEY = np.array([0.30, 0.265])
 LEVELS = (0.15, 0.3, 0.45, 0.6, 0.75)
 """Contours of a valley, as shares of its depth."""
 
-OWN = np.array([[0.03, 0.085], [0.03, 0.0], [-0.03, 0.035], [-0.02, 0.05]])
+OWN = np.array([[0.075, 0.062], [0.03, 0.0], [-0.03, 0.035], [-0.02, 0.05]])
 """What sets a recipient's tiny fine-tuning apart from the straight way to the target."""
 
 TITLES = ("1  Source ensemble", "2  One full fine-tuning", "3  Shift, then a tiny fine-tuning")
@@ -138,7 +138,7 @@ def _recipients(axes: Axes) -> None:
     _dots(axes, [end], DONOR)
     _label(axes, "shift", near(MEMBERS[2] + 0.5 * SHIFT, 0.03, -0.02), DONOR, ha="left", va="top")
     _label(axes, "tiny\nfine-tuning", near(MEMBERS[2] + SHIFT, 0.03, -0.02), DEEP, ha="left", va="top")
-    _label(axes, "recipient", near(MEMBERS[4], -0.005, 0.085), MEMBER, ha="center")
+    _label(axes, "recipient", near(MEMBERS[4], -0.01, 0.1), MEMBER, ha="center")
     _label(axes, "donor", near(end, 0.035, 0), DONOR, ha="left")
 
 
