@@ -1,0 +1,253 @@
+"""What README, docs and conf tell people to type is there: commands compose or parse, paths exist, snippets run."""
+
+import argparse
+import ast
+import re
+import runpy
+import shlex
+import sys
+import tomllib
+import types
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from functools import partial
+from importlib import import_module
+from itertools import zip_longest
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+import ensemble_transfer
+from ensemble_transfer import Shift, transfer_ensemble
+from ensemble_transfer.cli.main import conf_folder
+from ensemble_transfer.models.ensemble import Ensemble
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SOURCES = [*PAGES, *sorted(conf_folder().rglob("*.yaml"))]
+PROGRAMS = ("python -m ensemble_transfer", "python scripts/", "ensemble-transfer ", "make ", "pip install ", "tar xJf ")
+OPTIONS_WITH_VALUE = ("--config-dir", "-cd", "--cfg", "-c")
+PLUGINS = ("hydra/launcher", "hydra/sweeper")
+
+
+def commands(path: Path) -> Iterator[str]:
+    """Yield the commands of a page: lines of code blocks and code in the text; or those in a YAML's comments."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".yaml":
+        text = "\n".join(line.removeprefix("#") for line in text.splitlines() if line.startswith("#"))
+    text = re.sub(r" *\\\n +", " ", text)
+    blocks = [line.strip().removeprefix("$ ") for line in text.splitlines() if line.startswith("   ")]
+    for line in [*blocks, *re.findall(r"`([^`\n]+)`", text)]:
+        for part in line.split("; "):
+            command = re.sub(r"^(\.venv/bin/)?", "", part)
+            if command.startswith(PROGRAMS):
+                yield command
+
+
+ALL = sorted({(command, path) for path in SOURCES for command in commands(path)})
+
+
+def told(start: str) -> list[str]:
+    """Return the commands that start like this, each once."""
+    return sorted({command for command, _ in ALL if command.startswith(start)})
+
+
+def words(command: str) -> list[str]:
+    return shlex.split(command, comments=True)
+
+
+def jobs(overrides: Sequence[str]) -> list[list[str]]:
+    """Return overrides without sweeps: a job for each choice of a swept group, and the first value of other sweeps."""
+    choices = []
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        name, line = override.input_line.partition("=")[0], override.input_line
+        values = list(override.sweep_string_iterator()) if override.is_sweep_override() else None
+        given = [line] if values is None else [f"{name}={value}" for value in values]
+        choices.append(given if (conf_folder() / name.lstrip("+")).is_dir() else given[:1])
+    return [[a or b[0] for a, b in zip(job, choices, strict=True)] for job in zip_longest(*choices)]
+
+
+@pytest.fixture(scope="module")
+def own_conf(tmp_path_factory):
+    """A folder with the files that pages tell people to write into ``my_conf``."""
+    folder = tmp_path_factory.mktemp("my_conf")
+    for page in PAGES:
+        for name, text in re.findall(r"`my_conf/([\w/]+\.yaml)`[^`]*```yaml\n(.*?)```", page.read_text(), re.DOTALL):
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def composed(own_conf):
+    """Compose overrides as the command line does."""
+    known = yaml.safe_load((conf_folder() / "config.yaml").read_text())["defaults"]
+    prefix = "" if any("strategy" in entry for entry in known if isinstance(entry, dict)) else "+"
+
+    def run(overrides):
+        given = [re.sub(r"^\+{0,2}strategy=", f"{prefix}strategy=", override) for override in overrides]
+        if not prefix and not any(override.startswith("strategy=") for override in given):
+            given.append("strategy=shift")
+        return compose("config", overrides=[*given, f"hydra.searchpath=[file://{own_conf}]"])
+
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        yield run
+    GlobalHydra.instance().clear()
+
+
+@pytest.mark.parametrize("command", [*told("python -m ensemble_transfer "), *told("ensemble-transfer ")])
+def test_a_command_of_the_main_program_composes(composed, command):
+    arguments = words(command)[1 if command.startswith("ensemble") else 3 :]
+    overrides, before = [], ""
+    for argument in arguments:
+        if not argument.startswith("-") and before not in OPTIONS_WITH_VALUE:
+            overrides.append(argument)
+        before = argument
+    plugins = [o for o in overrides if o.startswith(PLUGINS)]
+    for plugin in plugins:  # tests/cli/test_launchers.py composes those whose plugins are installed
+        assert (conf_folder() / f"{plugin.replace('=', '/')}.yaml").is_file(), plugin
+    rest = [o for o in overrides if not o.lstrip("+").startswith((*PLUGINS, "hydra.launcher.", "hydra.sweeper."))]
+    for job in jobs(rest):
+        composed(job)
+
+
+def test_a_wrong_command_would_be_found(composed):
+    for wrong in (["+strategy=shfit"], ["strategy=shift", "ensemble.sise=3"], ["+experiment=studies"]):
+        with pytest.raises(HydraException):
+            composed(wrong)
+    with pytest.raises(SystemExit):
+        parsed(["--baselines", "full", "x"], "ensemble_transfer.compare")
+
+
+class ParsedError(Exception):
+    """Raised in the place of what a command does after it has parsed its arguments."""
+
+
+def parsed(arguments, module="", script=None):
+    """Let a module's or script's own parser parse arguments, and do nothing more."""
+    parse = argparse.ArgumentParser.parse_args
+
+    def stop(self, args=None, namespace=None):
+        parse(self, args, namespace)
+        raise ParsedError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, "parse_args", stop)
+        patch.setattr(sys, "argv", [str(script), *arguments])
+        if script is None:
+            import_module(module.replace("ensemble_transfer.", "ensemble_transfer.cli.")).main(arguments)
+        else:
+            patch.syspath_prepend(str(script.parent))
+            runpy.run_path(str(script), run_name="__main__")
+
+
+@pytest.mark.parametrize("command", told("python -m ensemble_transfer."))
+def test_a_command_of_another_program_parses(command):
+    module, *arguments = words(command)[2:]
+    assert module.endswith(".NAME") or (ROOT / "src" / f"{module.replace('.', '/')}.py").is_file()
+    if not arguments or "--help" in arguments:
+        return
+    with pytest.raises(ParsedError):
+        parsed(arguments, module)
+
+
+@pytest.mark.parametrize("command", told("python scripts/"))
+def test_a_command_of_a_script_parses(command):
+    script, *arguments = words(command)[1:]
+    assert (ROOT / script).is_file()
+    if "--help" not in arguments:
+        with pytest.raises(ParsedError):
+            parsed(arguments, script=ROOT / script)
+
+
+def test_targets_of_make_extras_of_pip_and_files_of_tar_exist():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for command in told("make "):
+        assert words(command)[1] in targets, command
+    for command in told("pip install "):
+        for extra in re.findall(r"\[([\w,]+)\]", command):
+            assert set(extra.split(",")) <= set(project["optional-dependencies"]), command
+    for command in told("tar "):
+        assert (ROOT / words(command)[2]).is_file()
+    assert told("make test")
+    assert told("make setup")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_and_snippets_of_a_page_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+        assert re.match(r"https?://", link) or (page.parent / link).exists(), link
+    assert "--8 <" not in text  # ruff format does this to a snippet's marker
+    for included in re.findall(r"--8<--\s*\"([^\"]+)\"", text):
+        assert (ROOT / included).is_file(), included
+    for place in re.findall(r"`((?:benchmarks|conf|scripts|tests|examples|docs)/[\w/.]+)`", text):
+        assert (ROOT / place).exists(), place
+
+
+def blocks(page: Path, language: str = "python") -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
+def test_python_of_a_page_compiles_and_imports_what_there_is(page):
+    for block in blocks(page):
+        if "--8<--" in block:
+            continue
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("ensemble_transfer"):
+                module = import_module(node.module)
+                assert all(hasattr(module, alias.name) for alias in node.names), ast.unparse(node)
+
+
+def test_the_readme_s_five_lines_run(monkeypatch, recipes, fitter):
+    [block] = blocks(ROOT / "README.md")
+    for name in ("train_source", "transfer_ensemble"):
+        quick = partial(getattr(ensemble_transfer, name), recipes=recipes, fitter=fitter)
+        monkeypatch.setitem(ensemble_transfer.__dict__, name, quick)
+    namespace = {}
+    small = {"[8, 16, 32, 64]": "[4, 8, 8, 8]", "(28, 1)": "(8, 1)", "train=500": "train=100, test=50"}
+    for written, instead in small.items():
+        assert written in block
+        block = block.replace(written, instead)
+    exec(block, namespace)
+    assert namespace["probabilities"].shape == (4, 50, 10)
+
+
+def test_the_strategy_of_the_guide_runs_within_a_budget(monkeypatch, source_ensemble, target_task, recipes, fitter):
+    guide = types.ModuleType("my_package")
+    monkeypatch.setitem(sys.modules, "my_package", guide)
+    page = ROOT / "docs" / "own_strategy.md"
+    for block in blocks(page):
+        exec(block, guide.__dict__)
+    strategy = guide.FirstSteps(steps=2)
+    result = transfer_ensemble(strategy, source_ensemble, target_task, 0, recipes, fitter)
+    assert len(result.ensemble) == 3
+    assert result.ledger.total().steps == 6
+    within = transfer_ensemble(strategy, source_ensemble, target_task, 0, recipes, fitter, budget=1.0)
+    assert within.ledger.total().steps == 12  # one full, in three equal parts
+    [options] = [yaml.safe_load(text) for text in blocks(page, "yaml")]
+    assert options.pop("_target_") == "my_package.FirstSteps"
+    assert set(options) == {field.name for field in fields(guide.FirstSteps)}
+
+
+def test_the_guide_adds_members_in_python(source_ensemble, target_task, recipes, fitter):
+    smaller = Ensemble(source_ensemble.architecture, source_ensemble.members[:2], source_ensemble.classes, "shared")
+    result = transfer_ensemble(Shift(), smaller, target_task, 0, recipes, fitter)
+    namespace = {
+        "shift": result.shift,
+        "moved": result.ensemble,
+        "larger_source": source_ensemble,
+        "target": target_task,
+    }
+    for block in blocks(ROOT / "docs" / "extend.md"):
+        exec(block, namespace)
+    assert len(namespace["larger"]) == 3
+    assert namespace["work"].ledger.total().steps > 0
