@@ -28,7 +28,7 @@ from ensemble_transfer.cli.main import conf_folder
 from ensemble_transfer.models.ensemble import Ensemble
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 SOURCES = [*PAGES, *sorted(conf_folder().rglob("*.yaml"))]
 PROGRAMS = ("python -m ensemble_transfer", "python scripts/", "ensemble-transfer ", "make ", "pip install ", "tar xJf ")
 OPTIONS_WITH_VALUE = ("--config-dir", "-cd", "--cfg", "-c")
