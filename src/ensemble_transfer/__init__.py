@@ -1,8 +1,8 @@
 """Transfer ensembles of deep networks to a new task.
 
-What a notebook needs stands here: ``from ensemble_transfer import Backbone, Shift, train_source``. A name is imported
-at its first use, so that ``import ensemble_transfer`` costs nothing. The metrics are the function ``evaluate`` of the
-module :mod:`ensemble_transfer.metrics.evaluate`, which has the name already, since it is a command too.
+Public API: ``from ensemble_transfer import Backbone, Shift, train_source``. A name is imported at its first use, so
+that ``import ensemble_transfer`` costs nothing. ``ensemble_transfer.evaluate`` is a command; the function that computes
+the metrics is ``evaluate`` of :mod:`ensemble_transfer.metrics.evaluate`.
 """
 
 from importlib import import_module

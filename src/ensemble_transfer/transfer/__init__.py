@@ -1,1 +1,1 @@
-"""Transfer of ensembles: what strategies share, the shift vector, and the strategies."""
+"""Transfer ensembles: the workbench, prices and budgets, the shift vector, and the strategies."""

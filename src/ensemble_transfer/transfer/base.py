@@ -1,4 +1,4 @@
-"""The workbench: what every strategy takes, gives and has in common."""
+"""The workbench, the interface of a strategy, and its result."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,13 +23,13 @@ from ensemble_transfer.weights import Weights, below, floating, joined, mean
 
 @dataclass(frozen=True)
 class TransferResult:
-    """What a strategy gives.
+    """The result of a transfer.
 
     Attributes:
         ensemble: The transferred ensemble.
-        ledger: What the transfer cost, by phase and member.
-        recipients: Members that a further member would be like, by their index in the ledger.
-        story: What the strategy decided on the way, as plain data for the record.
+        ledger: Cost by phase and member.
+        recipients: Indices of the members, in the ledger, that show what one more member costs.
+        story: Decisions of the strategy, as plain data for the record.
     """
 
     ensemble: Ensemble
@@ -43,37 +43,39 @@ class TransferResult:
         return mean_cost(costs) if costs else None
 
     def diagnose(self, work: "Workbench") -> tuple[dict[str, float], dict[str, Any]]:
-        """Return metrics and curves about how the strategy worked; none unless a strategy has some.
+        """Measure how the strategy worked; return metrics and curves. By default there are none.
 
         Args:
-            work: The workbench, unbilled: this is no part of the transfer.
+            work: An unbilled workbench, since a diagnosis is no part of the transfer.
         """
         del work
         return {}, {}
 
     def save(self, folder: Path) -> None:
-        """Write what the strategy leaves besides the ensemble into a run's folder; nothing unless a strategy does."""
+        """Write further files, such as a shift vector, into a run's folder. By default there are none."""
 
 
 class Strategy(Protocol):
-    """A way to move an ensemble to a target task: a frozen dataclass whose fields are its options."""
+    """Interface of a strategy: a frozen dataclass that transfers an ensemble, and whose fields are its options."""
 
     @property
     def name(self) -> str:
-        """The name that records and comparisons call it by."""
+        """Name in records and comparisons."""
 
     def check(self, members: int, architecture: Architecture) -> None:
         """Raise a SettingError if the options do not suit this many members of this architecture."""
 
     def plan(self, prices: Prices) -> object:
-        """Return the schedules that fit into the budget.
+        """Compute the schedules that fit into the budget.
+
+        It is called before anything is trained.
 
         Raises:
-            SettingError: If the strategy cannot be run within it; nothing has been trained then.
+            SettingError: If the budget is too small for the strategy.
         """
 
     def run(self, work: "Workbench") -> TransferResult:
-        """Return the transferred ensemble; the source ensemble stays as it is, and the workbench bills the work."""
+        """Transfer the ensemble. The source ensemble does not change, and the workbench bills the work."""
 
 
 def transfer_ensemble(  # noqa: PLR0913  # the library's door: all but three have a default
@@ -88,16 +90,16 @@ def transfer_ensemble(  # noqa: PLR0913  # the library's door: all but three hav
     """Transfer an ensemble to a target task.
 
     Args:
-        strategy: How.
+        strategy: The strategy.
         source: The ensemble, trained on the source task.
-        target: The target task; its test split is not read.
-        seed: Decides all randomness; a member's depends on this and its index alone.
-        recipes: What fits may spend.
-        fitter: Where and how fits are computed and cached.
-        budget: What the transfer may spend, in fulls; None for the recipes as they stand.
+        target: The target task. Its test split is not read.
+        seed: Seed of all randomness. That of a member depends on the seed and the member's index alone.
+        recipes: Optimizers, schedules and steps of the fits.
+        fitter: Computes fits and caches them.
+        budget: Maximum cost of the transfer, in fulls; None to use the recipes unchanged.
 
     Raises:
-        SettingError: If the strategy's options or the budget do not suit the ensemble; nothing has been trained then.
+        SettingError: If the strategy's options or the budget do not suit the ensemble. This is checked before training.
     """
     strategy.check(len(source), source.architecture)
     return strategy.run(Workbench(source, target, seed, recipes or Recipes(), fitter or Fitter(), budget))
@@ -105,16 +107,16 @@ def transfer_ensemble(  # noqa: PLR0913  # the library's door: all but three hav
 
 @dataclass(frozen=True)
 class Workbench:
-    """One transfer at work: its inputs, the steps that strategies share, and the ledger that they are billed to.
+    """One transfer: its inputs, the steps that strategies share, and the ledger that these steps are billed to.
 
     Attributes:
         source: The ensemble, trained on the source task.
         target: The target task.
-        seed: Decides all randomness.
-        recipes: What fits may spend.
-        fitter: Where and how fits are computed and cached.
-        budget: What the transfer may spend, in fulls; None for the recipes as they stand.
-        ledger: What was spent so far.
+        seed: Seed of all randomness.
+        recipes: Optimizers, schedules and steps of the fits.
+        fitter: Computes fits and caches them.
+        budget: Maximum cost of the transfer, in fulls; None to use the recipes unchanged.
+        ledger: Cost so far.
     """
 
     source: Ensemble
@@ -126,16 +128,16 @@ class Workbench:
     ledger: Ledger = field(default_factory=Ledger)
 
     def unbilled(self) -> "Workbench":
-        """Return the same workbench with a ledger of its own, for work that the transfer does not pay for."""
+        """Return the same workbench with an empty ledger, for work that is not billed to the transfer."""
         return replace(self, ledger=Ledger())
 
     def stream(self, *names: str | int) -> int:
-        """Return the seed of a stream of randomness, by what it is for, such as ``("tiny", member)``."""
+        """Return the seed of a random stream, named by its purpose, such as ``("tiny", member)``."""
         return derive(self.seed, *names)
 
     @cached_property
     def prices(self) -> Prices:
-        """What work costs here, and the budget."""
+        """Prices of the work on this target, and the budget."""
         return Prices.of(self.source.architecture, self.target, self.recipes, len(self.source), self.budget)
 
     @cached_property
@@ -153,7 +155,7 @@ class Workbench:
         return {member: self.encoders[member] for member in range(members)}
 
     def with_fresh_heads(self, encoders: Mapping[int, Weights], phase: str) -> list[Start]:
-        """Return starts for a phase with new random heads, which depend on the seed and the member alone."""
+        """Return starts of a phase with new random heads, which depend on the seed and the member alone."""
         return [
             Start(
                 member,
@@ -164,21 +166,21 @@ class Workbench:
         ]
 
     def with_probed_heads(self, encoders: Mapping[int, Weights], phase: str = "tiny") -> list[Start]:
-        """Return starts for a phase with heads that were trained on frozen features."""
+        """Train heads on frozen features, and return starts of a phase with them."""
         starts = self.with_fresh_heads(encoders, phase)
         return [replace(s, weights=w) for s, w in zip(starts, self.probe(starts).weights, strict=True)]
 
     def fine_tune_fully(self, encoders: Mapping[int, Weights], recipe: Recipe | None = None) -> Fits:
-        """Fine-tune members fully from new heads: the one definition, so that a donor is a member of ``full``.
+        """Fine-tune members fully, from new heads. A donor is thus the same fit as a member of ``full``.
 
         Args:
             encoders: Encoders by member.
-            recipe: Instead of the recipe for full fine-tuning.
+            recipe: Recipe to use; by default ``recipes.full``.
         """
         return self.fit(self.with_fresh_heads(encoders, "full"), recipe or self.recipes.full, "full")
 
     def fine_tune_in(self, encoders: Mapping[int, Weights], steps: Sequence[int]) -> Fits:
-        """Fine-tune members fully, each with a schedule of its own length, in the order of the encoders."""
+        """Fine-tune members fully, each for its own number of steps, in the order of the encoders."""
         done: dict[int, tuple[Fits, int]] = {}
         for length in dict.fromkeys(steps):
             chosen = {m: e for (m, e), own in zip(encoders.items(), steps, strict=True) if own == length}
@@ -195,12 +197,12 @@ class Workbench:
         return self._billed(self.fitter.fit_heads(self.architecture, starts, self.target.train, recipe, phase))
 
     def probe(self, starts: Sequence[Start], phase: str = "probe") -> Fits:
-        """Train heads on frozen features before a fine-tuning, or to diagnose, as the name of the phase says."""
+        """Train heads on frozen features, before a fine-tuning or for a diagnosis, and bill them to a phase."""
         reseeded = [replace(start, seed=self.stream("probe", start.member)) for start in starts]
         return self.fit_heads(reseeded, self.recipes.probe, phase)
 
     def reestimate_statistics(self, encoders: Mapping[int, Weights]) -> dict[int, Weights]:
-        """Return the encoders with BatchNorm statistics of the target's training images."""
+        """Estimate BatchNorm statistics on the target's training images, and return the encoders with them."""
         device, images = self.fitter.settings.device, self.target.train.images
         done: dict[int, Weights] = {}
         for member, encoder in encoders.items():
@@ -210,7 +212,7 @@ class Workbench:
         return done
 
     def look(self, members: Sequence[Weights], phase: str = "choice") -> Tensor:
-        """Return probabilities (members, examples, classes) for the target's validation images, billed to a phase."""
+        """Predict the target's validation images, billed to a phase: (members, examples, classes)."""
         split, device = self.target.validation, self.fitter.settings.device
         with measured(device) as meter:
             probabilities = self.ensemble(members, "validation").predict(split.images, device)
@@ -218,22 +220,21 @@ class Workbench:
         return probabilities
 
     def validation_accuracy(self, members: Sequence[Weights], phase: str = "choice") -> float:
-        """Return the members' accuracy on the target's validation images, the mean over them, billed to a phase."""
+        """Return the mean accuracy of the members on the target's validation images, billed to a phase."""
         predicted = self.look(members, phase).argmax(-1)
         return float((predicted == self.target.validation.labels).double().mean())
 
     def soup(self, members: Sequence[Weights]) -> dict[str, Tensor]:
-        """Return the mean of members' weights, with BatchNorm statistics of the target's training images.
+        """Average members' weights into one network, and estimate its BatchNorm statistics on the target.
 
-        One network for the price of one (model soups; Wortsman et al. 2022, arXiv 2203.05482). Integer tensors, of
-        which there is no mean, are the first member's.
+        This is a model soup (Wortsman et al. 2022, arXiv 2203.05482). Integer tensors are the first member's.
         """
         mixed = dict(members[0]) | mean([floating(member) for member in members])
         encoder = self.reestimate_statistics({0: below(mixed, "encoder")})[0]
         return joined(encoder=encoder, head=below(mixed, "head"))
 
     def bill_encoding(self, phase: str, member: int, examples: int, meter: Meter) -> None:
-        """Bill a phase that encoded examples once each, without training."""
+        """Bill a phase that encoded each example once, without training."""
         cost = Cost(
             examples=examples,
             flops=examples * encode_flops(self.architecture),
@@ -244,18 +245,18 @@ class Workbench:
         self.ledger.extend([Entry(phase, member, cost)])
 
     def ensemble(self, members: Sequence[Weights], strategy: str) -> Ensemble:
-        """Return a transferred ensemble from its members' weights."""
+        """Build the transferred ensemble from its members' weights."""
         history = dict(self.source.history) | {"source_ensemble": self.source.fingerprint}
         history |= {"strategy": strategy, "target": self.target.name}
         return Ensemble(self.architecture, tuple(members), self.target.classes, self.source.lineage, history)
 
     def result(self, strategy: str, members: Sequence[Weights], recipients: Sequence[int]) -> TransferResult:
-        """Return the result of a strategy that has nothing to add to its members.
+        """Build the result of a strategy whose only output is its members.
 
         Args:
             strategy: Name of the strategy.
             members: Weights of the transferred members.
-            recipients: Members that a further member would be like.
+            recipients: Indices of the members that show what one more member costs.
         """
         return TransferResult(self.ensemble(members, strategy), self.ledger, tuple(recipients))
 

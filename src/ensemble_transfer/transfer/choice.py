@@ -1,4 +1,4 @@
-"""A choice among candidate ensembles on validation: what each promises, with intervals."""
+"""Choose among candidate ensembles by calibrated NLL on validation, with intervals of the differences."""
 
 import math
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ from ensemble_transfer.metrics.predictive import ensemble_mean
 from ensemble_transfer.weights import Weights
 
 REACH = 1.96
-"""Standard errors in a 95% interval of a normal mean."""
+"""Half width of a 95% interval of a normal mean, in standard errors."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An ensemble that could be taken.
+    """An ensemble that may be chosen.
 
     Attributes:
-        name: What it is.
+        name: Short description.
         members: Weights of its members.
-        probabilities: Their predictions (members, examples, classes) for the validation images.
+        probabilities: Predictions for the validation images: (members, examples, classes).
     """
 
     name: str
@@ -31,36 +31,36 @@ class Candidate:
     probabilities: Tensor
 
     def losses(self, labels: Tensor) -> Tensor:
-        """Return the calibrated NLL of every validation image (examples,), in nats.
+        """Compute the calibrated NLL of every validation image, in nats: (examples,).
 
-        The temperature of each half of the images is fitted on the other half, so that an overconfident candidate is
-        not held back by what a temperature mends.
+        The temperature for each half of the images is fitted on the other half. So a candidate that is merely
+        overconfident is not at a disadvantage.
         """
         scaled, _ = cross_calibrate(ensemble_mean(self.probabilities), labels)
         return -scaled.gather(1, labels[:, None]).squeeze(1).clamp(min=torch.finfo(scaled.dtype).tiny).log()
 
     def accuracy(self, labels: Tensor) -> float:
-        """Return the accuracy on the validation images."""
+        """Return the accuracy of the mean probabilities on the validation images."""
         return float((ensemble_mean(self.probabilities).argmax(-1) == labels).double().mean())
 
 
 def joined_candidates(name: str, *parts: Candidate) -> Candidate:
-    """Return the candidate that has the members of several."""
+    """Join candidates into one that has the members of all."""
     members = [member for part in parts for member in part.members]
     return Candidate(name, members, torch.cat([part.probabilities for part in parts]))
 
 
 def choose(candidates: Sequence[Candidate], labels: Tensor) -> tuple[Candidate, list[dict[str, Any]]]:
-    """Return the candidate of the lowest calibrated NLL on validation, and what each promised, as plain data.
+    """Choose the candidate with the lowest calibrated NLL on validation.
 
     Args:
-        candidates: At least one; the first wins ties.
-        labels: Of the validation images (examples,).
+        candidates: At least one. The first wins ties.
+        labels: Labels of the validation images: (examples,).
 
     Returns:
-        The candidate, and for each: ``name``, ``members``, ``accuracy``, ``nll`` (calibrated), ``behind`` (its NLL
-        minus that of the one taken, the mean over the images), ``low`` and ``high`` (the 95% interval of ``behind``)
-        and ``taken``.
+        The chosen candidate, and plain data about each candidate: ``name``, ``members``, ``accuracy``, ``nll``
+        (calibrated), ``behind`` (its NLL minus that of the chosen one, mean over images), ``low`` and ``high`` (95%
+        interval of ``behind``) and ``taken``.
     """
     losses = [candidate.losses(labels) for candidate in candidates]
     best = min(range(len(candidates)), key=lambda index: float(losses[index].mean()))

@@ -1,6 +1,6 @@
-"""What work on a target task costs, known before anything is trained, and how a budget is shared out.
+"""Compute prices of work on a target task before anything is trained, and divide a budget.
 
-The unit of a budget is the **full**: one full fine-tuning of one member by ``recipe.full``, in FLOPs.
+The unit of a budget is the **full**: the FLOPs of one full fine-tuning of one member by ``recipe.full``.
 """
 
 from dataclasses import dataclass, replace
@@ -15,15 +15,15 @@ from ensemble_transfer.training.recipe import Recipe, Recipes
 
 @dataclass(frozen=True)
 class Prices:
-    """Prices in FLOPs, forward and backward, of what strategies do with one member.
+    """Prices of the steps of a transfer for one member, in FLOPs of forward and backward passes.
 
     Attributes:
-        architecture: Of the members, with a head for the target's classes.
-        recipes: What fits may spend.
-        examples: Training images of the target.
-        validation: Validation images of the target.
-        members: Members of the source ensemble.
-        budget: What the transfer may spend, in fulls; None where the recipes stand as they are.
+        architecture: Architecture of the members, with a head for the target's classes.
+        recipes: Optimizers, schedules and steps of the fits.
+        examples: Number of the target's training images.
+        validation: Number of the target's validation images.
+        members: Number of members of the source ensemble.
+        budget: Maximum cost of the transfer, in fulls; None to use the recipes unchanged.
     """
 
     architecture: Architecture
@@ -37,43 +37,43 @@ class Prices:
     def of(
         cls, architecture: Architecture, target: Task, recipes: Recipes, members: int, budget: float | None
     ) -> "Prices":
-        """Return the prices of a target task for members of an architecture with a head of any size."""
+        """Return the prices for a target task. The architecture may have a head of any size."""
         suited = architecture.with_classes(len(target.classes))
         return cls(suited, recipes, len(target.train), len(target.validation), members, budget)
 
     @cached_property
     def step(self) -> int:
-        """An optimizer step of a full fine-tuning."""
+        """Price of one step of full fine-tuning."""
         return self.fit(replace(self.recipes.full, steps=1))
 
     @property
     def full(self) -> int:
-        """One full: a full fine-tuning by the recipe."""
+        """Price of a full fine-tuning: one full."""
         return self.fit(self.recipes.full)
 
     @property
     def tiny(self) -> int:
-        """A tiny fine-tuning by the recipe."""
+        """Price of a tiny fine-tuning."""
         return self.fit(self.recipes.tiny)
 
     @property
     def probe(self) -> int:
-        """A new head on frozen features, before a fine-tuning."""
+        """Price of training a head on frozen features before a fine-tuning."""
         return self.train_head(self.recipes.probe)
 
     @property
     def head(self) -> int:
-        """A new head on frozen features, where that is all."""
+        """Price of training a head on frozen features, without any fine-tuning after it."""
         return self.train_head(self.recipes.head)
 
     @property
     def statistics(self) -> int:
-        """BatchNorm statistics, estimated anew on the training images."""
+        """Price of estimating BatchNorm statistics on the training images."""
         return self.encode(self.examples)
 
     @property
     def look(self) -> int:
-        """The predictions for the validation images, which a choice on validation needs."""
+        """Price of predicting the validation images, for a choice on validation."""
         return self.encode(self.validation)
 
     def fit(self, recipe: Recipe) -> int:
@@ -81,13 +81,13 @@ class Prices:
         return recipe.steps * min(recipe.batch_size, self.examples) * step_flops(self.architecture)
 
     def train_head(self, recipe: Recipe) -> int:
-        """Return the price of training a head by a recipe, its features included."""
+        """Return the price of training a head by a recipe, including the features."""
         shown = self.examples * recipe.views
         operations = head_flops(self.architecture.features, self.architecture.classes)
         return recipe.steps * min(recipe.batch_size, shown) * operations + self.encode(shown)
 
     def encode(self, examples: int) -> int:
-        """Return the price of encoding examples once each."""
+        """Return the price of encoding each example once."""
         return examples * encode_flops(self.architecture)
 
     @property
@@ -96,22 +96,24 @@ class Prices:
         return None if self.budget is None else int(self.budget * self.full)
 
     def steps(self, flops: int, parts: int) -> list[int]:
-        """Share FLOPs out among equal parts, as steps of full fine-tuning; the first parts get what is left over.
+        """Divide FLOPs into equal numbers of steps of full fine-tuning. The first parts get the remainder.
 
         Raises:
-            SettingError: If a part would get no step.
+            SettingError: If a part gets no step.
         """
         share, rest = divmod(flops // self.step, parts)
         self.require(share > 0, f"{parts} fine-tunings of a step each", parts * self.step)
         return [share + 1] * rest + [share] * (parts - rest)
 
     def cycles(self, first: float, later: float, most: int) -> list[int]:
-        """Return the steps of the cycles that a budget pays for; one full without a budget.
+        """Divide the budget into cycles, and return the steps of each. Without a budget they share one full.
+
+        There are as many cycles as fit. All are then stretched by the same factor to use the whole budget.
 
         Args:
             first: Length of the first cycle, in fulls.
-            later: Length of the others, in fulls. As many as fit, all stretched alike to use the budget up.
-            most: Cycles at most.
+            later: Length of each further cycle, in fulls.
+            most: Maximum number of cycles.
 
         Raises:
             SettingError: If the budget does not pay for one step.
@@ -124,10 +126,10 @@ class Prices:
         return [total - count * steps, *[steps] * count] if steps else [total]
 
     def affordable(self, price: int, most: int, what: str) -> int:
-        """Return how many things of one price the budget pays, at most ``most``.
+        """Return how many items of a price the budget pays for, at most ``most``.
 
         Raises:
-            SettingError: If it does not pay for one.
+            SettingError: If it does not pay for one item.
         """
         if self.limit is None:
             return most
@@ -135,12 +137,12 @@ class Prices:
         return min(most, self.limit // price)
 
     def scaled(self, fixed: int, schedules: int, what: str) -> float:
-        """Return the factor that brings schedules into the budget; 1 without a budget.
+        """Return the factor by which schedules are stretched to fit into the budget; 1 without a budget.
 
         Args:
-            fixed: What is spent whatever the schedules are, in FLOPs.
-            schedules: What the schedules take as the recipes say, in FLOPs.
-            what: What it is for, for the error.
+            fixed: Cost that does not depend on the schedules, in FLOPs.
+            schedules: Cost of the schedules of the recipes, in FLOPs.
+            what: Description for the error.
 
         Raises:
             SettingError: If nothing is left for the schedules.
@@ -151,12 +153,12 @@ class Prices:
         return (self.limit - fixed) / schedules if schedules else 1.0
 
     def require(self, affordable: bool, what: str, price: int) -> None:
-        """Raise a SettingError that names a price which the budget does not pay, unless it does."""
+        """Raise a SettingError that names the price, unless it is affordable."""
         if not affordable:
             rule = f"does not pay for {what}, which takes {price / self.full:.3g} fulls"
             raise SettingError("budget", self.budget, rule)
 
 
 def stretched(recipe: Recipe, factor: float) -> Recipe:
-    """Return a recipe with a schedule that is this many times as long, in whole steps, rounded down."""
+    """Multiply the steps of a recipe by a factor, rounded down."""
     return replace(recipe, steps=int(factor * recipe.steps + 1e-9))
