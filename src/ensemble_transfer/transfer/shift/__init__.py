@@ -1,1 +1,1 @@
-"""The shift vector: what it is made of, how it is chosen, and what it did."""
+"""The shift vector, the choice whether to shift, diagnostics, and alignment of channels."""

@@ -1,6 +1,6 @@
-"""What a shift did before any fine-tuning, against no shift and against a random vector of the same norms.
+"""Measure what a shift does before any fine-tuning, compared with no shift and with a random vector of equal norms.
 
-All of it is measured on validation splits, so that the verdict may guide a choice.
+Everything is measured on validation splits, so that it may guide a choice.
 """
 
 from collections.abc import Mapping
@@ -29,23 +29,23 @@ from ensemble_transfer.weights import (
 )
 
 DIAGNOSED = 4
-"""Recipients that are looked at, at most; likewise members for the loss barrier."""
+"""Maximum number of recipients that are measured, and of members for the loss barrier."""
 
 LINE = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 """Shares of the shift at which the loss along the line is measured."""
 
 BETWEEN = (0.25, 0.5, 0.75)
-"""Places between two members at which the loss barrier is looked for."""
+"""Points between two members at which the loss barrier is measured."""
 
 
 @dataclass(frozen=True)
 class ShiftedMembers:
-    """What there is to diagnose.
+    """Members before and after a shift, for a diagnosis.
 
     Attributes:
         donors: The donors' weights after their fine-tuning, by member.
         shifted: The recipients' encoders after the shift, before any fine-tuning, by member.
-        donor_heads: The first donor's fine-tuned head, by recipient, in the coordinates of that recipient's features.
+        donor_heads: The first donor's fine-tuned head by recipient, its features in the order of the recipient's.
     """
 
     donors: Mapping[int, Weights]
@@ -54,16 +54,16 @@ class ShiftedMembers:
 
 
 def diagnose_shift(work: Workbench, shift: ShiftVector, members: ShiftedMembers) -> dict[str, float]:
-    """Return the metrics ``shift/...``.
+    """Compute the metrics ``shift/...``.
 
-    Zero-shot accuracies are those of a recipient's encoder under the first donor's head, aligned as the vector was; a
-    probe is a new head on frozen features; means over at most four recipients. Encoders that the shift is compared with
-    get BatchNorm statistics of the target.
+    Zero-shot accuracy is that of a recipient's encoder with the first donor's head, aligned like the vector. Probe
+    accuracy is that of a new head on frozen features. Both are means over at most four recipients. Encoders without a
+    shift, or with a random one, get BatchNorm statistics of the target too.
 
     Args:
-        work: The workbench, unbilled: a diagnosis is no part of the transfer.
+        work: An unbilled workbench, since a diagnosis is no part of the transfer.
         shift: The shift vector.
-        members: What it moved.
+        members: The members that it moved.
     """
     metrics = shift_norms(shift.vector, work.encoders[next(iter(members.donors))])
     metrics["shift/donor_cosine"] = _donor_cosine(work, members.donors)
@@ -89,9 +89,9 @@ def diagnose_shift(work: Workbench, shift: ShiftVector, members: ShiftedMembers)
 
 
 def shift_norms(vector: Weights, encoder: Weights) -> dict[str, float]:
-    """Return the norm of a shift vector, and its norm relative to the weights: of all, and tensor by tensor.
+    """Return the norm of a shift vector, and its norm relative to the weights, in total and for each tensor.
 
-    Running statistics do not count: they are estimated from data, not trained.
+    Running statistics do not count, since they are estimated from data and not trained.
     """
     moved = learned(vector)
     relative = {
@@ -103,10 +103,10 @@ def shift_norms(vector: Weights, encoder: Weights) -> dict[str, float]:
 
 
 def shift_line(work: Workbench, members: ShiftedMembers) -> dict[str, list[float]]:
-    """Return validation loss and accuracy on the straight line from before to after the shift, and beyond.
+    """Compute validation loss and accuracy on the straight line from before to after the shift, and beyond.
 
-    Under the first donor's head, aligned as the vector was, without any fine-tuning, BatchNorm normalising by the
-    images themselves; the mean over at most four recipients. Empty lists where there is no recipient.
+    Each point has the first donor's head, aligned like the vector, and no fine-tuning. BatchNorm normalises by the
+    validation images. Values are means over at most four recipients; lists are empty without recipients.
     """
     line: dict[str, list[float]] = {"scale": [], "loss": [], "accuracy": []}
     for scale in LINE if members.shifted else ():
@@ -122,11 +122,11 @@ def shift_line(work: Workbench, members: ShiftedMembers) -> dict[str, list[float
 
 
 def source_barrier(source: Ensemble, validation: Split, device: torch.device) -> float:
-    """Return the loss barrier between members of the source ensemble, in nats: near 0 where they share a basin.
+    """Compute the loss barrier between members of the source ensemble, in nats; it is near 0 if they share a basin.
 
-    The highest rise of the source task's validation loss above the straight line between the losses of two members,
-    on the straight line between their weights (Frankle et al. 2020, arXiv 1912.05671), BatchNorm normalising by the
-    images themselves; the mean over the pairs of at most four members. NaN for one member.
+    On the straight line between the weights of two members, the barrier is the largest rise of the source task's
+    validation loss above the linear interpolation of their losses (Frankle et al. 2020, arXiv 1912.05671). BatchNorm
+    normalises by the validation images. The value is the mean over pairs of at most four members; NaN for one member.
     """
 
     def loss(weights: Weights) -> float:

@@ -1,4 +1,4 @@
-"""What a strategy with a shift vector gives."""
+"""The result of a strategy that has a shift vector."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,12 +13,12 @@ from ensemble_transfer.weights import Weights
 
 @dataclass(frozen=True)
 class ShiftResult(TransferResult):
-    """The transferred ensemble, its shift vector, and what the shift did before any fine-tuning.
+    """A transferred ensemble, its shift vector, and its recipients right after the shift.
 
     Attributes:
         shift: The shift vector.
         shifted: Encoders of the recipients after the shift, before any fine-tuning.
-        donor_heads: The first donor's fine-tuned head, by recipient, in the coordinates of that recipient's features.
+        donor_heads: The first donor's fine-tuned head by recipient, its features in the order of the recipient's.
     """
 
     shift: ShiftVector
@@ -26,7 +26,7 @@ class ShiftResult(TransferResult):
     donor_heads: Mapping[int, Weights] = field(default_factory=dict)
 
     def diagnose(self, work: Workbench) -> tuple[dict[str, float], dict[str, Any]]:
-        """Return the metrics ``shift/...`` and the curve ``shift_line``; none of a random vector, the control."""
+        """Compute the metrics ``shift/...`` and the curve ``shift_line``; none for ``random_shift``, the control."""
         if self.shift.options["direction"] == "random":
             return {}, {}
         donors = {m: w for m, w in enumerate(self.ensemble.members) if m not in self.recipients}

@@ -1,4 +1,4 @@
-"""Whether to shift at all, chosen on validation."""
+"""Choose on validation whether to shift at all."""
 
 from collections.abc import Mapping
 
@@ -7,13 +7,13 @@ from ensemble_transfer.weights import Weights
 
 
 def best_probed(work: Workbench, tried: Mapping[float, Mapping[int, Weights]]) -> float:
-    """Return the scale at which new heads on frozen features are the most accurate on validation.
+    """Return the scale at which new heads on frozen features are most accurate on validation.
 
-    Unlike the loss under the donor's head, which no unshifted encoder can suit, that compares a shift with none fairly.
+    A new head makes the comparison of a shift with no shift fair: an unshifted encoder cannot suit the donor's head.
 
     Args:
-        work: The workbench, which pays for the probes and for their predictions.
-        tried: Shifted encoders by member, by scale; the first scale wins ties.
+        work: The workbench, to which the probes and their predictions are billed.
+        tried: Encoders by member, for each scale. The first scale wins ties.
     """
     accuracies = {}
     for scale, encoders in tried.items():

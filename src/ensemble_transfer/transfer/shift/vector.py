@@ -1,4 +1,4 @@
-"""The shift vector: what it holds, where it comes from, and its life on disk."""
+"""The shift vector: its tensors, its provenance, and its file."""
 
 import hashlib
 import json
@@ -24,15 +24,15 @@ FORMAT = "3"
 
 @dataclass(frozen=True)
 class ShiftVector:
-    """A shift vector and where it comes from.
+    """A shift vector and its provenance.
 
     Attributes:
-        vector: Difference of the encoder's floating-point tensors, in the coordinates of the first donor.
+        vector: Difference of the encoder's floating-point tensors, with channels in the order of the first donor.
         scales: How far recipients are shifted along it, by layer group (see :func:`layer_group`).
-        provenance: As texts: ``source_ensemble`` (fingerprint), ``donors`` (indices), ``donor_weights`` (fingerprints
-            before the transfer), ``target_task`` (fingerprint), ``target`` (name), ``options`` of the strategy and the
-            ``recipe`` of the donors' fine-tuning (JSON); of a transfer within a budget, ``budget`` in fulls and the
-            recipe that was left to recipients, ``tiny`` (JSON).
+        provenance: Texts by name: ``source_ensemble`` (fingerprint), ``donors`` (indices), ``donor_weights``
+            (fingerprints before the transfer), ``target_task`` (fingerprint), ``target`` (name), ``options`` of the
+            strategy (JSON) and ``recipe`` of the donors' fine-tuning (JSON). A transfer within a budget adds ``budget``
+            (fulls) and ``tiny``, the recipe of the recipients (JSON).
     """
 
     vector: Weights
@@ -50,18 +50,18 @@ class ShiftVector:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Options of the strategy that made it."""
+        """Options of the strategy that computed the vector."""
         options: dict[str, Any] = json.loads(self.provenance["options"])
         return options
 
     @property
     def tiny(self) -> Recipe | None:
-        """The recipe of tiny fine-tuning that a budget left to recipients; None for that of the run."""
+        """Recipe of the recipients within a budget; None to use the run's recipe for tiny fine-tuning."""
         kept = self.provenance.get("tiny")
         return Recipe(**json.loads(kept)) if kept else None
 
     def save(self, folder: Path) -> Path:
-        """Write ``shift.safetensors`` and return its path; its header has provenance and a checksum of all."""
+        """Write ``shift.safetensors``, with provenance and a checksum in its header, and return its path."""
         header = dict(self.provenance) | {"scales": json.dumps(dict(self.scales), sort_keys=True), "format": FORMAT}
         path = folder / SHIFT
         write_tensors(path, self.vector, header | {"sha256": _checksum(self.vector, header)})
@@ -72,7 +72,7 @@ class ShiftVector:
         """Read a shift vector that :meth:`save` wrote.
 
         Raises:
-            SettingError: If the file is missing, damaged, of another format, or not what its checksum says.
+            SettingError: If the file is missing, damaged, of another format, or fails its checksum.
         """
         try:
             vector, header = read_tensors(path)
@@ -99,9 +99,9 @@ class ShiftVector:
         _ = self.tiny
 
     def require_fit(self, source: Ensemble, target: Task) -> None:
-        """Raise a SettingError unless the vector was made for this target from donors of this ensemble.
+        """Raise a SettingError unless the vector belongs to this target and to donors of this ensemble.
 
-        An ensemble may have grown: what counts are the donors, whose difference the vector is.
+        The ensemble may have grown since; only the donors must be the same.
         """
         value = self.provenance.get("target", "") or self.provenance["target_task"][:12]
         rule = f"was made for another task than {target.name} of this run"
@@ -116,13 +116,13 @@ class ShiftVector:
 
 
 def _checksum(vector: Weights, header: Mapping[str, str]) -> str:
-    """Return a SHA-256 over the tensors and everything that the header says of them."""
+    """Return a SHA-256 over the tensors and the header."""
     said = json.dumps(dict(header), sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(f"{fingerprint(vector)} {said}".encode()).hexdigest()
 
 
 def donor_weights(source: Ensemble, donors: Iterable[int]) -> str:
-    """Return the fingerprints of donors before the transfer, joined."""
+    """Return the fingerprints of donors before the transfer, joined by commas."""
     return ",".join(fingerprint(source.members[donor]) for donor in donors)
 
 

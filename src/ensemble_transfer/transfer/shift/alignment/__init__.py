@@ -1,4 +1,4 @@
-"""Alignment: bring a network's channels into the order of another's (Ainsworth et al. 2022, arXiv 2209.04836)."""
+"""Alignment: permute a network's channels to match another network (Ainsworth et al. 2022, arXiv 2209.04836)."""
 
 from ensemble_transfer.transfer.shift.alignment.channels import channel_groups
 from ensemble_transfer.transfer.shift.alignment.matching import match_activations, match_weights

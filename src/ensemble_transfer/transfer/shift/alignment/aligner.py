@@ -1,4 +1,4 @@
-"""Bring a donor's coordinates to a recipient's: which channel of one is which of the other."""
+"""Permute vectors and heads from the channel order of a donor to that of each recipient."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,12 +15,12 @@ ALIGNMENTS = ("none", "weights", "activations")
 
 @dataclass
 class Aligner:
-    """Permutes vectors and heads of one encoder's coordinates to those of others, and remembers how.
+    """Permutes vectors and heads from a donor's channel order to that of other members, and caches permutations.
 
     Args:
-        work: The transfer; activations are those of the target's training images.
+        work: The workbench. Activations are those of the target's training images.
         method: ``none``, ``weights`` or ``activations``.
-        donor: The encoder whose coordinates vectors and heads come in, before its fine-tuning.
+        donor: The donor's encoder before its fine-tuning.
     """
 
     work: Workbench
@@ -29,7 +29,7 @@ class Aligner:
     _found: dict[int, Permutations] = field(default_factory=dict)
 
     def to_member(self, member: int, encoder: Weights, vector: Weights) -> Weights:
-        """Return a vector in the coordinates of a member; the first match for a member is billed."""
+        """Permute a vector to the channel order of a member. Matching is billed once for each member."""
         if self.method == "none":
             return vector
         if member not in self._found:
@@ -37,13 +37,13 @@ class Aligner:
         return permuted(vector, self._groups, self._found[member])
 
     def from_member(self, member: int, encoder: Weights, vector: Weights) -> Weights:
-        """Return a vector of a member's coordinates in those of the donor."""
+        """Permute a vector from the channel order of a member to that of the donor."""
         if self.method == "none":
             return vector
         return permuted(vector, self._groups, self._match(encoder, self.donor, member))
 
     def head(self, member: int, head: Weights) -> Weights:
-        """Return a head in the coordinates of a member that vectors were brought to before."""
+        """Permute a head to the channel order of a member that a vector was permuted to before."""
         return head if self.method == "none" else permuted_head(head, self._found[member])
 
     @cached_property
