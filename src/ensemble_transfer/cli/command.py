@@ -1,4 +1,4 @@
-"""What all commands share: signals, output that ends early, and terminals that do not know every letter."""
+"""Handle what all commands share: signals, output that ends early, and terminals without Unicode."""
 
 import io
 import os

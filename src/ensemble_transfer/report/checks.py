@@ -1,4 +1,4 @@
-"""What the file of a record must hold: types and shapes that every reader may rely on."""
+"""Check the fields of a record's file: types and shapes that every reader may rely on."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""The part of a summary that tells what strategy ``auto`` tried, what each candidate promised, and what it took."""
+"""Describe the choice of strategy ``auto`` in a summary: its candidates, their scores, and the one it took."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ _REASONS = {
 
 
 def choice_text(record: Record) -> str:
-    """Return a table of the candidates and what was decided on the way; empty for a strategy that chose nothing."""
+    """Return a table of the candidates and the reasons for the choice; empty if the strategy made no choice."""
     choice = record.curves.get("choice")
     if not choice:
         return ""

@@ -1,8 +1,7 @@
-"""The frontier: which strategy is worth its compute at which budget, from the rows of a comparison.
+"""Compare strategies at each budget with the best rival, from the rows of a comparison.
 
-The rivals of every other strategy are the two ways to spend a budget that need no ensemble: ``few`` members that are
-fine-tuned fully, how many being chosen on validation for each seed and budget, and ``snapshots`` of one. A choice that
-is made for free favours the rival.
+The rivals need no ensemble: ``few`` fully fine-tuned members, and ``snapshots`` of one member. The number of members of
+``few`` is chosen on validation for each seed and budget. This choice is not billed, which favours the rival.
 """
 
 import math
@@ -16,7 +15,7 @@ from ensemble_transfer.report.statistics import Difference, Spread, paired_diffe
 
 RIVALS = ("few", "snapshots")
 CHOICE = "target/validation/calibrated/nll"
-"""What the number of members of ``few`` is chosen by: the NLL on validation, calibrated across its two halves."""
+"""Metric that chooses the number of members of ``few``: NLL on validation, calibrated across its two halves."""
 
 Numbers = Mapping[str, Mapping[int, float]]
 """Values by column, then by seed."""
@@ -30,7 +29,7 @@ class Point:
         strategy: The strategy, with the options that set it apart from others of its name.
         budget: In fulls.
         numbers: Values by column, then by seed.
-        members: Members that were chosen, by seed, for ``few``; empty for others.
+        members: Chosen numbers of members by seed, for ``few``; empty for others.
     """
 
     strategy: str
@@ -54,7 +53,7 @@ class Frontier:
     """All strategies of a pair of tasks at all budgets.
 
     Attributes:
-        points: Them, strategy by strategy, from the smallest budget to the largest.
+        points: Points by strategy, then from the smallest budget to the largest.
     """
 
     points: tuple[Point, ...]
@@ -102,7 +101,7 @@ class Frontier:
 
 
 def frontier_of(rows: Iterable[Row]) -> Frontier | None:
-    """Return the frontier of the rows that had a budget; None where fewer than two strategies or budgets did."""
+    """Return the frontier of the rows that had a budget; None for fewer than two strategies or two budgets."""
     groups: dict[str, dict[float, list[Row]]] = {}
     budgeted = [row for row in rows if budget_of(row) is not None]
     for row in budgeted:

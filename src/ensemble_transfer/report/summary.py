@@ -1,4 +1,4 @@
-"""What a person reads at the end of a run: one Markdown text, in the terminal and in ``summary.md``."""
+"""Write the summary of a run as one Markdown text, for the terminal and ``summary.md``."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path

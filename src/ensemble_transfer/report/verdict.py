@@ -1,4 +1,4 @@
-"""What a summary says of a shift before any fine-tuning, and of the rivals that a run's compute would have paid for."""
+"""Describe in a summary what the shift did before any fine-tuning, and name the commands that run the rivals."""
 
 import math
 import shlex
@@ -8,7 +8,7 @@ from ensemble_transfer.report.frontier import RIVALS
 from ensemble_transfer.report.record import Record
 
 BARRIER = 0.1
-"""Nats of a loss barrier between members that are never warned of."""
+"""Loss barrier between members, in nats, up to which there is no warning."""
 
 UNRIVALLED = (*RIVALS, "full", "scratch", "random_shift")
 """Strategies that are rivals, references or controls themselves."""
@@ -17,7 +17,7 @@ STRATEGY = "strategy"
 
 
 def verdict(record: Record) -> Iterator[str]:
-    """Yield what the shift did before any fine-tuning, if that was looked at, and how to run the rivals."""
+    """Yield the effect of the shift before any fine-tuning, if it was measured, and the commands of the rivals."""
     probed = [record.metrics.get(f"shift/probe_accuracy{rival}") for rival in ("", "_no_shift", "_random")]
     known = [accuracy for accuracy in probed if accuracy is not None]
     if record.strategy != "random_shift" and len(known) == len(probed):
@@ -34,7 +34,7 @@ def verdict(record: Record) -> Iterator[str]:
 
 
 def rivals(record: Record) -> list[str]:
-    """Return the commands that spend a run's compute on its rivals; none for a rival, a reference or a control."""
+    """Return the commands that run the rivals with this run's compute; none for a rival, reference or control."""
     fulls = record.cost["total"].get("fulls")
     if record.strategy in UNRIVALLED or not fulls:
         return []

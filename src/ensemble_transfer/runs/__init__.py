@@ -1,1 +1,1 @@
-"""The story of one run and of an extension: what it predicts, what it leaves, and where it was computed."""
+"""Runs and extensions: prepare tasks and source ensemble, transfer, evaluate, and write all files."""

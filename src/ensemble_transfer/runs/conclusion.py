@@ -1,4 +1,4 @@
-"""The end of a run: what the transferred ensemble is worth, what it cost, and the files that say so."""
+"""The end of a run: evaluate the transferred ensemble, sum up its cost, and write the files."""
 
 import logging
 from pathlib import Path
@@ -26,12 +26,12 @@ log = logging.getLogger(__name__)
 def conclude(prepared: PreparedRun, result: TransferResult, folder: Path) -> Record:
     """Evaluate a transfer, write predictions, ensemble and shift vector into a folder, and return the record.
 
-    The record is not written: it is the last file of a run, and says that all others are there.
+    The record itself is not written. It is the last file of a run, which shows that all others are complete.
 
     Args:
         prepared: The run.
-        result: What its strategy gave.
-        folder: Where the files go; must exist.
+        result: The result of its strategy.
+        folder: Folder of the files; must exist.
     """
     experiment, tasks, work = prepared.experiment, prepared.tasks, prepared.work
     source, target, device = tasks.source, tasks.target, work.fitter.settings.device
@@ -74,7 +74,7 @@ def _diagnosed(prepared: PreparedRun, result: TransferResult) -> tuple[dict[str,
 
 
 def weight_metrics(source: Ensemble, result: TransferResult) -> dict[str, float]:
-    """Return how far apart the members' encoders are, before and after the transfer."""
+    """Measure distance and cosine between the members' encoders, before and after the transfer."""
     metrics: dict[str, float] = {}
     for name, ensemble in (("source", source), ("target", result.ensemble)):
         encoders = [floating(below(member, "encoder")) for member in ensemble.members]
@@ -84,12 +84,12 @@ def weight_metrics(source: Ensemble, result: TransferResult) -> dict[str, float]
 
 
 def costs(result: TransferResult, source: Ledger, full: int) -> dict[str, Any]:
-    """Return what a record tells of cost.
+    """Return the costs of a record.
 
     Args:
-        result: What the strategy gave.
-        source: What the source ensemble cost.
-        full: FLOPs of one full, the unit of ``fulls``.
+        result: The result of the strategy.
+        source: Cost of the source ensemble.
+        full: FLOPs of one full.
     """
     total, marginal, size = in_fulls(result.ledger.total(), full), result.marginal(), len(result.ensemble)
     return {

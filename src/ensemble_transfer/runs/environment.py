@@ -1,4 +1,4 @@
-"""Versions, hardware and commit of a run: what a reader needs to judge or repeat its timings."""
+"""Describe versions, hardware and commit of a run, so that a reader can judge and repeat its timings."""
 
 import os
 import platform
@@ -26,7 +26,7 @@ _PACKAGES = [
 
 
 def describe(device: torch.device) -> dict[str, Any]:
-    """Return versions, hardware, threads, git commit and the time, as plain data."""
+    """Return versions, hardware, threads, git commit and time, as plain data."""
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},

@@ -1,4 +1,4 @@
-"""An experiment: what is transferred, from where to where, and how."""
+"""The settings of a run, and the run once its tasks are loaded and its source ensemble is trained."""
 
 import logging
 from collections.abc import Mapping
@@ -22,11 +22,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Dataset:
-    """A source -> target pair, and the images that both are brought to.
+    """A pair of source and target task, and the format of the images of both.
 
     Attributes:
-        source: Where the source task comes from.
-        target: Where the target task comes from.
+        source: Loader of the source task.
+        target: Loader of the target task.
         image_size: Height and width of the images, in pixels.
         channels: 1 for gray, 3 for RGB.
     """
@@ -39,22 +39,22 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Experiment:
-    """The settings of one run, which are checked together: nothing has been loaded then.
+    """The settings of one run. They are checked together, before anything is loaded.
 
     Attributes:
         dataset: Source and target task.
         backbone: Encoder of the members.
         ensemble: Size and lineage of the ensemble.
-        strategy: How it is transferred.
-        recipes: What fits may spend.
-        evaluation: What the result is evaluated on.
-        fitter: Where and how fits are computed and cached.
+        strategy: Strategy of the transfer.
+        recipes: Optimizers, schedules and steps of the fits.
+        evaluation: Settings of the evaluation.
+        fitter: Computes fits and caches them.
         ood: Out-of-distribution tasks by name, besides the source task.
-        seed: Decides all randomness.
-        budget: What the transfer may spend, in fulls; None for the recipes as they stand.
+        seed: Seed of all randomness.
+        budget: Maximum cost of the transfer, in fulls; None to use the recipes unchanged.
 
     Raises:
-        SettingError: If settings do not go together.
+        SettingError: If settings do not fit together.
     """
 
     dataset: Dataset
@@ -79,7 +79,7 @@ class Experiment:
             self.fitter.check(self.architecture)
 
     def use_threads(self) -> None:
-        """Set the number of torch's threads to what the steps of a full fine-tuning can feed."""
+        """Set the number of torch's threads to suit the steps of a full fine-tuning."""
         self.fitter.settings.use_threads(self.recipes.full.batch_size * step_flops(self.architecture))
 
     @cached_property
@@ -96,7 +96,7 @@ class PreparedRun:
         experiment: Its settings.
         tasks: Source, target and out-of-distribution images.
         work: The workbench of the transfer.
-        source_ledger: What the source ensemble cost.
+        source_ledger: Cost of the source ensemble.
     """
 
     experiment: Experiment
@@ -106,7 +106,7 @@ class PreparedRun:
 
 
 def load_tasks(experiment: Experiment) -> Tasks:
-    """Load source, target and out-of-distribution tasks; an error names the setting's full path."""
+    """Load source, target and out-of-distribution tasks. Errors name the full path of the setting."""
     dataset = experiment.dataset
 
     def load(source: TaskSource, setting: str) -> Task:

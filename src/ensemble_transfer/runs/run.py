@@ -1,4 +1,4 @@
-"""The story of one run: source -> transfer -> evaluate -> record."""
+"""Run an experiment: train the source ensemble, transfer it, evaluate it, and write the record."""
 
 import logging
 from collections.abc import Mapping
@@ -22,12 +22,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a run comes from, for its record and its learning curves.
+    """Origin of a run, for its record and its learning curves.
 
     Attributes:
-        config: The configuration that describes the experiment.
-        command: The command that repeats the run.
-        tracker: Where learning curves are sent.
+        config: Configuration of the experiment.
+        command: Command that repeats the run.
+        tracker: Receiver of the learning curves.
     """
 
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -39,12 +39,12 @@ def run(experiment: Experiment, folder: Path, origin: Origin | None = None) -> R
     """Run an experiment, write its files into a folder, and return its record.
 
     Args:
-        experiment: What to run.
-        folder: Where record, predictions, ensemble and shift vector go; must exist.
-        origin: Where the run comes from.
+        experiment: The experiment.
+        folder: Folder for record, predictions, ensemble and shift vector; must exist.
+        origin: Origin of the run.
 
     Raises:
-        SettingError: If a setting cannot be used; nothing has been trained on the target then.
+        SettingError: If a setting cannot be used. This is found before anything is trained on the target.
     """
     origin = origin or Origin()
     prepared = prepare(experiment, origin.tracker)
@@ -56,7 +56,7 @@ def run(experiment: Experiment, folder: Path, origin: Origin | None = None) -> R
 
 
 def prepare(experiment: Experiment, tracker: Tracker | None) -> PreparedRun:
-    """Load the tasks, check the budget, train the source ensemble and keep it in the store."""
+    """Load the tasks, check the budget, train the source ensemble, and save it in the store."""
     experiment.use_threads()
     seed, recipes, fitter = experiment.seed, experiment.recipes, replace(experiment.fitter, tracker=tracker)
     tasks, size, budget = load_tasks(experiment), experiment.ensemble.size, experiment.budget
@@ -68,6 +68,6 @@ def prepare(experiment: Experiment, tracker: Tracker | None) -> PreparedRun:
 
 
 def keep(source: Ensemble, store: Store | None) -> None:
-    """Keep the source ensemble in the store, by its fingerprint: all runs that start from it share it."""
+    """Save the source ensemble in the store by its fingerprint, so that all runs that start from it share it."""
     if store is not None and (folder := keep_source(source, store)) is not None:
         write_card(folder, source)

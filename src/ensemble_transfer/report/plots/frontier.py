@@ -1,4 +1,4 @@
-"""The figure of the frontier: accuracy and calibrated NLL against what a transfer cost."""
+"""Draw the frontier: accuracy and calibrated NLL against the cost of a transfer."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,1 +1,1 @@
-"""The ways to move an ensemble to a target task, one file each."""
+"""Strategies that transfer an ensemble to a target task, one file each."""

@@ -1,4 +1,4 @@
-"""Strategy ``few``: a few members, fully fine-tuned with the whole budget, the rival to beat."""
+"""Strategy ``few``: fine-tune a few members fully with the whole budget. It is the rival to beat."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,10 +13,10 @@ from ensemble_transfer.transfer.prices import Prices
 class Few:
     """Fine-tune the first members fully and leave the others out.
 
-    Within a budget, each gets an equal share of all of it, with a schedule of that length.
+    Within a budget, each gets an equal share of it, and a schedule of that length.
 
     Attributes:
-        members: How many.
+        members: Number of members.
     """
 
     name: ClassVar[str] = "few"
@@ -27,7 +27,7 @@ class Few:
         require(self.members > 0, "members", self.members, "must be at least 1")
 
     def check(self, members: int, architecture: Architecture) -> None:
-        """Raise a SettingError if there are not as many members."""
+        """Raise a SettingError if the ensemble has fewer members."""
         require(self.members <= members, "members", self.members, f"must be at most ensemble.size={members}")
 
     def plan(self, prices: Prices) -> list[int]:

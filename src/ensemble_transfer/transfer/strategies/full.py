@@ -1,4 +1,4 @@
-"""Strategy ``full``: the traditional approach; ``lp_ft`` is the same from a probed head."""
+"""Strategies ``full``, the traditional approach, and ``lp_ft``, the same from a probed head."""
 
 from dataclasses import dataclass
 
@@ -15,12 +15,12 @@ HEADS = ("fresh", "probe")
 class Full:
     """Fine-tune every member fully on the target task.
 
-    Within a budget, ``lp_ft`` shortens or lengthens its schedules; ``full`` is what a full is measured by and keeps
-    its recipe: ``matched`` is full fine-tuning within a budget.
+    Within a budget, ``lp_ft`` stretches its schedules. ``full`` defines the unit of a budget and keeps its recipe; use
+    ``matched`` for full fine-tuning within a budget.
 
     Attributes:
-        head: Where heads start: ``fresh`` is random, ``probe`` trains a new one on frozen features first (LP-FT; Kumar
-            et al. 2022, arXiv 2202.10054).
+        head: How heads start: ``fresh`` for random weights, ``probe`` to train them on frozen features first (LP-FT;
+            Kumar et al. 2022, arXiv 2202.10054).
     """
 
     head: str = "fresh"

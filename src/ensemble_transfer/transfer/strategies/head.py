@@ -1,4 +1,4 @@
-"""Strategy ``head``: only the heads are trained."""
+"""Strategy ``head``: train new heads on frozen encoders."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,7 +12,7 @@ from ensemble_transfer.transfer.prices import Prices
 class HeadOnly:
     """Freeze the encoders, BatchNorm statistics included, and train new heads on their features.
 
-    Within a budget, as many of the first members get a head as it pays for.
+    Within a budget, as many members get a head as it pays for, from the first on.
     """
 
     name: ClassVar[str] = "head"

@@ -1,4 +1,4 @@
-"""Strategy ``matched``: full fine-tuning of every member within a budget, the honest rival."""
+"""Strategy ``matched``: fine-tune every member fully within a budget."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,13 +11,13 @@ from ensemble_transfer.transfer.prices import Prices
 
 @dataclass(frozen=True)
 class Matched:
-    """Fine-tune every member fully with the whole budget, or, without one, with what ``shift`` spends by default.
+    """Fine-tune every member fully with the whole budget. Without a budget, spend what ``shift`` spends by default.
 
-    Each member gets an equal share, in whole steps, and a schedule of that length; the steps that do not divide
-    evenly go to the first members. So the total is at most one step below the budget.
+    Each member gets an equal share in whole steps, and a schedule of that length. The first members get the remaining
+    steps. So the total is at most one step below the budget.
 
     Attributes:
-        donors: Number of donors that ``shift`` would have, where there is no budget.
+        donors: Number of donors of the ``shift`` whose cost is matched, without a budget.
     """
 
     name: ClassVar[str] = "matched"
@@ -43,6 +43,6 @@ class Matched:
 
 
 def shift_flops(prices: Prices, donors: int) -> int:
-    """Return the operations of ``shift`` with probed heads and re-estimated statistics, by its recipes."""
+    """Return the FLOPs of ``shift`` by its recipes, with probed heads and re-estimated statistics."""
     recipient = prices.statistics + prices.probe + prices.tiny
     return donors * prices.full + (prices.members - donors) * recipient

@@ -1,4 +1,4 @@
-"""Strategy ``scratch``: the control without a transfer."""
+"""Strategy ``scratch``: train on the target alone, as a control."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -11,9 +11,9 @@ from ensemble_transfer.transfer.prices import Prices
 
 @dataclass(frozen=True)
 class Scratch:
-    """Train as many members as the source ensemble has from random weights, with the recipe of full fine-tuning.
+    """Train members from random weights, as many as the source ensemble has, by the recipe for full fine-tuning.
 
-    Within a budget, each with an equal share of it.
+    Within a budget, each gets an equal share of it.
     """
 
     name: ClassVar[str] = "scratch"

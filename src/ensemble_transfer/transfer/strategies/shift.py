@@ -3,8 +3,8 @@
     shift      = encoder(donor after full fine-tuning) - encoder(donor before)
     recipient' = encoder(recipient) + scale * shift        then: new head, tiny fine-tuning
 
-Shashkov, Balabin, Burnaev and Zaytsev 2022, arXiv 2206.13116. ``random_shift`` and ``zero_shot`` are the same with
-another direction, and without the tiny fine-tuning.
+Shashkov, Balabin, Burnaev and Zaytsev 2022, arXiv 2206.13116. ``random_shift`` shifts in a random direction,
+``zero_shot`` has no tiny fine-tuning.
 """
 
 import json
@@ -35,15 +35,15 @@ HEADS = ("probe", "donor", "fresh")
 FINISHES = ("tiny", "head")
 
 FIXED = 0.25
-"""Share of a budget that statistics and probes of the recipients may take; what is left pays for fine-tuning."""
+"""Maximum share of a budget for statistics and probes of the recipients. The rest pays for fine-tuning."""
 
 
 @dataclass(frozen=True)
 class ShiftPlan:
-    """How a shift spends its budget.
+    """Plan of a shift within its budget.
 
     Attributes:
-        members: Members of the transferred ensemble, the donors among them.
+        members: Number of transferred members, including the donors.
         full: Recipe of the donors.
         tiny: Recipe of the recipients.
     """
@@ -55,7 +55,7 @@ class ShiftPlan:
 
 @dataclass(frozen=True)
 class Recipients:
-    """Members that a shift vector brought to the target.
+    """Members that were transferred by a shift vector.
 
     Attributes:
         weights: Their weights, in the order of the recipients.
@@ -70,23 +70,23 @@ class Recipients:
 class Shift:
     """Fine-tune donors fully, shift the other members' encoders as the donors moved, then fine-tune each a little.
 
-    Within a budget, statistics and probes of the recipients take at most a quarter of it, with fewer recipients where
-    they must be; the schedules of donors and recipients are stretched alike to use what is left.
+    Within a budget, statistics and probes of the recipients take at most a quarter of it; if necessary, there are fewer
+    recipients. The schedules of donors and recipients are stretched by the same factor to use the rest.
 
     Attributes:
-        donors: Number of members that are fully fine-tuned, the first ones; the shift is the mean of theirs.
-        members: Members that are transferred, the donors among them; None for all.
-        scale: How far recipients are shifted along the vector.
-        if_better: Shift only where heads that are probed on validation are more accurate with the shift than without.
-        align: Permute the donor's channels to each recipient's before shifting: ``none``, or by ``weights`` or
+        donors: Number of members that are fully fine-tuned, from the first on. The shift is the mean of their shifts.
+        members: Number of transferred members, including the donors; None for all.
+        scale: Factor of the shift vector.
+        if_better: Whether to shift only if a probed head is more accurate on validation with the shift than without.
+        align: How to permute the donor's channels to each recipient's before the shift: ``none``, by ``weights`` or by
             ``activations`` (for members of independent lineage).
-        statistics: BatchNorm's running statistics after the shift: ``reestimate`` them on the target's training
+        statistics: Running statistics of BatchNorm after the shift: ``reestimate`` them on the target's training
             images, or ``shift`` them like weights.
-        head: Where a recipient's head starts: ``probe`` trains a new one on frozen features, ``donor`` copies the
-            donor's (donors take turns), ``fresh`` is random.
-        direction: Shift as the ``donor`` moved, or along a ``random`` vector whose every tensor has the same norm
-            (the control).
-        finish: What follows the shift: a ``tiny`` fine-tuning, or ``head`` for nothing but the head.
+        head: How a recipient's head starts: ``probe`` to train it on frozen features, ``donor`` to copy a donor's
+            (donors take turns), ``fresh`` for random weights.
+        direction: Direction of the shift: ``donor``, or ``random`` for a random vector whose tensors have the same
+            norms (the control).
+        finish: What follows the shift: a ``tiny`` fine-tuning, or ``head`` for the new head alone.
     """
 
     donors: int = 1
@@ -117,13 +117,13 @@ class Shift:
 
     @property
     def name(self) -> str:
-        """``shift``, or ``random_shift`` or ``zero_shot`` for these options."""
+        """``random_shift`` with a random direction, ``zero_shot`` without fine-tuning of recipients, else ``shift``."""
         if self.direction == "random":
             return "random_shift"
         return "zero_shot" if self.finish == "head" else "shift"
 
     def check(self, members: int, architecture: Architecture) -> None:
-        """Raise a SettingError for more donors than members, or an encoder that cannot be aligned where it is to be."""
+        """Raise a SettingError if there are too few members, or if the encoder cannot be aligned as requested."""
         rule = f"must be at most ensemble.size={members}"
         require(self.donors <= members, "donors", self.donors, rule)
         require(self.members is None or self.members <= members, "members", self.members, rule)
@@ -167,17 +167,17 @@ class Shift:
         donors: Sequence[Weights],
         aligner: Aligner | None = None,
     ) -> Recipients:
-        """Bring members to the target by a shift vector: what a transfer does with recipients, at any time.
+        """Transfer recipients by a shift vector, during a transfer or at any later time.
 
-        A member's result depends on its own weights and index, the vector and the donors alone, so that one that is
-        added later is the one that would have been there from the start.
+        The result for a member depends only on its own weights and index, the vector and the donors. So a member that
+        is added later equals the one that would have been there from the start.
 
         Args:
             work: The workbench.
             recipients: Encoders before the shift, by member.
             shift: The shift vector.
             donors: The donors' weights after their fine-tuning, for ``head=donor``.
-            aligner: Finds permutations, if the caller has asked it for some already.
+            aligner: Aligner with cached permutations; by default a new one.
         """
         aligner = aligner or Aligner(work, self.align, work.encoders[0])
         vector = shift.scaled()

@@ -1,4 +1,4 @@
-"""Strategy ``snapshots``: one member is fine-tuned in cycles, and each cycle leaves a member."""
+"""Strategy ``snapshots``: fine-tune one member in cycles, and keep it after each cycle."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -13,15 +13,15 @@ from ensemble_transfer.weights import Weights
 
 @dataclass(frozen=True)
 class Snapshots:
-    """Fine-tune the first member in cycles on the target and keep its weights at the end of each.
+    """Fine-tune the first member in cycles on the target, and keep its weights at the end of each cycle.
 
-    Every cycle starts where the last one ended, with the highest learning rate and a new order of examples (snapshot
-    ensembles; Huang et al. 2017, arXiv 1704.00109). Without a budget it spends one full.
+    Each cycle continues from the weights of the cycle before, and restarts the learning rate schedule with a new order
+    of examples (snapshot ensembles; Huang et al. 2017, arXiv 1704.00109). Without a budget it spends one full.
 
     Attributes:
         first: Length of the first cycle, in fulls.
-        cycle: Length of every further cycle, in fulls; all are stretched to use the whole budget.
-        members: Cycles at most.
+        cycle: Length of each further cycle, in fulls. All cycles are stretched to use the whole budget.
+        members: Maximum number of cycles.
     """
 
     name: ClassVar[str] = "snapshots"

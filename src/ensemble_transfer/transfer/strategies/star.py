@@ -1,4 +1,4 @@
-"""Strategy ``star``: recipients start from the fine-tuned donor itself."""
+"""Strategy ``star``: fine-tune copies of the fine-tuned donor."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -12,18 +12,18 @@ from ensemble_transfer.transfer.prices import Prices
 
 @dataclass(frozen=True)
 class Star:
-    """Fine-tune donors fully, then give copies of them a fine-tuning each, in an order of examples of its own.
+    """Fine-tune donors fully, then fine-tune copies of them, each with its own order of examples.
 
-    What StarSSE does with one pre-trained network (Sadrtdinov et al. 2023, arXiv 2303.03374); the other members of the
-    source ensemble are not used. Within a budget, the donor's fine-tuning and those of the copies are cycles, as long
-    as those of ``snapshots``: the difference between the two is where a cycle starts.
+    StarSSE does this with one pretrained network (Sadrtdinov et al. 2023, arXiv 2303.03374). The other members of the
+    source ensemble are not used. Within a budget, the fine-tunings of the donor and of the copies are cycles of the
+    lengths of ``snapshots``; but each copy starts from the donor, not from the cycle before.
 
     Attributes:
-        donors: Number of members that are fully fine-tuned, the first ones; copies start from them in turns.
-        cycle: Length of a copy's fine-tuning, in fulls, by the recipe for full fine-tuning; None for the recipe for
-            tiny fine-tuning, or, within a budget, 0.2.
-        first: Within a budget, length of the donor's fine-tuning in fulls, before all are stretched to use it up.
-        members: Within a budget, members at most, the donor among them.
+        donors: Number of members that are fully fine-tuned, from the first on. Copies start from them in turns.
+        cycle: Length of a copy's fine-tuning in fulls, by the recipe for full fine-tuning. None for the recipe for tiny
+            fine-tuning, or for 0.2 within a budget.
+        first: Within a budget, length of the donor's fine-tuning in fulls, before all are stretched to use the budget.
+        members: Within a budget, maximum number of members, including the donor.
     """
 
     name: ClassVar[str] = "star"

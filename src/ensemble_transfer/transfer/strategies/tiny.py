@@ -1,4 +1,4 @@
-"""Strategy ``tiny``: the control without a shift."""
+"""Strategy ``tiny``: fine-tune recipients without a shift, as a control."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,9 +11,9 @@ from ensemble_transfer.transfer.prices import Prices, stretched
 
 @dataclass(frozen=True)
 class Tiny:
-    """Give every member what a recipient of ``shift`` gets, without the shift: statistics, probe, tiny fine-tuning.
+    """Treat every member like a recipient of ``shift``, without the shift: statistics, probe, tiny fine-tuning.
 
-    Within a budget, as many of the first members as it pays for, and then longer schedules with what is left.
+    Within a budget, as many members are treated as it pays for, from the first on. What is left lengthens schedules.
     """
 
     name: ClassVar[str] = "tiny"

@@ -1,9 +1,9 @@
-"""Which channels of which tensors of an encoder belong together.
+"""Find the groups of channels of an encoder that only a common permutation may reorder.
 
-The classifier is traced to a torch.fx graph of ATen operators, by torch.export and without computing anything. Every
-axis of every tensor starts with a label of its own; an operator ties those that it needs in the same order: a
-convolution its input's channels to its weight's, an addition those of both summands. What no rule below vouches for is
-refused, so that no permutation of the groups changes the function.
+The classifier is traced to a torch.fx graph of ATen operators by torch.export, without computing anything. Every axis
+of every tensor starts with its own label. An operator ties the axes that must keep the same order: a convolution ties
+its input's channels to those of its weight, an addition ties the channels of both summands. Operators without a rule
+are refused. So no permutation of the groups changes the function.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Find the permutation of a donor's channels that lines them up with a recipient's: Git Re-Basin.
+"""Find the permutation that matches a donor's channels to a recipient's (Git Re-Basin).
 
 Ainsworth, Hayase and Srinivasa 2022, arXiv 2209.04836: weight matching (section 3.2) and activation matching (3.1).
 """
@@ -20,17 +20,17 @@ _BATCH = 64
 
 
 def match_weights(groups: Sequence[Group], donor: Weights, recipient: Weights, seed: int = 0) -> dict[Group, Tensor]:
-    """Return permutations that bring the donor's learned tensors close to the recipient's.
+    """Find permutations that bring the donor's trained tensors close to the recipient's.
 
-    Their squared distance is least where their inner product is greatest. That of one group, all others held fixed, is
-    an assignment problem; groups are solved in random order, from the channels as they are, until no group alone gains
-    anything. So the result is never farther from the recipient than the donor as it is. It costs no encoding.
+    The squared distance is smallest where the inner product is largest. For one group, with all others fixed, this is
+    an assignment problem. Groups are solved in random order, starting from the identity, until none improves alone. So
+    the result is never farther from the recipient than the unpermuted donor. It costs no encoding.
 
     Args:
         groups: The encoder's :func:`~ensemble_transfer.transfer.shift.alignment.channels.channel_groups`.
-        donor: The encoder's weights that are to be permuted.
-        recipient: The encoder's weights that they are to line up with.
-        seed: Of the order.
+        donor: Weights of the encoder that is permuted.
+        recipient: Weights of the encoder that it is matched to.
+        seed: Seed of the order of groups.
 
     Raises:
         ValueError: If the weights are not those of the groups' encoder.
@@ -60,18 +60,18 @@ def match_activations(
     images: Tensor,
     device: torch.device | str = "cpu",
 ) -> dict[Group, Tensor]:
-    """Return permutations under which the donor's channels are most correlated with the recipient's.
+    """Find permutations under which the donor's channels correlate most with the recipient's.
 
-    A group's activations are what the layers that read it get, head included, at every image and position, in
-    evaluation mode; correlations are summed over these layers. Channels that are constant on the images, dead ones
-    say, correlate with nothing and pair up arbitrarily. It costs two encodings an image: the caller is to count
+    The activations of a group are the inputs of the layers that read it, head included, at every image and position,
+    in evaluation mode. Correlations are summed over these layers. Channels that are constant on the images correlate
+    with nothing and are paired arbitrarily. This costs two encodings an image, which the caller bills:
     ``2 * len(images) * training.flops.encode_flops(architecture)``.
 
     Args:
         architecture: The classifier whose encoder both are.
         groups: Its :func:`~ensemble_transfer.transfer.shift.alignment.channels.channel_groups`.
-        donor: The encoder's weights that are to be permuted.
-        recipient: The encoder's weights that they are to line up with.
+        donor: Weights of the encoder that is permuted.
+        recipient: Weights of the encoder that it is matched to.
         images: Images (examples, channels, height, width), uint8, at least one.
         device: Where to compute.
 

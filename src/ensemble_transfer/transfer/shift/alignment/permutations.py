@@ -1,4 +1,4 @@
-"""Groups of channels that belong together, and the permutation of weights along them."""
+"""Groups of channels that only a common permutation may reorder, and the permutation of weights along them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,8 +30,8 @@ class Group:
 
     Attributes:
         size: Number of channels.
-        axes: Where they stand.
-        features: Whether they are the encoder's features, which a head reads.
+        axes: Axes of tensors that hold these channels.
+        features: Whether they are the encoder's features, the input of a head.
     """
 
     size: int
@@ -44,7 +44,7 @@ Permutations = Mapping[Group, Tensor]
 
 
 def identity(groups: Sequence[Group]) -> dict[Group, Tensor]:
-    """Return the permutations that leave every channel where it is."""
+    """Return the permutations that change nothing."""
     return {group: torch.arange(group.size) for group in groups}
 
 
@@ -52,7 +52,7 @@ def permuted(weights: Weights, groups: Sequence[Group], permutations: Permutatio
     """Return an encoder's weights, or a shift vector, with the channels of every group reordered.
 
     Raises:
-        ValueError: If the weights are not those of the groups' encoder, or a permutation is missing or is none.
+        ValueError: If the weights are not those of the groups' encoder, or a permutation is missing or is not one.
     """
     check_weights(weights, groups)
     result = {name: tensor.clone() for name, tensor in weights.items()}
