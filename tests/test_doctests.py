@@ -5,7 +5,7 @@ from importlib import import_module
 
 import pytest
 
-MODULES = ("weights", "seeding", "metrics.evaluate", "models.ensemble", "tasks.arrays")
+MODULES = ("weights", "seeding", "metrics.evaluate", "models.ensemble", "tasks.arrays", "runs.estimator")
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ensemble_transfer.report.record import Record as Record
     from ensemble_transfer.report.record import as_frame as as_frame
     from ensemble_transfer.report.record import read_records as read_records
+    from ensemble_transfer.runs.estimator import TransferEnsemble as TransferEnsemble
     from ensemble_transfer.tasks.arrays import task_from_arrays as task_from_arrays
     from ensemble_transfer.tasks.embedded import Digits as Digits
     from ensemble_transfer.tasks.embedded import MnistSample as MnistSample
@@ -105,6 +106,7 @@ _MODULES = {
     "TorchvisionDataset": "tasks.torchvision_sets",
     "TrainerSettings": "training.settings",
     "Transfer": "transfer.base",
+    "TransferEnsemble": "runs.estimator",
     "TransferResult": "transfer.base",
     "Workbench": "transfer.base",
     "as_frame": "report.record",

@@ -34,6 +34,7 @@ def task_from_arrays(
     *,
     classes: Sequence[str] | None = None,
     image_size: int | None = None,
+    channels: int | None = None,
     **division: Unpack[Division],
 ) -> Task:
     """Make a task from images and labels in memory, divided by class proportions into the three splits.
@@ -57,6 +58,7 @@ def task_from_arrays(
         classes: Names of the classes: integer labels are positions in it, texts are names. None: every different label
             is a class, in sorted order.
         image_size: Height and width of the task's images: the largest centred square is scaled to it. None: its own.
+        channels: Channels of the task's images: 1 for gray, 3 for RGB. None: their own.
         **division: ``train``, ``validation``, ``test`` (a count, or a fraction below 1), ``per_class``, ``seed``,
             ``folds``, ``fold``: see :class:`~ensemble_transfer.tasks.source.TaskLoader`.
 
@@ -71,7 +73,7 @@ def task_from_arrays(
     except ValueError as error:
         raise SettingError("labels", name, str(error)) from error
     size = min(pictures.shape[-2:]) if image_size is None else image_size
-    return TaskLoader(**division).make_task(name, collection, size, pictures.shape[1])
+    return TaskLoader(**division).make_task(name, collection, size, channels or pictures.shape[1])
 
 
 class Positions:

@@ -1,0 +1,228 @@
+"""The door in the manner of scikit-learn: the same transfer as the workbench's, with scikit-learn's conventions."""
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.base import clone, is_classifier
+from sklearn.datasets import load_digits
+from sklearn.exceptions import NotFittedError
+
+from ensemble_transfer import SettingError, TransferEnsemble, open_saved, train_source, transfer_ensemble
+from ensemble_transfer.runs.presets import preset_names, preset_object
+from ensemble_transfer.tasks.embedded import Digits
+from ensemble_transfer.training.source import EnsembleSettings
+from ensemble_transfer.training.store import Store
+from ensemble_transfer.transfer.strategies.shift import Shift
+
+
+@pytest.fixture(scope="module")
+def scans():
+    """Images (N, 8, 8) of floats in 0..1, and labels."""
+    digits = load_digits()
+    return digits.images[:400] / 16, digits.target[:400]
+
+
+@pytest.fixture(scope="module")
+def small(backbone, recipes, settings, shared_store):
+    """The settings that make every fit short."""
+
+    def made(strategy="shift", size=2, **others):
+        known = {"backbone": backbone, "recipe": recipes, "trainer": settings, "store": shared_store}
+        return TransferEnsemble(strategy, size=size, **known | others)
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def fitted(small, source_task, target_task):
+    return small(size=3).fit(source_task, target_task)
+
+
+def test_it_is_the_transfer_of_the_workbench(fitted, backbone, recipes, fitter, source_task, target_task):
+    source, _ = train_source(EnsembleSettings(3), backbone, source_task, 0, recipes, fitter)
+    result = transfer_ensemble(Shift(), source, target_task, 0, recipes, fitter)
+    assert fitted.source_ensemble_.fingerprint == source.fingerprint
+    assert fitted.ensemble_.fingerprint == result.ensemble.fingerprint
+    assert fitted.cost_["total"]["flops"] == result.ledger.total().flops
+    assert fitted.cost_["total"]["fulls"] == pytest.approx(fitted.cost_["total"]["flops"] / fitted.cost_["full_flops"])
+
+
+def test_predictions_are_the_calibrated_mean_of_the_members(fitted, target_task):
+    images, labels = target_task.test.images, target_task.test.labels
+    probabilities = fitted.predict_proba(images)
+    members = fitted.ensemble_.predict(images)
+    assert probabilities.shape == (len(images), 5)
+    assert probabilities.sum(1) == pytest.approx(np.ones(len(images)))
+    assert (probabilities.argmax(1) == members.double().mean(0).argmax(-1).numpy()).all()
+    assert fitted.calibration_.temperature != 1
+    assert not np.allclose(probabilities, members.double().mean(0).numpy())
+    predicted = fitted.predict(images)
+    assert list(predicted) == [target_task.classes[place] for place in probabilities.argmax(1)]
+    right = float((probabilities.argmax(1) == labels.numpy()).mean())
+    assert fitted.score(images, labels) == right
+    assert fitted.score(images, [target_task.classes[label] for label in labels]) == right
+
+
+def test_arrays_keep_their_labels_and_come_in_any_shape(small, scans):
+    images, labels = scans
+    low, high = labels < 5, labels >= 5
+    coloured = np.repeat(images[high][:, :, :, None], 3, axis=3)
+    model = small().fit((images[low], labels[low] * 10), (coloured, labels[high] * 10))
+    assert model.classes_.tolist() == [50, 60, 70, 80, 90]
+    assert model.ensemble_.architecture.channels == 3
+    assert set(model.predict(images)) <= {50, 60, 70, 80, 90}  # gray ones, too
+    larger = np.kron(images[high], np.ones((2, 2)))
+    assert model.score(larger, labels[high] * 10) == (model.predict(larger) == labels[high] * 10).mean()
+    assert model.ensemble_.architecture.image_size == 8
+
+
+def test_folders_and_files_are_read(small, scans, tmp_path):
+    images, labels = scans
+    for number, (image, label) in enumerate(zip(images[:200], labels[:200], strict=True)):
+        folder = tmp_path / ("old" if label < 5 else "new") / f"class {label}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.rint(image * 255).astype(np.uint8)).save(folder / f"{number:03}.png")
+    model = small(image_size=8, channels=1, validation=0.2).fit(tmp_path / "old", str(tmp_path / "new"))
+    assert model.classes_.tolist() == [f"class {digit}" for digit in range(5, 10)]
+    files = sorted((tmp_path / "new").glob("*/*.png"))
+    assert len(files) - 1 == sum(model._examples.values())  # but for one, all are used
+    everything = model.predict_proba(tmp_path / "new")
+    assert np.array_equal(everything, model.predict_proba(files))
+    assert np.allclose(everything[:1], model.predict_proba(files[0]), atol=1e-4)
+    assert 0 <= model.score(files, [file.parent.name for file in files]) <= 1
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(SettingError, match=r"^images='.*broken.png': cannot be read: not an image$"):
+        model.predict([files[0], tmp_path / "broken.png"])
+    with pytest.raises(SettingError, match=r"^images=.*: cannot be read: does not exist$"):
+        model.predict("nowhere.png")
+
+
+def test_loaders_are_loaded(small):
+    few = {"train": 60, "validation": 40, "test": 20}
+    model = small(image_size=8, channels=1, strategy="head")
+    model.fit(Digits(classes=["0", "1"], **few), Digits(classes=["2", "3"], **few))
+    assert model.classes_.tolist() == ["2", "3"]
+
+
+def test_a_saved_model_is_a_saved_ensemble(fitted, target_task, tmp_path):
+    fitted.save(tmp_path / "saved")
+    saved = open_saved(tmp_path / "saved")
+    assert saved.ensemble.fingerprint == fitted.ensemble_.fingerprint
+    assert saved.temperature == fitted.calibration_.temperature
+    assert "one more member" in (tmp_path / "saved" / "README.md").read_text()
+    again = pickle.loads(pickle.dumps(fitted))
+    assert np.array_equal(again.predict_proba(target_task.test.images), fitted.predict_proba(target_task.test.images))
+
+
+@pytest.mark.parametrize("name", preset_names("strategy"))
+def test_every_strategy_of_the_command_line_has_its_name(small, source_task, target_task, name):
+    budget = 3 if name == "auto" else None
+    model = small(name, budget=budget).fit(source_task, target_task)
+    assert model.predict_proba(target_task.test.images).shape == (60, 5)
+    assert model.ensemble_.history["strategy"] == preset_object("strategy", name).name
+
+
+def test_scikit_learn_can_clone_and_set_it(backbone):
+    model = TransferEnsemble("few", budget=1.05, size=4, backbone=backbone, members=["a", "b"])
+    assert is_classifier(model)
+    assert model.get_params()["backbone"] is backbone
+    twin = clone(model).set_params(strategy="shift", seed=3)
+    assert (twin.strategy, twin.budget, twin.seed, twin.members) == ("shift", 1.05, 3, ["a", "b"])
+    assert model.strategy == "few"
+    with pytest.raises(NotFittedError, match="not fitted yet"):
+        model.predict(np.zeros((1, 8, 8)))
+    with pytest.raises(NotFittedError, match="not fitted yet"):
+        model.save("nowhere")
+    assert not Path("nowhere").exists()
+
+
+def test_a_fit_leaves_settings_tasks_and_threads_as_they_were(small, source_task, target_task):
+    model = small("head", trainer="cpu", progress=False)
+    before, marks, threads = dict(model.get_params()), (source_task.fingerprint, target_task.fingerprint), 3
+    was = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        model.fit(source_task, target_task)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(was)
+    assert all(model.get_params()[name] is value for name, value in before.items())
+    assert (source_task.fingerprint, target_task.fingerprint) == marks
+
+
+def test_the_test_split_is_not_read(small, source_task, target_task):
+    fits = [(source_task, target_task), [replace(task, test=task.validation) for task in (source_task, target_task)]]
+    first, second = (small(strategy=Shift(if_better=True)).fit(*tasks) for tasks in fits)
+    assert first.ensemble_.fingerprint == second.ensemble_.fingerprint
+
+
+def test_a_folder_as_store_spares_the_second_fit(small, source_task, target_task, tmp_path):
+    first = small("head", store=tmp_path / "kept").fit(source_task, target_task)
+    assert list((tmp_path / "kept").rglob("*.safetensors"))
+    again = small("head", store=Store(tmp_path / "kept")).fit(source_task, target_task)
+    assert again.cost_["total"] == first.cost_["total"]  # the seconds are those of the real fit
+    assert again.ensemble_.fingerprint == first.ensemble_.fingerprint
+
+
+WRONG = [
+    ({"strategy": "shfit"}, r"strategy='shfit': must be one of auto, few, "),
+    (
+        {"strategy": Shift},
+        r"strategy=<class .*Shift'>: must be the name of a strategy, or a strategy such as Shift\(\)",
+    ),
+    ({"strategy": "auto"}, r"budget=None: "),
+    ({"strategy": Shift(donors=5)}, r"strategy.donors=5: "),
+    ({"budget": "1"}, r"budget='1': must be a number of fulls, or None"),
+    ({"budget": -1}, r"budget=-1: must be above 0"),
+    ({"size": 2.5}, r"size=2.5: must be a whole number"),
+    ({"size": 0}, r"size=0: must be at least 1"),
+    ({"lineage": "none"}, r"lineage='none': must be one of shared, snapshot, independent"),
+    ({"members": "a.pt"}, r"members='a.pt': must be a list of files or folders"),
+    ({"members": ["a.pt"]}, r"members='a.pt': is no file or folder"),
+    ({"backbone": "resnet_none"}, r"backbone.name='resnet_none': must be an architecture that timm knows"),
+    ({"recipe": "none"}, r"recipe='none': must be one of default, pretrained"),
+    ({"trainer": "tpu"}, r"trainer='tpu': must be one of auto, cpu, gpu"),
+    ({"store": 3}, r"store=3: must be a folder, a Store or None"),
+    ({"image_size": 16}, r"source='Task': has images of \(8, 1\) \(pixels, channels\), and .* ask for \(16, 1\)"),
+    ({"seed": -1}, r"seed=-1: must be 0 or more"),
+    ({"seed": True}, r"seed=True: must be a whole number"),
+]
+
+
+@pytest.mark.parametrize(("changed", "line"), WRONG, ids=[str(changed) for changed, _ in WRONG])
+def test_wrong_settings_are_one_line_before_anything_is_trained(small, source_task, target_task, changed, line):
+    model = small()
+    with pytest.raises(SettingError, match=f"^{line}") as error:
+        model.set_params(**changed).fit(source_task, target_task)
+    assert "\n" not in str(error.value)
+    assert not hasattr(model, "ensemble_")
+
+
+def test_wrong_tasks_are_one_line(small, source_task, scans, tmp_path):
+    images, labels = scans
+    for given, line in (
+        (7, r"target='int': must be a Task, a pair \(images, labels\) of arrays, or the path of a folder"),
+        ((images,), r"target='tuple': must be a Task, a pair"),
+        ((images, labels[:-1]), r"target.labels=\(399,\): must be one for each of 400 images"),
+        ((images * 300, labels), r"target.images='from 0 to [0-9.]+': must be floats in \[0, 1\]"),
+        (tmp_path / "nowhere", r"target.path='.*nowhere': must be a folder that exists"),
+        ((images, labels * 0), r"target.classes="),
+    ):
+        with pytest.raises(SettingError, match=f"^{line}") as error:
+            small().fit(source_task, given)
+        assert "\n" not in str(error.value)
+
+
+def test_wrong_labels_for_a_score_are_one_line(fitted, target_task):
+    images = target_task.test.images
+    with pytest.raises(SettingError, match=r"^labels=1: must be one for each of 60 images$"):
+        fitted.score(images, ["5"])
+    with pytest.raises(SettingError, match=r"^labels=9: must be names, or positions 0 to 4$"):
+        fitted.score(images, np.full(60, 9))
+    with pytest.raises(SettingError, match=r"^images=\(2, 2\): must be "):
+        fitted.predict(np.zeros((2, 2)))

@@ -1,0 +1,33 @@
+"""Presets that are read without Hydra are those that Hydra composes."""
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from ensemble_transfer.errors import SettingError
+from ensemble_transfer.runs.presets import conf_folder, preset, preset_names, preset_object
+from ensemble_transfer.transfer.strategies.full import Full
+from ensemble_transfer.transfer.strategies.shift import Shift
+
+GROUPS = ("strategy", "recipe", "backbone", "trainer")
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_presets_are_those_of_hydra(group):
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        for name in preset_names(group):
+            composed = OmegaConf.to_container(compose(f"{group}/{name}")[group])
+            assert preset(group, name) == composed, name
+
+
+def test_a_preset_becomes_an_object_of_the_class_that_it_names():
+    assert preset_object("strategy", "random_shift") == Shift(direction="random")
+    assert preset_object("strategy", "lp_ft") == Full(head="probe")
+
+
+def test_an_unknown_preset_is_one_line():
+    with pytest.raises(SettingError, match=r"^strategy='shfit': must be one of auto, few, full, head, [a-z_, ]+$"):
+        preset("strategy", "shfit")
+    with pytest.raises(SettingError, match=r"^recipe='../strategy/full': must be one of default, pretrained$"):
+        preset("recipe", "../strategy/full")
+    assert "_common" not in preset_names("backbone")
