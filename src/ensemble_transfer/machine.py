@@ -8,7 +8,12 @@ import time
 import urllib.error
 import urllib.request
 from http.client import HTTPException
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 PATIENCE = 5.0
 """Seconds in which a server must answer. Libraries by themselves try every address again and again, for minutes."""
@@ -98,3 +103,24 @@ def answers(*urls: str) -> bool:
         if not any(thread.is_alive() for thread in threads):
             break
     return answered.is_set()
+
+
+def progress_console() -> "Console":
+    """Return the console that progress bars are drawn on: standard error.
+
+    In a notebook bars move by ipywidgets. Without it rich would warn at every bar and draw none; so a bar is text then,
+    which is printed when it is full.
+    """
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_jupyter or _has_widgets():
+        return console
+    return Console(stderr=True, force_jupyter=False, force_terminal=False)
+
+
+def _has_widgets() -> bool:
+    try:
+        return find_spec("ipywidgets") is not None
+    except ValueError:  # what was kept from being imported has no spec
+        return False

@@ -12,10 +12,10 @@ from typing import Protocol
 import PIL
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
-from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
+from ensemble_transfer.machine import progress_console
 from ensemble_transfer.tasks.images import fit
 from ensemble_transfer.tasks.mapped import SUFFIX, Notes, Shape, require_room, stored
 
@@ -164,7 +164,7 @@ def _parts(pictures: Pictures, image_size: int, channels: int, notes: Notes) -> 
 
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     step = max(workers, min(256, _AT_ONCE // (channels * image_size**2)))
-    bar = Progress(console=Console(stderr=True), disable=len(pictures) < LONG)
+    bar = Progress(console=progress_console(), disable=len(pictures) < LONG)
     with bar, ThreadPoolExecutor(workers) as pool:  # Pillow lets other threads run while it decodes
         task = bar.add_task(f"decoding {len(pictures)} images", total=len(pictures))
         for start in range(0, len(pictures), step):

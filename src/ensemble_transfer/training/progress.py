@@ -6,7 +6,6 @@ from typing import Protocol, Self
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,6 +15,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from ensemble_transfer.machine import progress_console
 
 Curve = list[tuple[int, list[float]]]
 """Points (step, loss of each member) along a fit."""
@@ -61,7 +62,7 @@ class Bars:
             TextColumn("left"),
             TimeRemainingColumn(),
             TextColumn("{task.fields[loss]}"),
-            console=Console(stderr=True),
+            console=progress_console(),
         )
         self._bars: dict[str, TaskID] = {}
 

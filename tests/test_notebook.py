@@ -1,0 +1,81 @@
+"""docs/notebook.md in a real notebook: every snippet runs, bars are drawn, and no output is long."""
+
+import re
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+DOCS = Path(__file__).parents[1] / "docs"
+LONG = 60_000
+"""Characters of one output; scikit-learn's picture of a model takes some 40,000."""
+
+SHORTER = """
+from ensemble_transfer.runs import estimator, presets
+
+def shorter(group, name):
+    settings = presets.preset(group, name)
+    for phase in settings.values() if group == "recipe" else ():
+        phase["steps"] //= 10
+    return settings
+
+estimator.preset = shorter
+"""
+"""Makes the recipes that a page names shorter."""
+
+WITHOUT_WIDGETS = "import sys\nsys.modules['ipywidgets'] = None"
+FITS = """
+from ensemble_transfer import Digits, Recipe, Recipes, TransferEnsemble
+few = {"train": 60, "validation": 30, "test": 30}
+source = Digits(classes=["0", "1"], **few).load(8, 1)
+target = Digits(classes=["2", "3"], **few).load(8, 1)
+short = Recipes(Recipe(8), Recipe(4), Recipe(6), Recipe(2), Recipe(4), Recipe(4))
+model = TransferEnsemble(size=2, recipe=short, trainer="cpu").fit(source, target)
+"""
+
+
+def snippets(page):
+    return re.findall(r"^```python\n(.*?)^```$", (DOCS / page).read_text(), re.DOTALL | re.MULTILINE)
+
+
+def executed(cells, folder):
+    """Return the cells' outputs as nbformat has them; an error in a cell is raised."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+    ).execute()
+    return [cell.outputs for cell in notebook.cells]
+
+
+def texts(outputs):
+    """Return what a reader sees, as text."""
+    shown = [out["text"] if out.output_type == "stream" else out["data"].get("text/plain", "") for out in outputs]
+    return [text for text in shown if text]
+
+
+def test_every_snippet_of_the_page_runs(tmp_path):
+    cells = snippets("notebook.md")
+    code = [line for line in cells[0].splitlines() if line and not line.startswith(("from", "import"))]
+    assert len(code) == 5  # as the page promises
+    _, *done = executed([SHORTER, *cells], tmp_path)
+    assert max(len(str(output)) for outputs in done for output in outputs) < LONG
+    said = [texts(outputs) for outputs in done]
+    assert "Output()" in said[0]  # the widget of a bar
+    assert 0 < float(said[0][-1]) <= 1
+    assert re.match(r"\(array\(\['\d', '\d', '\d'\], dtype='<U1'\),\n array\(\[\[", said[1][-1])
+    assert re.match(r"\(Ensemble\(\d members of resnet10t, .*\),\n \d\.\d+,\n \d\.\d+\)", said[2][-1])
+    assert (tmp_path / "moved" / "ensemble.json").is_file()
+    assert set(re.findall(r"'(\w+)': \(", said[4][-1])) == {"shift", "few", "head"}
+    assert said[5][-1].startswith("TransferEnsemble(")
+
+
+def test_without_widgets_bars_are_short_text_and_nothing_warns(tmp_path):
+    shown = ["model.ensemble_", "model.cost_", "model.calibration_", "target", "model.source_ensemble_"]
+    [_, outputs, *results] = executed([WITHOUT_WIDGETS, FITS, *shown], tmp_path)
+    assert max(len(str(result)) for result in results) < 5_000
+    said = "".join(texts(outputs))
+    assert "install" not in re.sub(r".*TqdmWarning.*", "", said)  # that of tqdm comes with huggingface_hub
+    assert "\x1b" not in said
+    for phase in ("ancestor, member 1", "source, members 1-2", "full, member 1", "tiny, member 2"):
+        assert phase in said
+    assert len(str(outputs)) < 5_000
