@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 from torch.nn.functional import nll_loss
@@ -13,6 +14,8 @@ from ensemble_transfer.models.backbone import Backbone
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.source import EnsembleSettings, train_source
 from ensemble_transfer.weights import below, joined
+
+SMALL_NET = {"channels": [4, 8, 8, 8], "stem_width": 4, "output_stride": 8}
 
 
 def equal(a, b):
@@ -108,8 +111,66 @@ def test_what_does_not_fit_is_refused_by_name(given, saved, file, tmp_path):
     assert refused("must be 4 or more, as many as", given, saved, file, size=2).value == 2
 
 
-def test_a_member_of_ours_is_no_file_of_timm(given, saved):
-    refused("gives no weights for resnet10t", given, saved / "member_00.safetensors")
+# Heads in files
+
+
+@pytest.fixture
+def knowing(given, file, recipes):
+    """A member that knows the source's classes well."""
+    return given(file, recipes=replace(recipes, head=Recipe(300, lr=1e-2)))[0].members[0]
+
+
+def as_timm(member, **changes):
+    """A member under the names of a timm model with a classifier."""
+    head = below(member, "head") | changes
+    return below(member, "encoder") | {f"fc.{part}": tensor.contiguous() for part, tensor in head.items()}
+
+
+def test_a_file_keeps_a_head_that_knows_the_classes(given, source_task, knowing, tmp_path):
+    model = timm.create_model("resnet10t", num_classes=5, in_chans=1, **SMALL_NET)
+    model.load_state_dict(as_timm(knowing))
+    save_file(model.state_dict(), tmp_path / "timm.safetensors")
+    torch.save({"state_dict": as_timm(knowing)}, tmp_path / "timm.pt")
+    save_file(knowing, tmp_path / "member_00.safetensors")
+    ensemble, ledger = given(tmp_path / "timm.safetensors", tmp_path / "timm.pt", tmp_path / "member_00.safetensors")
+    assert all(equal(member, knowing) for member in ensemble.members)
+    assert ledger.entries == []
+    images = source_task.test.images
+    with torch.inference_mode():
+        there = model.eval()((images / 255 - 0.5) / 0.5).softmax(-1)
+    assert torch.allclose(ensemble.predict(images)[0], there, atol=1e-5)
+
+
+def test_a_head_that_does_not_fit_is_probed_anew(given, knowing, caplog, tmp_path):
+    weight, bias = knowing["head.weight"], knowing["head.bias"]
+    around = [1, 2, 3, 4, 0]  # as many classes, but others: as a head for digits 5 to 9 would be
+    heads = {
+        "others": {"weight": weight[around], "bias": bias[around]},
+        "fewer": {"weight": weight[:4], "bias": bias[:4]},
+        "half": {"weight": weight, "bias": torch.zeros(2)},
+    }
+    for name, head in heads.items():
+        save_file(as_timm(knowing, **head), tmp_path / f"{name}.safetensors")
+    with caplog.at_level("INFO"):
+        ensemble, ledger = given(*(tmp_path / f"{name}.safetensors" for name in heads))
+    assert [entry.member for entry in ledger.entries] == [0, 1, 2]
+    assert all(equal(below(member, "encoder"), below(knowing, "encoder")) for member in ensemble.members)
+    said = [record.getMessage() for record in caplog.records if "its head of" in record.getMessage()]
+    assert len(said) == 1
+    assert said[0].startswith(f"{tmp_path / 'others.safetensors'}: its head of 5 classes is no better than chance")
+
+
+def test_the_heads_of_a_saved_ensemble_follow_the_order_of_the_classes(given, source_ensemble, source_task, tmp_path):
+    order = [4, 2, 0, 1, 3]
+    turned = tuple(
+        joined(encoder=below(m, "encoder"), head={part: t[order] for part, t in below(m, "head").items()})
+        for m in source_ensemble.members
+    )
+    names = tuple(source_task.classes[place] for place in order)
+    replace(source_ensemble, members=turned, classes=names).save(tmp_path / "turned")
+    ensemble, ledger = given(tmp_path / "turned", size=3)
+    assert ensemble.fingerprint == source_ensemble.fingerprint
+    assert ledger.entries == []
 
 
 def test_damaged_files_are_refused_by_name(given, saved, file, tmp_path):

@@ -18,6 +18,7 @@ from ensemble_transfer.machine import free_memory
 from ensemble_transfer.models.bounds import bounded, numbers, require_bounded
 from ensemble_transfer.models.pretrained import hub_or_cache, packaged
 from ensemble_transfer.tasks.images import LARGEST
+from ensemble_transfer.weights import below
 
 # Arguments with which timm.create_model would read files, or build something else than the description says.
 _RESERVED = frozenset(
@@ -196,7 +197,7 @@ class Backbone:
         """
         setting, value = ("checkpoint", self.checkpoint) if self.checkpoint else ("pretrained", self.name)
         try:
-            state = _checkpoint(self.checkpoint) if self.checkpoint else packaged(self.name)
+            state = _checkpoint(self.checkpoint, self.name) if self.checkpoint else packaged(self.name)
             if state is not None:
                 overlay = _strict_overlay(self.name, state)
                 return _encoder(architecture, pretrained=True, pretrained_cfg_overlay=overlay).state_dict()
@@ -205,6 +206,22 @@ class Backbone:
         except Exception as error:  # a broken file makes readers raise anything: EOFError, struct.error, ...
             reason = " ".join(str(error).split())[:400] or type(error).__name__
             raise SettingError(setting, value, f"gives no weights for {architecture.backbone}: {reason}") from error
+
+    def checkpoint_head(self, architecture: Architecture) -> dict[str, Tensor] | None:
+        """Return the classifier in the checkpoint as a head; None if it has none of the architecture's shape.
+
+        Raises:
+            SettingError: If the file cannot be read.
+        """
+        try:
+            state = _checkpoint(str(self.checkpoint), self.name)
+        except Exception as error:  # as above
+            raise SettingError("checkpoint", self.checkpoint, f"cannot be read: {error}") from error
+        named = _classifiers(self.name)
+        head = {part: state.get(f"{named[0]}.{part}") for part in ("weight", "bias")} if len(named) == 1 else {}
+        shapes = [None if tensor is None else tuple(tensor.shape) for tensor in head.values()]
+        fits = shapes == [(architecture.classes, architecture.features), (architecture.classes,)]
+        return {part: tensor.float().clone() for part, tensor in head.items() if tensor is not None} if fits else None
 
 
 def _require_known(name: str) -> None:
@@ -241,9 +258,20 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or line or type(error).__name__
 
 
-def _checkpoint(path: str) -> Mapping[str, Tensor]:
+def _checkpoint(path: str, name: str) -> Mapping[str, Tensor]:
+    """Return the weights of a file under timm's names, also those of a member that was saved here."""
     state: Mapping[str, Tensor] = timm.models.load_state_dict(path, weights_only=True)
-    return state
+    named = _classifiers(name)
+    if len(named) != 1 or not all(key.startswith(("encoder.", "head.")) for key in state):
+        return state
+    return below(state, "encoder") | {f"{named[0]}.{part}": tensor for part, tensor in below(state, "head").items()}
+
+
+def _classifiers(name: str) -> tuple[str, ...]:
+    """Return timm's names of the classifier's layers: one, but for families with several heads."""
+    stated = timm.get_pretrained_cfg(name)
+    heads = (stated.classifier if stated else None) or ()
+    return (heads,) if isinstance(heads, str) else tuple(heads)
 
 
 def _strict_overlay(name: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -252,9 +280,7 @@ def _strict_overlay(name: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
     Where the number of classes differs, as it does without a head, timm drops the classifier and loads the rest with
     ``strict=False``: a checkpoint of other names would be ignored. So the classifier is dropped here.
     """
-    stated = timm.get_pretrained_cfg(name)
-    heads = (stated.classifier if stated else None) or ()
-    prefixes = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
+    prefixes = tuple(f"{head}." for head in _classifiers(name))
     encoder = {key: tensor for key, tensor in state.items() if not key.startswith(prefixes)}
     return {"state_dict": encoder, "classifier": None}
 

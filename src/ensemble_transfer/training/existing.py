@@ -1,14 +1,21 @@
 """Members that exist already: files of a timm architecture, or ensembles that this package saved."""
 
+import logging
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.layout import ENSEMBLE
 from ensemble_transfer.models.backbone import Architecture, Backbone
-from ensemble_transfer.models.ensemble import Ensemble
-from ensemble_transfer.weights import Weights, below
+from ensemble_transfer.models.ensemble import Ensemble, probabilities
+from ensemble_transfer.tasks.task import Split, Task
+from ensemble_transfer.weights import Weights, below, joined
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,35 +34,55 @@ class ExistingMember:
 
 
 def read_members(
-    paths: Sequence[str], backbone: Backbone, architecture: Architecture, classes: Sequence[str]
+    paths: Sequence[str], backbone: Backbone, architecture: Architecture, task: Task, device: torch.device
 ) -> list[ExistingMember]:
     """Read members, in the order of the paths.
 
     Args:
-        paths: Files of the backbone's encoder, with timm's names of tensors, or folders of saved ensembles or of runs.
+        paths: Files of the backbone's encoder, with timm's names of tensors or ours, or folders of saved ensembles or
+            of runs.
         backbone: The encoder that files must fit, strictly.
         architecture: Of the members.
-        classes: Of the source task; a saved ensemble of the same classes keeps its heads.
+        task: The source task. A saved ensemble of the same classes keeps its heads. So does a file whose head has as
+            many outputs, if it is better than chance on the validation images: a file does not name its classes.
+        device: Where heads are tried.
 
     Raises:
         SettingError: If a path is missing, or what it holds does not fit the backbone; the path is named.
     """
-    return [member for path in paths for member in _read(path, backbone, architecture, classes)]
+    return [member for path in paths for member in _read(path, backbone, architecture, task, device)]
 
 
 def _read(
-    path: str, backbone: Backbone, architecture: Architecture, classes: Sequence[str]
+    path: str, backbone: Backbone, architecture: Architecture, task: Task, device: torch.device
 ) -> Iterator[ExistingMember]:
     where = Path(path).expanduser()
     require(where.exists(), "members", path, "is no file or folder")
     if where.is_dir():
-        yield from _read_ensemble(where, path, architecture, classes)
+        yield from _read_ensemble(where, path, architecture, task.classes)
         return
     try:
         alone = replace(backbone, pretrained=False, checkpoint=str(where))
-        yield ExistingMember(alone.pretrained_encoder(architecture), None)
+        encoder, head = alone.pretrained_encoder(architecture), alone.checkpoint_head(architecture)
     except SettingError as error:
         raise SettingError("members", path, error.rule) from error
+    knows = head is not None and _beats_chance(
+        architecture, joined(encoder=encoder, head=head), task.validation, device
+    )
+    if head is not None:
+        of_task, of_others = "is kept", "is no better than chance on the source's validation images: it gets a new one"
+        log.info("%s: its head of %d classes %s", path, architecture.classes, of_task if knows else of_others)
+    yield ExistingMember(encoder, head if knows else None)
+
+
+def _beats_chance(architecture: Architecture, weights: Weights, validation: Split, device: torch.device) -> bool:
+    """Return whether a member is right more often than the most frequent class is, by two standard errors."""
+    classifier = architecture.build()
+    classifier.load_state_dict(weights)
+    predicted = probabilities(classifier, validation.images, device).argmax(-1)
+    right = float((predicted == validation.labels).double().mean())
+    chance = float(torch.bincount(validation.labels).max()) / len(validation)
+    return right > chance + 2 * math.sqrt(chance * (1 - chance) / len(validation))
 
 
 def _read_ensemble(
@@ -69,9 +96,11 @@ def _read_ensemble(
     same = replace(saved.architecture, classes=architecture.classes)
     rule = f"is an ensemble of another architecture ({_words(same)}) than this run's ({_words(architecture)})"
     require(same == architecture, "members", path, rule)
-    keeps = tuple(saved.classes) == tuple(classes)
+    keeps = set(saved.classes) == set(classes)
+    order = [saved.classes.index(name) for name in classes] if keeps else []
     for member in saved.members:
-        yield ExistingMember(below(member, "encoder"), below(member, "head") if keeps else None, saved.lineage)
+        head = {name: tensor[order] for name, tensor in below(member, "head").items()} if keeps else None
+        yield ExistingMember(below(member, "encoder"), head, saved.lineage)
 
 
 def _words(architecture: Architecture) -> str:

@@ -39,9 +39,10 @@ class EnsembleSettings:
         fork: Of shared and snapshot members, the share of a member's steps that its ancestor takes, below 1; null for
             what the recipes ``ancestor`` and ``source`` say. The two recipes' steps are divided anew, their sum stays.
         members: Weights of members that exist, instead of training: ``.safetensors`` or ``.pt`` files of the backbone's
-            timm architecture, or folders of runs or ensembles that were saved here. They are the last members; where
-            ``size`` is larger, those before them are trained. Their lineage is what ``lineage`` says, but for a single
-            folder that makes up the whole ensemble, which says it itself.
+            timm architecture, or folders of runs or ensembles that were saved here. Heads that they bring are kept
+            where they fit the classes of the source task. They are the last members; where ``size`` is larger, those
+            before them are trained. Their lineage is what ``lineage`` says, but for a single folder that makes up the
+            whole ensemble, which says it itself.
     """
 
     size: int = 8
@@ -170,7 +171,7 @@ class _SourceWork:
         if not settings.members:
             return _Existing()
         with settings_under("ensemble"):
-            found = read_members(settings.members, self.backbone, architecture, self.task.classes)
+            found = read_members(settings.members, self.backbone, architecture, self.task, self.fitter.settings.device)
             rule = f"must be {len(found)} or more, as many as ensemble.members names"
             require(settings.size >= len(found), "size", settings.size, rule)
         indexed = dict(enumerate(found, start=settings.size - len(found)))
