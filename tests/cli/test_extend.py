@@ -42,8 +42,9 @@ def test_added_members_are_those_of_a_larger_run(cli, quick, run, tmp_path):
     assert phases == {name: cost["steps"] for name, cost in b.cost["phases"].items()}
 
 
-def test_the_record_compares_added_members_with_full_ones(run):
-    assert main([str(run), "ensemble.add=2"]) == 0
+def test_on_request_added_members_are_compared_with_full_ones(run, capsys):
+    assert main([str(run), "ensemble.add=2", "--against-full"]) == 0
+    said = capsys.readouterr().out
     record = Record.load(run / "extended_4" / "record.json")
     assert record.ensemble["size"] == 4
     assert record.cost["added"]["total"]["steps"] == 2 * (4 + 2)
@@ -55,6 +56,10 @@ def test_the_record_compares_added_members_with_full_ones(run):
     assert each == pytest.approx(list(right[2:]))
     difference = record.metrics["extend/accuracy"] - record.metrics["extend/full_accuracy"]
     assert record.metrics["extend/accuracy_gain_over_full"] == pytest.approx(difference)
+    assert "the 2 added members" in said
+    assert "the same, fully fine-tuned" in said
+    ratio = record.metrics["extend/flops_ratio_to_full"]
+    assert f"Against full fine-tuning: {difference:+.3f} in accuracy for {ratio:.0%} of the FLOPs" in said
 
 
 def test_members_that_exist_can_be_added(cli, quick, run, tmp_path):
@@ -69,11 +74,23 @@ def test_members_that_exist_can_be_added(cli, quick, run, tmp_path):
     assert record.cost["source"]["steps"] == 12 + 2 * 3 + 4  # ancestor, two members, the head of the given one
 
 
-def test_no_full_spares_the_comparison(run, tmp_path):
-    assert main([str(run), "ensemble.add=1", "--no-full", "--output", str(tmp_path / "there")]) == 0
+@pytest.mark.parametrize("flags", [[], ["--no-full"]])
+def test_nothing_is_compared_unless_asked_for(run, tmp_path, capsys, flags):
+    assert main([str(run), "ensemble.add=1", *flags, "--output", str(tmp_path / "there")]) == 0
     record = Record.load(tmp_path / "there" / "record.json")
     assert "added_full" not in record.cost
     assert not any(key.startswith("extend/") for key in record.metrics)
+    said = capsys.readouterr().out
+    assert "the 1 added members" in said
+    assert "fully fine-tuned" not in said
+    assert "--against-full fine-tunes them fully as well" in said
+
+
+def test_the_flags_exclude_each_other(run, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([str(run), "ensemble.add=1", "--against-full", "--no-full"])
+    assert stop.value.code == 2
+    assert "--against-full and --no-full exclude each other" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

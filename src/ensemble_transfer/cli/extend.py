@@ -48,13 +48,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--output", type=Path, help="folder of the larger run; by default RUN/extended_SIZE")
     parser.add_argument(
-        "--no-full", action="store_true", help="do not fine-tune the new members fully as well, to compare"
+        "--against-full",
+        action="store_true",
+        help="fine-tune the new members fully as well, only to compare: this takes longer than adding them",
     )
+    parser.add_argument("--no-full", action="store_true", help=argparse.SUPPRESS)  # what --against-full is without
     options = parser.parse_args(arguments)
+    if options.against_full and options.no_full:
+        parser.error("--against-full and --no-full exclude each other")
     command = shlex.join(["python", "-m", "ensemble_transfer.extend", *(arguments or sys.argv[1:])])
     try:
         with _narrated():
-            _extend(options.run, options.overrides, options.output, not options.no_full, command)
+            _extend(options.run, options.overrides, options.output, options.against_full, command)
     except Interrupted as stop:
         sys.stderr.write(f"{stop}\n")
         return stop.exit_code
