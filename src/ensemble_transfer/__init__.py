@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from ensemble_transfer.tasks.torchvision_sets import TorchvisionDataset as TorchvisionDataset
     from ensemble_transfer.training.cost import Cost as Cost
     from ensemble_transfer.training.cost import Ledger as Ledger
+    from ensemble_transfer.training.data_module import TaskDataModule as TaskDataModule
     from ensemble_transfer.training.fit import Fitter as Fitter
+    from ensemble_transfer.training.lightning import EnsembleModule as EnsembleModule
     from ensemble_transfer.training.recipe import Recipe as Recipe
     from ensemble_transfer.training.recipe import Recipes as Recipes
     from ensemble_transfer.training.settings import TrainerSettings as TrainerSettings
@@ -72,6 +74,7 @@ _MODULES = {
     "Cost": "training.cost",
     "Digits": "tasks.embedded",
     "Ensemble": "models.ensemble",
+    "EnsembleModule": "training.lightning",
     "EnsembleSettings": "training.source",
     "Few": "transfer.strategies.few",
     "Fitter": "training.fit",
@@ -101,6 +104,7 @@ _MODULES = {
     "Store": "training.store",
     "Strategy": "transfer.base",
     "Task": "tasks.task",
+    "TaskDataModule": "training.data_module",
     "TaskLoader": "tasks.source",
     "Tiny": "transfer.strategies.tiny",
     "TorchvisionDataset": "tasks.torchvision_sets",

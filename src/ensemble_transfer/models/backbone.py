@@ -81,6 +81,13 @@ class Architecture:
             require(needed < free, "backbone", self.backbone, rule)
         return Classifier(self)
 
+    def classifier(self, weights: Mapping[str, Tensor]) -> "Classifier":
+        """Return a classifier with these weights, strictly; torch's global generator is left as it was."""
+        with torch.random.fork_rng(devices=[]):
+            classifier = self.build()
+        classifier.load_state_dict(dict(weights), strict=True)
+        return classifier
+
     def initial(self, seed: int) -> dict[str, Tensor]:
         """Return the weights of a randomly initialised classifier; the same for the same seed."""
         with torch.random.fork_rng(devices=[]):

@@ -68,9 +68,7 @@ class Ensemble:
 
     def classifier(self, member: int) -> Classifier:
         """Return one member as a module of its own, in evaluation mode."""
-        classifier = self.architecture.build().eval()
-        classifier.load_state_dict(self.members[member], strict=True)
-        return classifier
+        return self.architecture.classifier(self.members[member]).eval()
 
     def classifiers(self) -> Iterator[Classifier]:
         """Yield every member as a module, in order."""

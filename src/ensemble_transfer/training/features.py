@@ -57,7 +57,8 @@ def reestimated_statistics(
     The estimate is the mean over batches of nearly equal size, with all BatchNorm layers in training mode and all
     else in evaluation mode. An encoder without such layers is returned unchanged.
     """
-    classifier = architecture.build()
+    with torch.random.fork_rng(devices=[]):
+        classifier = architecture.build()
     classifier.encoder.load_state_dict(dict(encoder), strict=True)
     classifier.to(device).eval()
     for layer in classifier.modules():

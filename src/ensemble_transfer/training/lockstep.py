@@ -2,17 +2,17 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.executors import Loop, Vectorised
+from ensemble_transfer.training.optimizer import optimizer_of
 from ensemble_transfer.training.progress import Curve
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.store import Unfinished
@@ -108,23 +108,7 @@ class Lockstep(pl.LightningModule):
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LambdaLR]]:
         """Return one optimizer over all members and its schedule, both at the step that the fit starts from."""
         recipe, start = self.recipe, self.step
-        encoder = [p for name, p in self.group.trained() if not name.startswith("head.")]
-        head = [p for name, p in self.group.trained() if name.startswith("head.")]
-        groups: list[dict[str, Any]] = [{"params": head, "lr": recipe.lr * recipe.head_lr_factor}]
-        if encoder:
-            groups.append({"params": encoder, "lr": recipe.lr})
-        optimizer: Optimizer
-        if recipe.optimizer == "adamw":
-            optimizer = AdamW(groups, weight_decay=recipe.weight_decay, foreach=True)
-        else:
-            nesterov = recipe.momentum > 0
-            optimizer = SGD(
-                groups,
-                momentum=recipe.momentum,
-                nesterov=nesterov,
-                weight_decay=recipe.weight_decay,
-                foreach=True,
-            )
+        optimizer = optimizer_of(recipe, self.group.trained())
         if self._optimizer_states:
             self.group.restore(optimizer, self._optimizer_states)
             self._optimizer_states = []

@@ -26,9 +26,7 @@ def batch_loss(
         labels: (examples,) int64.
         device: Where to compute.
     """
-    classifier = architecture.build()
-    classifier.load_state_dict(dict(weights), strict=True)
-    classifier.to(device).eval()
+    classifier = architecture.classifier(weights).to(device).eval()
     for layer in classifier.modules() if len(images) > 1 else ():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             layer.train()

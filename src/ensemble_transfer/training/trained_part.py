@@ -127,6 +127,4 @@ class HeadOnFeatures:
 
 def loaded(architecture: Architecture, weights: Mapping[str, Tensor]) -> Classifier:
     """Return a classifier with these weights."""
-    classifier = architecture.build()
-    classifier.load_state_dict(dict(weights), strict=True)
-    return classifier
+    return architecture.classifier(weights)

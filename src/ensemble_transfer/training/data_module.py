@@ -1,0 +1,149 @@
+"""A task under the user's own ``pl.Trainer``: a LightningDataModule of its three splits."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytorch_lightning as pl
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ensemble_transfer.errors import require
+from ensemble_transfer.seeding import derive
+from ensemble_transfer.tasks.task import Split, Task
+from ensemble_transfer.training.batches import Batches
+from ensemble_transfer.training.lightning import member_seed
+from ensemble_transfer.training.recipe import Recipe
+
+Batch = tuple[Tensor, Tensor]
+Loader = DataLoader[Batch]
+
+
+class TaskDataModule(pl.LightningDataModule):
+    """Batches of a task: images (batch, C, H, W) uint8 and labels (batch,) int64.
+
+    Training batches depend on the seed and the step alone, whatever else draws random numbers. Each epoch is a
+    permutation; examples left after its last whole batch are dropped, since BatchNorm cannot train on a batch of one.
+
+    Args:
+        task: The task.
+        recipe: Its batch size and augmentation are those of the training batches.
+        members: Number of members, where each is to see the images in an order of its own: training batches are then
+            (members, batch, C, H, W) and (members, batch). None for one order.
+        seed: Of orders and augmentations.
+        eval_batch_size: Examples in a batch of the validation and test split.
+        num_workers: Processes that load batches. Tasks are in memory, so that 0 is mostly fastest.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        recipe: Recipe,
+        members: int | None = None,
+        seed: int = 0,
+        eval_batch_size: int = 256,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        require(len(task.train) > 1, "train", len(task.train), "a fit needs at least 2 examples")
+        require(members is None or members > 0, "members", members, "must be above 0, or None for one order")
+        require(eval_batch_size > 0, "eval_batch_size", eval_batch_size, "must be above 0")
+        self.task, self.recipe = task, recipe
+        self._members, self._seed = members, seed
+        self._eval_batch_size, self._num_workers = eval_batch_size, num_workers
+        self.save_hyperparameters({"task": task.name})
+
+    def __repr__(self) -> str:
+        return f"TaskDataModule({self.task!r})"
+
+    def train_dataloader(self) -> Loader:
+        """Return the training batches of the epoch that the trainer has come to; without a trainer, of the first."""
+        data, recipe = self.task.train, self.recipe
+        apart = self._members is not None
+        seeds = [member_seed(self._seed, member) for member in range(self._members or 0)]
+        seeds = seeds or [derive(self._seed, "members")]
+        batches = Batches([data.images] * len(seeds), data.labels, recipe.batch_size, seeds, recipe.augment)
+        steps = _Steps(len(data) // batches.batch_size, self._done)
+        return _Resumable(
+            batches if apart else _OfOne(batches), batch_size=None, sampler=steps, num_workers=self._num_workers
+        )
+
+    def val_dataloader(self) -> Loader:
+        """Return the validation split, in order."""
+        return self._in_order(self.task.validation)
+
+    def test_dataloader(self) -> Loader:
+        """Return the test split, in order; nothing else reads it."""
+        return self._in_order(self.task.test)
+
+    def predict_dataloader(self) -> Loader:
+        """Return the test split, in order."""
+        return self._in_order(self.task.test)
+
+    def _done(self) -> int:
+        """Return how many batches the fit has trained on."""
+        if self.trainer is None:
+            return 0
+        done: int = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
+        return done
+
+    def _in_order(self, split: Split) -> Loader:
+        parts = _Parts(split, self._eval_batch_size)
+        return DataLoader(parts, batch_size=None, sampler=range(len(parts)), num_workers=self._num_workers)
+
+
+class _Steps(Sampler[int]):
+    """The steps of an epoch, from the one that the fit has come to, also after a checkpoint.
+
+    Lightning starts an interrupted epoch anew, and the sampler before it says which epoch it is. So the fit's own count
+    of batches decides.
+
+    Args:
+        steps: Steps of an epoch.
+        done: Returns how many batches the fit has trained on.
+    """
+
+    def __init__(self, steps: int, done: Callable[[], int]) -> None:
+        self._steps, self._done = steps, done
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __iter__(self) -> Iterator[int]:
+        start = self._done()
+        return iter(range(start, start + self._steps))
+
+
+class _Resumable(DataLoader[Batch]):
+    """A loader that goes on inside an epoch: its sampler knows where, so that a checkpoint need not say it."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing: the fit's count of batches is in every checkpoint."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take nothing."""
+
+
+class _OfOne(Dataset[Batch]):
+    """Batches that all members share."""
+
+    def __init__(self, batches: Batches) -> None:
+        self._batches = batches
+
+    def __getitem__(self, step: int) -> Batch:
+        images, labels = self._batches[step]
+        return images[0], labels[0]
+
+
+class _Parts(Dataset[Batch]):
+    """A split in order, so many examples at a time."""
+
+    def __init__(self, split: Split, size: int) -> None:
+        self._split, self._size = split, size
+
+    def __len__(self) -> int:
+        return -(-len(self._split) // self._size)
+
+    def __getitem__(self, part: int) -> Batch:
+        chosen = slice(part * self._size, (part + 1) * self._size)
+        return self._split.images[chosen], self._split.labels[chosen]

@@ -1,0 +1,241 @@
+"""An ensemble under the user's own ``pl.Trainer``: a LightningModule that fine-tunes all members.
+
+The runner has a module of its own, :class:`~ensemble_transfer.training.lockstep.Lockstep`: it resumes member by member,
+and its fits are remembered in the store. This one is for people who have a Trainer, with its callbacks and loggers.
+"""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, nll_loss
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from ensemble_transfer.errors import require
+from ensemble_transfer.machine import free_memory
+from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.models.ensemble import Ensemble
+from ensemble_transfer.seeding import derive
+from ensemble_transfer.training.optimizer import optimizer_of
+from ensemble_transfer.training.recipe import Recipe
+from ensemble_transfer.weights import copied, joined
+
+log = logging.getLogger(__name__)
+
+
+class EnsembleModule(pl.LightningModule):
+    """Fine-tunes every member of an ensemble by a recipe, under any ``pl.Trainer`` with one device.
+
+    A step is one step of every member. All members see the same batch, images (batch, C, H, W) uint8 and labels
+    (batch,); or each its own, with a leading dimension of members, as
+    :class:`~ensemble_transfer.training.data_module.TaskDataModule` makes them. Members share nothing: one optimizer
+    holds the weights of all, so that the trainer's ``max_steps`` and ``global_step`` count steps of the recipe.
+
+    The fit ends after the recipe's steps, to which its schedule belongs, or where the trainer ends it before.
+    ``member/loss``, ``member/accuracy`` (means over members), ``ensemble/loss`` and ``ensemble/accuracy`` (of the mean
+    probabilities) are logged under ``train/``, ``validation/`` and ``test/``; those of the ensemble not for training
+    batches that differ by member.
+
+    Args:
+        ensemble: The members to start from; or the plain description that a checkpoint keeps of them.
+        recipe: Optimizer, schedule, clipping and number of steps; or its fields as plain data.
+        classes: Names of the classes to train for, in the order of the labels. Where they are not the ensemble's, every
+            member starts from a random head of its own. None for the ensemble's.
+        seed: Decides what is random in the members: new heads, dropout.
+
+    Raises:
+        SettingError: If the recipe cannot train whole members, or the members do not fit into memory.
+    """
+
+    def __init__(
+        self,
+        ensemble: Ensemble | Mapping[str, Any],
+        recipe: Recipe | Mapping[str, Any],
+        classes: Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.recipe = recipe if isinstance(recipe, Recipe) else Recipe(**recipe)
+        self.recipe.check_whole()
+        require(self.recipe.steps > 0, "steps", self.recipe.steps, "must be above 0")
+        if isinstance(ensemble, Ensemble):
+            source = ensemble if classes is None else _for_classes(ensemble, tuple(classes), seed)
+            self._about = _description(source)
+            members: list[nn.Module] = [*source.classifiers()]
+        else:
+            self._about = dict(ensemble)
+            members = _untrained(self.architecture, self._about["members"])
+        self.members = nn.ModuleList(member.train() for member in members)
+        self.seed = seed
+        self.save_hyperparameters({"ensemble": self._about, "recipe": asdict(self.recipe), "seed": seed})
+
+    def __repr__(self) -> str:
+        what = f"{len(self.members)} members of {self.architecture.backbone}, {len(self._about['classes'])} classes"
+        return f"EnsembleModule({what}, {self.recipe})"
+
+    @property
+    def architecture(self) -> Architecture:
+        """Architecture of the members."""
+        return Architecture.from_plain(self._about["architecture"])
+
+    def ensemble(self) -> Ensemble:
+        """Return the ensemble as it is now; its weights are copies on the CPU."""
+        weights = [copied(member.state_dict()) for member in self.members]
+        full = [{n: t.float() if t.is_floating_point() else t for n, t in member.items()} for member in weights]
+        about = self._about
+        return Ensemble(self.architecture, tuple(full), tuple(about["classes"]), about["lineage"], about["history"])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return probabilities (members, examples, classes) of images (examples, channels, height, width), uint8."""
+        return torch.stack([member(images).float().softmax(-1) for member in self.members])
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return one optimizer over all members, and its schedule in steps."""
+        named = (pair for member in self.members for pair in member.named_parameters())
+        optimizer = optimizer_of(self.recipe, named)
+        recipe = self.recipe
+        schedule = LambdaLR(optimizer, lambda step: recipe.rate(min(step, recipe.steps)))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_fit_start(self) -> None:
+        """Refuse a trainer with several devices: each member's backward pass is one of its own."""
+        rule = "must be 1 process: EnsembleModule trains on one device"
+        require(self.trainer.world_size == 1, "devices", self.trainer.world_size, rule)
+
+    def on_train_start(self) -> None:
+        """Say so if the trainer ends before the schedule does."""
+        ends = self.trainer.estimated_stepping_batches
+        if ends < self.recipe.steps and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning's
+            text = "the trainer ends after %d of the recipe's %d steps, before the learning rate has come down"
+            log.warning(text, ends, self.recipe.steps)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int = 0) -> None:
+        """Take one step of every member."""
+        del batch_idx
+        images, labels = batch
+        apart = labels.ndim == 2
+        optimizer, scheduler = self.optimizers(), self.lr_schedulers()
+        assert isinstance(optimizer, LightningOptimizer)  # one, with one schedule: configure_optimizers says so
+        assert isinstance(scheduler, LambdaLR)
+        optimizer.zero_grad()
+        step, logits, losses = self.global_step, [], []
+        with self._own_draws() as seeded:
+            for index, member in enumerate(self.members):
+                x, y = (images[index], labels[index]) if apart else (images, labels)
+                seeded(derive(member_seed(self.seed, index), "step", step))
+                out = member(x)
+                loss = cross_entropy(out, y, label_smoothing=self.recipe.label_smoothing)
+                self.manual_backward(loss)
+                logits.append(out.detach().float())
+                losses.append(loss.detach())
+        optimizer.step()
+        scheduler.step()
+        self._log("train", torch.stack(logits), labels, torch.stack(losses))
+        if self.global_step >= self.recipe.steps:
+            self.trainer.should_stop = True
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clip every member's gradient, which is unscaled by now."""
+        del optimizer
+        for member in self.members if self.recipe.clip is not None else ():
+            nn.utils.clip_grad_norm_(member.parameters(), self.recipe.clip or 0.0)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int = 0) -> None:
+        """Log loss and accuracy of members and ensemble."""
+        del batch_idx
+        self._evaluate("validation", batch)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int = 0) -> None:
+        """Log loss and accuracy of members and ensemble."""
+        del batch_idx
+        self._evaluate("test", batch)
+
+    def predict_step(self, batch: Tensor | Sequence[Tensor], batch_idx: int = 0) -> Tensor:
+        """Return probabilities (members, examples, classes) of images, or of the images of a batch with labels."""
+        del batch_idx
+        probabilities: Tensor = self(batch if isinstance(batch, Tensor) else batch[0])
+        return probabilities
+
+    def _evaluate(self, split: str, batch: tuple[Tensor, Tensor]) -> None:
+        images, labels = batch
+        logits = torch.stack([member(images).float() for member in self.members])
+        self._log(split, logits, labels, torch.stack([cross_entropy(out, labels) for out in logits]))
+
+    @torch.no_grad()
+    def _log(self, split: str, logits: Tensor, labels: Tensor, losses: Tensor) -> None:
+        found = {"member/loss": losses.float().mean(), "member/accuracy": _accuracy(logits, labels)}
+        if labels.ndim == 1:
+            log_mean = logits.log_softmax(-1).logsumexp(0) - torch.tensor(float(len(logits))).log()
+            found["ensemble/loss"] = nll_loss(log_mean, labels)
+            found["ensemble/accuracy"] = _accuracy(log_mean, labels)
+        self.log_dict({f"{split}/{name}": value for name, value in found.items()}, batch_size=labels.shape[-1])
+
+    @contextmanager
+    def _own_draws(self) -> Iterator[Any]:
+        """Give a function that seeds torch for what is random in a forward pass; the generators are left as found."""
+        on_gpu = self.device.type == "cuda"
+        with torch.random.fork_rng(devices=[self.device] if on_gpu else []):
+            yield _seed_gpu if on_gpu else torch.default_generator.manual_seed
+
+
+def member_seed(seed: int, member: int) -> int:
+    """Return a member's stream of randomness."""
+    return derive(seed, "member", member)
+
+
+def _seed_gpu(seed: int) -> None:
+    torch.default_generator.manual_seed(seed)
+    torch.cuda.manual_seed(seed)
+
+
+def _accuracy(scores: Tensor, labels: Tensor) -> Tensor:
+    return (scores.argmax(-1) == labels).float().mean()
+
+
+def _for_classes(ensemble: Ensemble, classes: tuple[str, ...], seed: int) -> Ensemble:
+    """Return the ensemble with heads for these classes: its own, or random ones where the classes differ."""
+    if classes == tuple(ensemble.classes):
+        return ensemble
+    architecture = ensemble.architecture.with_classes(len(classes))
+    members = tuple(
+        {name: tensor for name, tensor in member.items() if not name.startswith("head.")}
+        | joined(head=architecture.fresh_head(derive(seed, "head", index)))
+        for index, member in enumerate(ensemble.members)
+    )
+    return Ensemble(architecture, members, classes, ensemble.lineage, ensemble.history)
+
+
+def _description(ensemble: Ensemble) -> dict[str, Any]:
+    """Return what an ensemble is, but for its weights, as plain data."""
+    plain: dict[str, Any] = json.loads(
+        json.dumps(
+            {
+                "architecture": ensemble.architecture.plain(),
+                "classes": list(ensemble.classes),
+                "lineage": ensemble.lineage,
+                "history": dict(ensemble.history),
+                "members": len(ensemble),
+            }
+        )
+    )
+    return plain
+
+
+def _untrained(architecture: Architecture, members: int) -> list[nn.Module]:
+    """Return so many members, whose weights a checkpoint will replace."""
+    with torch.device("meta"):
+        size = sum(tensor.numel() * tensor.element_size() for tensor in architecture.build().state_dict().values())
+    rule = f"need {members * size} bytes for their weights, more than are free"
+    require(members > 0 and members * size < free_memory(), "members", members, rule)
+    with torch.random.fork_rng(devices=[]):
+        return [architecture.build() for _ in range(members)]

@@ -1,0 +1,194 @@
+"""EnsembleModule and TaskDataModule under a user's own Trainer."""
+
+import csv
+import logging
+from dataclasses import replace
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.plugins.precision import MixedPrecision
+from torch.utils.data import DataLoader, TensorDataset
+
+from ensemble_transfer import EnsembleModule, SettingError, TaskDataModule
+from ensemble_transfer.metrics.evaluate import evaluate
+from ensemble_transfer.models.ensemble import Ensemble
+from ensemble_transfer.training.fit import Fitter, Start
+from ensemble_transfer.training.lightning import member_seed
+from ensemble_transfer.training.recipe import Recipe
+
+RECIPE = Recipe(steps=8, batch_size=25, lr=1e-2)  # two epochs of the target task
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings(r"ignore:.*isinstance\(treespec, LeafSpec\)"),
+    pytest.mark.filterwarnings("ignore:.*have no `val_dataloader`"),
+    pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`"),
+    pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization"),
+]
+
+
+def trainer(**changes):
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    usual = {"accelerator": "cpu", "enable_model_summary": False, "log_every_n_steps": 1, "max_epochs": -1}
+    return pl.Trainer(**usual | quiet | changes)
+
+
+def equal(one, other):
+    return all(torch.equal(a[name], b[name]) for a, b in zip(one.members, other.members, strict=True) for name in a | b)
+
+
+@pytest.fixture
+def module(source_ensemble, target_task):
+    return EnsembleModule(source_ensemble, RECIPE, classes=target_task.classes)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        RECIPE,
+        replace(RECIPE, optimizer="sgd", clip=0.5, warmup=0.3, label_smoothing=0.1, augment="crop", head_lr_factor=3.0),
+    ],
+)
+def test_members_are_those_of_the_runner_bit_for_bit(source_ensemble, source_task, settings, recipe):
+    module = EnsembleModule(source_ensemble, recipe, seed=5)
+    trainer().fit(module, TaskDataModule(source_task, recipe, members=3, seed=5))
+    starts = [Start(m, weights, member_seed(5, m)) for m, weights in enumerate(source_ensemble.members)]
+    fits = Fitter(settings).fit(source_ensemble.architecture, starts, source_task.train, recipe, "full")
+    assert equal(module.ensemble(), replace(source_ensemble, members=fits.weights))
+    assert not equal(module.ensemble(), source_ensemble)
+
+
+def test_what_is_logged_is_what_the_ensemble_says(module, target_task, tmp_path):
+    logger, rates = CSVLogger(tmp_path, name=""), LearningRateMonitor()
+    fit = trainer(logger=logger, val_check_interval=2, callbacks=[rates])
+    data = TaskDataModule(target_task, RECIPE, eval_batch_size=15)
+    fit.fit(module, data)
+    assert fit.global_step == RECIPE.steps  # the module ends the fit
+    split = target_task.validation
+    expected = evaluate(module.ensemble().predict(split.images), split.labels)
+    logged = {name: float(value) for name, value in fit.callback_metrics.items()}
+    for ours, name in (("loss", "nll"), ("accuracy", "accuracy")):
+        for whose in ("ensemble", "member"):
+            value = logged[f"validation/{whose}/{ours}"]
+            assert value == pytest.approx(expected[f"{whose}/{name}"], abs=1e-4), (whose, ours)
+    with (tmp_path / "version_0" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len([row for row in rows if row["train/ensemble/loss"]]) == RECIPE.steps
+    assert len([row for row in rows if row["validation/member/accuracy"]]) == RECIPE.steps // 2
+    heads = [float(row["lr-AdamW/head"]) for row in rows if row.get("lr-AdamW/head")]
+    assert heads == pytest.approx([RECIPE.lr * RECIPE.rate(step) for step in range(RECIPE.steps)])
+    assert (tmp_path / "version_0" / "hparams.yaml").read_text().count("backbone: resnet10t") == 1
+    [tested] = fit.test(module, data, verbose=False)
+    assert {name for name in tested if name.startswith("test/")} == {
+        f"test/{whose}/{what}" for whose in ("member", "ensemble") for what in ("loss", "accuracy")
+    }
+    predicted = torch.cat(fit.predict(module, data), 1)
+    assert torch.allclose(predicted, module.ensemble().predict(target_task.test.images), atol=1e-6)
+
+
+def test_a_checkpoint_is_all_that_is_needed(module, target_task, tmp_path):
+    kept = ModelCheckpoint(tmp_path, monitor="validation/ensemble/loss", filename="best")
+    fit = trainer(enable_checkpointing=True, callbacks=[kept], max_epochs=2)
+    fit.fit(module, TaskDataModule(target_task, RECIPE))
+    fit.save_checkpoint(tmp_path / "last.ckpt")
+    torch.load(tmp_path / "last.ckpt", weights_only=True)  # plain data
+    back = EnsembleModule.load_from_checkpoint(tmp_path / "last.ckpt")
+    assert equal(back.ensemble(), module.ensemble())
+    assert back.recipe == RECIPE
+    assert back.ensemble().classes == target_task.classes
+    assert back.ensemble().history == module.ensemble().history
+    module.ensemble().save(tmp_path / "saved")
+    assert equal(Ensemble.load(tmp_path / "saved"), back.ensemble())
+    assert EnsembleModule.load_from_checkpoint(kept.best_model_path).hparams == module.hparams
+
+
+@pytest.mark.parametrize("stop", [{"max_epochs": 1}, {"max_steps": 6}])
+def test_a_fit_goes_on_from_a_checkpoint(source_ensemble, target_task, tmp_path, stop):
+    whole, first, rest = (EnsembleModule(source_ensemble, RECIPE, target_task.classes) for _ in range(3))
+    data = TaskDataModule(target_task, replace(RECIPE, augment="flip"))
+    trainer().fit(whole, data)
+    inside = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=3)
+    fit = trainer(enable_checkpointing=True, callbacks=[inside], **stop)
+    fit.fit(first, data)
+    fit.save_checkpoint(tmp_path / "end.ckpt")
+    assert not equal(whole.ensemble(), first.ensemble())
+    for path in (tmp_path / "end.ckpt", inside.best_model_path):
+        trainer().fit(rest, data, ckpt_path=path)
+        assert equal(whole.ensemble(), rest.ensemble())
+
+
+def test_a_trainer_that_ends_early_is_told(module, target_task, caplog):
+    with caplog.at_level(logging.WARNING, "ensemble_transfer"):
+        trainer(max_steps=3).fit(module, TaskDataModule(target_task, RECIPE))
+    assert "the trainer ends after 3 of the recipe's 8 steps" in caplog.text
+
+
+def test_16_bit_scaling_scales_and_unscales(source_ensemble, source_task):
+    recipe = replace(RECIPE, steps=2, clip=1.0)
+    scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
+    plain, scaled = (EnsembleModule(source_ensemble, recipe) for _ in range(2))
+    seen = []
+    scaled.manual_backward = lambda loss: (seen.append(loss), EnsembleModule.manual_backward(scaled, loss))
+    data = TaskDataModule(source_task, recipe)
+    trainer().fit(plain, data)
+    trainer(plugins=[MixedPrecision("16-mixed", "cpu", scaler)]).fit(scaled, data)
+    assert len(seen) == 6
+    assert scaler.get_scale() == 256.0  # no step was skipped
+    for one, other in zip(plain.ensemble().members, scaled.ensemble().members, strict=True):
+        for name, tensor in one.items():
+            assert torch.allclose(tensor.float(), other[name].float(), atol=0.05), name
+    assert not equal(scaled.ensemble(), source_ensemble)
+
+
+def test_own_loaders_and_any_batch_size_do(module, target_task):
+    images, labels = target_task.train.images, target_task.train.labels
+    fit = trainer(max_steps=4)
+    fit.fit(module, DataLoader(TensorDataset(images, labels), batch_size=10, shuffle=True))
+    assert {"train/member/loss", "train/ensemble/accuracy"} <= set(fit.callback_metrics)
+
+
+def test_classes_of_another_task_get_heads_of_their_own(source_ensemble, target_task, module):
+    same = EnsembleModule(source_ensemble, RECIPE, classes=source_ensemble.classes)
+    assert equal(same.ensemble(), source_ensemble)
+    again = EnsembleModule(source_ensemble, RECIPE, classes=target_task.classes)
+    assert equal(again.ensemble(), module.ensemble())
+    heads = [member["head.weight"] for member in module.ensemble().members]
+    assert not torch.equal(heads[0], heads[1])
+    for before, after in zip(source_ensemble.members, module.ensemble().members, strict=True):
+        assert all(torch.equal(before[name], after[name]) for name in before if name.startswith("encoder."))
+
+
+def test_batches_are_a_function_of_seed_and_step(target_task):
+    def seen(data, done):
+        data._done = lambda: done
+        return [images for images, _ in data.train_dataloader()]
+
+    first, again = (TaskDataModule(target_task, RECIPE) for _ in range(2))
+    torch.manual_seed(1)
+    one = seen(first, 4)
+    torch.manual_seed(2)
+    assert all(torch.equal(a, b) for a, b in zip(one, seen(again, 4), strict=True))
+    assert not torch.equal(torch.stack(one), torch.stack(seen(first, 0)))
+    shape = (3, 25, *target_task.train.images.shape[1:])
+    apart = seen(TaskDataModule(target_task, RECIPE, members=3), 0)
+    assert {tuple(images.shape) for images in apart} == {shape}
+    assert not torch.equal(apart[0][0], apart[0][1])
+    assert sum(len(labels) for _, labels in first.val_dataloader()) == len(target_task.validation)
+
+
+def test_reprs_are_short(module, target_task):
+    assert len(repr(module)) < 400
+    assert len(repr(TaskDataModule(target_task, RECIPE))) < 400
+
+
+def test_mistakes_are_one_line(source_ensemble, target_task):
+    with pytest.raises(SettingError, match="steps=0: must be above 0"):
+        EnsembleModule(source_ensemble, Recipe(0))
+    with pytest.raises(SettingError, match="members=0: must be above 0"):
+        TaskDataModule(target_task, RECIPE, members=0)
+    about = dict(EnsembleModule(source_ensemble, RECIPE).hparams["ensemble"])
+    with pytest.raises(SettingError, match="more than are free"):
+        EnsembleModule(about | {"members": 10**12}, RECIPE)
