@@ -11,6 +11,7 @@ from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.cost import Entry
 from ensemble_transfer.training.executors import chosen_executor, refuse_unvectorisable
+from ensemble_transfer.training.global_state import generators_kept
 from ensemble_transfer.training.groups import GroupFitter
 from ensemble_transfer.training.progress import Tracker
 from ensemble_transfer.training.recipe import Recipe
@@ -67,10 +68,9 @@ class Fitter:
     def check(self, architecture: Architecture) -> None:
         """Raise a SettingError if the executor cannot train this architecture."""
         if self.settings.executor == "vectorised":
-            size = architecture.image_size
-            refuse_unvectorisable(
-                architecture.build(), torch.zeros(2, architecture.channels, size, size, dtype=torch.uint8)
-            )
+            images = torch.zeros(2, architecture.channels, *[architecture.image_size] * 2, dtype=torch.uint8)
+            with generators_kept(torch.device("cpu")):
+                refuse_unvectorisable(architecture.build(), images)
 
     def fit(self, architecture: Architecture, starts: Sequence[Start], data: Split, recipe: Recipe, phase: str) -> Fits:
         """Train encoder and head of every member on the images of a split.
@@ -101,7 +101,7 @@ class Fitter:
         if missing:
             self.check(work.part.architecture)
             fitter = GroupFitter(self._decided(work, len(missing)), self.store, self.tracker)
-            with self.settings.threads_applied():
+            with self.settings.threads_applied(), generators_kept(self.settings.device):
                 workers = number_of_workers(self.settings, work, len(missing))
                 beside = workers > 1
                 found |= compute_beside(fitter, work, missing, workers) if beside else fitter.compute(work, missing)

@@ -1,8 +1,6 @@
 """One Lightning fit of a group of modules, resumable: the only place that makes a Trainer."""
 
-import logging
 import time
-import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,18 +15,12 @@ from torch.utils.data import DataLoader
 from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.cost import Meter, measured
 from ensemble_transfer.training.executors import grouped
+from ensemble_transfer.training.global_state import quiet_lightning
 from ensemble_transfer.training.lockstep import Lockstep
 from ensemble_transfer.training.progress import Bars, CurveCallback, ProgressCallback, Report, Tracker
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.store import Store, Unfinished
-
-_KNOWN_WARNINGS = (
-    r".*does not have many workers.*",  # tasks are in memory: workers would only copy
-    r".*isinstance\(treespec, LeafSpec\).*",  # Lightning 2.6 on torch 2.13
-)
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -112,8 +104,8 @@ def _callbacks(group: Group, settings: TrainerSettings, store: Store | None, tra
     return callbacks
 
 
+@quiet_lightning()
 def _fit(lockstep: Lockstep, batches: Batches, settings: TrainerSettings, callbacks: list[Callback]) -> None:
-    _quiet_lightning()
     trainer = pl.Trainer(
         accelerator=settings.device.type,
         devices=1,
@@ -158,9 +150,3 @@ class Checkpoints(Callback):
             for key, state in zip(self._keys, pl_module.states(), strict=True):
                 self._store.put_unfinished(key, state)
             self._last = time.monotonic()
-
-
-def _quiet_lightning() -> None:
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    for message in _KNOWN_WARNINGS:
-        warnings.filterwarnings("ignore", message)

@@ -1,0 +1,35 @@
+"""State of the process that a fit needs otherwise, and leaves as it found it."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+_KNOWN_WARNINGS = (
+    r".*does not have many workers.*",  # tasks are in memory: workers would only copy
+    r".*isinstance\(treespec, LeafSpec\).*",  # Lightning 2.6 on torch 2.13
+)
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Silence in the block what Lightning says about every fit: its hardware, and warnings that mean nothing here."""
+    logger = logging.getLogger("pytorch_lightning")
+    level = logger.level
+    with warnings.catch_warnings():
+        for message in _KNOWN_WARNINGS:
+            warnings.filterwarnings("ignore", message)
+        logger.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+@contextmanager
+def generators_kept(device: torch.device) -> Iterator[None]:
+    """Leave torch's generators, of the CPU and of a device, as they are before the block."""
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device.type == "cuda" else []):
+        yield
