@@ -219,7 +219,7 @@ def settings() -> list[str]:
     from ensemble_transfer.report.settings import flat
 
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        config = OmegaConf.to_container(compose("config", overrides=["+strategy=shift"]))
+        config = OmegaConf.to_container(compose("config", overrides=["strategy=shift"]))
     return [name for name, _ in flat(config)]
 
 

@@ -35,10 +35,9 @@ def test_a_choice_composes_and_builds(path: Path):
     group, name = path.parts[0], path.stem
     override = {
         "task": f"task@dataset.target={name}",
-        "strategy": f"+strategy={name}",
         "experiment": f"+experiment={name}",
     }.get(group, f"{group}={name}")
-    cfg = composed(override)
+    cfg = composed(override) if group == "strategy" else composed(override, "strategy=shift")
     for place in ("source", "target"):
         node = cfg.dataset[place]
         for key in [key for key in node if OmegaConf.is_missing(node, key)]:
@@ -50,19 +49,18 @@ def test_a_choice_composes_and_builds(path: Path):
     build_logger(cfg)
     if cfg.trainer.accelerator != "gpu":
         build(TrainerSettings, cfg.trainer, "trainer")
-    if "strategy" in cfg:
-        named(cfg.strategy, "strategy").check(8, build(Backbone, cfg.backbone, "backbone").architecture(28, 1, 10))
+    named(cfg.strategy, "strategy").check(8, build(Backbone, cfg.backbone, "backbone").architecture(28, 1, 10))
 
 
 def test_the_files_list_every_option_and_agree_with_the_library():
-    cfg = composed()
+    cfg = composed("strategy=shift")
     assert build(Recipes, cfg.recipe, "recipe") == Recipes()
     for cls, group in ((TrainerSettings, "trainer"), (EnsembleSettings, "ensemble"), (Backbone, "backbone")):
         assert set(cfg[group]) == {field.name for field in fields(cls)}
     assert build(TrainerSettings, cfg.trainer, "trainer") == TrainerSettings()
     assert build(EnsembleSettings, cfg.ensemble, "ensemble") == EnsembleSettings()
     for name in ("full", "head", "matched", "shift", "tiny"):
-        node = composed(f"+strategy={name}").strategy
+        node = composed(f"strategy={name}").strategy
         strategy = named(node, "strategy")
         assert strategy == type(strategy)()
         assert strategy.name == name

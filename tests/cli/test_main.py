@@ -7,8 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
-from ensemble_transfer.cli.main import conf_folder, main, normalised
+from ensemble_transfer import __version__
+from ensemble_transfer.cli.arguments import normalised
+from ensemble_transfer.cli.main import conf_folder, main
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.report.artifacts import artifacts_of
 from ensemble_transfer.report.record import Record
@@ -26,7 +29,7 @@ def test_the_main_job_leaves_everything_it_promises(cli, quick, tmp_path, strate
     first = ["schema_version", "status", "strategy", "seed", "dataset", "backbone", "ensemble"]
     assert list(data)[:7] == first
     assert data["status"] == "finished"
-    assert data["command"] == f"python -m ensemble_transfer +strategy={strategy} {' '.join(quick)}".replace(
+    assert data["command"] == f"python -m ensemble_transfer strategy={strategy} {' '.join(quick)}".replace(
         "backbone.options.channels=[4,8,8,8]", "'backbone.options.channels=[4,8,8,8]'"
     )
 
@@ -114,7 +117,7 @@ def test_a_sweep_ends_with_a_table_over_seeds(cli, quick, tmp_path):
 def test_a_failed_job_does_not_lose_the_others(cli, quick, tmp_path):
     code, out, err = cli("-m", "+strategy=head", "seed=0,-1", *quick, "hydra.sweep.dir=sweep")
     assert code == 1
-    assert "error: seed=-1: must be 0 or more" in err
+    assert "error: seed=-1: must be 0 or more (job 1)\n" in err
     assert Record.load(tmp_path / "sweep" / "0" / "record.json").status == "finished"
     failed = Record.load(tmp_path / "sweep" / "1" / "record.json")
     assert (failed.status, failed.error) == ("failed", "seed=-1: must be 0 or more")
@@ -131,7 +134,6 @@ WRONG = {
     "+strategy=shift recipe.full.optimizer=lion": "recipe.full.optimizer='lion': must be one of adamw, sgd",
     "+strategy=shift recipe.tiny.nokey=1": "recipe.tiny.nokey: is not a setting; recipe.tiny has steps, ",
     "+strategy=shift +recipe.tiny.nokey=1": "recipe.tiny.nokey=1: is not a setting; recipe.tiny has steps, ",
-    "strategy.donors=2": "strategy.donors: needs a strategy; add +strategy=...",
     "+strategy=shift nokey=1": "nokey: is not a setting; the configuration has seed, ",
     "+strategy=shift +nokey=1": "nokey=1: is not a setting; the configuration has seed, ",
     "+strategy=shift seed=abc": "seed='abc': must be a whole number",
@@ -187,9 +189,11 @@ def test_a_mistake_gets_one_clear_line_before_any_training(cli, tmp_path, line):
     assert not list(tmp_path.glob("store/fits/*"))
 
 
-def test_without_a_strategy_all_are_listed(cli):
-    code, _, err = cli()
+@pytest.mark.parametrize("arguments", [(), ("-m",), ("strategy.donors=2",), ("-m", "seed=0,1")])
+def test_without_a_strategy_all_are_listed(cli, arguments):
+    code, _, err = cli(*arguments)
     assert code == 2
+    assert err.startswith("error: choose a strategy:\n")
     names = sorted(path.stem for path in (conf_folder() / "strategy").glob("[!_]*.yaml"))
     assert {"auto", "few", "full", "head", "shift", "snapshots", "star"} < set(names)
     assert [line.split()[0] for line in err.splitlines()[1:]] == [f"+strategy={name}" for name in names]
@@ -215,24 +219,49 @@ def test_a_traceback_comes_with_hydra_full_error(cli, monkeypatch):
         main()
 
 
-def test_strategy_may_be_written_in_three_ways_and_m_anywhere():
+def test_strategy_may_be_written_in_three_ways():
     for given in ("strategy=full", "+strategy=full", "++strategy=full"):
-        assert normalised(["seed=1", given, "-m", "x=2"])[:4] == ["-m", "seed=1", "+strategy=full", "x=2"]
-    assert normalised(["strategy.scale=1"]) == ["strategy.scale=1"]
+        assert normalised(["seed=1", given, "-m", "x=2"]) == ["-m", "seed=1", "strategy=full", "x=2"]
+    assert normalised(["+strategy.scale=1", "+task@evaluation.ood.x=y"]) == [
+        "+strategy.scale=1",
+        "+task@evaluation.ood.x=y",
+    ]
 
 
 def test_options_of_hydra_may_stand_behind_overrides(tmp_path):
-    given = ["seed=1", "--config-dir", str(tmp_path), "+strategy=full", "-m", "x=2", "--info", "config"]
-    options, overrides = ["-m", "--config-dir", str(tmp_path), "--info", "config"], ["seed=1", "+strategy=full", "x=2"]
-    assert normalised(given)[:-1] == [*options, *overrides]
-    assert normalised(given)[-1] == normalised([*given[:1], *given[3:6]])[-1]
+    given = ["seed=1", "--config-dir", str(tmp_path), "strategy=full", "-m", "x=2", "--info", "config"]
+    options, overrides = ["--config-dir", str(tmp_path), "-m", "--info", "config"], ["seed=1", "strategy=full", "x=2"]
+    assert normalised(given) == [*options, *overrides]
     assert normalised(["seed=1", "-cd", "a=b", "x=2"]) == ["-cd", "a=b", "seed=1", "x=2"]
 
 
-def test_a_mistake_in_a_sweep_is_told_once(cli, tmp_path):
-    code, _, err = cli("-m", "+strategy=head", "seed=-1", "--config-dir", str(tmp_path))
-    assert code == 1
-    assert [line for line in err.splitlines() if "rror" in line] == ["error: seed=-1: must be 0 or more"]
+@pytest.mark.parametrize("line", ["-m +strategy=head seed=-1 --config-dir .", "-m strategy=head,nope", "-m nokey=1,2"])
+def test_a_mistake_in_a_sweep_is_told_once(cli, line):
+    code, _, err = cli(*line.split())
+    assert code == (1 if "seed" in line else 2)
+    assert len([text for text in err.splitlines() if "rror" in text]) == 1
+    assert "Traceback" not in err
+
+
+def test_the_version_is_ours(cli):
+    assert cli("seed=1", "--version") == (0, f"ensemble_transfer {__version__}\n", "")
+
+
+def test_the_configuration_is_shown_without_a_strategy_and_with_one(cli):
+    code, out, err = cli("--cfg", "job")
+    assert (code, err) == (0, "")
+    assert "backbone" in yaml.safe_load(out)
+    assert "strategy" not in yaml.safe_load(out)
+    assert yaml.safe_load(cli("--cfg", "job", "+strategy=head")[1])["strategy"]["_target_"].endswith("HeadOnly")
+    assert "strategy/shift" in cli("--info", "defaults", "strategy=shift")[1]
+
+
+def test_a_shell_completes_strategies(cli, monkeypatch):
+    for line in ("ensemble_transfer +strategy=sh", "ensemble_transfer seed=1 strategy=sh"):
+        monkeypatch.setenv("COMP_LINE", line)
+        monkeypatch.setenv("COMP_POINT", str(len(line)))
+        code, out, _ = cli("-sc", "query=bash")
+        assert (code, out.split()) == (0, [f"{line.split()[-1]}ift"])
 
 
 def test_help_answers_without_torch(tmp_path):
@@ -240,7 +269,5 @@ def test_help_answers_without_torch(tmp_path):
     script += "try: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules, 'torch was imported'"
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert (
-        "strategy: auto, few, full, head, laplace, lp_ft, matched, random_shift, scratch, shift, snapshots" in done.stdout
-    )
+    assert "strategy: auto, few, full, head, laplace, lp_ft, matched, random_shift, scratch, shift" in done.stdout
     assert not list(Path(tmp_path).iterdir())

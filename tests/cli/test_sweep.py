@@ -10,26 +10,21 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from ensemble_transfer.cli import sweep as sweep_module
-from ensemble_transfer.cli.main import conf_folder, normalised
-from ensemble_transfer.cli.sweep import finished_before, with_folder
+from ensemble_transfer.cli.arguments import normalised
+from ensemble_transfer.cli.main import conf_folder
+from ensemble_transfer.cli.sweep import finished_before, folder_of
 from ensemble_transfer.report.record import Record
 
 
-def folder_of(*arguments: str) -> str:
-    return normalised(["-m", *arguments])[-1]
+def test_the_same_overrides_find_the_same_folder():
+    once = folder_of(["strategy=full,shift", "seed=0,1"])
+    assert once == folder_of(["seed=0,1", "strategy=full,shift"])
+    assert once != folder_of(["strategy=full,shift", "seed=0,2"])
+    assert once != folder_of(["strategy=full,shift", "seed=0,1", "~evaluation.severities"])
 
 
-def test_the_same_command_finds_the_same_folder():
-    once = folder_of("+strategy=full,shift", "seed=0,1")
-    assert once == folder_of("seed=0,1", "strategy=full,shift")
-    assert once.startswith("hydra.sweep.dir=multirun/strategy-full-shift-seed-0-1-")
-    assert once != folder_of("+strategy=full,shift", "seed=0,2")
-    assert once != folder_of("+strategy=full,shift", "seed=0,1", "~evaluation.severities")
-
-
-def test_a_folder_that_is_named_is_kept():
-    assert with_folder(["seed=0,1", "hydra.sweep.dir=mine"]) == ["seed=0,1", "hydra.sweep.dir=mine"]
-    assert normalised(["+strategy=full", "seed=0"]) == ["+strategy=full", "seed=0"]
+def test_folders_of_version_0_1_are_found_again():
+    assert folder_of(["strategy=head,tiny", "seed=0,-1"]) == "multirun/strategy-head-tiny-seed-0-1-f77cd9c3"
 
 
 CONFIG = {
@@ -97,7 +92,7 @@ def test_finished_jobs_of_the_study_are_recognised_by_todays_configuration(tmp_p
     for name in names:
         record = Record.load(tmp_path / name)
         today = record.command.replace("strategy.search=probe", "strategy.if_better=true")
-        overrides = [word for word in shlex.split(today)[3:] if not word.startswith("hydra.")]
+        overrides = normalised([word for word in shlex.split(today)[3:] if not word.startswith("hydra.")])
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
             config = OmegaConf.to_container(compose("config", overrides=overrides), resolve=True)
         done = finished_before(config, (tmp_path / name).parents[1])

@@ -30,7 +30,7 @@ from ensemble_transfer.training.store import Store
 T = TypeVar("T")
 
 _VALUES = ["seed", "budget"]
-_GROUPS = ["dataset", "backbone", "ensemble", "strategy", "recipe", "trainer", "logger", "store", "evaluation"]
+_GROUPS = ["dataset", "backbone", "ensemble", "strategy", "recipe", "trainer", "logger", "store", "evaluation", "sweep"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,11 @@ class _StoreSettings:
         require(self.root.strip() != "", "root", self.root, "must be a folder")
 
 
+@dataclass(frozen=True)
+class _SweepSettings:
+    stop_at_failure: bool = False
+
+
 def build_experiment(cfg: DictConfig) -> Experiment:
     """Return the experiment that a configuration describes.
 
@@ -69,6 +74,7 @@ def build_experiment(cfg: DictConfig) -> Experiment:
     _settings(cfg, "", [*_VALUES, *_GROUPS])
     data, ood = _settings(cfg.dataset, "dataset"), _settings(cfg.evaluation, "evaluation").get("ood", {})
     run = build(_Run, _without(cfg, *_GROUPS), "")
+    build(_SweepSettings, cfg.get("sweep", OmegaConf.create()), "sweep")
     images = build(_Images, _without(data, "source", "target"), "dataset")
     return Experiment(
         dataset=Dataset(

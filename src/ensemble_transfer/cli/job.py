@@ -15,6 +15,7 @@ from hydra.conf import HydraConf
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from ensemble_transfer.cli.arguments import CONFIG_DIR
 from ensemble_transfer.cli.build import build_experiment, build_logger, resolved
 from ensemble_transfer.cli.sweep import finished, finished_before
 from ensemble_transfer.errors import Interrupted, RunError, SettingError, require
@@ -58,7 +59,9 @@ class Job:
     def command(self) -> str:
         """The command that repeats the job."""
         overrides: Any = OmegaConf.to_container(self.hydra.overrides.task)  # as written: nothing is resolved
-        return shlex.join(["python", "-m", "ensemble_transfer", *overrides])
+        own = [source.path for source in self.hydra.runtime.config_sources if source.provider == "command-line"]
+        options = [word for folder in own for word in (CONFIG_DIR[0], folder)]
+        return shlex.join(["python", "-m", "ensemble_transfer", *options, *overrides])
 
     def record(self, status: str, error: str) -> Record:
         """Return the record of a job that did not finish, from what is known without building anything."""

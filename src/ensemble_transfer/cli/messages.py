@@ -10,6 +10,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ensemble_transfer.cli.arguments import folders, renewed, split
 from ensemble_transfer.errors import RunError, SettingError
 
 
@@ -23,6 +24,8 @@ def one_line(error: Exception, conf: Path, arguments: Sequence[str]) -> str:
     """
     if isinstance(error, SettingError | RunError):
         return str(error)
+    if lacks_strategy(error):
+        return choose_strategy(folders(conf, arguments))
     if isinstance(error, MissingConfigException):
         return _missing_config(error)
     if isinstance(error, OSError):
@@ -60,12 +63,22 @@ def _no_choice(conf: Path, arguments: Sequence[str]) -> str:
     return "a group of the configuration is given no text; see --help for its options"
 
 
-def strategies(conf: Path) -> str:
-    """Return the strategies with a line each, from the first line of their files."""
-    lines = []
-    for path in sorted((conf / "strategy").glob("[!_]*.yaml")):
-        about = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
-        lines.append(f"  +strategy={path.stem:<13} {about}")
+def lacks_strategy(error: Exception) -> bool:
+    """Return whether Hydra misses the choice of a strategy."""
+    return str(error).startswith("You must specify 'strategy'")
+
+
+def choose_strategy(conf: Sequence[Path]) -> str:
+    """Return the strategies with a line each, the first line of their files.
+
+    Args:
+        conf: Folders of configurations; what stands in the first of them counts.
+    """
+    found = {path.stem: path for folder in reversed(conf) for path in (folder / "strategy").glob("[!_]*.yaml")}
+    lines = ["choose a strategy:"]
+    for name, path in sorted(found.items()):
+        about = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+        lines.append(f"  +strategy={name:<13} {about}")
     return "\n".join(lines)
 
 
@@ -85,21 +98,34 @@ def _unknown_key(key: str, conf: Path, arguments: Sequence[str]) -> str:
     """Name the settings of the group in which an unknown key was looked for, with the same choices of groups."""
     if (conf / key).is_dir():
         return f"{key}: is a group without a default; add it with +{key}=..."
-    groups = [a for a in arguments if (conf / a.lstrip("+").partition("=")[0].partition("@")[0]).is_dir()]
+    searched = folders(conf, arguments)
+    groups = [renewed(a).split(",")[0] for a in split(arguments)[1] if _is_group(searched, a)]
     parent = key.rpartition(".")[0]
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(str(conf), version_base="1.3"):
-            cfg = compose("config", overrides=[group for group in groups if "," not in group])
-        node = OmegaConf.select(cfg, parent) if parent else cfg
-    except HydraException:
-        node = None
-    if not isinstance(node, DictConfig):
-        return f"{key}: needs a strategy; add +strategy=..." if parent == "strategy" else f"{key}: is not a setting"
+    node = next(filter(None, (_node(searched, [*groups, *rest], parent) for rest in ([], ["~strategy"]))), None)
+    if node is None:
+        return f"{key}: is not a setting"
     if parent in ("backbone.options", "evaluation.ood"):
         return f"{key}: is not there yet; add it with +{key}=..."
     known = ", ".join(str(name) for name in node)
     return f"{key}: is not a setting; {parent or 'the configuration'} has {known}"
+
+
+def _is_group(conf: Sequence[Path], argument: str) -> bool:
+    name = argument.lstrip("+").partition("=")[0].partition("@")[0]
+    return any((folder / name).is_dir() for folder in conf)
+
+
+def _node(conf: Sequence[Path], overrides: Sequence[str], path: str) -> DictConfig | None:
+    """Return a group of settings as overrides compose it from folders of configurations; None where it is not."""
+    GlobalHydra.instance().clear()
+    also = ",".join(f"'file://{folder.absolute()}'" for folder in conf[:-1])
+    try:
+        with initialize_config_dir(str(conf[-1]), version_base="1.3"):
+            cfg = compose("config", overrides=[*overrides, f"hydra.searchpath=[{also}]"])
+        node = OmegaConf.select(cfg, path) if path else cfg
+    except HydraException:
+        return None
+    return node if isinstance(node, DictConfig) else None
 
 
 def _flat(text: str) -> str:

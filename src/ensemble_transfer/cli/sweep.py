@@ -4,40 +4,112 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.conf import HydraConf
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
 
-from ensemble_transfer.errors import SettingError
+from ensemble_transfer.cli.arguments import renewed
+from ensemble_transfer.errors import RunError, SettingError
 from ensemble_transfer.layout import RECORD
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.settings import decisive
 
-remembered: list[DictConfig] = []
-"""Configurations of the sweeps that this process has started, without what they sweep over."""
+STOPPED = ".stopped"
+"""In a sweep's folder while it runs: a job has failed, and no more are started."""
+
+
+STOPS = "sweep.stop_at_failure"
+"""The setting that stops a sweep at its first failure."""
+
+
+class SweepStopped(BaseException):
+    """A job has failed, and the sweep was asked to stop then. No Exception, so that no launcher goes on."""
+
+
+@dataclass
+class Asked:
+    """The sweep that this process was asked for.
+
+    Attributes:
+        overrides: Those of the command line.
+        config: Its configuration, once it has started: without what it sweeps over.
+    """
+
+    overrides: Sequence[str] = ()
+    config: DictConfig | None = None
+
+
+asked = Asked()
+
+_UNNAMED = "multirun/${now:"
+"""Hydra's own name of a sweep's folder, which no command finds again."""
 
 
 class RememberSweep(Callback):
-    """Remembers a sweep, whose comparison is written when all jobs have ended.
+    """Prepares a sweep, and remembers it, since its comparison is written when all jobs have ended.
 
     Hydra does not call ``on_multirun_end`` when a job has failed.
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
-        """Take Hydra's configuration."""
+        """Name the sweep's folder, unless an experiment or the command line does.
+
+        Args:
+            config: The sweep's configuration. Jobs are composed of the overrides that it keeps.
+            kwargs: Unused.
+        """
         del kwargs
-        remembered.append(config)
+        hydra = config.hydra
+        with open_dict(hydra):
+            if str(hydra.sweep._get_node("dir")).startswith(_UNNAMED):
+                override(config, "hydra.sweep.dir", folder_of(asked.overrides))
+            if hydra.sweeper.get("params"):
+                hydra.sweeper.params = {renewed(f"{name}=")[:-1]: value for name, value in hydra.sweeper.params.items()}
+        (Path(hydra.sweep.dir) / STOPPED).unlink(missing_ok=True)
+        asked.config = config
 
 
-def finish(config: DictConfig) -> int:
-    """Write, print and log the comparison of a sweep; return its exit code."""
+def override(config: DictConfig, name: str, value: str) -> None:
+    """Set one of Hydra's own settings for a sweep and its jobs.
+
+    Args:
+        config: The sweep's configuration.
+        name: The setting's full name.
+        value: Its value, as on the command line.
+    """
+    OmegaConf.update(config, name, value)
+    config.hydra.overrides.hydra.append(f"{name}={value}")
+
+
+def require_going_on(config: DictConfig, hydra: HydraConf) -> None:
+    """Raise a RunError if a job is not to start, since another has failed and the sweep is to stop then."""
+    stops = bool(OmegaConf.select(config, STOPS)) and hydra.mode == RunMode.MULTIRUN
+    if stops and (Path(hydra.sweep.dir) / STOPPED).exists():
+        raise RunError(f"not started, since another job has failed: {STOPS}=true")
+
+
+def failed(config: DictConfig, hydra: HydraConf) -> bool:
+    """Note that a job has failed, and return whether its sweep is to stop."""
+    stops = bool(OmegaConf.select(config, STOPS)) and hydra.mode == RunMode.MULTIRUN
+    if stops:
+        with suppress(OSError):
+            (Path(hydra.sweep.dir) / STOPPED).touch()
+    return stops
+
+
+def finish(config: DictConfig) -> int | None:
+    """Write, print and log the comparison of a sweep; return its exit code, or None if no job has left a record."""
     from ensemble_transfer.cli.compare import compare
 
     folder = Path(config.hydra.sweep.dir).absolute()
-    if not folder.exists():
-        return 0
+    (folder / STOPPED).unlink(missing_ok=True)
+    if not any(folder.rglob(RECORD)):
+        return None
     code = compare([folder], folder / "comparison")
     if code != 2 and OmegaConf.select(config, "logger.kind") == "wandb":
         from ensemble_transfer.cli.build import build_logger
@@ -48,17 +120,13 @@ def finish(config: DictConfig) -> int:
     return code
 
 
-def with_folder(arguments: Sequence[str]) -> list[str]:
-    """Return the overrides of a sweep with a folder that the same command finds again, unless they name one."""
-    if any(argument.lstrip("+").startswith("hydra.sweep.dir=") for argument in arguments):
-        return list(arguments)
-    overrides = list(arguments)
-    overrides.sort(
-        key=lambda override: (not override.startswith("+strategy="), not override.startswith("seed="), override)
-    )
-    digest = hashlib.sha256("\n".join(overrides).encode()).hexdigest()[:8]
-    words = re.sub(r"[^A-Za-z0-9.]+", "-", " ".join(overrides)).strip("-")[:60]
-    return [*arguments, f"hydra.sweep.dir=multirun/{words}-{digest}"]
+def folder_of(overrides: Sequence[str]) -> str:
+    """Return the folder of a sweep that the same overrides find again, in whatever order they stand."""
+    written = [re.sub(r"^strategy=", "+strategy=", override) for override in overrides]  # as in version 0.1
+    written.sort(key=lambda word: (not word.startswith("+strategy="), not word.startswith("seed="), word))
+    digest = hashlib.sha256("\n".join(written).encode()).hexdigest()[:8]
+    words = re.sub(r"[^A-Za-z0-9.]+", "-", " ".join(written)).strip("-")[:60]
+    return f"multirun/{words}-{digest}"
 
 
 def finished_before(config: Mapping[str, Any], sweep: Path) -> Record | None:

@@ -16,6 +16,7 @@ from ensemble_transfer.report import latex
 from ensemble_transfer.report.frontier import FRONTIER_NOTE, Frontier, frontier_of, frontier_table
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.rows import COLUMNS, DIFFERENCES, SOUP, Column, Row, rows_of
+from ensemble_transfer.report.settings import decisive
 from ensemble_transfer.report.statistics import Difference, Spread, paired_difference, significantly_best
 from ensemble_transfer.report.summary import table
 
@@ -46,7 +47,7 @@ class Comparison:
 
     Attributes:
         rows: Rows, in the order in which their first record comes.
-        failed: Records of runs that failed or were interrupted.
+        failed: Records of runs that failed or were interrupted, and have not finished in another folder since.
         repeated: Records left out, because their row already has a run with that seed.
         baseline: Label or strategy of the row that others are compared with; None for ``full``, or the first row if
             there is no ``full``.
@@ -66,7 +67,7 @@ class Comparison:
         """
         everything = list(records)
         rows, repeated = rows_of(record for record in everything if record.status == "finished")
-        failed = [record for record in everything if record.status != "finished"]
+        failed = _failed(everything)
         names = list(dict.fromkeys(name for row in rows for name in (row.label, row.strategy)))
         if baseline is not None and baseline not in names:
             raise ValueError(
@@ -255,6 +256,12 @@ class Comparison:
             d = self.difference(row, column) or Difference(math.nan, math.nan, math.nan, math.nan, 0)
             cells += [*map(_full, (d.mean, d.low, d.high, d.p)), str(d.n)]
         return cells
+
+
+def _failed(records: Sequence[Record]) -> list[Record]:
+    failed = [record for record in records if record.status != "finished"]
+    done = [decisive(record.config) for record in records if record.status == "finished"] if failed else []
+    return [record for record in failed if not record.config or decisive(record.config) not in done]
 
 
 def _names(columns: Iterable[Column]) -> list[str]:

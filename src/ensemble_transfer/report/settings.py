@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-_INCIDENTAL = ("store", "logger")
-"""Groups that say where fits are kept and runs are logged."""
+_INCIDENTAL = ("store", "logger", "sweep")
+"""Groups that say where fits are kept, runs are logged, and how a sweep goes on."""
 
 _DECISIVE_OF_TRAINER = ("precision",)
 """The trainer's settings that change results. All others change where and how fast a fit is computed."""

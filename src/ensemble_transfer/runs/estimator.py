@@ -76,7 +76,7 @@ class TransferEnsemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         progress: Whether to show progress bars.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # parameters as scikit-learn has them, keywords all
         self,
         strategy: str | Strategy = "shift",
         budget: float | None = None,

@@ -1,0 +1,78 @@
+"""The arguments of the main command: what is rewritten before Hydra reads them, and what is read from them."""
+
+import os
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from ensemble_transfer.errors import SettingError
+
+VERSION = "--version"
+
+CONFIG_DIR = ("--config-dir", "-cd")
+"""The option that names a folder with a user's own groups and experiments."""
+
+_WITH_VALUE = frozenset(("--config-path", "-cp", "--config-name", "-cn", *CONFIG_DIR, "--package", "-p", "--cfg", "-c"))
+_WITH_CHOICE = ("--info", "-i")
+"""Options of Hydra that take a value, and the one that may take one."""
+
+_TELLING = frozenset(("--help", "-h", "--cfg", "-c", *_WITH_CHOICE))
+"""Options that tell of the configuration, and run nothing."""
+
+
+def normalised(arguments: Sequence[str]) -> list[str]:
+    """Return arguments as Hydra takes them.
+
+    ``+strategy=`` and ``++strategy=`` become ``strategy=``. Options such as ``-m`` move to the front, since Hydra does
+    not take them between overrides.
+    """
+    options, overrides = split(arguments)
+    return [*options, *(renewed(override) for override in overrides)]
+
+
+def renewed(override: str) -> str:
+    """Return an override of the strategy as Hydra takes it, and any other as it is."""
+    return re.sub(r"^\+{1,2}strategy=", "strategy=", override)
+
+
+def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the options, with their values, and the overrides of a command line."""
+    options: list[str] = []
+    overrides: list[str] = []
+    before = ""
+    for argument in arguments:
+        chosen = before in _WITH_CHOICE and "=" not in argument
+        is_option = argument.startswith("-") or before in _WITH_VALUE or chosen
+        (options if is_option else overrides).append(argument)
+        before = argument if is_option and before not in _WITH_VALUE else ""
+    return options, overrides
+
+
+def tells(arguments: Sequence[str]) -> bool:
+    """Return whether a command line asks what the configuration is, and runs nothing."""
+    return any(option.partition("=")[0] in _TELLING for option in split(arguments)[0])
+
+
+def folders(conf: Path, arguments: Sequence[str]) -> list[Path]:
+    """Return where configurations are looked for: a folder that the user named, then the package's own.
+
+    Args:
+        conf: Folder of the package's configurations.
+        arguments: The command line.
+    """
+    options, found = split(arguments)[0], [conf]
+    for option, value in pairwise([*options, ""]):
+        name, given, attached = option.partition("=")
+        if name in CONFIG_DIR:
+            found.insert(0, Path(attached if given else value))
+    return found
+
+
+def require_text(*texts: str) -> None:
+    """Raise a SettingError for a text of the command line that has no Unicode in this locale."""
+    for text in texts:
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            raise SettingError("argument", os.fsencode(text), "is not text in this locale; set PYTHONUTF8=1") from None

@@ -1,0 +1,124 @@
+"""A user's own groups and experiments, by ``--config-dir``, and what the experiments of conf/ sweep over."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from ensemble_transfer.cli import sweep
+from ensemble_transfer.cli.main import conf_folder
+from ensemble_transfer.report.record import Record
+
+EXPERIMENT = """# @package _global_
+# Mine.
+defaults:
+  - override /strategy: mine
+hydra:
+  mode: MULTIRUN
+  sweep:
+    dir: multirun/by_name
+  sweeper:
+    params:
+      seed: 0,1
+"""
+
+OLDER = """# @package _global_
+# Written for version 0.1.
+hydra:
+  mode: MULTIRUN
+  sweeper:
+    params:
+      +strategy: head,tiny
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A folder of configurations with a strategy, an experiment, and one as version 0.1 had them."""
+    target = "_target_: ensemble_transfer.transfer.strategies.head.HeadOnly\n"
+    files = {"strategy/mine": f"# Mine too.\n{target}", "experiment/exp": EXPERIMENT, "experiment/older": OLDER}
+    for name, text in files.items():
+        path = tmp_path / "my conf" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path / "my conf"
+
+
+def test_an_experiment_names_the_strategy_and_the_folder_of_its_sweep(cli, quick, own, tmp_path):
+    code, _, err = cli("+experiment=exp", *quick, "--config-dir", own.name)
+    assert code == 0, err
+    records = [Record.load(tmp_path / "multirun" / "by_name" / seed / "record.json") for seed in "01"]
+    assert [(record.strategy, record.seed) for record in records] == [("head", 0), ("head", 1)]
+
+    code, _, err = cli("-m", "+experiment=exp", *quick, f"--config-dir={own.name}")
+    assert code == 0
+    assert err.count("not repeated") == 2
+    assert [path.name for path in (tmp_path / "multirun").iterdir()] == ["by_name"]
+
+
+def test_the_recorded_command_repeats_a_job_with_its_folder_of_configurations(cli, quick, own, tmp_path):
+    assert cli("strategy=mine", *quick, "-cd", own.name, "hydra.run.dir=run")[0] == 0
+    record = Record.load(tmp_path / "run" / "record.json")
+    words = shlex.split(record.command)
+    assert words[:6] == ["python", "-m", "ensemble_transfer", "--config-dir", str(own), "strategy=mine"]
+    assert cli(*words[3:], "hydra.run.dir=again")[0] == 0
+    assert Record.load(tmp_path / "again" / "record.json").reproducible() == record.reproducible()
+
+
+def test_an_experiment_of_version_0_1_still_sweeps_over_strategies(cli, quick, own, tmp_path):
+    assert cli("+experiment=older", *quick, "--config-dir", own.name)[0] == 0
+    [folder] = (tmp_path / "multirun").iterdir()
+    assert folder.name.startswith("experiment-older-")
+    assert {Record.load(path).strategy for path in folder.glob("*/record.json")} == {"head", "tiny"}
+
+
+def test_mistakes_name_what_the_users_folder_has(cli, own):
+    name = own.name
+    assert "  +strategy=mine          Mine too.\n" in cli("--config-dir", name)[2]
+    assert "strategy='nope': must be one of auto, few, " in cli("strategy=nope", "--config-dir", name)[2]
+    assert "mine, random_shift" in cli("strategy=nope", "--config-dir", name)[2]
+    assert cli("strategy=mine", "strategy.x=1", "--config-dir", name)[2].endswith("strategy has _target_\n")
+    code, _, err = cli("strategy=head", "--config-dir", "nowhere")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "nowhere' not found" in err
+
+
+SWEEPS = sorted(p.stem for p in (conf_folder() / "experiment").glob("*.yaml") if "strategy:" in p.read_text())
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """The jobs that a sweep would start, as their overrides."""
+    jobs = []
+
+    class Launcher:
+        def launch(self, batch, initial_job_idx):
+            assert initial_job_idx == 0
+            jobs.extend(batch)
+            return []
+
+    monkeypatch.setattr("hydra.core.plugins.Plugins.instantiate_launcher", lambda *_, **__: Launcher())
+    monkeypatch.setattr("hydra.plugins.sweeper.Sweeper.validate_batch_is_legal", lambda *_: None)
+    return jobs
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_a_strategy_on_the_command_line_replaces_those_of_an_experiment(cli, launched, name):
+    def strategies():
+        return {word for job in launched for word in job if "strategy=" in word}
+
+    assert cli(f"+experiment={name}")[0] == 0
+    swept = strategies()
+    assert swept
+    assert swept <= {f"strategy={path.stem}" for path in (conf_folder() / "strategy").glob("*.yaml")}
+    for given in ("+strategy=scratch", "strategy=scratch"):
+        launched.clear()
+        assert cli(f"+experiment={name}", given)[0] == 0
+        assert strategies() == {"strategy=scratch"}
+
+
+def test_a_folder_that_is_named_is_kept(cli, quick, tmp_path):
+    assert cli("-m", "strategy=head", *quick, "hydra.sweep.dir=mine")[0] == 0
+    assert sweep.asked.overrides[-1] == "hydra.sweep.dir=mine"
+    assert {path.name for path in tmp_path.iterdir()} == {"mine", "store"}
+    assert Path("mine/0/record.json").is_file()
