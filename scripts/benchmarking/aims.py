@@ -52,6 +52,7 @@ AIMS = (
         for way, words in (("ours", ""), ("ours vectorised", ", vectorised"))
         for m in (4, 8, 16)
     ),
+    Aim("peers", "2 processes against torchensemble's, wall seconds", "*/ratio ours, 2 processes to *, wall", 1.0),
     Aim("executor", "`auto` against the faster executor", "*/ratio auto to the faster, wall", 1.05),
     Aim("workers", "8 members by 2 processes against 1, wall seconds", "ratio 2 workers to 1, wall", 0.6),
     Aim("workers", "weights equal to those of 1 process, bit for bit", "* same weights as 1", 1, at_least=True),

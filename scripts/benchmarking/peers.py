@@ -2,7 +2,9 @@
 
 Each library works in a process of its own that stays alive, and they take turns; only training is timed. The peers live
 in a virtual environment of their own, with the same torch. Ours is measured as it comes (members one after another) and
-with vectorised members, `trainer.executor=vectorised`. Aim: ours is not slower than the faster peer.
+with vectorised members, `trainer.executor=vectorised`. Aim: ours is not slower than the faster peer. With two
+processes, `trainer.workers=2` is measured against torchensemble's `n_jobs=2`, in wall seconds: the CPU seconds of
+further processes are not seen.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from benchmarking.measure import Options, Result, Seconds, digits, medians, rati
 EPOCHS = 4
 OURS = {"ours": "ours", "ours vectorised": "ours_vectorised"}
 LIBRARIES = {"torch-uncertainty": "torch_uncertainty", "torchensemble": "torchensemble"}
+TWO = {"ours, 2 processes": "ours_two", "torchensemble, 2 processes": "torchensemble_two"}
 NEEDED = ["torchvision", "timm", "lightning", "rich", "scikit-learn<1.7", "joblib", "torch-uncertainty"]
 
 
@@ -37,6 +40,8 @@ def run(options: Options) -> Result:
         torch.save({"images": data.images, "labels": data.labels}, path)
         workers = {name: Worker(sys.executable, way, path) for name, way in OURS.items()}
         workers |= {name: Worker(str(python), module, path) for name, module in LIBRARIES.items()}
+        two, theirs = TWO.items()
+        workers |= {two[0]: Worker(sys.executable, two[1], path), theirs[0]: Worker(str(python), theirs[1], path)}
         ready = {name: worker for name, worker in workers.items() if worker.failure is None}
         found: Result = {f"{n} failed": str(w.failure) for n, w in workers.items() if w.failure is not None}
         for members in (2,) if options.quick else (4, 8, 16):
@@ -55,13 +60,15 @@ def compare(workers: dict[str, Worker], members: int, repeats: int) -> Result:
             times[name].append(worker.fit(members, EPOCHS))
     found: Result = {}
     for way in OURS:
-        against = [ratios(times, way, name) for name in workers if name not in OURS]
+        against = [ratios(times, way, name) for name in LIBRARIES if name in workers]
         for each in against:
             found |= each
         for clock in ("CPU", "wall") if against else ():
             largest = max(float(value) for each in against for key, value in each.items() if key.endswith(clock))
             found[f"ratio {way} to the faster peer, {clock}"] = largest
-    return found | medians(times)
+    if all(name in workers for name in TWO):
+        found |= {key: value for key, value in ratios(times, *TWO).items() if key.endswith("wall")}
+    return found | {key: s for key, s in medians(times).items() if not key.endswith("2 processes, CPU s")}
 
 
 def install(folder: Path) -> None:

@@ -1,6 +1,6 @@
 """Trains ensembles with one library when asked to, and says what it took: see peers.py.
 
-Runs in the environment of the library, so it imports nothing of this repository but for "ours" and "ours_vectorised".
+Runs in the environment of the library, so it imports nothing of this repository but for "ours...".
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Net(nn.Module):
         return self.head(self.encoder(images / 127.5 - 1))
 
 
-def ours(images: torch.Tensor, labels: torch.Tensor, members: int, epochs: int, executor: str = "loop"):  # noqa: ANN201
-    """Return a function that trains."""
+def ours(images: torch.Tensor, labels: torch.Tensor, members: int, epochs: int, **how: object):  # noqa: ANN201
+    """Return a function that trains; ``how`` are further settings of the trainer."""
     from ensemble_transfer.models.backbone import Backbone
     from ensemble_transfer.tasks.task import Split
     from ensemble_transfer.training.fit import Fitter, Start
@@ -50,7 +50,8 @@ def ours(images: torch.Tensor, labels: torch.Tensor, members: int, epochs: int, 
     starts = [Start(member, architecture.initial(member), member) for member in range(members)]
     steps = epochs * (len(labels) // BATCH)
     recipe = Recipe(steps, BATCH, lr=LR, weight_decay=WEIGHT_DECAY, schedule="constant")
-    settings = TrainerSettings("cpu", progress=False, threads=torch.get_num_threads(), executor=executor)
+    own = {"executor": "loop", "workers": 1} | how
+    settings = TrainerSettings("cpu", progress=False, threads=torch.get_num_threads(), **own)
     fitter = Fitter(settings)
     return lambda: fitter.fit(architecture, starts, Split(images, labels), recipe, "benchmark")
 
@@ -88,11 +89,11 @@ def torch_uncertainty(images: torch.Tensor, labels: torch.Tensor, members: int, 
     return lambda: trainer.fit(routine, loader(images, labels))
 
 
-def torchensemble(images: torch.Tensor, labels: torch.Tensor, members: int, epochs: int):  # noqa: ANN201
-    """Return a function that trains."""
+def torchensemble(images: torch.Tensor, labels: torch.Tensor, members: int, epochs: int, jobs: int = 1):  # noqa: ANN201
+    """Return a function that trains, in so many processes."""
     from torchensemble import VotingClassifier
 
-    model = VotingClassifier(estimator=Net, n_estimators=members, cuda=False, n_jobs=1)
+    model = VotingClassifier(estimator=Net, n_estimators=members, cuda=False, n_jobs=jobs)
     model.set_optimizer("AdamW", lr=LR, weight_decay=WEIGHT_DECAY)
     model.set_criterion(nn.CrossEntropyLoss())
     return lambda: model.fit(loader(images, labels), epochs=epochs, log_interval=10**6, save_model=False)
@@ -110,10 +111,12 @@ def main() -> None:
     prepare = {
         "ours": ours,
         "ours_vectorised": functools.partial(ours, executor="vectorised"),
+        "ours_two": functools.partial(ours, workers=2),
         "torch_uncertainty": torch_uncertainty,
         "torchensemble": torchensemble,
+        "torchensemble_two": functools.partial(torchensemble, jobs=2),
     }[library]
-    package = "ensemble_transfer" if library.startswith("ours") else library
+    package = "ensemble_transfer" if library.startswith("ours") else library.removesuffix("_two")
     try:
         prepare(data["images"], data["labels"], 2, 1)()
         hello = {"versions": f"{package} {importlib.metadata.version(package)}, torch {torch.__version__}"}
