@@ -192,6 +192,13 @@ def test_links_and_snippets_of_a_page_lead_somewhere(page):
         assert (ROOT / place).exists(), place
 
 
+@pytest.mark.parametrize("group", ["strategy", "dataset", "experiment"])
+def test_the_guide_to_running_names_every_choice(group):
+    text = (ROOT / "docs" / "running.md").read_text(encoding="utf-8")
+    choices = {path.stem for path in (conf_folder() / group).glob("*.yaml")}
+    assert not {name for name in choices if not re.search(rf"`(\+?{group}=)?{name}`", text)}
+
+
 def blocks(page: Path, language: str = "python") -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
 
