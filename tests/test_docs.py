@@ -9,8 +9,7 @@ import sys
 import tomllib
 import types
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
-from functools import partial
+from dataclasses import asdict, fields, replace
 from importlib import import_module
 from itertools import zip_longest
 from pathlib import Path
@@ -22,10 +21,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-import ensemble_transfer
-from ensemble_transfer import Shift, transfer_ensemble
+from ensemble_transfer import transfer_ensemble
 from ensemble_transfer.cli.main import conf_folder
-from ensemble_transfer.models.ensemble import Ensemble
+from ensemble_transfer.runs import estimator
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -214,18 +212,14 @@ def test_python_of_a_page_compiles_and_imports_what_there_is(page):
                 assert all(hasattr(module, alias.name) for alias in node.names), ast.unparse(node)
 
 
-def test_the_readme_s_five_lines_run(monkeypatch, recipes, fitter):
+def test_the_python_of_the_readme_runs(monkeypatch, recipes):
     [block] = blocks(ROOT / "README.md")
-    for name in ("train_source", "transfer_ensemble"):
-        quick = partial(getattr(ensemble_transfer, name), recipes=recipes, fitter=fitter)
-        monkeypatch.setitem(ensemble_transfer.__dict__, name, quick)
+    preset, quick = estimator.preset, asdict(replace(recipes, full=replace(recipes.full, steps=60)))
+    monkeypatch.setattr(estimator, "preset", lambda group, name: quick if group == "recipe" else preset(group, name))
     namespace = {}
-    small = {"[8, 16, 32, 64]": "[4, 8, 8, 8]", "(28, 1)": "(8, 1)", "train=500": "train=100, test=50"}
-    for written, instead in small.items():
-        assert written in block
-        block = block.replace(written, instead)
-    exec(block, namespace)
-    assert namespace["probabilities"].shape == (4, 50, 10)
+    exec(block.replace("image_size=16", "image_size=8").replace("size=4)", "size=2, progress=False)"), namespace)
+    assert 0 <= namespace["model"].score(namespace["target"].test.images, namespace["target"].test.labels) <= 1
+    assert namespace["model"].cost_["total"]["fulls"] <= 1.05
 
 
 def test_the_strategy_of_the_guide_runs_within_a_budget(monkeypatch, source_ensemble, target_task, recipes, fitter):
@@ -243,18 +237,3 @@ def test_the_strategy_of_the_guide_runs_within_a_budget(monkeypatch, source_ense
     [options] = [yaml.safe_load(text) for text in blocks(page, "yaml")]
     assert options.pop("_target_") == "my_package.FirstSteps"
     assert set(options) == {field.name for field in fields(guide.FirstSteps)}
-
-
-def test_the_guide_adds_members_in_python(source_ensemble, target_task, recipes, fitter):
-    smaller = Ensemble(source_ensemble.architecture, source_ensemble.members[:2], source_ensemble.classes, "shared")
-    result = transfer_ensemble(Shift(), smaller, target_task, 0, recipes, fitter)
-    namespace = {
-        "shift": result.shift,
-        "moved": result.ensemble,
-        "larger_source": source_ensemble,
-        "target": target_task,
-    }
-    for block in blocks(ROOT / "docs" / "extend.md"):
-        exec(block, namespace)
-    assert len(namespace["larger"]) == 3
-    assert namespace["work"].ledger.total().steps > 0
