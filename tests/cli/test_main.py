@@ -38,7 +38,11 @@ def test_the_main_job_leaves_everything_it_promises(cli, quick, tmp_path, strate
         assert probabilities.shape == (2, 50, 10)
         assert probabilities.dtype == np.float32
         assert predictions["validation/probabilities"].shape == (2, 40, 10)
-        assert predictions["ood/source/probabilities"].shape == (2, 300, 10)
+        assert not [name for name in predictions.files if name.startswith("ood/")]
+    assert data["notes"] == [
+        "Images of the source are not counted as out of distribution: source and target have the same 10 classes."
+    ]
+    assert "source and target have the same 10 classes" in " ".join(out.split())
     accuracy = (probabilities.mean(0).argmax(-1) == labels).mean()
     assert data["metrics"]["target/test/ensemble/accuracy"] == pytest.approx(accuracy)
     assert f"{accuracy:.3f}" in out

@@ -31,6 +31,8 @@ def check(data: Mapping[str, Any]) -> None:
         _require(isinstance(data.get(name, {}), Mapping), name, "must be an object")
     fits = data.get("reused_fits", [])
     _require(isinstance(fits, list) and all(isinstance(f, Mapping) for f in fits), "reused_fits", "must list objects")
+    notes = data.get("notes", [])
+    _require(isinstance(notes, list) and all(isinstance(n, str) for n in notes), "notes", "must list texts")
     if data["status"] == "finished":
         _check_finished(data)
 

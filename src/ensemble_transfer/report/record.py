@@ -12,6 +12,7 @@ Fields, in the order of the file:
 - ``reused_fits``: phase, member and key of the fits that came from the store.
 - ``curves``: data for figures, so that drawing needs no predictions.
 - ``config``: the resolved configuration. ``environment``: versions, hardware, git commit, time. ``command``.
+- ``notes``: why something was not evaluated that a reader would look for, a sentence each.
 """
 
 import json
@@ -51,6 +52,7 @@ class Record:
     environment: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
     error: str | None = None
+    notes: list[str] = field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
 
     def save(self, folder: Path) -> Path:
@@ -113,7 +115,7 @@ def as_frame(records: Mapping[Path, Record]) -> "DataFrame":
         A row for each run, finished or failed, indexed by ``folder``. Columns are the record's plain fields, then its
         nested ones, flat: ``ensemble/size``, the metrics under their own keys, ``cost/total/flops``,
         ``cost/phases/tiny/seconds``, ``config/recipe/tiny/lr``, ``environment/versions/torch``. NaN or None where a
-        run has no such value. Curves and reused fits stay in the records.
+        run has no such value. Curves, reused fits and notes stay in the records.
     """
     from pandas import DataFrame, Index
 
@@ -122,7 +124,7 @@ def as_frame(records: Mapping[Path, Record]) -> "DataFrame":
         plain = {f.name: getattr(record, f.name) for f in fields(record)}
         nested = {name: plain.pop(name) for name in ("ensemble", "metrics", "cost", "config", "environment")}
         metrics = nested.pop("metrics")
-        del plain["curves"], plain["reused_fits"]
+        del plain["curves"], plain["reused_fits"], plain["notes"]
         ensemble = dict(_flat({"ensemble": nested.pop("ensemble")}))
         rows.append(plain | ensemble | dict(metrics) | dict(_flat(nested)))
     return DataFrame(rows, index=Index([str(folder) for folder in records], name="folder", dtype="str"))

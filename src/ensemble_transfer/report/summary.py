@@ -31,6 +31,7 @@ def markdown(record: Record, folder: Path) -> str:
         _quality(record.metrics),
         _diversity(record.metrics),
         *_elsewhere(record.metrics),
+        *record.notes,
         choice_text(record),
         *verdict(record),
         *_added(record),

@@ -55,6 +55,7 @@ def conclude(prepared: PreparedRun, result: TransferResult, folder: Path) -> Rec
         reused_fits=[{"phase": fit.phase, "member": fit.member, "key": fit.key} for fit in fits],
         curves=_curves(arrays) | line | dict(result.story),
         environment=environment.describe(device),
+        notes=tasks.notes(),
     )
     examples = {"train": len(target.train), "validation": len(target.validation), "test": len(target.test)}
     write_card(folder / ENSEMBLE, result.ensemble, record.metrics, record.cost, examples)

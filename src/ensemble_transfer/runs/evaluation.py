@@ -58,12 +58,19 @@ class Tasks:
     Attributes:
         source: The source task.
         target: The target task.
-        ood: Out-of-distribution images by name, those of the source task among them.
+        ood: Out-of-distribution images by name, those of the source task among them where its classes are others.
     """
 
     source: Task
     target: Task
     ood: Mapping[str, Split]
+
+    def notes(self) -> list[str]:
+        """Return why something is not evaluated that a reader would look for, a sentence each."""
+        if "source" in self.ood or not self.source.shares_classes(self.target):
+            return []
+        same = f"source and target have the same {len(self.target.classes)} classes"
+        return [f"Images of the source are not counted as out of distribution: {same}."]
 
 
 def predict_target(ensemble: Ensemble, tasks: Tasks, settings: EvaluationSettings, device: torch.device) -> Arrays:

@@ -106,7 +106,10 @@ class PreparedRun:
 
 
 def load_tasks(experiment: Experiment) -> Tasks:
-    """Load source, target and out-of-distribution tasks. Errors name the full path of the setting."""
+    """Load source, target and out-of-distribution tasks. Errors name the full path of the setting.
+
+    Images of the source are out of distribution, unless both tasks have the same classes.
+    """
     dataset = experiment.dataset
 
     def load(source: TaskSource, setting: str) -> Task:
@@ -118,4 +121,5 @@ def load_tasks(experiment: Experiment) -> Tasks:
     for what, task in (("source", source), ("target", target)):
         sizes = (len(task.train), len(task.validation), len(task.test), len(task.classes))
         log.info("%s task %s: %d train, %d validation, %d test images, %d classes", what, task.name, *sizes)
-    return Tasks(source, target, {"source": source.test} | ood)
+    own = {} if source.shares_classes(target) else {"source": source.test}
+    return Tasks(source, target, own | ood)

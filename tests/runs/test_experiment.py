@@ -1,0 +1,39 @@
+"""What an experiment loads, and what its result is compared with."""
+
+import pytest
+
+from ensemble_transfer.runs.evaluation import EvaluationSettings
+from ensemble_transfer.runs.experiment import Dataset, Experiment, load_tasks
+from ensemble_transfer.tasks.embedded import Digits
+from ensemble_transfer.training.source import EnsembleSettings
+from ensemble_transfer.transfer.strategies.head import HeadOnly
+
+FEW = {"train": 20, "validation": 10, "test": 12}
+
+
+@pytest.fixture
+def loaded(backbone, recipes, fitter):
+    def load(source, target, /, **ood):
+        data = Dataset(*(Digits(classes=list(classes), **FEW) for classes in (source, target)), 8, 1)
+        others = {name: Digits(classes=list(classes), **FEW) for name, classes in ood.items()}
+        settings = EnsembleSettings(2), HeadOnly(), recipes, EvaluationSettings(), fitter
+        return load_tasks(Experiment(data, backbone, *settings, ood=others))
+
+    return load
+
+
+def test_images_of_other_classes_are_out_of_distribution(loaded):
+    tasks = loaded("01", "23", more="45")
+    assert {name: len(split) for name, split in tasks.ood.items()} == {"source": 12, "more": 12}
+    assert tasks.notes() == []
+    assert set(loaded("012", "01").ood) == {"source"}  # it has a class that the target lacks
+
+
+def test_images_of_the_same_classes_are_not(loaded):
+    tasks = loaded("01", "10", more="45")
+    assert set(tasks.ood) == {"more"}
+    same = "source and target have the same 2 classes"
+    assert tasks.notes() == [f"Images of the source are not counted as out of distribution: {same}."]
+    named = loaded("01", "01", source="45")  # a task that the user calls so
+    assert set(named.ood) == {"source"}
+    assert named.notes() == []
