@@ -1,33 +1,60 @@
-"""The wheel carries the configuration and works from any folder, without the checkout."""
+"""The wheel in an environment of its own: it carries the configuration and works from an empty folder."""
 
 import os
 import subprocess
 import sys
-import zipfile
+import sysconfig
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 
 
-def test_the_wheel_carries_conf_and_runs_elsewhere(tmp_path):
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """The folder of the programs of an environment in which the wheel is installed, beside this one's packages."""
+    folder = tmp_path_factory.mktemp("wheel")
     build = "import sys; from hatchling.build import build_wheel; build_wheel(sys.argv[1])"
-    subprocess.run([sys.executable, "-c", build, tmp_path], cwd=ROOT, check=True, capture_output=True)
-    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
-        wheel.extractall(tmp_path / "installed")
-    inside = {path.relative_to(tmp_path / "installed/ensemble_transfer/conf") for path in tmp_path.rglob("*.yaml")}
+    subprocess.run([sys.executable, "-c", build, folder], cwd=ROOT, check=True, capture_output=True)
+    [wheel] = folder.glob("*.whl")
+    fresh = folder / "fresh"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", fresh], check=True, capture_output=True)
+    [packages] = fresh.glob("lib/python*/site-packages")
+    (packages / "beside.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    pip = [sys.executable, "-m", "pip", "--python", fresh, "install", "--quiet", "--no-deps", "--no-index", wheel]
+    subprocess.run(pip, check=True, capture_output=True)
+    return fresh / "bin"
+
+
+def said(command, folder, code=0):
+    """Return what a command prints to standard output and error in a folder where no checkout is seen."""
+    outside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(list(map(str, command)), cwd=folder, env=outside, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    return done.stdout, done.stderr
+
+
+def test_it_carries_the_configuration_and_types(installed):
+    [package] = installed.parent.glob("lib/python*/site-packages/ensemble_transfer")
+    inside = {path.relative_to(package / "conf") for path in package.rglob("*.yaml")}
     assert inside == {path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob("*.yaml")}
-    assert (tmp_path / "installed/ensemble_transfer/py.typed").is_file()  # type checkers may read the annotations
-    done = subprocess.run(
-        [sys.executable, "-m", "ensemble_transfer", "+strategy=nope"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(tmp_path / "installed")},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: strategy='nope': must be one of auto, few, full, head, ")
-    assert done.stderr.count("\n") == 1
-    where = "import ensemble_transfer.cli.main as m; print(m.conf_folder())"
-    environment = os.environ | {"PYTHONPATH": str(tmp_path / "installed")}
-    found = subprocess.run([sys.executable, "-c", where], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert found.stdout.strip() == str(tmp_path / "installed/ensemble_transfer/conf")
+    assert (package / "py.typed").is_file()  # type checkers may read the annotations
+
+
+def test_its_program_works_in_an_empty_folder(installed, tmp_path):
+    program = installed / "ensemble-transfer"
+    _, error = said([program, "+strategy=nope"], tmp_path, code=2)
+    assert error.startswith("error: strategy='nope': must be one of auto, few, full, head, ")
+    assert error.count("\n") == 1
+    assert "zero_shot" in said([program, "--help"], tmp_path)[0]
+    composed, _ = said([program, "+experiment=quick", "+strategy=zero_shot", "--cfg", "job"], tmp_path)
+    assert "finish: head" in composed
+    assert not list(tmp_path.iterdir())
+
+
+def test_python_finds_the_package_and_its_presets(installed, tmp_path):
+    code = "from ensemble_transfer.runs import presets as p; print(p.conf_folder(), p.preset_object('strategy', 'lp_ft'))"
+    folder, strategy = said([installed / "python", "-c", code], tmp_path)[0].split(maxsplit=1)
+    assert Path(folder).is_relative_to(installed.parent)
+    assert strategy == "Full(head='probe')\n"
