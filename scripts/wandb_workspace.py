@@ -1,6 +1,6 @@
 """Create a W&B workspace for a study: accuracy against compute, diversity, learning curves and cost by strategy.
 
-    pip install 'ensemble-transfer[workspace]'
+    pip install wandb-workspaces
     python scripts/wandb_workspace.py --entity TEAM --project ensemble_transfer
     python scripts/wandb_workspace.py --entity TEAM --project ensemble_transfer --dry-run
 

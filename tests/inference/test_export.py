@@ -130,7 +130,7 @@ def test_a_mistake_is_one_line(run, tmp_path, monkeypatch, capsys, arguments, me
 def test_without_the_extra_it_says_how_to_get_it(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(command, "NEEDED", ("onnx_that_nobody_has",))
     assert command.main([str(run), str(tmp_path / "out.onnx")]) == 2
-    said = "needs onnx_that_nobody_has, which are missing: pip install 'ensemble-transfer[onnx]'\n"
+    said = "needs onnx_that_nobody_has, which are missing: pip install onnx_that_nobody_has\n"
     assert capsys.readouterr().err.endswith(said)
 
 

@@ -55,7 +55,7 @@ def complaint(name, **settings):
 def test_the_library_is_asked_for_in_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     assert complaint("any/set") == (
-        "dataset.target.name='any/set': needs a library: pip install 'ensemble-transfer[hf]'"
+        "dataset.target.name='any/set': needs a library: pip install 'datasets>=4'"
     )
 
 

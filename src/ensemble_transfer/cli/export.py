@@ -96,7 +96,7 @@ def _check(options: argparse.Namespace) -> None:
         output.parent.is_dir() and not output.is_dir(), "output", str(output), "must be a file in a folder that exists"
     )
     missing = [name for name in NEEDED if find_spec(name) is None]
-    rule = f"needs {', '.join(missing)}, which are missing: pip install 'ensemble-transfer[onnx]'"
+    rule = f"needs {', '.join(missing)}, which are missing: pip install {' '.join(missing)}"
     require(not missing, "output", str(output), rule)
 
 

@@ -82,14 +82,20 @@ def choose_strategy(conf: Sequence[Path]) -> str:
     return "\n".join(lines)
 
 
-_EXTRAS = {"joblib": "joblib", "submitit_slurm": "slurm", "submitit_local": "slurm", "ray": "ray", "optuna": "optuna"}
+_PLUGINS = {
+    "joblib": "hydra-joblib-launcher",
+    "submitit_slurm": "hydra-submitit-launcher",
+    "submitit_local": "hydra-submitit-launcher",
+    "ray": "hydra-ray-launcher 'ray>=2.40' 'cloudpickle<3' 'joblib<1.6'",
+    "optuna": "hydra-optuna-sweeper 'SQLAlchemy<2' 'alembic<1.14'",
+}
+"""What pip installs for a launcher or sweeper: the package's extras, for those who have no clone of it."""
 
 
 def _missing_config(error: MissingConfigException) -> str:
     group, _, name = (error.missing_cfg_file or "").removesuffix(".yaml").rpartition("/")
-    if group in ("hydra/launcher", "hydra/sweeper") and name in _EXTRAS:
-        extra = f"pip install 'ensemble-transfer[{_EXTRAS[name]}]'"
-        return f"{group}={name!r}: needs a plugin that is not installed here: {extra}"
+    if group in ("hydra/launcher", "hydra/sweeper") and name in _PLUGINS:
+        return f"{group}={name!r}: needs a plugin that is not installed here: pip install {_PLUGINS[name]}"
     options = ", ".join(option for option in error.options or [] if not option.startswith("_"))
     return f"{group}={name!r}: must be one of {options}" if options else _flat(str(error))
 

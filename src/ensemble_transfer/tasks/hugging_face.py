@@ -75,7 +75,7 @@ class HuggingFace(PictureSource):
             library = None
         # A folder of that name where Python runs is a module too.
         installed = hasattr(library, "load_dataset")
-        require(installed, "name", self.name, "needs a library: pip install 'ensemble-transfer[hf]'")
+        require(installed, "name", self.name, "needs a library: pip install 'datasets>=4'")
         return library
 
     def _read(self, library: Any) -> Mapping[str, Part]:  # noqa: ANN401
