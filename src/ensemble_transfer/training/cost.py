@@ -73,11 +73,16 @@ class Entry:
     reused: bool = False
 
 
-@dataclass
+@dataclass(repr=False)
 class Ledger:
     """All entries of a transfer, in the order of the work."""
 
     entries: list[Entry] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        phases = ", ".join(f"{name} {cost.steps} steps" for name, cost in self.by_phase().items())
+        total = self.total()
+        return f"Ledger({phases or 'empty'}; {total.flops / 1e9:.3g} GFLOPs, {total.seconds:.3g} s)"
 
     def extend(self, entries: Iterable[Entry]) -> None:
         """Append entries."""

@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +51,8 @@ class Fitted:
         reused: Whether it was found in the store.
     """
 
-    weights: Weights
-    curve: Tensor
+    weights: Weights = field(repr=False)
+    curve: Tensor = field(repr=False)
     cost: Cost
     key: str | None = None
     reused: bool = False
@@ -108,6 +108,9 @@ class Store:
                 raise self._unwritable(error) from error
         else:
             self._remove_abandoned()
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.root)!r}, reuse={self.reuse})"
 
     def get(self, key: str) -> Fitted | None:
         """Return the finished fit with this key, or None if there is none that can be trusted."""

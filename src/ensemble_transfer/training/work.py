@@ -1,6 +1,6 @@
 """A phase's work: what is trained, on which data, by which recipe; and where each member starts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ class Start:
     """
 
     member: int
-    weights: Weights
+    weights: Weights = field(repr=False)
     seed: int
 
 

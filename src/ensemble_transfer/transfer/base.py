@@ -105,7 +105,7 @@ def transfer_ensemble(  # noqa: PLR0913  # the library's door: all but three hav
     return strategy.run(Workbench(source, target, seed, recipes or Recipes(), fitter or Fitter(), budget))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Workbench:
     """One transfer: its inputs, the steps that strategies share, and the ledger that these steps are billed to.
 
@@ -126,6 +126,10 @@ class Workbench:
     fitter: Fitter = field(default_factory=Fitter)
     budget: float | None = None
     ledger: Ledger = field(default_factory=Ledger)
+
+    def __repr__(self) -> str:
+        what = f"{self.source!r} -> {self.target!r}, seed={self.seed}, budget={self.budget}"
+        return f"Workbench({what}, {self.fitter!r}, {self.ledger!r})"
 
     def unbilled(self) -> "Workbench":
         """Return the same workbench with an empty ledger, for work that is not billed to the transfer."""

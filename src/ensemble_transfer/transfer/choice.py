@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -27,8 +27,8 @@ class Candidate:
     """
 
     name: str
-    members: Sequence[Weights]
-    probabilities: Tensor
+    members: Sequence[Weights] = field(repr=False)
+    probabilities: Tensor = field(repr=False)
 
     def losses(self, labels: Tensor) -> Tensor:
         """Compute the calibrated NLL of every validation image, in nats: (examples,).

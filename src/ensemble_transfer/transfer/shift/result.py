@@ -22,8 +22,8 @@ class ShiftResult(TransferResult):
     """
 
     shift: ShiftVector
-    shifted: Mapping[int, Weights] = field(default_factory=dict)
-    donor_heads: Mapping[int, Weights] = field(default_factory=dict)
+    shifted: Mapping[int, Weights] = field(default_factory=dict, repr=False)
+    donor_heads: Mapping[int, Weights] = field(default_factory=dict, repr=False)
 
     def diagnose(self, work: Workbench) -> tuple[dict[str, float], dict[str, Any]]:
         """Compute the metrics ``shift/...`` and the curve ``shift_line``; none for ``random_shift``, the control."""

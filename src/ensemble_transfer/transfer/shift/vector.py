@@ -22,7 +22,7 @@ from ensemble_transfer.weights import Weights, below, fingerprint, floating, sel
 FORMAT = "3"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ShiftVector:
     """A shift vector and its provenance.
 
@@ -38,6 +38,12 @@ class ShiftVector:
     vector: Weights
     scales: Mapping[str, float]
     provenance: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        numbers = sum(tensor.numel() for tensor in self.vector.values())
+        scales = ", ".join(f"{name} {scale}" for name, scale in self.scales.items())
+        origin = f"donors {self.provenance.get('donors')}, target {self.provenance.get('target')!r}"
+        return f"ShiftVector({numbers:,} numbers in {len(self.vector)} tensors, {origin}, scales: {scales})"
 
     def scaled(self) -> dict[str, Tensor]:
         """Return the vector, each layer group multiplied by its scale."""

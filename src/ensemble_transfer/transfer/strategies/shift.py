@@ -9,7 +9,7 @@ Shashkov, Balabin, Burnaev and Zaytsev 2022, arXiv 2206.13116. ``random_shift`` 
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from math import isfinite
 
 from torch import Tensor
@@ -62,8 +62,8 @@ class Recipients:
         shifted: Their encoders after the shift, before any fine-tuning, by member.
     """
 
-    weights: tuple[Weights, ...]
-    shifted: Mapping[int, Weights]
+    weights: tuple[Weights, ...] = field(repr=False)
+    shifted: Mapping[int, Weights] = field(repr=False)
 
 
 @dataclass(frozen=True)
