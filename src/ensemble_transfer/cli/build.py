@@ -5,13 +5,13 @@ The dataclasses of the library are the schema: their annotations give the types,
 
 import logging
 from collections.abc import Collection
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from hydra.utils import get_class
-from omegaconf import DictConfig, OmegaConf
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ensemble_transfer.errors import SettingError, require, settings_under
@@ -26,6 +26,8 @@ from ensemble_transfer.training.recipe import Recipes
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.source import EnsembleSettings
 from ensemble_transfer.training.store import Store
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -88,7 +90,7 @@ def build_experiment(cfg: DictConfig) -> Experiment:
         strategy=named(cfg.strategy, "strategy"),
         recipes=build(Recipes, cfg.recipe, "recipe"),
         evaluation=build(EvaluationSettings, _without(cfg.evaluation, "ood"), "evaluation"),
-        fitter=Fitter(build(TrainerSettings, cfg.trainer, "trainer"), _store(cfg.store)),
+        fitter=Fitter(_trainer(cfg.trainer), _store(cfg.store)),
         ood={name: named(task, f"evaluation.ood.{name}") for name, task in ood.items()},
         seed=run.seed,
         budget=run.budget,
@@ -176,6 +178,32 @@ def _find_class(name: str) -> type:
         return get_class(current_name(name))
     finally:
         logger.disabled = False
+
+
+def _trainer(node: Any) -> TrainerSettings:  # noqa: ANN401
+    node = _settings(node, "trainer")
+    settings = build(TrainerSettings, _without(node, "callbacks"), "trainer")
+    given = node.get("callbacks", [])
+    rule = "must be a list, such as [{_target_: package.module.Class}]"
+    require(given is None or isinstance(given, ListConfig | list), "trainer.callbacks", _plain(given), rule)
+    callbacks = [_callback(one, f"trainer.callbacks.{place}") for place, one in enumerate(given or [])]
+    with settings_under("trainer"):
+        settings = replace(settings, callbacks=callbacks)
+    if callbacks:
+        log.info("trainer.callbacks: all fits are computed anew, and none is kept in the store")
+    return settings
+
+
+def _callback(node: Any, path: str) -> object:  # noqa: ANN401
+    """Return the callback that a node names as ``_target_``, by Hydra's own ``instantiate``."""
+    node = _settings(node, path)
+    target = node.get("_target_")
+    require(isinstance(target, str), f"{path}._target_", target, "must name a class, such as package.module.Class")
+    try:
+        return instantiate(node, _convert_="all")
+    except Exception as error:  # what a constructor raises
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise SettingError(f"{path}._target_", target, f"cannot be made: {reason}") from error
 
 
 def _store(node: Any) -> Store:  # noqa: ANN401

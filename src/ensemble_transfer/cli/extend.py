@@ -28,6 +28,8 @@ OPEN = ("trainer", "store", "logger", "evaluation")
 _NEEDED = ("dataset", "backbone", "ensemble", "strategy", "recipe", *OPEN)
 _OWN_CLASS = re.compile(r"ensemble_transfer\.(tasks|transfer\.strategies)\.\w+\.\w+")
 _TARGET = "._target_"
+_OF_A_LIST = re.compile(r"\.\d+\.(.*\.)?_target_$")
+"""A class that an item of a list names: an override of it repeats what the record says, and changes nothing."""
 
 
 @as_command
@@ -99,6 +101,8 @@ def _extend(folder: Path, overrides: Sequence[str], output: Path | None, against
 
     run = Run.load(folder)
     before = current(run.record.config)
+    if OmegaConf.select(changes, "trainer.callbacks") is not None and isinstance(before.get("trainer"), dict):
+        before["trainer"]["callbacks"] = []  # those of the command line take their place
     _require_data(folder, before, overrides)
     cfg = resolved(_larger(before, changes, len(run.ensemble), add))
     experiment, logger = build_experiment(cfg), build_logger(cfg)  # every mistake shows before anything is written
@@ -131,7 +135,7 @@ def _changes(overrides: Sequence[str]) -> DictConfig:
         rule = f"cannot change for an extension; allowed: ensemble.add, ensemble.members, {', '.join(OPEN)}"
         require(known or name.endswith(_TARGET), name, value, rule)
         require(name not in OPEN, name, value, f"is a group of settings; change one of them: {name}.NAME=VALUE")
-        if known:
+        if known and not _OF_A_LIST.search(name):
             parsed.append(_parsed(override))
     return OmegaConf.unsafe_merge(OmegaConf.create(), *parsed)  # type: ignore[return-value]  # of groups
 

@@ -7,7 +7,7 @@ _INCIDENTAL = ("store", "logger", "sweep")
 """Groups that say where fits are kept, runs are logged, and how a sweep goes on."""
 
 _DECISIVE_OF_TRAINER = ("precision",)
-"""The trainer's settings that change results. All others change where and how fast a fit is computed."""
+"""The trainer's settings that change results, besides callbacks. All others say where and how a fit is computed."""
 
 _MOVED = {
     "ensemble_transfer.strategies.": "ensemble_transfer.transfer.strategies.",
@@ -53,6 +53,8 @@ def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
     trainer = kept.pop("trainer", None)
     if isinstance(trainer, Mapping):
         kept["trainer"] = {name: trainer[name] for name in _DECISIVE_OF_TRAINER if name in trainer}
+        if trainer.get("callbacks"):  # older records have none
+            kept["trainer"]["callbacks"] = trainer["callbacks"]
     return kept
 
 

@@ -57,7 +57,7 @@ class Fitter:
 
     Attributes:
         settings: Where and how fits are computed.
-        store: Where finished fits are kept; None for nowhere.
+        store: Where finished fits are kept; None for nowhere. Fits with callbacks do not use it.
         tracker: Where learning curves are sent.
     """
 
@@ -100,7 +100,7 @@ class Fitter:
         missing = {key: start for key, start in by_key.items() if key not in found}
         if missing:
             self.check(work.part.architecture)
-            fitter = GroupFitter(self._decided(work, len(missing)), self.store, self.tracker)
+            fitter = GroupFitter(self._decided(work, len(missing)), self._store_of_fits, self.tracker)
             with self.settings.threads_applied(), generators_kept(self.settings.device):
                 workers = number_of_workers(self.settings, work, len(missing))
                 beside = workers > 1
@@ -122,9 +122,15 @@ class Fitter:
 
     def _found(self, keys: Iterable[str]) -> dict[str, Fitted]:
         """Return the fits that the store has, by key."""
-        if self.store is None:
+        store = self._store_of_fits
+        if store is None:
             return {}
-        return {key: fitted for key in keys if (fitted := self.store.get(key)) is not None}
+        return {key: fitted for key in keys if (fitted := store.get(key)) is not None}
+
+    @property
+    def _store_of_fits(self) -> Store | None:
+        """The store; None with callbacks, which may change a fit in ways that its key does not tell."""
+        return None if self.settings.callbacks else self.store
 
     def _send_reused_curves(self, fits: Fits) -> None:
         if self.tracker is None:

@@ -105,9 +105,9 @@ class GroupFitter:
                 for key in keys:
                     self.store.drop_unfinished(key)
             raise _diverged(group, error) from error
-        seen, prepared = recipe.steps * batches.batch_size, part.prepared(len(data), recipe)
+        seen, prepared = result.steps * batches.batch_size, part.prepared(len(data), recipe)
         cost = Cost(
-            steps=recipe.steps,
+            steps=result.steps,
             examples=seen + prepared,
             flops=part.flops(seen, prepared),
             seconds=(preparing.seconds + result.meter.seconds) / len(starts) / self.beside,

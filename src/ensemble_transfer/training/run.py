@@ -8,10 +8,12 @@ from itertools import count
 
 import pytorch_lightning as pl
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from pytorch_lightning.callbacks import Callback
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.callbacks import Callback, Checkpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from ensemble_transfer.errors import require
 from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.cost import Meter, measured
 from ensemble_transfer.training.executors import grouped
@@ -52,11 +54,13 @@ class GroupFit:
 
     Attributes:
         weights: Weights of every member, on the CPU.
+        steps: Steps that were taken: the recipe's, unless a callback ended the fit.
         curves: Training loss of every member (points, 2): step and loss.
         meter: Seconds and memory of the whole group.
     """
 
     weights: list[dict[str, Tensor]]
+    steps: int
     curves: list[Tensor]
     meter: Meter
 
@@ -92,7 +96,7 @@ def run_group(
     meter.seconds += lockstep.seconds_before
     meter.cpu_seconds += lockstep.cpu_seconds_before
     weights = [{k: v.detach().cpu().contiguous() for k, v in state.items()} for state in executor.state_dicts()]
-    return GroupFit(weights, lockstep.curves(), meter)
+    return GroupFit(weights, lockstep.step, lockstep.curves(), meter)
 
 
 def _callbacks(group: Group, settings: TrainerSettings, store: Store | None, tracker: Tracker | None) -> list[Callback]:
@@ -106,14 +110,27 @@ def _callbacks(group: Group, settings: TrainerSettings, store: Store | None, tra
 
 @quiet_lightning()
 def _fit(lockstep: Lockstep, batches: Batches, settings: TrainerSettings, callbacks: list[Callback]) -> None:
+    try:
+        _fit_under_trainer(lockstep, batches, settings, callbacks)
+    except MisconfigurationException as error:
+        names = [type(callback).__name__ for callback in settings.callbacks]
+        reason = " ".join(str(error).split())
+        rule = f"cannot be used in the runner's fits, whose trainer has no logger and no validation: {reason}"
+        require(not names, "callbacks", names, rule)
+        raise
+
+
+def _fit_under_trainer(
+    lockstep: Lockstep, batches: Batches, settings: TrainerSettings, callbacks: list[Callback]
+) -> None:
     trainer = pl.Trainer(
         accelerator=settings.device.type,
         devices=1,
         precision=settings.precision,  # type: ignore[arg-type]  # checked by TrainerSettings
         max_steps=lockstep.recipe.steps - lockstep.step,
         max_epochs=-1,
-        callbacks=callbacks,
-        enable_checkpointing=False,
+        callbacks=[*callbacks, *settings.callbacks],
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in settings.callbacks),
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import torch
 
@@ -45,6 +45,9 @@ class TrainerSettings:
         threads: Threads of torch on the CPU; null for as many as a step can feed, of the cores this process may use.
         checkpoint_seconds: Seconds between the checkpoints of a fit.
         progress: Whether to show progress bars.
+        callbacks: Lightning callbacks, which see every fit of a group of members. They may change what a fit computes,
+            and its key cannot know: fits with callbacks are neither taken from the store nor kept there. They live in
+            this process, so ``auto`` is one worker. The trainer of a fit has no logger, and nothing to validate on.
     """
 
     accelerator: str = "auto"
@@ -56,6 +59,7 @@ class TrainerSettings:
     threads: int | None = None
     checkpoint_seconds: float = 30.0
     progress: bool = True
+    callbacks: list[Any] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
@@ -72,9 +76,20 @@ class TrainerSettings:
         require(threads is None or 0 < threads <= LARGEST_THREADS, "threads", threads, rule)
         seconds = self.checkpoint_seconds
         require(seconds > 0, "checkpoint_seconds", seconds, "must be above 0")
+        self._check_callbacks()
         missing = self.accelerator == "gpu" and not torch.cuda.is_available()
         rule = "torch finds no CUDA device here; use trainer=cpu or trainer=auto"
         require(not missing, "accelerator", self.accelerator, rule)
+
+    def _check_callbacks(self) -> None:
+        if not self.callbacks:
+            return
+        from pytorch_lightning.callbacks import Callback
+
+        for callback in self.callbacks:
+            require(isinstance(callback, Callback), "callbacks", callback, "must be Lightning callbacks")
+        rule = "must be 1 or auto with callbacks, which live in one process"
+        require(self.workers in ("auto", 1), "workers", self.workers, rule)
 
     @property
     def device(self) -> torch.device:

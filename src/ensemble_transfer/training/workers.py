@@ -49,7 +49,7 @@ def number_of_workers(settings: TrainerSettings, work: Work, members: int) -> in
 
     A number that was asked for is kept. ``auto`` is one worker a GPU, or as many as there are cores for the threads
     that torch uses here; fewer if members or memory are few; 1 if starting workers takes longer than they save. It is
-    also 1 in a job that a launcher runs beside others.
+    also 1 in a job that a launcher runs beside others, and with callbacks.
 
     Args:
         settings: The trainer's settings.
@@ -58,7 +58,7 @@ def number_of_workers(settings: TrainerSettings, work: Work, members: int) -> in
     """
     if isinstance(settings.workers, int):
         return min(settings.workers, members)
-    if members < 2 or is_one_of_many():
+    if members < 2 or settings.callbacks or is_one_of_many():
         return 1
     if settings.device.type == "cuda":
         most = torch.cuda.device_count()

@@ -1,0 +1,96 @@
+"""Callbacks from the configuration: made by Hydra for a run, and never from a record alone."""
+
+import json
+import shutil
+
+import pytest
+
+from ensemble_transfer.cli.extend import main
+from ensemble_transfer.report.record import Record
+from ensemble_transfer.report.settings import decisive
+
+OWN = """
+from pathlib import Path
+from pytorch_lightning.callbacks import Callback
+
+Path("imported").touch()
+
+
+class Notes(Callback):
+    def __init__(self, file):
+        self.file = Path(file)
+
+    def on_train_start(self, trainer, pl_module):
+        with self.file.open("a") as file:
+            file.write(f"{pl_module.recipe.steps}\\n")
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A module of the user's with a callback; leaves a file where it is imported."""
+    (tmp_path / "library").mkdir()
+    (tmp_path / "library" / f"notes_{tmp_path.name}.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path / "library")
+    return f"notes_{tmp_path.name}.Notes"
+
+
+def test_a_callback_of_the_configuration_sees_the_fits_of_a_run(cli, quick, own, tmp_path):
+    node = f"trainer.callbacks=[{{_target_: {own}, file: seen}}]"
+    code, _, err = cli("+strategy=full", *quick, node, "hydra.run.dir=run")
+    assert code == 0, err
+    assert (tmp_path / "seen").read_text().split() == ["12", "3", "5"]
+    assert "none is kept in the store" in err
+    assert not list((tmp_path / "store").rglob("fits/*"))
+    record = Record.load(tmp_path / "run" / "record.json")
+    assert record.config["trainer"]["callbacks"] == [{"_target_": own, "file": "seen"}]
+    assert decisive(record.config)["trainer"]["callbacks"] == record.config["trainer"]["callbacks"]
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        ("[{_target_: nowhere.Callback}]", "trainer.callbacks.0._target_='nowhere.Callback': cannot be made: "),
+        ("[{file: x}]", "trainer.callbacks.0._target_=None: must name a class"),
+        ("[x]", "trainer.callbacks.0='x': must be a group of settings"),
+        ("x", "trainer.callbacks='x': must be a list"),
+        ("[{_target_: pathlib.Path}]", "trainer.callbacks=PosixPath('.'): must be Lightning callbacks"),
+        (
+            "[{_target_: pytorch_lightning.callbacks.EarlyStopping, loud: 1}]",
+            "trainer.callbacks.0._target_='pytorch_lightning.callbacks.EarlyStopping': cannot be made: ",
+        ),
+    ],
+)
+def test_mistakes_are_one_line(cli, quick, tmp_path, value, line):
+    code, _, err = cli("+strategy=full", *quick, f"trainer.callbacks={value}", "hydra.run.dir=run")
+    assert code == 2
+    assert f"error: {line}" in err
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "run" / "predictions.npz").exists()
+
+
+def test_workers_are_refused(cli, quick):
+    node = "trainer.callbacks=[{_target_: pytorch_lightning.callbacks.Callback}]"
+    code, _, err = cli("+strategy=full", *quick, node, "trainer.workers=2")
+    assert code == 2
+    assert "error: trainer.workers=2: must be 1 or auto with callbacks" in err
+
+
+def test_an_extension_imports_no_callback_that_a_record_names(finished_shift, own, tmp_path, monkeypatch, capsys):
+    shutil.copytree(finished_shift, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "run" / "record.json"
+    data = json.loads(path.read_text())
+    data["config"]["trainer"]["callbacks"] = [{"_target_": own, "file": "seen"}]
+    path.write_text(json.dumps(data))
+    add = ["--no-full", str(tmp_path / "run"), "ensemble.add=1"]
+    assert main(add) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: trainer.callbacks.0._target_='{own}': is no class of ensemble_transfer; a record")
+    assert main([*add, "trainer.callbacks.0._target_=another.Class"]) == 2
+    assert not (tmp_path / "imported").exists()
+    assert main([*add, "trainer.callbacks=[]"]) == 0
+    assert not (tmp_path / "imported").exists()
+    assert main(["--output", "with", *add, f"trainer.callbacks.0._target_={own}"]) == 0
+    assert (tmp_path / "imported").exists()
+    assert "2" in (tmp_path / "seen").read_text().split()  # the tiny fine-tuning of the new member
