@@ -346,7 +346,7 @@ def test_no_logger_means_no_tracker(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("setting", "value"), [("kind", "csv"), ("mode", "cloud"), ("project", ""), ("finish_timeout", 0.0)]
+    ("setting", "value"), [("kind", "paper"), ("mode", "cloud"), ("project", ""), ("finish_timeout", 0.0)]
 )
 def test_settings_are_checked(setting, value):
     with pytest.raises(ValueError, match=f"{setting}={value!r}: must"):

@@ -121,8 +121,15 @@ def _written(cfg: DictConfig, key: str) -> object:
 
 
 def build_logger(cfg: DictConfig) -> LoggerSettings:
-    """Return the logger's settings."""
-    return build(LoggerSettings, cfg.logger, "logger")
+    """Return the logger's settings; a logger of the user's is made by Hydra, as callbacks are."""
+    node = _settings(cfg.logger, "logger")
+    settings, own = _without(node, "lightning"), node.get("lightning")
+    if own is None or node.get("kind") != "lightning":
+        return build(LoggerSettings, node, "logger")
+    made = _made(own, "logger.lightning")
+    settings.kind = "none"
+    with settings_under("logger"):
+        return replace(build(LoggerSettings, settings, "logger"), kind="lightning", lightning=made)
 
 
 def build(cls: type[T], node: Any, path: str) -> T:  # noqa: ANN401
@@ -186,7 +193,7 @@ def _trainer(node: Any) -> TrainerSettings:  # noqa: ANN401
     given = node.get("callbacks", [])
     rule = "must be a list, such as [{_target_: package.module.Class}]"
     require(given is None or isinstance(given, ListConfig | list), "trainer.callbacks", _plain(given), rule)
-    callbacks = [_callback(one, f"trainer.callbacks.{place}") for place, one in enumerate(given or [])]
+    callbacks = [_made(one, f"trainer.callbacks.{place}") for place, one in enumerate(given or [])]
     with settings_under("trainer"):
         settings = replace(settings, callbacks=callbacks)
     if callbacks:
@@ -194,8 +201,8 @@ def _trainer(node: Any) -> TrainerSettings:  # noqa: ANN401
     return settings
 
 
-def _callback(node: Any, path: str) -> object:  # noqa: ANN401
-    """Return the callback that a node names as ``_target_``, by Hydra's own ``instantiate``."""
+def _made(node: Any, path: str) -> object:  # noqa: ANN401
+    """Return the callback or logger that a node names as ``_target_``, by Hydra's own ``instantiate``."""
     node = _settings(node, path)
     target = node.get("_target_")
     require(isinstance(target, str), f"{path}._target_", target, "must name a class, such as package.module.Class")

@@ -1,4 +1,4 @@
-"""Track runs with Weights & Biases: configuration, learning curves, metrics, cost and artifacts.
+"""Track runs: configuration, learning curves, metrics and cost, with W&B (artifacts too) or a Lightning logger.
 
 This is the only module that imports wandb, and it imports wandb only if a run is to be logged. If the server cannot be
 used at the start, :func:`tracking` raises an error. A server that fails later costs a warning, never a result.
@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ensemble_transfer import machine
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.report.artifacts import RunArtifact, artifacts_of, read_table
+from ensemble_transfer.report.logged_run import LoggedRun, RunTracker, scalars
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.tracked_run import RUN_ID, TrackedRun
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-KINDS = ("none", "wandb")
+KINDS = ("none", "wandb", "csv", "tensorboard", "lightning")
 MODES = ("offline", "online")
 
 
@@ -31,7 +32,8 @@ class LoggerSettings:
     """Where runs are logged, besides their record.
 
     Attributes:
-        kind: ``none`` or ``wandb``.
+        kind: ``none``, ``wandb``, ``csv``, ``tensorboard``, or ``lightning`` for a logger of your own. CSV and
+            TensorBoard write into the folder of that name below the run's. The settings that follow are W&B's.
         mode: ``offline`` writes into the run's folder; ``online`` sends to the server and needs a key.
         project: W&B project.
         entity: Team or user; null for the key's default.
@@ -39,6 +41,7 @@ class LoggerSettings:
         tags: Tags of the run.
         artifacts: Whether to log source ensemble, shift vector, transferred ensemble and record as artifacts.
         finish_timeout: Seconds to wait for uploads at the end of a run; anything left stays on disk.
+        lightning: For the kind ``lightning``: any Lightning logger.
     """
 
     kind: str = "none"
@@ -49,12 +52,21 @@ class LoggerSettings:
     tags: list[str] = field(default_factory=list)
     artifacts: bool = True
     finish_timeout: float = 30.0
+    lightning: Any = None
 
     def __post_init__(self) -> None:
         require(self.kind in KINDS, "kind", self.kind, f"must be one of {', '.join(KINDS)}")
         require(self.mode in MODES, "mode", self.mode, f"must be one of {', '.join(MODES)}")
         require(self.project != "", "project", self.project, "must not be empty")
         require(self.finish_timeout > 0, "finish_timeout", self.finish_timeout, "must be above 0")
+        own, given = self.kind == "lightning", self.lightning
+        rule = "must be a Lightning logger with kind=lightning, and null with another kind"
+        require(hasattr(given, "log_metrics") if own else given is None, "lightning", given, rule)
+        if self.kind == "tensorboard":
+            from ensemble_transfer.training.loggers import has_tensorboard
+
+            rule = "needs the package tensorboard, which is missing: pip install 'ensemble-transfer[tensorboard]'"
+            require(has_tensorboard(), "kind", self.kind, rule)
 
 
 class WandbRun:
@@ -118,11 +130,7 @@ class WandbRun:
         self._run.define_metric(f"{phase}/loss/*", step_metric=f"{phase}/step", summary="min,last")
 
     def _summarise(self, record: Record) -> None:
-        costs = {f"cost/{part}": values for part, values in record.cost.items() if part != "phases"}
-        costs |= {f"cost/phase/{phase}": values for phase, values in record.cost.get("phases", {}).items()}
-        flat = {f"{name}/{key}": value for name, values in costs.items() for key, value in (values or {}).items()}
-        finite = {key: value for key, value in record.metrics.items() if value is not None and value == value}
-        self._run.summary.update(finite | flat | {"status": record.status})
+        self._run.summary.update(scalars(record) | {"status": record.status})
 
     def _log_artifact(self, item: RunArtifact) -> None:
         import wandb
@@ -165,11 +173,11 @@ class WandbRun:
 
 
 @contextmanager
-def tracking(settings: LoggerSettings, about: TrackedRun) -> Iterator[WandbRun | None]:
-    """Open a W&B run, and close it when the block ends or fails; yield None if nothing is to be logged.
+def tracking(settings: LoggerSettings, about: TrackedRun) -> Iterator[RunTracker | None]:
+    """Open a run at a logger, and close it when the block ends or fails; yield None if nothing is to be logged.
 
-    A run that was stopped continues when it is started again in the same folder with the same configuration.
-    The caller's own active run is left open.
+    A W&B run that was stopped continues when it is started again in the same folder with the same configuration. The
+    caller's own active W&B run is left open.
 
     Args:
         settings: Where to log.
@@ -181,7 +189,7 @@ def tracking(settings: LoggerSettings, about: TrackedRun) -> Iterator[WandbRun |
     if settings.kind == "none":
         yield None
         return
-    tracker = WandbRun(_start(settings, about), settings, about.folder)
+    tracker = _opened(settings, about)
     try:
         yield tracker
     except BaseException:
@@ -202,10 +210,20 @@ def log_comparison(settings: LoggerSettings, folder: Path, sweep: str) -> None:
     """
     try:
         with tracking(settings, TrackedRun(folder, f"comparison of {sweep}", sweep, "comparison")) as tracker:
-            if tracker is not None:
+            if isinstance(tracker, WandbRun):
                 tracker.comparison()
     except SettingError as error:
         log.warning("the comparison is not on W&B: %s", error)
+
+
+def _opened(settings: LoggerSettings, about: TrackedRun) -> RunTracker:
+    if settings.kind == "wandb":
+        return WandbRun(_start(settings, about), settings, about.folder)
+    if settings.kind == "lightning":
+        return LoggedRun(settings.lightning, about.config)
+    from ensemble_transfer.training.loggers import file_logger
+
+    return LoggedRun(file_logger(settings.kind, about.folder), about.config, settings.kind == "tensorboard")
 
 
 def _start(settings: LoggerSettings, about: TrackedRun) -> "wandb.Run":

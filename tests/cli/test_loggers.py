@@ -1,0 +1,85 @@
+"""Loggers besides W&B from the command line: options of the group ``logger``, and one that a user adds."""
+
+import csv
+import json
+import shutil
+
+import pytest
+
+from ensemble_transfer.cli.extend import main
+
+MINE = """# Mine.
+defaults: [none, _self_]
+kind: lightning
+lightning:
+  _target_: pytorch_lightning.loggers.CSVLogger
+  save_dir: mine
+  name: ""
+  version: ""
+"""
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("add", ["csv", "mine"])
+def test_a_run_is_logged_as_a_table(cli, quick, tmp_path, add):
+    (tmp_path / "my_conf" / "logger").mkdir(parents=True)
+    (tmp_path / "my_conf" / "logger" / "mine.yaml").write_text(MINE)
+    own = ["--config-dir", str(tmp_path / "my_conf"), "logger=mine"]
+    chosen, folder = {"csv": (["logger=csv"], tmp_path / "run" / "csv"), "mine": (own, tmp_path / "mine")}[add]
+    code, _, err = cli(*chosen, "+strategy=full", *quick, "hydra.run.dir=run")
+    assert code == 0, err
+    logged = rows(folder / "metrics.csv")
+    steps = [int(row["step"]) for row in logged if row["full/loss/member_01"] and row["full/loss/member_02"]]
+    assert steps == list(range(5))
+    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    accuracy = record["metrics"]["target/test/ensemble/accuracy"]
+    assert float(logged[-1]["target/test/ensemble/accuracy"]) == pytest.approx(accuracy)
+    assert "lr: 0.01" in (folder / "hparams.yaml").read_text()
+
+
+def test_a_run_is_logged_to_tensorboard(cli, quick, tmp_path):
+    code, _, err = cli("+strategy=full", *quick, "hydra.run.dir=run", "logger=tensorboard")
+    assert code == 0, err
+    assert len(list((tmp_path / "run" / "tensorboard").glob("events.out.tfevents.*"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["logger=paper"], "error: logger='paper': must be one of csv, none, tensorboard, wandb"),
+        (["logger.kind=paper"], "logger.kind='paper': must be one of none, wandb, csv, tensorboard, lightning"),
+        (["logger.kind=lightning"], "logger.lightning=None: must be a Lightning logger with kind=lightning"),
+        (
+            ["logger.kind=lightning", "logger.lightning={_target_: nowhere.Logger}"],
+            "logger.lightning._target_='nowhere.Logger': cannot be made: ",
+        ),
+        (
+            ["logger.kind=lightning", "logger.lightning={_target_: pathlib.Path}"],
+            "logger.lightning=PosixPath('.'): must be a Lightning logger",
+        ),
+    ],
+)
+def test_mistakes_are_one_line(cli, quick, overrides, line):
+    code, _, err = cli("+strategy=full", *quick, *overrides, "hydra.run.dir=run")
+    assert code == 2
+    assert line in err
+    assert len(err.splitlines()) == 1
+
+
+def test_an_extension_makes_no_logger_that_a_record_names(finished_shift, tmp_path, monkeypatch, capsys):
+    shutil.copytree(finished_shift, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "run" / "record.json"
+    data = json.loads(path.read_text())
+    name = "pytorch_lightning.loggers.CSVLogger"
+    data["config"]["logger"] |= {"kind": "lightning", "lightning": {"_target_": name, "save_dir": "mine"}}
+    path.write_text(json.dumps(data))
+    add = ["--no-full", str(tmp_path / "run"), "ensemble.add=1"]
+    assert main(add) == 2
+    assert capsys.readouterr().err.startswith(f"error: logger.lightning._target_='{name}': is no class of ensemble_t")
+    assert main([*add, f"logger.lightning._target_={name}"]) == 0
+    assert list((tmp_path / "mine").rglob("metrics.csv"))

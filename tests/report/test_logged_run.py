@@ -1,0 +1,136 @@
+"""CSV, TensorBoard and a logger of the user's: what they hold is read back from their files."""
+
+import csv
+import logging
+import math
+import sys
+
+import pytest
+
+from ensemble_transfer.errors import SettingError
+from ensemble_transfer.report.record import Record
+from ensemble_transfer.report.tracked_run import TrackedRun
+from ensemble_transfer.report.tracking import LoggerSettings, log_comparison, tracking
+
+ACCURACY = "target/test/ensemble/accuracy"
+CONFIG = {"seed": 3, "recipe": {"tiny": {"lr": 0.5}}, "trainer": {"callbacks": []}}
+
+
+def record():
+    about = {"status": "finished", "strategy": "shift", "seed": 3, "dataset": "a -> b", "backbone": "net"}
+    cost = {"phases": {"tiny": {"steps": 20}}, "total": {"steps": 320}, "marginal": None}
+    metrics = {ACCURACY: 0.875, "undefined": None, "nan": math.nan}
+    return Record(**about, ensemble={"size": 2}, metrics=metrics, cost=cost)
+
+
+def track(settings, folder, steps=(0, 10)):
+    with tracking(settings, TrackedRun(folder, "name", "group", "shift", CONFIG)) as tracker:
+        for phase in ("full", "tiny"):
+            for step in steps:
+                tracker.curve(phase, step, {0: 2.0 - step / 10, 1: 3.0 - step / 10})
+        tracker.record(record())
+
+
+def test_csv_is_one_table_with_a_row_a_step_for_all_members(tmp_path):
+    for _ in range(2):  # a run that starts again replaces what it wrote
+        track(LoggerSettings("csv"), tmp_path)
+    assert sorted(path.name for path in (tmp_path / "csv").iterdir()) == ["hparams.yaml", "metrics.csv"]
+    with (tmp_path / "csv" / "metrics.csv").open(newline="") as file:
+        rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    assert rows == [
+        {"step": 0, "full/loss/member_01": 2, "full/loss/member_02": 3},
+        {"step": 10, "full/loss/member_01": 1, "full/loss/member_02": 2},
+        {"step": 0, "tiny/loss/member_01": 2, "tiny/loss/member_02": 3},
+        {"step": 10, "tiny/loss/member_01": 1, "tiny/loss/member_02": 2},
+        {"step": 0, ACCURACY: 0.875, "cost/total/steps": 320, "cost/phase/tiny/steps": 20},
+    ]
+    assert "lr: 0.5" in (tmp_path / "csv" / "hparams.yaml").read_text()
+
+
+def test_csv_holds_the_curves_of_a_run_that_was_killed(tmp_path):
+    with tracking(LoggerSettings("csv"), TrackedRun(tmp_path, "name", "group", "shift", CONFIG)) as tracker:
+        tracker.curve("tiny", 0, {0: 1.0})
+        assert "member_01\n0,1.0" in (tmp_path / "csv" / "metrics.csv").read_text().replace("\r", "")
+
+
+def test_tensorboard_reads_curves_and_final_metrics(tmp_path):
+    pytest.importorskip("tensorboard")
+    for _ in range(2):
+        track(LoggerSettings("tensorboard"), tmp_path)
+    [events] = (tmp_path / "tensorboard").glob("events.*")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(events))
+    found.Reload()
+    points = [(point.step, point.value) for point in found.Scalars("tiny/loss/member_02")]
+    assert points == [(0, 3.0), (10, 2.0)]
+    [point] = found.Scalars(ACCURACY)
+    assert point.value == 0.875
+    assert "_hparams_/session_start_info" in found.PluginTagToContent("hparams")
+
+
+def test_a_missing_tensorboard_is_one_clear_line(monkeypatch):
+    monkeypatch.setattr("ensemble_transfer.training.loggers.find_spec", lambda _: None)
+    with pytest.raises(SettingError, match=r"pip install 'ensemble-transfer\[tensorboard\]'$"):
+        LoggerSettings("tensorboard")
+
+
+class Own:
+    def __init__(self, fails=False):
+        self.said, self.fails = [], fails
+
+    def log_hyperparams(self, params):
+        self.said.append(params)
+
+    def log_metrics(self, metrics, step=None):
+        if self.fails:
+            raise ConnectionError("no\nserver")
+        self.said.append((step, metrics))
+
+    def save(self):
+        pass
+
+    def finalize(self, status):
+        self.said.append(status)
+
+
+def test_a_logger_of_ones_own_gets_everything(tmp_path):
+    own = Own()
+    track(LoggerSettings("lightning", lightning=own), tmp_path, steps=(5,))
+    assert own.said[0] == CONFIG
+    assert own.said[1] == (5, {"full/loss/member_01": 1.5, "full/loss/member_02": 2.5})
+    assert own.said[3][1][ACCURACY] == 0.875
+    assert own.said[4] == "success"
+    failed = Own()
+    with (
+        pytest.raises(ZeroDivisionError),
+        tracking(LoggerSettings("lightning", lightning=failed), TrackedRun(tmp_path, "", "", "", {})),
+    ):
+        _ = 1 / 0
+    assert failed.said == [{}, "failed"]
+
+
+def test_a_logger_that_fails_costs_one_warning(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING, "ensemble_transfer"):
+        track(LoggerSettings("lightning", lightning=Own(fails=True)), tmp_path)
+    assert [message.getMessage() for message in caplog.records if message.name.startswith("ensemble_transfer")] == [
+        "Own is lost (no server); the run continues without it"
+    ]
+
+
+def test_mistakes_are_one_line():
+    with pytest.raises(SettingError, match="lightning=None: must be a Lightning logger with kind=lightning"):
+        LoggerSettings("lightning")
+    with pytest.raises(SettingError, match="and null with another kind"):
+        LoggerSettings("csv", lightning=Own())
+
+
+def test_a_comparison_is_for_wandb_alone(tmp_path):
+    (tmp_path / "table.csv").write_text("a\n1\n")
+    log_comparison(LoggerSettings("lightning", lightning=Own()), tmp_path, "sweep")
+
+
+def test_no_logger_imports_what_another_needs(tmp_path):
+    before = "wandb" in sys.modules
+    track(LoggerSettings("csv"), tmp_path)
+    assert ("wandb" in sys.modules) == before
