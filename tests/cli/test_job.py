@@ -119,3 +119,4 @@ def test_the_environment_is_left_as_it_was(cli, monkeypatch):
         monkeypatch.setattr(sys, "argv", ["ensemble_transfer", "+strategy=shift", "seed=-1"])
         assert main() == 2
         assert "HYDRA_FULL_ERROR" not in os.environ
+        assert sys.argv == ["ensemble_transfer", "+strategy=shift", "seed=-1"]

@@ -1,4 +1,4 @@
-"""Jobs in processes of their own: launchers and the sweeper, as far as they are installed."""
+"""Jobs in processes of their own: launchers, as far as they are installed."""
 
 import importlib.util
 
@@ -36,19 +36,6 @@ def test_concurrent_jobs_train_nothing_twice(cli, quick, tmp_path, launcher):
     assert reused[0].isdisjoint(reused[1]), "a source fit was trained by no job"
     assert len(reused[0] | reused[1]) == 3, "a source fit was trained by more than one job"
     assert "accuracy" in out
-
-
-@pytest.mark.filterwarnings("ignore")  # of Optuna's own
-def test_optuna_minimises_the_validation_nll(cli, quick, tmp_path):
-    if not installed(SWEEPER):
-        pytest.skip(f"{SWEEPER} is not installed")
-    code, _, err = cli(
-        "-m", "hydra/sweeper=tune", "hydra.sweeper.n_trials=2", "+strategy=shift", *quick, "hydra.sweep.dir=s"
-    )
-    assert code == 0, err
-    best = (tmp_path / "s" / "optimization_results.yaml").read_text()
-    nlls = [Record.load(p).metrics["target/validation/ensemble/nll"] for p in tmp_path.glob("s/*/record.json")]
-    assert f"best_value: {min(nlls)}" in best
 
 
 @pytest.mark.parametrize(

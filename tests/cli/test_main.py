@@ -171,6 +171,8 @@ WRONG = {
     "+strategy=shift oops": "missing EQUAL",
     "+strategy=shift logger.project=Проект": "for Hydra and for the shell: 'logger.project=\"Проект\"'",
     "+strategy=shift logger.project=it's": 'logger.project="it\'s": cannot be read; quote the value',
+    "+strategy=shift backbone.options.output_stride=7": "resnet10t: assert output_stride in (8, 16, 32); ",
+    "+strategy=shift --config-dir": "--config-dir=None: needs a value",
     "+strategy=shift dataset=null": "dataset=None: must be one of cifar10_to_cifar100, ",
     "+strategy=shift experiment=quick": "experiment: is a group without a default; add it with +experiment=...",
     "+strategy=shift seed=[1]": "seed=[1]: must be a whole number",
@@ -183,7 +185,7 @@ WRONG = {
 @pytest.mark.parametrize("line", WRONG)
 def test_a_mistake_gets_one_clear_line_before_any_training(cli, tmp_path, line):
     threads = () if "trainer.threads" in line else ("trainer.threads=1",)
-    code, out, err = cli(*line.split(), *threads)
+    code, out, err = cli(*threads, *line.split())
     assert code == 2
     assert out == ""
     errors = [text for text in err.splitlines() if " task " not in text]

@@ -1,6 +1,7 @@
 import csv
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -52,6 +53,15 @@ def test_runs_that_differ_in_the_seed_alone_make_a_row():
     records = [a_record(s, seed) for seed in (0, 1, 2) for s in ("shift", "full")]
     rows = Comparison.of(records).rows
     assert [(row.label, row.seeds) for row in rows] == [("shift", (0, 1, 2)), ("full", (0, 1, 2))]
+
+
+def test_a_job_that_has_finished_in_another_folder_since_is_no_failure():
+    done = a_record("full", seed=7)
+    before = replace(failed(), config=done.config)
+    assert Comparison.of([before, done]).failed == ()
+    assert Comparison.of([before, replace(done, config=done.config | {"seed": 8})]).failed == (before,)
+    unknown = failed()
+    assert Comparison.of([unknown, replace(done, config={})]).failed == (unknown,)
 
 
 def test_rows_hold_numpys_mean_and_sample_deviation():

@@ -26,7 +26,12 @@ def normalised(arguments: Sequence[str]) -> list[str]:
 
     ``+strategy=`` and ``++strategy=`` become ``strategy=``. Options such as ``-m`` move to the front, since Hydra does
     not take them between overrides.
+
+    Raises:
+        SettingError: If an option at the end lacks its value; Hydra would take the first override for it.
     """
+    if arguments and arguments[-1] in _WITH_VALUE:
+        raise SettingError(arguments[-1], None, "needs a value")
     options, overrides = split(arguments)
     return [*options, *(renewed(override) for override in overrides)]
 

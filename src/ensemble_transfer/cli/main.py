@@ -20,6 +20,7 @@ from ensemble_transfer import __version__
 from ensemble_transfer.cli import messages, sweep
 from ensemble_transfer.cli.arguments import VERSION, normalised, require_text, split, tells
 from ensemble_transfer.cli.command import command, interruptible
+from ensemble_transfer.cli.search import is_search, winner
 from ensemble_transfer.cli.sweep import SweepStopped
 from ensemble_transfer.errors import Interrupted, RunError, SettingError
 
@@ -57,7 +58,12 @@ def main() -> int:
         return 0
     sweep.asked = sweep.Asked()
     code = _hydra(arguments)
-    compared = None if sweep.asked.config is None else sweep.finish(sweep.asked.config)
+    config = sweep.asked.config
+    if config is None:
+        return code
+    best = winner(Path(config.hydra.sweep.dir)) if sweep.asked.ended and is_search(config) else None
+    code = max(code, _hydra(best)) if best is not None else code
+    compared = sweep.finish(config)
     return code if compared is None or code > INTERRUPTED else max(1 if code else 0, compared)
 
 

@@ -38,10 +38,12 @@ class Asked:
     Attributes:
         overrides: Those of the command line.
         config: Its configuration, once it has started: without what it sweeps over.
+        ended: Whether all its jobs have had their turn.
     """
 
     overrides: Sequence[str] = ()
     config: DictConfig | None = None
+    ended: bool = False
 
 
 asked = Asked()
@@ -51,10 +53,7 @@ _UNNAMED = "multirun/${now:"
 
 
 class RememberSweep(Callback):
-    """Prepares a sweep, and remembers it, since its comparison is written when all jobs have ended.
-
-    Hydra does not call ``on_multirun_end`` when a job has failed.
-    """
+    """Prepares a sweep, and remembers it, since its comparison is written when all jobs have ended."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
         """Name the sweep's folder, unless an experiment or the command line does.
@@ -72,6 +71,15 @@ class RememberSweep(Callback):
                 hydra.sweeper.params = {renewed(f"{name}=")[:-1]: value for name, value in hydra.sweeper.params.items()}
         (Path(hydra.sweep.dir) / STOPPED).unlink(missing_ok=True)
         asked.config = config
+        from ensemble_transfer.cli.search import is_search, resume
+
+        if is_search(config):
+            resume(config)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: object) -> None:
+        """Note that all jobs have had their turn. Hydra does not call this when a launcher's job has failed."""
+        del config, kwargs
+        asked.ended = True
 
 
 def override(config: DictConfig, name: str, value: str) -> None:

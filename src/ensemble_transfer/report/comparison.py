@@ -51,12 +51,14 @@ class Comparison:
         repeated: Records left out, because their row already has a run with that seed.
         baseline: Label or strategy of the row that others are compared with; None for ``full``, or the first row if
             there is no ``full``.
+        untested: Records of finished runs that were not evaluated on test, such as the trials of a search.
     """
 
     rows: tuple[Row, ...]
     failed: tuple[Record, ...]
     repeated: tuple[Record, ...] = ()
     baseline: str | None = None
+    untested: tuple[Record, ...] = ()
 
     @classmethod
     def of(cls, records: Iterable[Record], baseline: str | None = None) -> "Comparison":
@@ -66,14 +68,15 @@ class Comparison:
             ValueError: If no row has this label or strategy.
         """
         everything = list(records)
-        rows, repeated = rows_of(record for record in everything if record.status == "finished")
+        rows, repeated = rows_of(record for record in everything if record.status == "finished" and record.tested)
         failed = _failed(everything)
         names = list(dict.fromkeys(name for row in rows for name in (row.label, row.strategy)))
         if baseline is not None and baseline not in names:
             raise ValueError(
                 f"baseline={baseline}: must be a strategy or a row's label, here {', '.join(names) or '-'}"
             )
-        return cls(tuple(rows), tuple(failed), tuple(repeated), baseline)
+        untested = [record for record in everything if record.status == "finished" and not record.tested]
+        return cls(tuple(rows), tuple(failed), tuple(repeated), baseline, tuple(untested))
 
     def by_pair(self) -> dict[str, "Comparison"]:
         """Return a comparison for each pair of source and target task, by the pair's name, in the order met.
@@ -185,8 +188,9 @@ class Comparison:
         return lines
 
     def failures(self) -> list[str]:
-        """Return a line for each run that did not finish, and one for each that is left out."""
+        """Return a line for each run that did not finish, and for each that is left out; one for those not on test."""
         lines = [f"{r.status}: {r.strategy}, {r.dataset}, seed {r.seed}: {r.error}" for r in self.failed]
+        lines += [f"not evaluated on test (evaluation.test=false): {len(self.untested)} runs"] if self.untested else []
         return lines + [f"left out, its seed is there already: {r.strategy}, seed {r.seed}" for r in self.repeated]
 
     def terminal(self) -> list[Table]:

@@ -6,7 +6,8 @@ Fields, in the order of the file:
 - ``status``: ``finished``, ``failed`` or ``interrupted``. Runs that did not finish have ``error``, one line, and what
   was known by then; a ``seed`` that is not a number is null there.
 - ``strategy``, ``seed``, ``dataset`` (``source -> target``), ``backbone``, ``ensemble`` (``size``, ``lineage``).
-- ``metrics``: flat, the keys of the metrics under ``target/test/``, ``source/test/``; null where undefined.
+- ``metrics``: flat, the keys of the metrics under ``target/test/`` (unless ``evaluation.test`` is false),
+  ``target/validation/`` and ``source/test/``; null where undefined.
 - ``cost``: ``phases``, ``total``, ``per_member``, ``marginal`` (one more member), and ``source`` (the source ensemble,
   which no strategy pays for); each with the fields of :class:`~ensemble_transfer.training.cost.Cost`.
 - ``reused_fits``: phase, member and key of the fits that came from the store.
@@ -81,6 +82,12 @@ class Record:
             return cls(**own)
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"{path} is not a readable record: {error}") from error
+
+    @property
+    def tested(self) -> bool:
+        """Whether the run was to be evaluated on the target's test split; a trial of a search is not."""
+        evaluation = self.config.get("evaluation")
+        return not isinstance(evaluation, Mapping) or evaluation.get("test") is not False
 
     def reproducible(self) -> dict[str, Any]:
         """Return what the same config and seed give again: all but timings, memory, reuse and environment."""

@@ -50,7 +50,9 @@ def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
         config: A resolved configuration, as records keep it.
     """
     kept = {"budget": None} | {name: v for name, v in current(config).items() if name not in _INCIDENTAL}
-    trainer = kept.pop("trainer", None)
+    trainer, evaluation = kept.pop("trainer", None), kept.get("evaluation")
+    if isinstance(evaluation, Mapping) and evaluation.get("test") is True:  # as in every run of version 0.1
+        kept["evaluation"] = {name: value for name, value in evaluation.items() if name != "test"}
     if isinstance(trainer, Mapping):
         kept["trainer"] = {name: trainer[name] for name in _DECISIVE_OF_TRAINER if name in trainer}
         if trainer.get("callbacks"):  # older records have none

@@ -53,13 +53,20 @@ def number(value: float | None, digits: int = 3) -> str:
     return "-" if value is None or value != value else f"{round(value, digits) + 0.0:.{digits}f}"
 
 
+def _splits(metrics: Mapping[str, float | None]) -> tuple[tuple[str, str], ...]:
+    """Return the start of the keys, and the name, of what was evaluated: the target, and the source task before."""
+    tested = "target/test/ensemble/accuracy" in metrics
+    target = ("target/test", "target") if tested else ("target/validation", "target's validation split")
+    return target, ("source/test", "source, before")
+
+
 def _quality(metrics: Mapping[str, float | None]) -> str:
     rows = []
-    for prefix, task in (("target/test", "target"), ("source/test", "source, before")):
+    for prefix, task in _splits(metrics):
         low, high = (number(metrics[f"{prefix}/member/accuracy_{end}"]) for end in ("min", "max"))
         ensemble = [number(metrics[f"{prefix}/ensemble/{m}"]) for m in ("accuracy", "nll", "brier")]
         member = [number(metrics[f"{prefix}/member/{m}"]) for m in ("accuracy", "nll", "brier", "ece")]
-        ece, calibrated = (number(metrics[f"{prefix}/{m}"]) for m in ("calibration/ece", "calibrated/nll"))
+        ece, calibrated = (number(metrics.get(f"{prefix}/{m}")) for m in ("calibration/ece", "calibrated/nll"))
         rows.append([f"ensemble on {task}", *ensemble, ece, calibrated])
         rows.append([f"its members ({low} to {high})", *member, "-"])
         if f"{prefix}/soup/accuracy" in metrics:
@@ -77,7 +84,7 @@ def _diversity(metrics: Mapping[str, float | None]) -> str:
                 for m in ("disagreement", "disagreement_normalised", "mutual_information")
             ),
         ]
-        for prefix, task in (("target/test", "target"), ("source/test", "source, before"))
+        for prefix, task in _splits(metrics)
     ]
     return table(("diversity", "disagreement", "/ (1 - member accuracy)", "mutual information"), rows)
 

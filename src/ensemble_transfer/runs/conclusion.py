@@ -36,11 +36,7 @@ def conclude(prepared: PreparedRun, result: TransferResult, folder: Path) -> Rec
     experiment, tasks, work = prepared.experiment, prepared.tasks, prepared.work
     source, target, device = tasks.source, tasks.target, work.fitter.settings.device
     metrics, line = _diagnosed(prepared, result)
-    log.info("evaluating on %d test images", len(target.test))
-    arrays = predict_source(work.source, source, device)
-    arrays |= predict_target(result.ensemble, tasks, experiment.evaluation, device)
-    aside = work.unbilled()
-    arrays |= predict_soup(aside.ensemble([aside.soup(result.ensemble.members)], "soup"), target, device)
+    arrays = _predicted(prepared, result)
     _save(folder, arrays, result)
     fits = [entry for entry in (*prepared.source_ledger.entries, *result.ledger.entries) if entry.reused]
     record = Record(
@@ -60,6 +56,21 @@ def conclude(prepared: PreparedRun, result: TransferResult, folder: Path) -> Rec
     examples = {"train": len(target.train), "validation": len(target.validation), "test": len(target.test)}
     write_card(folder / ENSEMBLE, result.ensemble, record.metrics, record.cost, examples)
     return record
+
+
+def _predicted(prepared: PreparedRun, result: TransferResult) -> Arrays:
+    """Return every array of ``predictions.npz``."""
+    tasks, work, settings = prepared.tasks, prepared.work, prepared.experiment.evaluation
+    device = work.fitter.settings.device
+    split = ("test", tasks.target.test) if settings.test else ("validation", tasks.target.validation)
+    log.info("evaluating on %d %s images", len(split[1]), split[0])
+    arrays = predict_source(work.source, tasks.source, device)
+    arrays |= predict_target(result.ensemble, tasks, settings, device)
+    if settings.test:
+        aside = work.unbilled()
+        soup = aside.ensemble([aside.soup(result.ensemble.members)], "soup")
+        arrays |= predict_soup(soup, tasks.target, device)
+    return arrays
 
 
 def _diagnosed(prepared: PreparedRun, result: TransferResult) -> tuple[dict[str, float], dict[str, Any]]:
@@ -109,6 +120,8 @@ def in_fulls(cost: Cost, full: int) -> dict[str, Any]:
 
 
 def _curves(arrays: Arrays) -> dict[str, Any]:
+    if "probabilities" not in arrays:
+        return {}
     held_out = arrays["validation/probabilities"], arrays["validation/labels"]
     return curves(arrays["probabilities"], arrays["labels"], validation=held_out)
 

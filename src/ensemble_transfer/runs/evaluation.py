@@ -30,11 +30,13 @@ class EvaluationSettings:
         corruptions: Corruptions of the test images; an empty list for none, ``[all]`` for all.
         severities: Severities of the corruptions, 1 to 5.
         diagnostics: Whether to measure what a shift did before any fine-tuning, on validation.
+        test: Whether to evaluate on the target's test images; without, on its validation images alone.
     """
 
     corruptions: list[str] = field(default_factory=list)
     severities: list[int] = field(default_factory=lambda: list(SEVERITIES))
     diagnostics: bool = True
+    test: bool = True
 
     def __post_init__(self) -> None:
         for name in self.corruptions if self.corruptions != ["all"] else []:
@@ -83,8 +85,11 @@ def predict_target(ensemble: Ensemble, tasks: Tasks, settings: EvaluationSetting
         device: Where to compute.
     """
     target = tasks.target
+    arrays = _labelled(ensemble, target.validation, "validation/", device)
+    if not settings.test:
+        return arrays
     test = target.test
-    arrays = _labelled(ensemble, test, "", device) | _labelled(ensemble, target.validation, "validation/", device)
+    arrays = _labelled(ensemble, test, "", device) | arrays
     for name, split in tasks.ood.items():
         arrays[f"ood/{name}/probabilities"] = ensemble.predict(split.images, device).numpy()
     for kind in settings.kinds:
@@ -114,27 +119,34 @@ def predict_soup(soup: Ensemble, target: Task, device: torch.device) -> Arrays:
 
 
 def metrics_of(arrays: Arrays) -> dict[str, float]:
-    """Return every metric of a run's arrays, under ``target/test/``, ``target/validation/`` and ``source/test/``."""
-    target = evaluate(
+    """Return every metric of a run's arrays.
+
+    Their keys start with ``target/test/``, where the test split was predicted, ``target/validation/`` and
+    ``source/test/``.
+    """
+    held_out = arrays["validation/probabilities"], arrays["validation/labels"]
+    of_source = arrays["source/validation/probabilities"], arrays["source/validation/labels"]
+    parts = {"target/test": _of_test(arrays, held_out)} if "probabilities" in arrays else {}
+    parts["target/validation"] = evaluate(*held_out)
+    parts["source/test"] = evaluate(arrays["source/probabilities"], arrays["source/labels"], validation=of_source)
+    return {f"{part}/{key}": value for part, metrics in parts.items() for key, value in metrics.items()}
+
+
+def _of_test(arrays: Arrays, validation: tuple[NDArray[np.generic], NDArray[np.generic]]) -> dict[str, float]:
+    """Return the metrics of the target's test images, of changed ones and of others, and of the soup."""
+    metrics = evaluate(
         arrays["probabilities"],
         arrays["labels"],
-        validation=(arrays["validation/probabilities"], arrays["validation/labels"]),
+        validation=validation,
         ood={k.split("/")[1]: v for k, v in arrays.items() if k.startswith("ood/")},
         corruptions={
             (k.split("/")[1], int(k.split("/")[2])): v for k, v in arrays.items() if k.startswith("corruption/")
         },
     )
-    source = evaluate(
-        arrays["source/probabilities"],
-        arrays["source/labels"],
-        validation=(arrays["source/validation/probabilities"], arrays["source/validation/labels"]),
-    )
-    validation = evaluate(arrays["validation/probabilities"], arrays["validation/labels"])
     if "soup/probabilities" in arrays:
         soup = evaluate(arrays["soup/probabilities"], arrays["labels"])
-        target |= {f"soup/{key.split('/')[-1]}": soup[key] for key in SOUP}
-    parts = {"target/test": target, "target/validation": validation, "source/test": source}
-    return {f"{part}/{key}": value for part, metrics in parts.items() for key, value in metrics.items()}
+        metrics |= {f"soup/{key.split('/')[-1]}": soup[key] for key in SOUP}
+    return metrics
 
 
 def _labelled(ensemble: Ensemble, split: Split, prefix: str, device: torch.device) -> Arrays:
