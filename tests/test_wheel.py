@@ -54,7 +54,9 @@ def test_its_program_works_in_an_empty_folder(installed, tmp_path):
 
 
 def test_python_finds_the_package_and_its_presets(installed, tmp_path):
-    code = "from ensemble_transfer.runs import presets as p; print(p.conf_folder(), p.preset_object('strategy', 'lp_ft'))"
+    code = (
+        "from ensemble_transfer.runs import presets as p; print(p.conf_folder(), p.preset_object('strategy', 'lp_ft'))"
+    )
     folder, strategy = said([installed / "python", "-c", code], tmp_path)[0].split(maxsplit=1)
     assert Path(folder).is_relative_to(installed.parent)
     assert strategy == "Full(head='probe')\n"

@@ -54,9 +54,7 @@ def complaint(name, **settings):
 
 def test_the_library_is_asked_for_in_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    assert complaint("any/set") == (
-        "dataset.target.name='any/set': needs a library: pip install 'datasets>=4'"
-    )
+    assert complaint("any/set") == ("dataset.target.name='any/set': needs a library: pip install 'datasets>=4'")
 
 
 def test_a_saved_set(saved, digits):
