@@ -20,7 +20,7 @@ from importlib import import_module
 from pathlib import Path
 
 NAMES = {
-    "overhead": "a fit against a hand-written loop of plain PyTorch",
+    "overhead": "a fit, and EnsembleModule under a pl.Trainer, against a hand-written loop of plain PyTorch",
     "peers": "a fit against torch-uncertainty and torchensemble, in an environment of their own",
     "executor": "vectorised members against the loop, and what auto takes",
     "workers": "members over 2 and 4 processes against one",

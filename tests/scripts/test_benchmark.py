@@ -24,7 +24,8 @@ def test_the_benchmarks_run_and_give_a_flat_dict_and_files(tmp_path):
     assert results["overhead/M=1/same weights"] == results["overhead/M=2/same weights"] == 1
     assert results["workers/2 workers, same weights as 1"] == 1
     assert results["cache/M=1/largest difference of a weight"] < 1e-5
-    for name in ("overhead/M=1/ratio fit to plain", "cache/M=1/ratio frozen to cached"):
+    overheads = [f"overhead/M=2/ratio {which}" for which in ("fit to plain", "module to fit")]
+    for name in (*overheads, "cache/M=1/ratio frozen to cached"):
         assert all(results[f"{name}, {clock}"] > 0 for clock in ("CPU", "wall"))
     for name in ("overhead", "executor", "cache"):
         kept = json.loads((tmp_path / f"{name}.json").read_text())

@@ -1,0 +1,62 @@
+"""The snippets and commands of the guide to Lightning run as they are, the commands with a small network."""
+
+import re
+import shlex
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from ensemble_transfer.models.ensemble import Ensemble
+
+GUIDE = Path(__file__).parents[2] / "docs" / "lightning.md"
+TEXT = GUIDE.read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", TEXT, flags=re.DOTALL)
+
+
+def command(word):
+    [line] = [line for line in TEXT.splitlines() if line.startswith("    python -m ") and word in line]
+    return shlex.split(line)[3:]
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.filterwarnings(r"ignore:.*isinstance\(treespec, LeafSpec\)")
+def test_an_ensemble_under_ones_own_trainer(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = {}
+    exec(blocks("python")[0], found)
+    assert found["trainer"].global_step == 60
+    assert found["probabilities"].shape == (3, len(found["target"].test), 10)
+    assert Ensemble.load(tmp_path / "fine_tuned").fingerprint == found["ensemble"].fingerprint
+    said = set(re.findall(r"`((?:member|ensemble)/\w+)`", TEXT))
+    assert {f"{split}/{name}" for split in ("train", "validation") for name in said} <= set(
+        found["trainer"].callback_metrics
+    )
+
+
+def test_a_callback_in_a_run(cli, quick, monkeypatch, tmp_path):
+    module = types.ModuleType("my_package")
+    monkeypatch.setitem(sys.modules, "my_package", module)
+    exec(blocks("python")[1], module.__dict__)
+    long = [option for option in quick if not option.startswith("recipe.ancestor")]
+    code, _, err = cli(*command("StopBelow"), *long, "recipe.ancestor.steps=400", "hydra.run.dir=run", "logger=csv")
+    assert code == 0, err
+    columns = (tmp_path / "run" / "csv" / "metrics.csv").read_text().splitlines()
+    place = columns[0].split(",").index("ancestor/loss/member_01")
+    curve = [float(line.split(",")[place]) for line in columns[1:] if line.split(",")[place]]
+    assert len(curve) > 1
+    assert all(loss >= 0.5 for loss in curve[:-1])
+
+
+def test_the_loggers(cli, quick, tmp_path):
+    (tmp_path / "my_conf" / "logger").mkdir(parents=True)
+    [option] = blocks("yaml")
+    (tmp_path / "my_conf" / "logger" / "together.yaml").write_text(option)
+    assert cli(*command("logger=together"), *quick)[0] == 0
+    assert list((tmp_path / "all_runs" / "transfer").rglob("events.out.tfevents.*"))
+    assert cli(*command("logger=tensorboard"), *quick)[0] == 0
+    assert list((tmp_path / "RUN" / "tensorboard").glob("events.out.tfevents.*"))
