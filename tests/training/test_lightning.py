@@ -3,6 +3,7 @@
 import csv
 import logging
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
@@ -179,6 +180,39 @@ def test_batches_are_a_function_of_seed_and_step(target_task):
     assert sum(len(labels) for _, labels in first.val_dataloader()) == len(target_task.validation)
 
 
+def test_the_ensemble_says_where_it_was_moved(source_ensemble, module, target_task):
+    trainer(max_steps=1).fit(module, TaskDataModule(target_task, RECIPE))
+    moved = {"strategy": "EnsembleModule", "target": target_task.name}
+    assert module.ensemble().history == dict(source_ensemble.history) | moved
+    assert module.ensemble().lineage == source_ensemble.lineage
+
+
+def test_a_module_of_ones_own_derives_from_it(source_ensemble, source_task, tmp_path):
+    fit, module = trainer(max_steps=2), Frozen(source_ensemble, RECIPE, part="encoder.layer1.0.conv1")
+    fit.fit(module, TaskDataModule(source_task, RECIPE))
+    fit.save_checkpoint(tmp_path / "own.ckpt")
+    back = Frozen.load_from_checkpoint(tmp_path / "own.ckpt")
+    assert back.part == "encoder.layer1.0.conv1"
+    for before, after in zip(source_ensemble.members, back.ensemble().members, strict=True):
+        assert all(torch.equal(before[n], after[n]) for n in before if n.startswith("encoder.layer1.0.conv1"))
+        assert not torch.equal(before["head.weight"], after["head.weight"])
+
+
+class Frozen(EnsembleModule):
+    """Keeps the gradient of a part at nothing."""
+
+    def __init__(self, ensemble, recipe, part):
+        super().__init__(ensemble, recipe)
+        self.part = part
+        self.save_hyperparameters("part")
+        for member in self.members:
+            for name, parameter in member.named_parameters():
+                parameter.requires_grad_(not name.startswith(part))
+
+    def training_step(self, batch, batch_idx):
+        super().training_step(batch, batch_idx)
+
+
 def test_reprs_are_short(module, target_task):
     assert len(repr(module)) < 400
     assert len(repr(TaskDataModule(target_task, RECIPE))) < 400
@@ -189,6 +223,10 @@ def test_mistakes_are_one_line(source_ensemble, target_task):
         EnsembleModule(source_ensemble, Recipe(0))
     with pytest.raises(SettingError, match="members=0: must be above 0"):
         TaskDataModule(target_task, RECIPE, members=0)
+    module = EnsembleModule(source_ensemble, RECIPE)
+    module._trainer = SimpleNamespace(world_size=2)
+    with pytest.raises(SettingError, match="devices=2: must be 1"):
+        module.on_fit_start()
     about = dict(EnsembleModule(source_ensemble, RECIPE).hparams["ensemble"])
     with pytest.raises(SettingError, match="more than are free"):
         EnsembleModule(about | {"members": 10**12}, RECIPE)

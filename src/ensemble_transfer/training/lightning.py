@@ -25,6 +25,7 @@ from ensemble_transfer.machine import free_memory
 from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.seeding import derive
+from ensemble_transfer.tasks.task import Task
 from ensemble_transfer.training.optimizer import optimizer_of
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.weights import copied, joined
@@ -89,7 +90,10 @@ class EnsembleModule(pl.LightningModule):
         return Architecture.from_plain(self._about["architecture"])
 
     def ensemble(self) -> Ensemble:
-        """Return the ensemble as it is now; its weights are copies on the CPU."""
+        """Return the ensemble as it is now; its weights are copies on the CPU.
+
+        Its history names the task of the :class:`~ensemble_transfer.training.data_module.TaskDataModule` that it saw.
+        """
         weights = [copied(member.state_dict()) for member in self.members]
         full = [{n: t.float() if t.is_floating_point() else t for n, t in member.items()} for member in weights]
         about = self._about
@@ -108,9 +112,13 @@ class EnsembleModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_fit_start(self) -> None:
-        """Refuse a trainer with several devices: each member's backward pass is one of its own."""
-        rule = "must be 1 process: EnsembleModule trains on one device"
+        """Refuse several devices, as each member's backward pass is one of its own, and note the task."""
+        rule = "must be 1: EnsembleModule trains on one device"
         require(self.trainer.world_size == 1, "devices", self.trainer.world_size, rule)
+        task = getattr(getattr(self.trainer, "datamodule", None), "task", None)
+        if isinstance(task, Task):
+            moved = {"strategy": type(self).__name__, "target": task.name}
+            self._about["history"] = dict(self._about["history"]) | moved
 
     def on_train_start(self) -> None:
         """Say so if the trainer ends before the schedule does."""
