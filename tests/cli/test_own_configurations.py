@@ -117,6 +117,19 @@ def test_a_strategy_on_the_command_line_replaces_those_of_an_experiment(cli, lau
         assert strategies() == {"strategy=scratch"}
 
 
+def test_the_experiment_of_the_documentation_sweeps(cli, launched, tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "sweeps.md").read_text()
+    experiment = tmp_path / "my_conf" / "experiment" / "mine.yaml"
+    experiment.parent.mkdir(parents=True)
+    experiment.write_text(text.split("```yaml\n")[1].split("```")[0])
+    [command] = [line for line in text.splitlines() if "--config-dir my_conf" in line]
+    code, _, err = cli(*command.split()[3:])
+    assert code == 0, err
+    assert len(launched) == 9
+    assert {word for job in launched for word in job} >= {"strategy=full", "seed=2", "+experiment=mine"}
+    assert Path("multirun/mine/multirun.yaml").is_file()
+
+
 def test_a_folder_that_is_named_is_kept(cli, quick, tmp_path):
     assert cli("-m", "strategy=head", *quick, "hydra.sweep.dir=mine")[0] == 0
     assert sweep.asked.overrides[-1] == "hydra.sweep.dir=mine"
