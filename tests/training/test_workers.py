@@ -156,7 +156,7 @@ def choose(monkeypatch):
         steps = round(seconds / workers_module.SECONDS_A_STEP / members)
         work = SimpleNamespace(recipe=Recipe(steps), step_flops=0)
         device = torch.device("cuda" if gpus else "cpu")
-        return number_of_workers(SimpleNamespace(workers=asked, device=device), work, members)
+        return number_of_workers(SimpleNamespace(workers=asked, device=device, callbacks=[]), work, members)
 
     return number
 
