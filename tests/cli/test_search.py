@@ -29,7 +29,9 @@ def test_a_run_without_test_predicts_and_says_nothing_of_it(trial):
     assert not record.tested
     assert record.metrics[NLL] > 0
     assert not [key for key in record.metrics if key.startswith("target/test/")]
-    assert "ensemble on target's validation split" in (trial / "summary.md").read_text()
+    summary = (trial / "summary.md").read_text()
+    assert "ensemble on target's validation split" in summary
+    assert "test split" not in summary
     assert "Not evaluated" in (trial / "ensemble" / "README.md").read_text()
     with np.load(trial / "predictions.npz") as arrays:
         assert {name for name in arrays if not name.startswith("source/")} == {

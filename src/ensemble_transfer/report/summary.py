@@ -72,7 +72,8 @@ def _quality(metrics: Mapping[str, float | None]) -> str:
         if f"{prefix}/soup/accuracy" in metrics:
             soup = [number(metrics.get(f"{prefix}/soup/{m}")) for m in ("accuracy", "nll", "brier", "ece")]
             rows.append(["its soup (one model)", *soup, "-"])
-    return table(("test split", "accuracy", "NLL", "Brier", "ECE", "calibrated NLL"), rows)
+    tested = _splits(metrics)[0][0] == "target/test"
+    return table(("test split" if tested else "evaluated", "accuracy", "NLL", "Brier", "ECE", "calibrated NLL"), rows)
 
 
 def _diversity(metrics: Mapping[str, float | None]) -> str:
