@@ -22,8 +22,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from ensemble_transfer import transfer_ensemble
-from ensemble_transfer.cli.main import conf_folder
 from ensemble_transfer.runs import estimator
+from ensemble_transfer.runs.presets import conf_folder
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]

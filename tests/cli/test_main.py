@@ -11,10 +11,11 @@ import yaml
 
 from ensemble_transfer import __version__
 from ensemble_transfer.cli.arguments import normalised
-from ensemble_transfer.cli.main import conf_folder, main
+from ensemble_transfer.cli.main import main
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.report.artifacts import artifacts_of
 from ensemble_transfer.report.record import Record
+from ensemble_transfer.runs.presets import conf_folder
 
 
 @pytest.mark.parametrize("strategy", ["full", "shift", "head", "matched", "tiny"])

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from ensemble_transfer.cli import sweep
-from ensemble_transfer.cli.main import conf_folder
 from ensemble_transfer.report.record import Record
+from ensemble_transfer.runs.presets import conf_folder
 
 EXPERIMENT = """# @package _global_
 # Mine.

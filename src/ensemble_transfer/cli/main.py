@@ -23,6 +23,7 @@ from ensemble_transfer.cli.command import command, interruptible
 from ensemble_transfer.cli.search import is_search, winner
 from ensemble_transfer.cli.sweep import SweepStopped
 from ensemble_transfer.errors import Interrupted, RunError, SettingError
+from ensemble_transfer.runs.presets import conf_folder
 
 INTERRUPTED = 128
 """Exit codes above this one say that a signal stopped the command."""
@@ -123,12 +124,6 @@ def _settled() -> Iterator[None]:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = wanted
-
-
-def conf_folder() -> Path:
-    """Return the folder of the configuration: inside the package when installed, else in the checkout."""
-    inside = Path(__file__).parents[1] / "conf"
-    return inside if inside.is_dir() else Path(__file__).parents[3] / "conf"
 
 
 def _job(cfg: DictConfig) -> float:

@@ -65,7 +65,7 @@ class LoggerSettings:
         if self.kind == "tensorboard":
             from ensemble_transfer.training.loggers import has_tensorboard
 
-            rule = "needs the package tensorboard, which is missing: pip install 'ensemble-transfer[tensorboard]'"
+            rule = "needs the package tensorboard, which is missing: pip install tensorboard"
             require(has_tensorboard(), "kind", self.kind, rule)
 
 
