@@ -166,7 +166,7 @@ WRONG = {
     "+strategy=shift trainer.threads=100000": "trainer.threads=100000: must be in 1..1024, or null",
     "+strategy=shift hydra.run.dir=/dev/null/run": "/dev/null/run: cannot be written",
     "+strategy=full trainer.executor=vectorised +backbone.options.drop_block_rate=0.1": "trainer.executor='vectorised'",
-    "+strategy=shift logger.kind=csv": "logger.kind='csv': must be one of none, wandb",
+    "+strategy=shift logger.kind=paper": "logger.kind='paper': must be one of none, wandb, csv, ",
     "+strategy=shift evaluation.corruptions=[all] evaluation.severities=[]": "evaluation.severities=[]: must name",
     "+strategy=shift backbone.options.drop_rate=0.1": "is not there yet; add it with +backbone.options.drop_rate=...",
     "+strategy=shift oops": "missing EQUAL",
