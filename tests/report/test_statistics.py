@@ -54,6 +54,7 @@ def test_a_difference_with_its_interval_as_text():
 def test_a_spread_of_one_is_its_mean():
     assert Spread.of([0.25]).text(2) == "0.25"
     assert Spread.of([0.2, 0.4]).text(2) == "0.30 ± 0.14"
+    assert Spread(math.nan, math.nan, 0).text(2) == "-"
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -26,7 +26,9 @@ class Spread:
         return cls(mean(values), stdev(values) if len(values) > 1 else math.nan, len(values))
 
     def text(self, digits: int) -> str:
-        """Return ``mean ± std``; the mean alone if nothing varies."""
+        """Return ``mean ± std``; the mean alone if nothing varies, and a dash if nothing is known."""
+        if math.isnan(self.mean):
+            return "-"
         spread = f" ± {self.std:,.{digits}f}" if self.std > 0 else ""
         return f"{self.mean:,.{digits}f}{spread}"
 
