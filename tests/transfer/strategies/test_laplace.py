@@ -47,7 +47,8 @@ def test_the_curvature_is_that_of_a_softmax_regression():
     """The Hessian of the cross-entropy of a linear head, in closed form: the sum of (diag(p) - p p^T) x (f f^T)."""
     torch.manual_seed(0)
     features, labels, head = torch.randn(30, 3), torch.randint(4, (30,)), nn.Linear(3, 4)
-    posterior = laplace._posterior(head, DataLoader(TensorDataset(features, labels), 7), "full")
+    data = DataLoader(TensorDataset(features, labels), 7)
+    posterior = Laplace(structure="full")._posterior(head, data, data)
     probabilities = head(features).softmax(-1).detach()
     of_logits = torch.diag_embed(probabilities) - probabilities[:, :, None] * probabilities[:, None, :]
     weights = torch.einsum("nij,nk,nl->ikjl", of_logits, features, features).reshape(12, 12)

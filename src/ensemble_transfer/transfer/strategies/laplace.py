@@ -17,14 +17,18 @@ from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.training.cost import Cost, Entry, measured
 from ensemble_transfer.training.features import features
 from ensemble_transfer.training.flops import head_flops
-from ensemble_transfer.training.trained_part import loaded
 from ensemble_transfer.transfer.base import TransferResult, Workbench
 from ensemble_transfer.transfer.prices import Prices
 from ensemble_transfer.weights import Weights, below, joined
 
 STRUCTURES = ("kron", "full", "diag")
 
+PRIORS = (-2.0, 6.0, 17)
+"""Precisions of the prior that are tried: lowest and highest power of ten, and how many."""
+
 _BATCH = 256
+
+Features = DataLoader[tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,9 @@ class Laplace:
     """Fine-tune the first member fully and draw members that differ from it in their head.
 
     Heads are draws from a last-layer Laplace approximation: a normal distribution around the head's weights, whose
-    precision is the curvature of the training loss plus a prior's, which maximises the marginal likelihood (MacKay
-    1992; Daxberger et al. 2021, arXiv 2106.14806; by their package laplace-torch). The members share one encoder.
+    precision is the curvature of the training loss plus a prior's (Daxberger et al. 2021, arXiv 2106.14806; by their
+    package laplace-torch). The prior's is the one of ``PRIORS`` by which as many draws have the lowest NLL on
+    validation. The members share one encoder.
 
     Attributes:
         members: How many heads are drawn.
@@ -70,7 +75,7 @@ class Laplace:
         with measured(work.fitter.settings.device) as meter, torch.random.fork_rng(devices=[]):
             heads = self._heads(work, weights)
         cost = Cost(
-            examples=len(work.target.train),
+            examples=len(work.target.train) + len(work.target.validation),
             flops=_price(work.prices),
             seconds=meter.seconds,
             cpu_seconds=meter.cpu_seconds,
@@ -82,37 +87,48 @@ class Laplace:
 
     def _heads(self, work: Workbench, weights: Weights) -> list[Mapping[str, Tensor]]:
         """Return heads that are drawn from the posterior."""
-        classifier, train = loaded(work.architecture, weights), work.target.train
-        encoded = features(classifier, train.images, work.fitter.settings.device)
+        classifier, device = work.architecture.classifier(weights), work.fitter.settings.device
+        torch.manual_seed(work.stream("laplace"))
+        data = [
+            DataLoader(TensorDataset(features(classifier, split.images, device), split.labels), _BATCH)
+            for split in (work.target.train, work.target.validation)
+        ]
         head: nn.Module = classifier.head.cpu()
-        posterior = _posterior(head, DataLoader(TensorDataset(encoded, train.labels), _BATCH), self.structure)
-        generator = torch.Generator().manual_seed(work.stream("laplace"))
-        drawn = posterior.sample(self.members, generator=generator)
+        posterior = self._posterior(head, *data)
+        drawn = posterior.sample(self.members, generator=torch.Generator().manual_seed(work.stream("laplace", "heads")))
         heads: list[Mapping[str, Tensor]] = []
         for vector in drawn.to(parameters_to_vector(head.parameters()).dtype):
             vector_to_parameters(vector, head.parameters())
             heads.append({name: tensor.detach().clone() for name, tensor in head.state_dict().items()})
         return heads
 
+    def _posterior(self, head: nn.Module, train: Features, validation: Features) -> Any:  # noqa: ANN401  # untyped
+        """Return the Laplace approximation of a head on features, with the prior that serves best on validation."""
+        before, (lowest, highest, number) = logging.root.manager.disable, PRIORS
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its dependencies use what torch has deprecated
+            logging.disable(logging.WARNING)  # nor need a user know which of its backends are missing
+            try:
+                from laplace import Laplace as Approximation  # takes seconds to import
+            finally:
+                logging.disable(before)
+
+            posterior = Approximation(head, "classification", subset_of_weights="all", hessian_structure=self.structure)
+            posterior.fit(train)
+            posterior.optimize_prior_precision(
+                "nn",
+                "gridsearch",
+                val_loader=validation,
+                log_prior_prec_min=lowest,
+                log_prior_prec_max=highest,
+                grid_size=number,
+                link_approx="mc",
+                n_samples=self.members,
+            )
+        return posterior
+
 
 def _price(prices: Prices) -> int:
-    """Return the price of the curvature: features, and a gradient of the head for every class."""
+    """Return the price of the posterior: features, and a gradient of the head for every class and training image."""
     operations = prices.architecture.classes * head_flops(prices.architecture.features, prices.architecture.classes)
-    return prices.encode(prices.examples) + prices.examples * operations
-
-
-def _posterior(head: nn.Module, data: DataLoader[tuple[Tensor, ...]], structure: str) -> Any:  # noqa: ANN401  # untyped
-    """Return the Laplace approximation of a head on its features, with the prior of the highest marginal likelihood."""
-    before = logging.root.manager.disable
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its dependencies use what torch has deprecated
-        logging.disable(logging.WARNING)  # nor need a user know which of its backends are missing
-        try:
-            from laplace import Laplace as Approximation  # takes seconds to import
-        finally:
-            logging.disable(before)
-
-        posterior = Approximation(head, "classification", subset_of_weights="all", hessian_structure=structure)
-        posterior.fit(data)
-        posterior.optimize_prior_precision("glm", method="marglik")
-    return posterior
+    return prices.encode(prices.examples + prices.validation) + prices.examples * operations
