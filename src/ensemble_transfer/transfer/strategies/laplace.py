@@ -18,6 +18,7 @@ from ensemble_transfer.training.cost import Cost, Entry, measured
 from ensemble_transfer.training.features import features
 from ensemble_transfer.training.flops import head_flops
 from ensemble_transfer.transfer.base import TransferResult, Workbench
+from ensemble_transfer.transfer.choice import Candidate
 from ensemble_transfer.transfer.prices import Prices
 from ensemble_transfer.weights import Weights, below, joined
 
@@ -37,8 +38,8 @@ class Laplace:
 
     Heads are draws from a last-layer Laplace approximation: a normal distribution around the head's weights, whose
     precision is the curvature of the training loss plus a prior's (Daxberger et al. 2021, arXiv 2106.14806; by their
-    package laplace-torch). The prior's is the one of ``PRIORS`` by which as many draws have the lowest NLL on
-    validation. The members share one encoder.
+    package laplace-torch). The prior's is the one of ``PRIORS`` by which as many draws have the lowest calibrated NLL
+    on validation. The members share one encoder.
 
     Attributes:
         members: How many heads are drawn.
@@ -119,6 +120,7 @@ class Laplace:
                 "nn",
                 "gridsearch",
                 val_loader=validation,
+                loss=_calibrated_nll,  # type: ignore[arg-type]  # it is called with labels too
                 log_prior_prec_min=lowest,
                 log_prior_prec_max=highest,
                 grid_size=number,
@@ -126,6 +128,11 @@ class Laplace:
                 n_samples=self.members,
             )
         return posterior
+
+
+def _calibrated_nll(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Return the calibrated NLL of probabilities (examples, classes): an overconfident head is no reason for noise."""
+    return Candidate("draws", (), probabilities[None]).losses(labels).mean()
 
 
 def _price(prices: Prices) -> int:
