@@ -236,6 +236,19 @@ def test_aims_are_measured_on_all_pairs(page):
     assert [near[2], far[2], ratio[2]] == ["not met", "met", "met"]
 
 
+def test_auto_is_compared_on_its_own_seeds(tmp_path):
+    """The best strategy is better on seeds that auto has not run; they say nothing of auto."""
+    for strategy, seeds in (("shift", (0, 2)), ("auto", (0,)), ("few", (0, 2))):
+        for seed in seeds:
+            for budget in (1.05, 2.5):
+                saved(a_record("a -> b", strategy, seed, budget), tmp_path / f"{strategy}_{seed}_{budget:g}")
+    done = report(tmp_path, tmp_path / "page")
+    assert done.returncode == 0, done.stderr
+    _, aims = lines((tmp_path / "page" / "README.md").read_text(encoding="utf-8"), "## Aims")
+    near = quality("shift", 0, 1.05)[0] - quality("auto", 0, 1.05)[0]
+    assert aims[0][1] == f"largest gap {near:+.3f} (a -> b, shift)"
+
+
 def test_conclusions_come_before_the_numbers(page):
     assert page.index("A person says so.") < page.index("## Which strategy to take")
     assert "excludes zero" in page
