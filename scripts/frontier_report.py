@@ -21,7 +21,7 @@ import matplotlib
 from ensemble_transfer.report.comparison import Comparison
 from ensemble_transfer.report.frontier import FRONTIER_NOTE, LEADS, Frontier, Point, budget_of, frontier_table
 from ensemble_transfer.report.plots.frontier import frontier as chart
-from ensemble_transfer.report.plots.style import RC
+from ensemble_transfer.report.plots.style import RC, save
 from ensemble_transfer.report.record import Record, as_frame, read_records
 from ensemble_transfer.report.rows import WORTH_PER_FULL
 from ensemble_transfer.report.summary import table
@@ -87,9 +87,7 @@ def _draw(comparison: Comparison, folder: Path, stem: str) -> None:
     """Draw the frontier of a pair as SVG and PNG."""
     folder.mkdir(exist_ok=True)
     with matplotlib.rc_context(RC):
-        figure = chart([row for row in comparison.rows if budget_of(row) is not None], {})
-        figure.savefig(folder / f"{stem}.svg", metadata={"Date": None})
-        figure.savefig(folder / f"{stem}.png", dpi=150)
+        save(chart([row for row in comparison.rows if budget_of(row) is not None], {}), folder / f"{stem}.svg")
 
 
 def _opening(records: Iterable[Record]) -> str:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from ensemble_transfer.report.plots.style import INK, RC, Style, band, panels, strategies
+from ensemble_transfer.report.plots.style import INK, RC, Style, band, panels, save, strategies
 from study_reporting.runs import Study
 
 Look = Mapping[str, Style]
@@ -57,10 +57,8 @@ def draw(study: Study, folder: Path) -> dict[str, str]:
             figure = plan(study, look)
             for kind in ("svg", "png"):
                 (folder / f"{name}.{kind}").unlink(missing_ok=True)
-                if figure is not None:
-                    metadata = {"Date": None} if kind == "svg" else None
-                    figure.savefig(folder / f"{name}.{kind}", dpi=150, metadata=metadata)
             if figure is not None:
+                save(figure, folder / f"{name}.svg")
                 drawn[name] = caption
     return drawn
 

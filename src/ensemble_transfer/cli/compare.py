@@ -4,14 +4,26 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from contextlib import suppress
 from itertools import chain, count
+from multiprocessing import get_context
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from ensemble_transfer.cli.command import command
+from ensemble_transfer.machine import usable_cores
 from ensemble_transfer.report.comparison import Comparison
 from ensemble_transfer.report.record import read_records
+from ensemble_transfer.report.rows import Row
+
+if TYPE_CHECKING:
+    from ensemble_transfer.report.plots import Drawn
+
+MANY = 12
+"""Rows on all pages together from which figures are drawn in several processes, which take a second to start."""
 
 
 def compare(folders: Sequence[Path], output: Path, baseline: str | None = None) -> int:
@@ -54,17 +66,32 @@ def _drawn(comparison: Comparison, output: Path) -> Path:
     Numbers of different tasks do not belong into one figure. With several pairs, each gets a page in a folder of its
     own, and the page of all has the tables, links, and the figures that compare tasks.
     """
-    from ensemble_transfer.report import page, plots  # matplotlib is slow to import
+    from ensemble_transfer.report import page
 
     pairs = comparison.by_pair()
     links: dict[str, str] = {}
     names: set[str] = {"figures"}
+    parts = {output: comparison}
     for pair, own in pairs.items() if len(pairs) > 1 else ():
         folder = output / _folder_name(pair, names)
         own.write(folder)
-        page.write(own, plots.draw(own.rows, folder / "figures"), folder)
+        parts[folder] = own
         links[pair] = f"{folder.name}/{page.FILE_NAME}"
-    return page.write(comparison, plots.draw(comparison.rows, output / "figures", bool(links)), output, links)
+    jobs = [(part.rows, folder / "figures", bool(links) and folder == output) for folder, part in parts.items()]
+    for (folder, part), figures in zip(parts.items(), _figures(jobs), strict=True):
+        page.write(part, figures, folder, links if folder == output else {})
+    return output / page.FILE_NAME
+
+
+def _figures(jobs: Sequence[tuple[Sequence[Row], Path, bool]]) -> "list[list[Drawn]]":
+    """Draw the figures of several pages, side by side on the cores that may be used."""
+    from ensemble_transfer.report.plots import draw  # matplotlib is slow to import
+
+    workers = min(usable_cores(), len(jobs))
+    if workers > 1 and sum(len(rows) for rows, _, _ in jobs) >= MANY:
+        with suppress(BrokenExecutor), ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+            return list(pool.map(draw, *zip(*jobs, strict=True)))
+    return [draw(*job) for job in jobs]
 
 
 def _folder_name(pair: str, taken: set[str]) -> str:

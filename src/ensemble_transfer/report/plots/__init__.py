@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from ensemble_transfer.report.frontier import budget_of, frontier_of
 from ensemble_transfer.report.plots import charts
 from ensemble_transfer.report.plots.frontier import frontier
-from ensemble_transfer.report.plots.style import RC, Style, styles
+from ensemble_transfer.report.plots.style import RC, Style, save, styles
 from ensemble_transfer.report.rows import CALIBRATED, FULLS, WORTH, WORTH_PER_FULL, Row
 
 
@@ -203,9 +203,7 @@ def draw(rows: Sequence[Row], folder: Path, across: bool = False) -> list[Drawn]
                 path.unlink(missing_ok=True)
             if not plan.enough(able) or (across and not plan.across):
                 continue
-            figure = plan.draw(able, styles(rows))
-            figure.savefig(svg, metadata={"Date": None})
-            figure.savefig(svg.with_suffix(".png"), dpi=150)
+            save(plan.draw(able, styles(rows)), svg)
             drawn.append(Drawn(plan.title, plan.caption, _alt(plan, able), svg))
     return drawn
 

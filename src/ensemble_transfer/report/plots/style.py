@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, product
 from math import ceil
+from pathlib import Path
 from textwrap import shorten, wrap
 from typing import Any
 from zlib import crc32
@@ -115,6 +116,16 @@ def kinds(count: int) -> list[Style]:
     """Return styles for things other than strategies."""
     pairs = [pair for pair, _ in zip(cycle([*_KNOWN.values(), *_OTHERS]), range(count), strict=False)]
     return [Style(colour, marker, "-", filled=True) for colour, marker in pairs]
+
+
+def save(figure: Figure, svg: Path) -> None:
+    """Write a figure as ``.svg`` and, beside it, as ``.png``. It is laid out once, which takes longer than drawing."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine(None)
+    figure.savefig(svg, metadata={"Date": None})
+    figure.savefig(svg.with_suffix(".png"), dpi=150)
 
 
 def panels(count: int, width: float = 3.5, height: float = 3.1, across: int = ACROSS) -> tuple[Figure, list[Axes]]:
