@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.training.augment import BATCHED
 from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.memory import free_memory, is_out_of_memory
@@ -41,6 +42,16 @@ def test_a_whole_transfer_runs_on_the_gpu(source_ensemble, target_task, recipes,
     probabilities = result.ensemble.predict(target_task.test.images, "cuda")
     on_cpu = result.ensemble.predict(target_task.test.images, "cpu")
     assert torch.allclose(probabilities, on_cpu, atol=1e-2)
+
+
+@pytest.mark.parametrize("augment", sorted(BATCHED))
+def test_batches_on_the_gpu_are_those_of_the_cpu(source_task, augment):
+    here = Batches([source_task.train.images] * 3, source_task.train.labels, 16, [4, 5, 6], augment)
+    there = here.on(torch.device("cuda"))
+    for step in range(20):
+        for mine, other in zip(here[step], there[step], strict=True):
+            assert other.is_cuda
+            assert torch.equal(mine, other.cpu())
 
 
 NET = {"channels": [4, 8, 8, 8], "stem_width": 4, "output_stride": 8}

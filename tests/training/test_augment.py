@@ -5,7 +5,7 @@ import torch
 
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.tasks.embedded import MnistSample
-from ensemble_transfer.training.augment import AUGMENTATIONS, augmented
+from ensemble_transfer.training.augment import AUGMENTATIONS, augmented, windows
 from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.recipe import AUGMENTATIONS as NAMES
 from ensemble_transfer.training.recipe import Recipe
@@ -114,3 +114,10 @@ def test_an_image_is_changed_anew_in_every_epoch(digits):
     data = Batches([digits.images[:8]], digits.labels[:8], 8, [1], "crop")
     seen = [image.numpy().tobytes() for step in range(6) for image in data[step][0][0]]
     assert len(set(seen)) > 40
+
+
+def test_windows_by_indexing_are_those_of_the_loop(digits):
+    """The way of a GPU, which no test here has."""
+    corners = torch.randint(9, (len(digits.images), 2), generator=generator())
+    moved = [image[:, y : y + 20, x : x + 20] for image, (y, x) in zip(digits.images, corners.tolist(), strict=True)]
+    assert torch.equal(windows(digits.images, corners, 20), torch.stack(moved))

@@ -96,3 +96,24 @@ def test_inputs_are_not_mutated():
     batch, _ = batches([1], inputs=[inputs])[0]
     batch.zero_()
     assert inputs.tolist() == list(range(10))
+
+
+META = torch.device("meta")  # a device that every machine has
+
+
+def test_a_device_gets_the_data_once(monkeypatch):
+    images = torch.zeros(10, 1, 8, 8, dtype=torch.uint8)
+    sent = Batches([images] * 3, LABELS, 4, [1, 2, 3], "crop_flip").on(META)
+    assert sent.labels.device == META
+    assert all(inputs is sent.inputs[0] for inputs in sent.inputs)
+    inputs, labels = sent[1]
+    assert (inputs.device, inputs.shape, labels.shape) == (META, (3, 4, 1, 8, 8), (3, 4))
+    assert sent.on(META) is sent
+    monkeypatch.setattr("ensemble_transfer.training.batches.free_memory", lambda _: 5000)
+    large = Batches([images], LABELS, 4, [1])
+    assert large.on(META) is large
+
+
+def test_data_whose_images_are_augmented_one_by_one_stay_here():
+    data = Batches([torch.zeros(10, 1, 8, 8, dtype=torch.uint8)], LABELS, 4, [1], "trivial")
+    assert data.on(META) is data

@@ -21,7 +21,7 @@ def flip(images: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror each image left to right with probability 1/2."""
     from torchvision.transforms.v2 import functional
 
-    mirrored = torch.rand(len(images), generator=generator) < 0.5
+    mirrored = (torch.rand(len(images), generator=generator) < 0.5).to(images.device)
     return torch.where(mirrored[:, None, None, None], functional.horizontal_flip(images), images)
 
 
@@ -32,9 +32,26 @@ def crop(images: Tensor, generator: torch.Generator) -> Tensor:
     side = images.shape[-1]
     reach = max(1, side // PADDING)
     padded = functional.pad(images, [reach], padding_mode="edge")
-    corners = torch.randint(2 * reach + 1, (len(images), 2), generator=generator).tolist()
-    moved = [image[:, top : top + side, left : left + side] for image, (top, left) in zip(padded, corners, strict=True)]
+    corners = torch.randint(2 * reach + 1, (len(images), 2), generator=generator)
+    if images.device.type == "cuda":  # a kernel for each image takes longer than its work
+        return windows(padded, corners.to(images.device), side)
+    moved = [image[:, y : y + side, x : x + side] for image, (y, x) in zip(padded, corners.tolist(), strict=True)]
     return torch.stack(moved)
+
+
+def windows(images: Tensor, corners: Tensor, side: int) -> Tensor:
+    """Cut a window out of each image at once, by indexing: the faster way on a GPU, the slower one on a CPU.
+
+    Args:
+        images: Images (N, C, H, W).
+        corners: Upper left corners (N, 2): row and column, int64, on the same device.
+        side: Height and width of the windows.
+    """
+    along = torch.arange(side, device=images.device)
+    rows, columns = (corners[:, axis, None] + along for axis in (0, 1))
+    each = torch.arange(len(images), device=images.device)
+    channels = torch.arange(images.shape[1], device=images.device)
+    return images[each[:, None, None, None], channels[:, None, None], rows[:, None, :, None], columns[:, None, None]]
 
 
 def crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -60,6 +77,9 @@ def trivial(images: Tensor, generator: torch.Generator) -> Tensor:
 AUGMENTATIONS: Mapping[str, Augmentation] = {
     augmentation.__name__: augmentation for augmentation in (flip, crop, crop_flip, resized_crop, trivial)
 }
+
+BATCHED = frozenset({"none", "flip", "crop", "crop_flip"})
+"""Augmentations that work on all images at once, and so on a GPU. Elsewhere each image has operations of its own."""
 
 
 def augmented(images: Tensor, name: str, generator: torch.Generator) -> Tensor:

@@ -5,7 +5,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ensemble_transfer.seeding import derive, generator
-from ensemble_transfer.training.augment import augmented
+from ensemble_transfer.training.augment import BATCHED, augmented
+from ensemble_transfer.training.memory import free_memory
+
+SHARE = 0.1
+"""Share of a device's free memory that the data of a fit may take; a group of members may take most of the rest."""
 
 
 class Batches(Dataset[tuple[Tensor, Tensor]]):
@@ -35,13 +39,27 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         self._epoch = -1
         self._orders: list[Tensor] = []
 
+    def on(self, device: torch.device) -> "Batches":
+        """Return the same batches, with the data on a device: these, if they are there or are better left here.
+
+        A GPU gets the data once for a fit where they take at most a tenth of its free memory and their augmentation
+        works on all images at once. Otherwise each batch is sent by itself.
+        """
+        data = list({id(inputs): inputs for inputs in self.inputs}.values())
+        size = sum(inputs.numel() * inputs.element_size() for inputs in data)
+        if device.type == self.labels.device.type or self.augment not in BATCHED or size > SHARE * free_memory(device):
+            return self
+        sent = {id(inputs): inputs.to(device) for inputs in data}
+        inputs = [sent[id(member)] for member in self.inputs]
+        return Batches(inputs, self.labels.to(device), self.batch_size, self.seeds, self.augment)
+
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         """Return the inputs and labels of a step."""
         epoch, position = divmod(step, len(self.labels) // self.batch_size)
         if epoch != self._epoch:
             self._epoch, self._orders = epoch, [self._order(seed, epoch) for seed in self.seeds]
         start = position * self.batch_size
-        chosen = torch.stack([order[start : start + self.batch_size] for order in self._orders])
+        chosen = torch.stack([order[start : start + self.batch_size] for order in self._orders]).to(self.labels.device)
         labels = self.labels[chosen]
         if self.augment == "none" and all(inputs is self.inputs[0] for inputs in self.inputs):
             copied = self.inputs[0].index_select(0, chosen.flatten())

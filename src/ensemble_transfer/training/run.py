@@ -84,7 +84,8 @@ def run_group(
     for module, state in zip(group.modules, group.interrupted, strict=False):
         module.load_state_dict(dict(state.weights), strict=True)
     executor = grouped(group.modules, settings)
-    lockstep = Lockstep(executor, group.recipe, group.batches, group.interrupted)
+    batches = group.batches.on(settings.device)
+    lockstep = Lockstep(executor, group.recipe, batches, group.interrupted)
     callbacks = _callbacks(group, settings, store, tracker)
     with measured(settings.device) as meter, ExitStack() as shown:
         if report is None and settings.progress:
@@ -92,7 +93,7 @@ def run_group(
         if report is not None:
             callbacks.append(ProgressCallback(report, group.phase, group.members, group.recipe.steps))
         if lockstep.step < group.recipe.steps:
-            _fit(lockstep, group.batches, settings, callbacks)
+            _fit(lockstep, batches, settings, callbacks)
     meter.seconds += lockstep.seconds_before
     meter.cpu_seconds += lockstep.cpu_seconds_before
     weights = [{k: v.detach().cpu().contiguous() for k, v in state.items()} for state in executor.state_dicts()]
