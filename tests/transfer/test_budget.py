@@ -192,6 +192,24 @@ def test_auto_tells_what_it_tried(source_ensemble, target_task, longer, fitter):
     assert choice["candidates"][0]["name"] == "heads alone"
 
 
+def test_auto_spends_a_budget_that_heads_would_eat_on_one_member(source_ensemble, target_task, longer, fitter):
+    target, prices = target_task.sealed(), Prices.of(source_ensemble.architecture, target_task, longer, 3, 1.0)
+    dear = 5 * prices.head / prices.full
+    alone = transfer_ensemble(Auto(), source_ensemble, target, 0, longer, fitter, dear)
+    few = transfer_ensemble(Few(1), source_ensemble, target, 0, longer, fitter, dear)
+    assert alone.ensemble.fingerprint == few.ensemble.fingerprint
+    assert alone.ledger.total() == few.ledger.total()
+    assert alone.story["choice"]["candidates"] == []
+
+
+def test_a_pilot_sees_every_image_twice(source_ensemble, target_task, longer):
+    prices = Prices.of(source_ensemble.architecture, target_task, longer, 3, 1.3)
+    assert Auto().plan(prices).pilot == 14  # an eighth of 117
+    seen = 14 * longer.full.batch_size
+    assert Auto().plan(replace(prices, examples=seen // 2)).pilot
+    assert not Auto().plan(replace(prices, examples=seen // 2 + 1)).pilot
+
+
 def test_auto_does_not_depend_on_the_test_split(source_ensemble, target_task, longer, fitter):
     other = replace(target_task, test=target_task.validation)
     one, two = (

@@ -12,12 +12,16 @@ _REASONS = {
 }
 """Why ``auto`` split the budget as it did."""
 
+_ALONE = "One member was fine-tuned with the whole budget, which is too small to pay for heads and a choice."
+
 
 def choice_text(record: Record) -> str:
     """Return a table of the candidates and the reasons for the choice; empty if the strategy made no choice."""
     choice = record.curves.get("choice")
     if not choice:
         return ""
+    if not choice["candidates"]:
+        return _ALONE
     lines = [_line(candidate) for candidate in choice["candidates"]]
     head = "| candidate, on validation | members | accuracy | calibrated NLL | behind the one taken |"
     table = "\n".join([head, "| --- | ---: | ---: | ---: | ---: |", *lines])

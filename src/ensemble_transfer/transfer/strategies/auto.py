@@ -21,8 +21,11 @@ PILOT = 1 / 8
 FITTED = 0.5
 """A pilot whose training loss is below this share of its validation loss has learned what the labels hold."""
 
-FEWEST_STEPS, FEWEST_IMAGES = 10, 20
-"""Steps of a pilot, below which there is none, and validation images, below which nothing can be chosen."""
+DEAR = 0.1
+"""Share of the budget above which a head is too dear, and one member is fine-tuned with all of it."""
+
+FEWEST_STEPS, FEWEST_EPOCHS, FEWEST_IMAGES = 10, 2, 20
+"""Steps and epochs of a pilot, below which there is none, and validation images, below which nothing can be chosen."""
 
 SETTLED = 5
 """Points of the learning curve whose mean is the training loss at the end of a fit."""
@@ -33,7 +36,7 @@ class AutoPlan:
     """How ``auto`` begins.
 
     Attributes:
-        heads: Members that get a head alone.
+        heads: Members that get a head alone; 0 to fine-tune one member with the whole budget, and choose nothing.
         pilot: Steps of the pilot; 0 for none.
     """
 
@@ -55,6 +58,9 @@ class Auto:
     4. Shift other members as the first of these moved, by the scale that serves one of them best, with probed heads.
        With one member a tenth of the budget is set aside for that, with more a twentieth.
     5. Take the ensemble of all this that has the lowest calibrated NLL on validation.
+
+    A pilot that sees the training images fewer than twice says nothing, and there is none. Where a head would take more
+    than a tenth of the budget, one member is fine-tuned with all of it, and nothing is chosen.
 
     Every fit and every prediction for validation images is billed.
 
@@ -81,15 +87,20 @@ class Auto:
         rule = f"must be at least {FEWEST_IMAGES} for auto, which chooses on them"
         require(prices.validation >= FEWEST_IMAGES, "validation", prices.validation, rule)
         head, limit = prices.head + prices.look, prices.limit
-        least = head + prices.step + prices.look
-        prices.require(limit >= least, "a head and a step of fine-tuning", least)
+        prices.require(limit >= prices.step, "a step of fine-tuning", prices.step)
+        if prices.head > DEAR * limit or limit < head + prices.step + prices.look:
+            return AutoPlan(heads=0, pilot=0)
         heads = max(1, min(prices.members, int(HEADS * limit) // head))
         pilot = int(PILOT * limit) // prices.step
-        return AutoPlan(heads, pilot if pilot >= FEWEST_STEPS and prices.members > 2 else 0)
+        shown = pilot * min(prices.recipes.full.batch_size, prices.examples)
+        telling = pilot >= FEWEST_STEPS and shown >= FEWEST_EPOCHS * prices.examples
+        return AutoPlan(heads, pilot if telling and prices.members > 2 else 0)
 
     def run(self, work: Workbench) -> TransferResult:
         """Return the chosen ensemble; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
         plan, labels = self.plan(work.prices), work.target.validation.labels
+        if not plan.heads:
+            return self._alone(work)
         heads = _heads(work, range(plan.heads))
         pilots, seen = _pilot(work, plan.pilot, heads)
         split = _split(seen)
@@ -104,6 +115,13 @@ class Auto:
         story = {"candidates": told, "pilot": seen, "split": split, "steps": [*lengths], "scale": scale}
         ensemble, members = work.ensemble(taken.members, self.name), tuple(range(len(pilots), used))
         return TransferResult(ensemble, work.ledger, members, story={"choice": story})
+
+    def _alone(self, work: Workbench) -> TransferResult:
+        """Fine-tune one member with the whole budget."""
+        steps = work.prices.steps(_left(work), 1)
+        fits = work.fine_tune_in(work.first_encoders(1), steps)
+        story = {"candidates": [], "pilot": None, "split": "alone", "steps": steps, "scale": None}
+        return TransferResult(work.ensemble(fits.weights, self.name), work.ledger, (0,), story={"choice": story})
 
     def _lengths(self, work: Workbench, plan: AutoPlan, split: str) -> list[int]:
         """Return the steps of the members that the rest of the budget is split among."""
