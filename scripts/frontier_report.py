@@ -34,7 +34,7 @@ COLUMNS = (
 )  # fmt: skip
 """Columns of records.csv."""
 
-SHIFTS = ("shift", "zero_shot")
+SHIFTS = ("shift", "zero_shot", "turns")
 """Strategies that have a shift vector. ``auto`` may have one and is looked at apart."""
 
 

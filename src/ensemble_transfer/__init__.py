@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from ensemble_transfer.transfer.strategies.snapshots import Snapshots as Snapshots
     from ensemble_transfer.transfer.strategies.star import Star as Star
     from ensemble_transfer.transfer.strategies.tiny import Tiny as Tiny
+    from ensemble_transfer.transfer.strategies.turns import Turns as Turns
 
 __version__ = "0.1.0"
 
@@ -112,6 +113,7 @@ _MODULES = {
     "Transfer": "transfer.base",
     "TransferEnsemble": "runs.estimator",
     "TransferResult": "transfer.base",
+    "Turns": "transfer.strategies.turns",
     "Workbench": "transfer.base",
     "as_frame": "report.record",
     "open_saved": "inference.saved",

@@ -22,6 +22,7 @@ from ensemble_transfer.transfer.strategies.shift import Shift
 from ensemble_transfer.transfer.strategies.snapshots import Snapshots
 from ensemble_transfer.transfer.strategies.star import Star
 from ensemble_transfer.transfer.strategies.tiny import Tiny
+from ensemble_transfer.transfer.strategies.turns import Turns
 
 STRATEGIES = {
     "head": HeadOnly(),
@@ -37,6 +38,7 @@ STRATEGIES = {
     "lp_ft": Full("probe"),
     "scratch": Scratch(),
     "auto": Auto(),
+    "turns": Turns(),
     "laplace": Laplace(),
 }
 

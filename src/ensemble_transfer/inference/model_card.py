@@ -21,6 +21,8 @@ _ABOUT = {
     "briefly ([arXiv 2206.13116](https://arxiv.org/abs/2206.13116))",
     "zero_shot": "the encoders of all members were moved by the shift vector of a fully fine-tuned donor, and every "
     "member got a new head ([arXiv 2206.13116](https://arxiv.org/abs/2206.13116))",
+    "turns": "a few donors were fine-tuned fully, the encoders of the other members were moved as the donors moved, in "
+    "turns, and each got a new head",
     "few": "a few members were fine-tuned fully, within a budget",
     "snapshots": "one member was fine-tuned in cycles, and kept at the end of each",
     "laplace": "one member was fine-tuned fully, and heads were drawn from a Laplace approximation around its own",

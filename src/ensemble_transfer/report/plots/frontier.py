@@ -22,6 +22,9 @@ _RING: dict[str, Any] = {
     "linestyle": "none",
 }
 
+NEAR = 0.09
+"""Distance of two labels on an axis, as a share of its length, below which they touch."""
+
 
 def frontier(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
     """Draw a line for each strategy, bands of one standard deviation over seeds, and the Pareto front.
@@ -79,7 +82,13 @@ def _front(axes: Axes, points: Sequence[Point], column: str) -> None:
 def _scale(axes: Axes, found: Frontier) -> None:
     """Give the axis of cost a logarithmic scale with a tick at every budget."""
     axes.set_xscale("log")
-    axes.set_xticks(found.budgets, [f"{budget:g}" for budget in found.budgets])
+    low, high = np.log(axes.get_xlim())
+    labels = [f"{budget:g}" for budget in found.budgets]
+    for place in range(1, len(labels)):  # one that would touch its neighbour stands a line lower
+        near = np.log(found.budgets[place] / found.budgets[place - 1]) < NEAR * (high - low)
+        if near and not labels[place - 1].startswith("\n"):
+            labels[place] = "\n" + labels[place]
+    axes.set_xticks(found.budgets, labels)
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_facecolor(PAPER)
 

@@ -37,6 +37,7 @@ _KNOWN = {
     "snapshots": ("#7A7A7A", "<"),
     "auto": ("#5E3C99", "*"),
     "laplace": ("#117733", ">"),
+    "turns": ("#AA4499", "d"),
 }
 _OTHERS = [(c, m) for m, c in product("PX*<>hp", ["#56B4E9", "#7A7A7A", *(colour for colour, _ in _KNOWN.values())])]
 RC: dict[Any, Any] = dict.fromkeys(

@@ -1,6 +1,5 @@
 """Strategy ``auto``: looks for the best use of a budget on validation, and pays for looking out of the budget."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -10,7 +9,14 @@ from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.transfer.base import TransferResult, Workbench
 from ensemble_transfer.transfer.choice import Candidate, choose, joined_candidates
 from ensemble_transfer.transfer.prices import Prices
-from ensemble_transfer.weights import Weights, add_scaled, below, subtract
+from ensemble_transfer.transfer.shift.turns import (
+    best_scale,
+    moves_in_turns,
+    recipient_price,
+    require_scales,
+    shifted_members,
+)
+from ensemble_transfer.weights import Weights
 
 HEADS, SHIFTED, CHEAP = 0.05, 0.1, 0.05
 """Shares of the budget: what heads may take, and shifted members beside one that is fine-tuned, and beside more."""
@@ -55,7 +61,7 @@ class Auto:
        better than the pilot on validation, heads for more members first. If not, and the pilot is
        better than heads on validation: ``two`` members. If it is not even better than heads, training is far from
        done: ``one`` member.
-    4. Shift other members as the first of these moved, by the scale that serves one of them best, with probed heads.
+    4. Shift other members as these moved, in turns, by the scale that serves one of them best, with probed heads.
        With one member a tenth of the budget is set aside for that, with more a twentieth.
     5. Take the ensemble of all this that has the lowest calibrated NLL on validation.
 
@@ -73,8 +79,7 @@ class Auto:
     scales: list[float] = field(default_factory=lambda: [1.0, 1.5])
 
     def __post_init__(self) -> None:
-        usable = bool(self.scales) and all(math.isfinite(scale) for scale in self.scales)
-        require(usable, "scales", self.scales, "must be one or more finite numbers")
+        require_scales(self.scales)
 
     def check(self, members: int, architecture: Architecture) -> None:
         """Raise a SettingError if there is nothing to choose from."""
@@ -109,8 +114,8 @@ class Auto:
         lengths = self._lengths(work, plan, split)
         rest = _fine_tuned(work, lengths, len(pilots))
         used = len(pilots) + len(rest)
-        vector = subtract(below(rest[0].members[0], "encoder"), work.encoders[len(pilots)])
-        scale, shifted = self._shifted(work, vector, [*range(used, len(work.source)), *range(len(pilots))])
+        donors = {len(pilots) + place: fitted.members[0] for place, fitted in enumerate(rest)}
+        scale, shifted = self._shifted(work, donors, [*range(used, len(work.source)), *range(len(pilots))])
         taken, told = choose(_candidates(heads, pilots, rest, shifted), labels)
         story = {"candidates": told, "pilot": seen, "split": split, "steps": [*lengths], "scale": scale}
         ensemble, members = work.ensemble(taken.members, self.name), tuple(range(len(pilots), used))
@@ -137,25 +142,25 @@ class Auto:
         return prices.steps(left - aside - count * prices.look, count)
 
     def _shifted(
-        self, work: Workbench, vector: Weights, others: Sequence[int]
+        self, work: Workbench, donors: Mapping[int, Weights], others: Sequence[int]
     ) -> tuple[float | None, Candidate | None]:
         """Return the scale that was chosen, and the members shifted by it that the rest of the budget pays for."""
         affordable = _left(work) // _recipient(work.prices)
         if affordable < len(self.scales) or not others:
             return None, None
-        labels, trials = work.target.validation.labels, {}
-        for scale in self.scales:
-            trials[scale] = _shifted_members(work, vector, scale, others[:1])
-        scale = min(trials, key=lambda tried: float(trials[tried].losses(labels).mean()))
-        more = others[1 : 1 + affordable - len(self.scales)]
+        moves = moves_in_turns(work, donors, others[: 1 + affordable - len(self.scales)])
+        scale, first = best_scale(work, moves, self.scales)
+        more = dict([*moves.items()][1:])
         if not more:
-            return scale, trials[scale]
-        return scale, joined_candidates("shifted", trials[scale], _shifted_members(work, vector, scale, more))
+            return scale, first
+        return scale, joined_candidates(
+            "shifted", first, _candidate(work, "shifted", shifted_members(work, more, scale))
+        )
 
 
 def _recipient(prices: Prices) -> int:
     """Return what a shifted member costs: statistics, a probed head, and its predictions on validation."""
-    return prices.statistics + prices.probe + prices.look
+    return recipient_price(prices) + prices.look
 
 
 def _left(work: Workbench) -> int:
@@ -203,12 +208,6 @@ def _split(pilot: Mapping[str, float] | None) -> str:
     if pilot["training"] < FITTED * pilot["pilot"]:
         return "many"
     return "two" if pilot["pilot"] < pilot["heads"] else "one"
-
-
-def _shifted_members(work: Workbench, vector: Weights, scale: float, members: Sequence[int]) -> Candidate:
-    moved: Mapping[int, Weights] = {m: add_scaled(work.encoders[m], vector, scale) for m in members}
-    starts = work.with_probed_heads(work.reestimate_statistics(moved))
-    return _candidate(work, "shifted", [start.weights for start in starts])
 
 
 def _candidates(

@@ -1,0 +1,98 @@
+"""Strategy ``turns``: fine-tune a few donors, and shift the other members as the donors moved, in turns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from ensemble_transfer.errors import require
+from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.transfer.base import TransferResult, Workbench
+from ensemble_transfer.transfer.prices import Prices
+from ensemble_transfer.transfer.shift.turns import (
+    best_scale,
+    moves_in_turns,
+    recipient_price,
+    require_scales,
+    shifted_members,
+)
+from ensemble_transfer.weights import Weights
+
+FIXED = 0.25
+"""Maximum share of a budget for shifted members. The rest pays for fine-tuning the donors."""
+
+
+@dataclass(frozen=True)
+class TurnsPlan:
+    """Plan of a transfer within its budget.
+
+    Attributes:
+        steps: Steps of every donor.
+        recipients: Number of members that are shifted.
+    """
+
+    steps: Sequence[int]
+    recipients: int
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Fine-tune a few donors fully; shift each other member as one of them moved, in turns, and train its head.
+
+    The donors alone are ``few``. Unlike the mean of the donors' shifts, shifts in turns carry over what each donor
+    learned for itself, and so how the donors disagree. Donors that are not fine-tuned to the end are best followed by
+    more than the whole shift: going on along it goes on training. So the scale is chosen on validation, with the first
+    shifted member, and billed.
+
+    Within a budget, shifted members and trials of scales take at most a quarter of it; if necessary, fewer members are
+    shifted. The donors share the rest.
+
+    Attributes:
+        donors: Number of members that are fully fine-tuned, from the first on.
+        members: Number of transferred members, including the donors; None for all.
+        scales: Scales to choose from; a single one is used without a choice.
+    """
+
+    name: ClassVar[str] = "turns"
+
+    donors: int = 2
+    members: int | None = None
+    scales: list[float] = field(default_factory=lambda: [1.0, 1.5, 2.0])
+
+    def __post_init__(self) -> None:
+        require(self.donors > 0, "donors", self.donors, "must be at least 1")
+        enough = self.members is None or self.members > self.donors
+        require(enough, "members", self.members, f"must be above donors={self.donors}, or null for all")
+        require_scales(self.scales)
+
+    def check(self, members: int, architecture: Architecture) -> None:
+        """Raise a SettingError if no member of the ensemble is left to shift."""
+        rule = f"must be below ensemble.size={members}, since the other members are shifted"
+        require(self.donors < members, "donors", self.donors, rule)
+        rule = f"must be at most ensemble.size={members}"
+        require(self.members is None or self.members <= members, "members", self.members, rule)
+
+    def plan(self, prices: Prices) -> TurnsPlan:
+        """Return how the budget is spent; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
+        wanted = (self.members or prices.members) - self.donors
+        if prices.limit is None:
+            return TurnsPlan([prices.recipes.full.steps] * self.donors, wanted)
+        price, trials = recipient_price(prices), len(self.scales)
+        aside = (trials - 1) * price + trials * prices.look if trials > 1 else 0
+        most = int(FIXED * prices.limit)
+        prices.require(most >= aside + price, f"{self.name} with one recipient", int((aside + price) / FIXED))
+        recipients = min(wanted, (most - aside) // price)
+        return TurnsPlan(prices.steps(prices.limit - aside - recipients * price, self.donors), recipients)
+
+    def run(self, work: Workbench) -> TransferResult:
+        """Return the transferred ensemble; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
+        plan = self.plan(work.prices)
+        fits = work.fine_tune_in(work.first_encoders(self.donors), plan.steps)
+        recipients = range(self.donors, self.donors + plan.recipients)
+        moves = moves_in_turns(work, dict(zip(fits.members, fits.weights, strict=True)), recipients)
+        scale, shifted = self.scales[0], list[Weights]()
+        if len(self.scales) > 1:
+            scale, first = best_scale(work, moves, self.scales)
+            shifted = [*first.members]
+        shifted += shifted_members(work, dict([*moves.items()][len(shifted) :]), scale)
+        ensemble = work.ensemble((*fits.weights, *shifted), self.name)
+        return TransferResult(ensemble, work.ledger, tuple(recipients), story={"turns": {"scale": scale}})

@@ -1,0 +1,97 @@
+"""Several donors that shift the other members in turns."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ensemble_transfer.errors import SettingError
+from ensemble_transfer.training.recipe import Recipe
+from ensemble_transfer.transfer.base import Workbench, transfer_ensemble
+from ensemble_transfer.transfer.choice import Candidate
+from ensemble_transfer.transfer.shift.turns import best_scale, moves_in_turns, recipient_price
+from ensemble_transfer.transfer.strategies.few import Few
+from ensemble_transfer.transfer.strategies.shift import Shift
+from ensemble_transfer.transfer.strategies.turns import Turns
+from ensemble_transfer.weights import add_scaled, below
+
+
+@pytest.fixture(scope="module")
+def longer(recipes):
+    return replace(recipes, full=Recipe(90, lr=1e-2), probe=Recipe(6, lr=1e-2))
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_donors_are_few_and_each_member_moves_as_the_donor_whose_turn_it_is(
+    source_ensemble, target_task, longer, fitter
+):
+    work = Workbench(source_ensemble, target_task.sealed(), 0, longer, fitter)
+    few = transfer_ensemble(Few(2), source_ensemble, target_task.sealed(), 0, longer, fitter).ensemble
+    turns = Turns(scales=[1.5]).run(work).ensemble
+    assert all(same(a, b) for a, b in zip(few.members, turns.members[:2], strict=True))
+    moves = moves_in_turns(work, {0: few.members[0], 1: few.members[1]}, [2, 7, 8])
+    assert moves[2] is moves[8]
+    moved = add_scaled(work.encoders[2], moves[2], 1.5)
+    weights = below(turns.members[2], "encoder")
+    assert all(
+        torch.equal(weights[name], moved[name]) for name in weights if "running" not in name and "num_" not in name
+    )
+
+
+def test_one_donor_and_one_scale_are_zero_shot(source_ensemble, target_task, longer, fitter):
+    target = target_task.sealed()
+    one = transfer_ensemble(Turns(1, scales=[1.0]), source_ensemble, target, 0, longer, fitter)
+    other = transfer_ensemble(Shift(finish="head"), source_ensemble, target, 0, longer, fitter)
+    assert one.ledger.total().flops == other.ledger.total().flops
+    for a, b in zip(one.ensemble.members, other.ensemble.members, strict=True):
+        assert all(torch.allclose(a[name], b[name], rtol=0, atol=1e-6) for name in a)
+
+
+def test_the_scale_is_the_one_that_serves_the_first_recipient_best(source_ensemble, target_task, longer, fitter):
+    work = Workbench(source_ensemble, target_task.sealed(), 0, longer, fitter)
+    result = Turns(scales=[0.0, 1.0]).run(work)
+    labels = work.target.validation.labels
+    moves = moves_in_turns(work, dict(enumerate(result.ensemble.members[:2])), [2])
+    losses = {}
+    for scale in (0.0, 1.0):
+        taken, candidate = best_scale(work, moves, [scale])
+        assert isinstance(candidate, Candidate)
+        assert taken == scale
+        losses[scale] = float(candidate.losses(labels).mean())
+    assert result.story["turns"]["scale"] == min(losses, key=losses.get)
+
+
+def test_a_budget_pays_for_trials_recipients_and_donors(source_ensemble, target_task, longer):
+    work = Workbench(source_ensemble, target_task.sealed(), 0, longer, budget=1.3)
+    prices, plan = work.prices, Turns().plan(work.prices)
+    price = recipient_price(prices)
+    spent = sum(plan.steps) * prices.step + (plan.recipients + 2) * price + 3 * prices.look
+    assert plan.recipients == 1
+    assert prices.limit - prices.step < spent <= prices.limit
+    assert len(plan.steps) == 2
+    assert max(plan.steps) - min(plan.steps) <= 1
+    assert Turns().plan(replace(prices, budget=None)).steps == [90, 90]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"donors": 0}, "donors=0: must be at least 1"),
+        ({"members": 2}, "members=2: must be above donors=2, or null for all"),
+        ({"scales": []}, r"scales=\[\]: must be one or more finite numbers"),
+        ({"scales": [float("nan")]}, r"scales=\[nan\]: must be one or more finite numbers"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options, message):
+    with pytest.raises(SettingError, match=message):
+        Turns(**options)
+
+
+def test_a_member_must_be_left_to_shift(source_ensemble, target_task):
+    with pytest.raises(SettingError, match=r"donors=3: must be below ensemble\.size=3"):
+        transfer_ensemble(Turns(donors=3), source_ensemble, target_task.sealed())
+    with pytest.raises(SettingError, match=r"members=4: must be at most ensemble\.size=3"):
+        transfer_ensemble(Turns(members=4), source_ensemble, target_task.sealed())
