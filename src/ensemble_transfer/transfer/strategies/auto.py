@@ -21,6 +21,9 @@ from ensemble_transfer.weights import Weights
 HEADS, SHIFTED, CHEAP = 0.05, 0.1, 0.05
 """Shares of the budget: what heads may take, and shifted members beside one that is fine-tuned, and beside more."""
 
+SHARED = 1.2
+"""Budget in fulls from which two members share it where no pilot says what to do."""
+
 PILOT = 1 / 8
 """Length of the pilot as a share of the budget."""
 
@@ -65,7 +68,8 @@ class Auto:
        With one member a tenth of the budget is set aside for that, with more a twentieth.
     5. Take the ensemble of all this that has the lowest calibrated NLL on validation.
 
-    A pilot that sees the training images fewer than twice says nothing, and there is none. Where a head would take more
+    A pilot that sees the training images fewer than twice says nothing, and there is none: the budget goes to ``one``
+    member, from 1.2 fulls on to ``two``, and a tenth of it is set aside for shifted ones. Where a head would take more
     than a tenth of the budget, one member is fine-tuned with all of it, and nothing is chosen.
 
     Every fit and every prediction for validation images is billed.
@@ -76,7 +80,7 @@ class Auto:
 
     name: ClassVar[str] = "auto"
 
-    scales: list[float] = field(default_factory=lambda: [1.0, 1.5])
+    scales: list[float] = field(default_factory=lambda: [1.0, 1.5, 2.0])
 
     def __post_init__(self) -> None:
         require_scales(self.scales)
@@ -108,7 +112,7 @@ class Auto:
             return self._alone(work)
         heads = _heads(work, range(plan.heads))
         pilots, seen = _pilot(work, plan.pilot, heads)
-        split = _split(seen)
+        split = _split(seen, work.prices)
         if seen is not None and split == "many" and seen["heads"] < seen["pilot"]:
             heads = _more_heads(work, heads)
         lengths = self._lengths(work, plan, split)
@@ -133,7 +137,7 @@ class Auto:
         prices, limit = work.prices, work.prices.limit or 0
         left, trials = _left(work), len(self.scales) * _recipient(prices)
         others = trials + max(0, prices.members - 2) * _recipient(prices)
-        aside = min(int((SHIFTED if split == "one" else CHEAP) * limit), others)
+        aside = min(int((SHIFTED if split == "one" or not plan.pilot else CHEAP) * limit), others)
         aside = aside if aside >= trials else 0
         if split == "many":
             count = max(1, min(prices.members - 1, (left - aside) // (plan.pilot * prices.step + prices.look)))
@@ -201,10 +205,10 @@ def _pilot(work: Workbench, steps: int, heads: Candidate) -> tuple[list[Candidat
     return [pilot], {"steps": steps, "training": training, **losses}
 
 
-def _split(pilot: Mapping[str, float] | None) -> str:
+def _split(pilot: Mapping[str, float] | None, prices: Prices) -> str:
     """Return what the rest of the budget is split among: ``one``, ``two`` or ``many`` members."""
     if pilot is None:
-        return "one"
+        return "two" if (prices.budget or 0) >= SHARED else "one"
     if pilot["training"] < FITTED * pilot["pilot"]:
         return "many"
     return "two" if pilot["pilot"] < pilot["heads"] else "one"
