@@ -31,6 +31,7 @@ NAMES = {
     "decode": "data time on a folder of photographs, 8 members against 1",
     "shift": "search, statistics, probe and tiny fine-tuning against the donor's fine-tuning",
     "startup": "--help, and the time to the first training step",
+    "compare": "the comparison of the study's records, with its figures",
     "growth": "seconds and memory by members, examples and weights; jobs a minute of a sweep",
     "headline": "what shift takes to come within a point of full on the pairs of the study, and one more member",
 }

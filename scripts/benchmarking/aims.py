@@ -80,6 +80,7 @@ AIMS = (
     Aim("startup", "`--help` against `import torch`", "ratio --help to import torch, CPU", 1.0),
     Aim("startup", "to the first step against the imports", "ratio first step to imports, CPU", 1.5),
     Aim("startup", "the main job from the store against the imports", "ratio warm run to imports, CPU", 2.0),
+    Aim("compare", "seconds for the study's 520 records, wall", "compare, wall s", 10),
     Aim("growth", "seconds of a member, many against few", "ratio of CPU s per member,*", 1.0),
     Aim("growth", "seconds of an example, many against few", "ratio of CPU s per example,*", 1.0),
     Aim("growth", "seconds of a weight, many against few", "ratio of CPU s per weight,*", 1.0),

@@ -1,0 +1,30 @@
+"""``python -m ensemble_transfer.compare`` on the records of the study: tables, figures and pages of five pairs.
+
+Aim: 10 seconds for some 500 records.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+from benchmarking.measure import Options, Result, medians
+from benchmarking.startup import until_end
+
+RECORDS = Path(__file__).parents[2] / "benchmarks" / "study" / "records.tar.xz"
+
+
+def run(options: Options) -> Result:
+    """Compare all records, three times; the first four of them where it is to be quick."""
+    with tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(RECORDS) as archive:
+            archive.extractall(folder, filter="data")
+        records = sorted(Path(folder).rglob("record.json"))
+        for path in records[4:] if options.quick else ():
+            shutil.rmtree(path.parent)
+        command = [sys.executable, "-m", "ensemble_transfer.compare", folder, "--output", f"{folder}/comparison"]
+        times = [until_end(command) for _ in range(1 if options.quick else 3)]
+    return {"records": 4 if options.quick else len(records)} | medians({"compare": times})
