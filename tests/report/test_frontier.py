@@ -7,6 +7,7 @@ import pytest
 from ensemble_transfer.report.comparison import Comparison
 from ensemble_transfer.report.frontier import frontier_of, frontier_table
 from ensemble_transfer.report.plots import PLANS, draw
+from ensemble_transfer.report.plots.frontier import frontier as chart
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.rows import rows_of
 
@@ -76,6 +77,18 @@ def test_the_rival_is_the_better_of_few_and_snapshots_by_each_column(frontier):
     assert frontier.rival(1.0, "calibrated NLL", False).strategy == "few"
     assert frontier.rival(2.0, "accuracy", True).strategy == "few"
     assert frontier.rival(4.0, "accuracy", True) is None
+
+
+def test_a_strategy_with_fewer_seeds_is_not_the_rival():
+    lucky = frontier_of(rows_of([*RECORDS, a_record("snapshots", 0, 2.0, 0.99, 0.10)])[0])
+    assert lucky.rival(2.0, "accuracy", True).strategy == "few"
+    assert lucky.rival(2.0, "calibrated NLL", False).strategy == "few"
+
+
+def test_labels_that_would_touch_stand_on_two_lines():
+    others = [a_record("few", 0, 1.05, 0.82, 0.55), a_record("few", 0, 0.01, 0.7, 0.9)]
+    axes = chart(rows_of([*RECORDS, *others])[0], {}).axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0.01", "1", "\n1.05", "2"]
 
 
 def test_leads_are_paired_by_seed(frontier):

@@ -78,9 +78,9 @@ class Frontier:
 
     def rival(self, budget: float, column: str, higher_is_better: bool) -> Point | None:
         """Return the best rival at a budget: the better of ``few`` and ``snapshots`` by a column's mean on test."""
-        found = [p for name in RIVALS if (p := self.at(name, budget)) is not None and column in p.numbers]
-        sign = 1 if higher_is_better else -1
-        return max(found, key=lambda p: sign * p.spread(column).mean, default=None)
+        return best_of(
+            [p for p in self.points if p.budget == budget and p.strategy in RIVALS], column, higher_is_better
+        )
 
     def lead(self, point: Point, column: str, higher_is_better: bool) -> Difference | None:
         """Return the difference of a point to the best rival at its budget, paired by seed; None without one."""
@@ -98,6 +98,15 @@ class Frontier:
                 best = value
                 front.append(point)
         return front
+
+
+def best_of(points: Iterable[Point], column: str, higher_is_better: bool) -> Point | None:
+    """Return the point with the best mean of a column, of those with the most seeds; None if no point has it."""
+    known = [point for point in points if column in point.numbers]
+    most = max((len(point.seeds) for point in known), default=0)
+    sign = 1 if higher_is_better else -1
+    complete = [point for point in known if len(point.seeds) == most]
+    return max(complete, key=lambda point: sign * point.spread(column).mean, default=None)
 
 
 def frontier_of(rows: Iterable[Row]) -> Frontier | None:
@@ -162,7 +171,8 @@ def members_text(point: Point) -> str:
 
 
 FRONTIER_NOTE = (
-    "The best rival at a budget is the better of `few` and `snapshots` by the column's mean on test. `few` has the "
+    "The best rival at a budget is the better of `few` and `snapshots` by the column's mean on test, of those with the "
+    "most seeds. `few` has the "
     "number of members that validation prefers for each seed, and pays for that number alone. Both favour the rival. "
     "Differences are paired by seed with a 95% interval; a strategy pays only where it excludes zero."
 )
