@@ -22,7 +22,7 @@ _RING: dict[str, Any] = {
     "linestyle": "none",
 }
 
-NEAR = 0.09
+NEAR = 0.08
 """Distance of two labels on an axis, as a share of its length, below which they touch."""
 
 
