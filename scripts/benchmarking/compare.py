@@ -5,6 +5,7 @@ Aim: 10 seconds for some 500 records.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tarfile
@@ -26,5 +27,6 @@ def run(options: Options) -> Result:
         for path in records[4:] if options.quick else ():
             shutil.rmtree(path.parent)
         command = [sys.executable, "-m", "ensemble_transfer.compare", folder, "--output", f"{folder}/comparison"]
-        times = [until_end(command) for _ in range(1 if options.quick else 3)]
+        unlimited = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}  # of cores
+        times = [until_end(command, unlimited) for _ in range(1 if options.quick else 3)]
     return {"records": 4 if options.quick else len(records)} | medians({"compare": times})
