@@ -26,7 +26,7 @@ def recipient_price(prices: Prices) -> int:
 def moves_in_turns(
     work: Workbench, donors: Mapping[int, Weights], members: Sequence[int]
 ) -> dict[int, dict[str, Tensor]]:
-    """Return the vector by which each member is shifted: that of the donors whose turn it is.
+    """Return the vector by which each member is shifted: that of the donor whose turn it is.
 
     Args:
         work: The workbench.
