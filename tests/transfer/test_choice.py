@@ -63,8 +63,8 @@ def test_the_first_of_equals_is_taken_and_members_add_up():
     [(0.1, 0.9, 0.5, "many"), (0.8, 0.9, 1.2, "two"), (0.8, 0.9, 0.7, "one"), (0.45, 0.9, 1.2, "two")],
 )
 def test_the_pilot_says_how_the_budget_is_split(training, pilot, heads, split):
-    assert _split({"training": training, "pilot": pilot, "heads": heads}) == split
+    assert _split({"training": training, "pilot": pilot, "heads": heads}, 1.0) == split
 
 
-def test_without_a_pilot_one_member_gets_the_budget():
-    assert _split(None) == "one"
+def test_without_a_pilot_one_member_gets_a_small_budget_and_two_share_a_larger_one():
+    assert [_split(None, budget) for budget in (0.5, 1.05, 1.2, 4.0)] == ["one", "one", "two", "two"]

@@ -112,7 +112,7 @@ class Auto:
             return self._alone(work)
         heads = _heads(work, range(plan.heads))
         pilots, seen = _pilot(work, plan.pilot, heads)
-        split = _split(seen, work.prices)
+        split = _split(seen, work.budget or 0.0)
         if seen is not None and split == "many" and seen["heads"] < seen["pilot"]:
             heads = _more_heads(work, heads)
         lengths = self._lengths(work, plan, split)
@@ -205,10 +205,10 @@ def _pilot(work: Workbench, steps: int, heads: Candidate) -> tuple[list[Candidat
     return [pilot], {"steps": steps, "training": training, **losses}
 
 
-def _split(pilot: Mapping[str, float] | None, prices: Prices) -> str:
+def _split(pilot: Mapping[str, float] | None, budget: float) -> str:
     """Return what the rest of the budget is split among: ``one``, ``two`` or ``many`` members."""
     if pilot is None:
-        return "two" if (prices.budget or 0) >= SHARED else "one"
+        return "two" if budget >= SHARED else "one"
     if pilot["training"] < FITTED * pilot["pilot"]:
         return "many"
     return "two" if pilot["pilot"] < pilot["heads"] else "one"
