@@ -37,7 +37,7 @@ docs: setup ## build the documentation into site/
 
 gpu: setup ## the tests and benchmarks that need a GPU, into benchmarks/gpu
 	$(BIN)/python -m pytest -m gpu tests/test_gpu.py
-	$(BIN)/python scripts/benchmark.py executor batches memory workers overhead --save benchmarks/gpu
+	$(BIN)/python scripts/benchmark.py executor channels_last batches memory workers overhead --save benchmarks/gpu
 
 frontier: setup ## what a budget buys: the small frontier's sweeps, which go on where they stopped, and its page
 	for part in frontier frontier_few frontier_full; do \

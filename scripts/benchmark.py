@@ -25,6 +25,7 @@ NAMES = {
     "executor": "vectorised members against the loop, and what auto takes",
     "workers": "members over 2 and 4 processes against one",
     "batches": "batches on a GPU against sent to it; crops by indexing against a loop",
+    "channels_last": "fits and predictions with channels last against channels first",
     "compiled": "a step by torch.compile against the eager one",
     "memory": "peak memory by members and executor, against the estimate",
     "cache": "heads on cached features against the frozen forward",

@@ -55,6 +55,8 @@ AIMS = (
     Aim("peers", "2 processes against torchensemble's, wall seconds", "*/ratio ours, 2 processes to *, wall", 1.0),
     Aim("executor", "`auto` against the faster executor", "*/ratio auto to the faster, wall", 1.05),
     Aim("batches", "batches made on the GPU against sent to it", "*/ratio there to sent, wall", 0.5),
+    Aim("channels_last", "a fit with channels last against channels first", "fit, */ratio last to first, CPU", 1.0),
+    Aim("channels_last", "a prediction, likewise", "prediction, */ratio last to first, CPU", 1.0),
     Aim("workers", "8 members by 2 processes against 1, wall seconds", "ratio 2 workers to 1, wall", 0.6),
     Aim("workers", "weights equal to those of 1 process, bit for bit", "* same weights as 1", 1, at_least=True),
     Aim("memory", "MB of 32 members beyond the imports", "M=32, */peak MB", 2000),

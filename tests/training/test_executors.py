@@ -14,6 +14,7 @@ from ensemble_transfer.training.executors import (
     Loop,
     Vectorised,
     chosen_executor,
+    grouped,
     refuse_unvectorisable,
 )
 from ensemble_transfer.training.fit import Fitter, Start
@@ -124,8 +125,17 @@ def test_channels_last_changes_the_layout_and_not_the_result(source_task):
     plain, other = (trained("loop", NET, RECIPES["sgd"], source_task.train, channels_last=c) for c in (False, True))
     assert_close(plain, other)
     assert all(tensor.is_contiguous() for member in other for tensor in member.values())
-    loop = Loop([nn.Conv2d(3, 4, 3)], torch.channels_last)
-    assert loop.members[0].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("has_onednn", [True, False])
+@pytest.mark.parametrize("asked", [None, True, False])
+def test_channels_last_is_the_layout_where_it_pays(monkeypatch, device, has_onednn, asked):
+    monkeypatch.setattr("torch.backends.mkldnn.is_available", lambda: has_onednn)
+    monkeypatch.setattr(TrainerSettings, "device", torch.device(device))
+    loop = grouped([nn.Conv2d(3, 4, 3)], TrainerSettings(executor="loop", channels_last=asked))
+    wanted = (device == "cpu" and has_onednn) if asked is None else asked
+    assert loop.members[0].weight.is_contiguous(memory_format=torch.channels_last) == wanted
 
 
 SMALL, LARGE = int(LAUNCH_BOUND / 100), int(LAUNCH_BOUND * 2)

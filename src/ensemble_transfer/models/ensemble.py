@@ -13,6 +13,7 @@ from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.layout import CALIBRATION, DESCRIPTION, replacing
 from ensemble_transfer.models.backbone import Architecture, Classifier
 from ensemble_transfer.models.bounds import numbers
+from ensemble_transfer.models.memory_format import placed
 from ensemble_transfer.tensor_files import read_tensors, write_tensors
 from ensemble_transfer.weights import Weights, fingerprint
 
@@ -151,14 +152,14 @@ class Ensemble:
             )
 
 
-@torch.inference_mode()
 def probabilities(
     classifier: Classifier, images: Tensor, device: torch.device | str = "cpu", batch_size: int = 256
 ) -> Tensor:
     """Return one classifier's probabilities (examples, classes), float32, on the CPU."""
-    classifier = classifier.to(device).eval()
-    batches = [classifier(batch.to(device)).float().softmax(-1).cpu() for batch in torch.split(images, batch_size)]
-    return torch.cat(batches)
+    classifier = placed(classifier, device)
+    with torch.inference_mode():
+        batches = [classifier(batch.to(device)).float().softmax(-1).cpu() for batch in torch.split(images, batch_size)]
+        return torch.cat(batches)
 
 
 def _check_fits(index: int, member: Weights, expected: Weights) -> None:

@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from ensemble_transfer.errors import SettingError
+from ensemble_transfer.models.memory_format import channels_last
 from ensemble_transfer.training.draws import MembersDraws, Streams
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.weights import Weights
@@ -35,17 +36,11 @@ class Loop(nn.Module):
 
     Args:
         members: The members.
-        memory_format: Layout of images and of the convolutions' weights.
     """
 
-    def __init__(
-        self, members: Sequence[nn.Module], memory_format: torch.memory_format = torch.contiguous_format
-    ) -> None:
+    def __init__(self, members: Sequence[nn.Module]) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
-        self._images_format = memory_format
-        if memory_format == torch.channels_last:
-            self.to(memory_format=memory_format)  # type: ignore[call-overload]  # its stub lacks this form
 
     def backward(self, inputs: Tensor, labels: Tensor, seeds: Sequence[int], smoothing: float) -> Tensor:
         """Add every member's gradient and return the losses (members,).
@@ -59,7 +54,6 @@ class Loop(nn.Module):
         losses = []
         for member, x, y, seed in zip(self.members, inputs, labels, seeds, strict=True):
             _seed_default_generators(seed, x.device)
-            x = x.contiguous(memory_format=self._images_format) if x.ndim == 4 else x
             loss: Tensor = cross_entropy(member(x), y, label_smoothing=smoothing)
             loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
@@ -213,7 +207,8 @@ def grouped(modules: Sequence[nn.Module], settings: TrainerSettings) -> Loop | V
     """Return members in the executor that the settings name; ``auto`` must have been decided."""
     if settings.executor == "vectorised":
         return Vectorised(modules)
-    return Loop(modules, torch.channels_last if settings.channels_last else torch.contiguous_format)
+    loop = Loop(modules)
+    return channels_last(loop) if settings.lays_channels_last else loop
 
 
 def refuse_unvectorisable(member: nn.Module, inputs: Tensor) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ensemble_transfer.models.backbone import Architecture, Classifier
+from ensemble_transfer.models.memory_format import placed
 from ensemble_transfer.seeding import generator
 from ensemble_transfer.training.augment import augmented
 from ensemble_transfer.training.recipe import Recipe
@@ -44,7 +45,7 @@ def features_of_views(
 
 @torch.no_grad()
 def _encoded(classifier: Classifier, batches: Iterable[Tensor], device: torch.device) -> Tensor:
-    classifier = classifier.to(device).eval()
+    classifier = placed(classifier, device)
     return torch.cat([classifier.encode(batch.to(device)).float().cpu() for batch in batches])
 
 
@@ -60,7 +61,7 @@ def reestimated_statistics(
     with torch.random.fork_rng(devices=[]):
         classifier = architecture.build()
     classifier.encoder.load_state_dict(dict(encoder), strict=True)
-    classifier.to(device).eval()
+    placed(classifier, device)
     for layer in classifier.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.track_running_stats:
             layer.reset_running_stats()
@@ -68,7 +69,7 @@ def reestimated_statistics(
             layer.train()
     for batch in images.tensor_split(-(-len(images) // _BATCH)):
         classifier.encode(batch.to(device))
-    return {name: tensor.cpu() for name, tensor in classifier.encoder.state_dict().items()}
+    return {name: tensor.cpu().contiguous() for name, tensor in classifier.encoder.state_dict().items()}
 
 
 def is_statistic(name: str) -> bool:

@@ -24,6 +24,7 @@ from ensemble_transfer.errors import require
 from ensemble_transfer.machine import free_memory
 from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.models.ensemble import Ensemble
+from ensemble_transfer.models.memory_format import channels_last, channels_last_pays
 from ensemble_transfer.seeding import derive
 from ensemble_transfer.tasks.task import Task
 from ensemble_transfer.training.optimizer import optimizer_of
@@ -112,9 +113,11 @@ class EnsembleModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_fit_start(self) -> None:
-        """Refuse several devices, as each member's backward pass is one of its own, and note the task."""
+        """Refuse several devices, as each member's backward pass is one of its own; lay out weights; note the task."""
         rule = "must be 1: EnsembleModule trains on one device"
         require(self.trainer.world_size == 1, "devices", self.trainer.world_size, rule)
+        if channels_last_pays(self.device):
+            channels_last(self.members)
         task = getattr(getattr(self.trainer, "datamodule", None), "task", None)
         if isinstance(task, Task):
             moved = {"strategy": type(self).__name__, "target": task.name}

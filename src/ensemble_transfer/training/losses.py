@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.models.memory_format import placed
 from ensemble_transfer.weights import Weights
 
 _BATCH = 256
@@ -26,7 +27,7 @@ def batch_loss(
         labels: (examples,) int64.
         device: Where to compute.
     """
-    classifier = architecture.classifier(weights).to(device).eval()
+    classifier = placed(architecture.classifier(weights), device)
     for layer in classifier.modules() if len(images) > 1 else ():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             layer.train()

@@ -9,6 +9,7 @@ import torch
 
 from ensemble_transfer.errors import require
 from ensemble_transfer.machine import usable_cores
+from ensemble_transfer.models.memory_format import channels_last_pays
 
 ACCELERATORS = ("auto", "cpu", "gpu")
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -37,7 +38,8 @@ class TrainerSettings:
         executor: ``loop`` trains the members of a group one after another in every step; ``vectorised`` trains
             them as one network; ``auto`` is the loop on a CPU, and on a GPU what suits number and size of the members
             (see :func:`~ensemble_transfer.training.executors.chosen_executor`).
-        channels_last: Whether the loop keeps images and convolutions in channels-last layout, for tensor cores.
+        channels_last: Whether the loop keeps images and convolutions in the layout channels last; null for where it
+            pays (see :mod:`~ensemble_transfer.models.memory_format`).
         group_size: Members that are trained in lockstep at the most; null for as many as fit into the free memory.
         workers: Processes that the members of a phase are split over: a number, or ``auto`` for as many as pay (see
             :func:`~ensemble_transfer.training.workers.number_of_workers`). The fits are the same, bit for bit. A worker
@@ -53,7 +55,7 @@ class TrainerSettings:
     accelerator: str = "auto"
     precision: str = "32-true"
     executor: str = "auto"
-    channels_last: bool = False
+    channels_last: bool | None = None
     group_size: int | None = None
     workers: int | str = "auto"
     threads: int | None = None
@@ -96,6 +98,11 @@ class TrainerSettings:
         """The device that fits run on."""
         use_gpu = self.accelerator == "gpu" or (self.accelerator == "auto" and torch.cuda.is_available())
         return torch.device("cuda" if use_gpu else "cpu")
+
+    @property
+    def lays_channels_last(self) -> bool:
+        """Whether the loop uses channels last."""
+        return channels_last_pays(self.device) if self.channels_last is None else self.channels_last
 
     def in_worker(self) -> Self:
         """Return the settings of a worker process, with the number of threads that torch uses in this one."""

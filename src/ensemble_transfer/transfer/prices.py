@@ -12,6 +12,9 @@ from ensemble_transfer.tasks.task import Task
 from ensemble_transfer.training.flops import encode_flops, head_flops, step_flops
 from ensemble_transfer.training.recipe import Recipe, Recipes
 
+FIXED = 0.25
+"""Maximum share of a budget for statistics and probes of shifted members. The rest pays for fine-tuning."""
+
 
 @dataclass(frozen=True)
 class Prices:

@@ -21,7 +21,7 @@ from ensemble_transfer.training.features import is_statistic
 from ensemble_transfer.training.fit import Fits, Start
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.transfer.base import Workbench
-from ensemble_transfer.transfer.prices import Prices, stretched
+from ensemble_transfer.transfer.prices import FIXED, Prices, stretched
 from ensemble_transfer.transfer.shift.alignment import channel_groups
 from ensemble_transfer.transfer.shift.alignment.aligner import ALIGNMENTS, Aligner
 from ensemble_transfer.transfer.shift.result import ShiftResult
@@ -33,9 +33,6 @@ DIRECTIONS = ("donor", "random")
 STATISTICS = ("reestimate", "shift")
 HEADS = ("probe", "donor", "fresh")
 FINISHES = ("tiny", "head")
-
-FIXED = 0.25
-"""Maximum share of a budget for statistics and probes of the recipients. The rest pays for fine-tuning."""
 
 
 @dataclass(frozen=True)

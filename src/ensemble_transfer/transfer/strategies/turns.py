@@ -7,7 +7,7 @@ from typing import ClassVar
 from ensemble_transfer.errors import require
 from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.transfer.base import TransferResult, Workbench
-from ensemble_transfer.transfer.prices import Prices
+from ensemble_transfer.transfer.prices import FIXED, Prices
 from ensemble_transfer.transfer.shift.turns import (
     best_scale,
     moves_in_turns,
@@ -16,9 +16,6 @@ from ensemble_transfer.transfer.shift.turns import (
     shifted_members,
 )
 from ensemble_transfer.weights import Weights
-
-FIXED = 0.25
-"""Maximum share of a budget for shifted members. The rest pays for fine-tuning the donors."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,31 @@
+"""The layout in memory of images and convolutions.
+
+On a CPU, oneDNN computes convolutions fastest with channels last: each pixel's channels side by side. Layers between
+convolutions take their input as it comes, so nothing is reordered. It is the same arithmetic in another order: results
+differ in their last bits. ``scripts/benchmark.py channels_last`` measures what it saves.
+"""
+
+from typing import TypeVar
+
+import torch
+from torch import nn
+from torch.nn.utils import convert_conv2d_weight_memory_format
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def channels_last_pays(device: torch.device | str) -> bool:
+    """Return whether convolutions on a device get channels last: on a CPU with oneDNN; on a GPU it is not measured."""
+    return torch.device(device).type == "cpu" and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+
+
+def channels_last(network: Network) -> Network:
+    """Give the weights of a network's convolutions the layout channels last, in place; images follow by themselves."""
+    convert_conv2d_weight_memory_format(network, torch.channels_last)
+    return network
+
+
+def placed(network: Network, device: torch.device | str) -> Network:
+    """Move a network to a device, in place, in evaluation mode and in the layout that is fast there."""
+    network.to(device).eval()
+    return channels_last(network) if channels_last_pays(device) else network
