@@ -27,5 +27,15 @@ def test_a_budget_too_small_for_a_choice_is_told():
     assert told == "One member was fine-tuned with the whole budget, which is too small to pay for heads and a choice."
 
 
+def test_a_split_without_a_pilot_is_told():
+    told = text(candidates=[TAKEN | INTERVALS[0]], pilot=None, split="two", steps=[125, 124], scale=None)
+    assert told.endswith("A pilot would have seen too little, so the size of the budget decided: two members share it.")
+
+
+def test_turns_tells_its_scale():
+    record = Record("finished", "turns", 0, "a -> b", "resnet10t", {}, curves={"turns": {"scale": 1.5}})
+    assert choice_text(record) == "Members after the donors are shifted by 1.5 times the donors' moves."
+
+
 def test_a_run_without_a_choice_tells_nothing():
     assert choice_text(Record("finished", "shift", 0, "a -> b", "resnet10t", {})) == ""

@@ -1,4 +1,4 @@
-"""Describe the choice of strategy ``auto`` in a summary: its candidates, their scores, and the one it took."""
+"""Describe in a summary what ``auto`` chose, of which candidates and by which scores; and the scale of ``turns``."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,12 +12,17 @@ _REASONS = {
 }
 """Why ``auto`` split the budget as it did."""
 
+_UNSEEN = {"two": "two members share it.", "one": "one member got the rest of it."}
+"""The same where no pilot was affordable."""
+
 _ALONE = "One member was fine-tuned with the whole budget, which is too small to pay for heads and a choice."
 
 
 def choice_text(record: Record) -> str:
     """Return a table of the candidates and the reasons for the choice; empty if the strategy made no choice."""
-    choice = record.curves.get("choice")
+    choice, turns = record.curves.get("choice"), record.curves.get("turns")
+    if turns:
+        return f"Members after the donors are shifted by {turns['scale']:g} times the donors' moves."
     if not choice:
         return ""
     if not choice["candidates"]:
@@ -42,6 +47,10 @@ def _story(choice: Mapping[str, Any]) -> str:
             "A pilot of {steps:g} steps ended with a training loss of {training:.2f}, and {pilot:.2f} on validation "
             "(heads alone: {heads:.2f}); ".format(**choice["pilot"])
             + _REASONS[choice["split"]]
+        )
+    else:
+        parts.append(
+            f"A pilot would have seen too little, so the size of the budget decided: {_UNSEEN[choice['split']]}"
         )
     if choice["scale"] is not None:
         parts.append(f"Shifted members use scale {choice['scale']:g}.")

@@ -1,0 +1,43 @@
+"""Channels last changes where numbers lie in memory, and nothing else."""
+
+import pytest
+import torch
+
+from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.models.ensemble import probabilities
+from ensemble_transfer.models.memory_format import channels_last, placed
+from ensemble_transfer.weights import fingerprint
+
+SMALL = {"channels": [4, 8, 8, 8], "stem_width": 4, "output_stride": 8}
+NETS = [
+    Architecture("resnet10t", SMALL, 16, 1, 5, (0.5,), (0.5,)),
+    Architecture("resnet10t", SMALL, 16, 3, 5, (0.5,), (0.5,)),
+    Architecture("mobilenetv2_035", {}, 16, 3, 5, (0.5,), (0.5,)),
+    Architecture("test_vit", {"patch_size": 4, "img_size": 16}, 16, 3, 5, (0.5,), (0.5,)),
+]
+
+
+@pytest.mark.parametrize("architecture", NETS, ids=lambda a: f"{a.backbone} of {a.channels}")
+def test_the_layout_is_no_part_of_the_weights_or_the_function(architecture):
+    weights = architecture.initial(0)
+    plain, laid_out = architecture.classifier(weights).eval(), placed(architecture.classifier(weights), "cpu")
+    images = torch.randint(256, (6, architecture.channels, 16, 16), dtype=torch.uint8)
+    assert fingerprint(laid_out.state_dict()) == fingerprint(weights)
+    with torch.no_grad():
+        torch.testing.assert_close(laid_out(images), plain(images))
+
+
+def test_features_between_convolutions_have_the_layout():
+    network = channels_last(NETS[0].build())
+    with torch.no_grad():
+        features = network.encoder.forward_features(torch.rand(3, 1, 16, 16))
+    assert features.is_contiguous(memory_format=torch.channels_last)
+    assert not features.is_contiguous()
+
+
+def test_a_network_that_has_predicted_can_be_trained():
+    network = NETS[0].build()
+    images = torch.zeros(4, 1, 16, 16, dtype=torch.uint8)
+    probabilities(network, images)
+    network.train()(images).sum().backward()
+    assert all(p.grad is not None for p in network.parameters())
