@@ -29,7 +29,7 @@ def test_a_budget_too_small_for_a_choice_is_told():
 
 def test_a_split_without_a_pilot_is_told():
     told = text(candidates=[TAKEN | INTERVALS[0]], pilot=None, split="two", steps=[125, 124], scale=None)
-    assert told.endswith("A pilot would have seen too little, so the size of the budget decided: two members share it.")
+    assert told.endswith("Without a pilot, the size of the budget decided: two members share it.")
 
 
 def test_turns_tells_its_scale():

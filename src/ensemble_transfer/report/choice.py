@@ -13,7 +13,7 @@ _REASONS = {
 """Why ``auto`` split the budget as it did."""
 
 _UNSEEN = {"two": "two members share it.", "one": "one member got the rest of it."}
-"""The same where no pilot was affordable."""
+"""The same where there was no pilot."""
 
 _ALONE = "One member was fine-tuned with the whole budget, which is too small to pay for heads and a choice."
 
@@ -49,9 +49,7 @@ def _story(choice: Mapping[str, Any]) -> str:
             + _REASONS[choice["split"]]
         )
     else:
-        parts.append(
-            f"A pilot would have seen too little, so the size of the budget decided: {_UNSEEN[choice['split']]}"
-        )
+        parts.append(f"Without a pilot, the size of the budget decided: {_UNSEEN[choice['split']]}")
     if choice["scale"] is not None:
         parts.append(f"Shifted members use scale {choice['scale']:g}.")
     close = [c["name"] for c in choice["candidates"] if not c["taken"] and c["low"] <= 0]
