@@ -1,10 +1,10 @@
 """A fit against torch-uncertainty (deep_ensembles) and torchensemble (VotingClassifier): same networks, data, epochs.
 
 Each library works in a process of its own that stays alive, and they take turns; only training is timed. The peers live
-in a virtual environment of their own, with the same torch. Ours is measured as it comes (members one after another) and
-with vectorised members, `trainer.executor=vectorised`. Aim: ours is not slower than the faster peer. With two
-processes, `trainer.workers=2` is measured against torchensemble's `n_jobs=2`, in wall seconds: the CPU seconds of
-further processes are not seen.
+in a virtual environment of their own, with the same torch. Ours is measured as it comes (members one after another),
+with the peers' layout of images, and with vectorised members (`trainer.executor=vectorised`). Aim: ours is not slower
+than the faster peer. With two processes, `trainer.workers=2` is measured against torchensemble's `n_jobs=2`, in wall
+seconds: the CPU seconds of further processes are not seen.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from benchmarking.measure import Options, Result, Seconds, digits, medians, ratios, under
 
 EPOCHS = 4
-OURS = {"ours": "ours", "ours vectorised": "ours_vectorised"}
+OURS = {"ours": "ours", "ours, channels first": "ours_channels_first", "ours vectorised": "ours_vectorised"}
 LIBRARIES = {"torch-uncertainty": "torch_uncertainty", "torchensemble": "torchensemble"}
 TWO = {"ours, 2 processes": "ours_two", "torchensemble, 2 processes": "torchensemble_two"}
 NEEDED = ["torchvision", "timm", "lightning", "rich", "scikit-learn<1.7", "joblib", "torch-uncertainty"]

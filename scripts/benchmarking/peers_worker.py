@@ -110,6 +110,7 @@ def main() -> None:
     data = torch.load(path)
     prepare = {
         "ours": ours,
+        "ours_channels_first": functools.partial(ours, channels_last=False),
         "ours_vectorised": functools.partial(ours, executor="vectorised"),
         "ours_two": functools.partial(ours, workers=2),
         "torch_uncertainty": torch_uncertainty,
