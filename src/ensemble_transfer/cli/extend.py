@@ -37,8 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, 2 for an error, 130 after Ctrl-C, 143 after SIGTERM."""
     parser = argparse.ArgumentParser(
         prog="python -m ensemble_transfer.extend",
-        description="Add members to a finished run of strategy shift: new source members, the stored shift vector, a "
-        "tiny fine-tuning each, and the evaluation of the larger ensemble.",
+        description="Add members to a finished run of strategy shift or turns: new source members, shifted as those of "
+        "the run were, and the evaluation of the larger ensemble.",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
     parser.add_argument(
@@ -117,9 +117,10 @@ def _extend(folder: Path, overrides: Sequence[str], output: Path | None, against
         known = {name: getattr(run.record, name) for name in ("strategy", "seed", "dataset", "backbone")}
         return Record(ensemble=dict(run.record.ensemble) | {"size": size}, **known, **own)
 
-    name, group = f"shift extended to {size}, seed {cfg.seed}", f"{run.record.dataset}, {run.record.backbone}"
+    strategy, group = run.record.strategy, f"{run.record.dataset}, {run.record.backbone}"
+    name = f"{strategy} extended to {size}, seed {cfg.seed}"
     with recorded(where, unfinished):
-        with tracking(logger, TrackedRun(where, name, group, "shift", config)) as tracker:
+        with tracking(logger, TrackedRun(where, name, group, strategy, config)) as tracker:
             record = extend(run, experiment, where, against_full, Origin(config, command, tracker))
             if tracker is not None:
                 tracker.record(record)

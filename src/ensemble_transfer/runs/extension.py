@@ -1,6 +1,7 @@
-"""The story of an extension: new source members -> the stored shift vector -> tiny fine-tuning -> record."""
+"""The story of an extension: new source members -> the shift of the run -> record."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,9 +15,11 @@ from ensemble_transfer.runs.conclusion import conclude, in_fulls
 from ensemble_transfer.runs.experiment import Experiment, PreparedRun
 from ensemble_transfer.runs.run import Origin, prepare
 from ensemble_transfer.training.cost import from_plain, mean_cost, merged
+from ensemble_transfer.transfer.base import Strategy, TransferResult, Workbench
 from ensemble_transfer.transfer.shift.result import ShiftResult
-from ensemble_transfer.transfer.shift.vector import ShiftVector
+from ensemble_transfer.transfer.shift.vector import ShiftVector, donor_weights
 from ensemble_transfer.transfer.strategies.shift import Shift
+from ensemble_transfer.transfer.strategies.turns import Turns
 from ensemble_transfer.weights import Weights
 
 log = logging.getLogger(__name__)
@@ -24,24 +27,24 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run of strategy ``shift``, as it lies on disk.
+    """A finished run of strategy ``shift`` or ``turns``, as it lies on disk.
 
     Attributes:
         record: Its record.
         ensemble: The transferred ensemble.
-        shift: The shift vector.
+        shift: The shift vector; None for ``turns``, whose donors in the ensemble show how they moved.
     """
 
     record: Record
     ensemble: Ensemble
-    shift: ShiftVector
+    shift: ShiftVector | None
 
     @classmethod
     def load(cls, folder: Path) -> "Run":
         """Read a run.
 
         Raises:
-            SettingError: If the folder holds no finished run with a shift vector, or a file of it is damaged.
+            SettingError: If the folder holds no finished run that shifted members, or a file of it is damaged.
         """
         path = folder / RECORD
         require(path.is_file(), "RUN", str(folder), f"must be the folder of a run, with {RECORD}")
@@ -50,14 +53,31 @@ class Run:
         except ValueError as error:
             raise SettingError("RUN", str(folder), str(error)) from error
         require(record.status == "finished", "RUN", str(folder), "must be a run that has finished")
-        rule = f"must be a run of strategy shift, which leaves {SHIFT}; this one is {record.strategy}"
-        require((folder / SHIFT).is_file(), "RUN", str(folder), rule)
+        has_vector, turns = (folder / SHIFT).is_file(), record.curves.get("turns")
+        rule = f"must be a run of strategy shift, which leaves {SHIFT}, or of turns; this one is {record.strategy}"
+        require(has_vector or _tells_its_turns(turns), "RUN", str(folder), rule)
         try:
             parts = [record.cost["total"], record.cost["marginal"], *record.cost["phases"].values()]
             _ = [from_plain(part) for part in parts if part is not None]
         except (KeyError, TypeError, AttributeError) as error:
             raise SettingError("RUN", str(folder), f"the cost in its record is damaged: {error}") from error
-        return cls(record, Ensemble.load(folder / ENSEMBLE), ShiftVector.load(folder / SHIFT))
+        vector = ShiftVector.load(folder / SHIFT) if has_vector else None
+        return cls(record, Ensemble.load(folder / ENSEMBLE), vector)
+
+    @property
+    def donors(self) -> int:
+        """Number of the donors, which are the first members."""
+        if self.shift is not None:
+            return len(self.shift.donors)
+        return len(self.record.curves["turns"]["donor_weights"].split(","))
+
+
+def _tells_its_turns(story: Any) -> bool:  # noqa: ANN401  # what a record holds
+    """Return whether a record holds what a run of ``turns`` needs to be extended."""
+    if not isinstance(story, dict) or not {"scale", "donor_weights", "target_task"} <= story.keys():
+        return False
+    finite = isinstance(story["scale"], int | float) and math.isfinite(story["scale"])
+    return finite and isinstance(story["donor_weights"], str)
 
 
 def extend(
@@ -77,28 +97,52 @@ def extend(
         origin: Where the extension comes from.
 
     Raises:
-        SettingError: If the shift vector was not made for this target and these donors.
+        SettingError: If the run's shift was not made for this target and these donors.
     """
-    strategy, origin = experiment.strategy, origin or Origin()
-    require(isinstance(strategy, Shift), "strategy", strategy.name, "must be shift")
-    assert isinstance(strategy, Shift)
+    origin = origin or Origin()
     quiet = replace(experiment.evaluation, diagnostics=False)
     prepared = prepare(replace(experiment, evaluation=quiet, budget=None), origin.tracker)
     work = prepared.work
-    run.shift.require_fit(work.source, work.target)
     new = range(len(run.ensemble), len(work.source))
-    log.info("adding members %d to %d by the stored shift vector", new[0] + 1, new[-1] + 1)
-    donors = [run.ensemble.members[donor] for donor in run.shift.donors]
-    added = strategy.add(work, {member: work.encoders[member] for member in new}, run.shift, donors)
-    whole = work.ensemble((*run.ensemble.members, *added.weights), strategy.name)
-    result = ShiftResult(whole, work.ledger, tuple(new), run.shift, added.shifted)
+    if run.shift is not None:
+        result: TransferResult = _by_the_vector(run, run.shift, work, experiment.strategy, new)
+    else:
+        result = _in_turns(run, work, experiment.strategy, new)
     record = conclude(prepared, result, folder)
-    record = _with_the_run_before(record, run.record, len(run.ensemble) - len(donors), len(new))
+    record = _with_the_run_before(record, run.record, len(run.ensemble) - run.donors, len(new))
     if against_full:
-        record = _with_full(record, prepared, added.weights, new)
+        record = _with_full(record, prepared, result.ensemble.members[len(run.ensemble) :], new)
     record = replace(record, config=origin.config, command=origin.command)
     record.save(folder)
     return record
+
+
+def _by_the_vector(run: Run, shift: ShiftVector, work: Workbench, strategy: Strategy, new: range) -> ShiftResult:
+    """Add members by the stored shift vector."""
+    require(isinstance(strategy, Shift), "strategy", strategy.name, "must be shift")
+    assert isinstance(strategy, Shift)
+    shift.require_fit(work.source, work.target)
+    log.info("adding members %d to %d by the stored shift vector", new[0] + 1, new[-1] + 1)
+    donors = [run.ensemble.members[donor] for donor in shift.donors]
+    added = strategy.add(work, {member: work.encoders[member] for member in new}, shift, donors)
+    whole = work.ensemble((*run.ensemble.members, *added.weights), strategy.name)
+    return ShiftResult(whole, work.ledger, tuple(new), shift, added.shifted)
+
+
+def _in_turns(run: Run, work: Workbench, strategy: Strategy, new: range) -> TransferResult:
+    """Add members as the donors moved, in turns: from the source ensemble to the run's."""
+    require(isinstance(strategy, Turns), "strategy", strategy.name, "must be turns")
+    assert isinstance(strategy, Turns)
+    kept, target = run.record.curves["turns"], work.target
+    rule = f"was made for another task than {target.name} of this run"
+    require(kept["target_task"] == target.fingerprint, "turns", kept["target_task"], rule)
+    donors = dict(enumerate(run.ensemble.members[: strategy.donors]))
+    rule = f"was made from other donors than the first {strategy.donors} members of this ensemble"
+    require(kept["donor_weights"] == donor_weights(work.source, donors), "turns", kept["donor_weights"], rule)
+    log.info("adding members %d to %d as the donors moved, in turns", new[0] + 1, new[-1] + 1)
+    added = strategy.add(work, donors, new, kept["scale"])
+    whole = work.ensemble((*run.ensemble.members, *added), strategy.name)
+    return TransferResult(whole, work.ledger, tuple(new), story={"turns": kept})
 
 
 def _with_the_run_before(record: Record, before: Record, recipients: int, added: int) -> Record:

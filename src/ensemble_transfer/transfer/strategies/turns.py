@@ -1,6 +1,6 @@
 """Strategy ``turns``: fine-tune a few donors, and shift the other members as the donors moved, in turns."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -15,6 +15,7 @@ from ensemble_transfer.transfer.shift.turns import (
     require_scales,
     shifted_members,
 )
+from ensemble_transfer.transfer.shift.vector import donor_weights
 from ensemble_transfer.weights import Weights
 
 
@@ -85,11 +86,28 @@ class Turns:
         plan = self.plan(work.prices)
         fits = work.fine_tune_in(work.first_encoders(self.donors), plan.steps)
         recipients = range(self.donors, self.donors + plan.recipients)
-        moves = moves_in_turns(work, dict(zip(fits.members, fits.weights, strict=True)), recipients)
+        donors = dict(zip(fits.members, fits.weights, strict=True))
         scale, shifted = self.scales[0], list[Weights]()
         if len(self.scales) > 1:
-            scale, first = best_scale(work, moves, self.scales)
+            scale, first = best_scale(work, moves_in_turns(work, donors, recipients[:1]), self.scales)
             shifted = [*first.members]
-        shifted += shifted_members(work, dict([*moves.items()][len(shifted) :]), scale)
+        shifted += self.add(work, donors, recipients[len(shifted) :], scale)
         ensemble = work.ensemble((*fits.weights, *shifted), self.name)
-        return TransferResult(ensemble, work.ledger, tuple(recipients), story={"turns": {"scale": scale}})
+        story = {"scale": scale, "donor_weights": donor_weights(work.source, donors)}
+        story["target_task"] = work.target.fingerprint
+        return TransferResult(ensemble, work.ledger, tuple(recipients), story={"turns": story})
+
+    def add(self, work: Workbench, donors: Mapping[int, Weights], members: range, scale: float) -> list[Weights]:
+        """Shift members, during a transfer or at any later time.
+
+        The result for a member depends only on its own weights and index, the donors and the scale. So a member that is
+        added later equals the one that would have been there from the start.
+
+        Args:
+            work: The workbench.
+            donors: The donors' weights after their fine-tuning, by member.
+            members: Indices of the members to shift, all after the donors.
+            scale: How far they are shifted, as a multiple of a donor's move.
+        """
+        moves = moves_in_turns(work, donors, range(self.donors, members.stop))
+        return shifted_members(work, {member: moves[member] for member in members}, scale)
