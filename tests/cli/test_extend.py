@@ -107,6 +107,7 @@ def test_nothing_is_compared_unless_asked_for(run, tmp_path, capsys, flags):
     assert not any(key.startswith("extend/") for key in record.metrics)
     said = capsys.readouterr().out
     assert "the 1 added members" in said
+    assert "+strategy=few" not in said
     assert "fully fine-tuned" not in said
     assert "--against-full fine-tunes them fully as well" in said
 

@@ -34,9 +34,12 @@ def verdict(record: Record) -> Iterator[str]:
 
 
 def rivals(record: Record) -> list[str]:
-    """Return the commands that run the rivals with this run's compute; none for a rival, reference or control."""
+    """Return the commands that run the rivals with this run's compute; none for a rival, reference or control.
+
+    There is none for an extension either, whose own command takes no strategy.
+    """
     fulls = record.cost["total"].get("fulls")
-    if record.strategy in UNRIVALLED or not fulls:
+    if record.strategy in UNRIVALLED or not fulls or "added" in record.cost:
         return []
     kept = [word for word in shlex.split(record.command) if not _replaced(word)]
     return [shlex.join([*kept, f"+strategy={rival}", f"budget={math.ceil(fulls * 100) / 100:g}"]) for rival in RIVALS]
