@@ -5,7 +5,7 @@ import torch
 
 from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.models.ensemble import probabilities
-from ensemble_transfer.models.memory_format import channels_last, placed
+from ensemble_transfer.models.memory_format import channels_last, channels_last_pays, placed
 from ensemble_transfer.weights import fingerprint
 
 SMALL = {"channels": [4, 8, 8, 8], "stem_width": 4, "output_stride": 8}
@@ -27,6 +27,7 @@ def test_the_layout_is_no_part_of_the_weights_or_the_function(architecture):
         torch.testing.assert_close(laid_out(images), plain(images))
 
 
+@pytest.mark.skipif(not channels_last_pays("cpu"), reason="this build of torch has no oneDNN")
 def test_features_between_convolutions_have_the_layout():
     network = channels_last(NETS[0].build())
     with torch.no_grad():
