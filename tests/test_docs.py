@@ -219,7 +219,7 @@ def test_the_python_of_the_readme_runs(monkeypatch, recipes):
     namespace = {}
     exec(block.replace("image_size=16", "image_size=8").replace("size=4)", "size=2, progress=False)"), namespace)
     assert 0 <= namespace["model"].score(namespace["target"].test.images, namespace["target"].test.labels) <= 1
-    assert namespace["model"].cost_["total"]["fulls"] <= 1.05
+    assert namespace["model"].cost_["total"]["fine_tunings"] <= 1.05
 
 
 def test_the_strategy_of_the_guide_runs_within_a_budget(monkeypatch, source_ensemble, target_task, recipes, fitter):
@@ -233,7 +233,7 @@ def test_the_strategy_of_the_guide_runs_within_a_budget(monkeypatch, source_ense
     assert len(result.ensemble) == 3
     assert result.ledger.total().steps == 6
     within = transfer_ensemble(strategy, source_ensemble, target_task, 0, recipes, fitter, budget=1.0)
-    assert within.ledger.total().steps == 12  # one full, in three equal parts
+    assert within.ledger.total().steps == 12  # one fine-tuning, in three equal parts
     [options] = [yaml.safe_load(text) for text in blocks(page, "yaml")]
     assert options.pop("_target_") == "my_package.FirstSteps"
     assert set(options) == {field.name for field in fields(guide.FirstSteps)}

@@ -21,7 +21,7 @@ def a_record(strategy, seed, budget, accuracy, nll, members=8, validation=None):
     }
     options = {"members": members} if strategy == "few" else {}
     config = {"strategy": options, "budget": budget, "ensemble": {"size": 8}, "seed": seed}
-    cost = {"total": {"flops": (budget or 8) * 1e9, "fulls": budget or 8.0}, "marginal": None}
+    cost = {"total": {"flops": (budget or 8) * 1e9, "fine_tunings": budget or 8.0}, "marginal": None}
     return Record("finished", strategy, seed, "a -> b", "net", {"size": members}, metrics, cost, config=config)
 
 
@@ -34,7 +34,7 @@ FULL = [
         "net",
         {"size": 4},
         {"target/test/calibrated/nll": 0.3},
-        {"total": {"flops": 4e9, "fulls": 4.0}, "marginal": None},
+        {"total": {"flops": 4e9, "fine_tunings": 4.0}, "marginal": None},
         curves={"ensemble_size": {"calibrated_nll": [0.6, 0.5, 0.4, 0.3]}},
         config={"strategy": {}, "budget": None, "ensemble": {"size": 8}, "seed": seed},
     )
@@ -106,7 +106,7 @@ def test_the_front_is_what_nothing_beats_for_less(frontier):
 
 def test_worth_is_measured_by_full_and_divided_by_cost(frontier):
     assert frontier.at("shift", 1.0).numbers["worth"] == {0: pytest.approx(2.0), 1: pytest.approx(2.1)}
-    assert frontier.at("shift", 2.0).numbers["worth / fulls"][0] == pytest.approx(math.exp(0.6 - 0.65) / 2)
+    assert frontier.at("shift", 2.0).numbers["worth / cost"][0] == pytest.approx(math.exp(0.6 - 0.65) / 2)
 
 
 def test_the_table_has_a_line_for_each_strategy_and_budget(frontier):
@@ -135,5 +135,5 @@ def test_the_figure_is_drawn_where_rows_have_budgets(rows, tmp_path):
 
 def test_a_comparison_with_budgets_has_the_table(tmp_path):
     text = Comparison.of([*FULL, *RECORDS]).markdown()
-    assert "| budget | strategy | fulls |" in text
+    assert "| budget | strategy | fine-tunings |" in text
     assert "minus the best rival's" not in Comparison.of(FULL).markdown()

@@ -131,7 +131,7 @@ def test_rivals_that_were_not_run_are_named_with_their_commands(record, tmp_path
     command = (
         "python -m ensemble_transfer ++strategy=shift strategy.scale=1.5 hydra.run.dir=here 'task.path=a b' seed=3"
     )
-    total = record.cost["total"] | {"fulls": 1.413}
+    total = record.cost["total"] | {"fine_tunings": 1.413}
     spent = replace(record, command=command, cost=record.cost | {"total": total})
     text = markdown(spent, tmp_path)
     assert "**Not shown to pay**" in text

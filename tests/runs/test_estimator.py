@@ -49,7 +49,9 @@ def test_it_is_the_transfer_of_the_workbench(fitted, backbone, recipes, fitter, 
     assert fitted.source_ensemble_.fingerprint == source.fingerprint
     assert fitted.ensemble_.fingerprint == result.ensemble.fingerprint
     assert fitted.cost_["total"]["flops"] == result.ledger.total().flops
-    assert fitted.cost_["total"]["fulls"] == pytest.approx(fitted.cost_["total"]["flops"] / fitted.cost_["full_flops"])
+    assert fitted.cost_["total"]["fine_tunings"] == pytest.approx(
+        fitted.cost_["total"]["flops"] / fitted.cost_["full_flops"]
+    )
 
 
 def test_predictions_are_the_calibrated_mean_of_the_members(fitted, target_task):
@@ -178,7 +180,7 @@ WRONG = [
     ),
     ({"strategy": "auto"}, r"budget=None: "),
     ({"strategy": Shift(donors=5)}, r"strategy.donors=5: "),
-    ({"budget": "1"}, r"budget='1': must be a number of fulls, or None"),
+    ({"budget": "1"}, r"budget='1': must be a number of fine-tunings, or None"),
     ({"budget": -1}, r"budget=-1: must be above 0"),
     ({"size": 2.5}, r"size=2.5: must be a whole number"),
     ({"size": 0}, r"size=0: must be in 1..10000"),

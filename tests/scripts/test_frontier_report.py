@@ -52,7 +52,7 @@ def a_record(pair, strategy, seed, budget, members=8, validation=0.5):
         "target/validation/calibrated/nll": validation,
     }
     options = {"members": members} if strategy == "few" else {}
-    cost = {"total": {"flops": budget * 10**9, "fulls": budget, "seconds": 1.0}, "marginal": None}
+    cost = {"total": {"flops": budget * 10**9, "fine_tunings": budget, "seconds": 1.0}, "marginal": None}
     return Record(
         "finished",
         strategy,
@@ -77,7 +77,7 @@ def full(pair, seed):
         "resnet10t",
         {"size": len(curve), "lineage": "shared"},
         {"target/test/ensemble/accuracy": 0.9, "target/test/calibrated/nll": curve[-1]},
-        {"total": {"flops": len(curve) * 10**9, "fulls": float(len(curve)), "seconds": 4.0}, "marginal": None},
+        {"total": {"flops": len(curve) * 10**9, "fine_tunings": float(len(curve)), "seconds": 4.0}, "marginal": None},
         curves={"ensemble_size": {"size": [1, 2, 3, 4], "accuracy": [0.6, 0.7, 0.8, 0.9], "calibrated_nll": curve}},
         config={"strategy": {}, "budget": None, "ensemble": {"size": 8}, "seed": seed},
         environment={"processor": "A CPU", "versions": {"torch": "2.13.0"}},
@@ -159,7 +159,7 @@ def test_every_run_is_a_row_and_what_was_refused_is_counted(output, page):
         if (r["dataset"], r["strategy"], r["seed"], r["config/budget"]) == ("a -> c", "auto", "1", "2.5")
     ]
     assert float(one["target/test/ensemble/accuracy"]) == pytest.approx(0.83 + 0.055)
-    assert float(one["cost/total/fulls"]) == 2.5
+    assert float(one["cost/total/fine_tunings"]) == 2.5
     assert f"from {len(found) - 1} finished runs" in page
     assert "1 more did not finish" in page
     assert "A CPU, one thread, torch 2.13.0" in page
@@ -196,8 +196,8 @@ def test_each_pair_has_a_table_with_worth_by_cost_and_a_figure(page, output):
         row = found["1.05", "auto"]
         assert row["worth"] == f"{worth.mean():.2f} ± {worth.std(ddof=1):.2f}"
         ratio = worth / 1.05
-        assert row["worth / fulls"] == f"{ratio.mean():.2f} ± {ratio.std(ddof=1):.2f}"
-        assert row["fulls"] == "1.05"
+        assert row["worth / cost"] == f"{ratio.mean():.2f} ± {ratio.std(ddof=1):.2f}"
+        assert row["fine_tunings"] == "1.05"
         few = found["1.05", "few"]
         assert few["members"] == "2.0"  # validation prefers two for every seed
         assert few["accuracy minus the best rival's"] == "-"
@@ -219,9 +219,9 @@ def test_worth_below_one_member_is_a_ratio_of_probabilities(tmp_path):
     head, rows = lines(text, "## a -> b")
     [row] = [dict(zip(head, row, strict=True)) for row in rows if row[:2] == ["2.5", "auto"]]
     assert row["worth"] == f"{math.exp(-0.2):.2f}"
-    assert row["worth / fulls"] == f"{math.exp(-0.2) / 2.5:.2f}"
+    assert row["worth / cost"] == f"{math.exp(-0.2) / 2.5:.2f}"
     _, aims = lines(text, "## Aims")
-    [ratio] = [aim for aim in aims if aim[0].startswith("worth / fulls")]
+    [ratio] = [aim for aim in aims if aim[0].startswith("worth / cost")]
     assert ratio[1:] == [f"lowest {math.exp(-0.2) / 2.5:.2f}, a -> b at 2.5", "not met"]
 
 

@@ -74,12 +74,14 @@ def test_11_no_strategy_spends_more_than_its_budget(name, budget, source_ensembl
 def test_what_a_budget_does_not_pay_for_is_refused_before_anything_is_trained(
     name, source_ensemble, target_task, longer, fitter, nothing_is_trained
 ):
-    with pytest.raises(SettingError, match=r"^budget=1e-05: does not pay for .* which takes .* fulls$"):
+    with pytest.raises(SettingError, match=r"^budget=1e-05: does not pay for .* which takes .* fine-tunings$"):
         transfer_ensemble(STRATEGIES[name], source_ensemble, target_task.sealed(), 0, longer, fitter, 1e-5)
 
 
 def test_full_keeps_its_recipe_and_names_matched(source_ensemble, target_task, longer, fitter, nothing_is_trained):
-    with pytest.raises(SettingError, match=r"budget=2: does not pay for full .*\+strategy=matched.* takes 3 fulls"):
+    with pytest.raises(
+        SettingError, match=r"budget=2: does not pay for full .*\+strategy=matched.* takes 3 fine-tunings"
+    ):
         transfer_ensemble(Full(), source_ensemble, target_task.sealed(), 0, longer, fitter, 2)
 
 

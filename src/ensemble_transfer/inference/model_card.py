@@ -217,7 +217,7 @@ def _costs(cost: Mapping[str, Any], members: int) -> Iterator[str]:
     ]
     if rows:
         yield "## Cost of training"
-        yield from _table([("", "optimizer steps", "GFLOPs", "fulls", "seconds"), *rows])
+        yield from _table([("", "optimizer steps", "GFLOPs", "fine-tunings", "seconds"), *rows])
         yield (
             "FLOPs are forward and backward by torch's counter; a full is one full fine-tuning of one member; "
             "seconds are those of the machine it was trained on, also where a fit was found in the store."
@@ -225,8 +225,8 @@ def _costs(cost: Mapping[str, Any], members: int) -> Iterator[str]:
 
 
 def _flops(spent: Mapping[str, Any]) -> tuple[str, str]:
-    """Return a cost in GFLOPs and in fulls, which records of version 0.1 do not have."""
-    return f"{spent['flops'] / 1e9:,.1f}", f"{spent['fulls']:.2f}" if "fulls" in spent else "-"
+    """Return a cost in GFLOPs and in fine-tunings, which records of version 0.1 do not have."""
+    return f"{spent['flops'] / 1e9:,.1f}", f"{spent['fine_tunings']:.2f}" if "fine_tunings" in spent else "-"
 
 
 def _limits(metrics: Mapping[str, float], examples: Mapping[str, int]) -> str:

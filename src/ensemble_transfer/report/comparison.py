@@ -35,7 +35,7 @@ NOTES = (
     "OOD AUROC uses the entropy: the mean over the named tasks, or the source task's if none is named. "
     "A full is one full fine-tuning of one member, in FLOPs. Worth is the number of fully fine-tuned members with the "
     "same calibrated NLL (deep ensemble equivalent, at most as many as there are; below one, the ratio of the "
-    "geometric mean probabilities of the true class). If worth / fulls is above 1, a strategy beats fine-tuning as "
+    "geometric mean probabilities of the true class). If worth / cost is above 1, a strategy beats fine-tuning as "
     "many members fully as it costs. Marginal GFLOPs is the cost of one more member.",
 )
 _SOUP = f"{SOUP.capitalize()} is the accuracy of one network whose weights are the mean of the members' weights."

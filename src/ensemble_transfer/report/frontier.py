@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from statistics import mean
 
 from ensemble_transfer.report.record import Record
-from ensemble_transfer.report.rows import CALIBRATED, FULLS, Row
+from ensemble_transfer.report.rows import CALIBRATED, FINE_TUNINGS, Row
 from ensemble_transfer.report.statistics import Difference, Spread, paired_difference
 
 RIVALS = ("few", "snapshots")
@@ -27,7 +27,7 @@ class Point:
 
     Attributes:
         strategy: The strategy, with the options that set it apart from others of its name.
-        budget: In fulls.
+        budget: In fine-tunings.
         numbers: Values by column, then by seed.
         members: Chosen numbers of members by seed, for ``few``; empty for others.
     """
@@ -92,7 +92,7 @@ class Frontier:
     def pareto(self, column: str, higher_is_better: bool) -> list[Point]:
         """Return the points that no other beats in the mean at the same cost or less, from the cheapest."""
         sign, best, front = (1 if higher_is_better else -1), -math.inf, []
-        for point in sorted(self.points, key=lambda p: (p.spread(FULLS).mean, -sign * p.spread(column).mean)):
+        for point in sorted(self.points, key=lambda p: (p.spread(FINE_TUNINGS).mean, -sign * p.spread(column).mean)):
             value = sign * point.spread(column).mean
             if value > best:
                 best = value
@@ -123,7 +123,7 @@ def frontier_of(rows: Iterable[Row]) -> Frontier | None:
 
 
 def budget_of(row: Row) -> float | None:
-    """Return a row's budget in fulls; None where it had none."""
+    """Return a row's budget in fine-tunings; None where it had none."""
     value = row.settings.get("budget", "None")
     return None if value == "None" else float(value)
 
@@ -183,7 +183,7 @@ LEADS = (("accuracy", 3, True), (CALIBRATED, 3, False))
 
 def frontier_table(frontier: Frontier) -> tuple[list[str], list[list[str]]]:
     """Return the heading and the lines of the table: budget by budget, every strategy against the best rival."""
-    head = ["budget", "strategy", "fulls", "accuracy", CALIBRATED, "worth", "worth / fulls"]
+    head = ["budget", "strategy", FINE_TUNINGS, "accuracy", CALIBRATED, "worth", "worth / cost"]
     head += [f"{name} minus the best rival's" for name, _, _ in LEADS] + ["members", "n"]
     lines = []
     for budget in frontier.budgets:
@@ -193,11 +193,11 @@ def frontier_table(frontier: Frontier) -> tuple[list[str], list[list[str]]]:
                 [
                     f"{budget:g}",
                     point.strategy,
-                    point.spread(FULLS).text(2),
+                    point.spread(FINE_TUNINGS).text(2),
                     point.spread("accuracy").text(3),
                     point.spread(CALIBRATED).text(3),
                     point.spread("worth").text(2),
-                    point.spread("worth / fulls").text(2),
+                    point.spread("worth / cost").text(2),
                     *("-" if lead is None else lead.text(digits) for lead, digits in leads),
                     members_text(point),
                     str(len(point.seeds)),

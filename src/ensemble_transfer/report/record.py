@@ -9,7 +9,8 @@ Fields, in the order of the file:
 - ``metrics``: flat, the keys of the metrics under ``target/test/`` (unless ``evaluation.test`` is false),
   ``target/validation/`` and ``source/test/``; null where undefined.
 - ``cost``: ``phases``, ``total``, ``per_member``, ``marginal`` (one more member), and ``source`` (the source ensemble,
-  which no strategy pays for); each with the fields of :class:`~ensemble_transfer.training.cost.Cost`.
+  which no strategy pays for); each with the fields of :class:`~ensemble_transfer.training.cost.Cost` and the FLOPs in
+  ``fine_tunings`` (``fulls`` in records of schema 1).
 - ``reused_fits``: phase, member and key of the fits that came from the store.
 - ``curves``: data for figures, so that drawing needs no predictions.
 - ``config``: the resolved configuration. ``environment``: versions, hardware, git commit, time. ``command``.
@@ -29,7 +30,7 @@ from ensemble_transfer.report.checks import check, no_constant
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 LARGEST = 64 * 2**20
 """Bytes of a record at most; a run of 100 members takes a hundredth."""
@@ -78,6 +79,8 @@ class Record:
             if version > SCHEMA_VERSION:
                 raise ValueError(f"schema_version={version} is newer than {SCHEMA_VERSION}, the newest known here")
             own = {f.name: data[f.name] for f in fields(cls) if f.name in data}
+            if version < 2:
+                own["cost"] = _renamed(own.get("cost", {}), {"fulls": "fine_tunings"})
             check(own)
             return cls(**own)
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -150,6 +153,13 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ValueError("it must hold an object")
     return data
+
+
+def _renamed(data: Any, names: Mapping[str, str]) -> Any:  # noqa: ANN401
+    """Return nested data with other names for some keys."""
+    if not isinstance(data, Mapping):
+        return data
+    return {names.get(key, key): _renamed(value, names) for key, value in data.items()}
 
 
 def _flat(node: Mapping[str, Any], path: str = "") -> Iterable[tuple[str, Any]]:

@@ -57,10 +57,10 @@ def _cost(record: Record, part: str, field: str, unit: float = 1.0) -> float | N
 WORTH = "worth"
 """How many fully fine-tuned members the ensemble is worth by calibrated NLL."""
 
-FULLS = "fulls"
+FINE_TUNINGS = "fine-tunings"
 """The cost of the transfer, in full fine-tunings of one member."""
 
-WORTH_PER_FULL = "worth / fulls"
+WORTH_PER_COST = "worth / cost"
 """Above 1, a strategy beats fine-tuning as many members fully as it costs."""
 
 CALIBRATED = "calibrated NLL"
@@ -81,8 +81,8 @@ COLUMNS = (
     Column("normalised disagreement", partial(_metric, name="diversity/disagreement_normalised")),
     Column("OOD AUROC", _ood, 3, True),
     Column(WORTH, lambda _: None, 2, True, optional=True),
-    Column(FULLS, lambda _: None, 2, optional=True),
-    Column(WORTH_PER_FULL, lambda _: None, 2, optional=True),
+    Column(FINE_TUNINGS, lambda _: None, 2, optional=True),
+    Column(WORTH_PER_COST, lambda _: None, 2, optional=True),
     Column("steps", partial(_cost, part="total", field="steps"), 0),
     Column("GFLOPs", partial(_cost, part="total", field="flops", unit=1e9), 1),
     Column("seconds", partial(_cost, part="total", field="seconds"), 1),
@@ -186,15 +186,12 @@ def reference_of(record: Record, own: Mapping[str, str], references: _References
 
 
 def _measured(record: Record, reference: Record | None) -> dict[str, float | None]:
-    """Return a run's worth, its cost in fulls, and their ratio, as far as they are known."""
-    fulls = _cost(record, "total", "fulls")
-    if fulls is None and reference is not None:  # older records count FLOPs alone
-        total, spent = _cost(reference, "total", "flops"), _cost(record, "total", "flops")
-        fulls = spent * reference.ensemble["size"] / total if total and spent is not None else None
+    """Return a run's worth, its cost in fine-tunings, and their ratio, as far as they are known."""
+    spent = _cost(record, "total", "fine_tunings")
     curve = (reference.curves.get("ensemble_size") or {}).get("calibrated_nll") if reference is not None else None
     nll = _metric(record, "calibrated/nll")
     value = worth(nll, curve) if nll is not None and curve and None not in curve else None
-    return {WORTH: value, FULLS: fulls, WORTH_PER_FULL: value / fulls if value is not None and fulls else None}
+    return {WORTH: value, FINE_TUNINGS: spent, WORTH_PER_COST: value / spent if value is not None and spent else None}
 
 
 def _numbers(runs: Sequence[Record], own: Mapping[str, str], references: _References) -> dict[str, dict[int, float]]:

@@ -118,8 +118,10 @@ def _added(record: Record) -> list[str]:
     parts = [(f"the {added['members']} added members", sum(own) / len(own) if own else None, added["total"])]
     if full:
         parts.append(("the same, fully fine-tuned", record.metrics.get("extend/full_accuracy"), full["total"]))
-    rows = [[name, number(a), f"{cost['flops'] / 1e9:,.1f}", number(cost.get("fulls"), 2)] for name, a, cost in parts]
-    text = table(("added", "accuracy on test, mean", "GFLOPs", "fulls"), rows)
+    rows = [
+        [name, number(a), f"{cost['flops'] / 1e9:,.1f}", number(cost.get("fine_tunings"), 2)] for name, a, cost in parts
+    ]
+    text = table(("added", "accuracy on test, mean", "GFLOPs", "fine-tunings"), rows)
     if not full:
         return [text, "`--against-full` fine-tunes them fully as well, to compare."]
     gain, ratio = (record.metrics[f"extend/{name}"] for name in ("accuracy_gain_over_full", "flops_ratio_to_full"))
@@ -133,7 +135,7 @@ def _cost(record: Record) -> str:
     if record.cost["marginal"]:
         rows.append(_cost_row("one more member", record.cost["marginal"]))
     rows.append(_cost_row("source ensemble (not counted)", record.cost["source"]))
-    text = table(("cost", "steps", "examples", "GFLOPs", "fulls", "seconds", "peak MB"), rows)
+    text = table(("cost", "steps", "examples", "GFLOPs", "fine-tunings", "seconds", "peak MB"), rows)
     reused = {(entry["phase"], entry["member"]) for entry in record.reused_fits}
     if not reused:
         return text
@@ -147,7 +149,7 @@ def _cost_row(name: str, cost: Mapping[str, Any]) -> list[str]:
         name,
         *counts,
         f"{cost['flops'] / 1e9:,.1f}",
-        number(cost.get("fulls"), 2),
+        number(cost.get("fine_tunings"), 2),
         f"{cost['seconds']:,.1f}",
         f"{cost['peak_memory_bytes'] / 1e6:,.0f}",
     ]

@@ -24,10 +24,10 @@ def verdict(record: Record) -> Iterator[str]:
         yield _shift(record, known)
     commands = rivals(record)
     if commands:
-        fulls = record.cost["total"]["fulls"]
+        spent = record.cost["total"]["fine_tunings"]
         yield (
-            f"**Not shown to pay**: this run does not know what its rivals make of the same compute, {fulls:.2f} "
-            "fulls (full fine-tunings of one member). Run them, with more than one seed, then "
+            f"**Not shown to pay**: this run does not know what its rivals make of the same compute, {spent:.2f} "
+            "fine-tunings. Run them, with more than one seed, then "
             "`python -m ensemble_transfer.compare` the folders:"
         )
         yield "\n".join(f"- `{command}`" for command in commands)
@@ -38,11 +38,11 @@ def rivals(record: Record) -> list[str]:
 
     There is none for an extension either, whose own command takes no strategy.
     """
-    fulls = record.cost["total"].get("fulls")
-    if record.strategy in UNRIVALLED or not fulls or "added" in record.cost:
+    spent = record.cost["total"].get("fine_tunings")
+    if record.strategy in UNRIVALLED or not spent or "added" in record.cost:
         return []
     kept = [word for word in shlex.split(record.command) if not _replaced(word)]
-    return [shlex.join([*kept, f"+strategy={rival}", f"budget={math.ceil(fulls * 100) / 100:g}"]) for rival in RIVALS]
+    return [shlex.join([*kept, f"+strategy={rival}", f"budget={math.ceil(spent * 100) / 100:g}"]) for rival in RIVALS]
 
 
 def _replaced(word: str) -> bool:

@@ -101,22 +101,22 @@ def costs(result: TransferResult, source: Ledger, full: int) -> dict[str, Any]:
     Args:
         result: The result of the strategy.
         source: Cost of the source ensemble.
-        full: FLOPs of one full.
+        full: FLOPs of one fine-tuning.
     """
-    total, marginal, size = in_fulls(result.ledger.total(), full), result.marginal(), len(result.ensemble)
+    total, marginal, size = in_fine_tunings(result.ledger.total(), full), result.marginal(), len(result.ensemble)
     return {
-        "phases": {phase: in_fulls(cost, full) for phase, cost in result.ledger.by_phase().items()},
+        "phases": {phase: in_fine_tunings(cost, full) for phase, cost in result.ledger.by_phase().items()},
         "total": total,
         "per_member": {k: v if k == "peak_memory_bytes" else v / size for k, v in total.items()},
-        "marginal": in_fulls(marginal, full) if marginal else None,
-        "source": in_fulls(source.total(), full),
+        "marginal": in_fine_tunings(marginal, full) if marginal else None,
+        "source": in_fine_tunings(source.total(), full),
         "full_flops": full,
     }
 
 
-def in_fulls(cost: Cost, full: int) -> dict[str, Any]:
-    """Return the fields of a cost by name, and its FLOPs in fulls."""
-    return plain(cost) | {"fulls": cost.flops / full}
+def in_fine_tunings(cost: Cost, full: int) -> dict[str, Any]:
+    """Return the fields of a cost by name, and its FLOPs in fine-tunings."""
+    return plain(cost) | {"fine_tunings": cost.flops / full}
 
 
 def _curves(arrays: Arrays) -> dict[str, Any]:

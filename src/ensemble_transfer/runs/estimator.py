@@ -50,14 +50,14 @@ class TransferEnsemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
     - ``ensemble_``: the transferred :class:`~ensemble_transfer.models.ensemble.Ensemble`.
     - ``classes_``: the labels that predictions are given in, in the order of the probabilities.
     - ``cost_``: what the transfer cost, as in a record: by ``phases``, in ``total``, of one more member (``marginal``),
-      and of the ``source`` ensemble; each in FLOPs, seconds and fulls, among others.
+      and of the ``source`` ensemble; each in FLOPs, seconds and fine-tunings, among others.
     - ``calibration_``: the temperature, which was fitted on the target's validation images.
     - ``source_ensemble_``: the ensemble before the transfer.
 
     Args:
         strategy: How to transfer: a strategy of the command line by its name, such as ``shift``, ``few`` or ``auto``,
             or an object that has options of its own, such as ``Shift(scale=1.5)``.
-        budget: What the transfer may spend, in fulls: full fine-tunings of one member. None: what the recipe says.
+        budget: What the transfer may spend, in fine-tunings: full fine-tunings of one member. None: what the recipe says.
         size: Number of members.
         lineage: What members have in common: ``shared``, ``snapshot`` or ``independent``.
         members: Source members that exist, instead of training: files of the backbone's architecture, or folders of
@@ -237,7 +237,7 @@ class TransferEnsemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
 
 
 _TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
-    "budget": ((Real, NoneType), "must be a number of fulls, or None"),
+    "budget": ((Real, NoneType), "must be a number of fine-tunings, or None"),
     "size": ((Integral,), "must be a whole number"),
     "lineage": ((str,), "must be a word"),
     "members": ((list, tuple), "must be a list of files or folders"),

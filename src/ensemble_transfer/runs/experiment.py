@@ -51,7 +51,7 @@ class Experiment:
         fitter: Computes fits and caches them.
         ood: Out-of-distribution tasks by name, besides the source task.
         seed: Seed of all randomness.
-        budget: Maximum cost of the transfer, in fulls; None to use the recipes unchanged.
+        budget: Maximum cost of the transfer, in fine-tunings; None to use the recipes unchanged.
 
     Raises:
         SettingError: If settings do not fit together.
@@ -70,7 +70,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         usable = self.budget is None or 0 < self.budget < inf
-        require(usable, "budget", self.budget, "must be above 0 and finite (in fulls), or null for none")
+        require(usable, "budget", self.budget, "must be above 0 and finite (in fine-tunings), or null for none")
         with settings_under("backbone"):
             step_flops(self.architecture)
         with settings_under("strategy"):

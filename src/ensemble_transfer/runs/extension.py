@@ -11,7 +11,7 @@ from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.layout import ENSEMBLE, RECORD, SHIFT
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.report.record import Record
-from ensemble_transfer.runs.conclusion import conclude, in_fulls
+from ensemble_transfer.runs.conclusion import conclude, in_fine_tunings
 from ensemble_transfer.runs.experiment import Experiment, PreparedRun
 from ensemble_transfer.runs.run import Origin, prepare
 from ensemble_transfer.training.cost import from_plain, mean_cost, merged
@@ -156,14 +156,14 @@ def _with_the_run_before(record: Record, before: Record, recipients: int, added:
     cost["per_member"] = {k: v if k == "peak_memory_bytes" else v / size for k, v in cost["total"].items()}
     marginal = [from_plain(old["marginal"])] * recipients if old["marginal"] else []
     mean = mean_cost([*marginal, *[from_plain(cost["marginal"])] * added])
-    cost["marginal"] = in_fulls(mean, full)
+    cost["marginal"] = in_fine_tunings(mean, full)
     shift = {k: v for k, v in before.metrics.items() if k.startswith("shift/") or k == "source/validation/barrier"}
     line = {name: curve for name, curve in before.curves.items() if name == "shift_line"}
     return replace(record, cost=cost, metrics={**record.metrics, **shift}, curves={**record.curves, **line})
 
 
 def _sum(full: int, *costs: Mapping[str, Any] | None) -> dict[str, Any]:
-    return in_fulls(merged([from_plain(cost) for cost in costs if cost is not None]), full)
+    return in_fine_tunings(merged([from_plain(cost) for cost in costs if cost is not None]), full)
 
 
 def _with_full(record: Record, prepared: PreparedRun, weights: Sequence[Weights], new: range) -> Record:
@@ -180,5 +180,5 @@ def _with_full(record: Record, prepared: PreparedRun, weights: Sequence[Weights]
     metrics["extend/accuracy_gain_over_full"] = metrics["extend/accuracy"] - metrics["extend/full_accuracy"]
     spent = work.ledger.total()
     metrics["extend/flops_ratio_to_full"] = record.cost["added"]["total"]["flops"] / spent.flops
-    added_full = {"members": len(new), "total": in_fulls(spent, record.cost["full_flops"])}
+    added_full = {"members": len(new), "total": in_fine_tunings(spent, record.cost["full_flops"])}
     return replace(record, metrics={**record.metrics, **metrics}, cost=dict(record.cost) | {"added_full": added_full})

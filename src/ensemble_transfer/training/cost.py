@@ -121,7 +121,7 @@ def plain(cost: Cost) -> dict[str, Any]:
 
 
 def from_plain(fields: Mapping[str, Any]) -> Cost:
-    """Return a cost from its fields by name; what else is there, such as ``fulls``, is left out."""
+    """Return a cost from its fields by name; what else is there, such as ``fine_tunings``, is left out."""
     return Cost(**{name: fields[name] for name in plain(Cost())})
 
 

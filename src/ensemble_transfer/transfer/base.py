@@ -96,7 +96,7 @@ def transfer_ensemble(  # noqa: PLR0913  # the library's door: all but three hav
         seed: Seed of all randomness. That of a member depends on the seed and the member's index alone.
         recipes: Optimizers, schedules and steps of the fits.
         fitter: Computes fits and caches them.
-        budget: Maximum cost of the transfer, in fulls; None to use the recipes unchanged.
+        budget: Maximum cost of the transfer, in fine-tunings; None to use the recipes unchanged.
 
     Raises:
         SettingError: If the strategy's options or the budget do not suit the ensemble. This is checked before training.
@@ -115,7 +115,7 @@ class Workbench:
         seed: Seed of all randomness.
         recipes: Optimizers, schedules and steps of the fits.
         fitter: Computes fits and caches them.
-        budget: Maximum cost of the transfer, in fulls; None to use the recipes unchanged.
+        budget: Maximum cost of the transfer, in fine-tunings; None to use the recipes unchanged.
         ledger: Cost so far.
     """
 

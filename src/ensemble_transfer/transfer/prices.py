@@ -1,6 +1,6 @@
 """Compute prices of work on a target task before anything is trained, and divide a budget.
 
-The unit of a budget is the **full**: the FLOPs of one full fine-tuning of one member by ``recipe.full``.
+The unit of a budget is the **fine-tuning**: the FLOPs of one full fine-tuning of one member by ``recipe.full``.
 """
 
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ class Prices:
         examples: Number of the target's training images.
         validation: Number of the target's validation images.
         members: Number of members of the source ensemble.
-        budget: Maximum cost of the transfer, in fulls; None to use the recipes unchanged.
+        budget: Maximum cost of the transfer, in fine-tunings; None to use the recipes unchanged.
     """
 
     architecture: Architecture
@@ -51,7 +51,7 @@ class Prices:
 
     @property
     def full(self) -> int:
-        """Price of a full fine-tuning: one full."""
+        """Price of a full fine-tuning of one member: one **fine-tuning**."""
         return self.fit(self.recipes.full)
 
     @property
@@ -109,13 +109,13 @@ class Prices:
         return [share + 1] * rest + [share] * (parts - rest)
 
     def cycles(self, first: float, later: float, most: int) -> list[int]:
-        """Divide the budget into cycles, and return the steps of each. Without a budget they share one full.
+        """Divide the budget into cycles, and return the steps of each. Without a budget they share one fine-tuning.
 
         There are as many cycles as fit. All are then stretched by the same factor to use the whole budget.
 
         Args:
-            first: Length of the first cycle, in fulls.
-            later: Length of each further cycle, in fulls.
+            first: Length of the first cycle, in fine-tunings.
+            later: Length of each further cycle, in fine-tunings.
             most: Maximum number of cycles.
 
         Raises:
@@ -123,8 +123,8 @@ class Prices:
         """
         total = (self.full if self.limit is None else self.limit) // self.step
         self.require(total > 0, "one step of fine-tuning", self.step)
-        fulls = total * self.step / self.full
-        count = max(0, min(most - 1, int((fulls - first) / later + 1e-9)))
+        length = total * self.step / self.full
+        count = max(0, min(most - 1, int((length - first) / later + 1e-9)))
         steps = int(total * later / (first + count * later))
         return [total - count * steps, *[steps] * count] if steps else [total]
 
@@ -158,7 +158,7 @@ class Prices:
     def require(self, affordable: bool, what: str, price: int) -> None:
         """Raise a SettingError that names the price, unless it is affordable."""
         if not affordable:
-            rule = f"does not pay for {what}, which takes {price / self.full:.3g} fulls"
+            rule = f"does not pay for {what}, which takes {price / self.full:.3g} fine-tunings"
             raise SettingError("budget", self.budget, rule)
 
 

@@ -14,7 +14,7 @@ from ensemble_transfer.report.frontier import budget_of, frontier_of
 from ensemble_transfer.report.plots import charts
 from ensemble_transfer.report.plots.frontier import frontier
 from ensemble_transfer.report.plots.style import RC, Style, save, styles
-from ensemble_transfer.report.rows import CALIBRATED, FULLS, WORTH, WORTH_PER_FULL, Row
+from ensemble_transfer.report.rows import CALIBRATED, FINE_TUNINGS, WORTH, WORTH_PER_COST, Row
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ PLANS = (
         "Lines: strategies at their budgets, mean over seeds, bands of one standard deviation; `few` has the number of "
         "members that validation prefers at each budget and seed. Ringed: the Pareto front, which no other point beats "
         "at the same cost or less. Far worse points are cut off.",
-        ("accuracy", CALIBRATED, FULLS, WORTH_PER_FULL),
-        lambda row: budget_of(row) is not None and _with_columns("accuracy", CALIBRATED, FULLS)(row),
+        ("accuracy", CALIBRATED, FINE_TUNINGS, WORTH_PER_COST),
+        lambda row: budget_of(row) is not None and _with_columns("accuracy", CALIBRATED, FINE_TUNINGS)(row),
         frontier,
         enough=lambda rows: frontier_of(rows) is not None,
     ),

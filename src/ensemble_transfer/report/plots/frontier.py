@@ -11,7 +11,7 @@ from matplotlib.ticker import NullFormatter
 
 from ensemble_transfer.report.frontier import LEADS, Frontier, Point, frontier_of
 from ensemble_transfer.report.plots.style import INK, PAPER, Style, strategies
-from ensemble_transfer.report.rows import FULLS, Row
+from ensemble_transfer.report.rows import FINE_TUNINGS, Row
 
 _RING: dict[str, Any] = {
     "marker": "o",
@@ -65,8 +65,8 @@ def _styles(found: Frontier) -> dict[str, Style]:
 
 
 def _line(axes: Axes, points: Sequence[Point], column: str, style: Style) -> None:
-    known = [point for point in points if column in point.numbers and FULLS in point.numbers]
-    cost = [point.spread(FULLS).mean for point in known]
+    known = [point for point in points if column in point.numbers and FINE_TUNINGS in point.numbers]
+    cost = [point.spread(FINE_TUNINGS).mean for point in known]
     middle = np.array([point.spread(column).mean for point in known])
     spread = np.nan_to_num([point.spread(column).std for point in known])
     axes.plot(cost, middle, **style.line2d())
@@ -74,7 +74,7 @@ def _line(axes: Axes, points: Sequence[Point], column: str, style: Style) -> Non
 
 
 def _front(axes: Axes, points: Sequence[Point], column: str) -> None:
-    cost = [point.spread(FULLS).mean for point in points]
+    cost = [point.spread(FINE_TUNINGS).mean for point in points]
     values = [point.spread(column).mean for point in points]
     axes.plot(cost, values, **_RING)
 

@@ -32,7 +32,7 @@ class ShiftVector:
         provenance: Texts by name: ``source_ensemble`` (fingerprint), ``donors`` (indices), ``donor_weights``
             (fingerprints before the transfer), ``target_task`` (fingerprint), ``target`` (name), ``options`` of the
             strategy (JSON) and ``recipe`` of the donors' fine-tuning (JSON). A transfer within a budget adds ``budget``
-            (fulls) and ``tiny``, the recipe of the recipients (JSON).
+            (fine-tunings) and ``tiny``, the recipe of the recipients (JSON).
     """
 
     vector: Weights

@@ -22,7 +22,7 @@ HEADS, SHIFTED, CHEAP = 0.05, 0.1, 0.05
 """Shares of the budget: what heads may take, and shifted members beside one that is fine-tuned, and beside more."""
 
 SHARED = 1.2
-"""Budget in fulls from which two members share it where no pilot says what to do."""
+"""Budget in fine-tunings from which two members share it where no pilot says what to do."""
 
 PILOT = 1 / 8
 """Length of the pilot as a share of the budget."""
@@ -69,7 +69,7 @@ class Auto:
     5. Take the ensemble of all this that has the lowest calibrated NLL on validation.
 
     A pilot that sees the training images fewer than twice says nothing, and there is none: the budget goes to ``one``
-    member, from 1.2 fulls on to ``two``, and a tenth of it is set aside for shifted ones. Where a head would take more
+    member, from 1.2 fine-tunings on to ``two``, and a tenth of it is set aside for shifted ones. Where a head would take more
     than a tenth of the budget, one member is fine-tuned with all of it, and nothing is chosen.
 
     Every fit and every prediction for validation images is billed.
@@ -92,7 +92,9 @@ class Auto:
     def plan(self, prices: Prices) -> AutoPlan:
         """Return how the choice begins; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
         if prices.limit is None:
-            raise SettingError("budget", None, "is required by auto: what the transfer may spend in fulls, such as 1.1")
+            raise SettingError(
+                "budget", None, "is required by auto: what the transfer may spend in fine-tunings, such as 1.1"
+            )
         rule = f"must be at least {FEWEST_IMAGES} for auto, which chooses on them"
         require(prices.validation >= FEWEST_IMAGES, "validation", prices.validation, rule)
         head, limit = prices.head + prices.look, prices.limit

@@ -16,11 +16,11 @@ class Snapshots:
     """Fine-tune the first member in cycles on the target, and keep its weights at the end of each cycle.
 
     Each cycle continues from the weights of the cycle before, and restarts the learning rate schedule with a new order
-    of examples (snapshot ensembles; Huang et al. 2017, arXiv 1704.00109). Without a budget it spends one full.
+    of examples (snapshot ensembles; Huang et al. 2017, arXiv 1704.00109). Without a budget it spends one fine-tuning.
 
     Attributes:
-        first: Length of the first cycle, in fulls.
-        cycle: Length of each further cycle, in fulls. All cycles are stretched to use the whole budget.
+        first: Length of the first cycle, in fine-tunings.
+        cycle: Length of each further cycle, in fine-tunings. All cycles are stretched to use the whole budget.
         members: Maximum number of cycles.
     """
 
