@@ -57,7 +57,7 @@ class TransferEnsemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
     Args:
         strategy: How to transfer: a strategy of the command line by its name, such as ``shift``, ``few`` or ``auto``,
             or an object that has options of its own, such as ``Shift(scale=1.5)``.
-        budget: What the transfer may spend, in fine-tunings: full fine-tunings of one member. None: what the recipe says.
+        budget: What the transfer may spend, in full fine-tunings of one member. None: what the recipe says.
         size: Number of members.
         lineage: What members have in common: ``shared``, ``snapshot`` or ``independent``.
         members: Source members that exist, instead of training: files of the backbone's architecture, or folders of

@@ -64,7 +64,7 @@ def _measure(description: str) -> tuple[int, int]:
 
 
 def _convolution_backward(
-    grad_out: Sequence[int], images: Sequence[int], weight: Sequence[int], *rest: Any, **_: object
+    grad_out: Sequence[int], images: Sequence[int], weight: Sequence[int], *rest: object, **_: object
 ) -> int:
     """Return the operations of the gradients of a convolution: each that is wanted takes as many as the forward pass.
 
@@ -72,5 +72,6 @@ def _convolution_backward(
     weight once: a multiply-add. A grouped convolution has fewer weights for as many channels.
     """
     _bias, _stride, _padding, _dilation, transposed, _output_padding, _groups, wanted = rest
+    assert isinstance(wanted, Sequence)
     positions = prod((images if transposed else grad_out)[2:])
     return 2 * int(images[0]) * positions * prod(weight) * sum(map(bool, wanted[:2]))

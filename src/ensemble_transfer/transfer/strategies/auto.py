@@ -69,8 +69,8 @@ class Auto:
     5. Take the ensemble of all this that has the lowest calibrated NLL on validation.
 
     A pilot that sees the training images fewer than twice says nothing, and there is none: the budget goes to ``one``
-    member, from 1.2 fine-tunings on to ``two``, and a tenth of it is set aside for shifted ones. Where a head would take more
-    than a tenth of the budget, one member is fine-tuned with all of it, and nothing is chosen.
+    member, from 1.2 fine-tunings on to ``two``, and a tenth of it is set aside for shifted ones. Where a head would
+    take more than a tenth of the budget, one member is fine-tuned with all of it, and nothing is chosen.
 
     Every fit and every prediction for validation images is billed.
 

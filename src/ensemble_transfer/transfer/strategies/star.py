@@ -20,9 +20,10 @@ class Star:
 
     Attributes:
         donors: Number of members that are fully fine-tuned, from the first on. Copies start from them in turns.
-        cycle: Length of a copy's fine-tuning in fine-tunings, by the recipe for full fine-tuning. None for the recipe for tiny
-            fine-tuning, or for 0.2 within a budget.
-        first: Within a budget, length of the donor's fine-tuning in fine-tunings, before all are stretched to use the budget.
+        cycle: Length of a copy's training in fine-tunings, by the recipe for full fine-tuning. None for the recipe for
+            tiny fine-tuning, or for 0.2 within a budget.
+        first: Within a budget, length of the donor's training in fine-tunings, before all are stretched to use the
+            budget.
         members: Within a budget, maximum number of members, including the donor.
     """
 
