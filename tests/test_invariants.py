@@ -18,7 +18,7 @@ from ensemble_transfer.training.run import Group, run_group
 from ensemble_transfer.training.source import EnsembleSettings, train_source
 from ensemble_transfer.training.store import Store
 from ensemble_transfer.training.trained_part import loaded
-from ensemble_transfer.transfer.base import Transfer, transfer_ensemble
+from ensemble_transfer.transfer.base import Workbench, transfer_ensemble
 from ensemble_transfer.transfer.strategies.full import Full
 from ensemble_transfer.transfer.strategies.head import HeadOnly
 from ensemble_transfer.transfer.strategies.shift import Shift
@@ -38,7 +38,7 @@ def close(a: Weights, b: Weights, tolerance: float) -> bool:
 
 
 def test_1_a_donor_plus_its_own_shift_is_the_fine_tuned_donor(source_ensemble, target_task, recipes, fitter):
-    work = Transfer(source_ensemble, target_task, 0, recipes, fitter)
+    work = Workbench(source_ensemble, target_task, 0, recipes, fitter)
     before = {0: work.encoders[0]}
     fits = work.fine_tune_fully(before)
     vector = transfer_ensemble(Shift(), source_ensemble, target_task, 0, recipes, fitter).shift.scaled()
@@ -54,7 +54,7 @@ def test_2_the_shift_keeps_every_difference_between_recipients(
 ):
     strategy = Shift(head="fresh", statistics=statistics)
     shifted_only = transfer_ensemble(
-        strategy, source_ensemble, target_task, 0, replace(recipes, tiny=Recipe(0)), fitter
+        strategy, source_ensemble, target_task, 0, replace(recipes, tiny=Recipe(1, lr=1e-30)), fitter
     )
     one, two = (below(source_ensemble.members[i], "encoder") for i in (1, 2))
     moved_one, moved_two = (below(shifted_only.ensemble.members[i], "encoder") for i in (1, 2))

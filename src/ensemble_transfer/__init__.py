@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from ensemble_transfer.training.source import train_source as train_source
     from ensemble_transfer.training.store import Store as Store
     from ensemble_transfer.transfer.base import Strategy as Strategy
-    from ensemble_transfer.transfer.base import Transfer as Transfer
     from ensemble_transfer.transfer.base import TransferResult as TransferResult
     from ensemble_transfer.transfer.base import Workbench as Workbench
     from ensemble_transfer.transfer.base import transfer_ensemble as transfer_ensemble
@@ -110,7 +109,6 @@ _MODULES = {
     "Tiny": "transfer.strategies.tiny",
     "TorchvisionDataset": "tasks.torchvision_sets",
     "TrainerSettings": "training.settings",
-    "Transfer": "transfer.base",
     "TransferEnsemble": "runs.estimator",
     "TransferResult": "transfer.base",
     "Turns": "transfer.strategies.turns",

@@ -16,7 +16,7 @@ from ensemble_transfer.runs.evaluation import (
 from ensemble_transfer.training.flops import step_flops
 from ensemble_transfer.training.losses import batch_loss
 from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.transfer.base import Transfer, transfer_ensemble
+from ensemble_transfer.transfer.base import Workbench, transfer_ensemble
 from ensemble_transfer.transfer.shift.diagnostics import shift_line, source_barrier
 from ensemble_transfer.transfer.strategies.full import Full
 from ensemble_transfer.transfer.strategies.matched import Matched
@@ -54,7 +54,7 @@ def test_without_recipients_there_is_no_marginal_cost(source_ensemble, target_ta
     assert result.marginal() is None
     assert len(result.ensemble) == 3
     assert result.shift is not None
-    work = Transfer(source_ensemble, target_task.sealed(), 0, recipes, fitter)
+    work = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
     metrics = result.diagnose(work)[0]
     assert -1 <= metrics["shift/donor_cosine"] <= 1
     assert "shift/probe_gain" not in metrics
@@ -82,7 +82,7 @@ def test_scale_zero_is_tiny_for_recipients(source_ensemble, target_task, recipes
 
 @pytest.mark.parametrize("head", ["probe", "donor", "fresh"])
 def test_the_head_starts_where_the_option_says(source_ensemble, target_task, recipes, fitter, head):
-    untouched = replace(recipes, tiny=Recipe(0))
+    untouched = replace(recipes, tiny=Recipe(1, lr=1e-30))
     result = transfer_ensemble(Shift(head=head), source_ensemble, target_task, 0, untouched, fitter)
     donor, *others = (below(member, "head")["weight"] for member in result.ensemble.members)
     assert all(torch.equal(donor, other) for other in others) == (head == "donor")
@@ -91,7 +91,7 @@ def test_the_head_starts_where_the_option_says(source_ensemble, target_task, rec
 
 def test_diagnostics_compare_with_a_vector_of_the_same_norm(source_ensemble, target_task, recipes, fitter):
     result = transfer_ensemble(Shift(), source_ensemble, target_task, 0, recipes, fitter)
-    work = Transfer(source_ensemble, target_task.sealed(), 0, recipes, fitter)
+    work = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
     metrics = result.diagnose(work)[0]
     gain = metrics["shift/probe_accuracy"] - metrics["shift/probe_accuracy_no_shift"]
     assert metrics["shift/probe_gain"] == pytest.approx(gain)
@@ -104,7 +104,7 @@ def test_the_line_of_the_shift_goes_from_the_loss_before_to_the_loss_after(
     source_ensemble, target_task, recipes, fitter
 ):
     result = transfer_ensemble(Shift(), source_ensemble, target_task.sealed(), 0, recipes, fitter)
-    work = Transfer(source_ensemble, target_task.sealed(), 0, recipes, fitter)
+    work = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
     line = shift_line(work, result)
     head, validation = below(result.ensemble.members[0], "head"), target_task.validation
     for scale, encoders in ((0.0, work.encoders), (1.0, result.shifted)):
@@ -120,7 +120,7 @@ def test_the_line_of_the_shift_goes_from_the_loss_before_to_the_loss_after(
 
 def test_without_recipients_the_line_is_empty(source_ensemble, target_task, recipes, fitter):
     result = transfer_ensemble(Shift(donors=3), source_ensemble, target_task.sealed(), 0, recipes, fitter)
-    work = Transfer(source_ensemble, target_task.sealed(), 0, recipes, fitter)
+    work = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
     assert shift_line(work, result) == {"scale": [], "loss": [], "accuracy": []}
 
 

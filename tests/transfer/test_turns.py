@@ -9,11 +9,11 @@ from ensemble_transfer.errors import SettingError
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.transfer.base import Workbench, transfer_ensemble
 from ensemble_transfer.transfer.choice import Candidate
-from ensemble_transfer.transfer.shift.turns import best_scale, moves_in_turns, recipient_price
+from ensemble_transfer.transfer.shift.turns import Moves, best_scale, recipient_price
 from ensemble_transfer.transfer.strategies.few import Few
 from ensemble_transfer.transfer.strategies.shift import Shift
 from ensemble_transfer.transfer.strategies.turns import Turns
-from ensemble_transfer.weights import add_scaled, below
+from ensemble_transfer.weights import add_scaled, below, subtract
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +32,10 @@ def test_donors_are_few_and_each_member_moves_as_the_donor_whose_turn_it_is(
     few = transfer_ensemble(Few(2), source_ensemble, target_task.sealed(), 0, longer, fitter).ensemble
     turns = Turns(scales=[1.5]).run(work).ensemble
     assert all(same(a, b) for a, b in zip(few.members, turns.members[:2], strict=True))
-    moves = moves_in_turns(work, {0: few.members[0], 1: few.members[1]}, [2, 7, 8])
-    assert moves[2] is moves[8]
-    moved = add_scaled(work.encoders[2], moves[2], 1.5)
+    moves = Moves.in_turns(work, dict(enumerate(few.members)), [2, 7, 8])
+    assert moves.members == {2: 0, 7: 1, 8: 0}
+    move = subtract(below(few.members[0], "encoder"), work.encoders[0])
+    moved = add_scaled(work.encoders[2], move, 1.5)
     weights = below(turns.members[2], "encoder")
     assert all(
         torch.equal(weights[name], moved[name]) for name in weights if "running" not in name and "num_" not in name
@@ -54,14 +55,30 @@ def test_the_scale_is_the_one_that_serves_the_first_recipient_best(source_ensemb
     work = Workbench(source_ensemble, target_task.sealed(), 0, longer, fitter)
     result = Turns(scales=[0.0, 1.0]).run(work)
     labels = work.target.validation.labels
-    moves = moves_in_turns(work, dict(enumerate(result.ensemble.members[:2])), [2])
+    moves = Moves.in_turns(work, dict(enumerate(result.ensemble.members[:2])), [2])
     losses = {}
     for scale in (0.0, 1.0):
-        taken, candidate = best_scale(work, moves, [scale])
+        taken, candidate = best_scale(moves, [scale])
         assert isinstance(candidate, Candidate)
         assert taken == scale
         losses[scale] = float(candidate.losses(labels).mean())
     assert result.story["turns"]["scale"] == min(losses, key=losses.get)
+
+
+def test_a_shifted_member_may_keep_the_head_of_its_donor(source_ensemble, target_task, longer, fitter):
+    result = transfer_ensemble(
+        Turns(scales=[1.0], head="donor"), source_ensemble, target_task.sealed(), 0, longer, fitter
+    )
+    first, _, shifted = result.ensemble.members
+    assert same(below(first, "head"), below(shifted, "head"))
+    assert list(result.ledger.by_phase()) == ["full", "statistics"]
+
+
+def test_one_more_member_costs_statistics_and_a_head_whatever_was_tried(source_ensemble, target_task, longer, fitter):
+    work = Workbench(source_ensemble, target_task.sealed(), 0, longer, fitter)
+    result = Turns(scales=[0.0, 1.0, 1.5]).run(work)
+    assert result.marginal().flops <= recipient_price(work.prices)
+    assert result.ledger.by_phase()["scale search"].flops == 2 * result.marginal().flops
 
 
 def test_a_budget_pays_for_trials_recipients_and_donors(source_ensemble, target_task, longer):

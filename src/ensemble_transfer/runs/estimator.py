@@ -223,7 +223,9 @@ class TransferEnsemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         named = self.recipe or ("pretrained" if backbone.has_weights else "default")
         if isinstance(named, Recipes):
             return named
-        return Recipes(**{phase: Recipe(**fields) for phase, fields in preset("recipe", named).items()})
+        fields = preset("recipe", named)
+        built: dict[str, Any] = {n: Recipe(**v) if isinstance(v, Mapping) else v for n, v in fields.items()}
+        return Recipes(**built)
 
     def _check_types(self) -> None:
         """Raise a SettingError for a value of a wrong type; the classes that take the values check the rest."""

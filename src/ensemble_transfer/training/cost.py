@@ -60,14 +60,15 @@ class Entry:
 
     Attributes:
         phase: ``full``, ``statistics``, ``probe``, ``tiny``, ``head``, ...
-        member: Index of the member that it was spent on.
+        member: Index of the member that it was spent on; None where it was spent on no single one, as a look at
+            validation is.
         cost: What was spent; for a fit from the store, what it cost when it was computed.
         key: The fit's key in the store; None for work that is not stored.
         reused: Whether the fit was found in the store.
     """
 
     phase: str
-    member: int
+    member: int | None
     cost: Cost
     key: str | None = None
     reused: bool = False
@@ -147,7 +148,7 @@ def measured(device: torch.device) -> Iterator[Meter]:
 
 
 def _over_members(entries: list[Entry]) -> Cost:
-    by_member: dict[int, Cost] = {}
+    by_member: dict[int | None, Cost] = {}
     for entry in entries:
         by_member[entry.member] = by_member.get(entry.member, Cost()) + entry.cost
     return merged(by_member.values())

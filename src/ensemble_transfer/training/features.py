@@ -49,6 +49,13 @@ def _encoded(classifier: Classifier, batches: Iterable[Tensor], device: torch.de
     return torch.cat([classifier.encode(batch.to(device)).float().cpu() for batch in batches])
 
 
+def statistics_images(images: Tensor, most: int | None, seed: int) -> Tensor:
+    """Return at most so many images, drawn at random, to estimate BatchNorm statistics on; all for None."""
+    if most is None or len(images) <= most:
+        return images
+    return images[torch.randperm(len(images), generator=generator(seed, "statistics"))[:most]]
+
+
 @torch.no_grad()
 def reestimated_statistics(
     architecture: Architecture, encoder: Weights, images: Tensor, device: torch.device

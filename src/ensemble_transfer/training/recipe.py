@@ -106,6 +106,7 @@ class Recipes:
         tiny: Tiny fine-tuning on the target task.
         probe: The head on frozen features, before a tiny fine-tuning.
         head: The head on frozen features, where that is all (strategy ``head``).
+        statistics: Training images that BatchNorm statistics are estimated on, at most; None for all.
     """
 
     ancestor: Recipe = field(default_factory=lambda: Recipe(steps=500))
@@ -114,8 +115,11 @@ class Recipes:
     tiny: Recipe = field(default_factory=lambda: Recipe(steps=20, lr=7e-3))
     probe: Recipe = field(default_factory=lambda: Recipe(steps=200, lr=1e-2))
     head: Recipe = field(default_factory=lambda: Recipe(steps=500, lr=1e-2))
+    statistics: int | None = 256
 
     def __post_init__(self) -> None:
+        enough = self.statistics is None or self.statistics > 1
+        require(enough, "statistics", self.statistics, "must be at least 2 images, or null for all")
         for name in ("ancestor", "source", "full", "tiny"):
             with settings_under(name):
                 getattr(self, name).check_whole()

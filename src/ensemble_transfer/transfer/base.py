@@ -3,17 +3,19 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import inf
 from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor
 
+from ensemble_transfer.errors import require
 from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.seeding import derive
 from ensemble_transfer.tasks.task import Task
 from ensemble_transfer.training.cost import Cost, Entry, Ledger, Meter, mean_cost, measured
-from ensemble_transfer.training.features import reestimated_statistics
+from ensemble_transfer.training.features import reestimated_statistics, statistics_images
 from ensemble_transfer.training.fit import Fits, Fitter, Start
 from ensemble_transfer.training.flops import encode_flops
 from ensemble_transfer.training.recipe import Recipe, Recipes
@@ -102,12 +104,15 @@ def transfer_ensemble(  # noqa: PLR0913  # the library's door: all but three hav
         SettingError: If the strategy's options or the budget do not suit the ensemble. This is checked before training.
     """
     strategy.check(len(source), source.architecture)
-    return strategy.run(Workbench(source, target, seed, recipes or Recipes(), fitter or Fitter(), budget))
+    work = Workbench(source, target, seed, recipes or Recipes(), fitter or Fitter(), budget, strategy=strategy.name)
+    return strategy.run(work)
 
 
 @dataclass(frozen=True, repr=False)
 class Workbench:
     """One transfer: its inputs, the steps that strategies share, and the ledger that these steps are billed to.
+
+    Work that the rest of the budget does not pay for is refused before it is done.
 
     Attributes:
         source: The ensemble, trained on the source task.
@@ -117,6 +122,8 @@ class Workbench:
         fitter: Computes fits and caches them.
         budget: Maximum cost of the transfer, in fine-tunings; None to use the recipes unchanged.
         ledger: Cost so far.
+        strategy: Name of the strategy, for errors.
+        billed_to: Phase and member that all work is billed to; None for each to its own.
     """
 
     source: Ensemble
@@ -126,14 +133,39 @@ class Workbench:
     fitter: Fitter = field(default_factory=Fitter)
     budget: float | None = None
     ledger: Ledger = field(default_factory=Ledger)
+    strategy: str = "strategy"
+    billed_to: tuple[str, int | None] | None = None
 
     def __repr__(self) -> str:
         what = f"{self.source!r} -> {self.target!r}, seed={self.seed}, budget={self.budget}"
         return f"Workbench({what}, {self.fitter!r}, {self.ledger!r})"
 
     def unbilled(self) -> "Workbench":
-        """Return the same workbench with an empty ledger, for work that is not billed to the transfer."""
-        return replace(self, ledger=Ledger())
+        """Return the same workbench with an empty ledger and no budget, for work that is no part of the transfer."""
+        return replace(self, ledger=Ledger(), budget=None, billed_to=None)
+
+    def billing(self, phase: str, member: int | None = None) -> "Workbench":
+        """Return the same workbench, with the same ledger, whose work is all billed to one phase and member."""
+        return replace(self, billed_to=(phase, member))
+
+    @property
+    def left(self) -> float:
+        """What is left of the budget, in FLOPs; infinite without a budget."""
+        return inf if self.prices.limit is None else self.prices.limit - self.ledger.total().flops
+
+    def require_left(self, price: int, phase: str) -> None:
+        """Refuse work that the rest of the budget does not pay for.
+
+        Args:
+            price: Of the work, in FLOPs.
+            phase: Phase that it will be billed to.
+
+        Raises:
+            SettingError: If it costs more than is left.
+        """
+        full, left = self.prices.full, self.left
+        rule = f"leaves {left / full:.3g} fine-tunings, and phase {phase!r} of {self.strategy} takes {price / full:.3g}"
+        require(price <= left, "budget", self.budget, rule)
 
     def stream(self, *names: str | int) -> int:
         """Return the seed of a random stream, named by its purpose, such as ``("tiny", member)``."""
@@ -194,10 +226,12 @@ class Workbench:
 
     def fit(self, starts: Sequence[Start], recipe: Recipe, phase: str) -> Fits:
         """Train whole members on the target from given starts."""
+        self._require_fits(len(starts), recipe, self.prices.fit(recipe), phase)
         return self._billed(self.fitter.fit(self.architecture, starts, self.target.train, recipe, phase))
 
     def fit_heads(self, starts: Sequence[Start], recipe: Recipe, phase: str) -> Fits:
         """Train heads on frozen features from given starts."""
+        self._require_fits(len(starts), recipe, self.prices.train_head(recipe), phase)
         return self._billed(self.fitter.fit_heads(self.architecture, starts, self.target.train, recipe, phase))
 
     def probe(self, starts: Sequence[Start], phase: str = "probe") -> Fits:
@@ -206,21 +240,27 @@ class Workbench:
         return self.fit_heads(reseeded, self.recipes.probe, phase)
 
     def reestimate_statistics(self, encoders: Mapping[int, Weights]) -> dict[int, Weights]:
-        """Estimate BatchNorm statistics on the target's training images, and return the encoders with them."""
-        device, images = self.fitter.settings.device, self.target.train.images
-        done: dict[int, Weights] = {}
+        """Estimate BatchNorm statistics on some of the target's training images, and return the encoders with them."""
+        self.require_left(len(encoders) * self.prices.statistics, "statistics")
+        device, done = self.fitter.settings.device, dict[int, Weights]()
+        images = self._statistics_images
         for member, encoder in encoders.items():
             with measured(device) as meter:
                 done[member] = reestimated_statistics(self.architecture, encoder, images, device)
             self.bill_encoding("statistics", member, len(images), meter)
         return done
 
+    @cached_property
+    def _statistics_images(self) -> Tensor:
+        return statistics_images(self.target.train.images, self.recipes.statistics, self.stream("statistics"))
+
     def look(self, members: Sequence[Weights], phase: str = "choice") -> Tensor:
         """Predict the target's validation images, billed to a phase: (members, examples, classes)."""
         split, device = self.target.validation, self.fitter.settings.device
+        self.require_left(len(members) * self.prices.look, phase)
         with measured(device) as meter:
             probabilities = self.ensemble(members, "validation").predict(split.images, device)
-        self.bill_encoding(phase, 0, len(members) * len(split), meter)
+        self.bill_encoding(phase, None, len(members) * len(split), meter)
         return probabilities
 
     def validation_accuracy(self, members: Sequence[Weights], phase: str = "choice") -> float:
@@ -237,8 +277,8 @@ class Workbench:
         encoder = self.reestimate_statistics({0: below(mixed, "encoder")})[0]
         return joined(encoder=encoder, head=below(mixed, "head"))
 
-    def bill_encoding(self, phase: str, member: int, examples: int, meter: Meter) -> None:
-        """Bill a phase that encoded each example once, without training."""
+    def bill_encoding(self, phase: str, member: int | None, examples: int, meter: Meter) -> None:
+        """Bill a phase that encoded each example once, without training; None for a member is for no single one."""
         cost = Cost(
             examples=examples,
             flops=examples * encode_flops(self.architecture),
@@ -246,7 +286,14 @@ class Workbench:
             cpu_seconds=meter.cpu_seconds,
             peak_memory_bytes=meter.peak_memory_bytes,
         )
-        self.ledger.extend([Entry(phase, member, cost)])
+        self.bill([Entry(phase, member, cost)])
+
+    def bill(self, entries: Sequence[Entry]) -> None:
+        """Enter work into the ledger."""
+        if self.billed_to is not None:
+            phase, member = self.billed_to
+            entries = [replace(entry, phase=phase, member=member) for entry in entries]
+        self.ledger.extend(entries)
 
     def ensemble(self, members: Sequence[Weights], strategy: str) -> Ensemble:
         """Build the transferred ensemble from its members' weights."""
@@ -264,10 +311,10 @@ class Workbench:
         """
         return TransferResult(self.ensemble(members, strategy), self.ledger, tuple(recipients))
 
+    def _require_fits(self, members: int, recipe: Recipe, price: int, phase: str) -> None:
+        require(recipe.steps > 0 or not members, "steps", recipe.steps, f"must be at least 1 in phase {phase!r}")
+        self.require_left(members * price, phase)
+
     def _billed(self, fits: Fits) -> Fits:
-        self.ledger.extend(fits.entries())
+        self.bill(fits.entries())
         return fits
-
-
-Transfer = Workbench
-"""The workbench's public name in version 0.1."""

@@ -9,8 +9,9 @@ from functools import cached_property
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.tasks.task import Task
-from ensemble_transfer.training.flops import encode_flops, head_flops, step_flops
+from ensemble_transfer.training.flops import encode_flops
 from ensemble_transfer.training.recipe import Recipe, Recipes
+from ensemble_transfer.training.trained_part import HeadOnFeatures, TrainedPart, WholeMember
 
 FIXED = 0.25
 """Maximum share of a budget for statistics and probes of shifted members. The rest pays for fine-tuning."""
@@ -71,8 +72,8 @@ class Prices:
 
     @property
     def statistics(self) -> int:
-        """Price of estimating BatchNorm statistics on the training images."""
-        return self.encode(self.examples)
+        """Price of estimating BatchNorm statistics on training images."""
+        return self.encode(min(self.recipes.statistics or self.examples, self.examples))
 
     @property
     def look(self) -> int:
@@ -81,17 +82,19 @@ class Prices:
 
     def fit(self, recipe: Recipe) -> int:
         """Return the price of training a whole member by a recipe."""
-        return recipe.steps * min(recipe.batch_size, self.examples) * step_flops(self.architecture)
+        return self._trained(WholeMember(self.architecture), recipe)
 
     def train_head(self, recipe: Recipe) -> int:
         """Return the price of training a head by a recipe, including the features."""
-        shown = self.examples * recipe.views
-        operations = head_flops(self.architecture.features, self.architecture.classes)
-        return recipe.steps * min(recipe.batch_size, shown) * operations + self.encode(shown)
+        return self._trained(HeadOnFeatures(self.architecture), recipe)
 
     def encode(self, examples: int) -> int:
         """Return the price of encoding each example once."""
         return examples * encode_flops(self.architecture)
+
+    def _trained(self, part: TrainedPart, recipe: Recipe) -> int:
+        seen = recipe.steps * min(recipe.batch_size, self.examples * recipe.views)
+        return part.flops(seen, part.prepared(self.examples, recipe))
 
     @property
     def limit(self) -> int | None:
@@ -136,7 +139,7 @@ class Prices:
         """
         if self.limit is None:
             return most
-        self.require(self.limit >= price, what, price)
+        self.require_limit(price, what)
         return min(most, self.limit // price)
 
     def scaled(self, fixed: int, schedules: int, what: str) -> float:
@@ -152,8 +155,12 @@ class Prices:
         """
         if self.limit is None:
             return 1.0
-        self.require(self.limit >= fixed + self.step, what, fixed + self.step)
+        self.require_limit(fixed + self.step, what)
         return (self.limit - fixed) / schedules if schedules else 1.0
+
+    def require_limit(self, price: int, what: str) -> None:
+        """Raise a SettingError that names the price, unless the budget pays for it or there is none."""
+        self.require(self.limit is None or price <= self.limit, what, price)
 
     def require(self, affordable: bool, what: str, price: int) -> None:
         """Raise a SettingError that names the price, unless it is affordable."""
@@ -163,5 +170,5 @@ class Prices:
 
 
 def stretched(recipe: Recipe, factor: float) -> Recipe:
-    """Multiply the steps of a recipe by a factor, rounded down."""
-    return replace(recipe, steps=int(factor * recipe.steps + 1e-9))
+    """Multiply the steps of a recipe by a factor, rounded down; at least one is left."""
+    return replace(recipe, steps=max(1, int(factor * recipe.steps + 1e-9)))

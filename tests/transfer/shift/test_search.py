@@ -7,7 +7,7 @@ import torch
 
 from ensemble_transfer.training.flops import encode_flops
 from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.transfer.base import Transfer, transfer_ensemble
+from ensemble_transfer.transfer.base import Workbench, transfer_ensemble
 from ensemble_transfer.transfer.shift.search import best_probed
 from ensemble_transfer.transfer.strategies.shift import Shift
 from ensemble_transfer.transfer.strategies.tiny import Tiny
@@ -16,7 +16,7 @@ from ensemble_transfer.weights import add_scaled, below, fingerprint, subtract
 
 @pytest.fixture(scope="module")
 def work(source_ensemble, target_task, recipes, fitter):
-    return Transfer(source_ensemble, target_task.sealed(), 0, recipes, fitter)
+    return Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
 
 
 @pytest.fixture(scope="module")

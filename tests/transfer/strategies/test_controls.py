@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from ensemble_transfer.models.ensemble import Ensemble
+from ensemble_transfer.training.features import is_statistic
 from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.transfer.base import Transfer, transfer_ensemble
+from ensemble_transfer.transfer.base import Workbench, transfer_ensemble
 from ensemble_transfer.transfer.strategies.full import Full
 from ensemble_transfer.transfer.strategies.scratch import Scratch
 from ensemble_transfer.transfer.strategies.star import Star
@@ -18,16 +19,20 @@ def equal(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+def equal_but_for_statistics(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a if not is_statistic(name))
+
+
 @pytest.mark.parametrize("donors", [1, 2])
 def test_the_recipients_of_star_start_from_the_donors_in_turns(source_ensemble, target_task, recipes, fitter, donors):
     source = replace(source_ensemble, members=source_ensemble.members[:2] * 2)
-    result = transfer_ensemble(Star(donors), source, target_task.sealed(), 0, replace(recipes, tiny=Recipe(0)), fitter)
+    still = replace(recipes, tiny=Recipe(1, lr=1e-30))
+    result = transfer_ensemble(Star(donors), source, target_task.sealed(), 0, still, fitter)
     members = result.ensemble.members
     full = transfer_ensemble(Full(), source, target_task, 0, recipes, fitter).ensemble.members
     for member in range(4):
-        assert equal(members[member], full[member % donors])
-    first, second, *_ = result.ensemble.predict(target_task.test.images)
-    assert torch.equal(first, second) == (donors == 1)
+        assert equal_but_for_statistics(members[member], full[member % donors])
+    assert equal_but_for_statistics(members[0], members[1]) == (donors == 1)
 
 
 @pytest.mark.parametrize("donors", [1, 2, 3])
@@ -68,18 +73,18 @@ def test_lp_ft_starts_from_a_probed_head_and_costs_the_probe_more(source_ensembl
     assert lp_ft.ledger.total().flops == full.ledger.total().flops + phases["probe"].flops
     assert phases["probe"].steps == 3 * 10
     untouched = transfer_ensemble(
-        Full("probe"), source_ensemble, target_task, 0, replace(recipes, full=Recipe(0)), fitter
+        Full("probe"), source_ensemble, target_task, 0, replace(recipes, full=Recipe(1, lr=1e-30)), fitter
     )
-    work = Transfer(source_ensemble, target_task.sealed(), 0, recipes, fitter)
+    work = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
     probed = work.probe(work.with_fresh_heads(work.encoders, "full"))
     for member, weights in zip(untouched.ensemble.members, probed.weights, strict=True):
-        assert equal(member, weights)
+        assert equal_but_for_statistics(member, weights)
     assert not equal(full.ensemble.members[0], lp_ft.ensemble.members[0])
     assert (Full().name, Full("probe").name) == ("full", "lp_ft")
 
 
 def test_the_soup_of_twins_is_the_twin(source_ensemble, target_task, recipes, fitter):
-    work = Transfer(source_ensemble, target_task.sealed(), 0, recipes, fitter)
+    work = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
     member = transfer_ensemble(Full(), source_ensemble, target_task, 0, recipes, fitter).ensemble.members[0]
     alone, twins = work.soup([member]), work.soup([member, member])
     assert equal(alone, twins)
@@ -89,7 +94,7 @@ def test_the_soup_of_twins_is_the_twin(source_ensemble, target_task, recipes, fi
 
 
 def test_a_soup_is_the_mean_of_its_members(source_ensemble, target_task, recipes, fitter):
-    work = Transfer(source_ensemble, target_task.sealed(), 0, recipes, fitter)
+    work = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
     members = transfer_ensemble(Full(), source_ensemble, target_task, 0, recipes, fitter).ensemble.members
     head = below(work.soup(members), "head")["weight"]
     torch.testing.assert_close(head, sum(below(member, "head")["weight"] for member in members) / 3)

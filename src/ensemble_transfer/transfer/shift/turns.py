@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-
-from torch import Tensor
+from dataclasses import dataclass, field, replace
 
 from ensemble_transfer.errors import require
 from ensemble_transfer.transfer.base import Workbench
 from ensemble_transfer.transfer.choice import Candidate
 from ensemble_transfer.transfer.prices import Prices
-from ensemble_transfer.weights import Weights, add_scaled, below, subtract
+from ensemble_transfer.weights import Weights, add_scaled, below, joined, subtract
 
 
 def require_scales(scales: Sequence[float]) -> None:
@@ -18,39 +17,67 @@ def require_scales(scales: Sequence[float]) -> None:
     require(usable, "scales", list(scales), "must be one or more finite numbers")
 
 
-def recipient_price(prices: Prices) -> int:
-    """Return what a shifted member costs, in FLOPs: statistics and a probed head."""
-    return prices.statistics + prices.probe
+def recipient_price(prices: Prices, head: str = "probe") -> int:
+    """Return what a shifted member costs, in FLOPs: statistics and, unless it gets a donor's, a head."""
+    return prices.statistics + (prices.probe if head == "probe" else 0)
 
 
-def moves_in_turns(
-    work: Workbench, donors: Mapping[int, Weights], members: Sequence[int]
-) -> dict[int, dict[str, Tensor]]:
-    """Return the vector by which each member is shifted: that of the donor whose turn it is.
+@dataclass(frozen=True)
+class Moves:
+    """How members are shifted: each as the donor whose turn it is moved.
 
-    Args:
+    Attributes:
         work: The workbench.
         donors: Weights of the donors after their fine-tuning, by member.
-        members: Members to shift.
+        members: The members that are shifted, by the donor whose turn it is.
+        head: Where their heads come from: ``probe`` to train them on frozen features, ``donor`` to copy the donor's.
     """
-    vectors = [subtract(below(weights, "encoder"), work.encoders[donor]) for donor, weights in donors.items()]
-    return {member: vectors[place % len(vectors)] for place, member in enumerate(members)}
+
+    work: Workbench
+    donors: Mapping[int, Weights] = field(repr=False)
+    members: Mapping[int, int]
+    head: str = "probe"
+
+    @classmethod
+    def in_turns(
+        cls, work: Workbench, donors: Mapping[int, Weights], members: Sequence[int], head: str = "probe"
+    ) -> "Moves":
+        """Return the moves of members that take the donors in turns."""
+        order = list(donors)
+        return cls(work, donors, {m: order[place % len(order)] for place, m in enumerate(members)}, head)
+
+    def of(self, members: Sequence[int]) -> "Moves":
+        """Return the moves of some of the members."""
+        return replace(self, members={member: self.members[member] for member in members})
+
+    def shifted(self, scale: float, work: Workbench | None = None) -> list[Weights]:
+        """Shift the members, estimate their BatchNorm statistics on the target, and give each a head.
+
+        Args:
+            scale: How far they are shifted, as a multiple of their donor's move.
+            work: Workbench to bill; by default that of the moves.
+        """
+        work = work or self.work
+        moved: dict[int, Weights] = {}
+        for member, donor in self.members.items():
+            move = subtract(below(self.donors[donor], "encoder"), work.encoders[donor])
+            moved[member] = add_scaled(work.encoders[member], move, scale)
+        encoders = work.reestimate_statistics(moved)
+        if self.head == "probe":
+            return [start.weights for start in work.with_probed_heads(encoders)]
+        heads = {member: below(self.donors[donor], "head") for member, donor in self.members.items()}
+        return [joined(encoder=encoder, head=heads[member]) for member, encoder in encoders.items()]
 
 
-def shifted_members(work: Workbench, moves: Mapping[int, Weights], scale: float) -> list[Weights]:
-    """Shift members, estimate their BatchNorm statistics on the target, and train a head for each."""
-    moved: Mapping[int, Weights] = {m: add_scaled(work.encoders[m], move, scale) for m, move in moves.items()}
-    return [start.weights for start in work.with_probed_heads(work.reestimate_statistics(moved))]
-
-
-def best_scale(work: Workbench, moves: Mapping[int, Weights], scales: Sequence[float]) -> tuple[float, Candidate]:
+def best_scale(moves: Moves, scales: Sequence[float]) -> tuple[float, Candidate]:
     """Return the scale with which the first member has the lowest calibrated NLL on validation, and this member.
 
-    Every trial is billed.
+    Every trial is billed: one to the member, as any member costs, the others as the search that they are.
     """
-    labels, first, trials = work.target.validation.labels, dict([next(iter(moves.items()))]), {}
-    for scale in scales:
-        members = shifted_members(work, first, scale)
+    work, labels, trials = moves.work, moves.work.target.validation.labels, dict[float, Candidate]()
+    first = moves.of([next(iter(moves.members))])
+    for place, scale in enumerate(scales):
+        members = first.shifted(scale, work if place == 0 else work.billing("scale search"))
         trials[scale] = Candidate("shifted", members, work.look(members))
     best = min(trials, key=lambda scale: float(trials[scale].losses(labels).mean()))
     return best, trials[best]

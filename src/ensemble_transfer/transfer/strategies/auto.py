@@ -10,11 +10,10 @@ from ensemble_transfer.transfer.base import TransferResult, Workbench
 from ensemble_transfer.transfer.choice import Candidate, choose, joined_candidates
 from ensemble_transfer.transfer.prices import Prices
 from ensemble_transfer.transfer.shift.turns import (
+    Moves,
     best_scale,
-    moves_in_turns,
     recipient_price,
     require_scales,
-    shifted_members,
 )
 from ensemble_transfer.weights import Weights
 
@@ -97,15 +96,16 @@ class Auto:
             )
         rule = f"must be at least {FEWEST_IMAGES} for auto, which chooses on them"
         require(prices.validation >= FEWEST_IMAGES, "validation", prices.validation, rule)
-        head, limit = prices.head + prices.look, prices.limit
-        prices.require(limit >= prices.step, "a step of fine-tuning", prices.step)
-        if prices.head > DEAR * limit or limit < head + prices.step + prices.look:
+        head, least, limit = prices.head + prices.look, _least(prices), prices.limit
+        prices.require_limit(prices.step, "a step of fine-tuning")
+        if prices.head > DEAR * limit or limit < head + least:
             return AutoPlan(heads=0, pilot=0)
         heads = max(1, min(prices.members, int(HEADS * limit) // head))
         pilot = int(PILOT * limit) // prices.step
         shown = pilot * min(prices.recipes.full.batch_size, prices.examples)
-        telling = pilot >= FEWEST_STEPS and shown >= FEWEST_EPOCHS * prices.examples
-        return AutoPlan(heads, pilot if telling and prices.members > 2 else 0)
+        telling = pilot >= FEWEST_STEPS and shown >= FEWEST_EPOCHS * prices.examples and prices.members > 2
+        paid = heads * head + pilot * prices.step + prices.look + least <= limit
+        return AutoPlan(heads, pilot if telling and paid else 0)
 
     def run(self, work: Workbench) -> TransferResult:
         """Return the chosen ensemble; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
@@ -121,23 +121,24 @@ class Auto:
         rest = _fine_tuned(work, lengths, len(pilots))
         used = len(pilots) + len(rest)
         donors = {len(pilots) + place: fitted.members[0] for place, fitted in enumerate(rest)}
-        scale, shifted = self._shifted(work, donors, [*range(used, len(work.source)), *range(len(pilots))])
+        others = [*range(used, len(work.source)), *range(len(pilots))]
+        scale, shifted = self._shifted(work, donors, others)
         taken, told = choose(_candidates(heads, pilots, rest, shifted), labels)
         story = {"candidates": told, "pilot": seen, "split": split, "steps": [*lengths], "scale": scale}
-        ensemble, members = work.ensemble(taken.members, self.name), tuple(range(len(pilots), used))
-        return TransferResult(ensemble, work.ledger, members, story={"choice": story})
+        recipients = tuple(others[: len(shifted.members)]) if shifted else ()
+        return TransferResult(work.ensemble(taken.members, self.name), work.ledger, recipients, story={"choice": story})
 
     def _alone(self, work: Workbench) -> TransferResult:
         """Fine-tune one member with the whole budget."""
-        steps = work.prices.steps(_left(work), 1)
+        steps = work.prices.steps(int(work.left), 1)
         fits = work.fine_tune_in(work.first_encoders(1), steps)
         story = {"candidates": [], "pilot": None, "split": "alone", "steps": steps, "scale": None}
-        return TransferResult(work.ensemble(fits.weights, self.name), work.ledger, (0,), story={"choice": story})
+        return TransferResult(work.ensemble(fits.weights, self.name), work.ledger, (), story={"choice": story})
 
     def _lengths(self, work: Workbench, plan: AutoPlan, split: str) -> list[int]:
         """Return the steps of the members that the rest of the budget is split among."""
         prices, limit = work.prices, work.prices.limit or 0
-        left, trials = _left(work), len(self.scales) * _recipient(prices)
+        left, trials = int(work.left), len(self.scales) * _recipient(prices)
         others = trials + max(0, prices.members - 2) * _recipient(prices)
         aside = min(int((SHIFTED if split == "one" or not plan.pilot else CHEAP) * limit), others)
         aside = aside if aside >= trials else 0
@@ -145,32 +146,34 @@ class Auto:
             count = max(1, min(prices.members - 1, (left - aside) // (plan.pilot * prices.step + prices.look)))
         else:
             count = {"one": 1, "two": min(2, prices.members - 1)}[split]
+        count = min(count, left // _least(prices))
+        aside = aside if left - aside >= count * _least(prices) else 0
         return prices.steps(left - aside - count * prices.look, count)
 
     def _shifted(
         self, work: Workbench, donors: Mapping[int, Weights], others: Sequence[int]
     ) -> tuple[float | None, Candidate | None]:
         """Return the scale that was chosen, and the members shifted by it that the rest of the budget pays for."""
-        affordable = _left(work) // _recipient(work.prices)
+        affordable = int(work.left) // _recipient(work.prices)
         if affordable < len(self.scales) or not others:
             return None, None
-        moves = moves_in_turns(work, donors, others[: 1 + affordable - len(self.scales)])
-        scale, first = best_scale(work, moves, self.scales)
-        more = dict([*moves.items()][1:])
+        first, *more = others[: 1 + affordable - len(self.scales)]
+        moves = Moves.in_turns(work, donors, [first, *more])
+        scale, shifted = best_scale(moves, self.scales)
         if not more:
-            return scale, first
-        return scale, joined_candidates(
-            "shifted", first, _candidate(work, "shifted", shifted_members(work, more, scale))
-        )
+            return scale, shifted
+        further = _candidate(work, "shifted", moves.of(more).shifted(scale))
+        return scale, joined_candidates("shifted", shifted, further)
+
+
+def _least(prices: Prices) -> int:
+    """Return what the shortest member costs: a step of fine-tuning, and its predictions on validation."""
+    return prices.step + prices.look
 
 
 def _recipient(prices: Prices) -> int:
     """Return what a shifted member costs: statistics, a probed head, and its predictions on validation."""
     return recipient_price(prices) + prices.look
-
-
-def _left(work: Workbench) -> int:
-    return (work.prices.limit or 0) - work.ledger.total().flops
 
 
 def _candidate(work: Workbench, name: str, members: Sequence[Weights]) -> Candidate:
@@ -185,7 +188,7 @@ def _heads(work: Workbench, members: Sequence[int]) -> Candidate:
 def _more_heads(work: Workbench, heads: Candidate) -> Candidate:
     """Return the heads with those of further members, which may take half of what is left."""
     first, price = len(heads.members), work.prices.head + work.prices.look
-    last = min(len(work.source), first + _left(work) // 2 // price)
+    last = min(len(work.source), first + min(int(work.left) // 2, int(work.left) - _least(work.prices)) // price)
     return joined_candidates("heads alone", heads, _heads(work, range(first, last))) if last > first else heads
 
 

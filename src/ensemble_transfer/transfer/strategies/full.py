@@ -40,12 +40,12 @@ class Full:
         """Return the recipe of every member; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
         recipe, members = prices.recipes.full, prices.members
         if self.head == "fresh":
-            affordable = prices.limit is None or prices.limit >= members * prices.full
-            what = f"full fine-tuning of {members} members by the recipe (+strategy=matched fits it into a budget)"
-            prices.require(affordable, what, members * prices.full)
+            what = f"full fine-tuning of {members} members by the recipe (strategy=matched fits it into a budget)"
+            prices.require_limit(members * prices.full, what)
             return recipe
-        factor = prices.scaled(members * prices.probe, members * prices.full, f"lp_ft of {members} members")
-        return stretched(recipe, factor)
+        what, probes = f"lp_ft of {members} members", members * prices.probe
+        prices.require_limit(probes + members * prices.step, what)
+        return stretched(recipe, prices.scaled(probes, members * prices.full, what))
 
     def run(self, work: Workbench) -> TransferResult:
         """Return the transferred ensemble; see :class:`~ensemble_transfer.transfer.base.Strategy`."""

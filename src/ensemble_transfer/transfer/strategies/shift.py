@@ -10,7 +10,7 @@ Shashkov, Balabin, Burnaev and Zaytsev 2022, arXiv 2206.13116. ``random_shift`` 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from math import isfinite
+from math import ceil, isfinite
 
 from torch import Tensor
 
@@ -129,16 +129,21 @@ class Shift:
 
     def plan(self, prices: Prices) -> ShiftPlan:
         """Return how the budget is spent; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
-        fixed, wanted = self._fixed(prices), self.members or prices.members
-        recipients, aside = wanted - self.donors, self._aside(prices)
-        if prices.limit is not None and recipients and fixed:
-            affordable = int((FIXED * prices.limit - aside) // fixed)
-            what = f"{self.name} with one recipient"
-            prices.require(affordable > 0, what, int((fixed + aside) / FIXED))
-            recipients = min(recipients, affordable)
-        schedules = self.donors * prices.full + (recipients * prices.tiny if self.finish == "tiny" else 0)
-        factor = prices.scaled(recipients * fixed + aside, schedules, f"{self.name} with {recipients} recipients")
-        recipes = prices.recipes
+        recipes, fixed, aside = prices.recipes, self._fixed(prices), self._aside(prices)
+        recipients = (self.members or prices.members) - self.donors
+        if prices.limit is None:
+            return ShiftPlan(self.donors + recipients, recipes.full, recipes.tiny)
+        shortest = min(recipes.full.steps, recipes.tiny.steps) if self._tunes(recipients) else recipes.full.steps
+
+        def least(count: int) -> int:
+            """Return the lowest budget for so many recipients: a step for every fit, a quarter for what is fixed."""
+            given = count * fixed + aside
+            return max(given + -(-self._schedules(prices, count) // shortest), ceil(given / FIXED) if count else 0)
+
+        fewest = min(1, recipients)
+        prices.require_limit(least(fewest), f"{self.name} with {fewest} recipients")
+        recipients = next(count for count in range(recipients, -1, -1) if least(count) <= prices.limit)
+        factor = prices.scaled(recipients * fixed + aside, self._schedules(prices, recipients), self.name)
         return ShiftPlan(self.donors + recipients, stretched(recipes.full, factor), stretched(recipes.tiny, factor))
 
     def run(self, work: Workbench) -> ShiftResult:
@@ -185,6 +190,13 @@ class Shift:
             return Recipients(tuple(start.weights for start in starts), shifted)
         return Recipients(work.fit(starts, shift.tiny or work.recipes.tiny, "tiny").weights, shifted)
 
+    def _tunes(self, recipients: int) -> bool:
+        return self.finish == "tiny" and recipients > 0
+
+    def _schedules(self, prices: Prices, recipients: int) -> int:
+        """Return what is stretched to use a budget: the fine-tunings of donors and recipients, in FLOPs."""
+        return self.donors * prices.full + (recipients * prices.tiny if self._tunes(recipients) else 0)
+
     def _fixed(self, prices: Prices) -> int:
         """Return what a recipient takes whatever the schedules are, in FLOPs."""
         aligned = prices.encode(2 * prices.examples) if self.align == "activations" else 0
@@ -211,12 +223,10 @@ class Shift:
     def _better(self, work: Workbench, aligner: Aligner, recipients: Mapping[int, Weights], vector: Weights) -> float:
         """Return the scale, or 0 where the first recipient's new head does better on validation without a shift."""
         member, encoder = next(iter(recipients.items()))
-        own, aside = aligner.to_member(member, encoder, vector), work.unbilled()
+        own, aside = aligner.to_member(member, encoder, vector), work.billing("scale search")
         ways = {scale: {name: scale * tensor for name, tensor in own.items()} for scale in (self.scale, 0.0)}
         tried = {scale: self._shifted(aside, {member: encoder}, {member: way}) for scale, way in ways.items()}
-        best = best_probed(aside, tried)
-        work.ledger.extend(replace(entry, phase="scale search", member=0) for entry in aside.ledger.entries)
-        return best
+        return best_probed(aside, tried)
 
     def _shifted(
         self, work: Workbench, encoders: Mapping[int, Weights], vectors: Mapping[int, Weights]

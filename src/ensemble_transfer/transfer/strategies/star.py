@@ -63,6 +63,8 @@ class Star:
         whole = work.budget is not None or self.cycle is not None
         recipe, phase = (work.recipes.full, "cycle") if whole else (work.recipes.tiny, "tiny")
         donors = work.fine_tune_fully(work.first_encoders(self.donors), replace(work.recipes.full, steps=first))
+        if not copies:
+            return work.result(self.name, donors.weights, ())
         starts = [
             Start(member, donors.weights[member % self.donors], work.stream(phase, member))
             for member in range(self.donors, self.donors + copies)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from typing import ClassVar
 
 from ensemble_transfer.errors import require
@@ -9,14 +10,15 @@ from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.transfer.base import TransferResult, Workbench
 from ensemble_transfer.transfer.prices import FIXED, Prices
 from ensemble_transfer.transfer.shift.turns import (
+    Moves,
     best_scale,
-    moves_in_turns,
     recipient_price,
     require_scales,
-    shifted_members,
 )
 from ensemble_transfer.transfer.shift.vector import donor_weights
 from ensemble_transfer.weights import Weights
+
+HEADS = ("probe", "donor")
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Turns:
         donors: Number of members that are fully fine-tuned, from the first on.
         members: Number of transferred members, including the donors; None for all.
         scales: Scales to choose from; a single one is used without a choice.
+        head: Where the heads of shifted members come from: ``probe`` to train them on frozen features, ``donor`` to
+            copy the head of the donor whose turn it is, which costs nothing.
     """
 
     name: ClassVar[str] = "turns"
@@ -55,12 +59,14 @@ class Turns:
     donors: int = 2
     members: int | None = None
     scales: list[float] = field(default_factory=lambda: [1.0, 1.5, 2.0])
+    head: str = "probe"
 
     def __post_init__(self) -> None:
         require(self.donors > 0, "donors", self.donors, "must be at least 1")
         enough = self.members is None or self.members > self.donors
         require(enough, "members", self.members, f"must be above donors={self.donors}, or null for all")
         require_scales(self.scales)
+        require(self.head in HEADS, "head", self.head, f"must be one of {', '.join(HEADS)}")
 
     def check(self, members: int, architecture: Architecture) -> None:
         """Raise a SettingError if no member of the ensemble is left to shift."""
@@ -74,10 +80,11 @@ class Turns:
         wanted = (self.members or prices.members) - self.donors
         if prices.limit is None:
             return TurnsPlan([prices.recipes.full.steps] * self.donors, wanted)
-        price, trials = recipient_price(prices), len(self.scales)
+        price, trials = recipient_price(prices, self.head), len(self.scales)
         aside = (trials - 1) * price + trials * prices.look if trials > 1 else 0
-        most = int(FIXED * prices.limit)
-        prices.require(most >= aside + price, f"{self.name} with one recipient", int((aside + price) / FIXED))
+        least = max(ceil((aside + price) / FIXED), aside + price + self.donors * prices.step)
+        prices.require_limit(least, f"{self.name} with one recipient")
+        most = min(int(FIXED * prices.limit), prices.limit - self.donors * prices.step)
         recipients = min(wanted, (most - aside) // price)
         return TurnsPlan(prices.steps(prices.limit - aside - recipients * price, self.donors), recipients)
 
@@ -89,7 +96,7 @@ class Turns:
         donors = dict(zip(fits.members, fits.weights, strict=True))
         scale, shifted = self.scales[0], list[Weights]()
         if len(self.scales) > 1:
-            scale, first = best_scale(work, moves_in_turns(work, donors, recipients[:1]), self.scales)
+            scale, first = best_scale(Moves.in_turns(work, donors, recipients, self.head), self.scales)
             shifted = [*first.members]
         shifted += self.add(work, donors, recipients[len(shifted) :], scale)
         ensemble = work.ensemble((*fits.weights, *shifted), self.name)
@@ -109,5 +116,5 @@ class Turns:
             members: Indices of the members to shift, all after the donors.
             scale: How far they are shifted, as a multiple of a donor's move.
         """
-        moves = moves_in_turns(work, donors, range(self.donors, members.stop))
-        return shifted_members(work, {member: moves[member] for member in members}, scale)
+        moves = Moves.in_turns(work, donors, range(self.donors, members.stop), self.head)
+        return moves.of(members).shifted(scale)

@@ -52,11 +52,12 @@ class Aligner:
 
     def _match(self, one: Weights, other: Weights, member: int) -> Permutations:
         images, device = self.work.target.train.images, self.work.fitter.settings.device
+        encoded = 0 if self.method == "weights" else 2 * len(images)
+        self.work.require_left(self.work.prices.encode(encoded), "alignment")
         with measured(device) as meter:
             if self.method == "weights":
                 found = match_weights(self._groups, one, other, self.work.stream("alignment", member))
             else:
                 found = match_activations(self.work.architecture, self._groups, one, other, images, device)
-        encoded = 0 if self.method == "weights" else 2 * len(images)
         self.work.bill_encoding("alignment", member, encoded, meter)
         return found

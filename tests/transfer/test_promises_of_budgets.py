@@ -1,0 +1,180 @@
+"""Invariant 11, without training: no strategy spends more than its budget, and none fails after its first step."""
+
+import random
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+
+from ensemble_transfer.errors import SettingError
+from ensemble_transfer.models.ensemble import Ensemble
+from ensemble_transfer.tasks.task import Split, Task
+from ensemble_transfer.training import flops, trained_part
+from ensemble_transfer.training.cost import Cost
+from ensemble_transfer.training.fit import Fits, Fitter
+from ensemble_transfer.training.recipe import Recipe, Recipes
+from ensemble_transfer.training.store import Fitted
+from ensemble_transfer.transfer import base, prices
+from ensemble_transfer.transfer.base import Strategy, TransferResult, Workbench, transfer_ensemble
+from ensemble_transfer.transfer.strategies.auto import Auto
+from ensemble_transfer.transfer.strategies.few import Few
+from ensemble_transfer.transfer.strategies.full import Full
+from ensemble_transfer.transfer.strategies.head import HeadOnly
+from ensemble_transfer.transfer.strategies.matched import Matched
+from ensemble_transfer.transfer.strategies.scratch import Scratch
+from ensemble_transfer.transfer.strategies.shift import Shift
+from ensemble_transfer.transfer.strategies.snapshots import Snapshots
+from ensemble_transfer.transfer.strategies.star import Star
+from ensemble_transfer.transfer.strategies.tiny import Tiny
+from ensemble_transfer.transfer.strategies.turns import Turns
+
+PRICES = {  # operations of an image: encoding, a training step, a step of the head on features
+    "small_resnet": (3_300_000, 9_800_000, 2_560),
+    "efficientnet_lite0": (61_000_000, 181_000_000, 76_800),
+    "vit_tiny_patch16_224": (2_500_000_000, 7_400_000_000, 7_680),
+}
+
+
+def strategies(draw: random.Random, members: int) -> list[Strategy]:
+    """Return every strategy with options drawn at random."""
+    donors, head = draw.randint(1, members), draw.choice(["probe", "donor", "fresh"])
+    cycles = {"first": draw.uniform(0.05, 1), "cycle": draw.uniform(0.01, 0.5)}
+    scales = [draw.uniform(0, 3) for _ in range(draw.randint(1, 5))]
+    return [
+        HeadOnly(),
+        Tiny(),
+        Shift(donors, head=head, if_better=draw.random() < 0.5),
+        Shift(donors, statistics="shift"),
+        Shift(donors, finish="head", head=draw.choice(["probe", "donor"])),
+        Shift(direction="random", head=head),
+        Star(**cycles),
+        Snapshots(**cycles),
+        Few(donors),
+        Matched(),
+        Full(),
+        Full("probe"),
+        Scratch(),
+        Auto(),
+        Auto(scales),
+        Turns(max(1, donors - 1), scales=scales),
+        Turns(max(1, donors - 1), head="donor"),
+    ]
+
+
+@dataclass(frozen=True)
+class Untrained(Fitter):
+    """Bills fits as if they had been computed, and returns the weights that they start from.
+
+    Attributes:
+        learns: Whether fits end with a training loss of 0, or with one that is far above that of validation.
+    """
+
+    learns: bool = True
+
+    def begin(self) -> None:
+        """Notice that something is trained."""
+
+    def _fits(self, work, starts):
+        self.begin()
+        assert work.recipe.steps > 0 or not starts
+        seen = work.recipe.steps * min(work.recipe.batch_size, len(work.data) * work.recipe.views)
+        prepared = work.part.prepared(len(work.data), work.recipe)
+        cost = Cost(work.recipe.steps, seen + prepared, work.part.flops(seen, prepared))
+        curve = torch.tensor([[0.0, 9.0], [work.recipe.steps, 0.0 if self.learns else 9.0]])
+        fitted = tuple(Fitted(start.weights, curve, cost) for start in starts)
+        return Fits(work.phase, tuple(start.member for start in starts), fitted)
+
+
+def task_of(labels: int, validation: int) -> Task:
+    """Return a task with so many images, and two classes."""
+
+    def split(size):
+        return Split(torch.zeros(size, 1, 8, 8, dtype=torch.uint8), torch.arange(size) % 2)
+
+    return Task("photos", ("cat", "dog"), split(labels), split(validation), split(2))
+
+
+@pytest.fixture
+def dear(monkeypatch):
+    """Give the small net the prices of another, and skip what takes time and costs nothing here."""
+
+    def price(name):
+        encode, step, head = PRICES[name]
+        for module in (flops, trained_part, prices, base):
+            for function, value in (("encode_flops", encode), ("step_flops", step)):
+                if hasattr(module, function):
+                    monkeypatch.setattr(module, function, lambda _, value=value: value)
+        monkeypatch.setattr(trained_part, "head_flops", lambda *_: head)
+
+    def predict(self, images, *_):
+        chances = torch.rand(len(self), len(images), len(self.classes), generator=torch.Generator().manual_seed(3))
+        return chances / chances.sum(-1, keepdim=True)
+
+    monkeypatch.setattr(base, "reestimated_statistics", lambda _architecture, encoder, *_: encoder)
+    monkeypatch.setattr(Ensemble, "predict", predict)
+    return price
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_11_no_strategy_spends_more_than_its_budget_or_fails_after_its_first_step(
+    seed, dear, source_ensemble, fitter, monkeypatch
+):
+    draw, begun, paid = random.Random(seed), list[Fitter](), 0
+    monkeypatch.setattr(Untrained, "begin", lambda self: begun.append(self))
+    for _ in range(5):
+        dear(draw.choice(sorted(PRICES)))
+        members, budget = draw.randint(2, 6), draw.uniform(0.05, 1.5) if draw.random() < 0.5 else draw.uniform(1, 8)
+        target = task_of(round(10 * 500 ** draw.random()), round(20 * 500 ** draw.random())).sealed()
+        lengths = {name: Recipe(round(600 ** draw.random())) for name in ("full", "tiny", "probe", "head")}
+        recipes = Recipes(**lengths, statistics=draw.choice([None, 256]))
+        source = replace(source_ensemble, members=source_ensemble.members[:1] * members)
+        limit = budget * prices.Prices.of(source.architecture, target, recipes, members, None).full
+        untrained = Untrained(fitter.settings, learns=draw.random() < 0.5)
+        for strategy in strategies(draw, members):
+            begun.clear()
+            try:
+                ledger = transfer_ensemble(strategy, source, target, 0, recipes, untrained, budget).ledger
+            except SettingError as error:
+                refused = f"{strategy} with {budget=}, {recipes}, {target}: {error}"
+            else:
+                assert 0 < ledger.total().flops <= limit
+                refused, paid = "", paid + 1
+            assert not (begun and refused), refused
+    assert paid > 25  # of 85
+
+
+class Spendthrift:
+    """A strategy that does not know of budgets."""
+
+    name = "spendthrift"
+
+    def check(self, members, architecture):
+        pass
+
+    def plan(self, prices):
+        pass
+
+    def run(self, work: Workbench) -> TransferResult:
+        fits = work.fine_tune_fully(work.encoders)
+        work.look(fits.weights)
+        return work.result(self.name, fits.weights, fits.members)
+
+
+def test_the_workbench_refuses_what_the_rest_of_the_budget_does_not_pay_before_it_is_done(
+    source_ensemble, target_task, recipes, fitter, monkeypatch
+):
+    target = target_task.sealed()
+    with monkeypatch.context() as patch:
+        patch.setattr(Fitter, "_fits", lambda *_: pytest.fail("something was trained"))
+        rule = r"^budget=0\.6: leaves 0\.6 fine-tunings, and phase 'full' of spendthrift takes 3$"
+        with pytest.raises(SettingError, match=rule):
+            transfer_ensemble(Spendthrift(), source_ensemble, target, 0, recipes, fitter, 0.6)
+    with pytest.raises(SettingError, match=r"budget=3: leaves 0 fine-tunings, and phase 'choice' of spendthrift takes"):
+        transfer_ensemble(Spendthrift(), source_ensemble, target, 0, recipes, fitter, 3)
+    assert len(transfer_ensemble(Spendthrift(), source_ensemble, target, 0, recipes, fitter, 9).ensemble) == 3
+
+
+def test_a_fit_of_no_steps_is_refused(source_ensemble, target_task, recipes, fitter):
+    work = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
+    with pytest.raises(SettingError, match=r"^steps=0: must be at least 1 in phase 'full'$"):
+        work.fine_tune_fully(work.encoders, Recipe(0))
