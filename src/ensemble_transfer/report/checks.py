@@ -13,7 +13,7 @@ _COLUMNS = {
 }
 """Curves that are columns of one length, with the columns that readers use."""
 
-_COSTS = ("total", "per_member", "marginal", "source")
+_COSTS = ("total", "per_member", "marginal", "source", "prediction")
 _GROUPS = ("dataset", "backbone", "ensemble", "strategy", "recipe", "trainer", "logger", "store", "evaluation")
 
 

@@ -9,8 +9,9 @@ Fields, in the order of the file:
 - ``metrics``: flat, the keys of the metrics under ``target/test/`` (unless ``evaluation.test`` is false),
   ``target/validation/`` and ``source/test/``; null where undefined.
 - ``cost``: ``phases``, ``total``, ``per_member``, ``marginal`` (one more member), and ``source`` (the source ensemble,
-  which no strategy pays for); each with the fields of :class:`~ensemble_transfer.training.cost.Cost` and the FLOPs in
-  ``fine_tunings`` (``fulls`` in records of schema 1).
+  which no strategy pays for); each with the fields of :class:`~ensemble_transfer.training.cost.Cost`, and in
+  full fine-tunings of one member: ``fine_tunings`` by FLOPs (``fulls`` in records of schema 1) and
+  ``fine_tunings_by_time`` by seconds of computation. ``prediction``: ``networks`` and ``flops`` for one image.
 - ``reused_fits``: phase, member and key of the fits that came from the store.
 - ``curves``: data for figures, so that drawing needs no predictions.
 - ``config``: the resolved configuration. ``environment``: versions, hardware, git commit, time. ``command``.
@@ -188,5 +189,5 @@ def _finite(data: Any) -> Any:  # noqa: ANN401
 def _without_timings(data: Any) -> Any:  # noqa: ANN401
     if not isinstance(data, Mapping):
         return data
-    timings = ("seconds", "cpu_seconds", "peak_memory_bytes")
+    timings = ("seconds", "cpu_seconds", "peak_memory_bytes", "fine_tunings_by_time", "full_seconds")
     return {key: _without_timings(value) for key, value in data.items() if key not in timings}

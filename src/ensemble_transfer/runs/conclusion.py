@@ -13,9 +13,9 @@ from ensemble_transfer.metrics.evaluate import curves
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.runs import environment
+from ensemble_transfer.runs.costs import costs
 from ensemble_transfer.runs.evaluation import Arrays, metrics_of, predict_soup, predict_source, predict_target
 from ensemble_transfer.runs.experiment import PreparedRun
-from ensemble_transfer.training.cost import Cost, Ledger, plain
 from ensemble_transfer.transfer.base import TransferResult
 from ensemble_transfer.transfer.shift.diagnostics import source_barrier
 from ensemble_transfer.weights import below, cosine, distance, floating, mean_over_pairs
@@ -47,7 +47,7 @@ def conclude(prepared: PreparedRun, result: TransferResult, folder: Path) -> Rec
         backbone=work.architecture.backbone,
         ensemble={"size": len(result.ensemble), "lineage": work.source.lineage},
         metrics=metrics_of(arrays) | metrics,
-        cost=costs(result, prepared.source_ledger, work.prices.full),
+        cost=costs(result, prepared.source_ledger, work),
         reused_fits=[{"phase": fit.phase, "member": fit.member, "key": fit.key} for fit in fits],
         curves=_curves(arrays) | line | dict(result.story),
         environment=environment.describe(device),
@@ -93,30 +93,6 @@ def weight_metrics(source: Ensemble, result: TransferResult) -> dict[str, float]
         metrics[f"{name}/diversity/weight_distance"] = mean_over_pairs(distance, encoders)
         metrics[f"{name}/diversity/weight_cosine"] = mean_over_pairs(cosine, encoders)
     return metrics
-
-
-def costs(result: TransferResult, source: Ledger, full: int) -> dict[str, Any]:
-    """Return the costs of a record.
-
-    Args:
-        result: The result of the strategy.
-        source: Cost of the source ensemble.
-        full: FLOPs of one fine-tuning.
-    """
-    total, marginal, size = in_fine_tunings(result.ledger.total(), full), result.marginal(), len(result.ensemble)
-    return {
-        "phases": {phase: in_fine_tunings(cost, full) for phase, cost in result.ledger.by_phase().items()},
-        "total": total,
-        "per_member": {k: v if k == "peak_memory_bytes" else v / size for k, v in total.items()},
-        "marginal": in_fine_tunings(marginal, full) if marginal else None,
-        "source": in_fine_tunings(source.total(), full),
-        "full_flops": full,
-    }
-
-
-def in_fine_tunings(cost: Cost, full: int) -> dict[str, Any]:
-    """Return the fields of a cost by name, and its FLOPs in fine-tunings."""
-    return plain(cost) | {"fine_tunings": cost.flops / full}
 
 
 def _curves(arrays: Arrays) -> dict[str, Any]:

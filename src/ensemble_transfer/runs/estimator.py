@@ -18,7 +18,7 @@ from ensemble_transfer.errors import SettingError, require, settings_under
 from ensemble_transfer.inference.calibration import Calibration, Decisions, decide
 from ensemble_transfer.inference.model_card import write_card
 from ensemble_transfer.models.backbone import Backbone
-from ensemble_transfer.runs.conclusion import costs
+from ensemble_transfer.runs.costs import costs
 from ensemble_transfer.runs.evaluation import EvaluationSettings
 from ensemble_transfer.runs.experiment import Dataset, Experiment
 from ensemble_transfer.runs.given import Given, GivenTask, Pictures, labels_of, read_pictures, shape_of
@@ -127,7 +127,7 @@ class TransferEnsemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
             result = prepared.experiment.strategy.run(prepared.work)
         task, self.device_ = prepared.tasks.target, str(prepared.work.fitter.settings.device)
         self.source_ensemble_, self.ensemble_ = prepared.work.source, result.ensemble
-        self.cost_ = costs(result, prepared.source_ledger, prepared.work.prices.full)
+        self.cost_ = costs(result, prepared.source_ledger, prepared.work)
         held_out = result.ensemble.predict(task.validation.images, self.device_)
         self.calibration_ = Calibration.fit(held_out, task.validation.labels)
         self.classes_ = labels_of(target, task)

@@ -11,10 +11,10 @@ from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.layout import ENSEMBLE, RECORD, SHIFT
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.report.record import Record
-from ensemble_transfer.runs.conclusion import conclude, in_fine_tunings
+from ensemble_transfer.runs.conclusion import conclude
 from ensemble_transfer.runs.experiment import Experiment, PreparedRun
 from ensemble_transfer.runs.run import Origin, prepare
-from ensemble_transfer.training.cost import from_plain, mean_cost, merged
+from ensemble_transfer.training.cost import FineTuning, from_plain, mean_cost, merged
 from ensemble_transfer.transfer.base import Strategy, TransferResult, Workbench
 from ensemble_transfer.transfer.shift.result import ShiftResult
 from ensemble_transfer.transfer.shift.vector import ShiftVector, donor_weights
@@ -109,9 +109,11 @@ def extend(
     else:
         result = _in_turns(run, work, experiment.strategy, new)
     record = conclude(prepared, result, folder)
-    record = _with_the_run_before(record, run.record, len(run.ensemble) - run.donors, len(new))
+    on_gpu = work.fitter.settings.device.type == "cuda"
+    unit = FineTuning(record.cost["full_flops"], record.cost["full_seconds"], on_gpu)
+    record = _with_the_run_before(record, run, unit)
     if against_full:
-        record = _with_full(record, prepared, result.ensemble.members[len(run.ensemble) :], new)
+        record = _with_full(record, prepared, result.ensemble.members[len(run.ensemble) :], unit)
     record = replace(record, config=origin.config, command=origin.command)
     record.save(folder)
     return record
@@ -145,31 +147,32 @@ def _in_turns(run: Run, work: Workbench, strategy: Strategy, new: range) -> Tran
     return TransferResult(whole, work.ledger, tuple(new), story={"turns": kept})
 
 
-def _with_the_run_before(record: Record, before: Record, recipients: int, added: int) -> Record:
+def _with_the_run_before(record: Record, run: Run, unit: FineTuning) -> Record:
     """Return the record with the cost of the members that were there, and with what the shift did for them."""
-    cost, old, full = dict(record.cost), before.cost, record.cost["full_flops"]
+    cost, before, old = dict(record.cost), run.record, run.record.cost
+    recipients, added = len(run.ensemble) - run.donors, record.ensemble["size"] - len(run.ensemble)
     cost["added"] = {"members": added, "phases": cost["phases"], "total": cost["total"]}
     names = dict.fromkeys([*old["phases"], *cost["phases"]])
-    cost["phases"] = {name: _sum(full, old["phases"].get(name), cost["phases"].get(name)) for name in names}
-    cost["total"] = _sum(full, old["total"], cost["total"])
+    cost["phases"] = {name: _sum(unit, old["phases"].get(name), cost["phases"].get(name)) for name in names}
+    cost["total"] = _sum(unit, old["total"], cost["total"])
     size = record.ensemble["size"]
     cost["per_member"] = {k: v if k == "peak_memory_bytes" else v / size for k, v in cost["total"].items()}
     marginal = [from_plain(old["marginal"])] * recipients if old["marginal"] else []
-    mean = mean_cost([*marginal, *[from_plain(cost["marginal"])] * added])
-    cost["marginal"] = in_fine_tunings(mean, full)
+    cost["marginal"] = unit.measured(mean_cost([*marginal, *[from_plain(cost["marginal"])] * added]))
     shift = {k: v for k, v in before.metrics.items() if k.startswith("shift/") or k == "source/validation/barrier"}
     line = {name: curve for name, curve in before.curves.items() if name == "shift_line"}
     return replace(record, cost=cost, metrics={**record.metrics, **shift}, curves={**record.curves, **line})
 
 
-def _sum(full: int, *costs: Mapping[str, Any] | None) -> dict[str, Any]:
-    return in_fine_tunings(merged([from_plain(cost) for cost in costs if cost is not None]), full)
+def _sum(unit: FineTuning, *costs: Mapping[str, Any] | None) -> dict[str, Any]:
+    return unit.measured(merged([from_plain(cost) for cost in costs if cost is not None]))
 
 
-def _with_full(record: Record, prepared: PreparedRun, weights: Sequence[Weights], new: range) -> Record:
+def _with_full(record: Record, prepared: PreparedRun, weights: Sequence[Weights], unit: FineTuning) -> Record:
     """Return the record with a full fine-tuning of the new members beside theirs: accuracy on test, and cost."""
     log.info("fine-tuning the added members fully, to compare")
     work, test = prepared.work.unbilled(), prepared.tasks.target.test
+    new = range(len(work.source) - len(weights), len(work.source))
     full = work.fine_tune_fully({member: work.encoders[member] for member in new})
     metrics: dict[str, float] = {}
     for name, members in (("", weights), ("full_", full.weights)):
@@ -180,5 +183,5 @@ def _with_full(record: Record, prepared: PreparedRun, weights: Sequence[Weights]
     metrics["extend/accuracy_gain_over_full"] = metrics["extend/accuracy"] - metrics["extend/full_accuracy"]
     spent = work.ledger.total()
     metrics["extend/flops_ratio_to_full"] = record.cost["added"]["total"]["flops"] / spent.flops
-    added_full = {"members": len(new), "total": in_fine_tunings(spent, record.cost["full_flops"])}
+    added_full = {"members": len(new), "total": unit.measured(spent)}
     return replace(record, metrics={**record.metrics, **metrics}, cost=dict(record.cost) | {"added_full": added_full})

@@ -55,6 +55,30 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class FineTuning:
+    """The unit of cost: one full fine-tuning of one member by ``recipe.full``.
+
+    Attributes:
+        flops: Its floating-point operations.
+        seconds: Its seconds of computation on this machine: processor seconds on a CPU, seconds of the device on a GPU.
+        on_gpu: Which of the two these are.
+    """
+
+    flops: int
+    seconds: float
+    on_gpu: bool = False
+
+    def time(self, cost: Cost) -> float:
+        """Return the seconds of computation of a cost, on the clock of the unit."""
+        return cost.seconds if self.on_gpu else cost.cpu_seconds
+
+    def measured(self, cost: Cost) -> dict[str, Any]:
+        """Return the fields of a cost by name, and what it is in fine-tunings, by FLOPs and by time."""
+        by = {"fine_tunings": cost.flops / self.flops, "fine_tunings_by_time": self.time(cost) / self.seconds}
+        return plain(cost) | by
+
+
+@dataclass(frozen=True)
 class Entry:
     """The cost of one phase for one member.
 

@@ -1,0 +1,63 @@
+"""What a record says of compute: in FLOPs, in time, for one more member, for a prediction."""
+
+from dataclasses import replace
+
+import pytest
+
+from ensemble_transfer.runs.costs import costs, fine_tuning, prediction
+from ensemble_transfer.training.cost import Cost, Entry, FineTuning, Ledger
+from ensemble_transfer.training.fit import Fitter
+from ensemble_transfer.training.recipe import Recipe
+from ensemble_transfer.transfer.base import Workbench
+from ensemble_transfer.transfer.strategies.few import Few
+from ensemble_transfer.transfer.strategies.head import HeadOnly
+
+
+@pytest.fixture(scope="module")
+def work(source_ensemble, target_task, recipes, fitter):
+    return Workbench(source_ensemble, target_task.sealed(), 0, replace(recipes, full=Recipe(40)), fitter)
+
+
+def test_a_cost_is_told_in_both_units():
+    unit = FineTuning(flops=200, seconds=4.0)
+    told = unit.measured(Cost(flops=300, seconds=9.0, cpu_seconds=5.0))
+    assert (told["fine_tunings"], told["fine_tunings_by_time"]) == (1.5, 1.25)
+    assert replace(unit, on_gpu=True).measured(Cost(seconds=9.0, cpu_seconds=5.0))["fine_tunings_by_time"] == 2.25
+
+
+def test_a_whole_fine_tuning_is_one_by_flops_and_by_time(work):
+    work = replace(work, ledger=Ledger())
+    spent = costs(Few(1).run(work), Ledger(), work)["total"]
+    assert spent["fine_tunings"] == 1
+    assert spent["fine_tunings_by_time"] == pytest.approx(1)
+
+
+def test_half_of_a_fine_tuning_tells_the_time_of_the_whole(work):
+    half = Ledger([Entry("full", 0, Cost(steps=20, cpu_seconds=3.0)), Entry("tiny", 0, Cost(steps=90))])
+    assert fine_tuning(work, half).seconds == 6.0
+
+
+def test_without_a_fine_tuning_one_is_timed_and_nobody_pays(work, monkeypatch):
+    timed = []
+    compute = Fitter.fit
+
+    def fit(self, architecture, starts, data, recipe, phase):
+        timed.append((recipe.steps, self.store))
+        return compute(self, architecture, starts, data, recipe, phase)
+
+    work = replace(work, ledger=Ledger())
+    result = HeadOnly().run(work)
+    before = result.ledger.total()
+    monkeypatch.setattr(Fitter, "fit", fit)
+    spent = costs(result, Ledger(), work)
+    assert timed == [(25, None), (5, None)]
+    assert result.ledger.total() == before
+    assert spent["full_seconds"] > 0
+    assert spent["total"]["fine_tunings_by_time"] > 0
+
+
+def test_a_prediction_takes_a_forward_pass_of_every_member(work):
+    layers = [(16, 3, 1, 9), (16, 4, 3, 9), (16, 8, 4, 9), (4, 4, 8, 9), (4, 4, 4, 9), (4, 4, 8, 1)]
+    layers += [(1, 8, 4, 9), (1, 8, 8, 9), (1, 8, 4, 1), *[(1, 8, 8, 9)] * 4, (1, 5, 8, 1)]
+    by_hand = 2 * sum(positions * outputs * inputs * kernel for positions, outputs, inputs, kernel in layers)
+    assert prediction(work.source) == {"networks": 3, "flops": 3 * by_hand}
