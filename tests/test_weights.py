@@ -19,6 +19,7 @@ from ensemble_transfer.weights import (
     floating,
     joined,
     mean,
+    mean_distance_and_cosine,
     mean_over_pairs,
     norm,
     random_like,
@@ -292,3 +293,26 @@ def test_a_fingerprint_sees_every_bit(index, bit):
     words = flipped["conv.weight"].reshape(-1).view(torch.int32)
     words[index] ^= -(2**31) if bit == 31 else 1 << bit
     assert fingerprint(flipped) != fingerprint(weights)
+
+
+def test_distances_and_cosines_of_all_pairs_at_once_are_those_of_each_pair():
+    many = [{name: torch.randn(shape) for name, shape in (("w", (5, 3)), ("b", (4,)))} for _ in range(6)]
+    many[3] = many[1]
+    distances, cosines = mean_distance_and_cosine(many)
+    assert distances == pytest.approx(mean_over_pairs(distance, many), rel=1e-6)
+    assert cosines == pytest.approx(mean_over_pairs(cosine, many), rel=1e-6)
+
+
+def test_vectors_that_are_alike_or_nothing_have_no_distance():
+    vector = {"w": torch.randn(1000) * 1e3}
+    assert mean_distance_and_cosine([vector] * 3) == (0.0, pytest.approx(1.0))
+    assert mean_distance_and_cosine([vector]) == (0.0, 0.0)
+    nothing = {"w": torch.zeros(3)}
+    assert mean_distance_and_cosine([nothing, nothing]) == (0.0, 0.0)
+
+
+def test_a_small_distance_between_long_vectors_keeps_its_digits():
+    long = torch.full((100,), 1e6, dtype=torch.float64)
+    near = long.clone()
+    near[0] += 1e-4
+    assert mean_distance_and_cosine([{"w": long}, {"w": near}])[0] == pytest.approx(1e-4, rel=1e-6)

@@ -66,6 +66,28 @@ class Interrupted(BaseException):
         return 128 + self.number
 
 
+_signals: list[int] = []
+"""Signals that have come since the block began that listens to them."""
+
+
+def note_signal(number: int | None) -> None:
+    """Remember a signal that asks the program to stop; None forgets all."""
+    if number is None:
+        _signals.clear()
+    else:
+        _signals.append(number)
+
+
+def require_uninterrupted() -> None:
+    """Raise :class:`Interrupted` if a signal has come.
+
+    Its handler raises too, but Python swallows an exception that is raised while an object is being deleted. So long
+    work asks before every job, fit and step.
+    """
+    if _signals:
+        raise Interrupted(_signals[0])
+
+
 def require(condition: bool, setting: str, value: object, rule: str) -> None:
     """Raise a :class:`SettingError` unless the condition holds."""
     if not condition:

@@ -90,6 +90,32 @@ def cosine(a: Weights, b: Weights) -> float:
     return dot / lengths if lengths else 0.0
 
 
+def mean_distance_and_cosine(all_weights: Sequence[Weights]) -> tuple[float, float]:
+    """Return the mean Euclidean distance and the mean cosine over all pairs of vectors; 0 where there is no pair.
+
+    Both come from inner products of all vectors at once, tensor by tensor. For distances these are taken from the first
+    vector on, so that vectors that are close to each other lose no digits.
+    """
+    first, *others = all_weights
+    for other in others:
+        _check_match(first, other)
+    members = len(all_weights)
+    if members < 2:
+        return 0.0, 0.0
+    products, moves = (torch.zeros(members, members, dtype=torch.float64) for _ in range(2))
+    for name in first:
+        rows = torch.stack([weights[name].flatten() for weights in all_weights]).double()
+        products += rows @ rows.T
+        rows -= rows[0].clone()
+        moves += rows @ rows.T
+    one, two = torch.triu_indices(members, members, 1)
+    squares, lengths = moves.diagonal(), products.diagonal().sqrt()
+    distances = (squares[one] + squares[two] - 2 * moves[one, two]).clamp(min=0).sqrt()
+    scales = lengths[one] * lengths[two]
+    cosines = torch.where(scales > 0, products[one, two] / scales.clamp(min=torch.finfo(torch.float64).tiny), 0.0)
+    return distances.mean().item(), cosines.mean().item()
+
+
 def mean_over_pairs(measure: Callable[[Weights, Weights], float], all_weights: Sequence[Weights]) -> float:
     """Return the mean of a symmetric measure over all pairs; 0 where there is no pair."""
     values = [measure(a, b) for a, b in combinations(all_weights, 2)]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ensemble_transfer.cli.command import command, interruptible
-from ensemble_transfer.errors import Interrupted
+from ensemble_transfer.errors import Interrupted, require_uninterrupted
 from ensemble_transfer.report.record import Record
 
 MESSAGE = "interrupted; the same command goes on where this one stopped"
@@ -133,3 +133,23 @@ def test_an_argument_that_is_no_text_in_this_locale_is_one_line(tmp_path):
     assert done.returncode == 2
     assert done.stderr.endswith("is not text in this locale; set PYTHONUTF8=1\n")
     assert done.stderr.count("\n") == 1
+
+
+class Deleted:
+    """Something that a signal interrupts while it is deleted."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)  # Python handles the signal here, and drops what its handler raises
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_that_python_swallowed_is_seen_at_the_next_step():
+    with interruptible():
+        require_uninterrupted()
+        _ = [Deleted()].pop()
+        del _
+        with pytest.raises(Interrupted) as stop:
+            require_uninterrupted()
+    assert stop.value.exit_code == 143
+    require_uninterrupted()

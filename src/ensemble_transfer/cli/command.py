@@ -11,7 +11,7 @@ from functools import wraps
 from types import FrameType
 from typing import ParamSpec
 
-from ensemble_transfer.errors import Interrupted
+from ensemble_transfer.errors import Interrupted, note_signal
 
 P = ParamSpec("P")
 
@@ -56,12 +56,15 @@ def interruptible() -> Iterator[None]:
     try:
         yield
     finally:
+        if before:
+            note_signal(None)
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
     del frame
+    note_signal(number)
     raise Interrupted(number)
 
 

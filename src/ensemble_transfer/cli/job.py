@@ -147,11 +147,11 @@ def _leave(folder: Path, record: Record, trace: str = "") -> str:
 def _run(job: Job) -> float:
     cfg = resolved(job.cfg)
     config = _plain(cfg)
-    experiment = build_experiment(cfg)  # every mistake shows before anything is written
-    logger = build_logger(cfg)
     if job.sweep is not None and (done := finished_before(config, job.sweep)) is not None:
         log.info("not repeated: this sweep has finished %s", done.command)
         return _objective(done)
+    experiment = build_experiment(cfg)  # every mistake shows before anything is written
+    logger = build_logger(cfg)
     require_free(job.folder, config, "hydra.run.dir" if job.sweep is None else "hydra.sweep.dir")
     _keep_configuration(job)
     chosen = job.hydra.runtime.choices

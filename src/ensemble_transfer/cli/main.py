@@ -22,7 +22,7 @@ from ensemble_transfer.cli.arguments import VERSION, normalised, require_text, s
 from ensemble_transfer.cli.command import command, interruptible
 from ensemble_transfer.cli.search import is_search, winner
 from ensemble_transfer.cli.sweep import SweepStopped
-from ensemble_transfer.errors import Interrupted, RunError, SettingError
+from ensemble_transfer.errors import Interrupted, RunError, SettingError, require_uninterrupted
 from ensemble_transfer.runs.presets import conf_folder
 
 INTERRUPTED = 128
@@ -135,6 +135,7 @@ def _job(cfg: DictConfig) -> float:
     own = HydraConfig.get()
     try:
         with interruptible():
+            require_uninterrupted()
             if "strategy" not in cfg:
                 raise RunError(messages.choose_strategy([conf_folder()]))
             sweep.require_going_on(cfg, own)

@@ -18,7 +18,7 @@ from ensemble_transfer.runs.evaluation import Arrays, metrics_of, predict_soup, 
 from ensemble_transfer.runs.experiment import PreparedRun
 from ensemble_transfer.transfer.base import TransferResult
 from ensemble_transfer.transfer.shift.diagnostics import source_barrier
-from ensemble_transfer.weights import below, cosine, distance, floating, mean_over_pairs
+from ensemble_transfer.weights import below, floating, mean_distance_and_cosine
 
 log = logging.getLogger(__name__)
 
@@ -90,8 +90,9 @@ def weight_metrics(source: Ensemble, result: TransferResult) -> dict[str, float]
     metrics: dict[str, float] = {}
     for name, ensemble in (("source", source), ("target", result.ensemble)):
         encoders = [floating(below(member, "encoder")) for member in ensemble.members]
-        metrics[f"{name}/diversity/weight_distance"] = mean_over_pairs(distance, encoders)
-        metrics[f"{name}/diversity/weight_cosine"] = mean_over_pairs(cosine, encoders)
+        distance, cosine = mean_distance_and_cosine(encoders)
+        metrics[f"{name}/diversity/weight_distance"] = distance
+        metrics[f"{name}/diversity/weight_cosine"] = cosine
     return metrics
 
 

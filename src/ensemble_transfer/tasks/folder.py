@@ -43,8 +43,9 @@ class ImageFolder(PictureSource):
             raise SettingError("path", self.path, f"cannot be read: {error.strerror} ({error.filename})") from error
         classes = tuple(files["train"])
         self._require_classes(files, classes)
+        places = {name: place for place, name in enumerate(classes)}
         labels = {
-            split: torch.tensor([classes.index(name) for name, paths in found.items() for _ in paths])
+            split: torch.tensor([places[name] for name, paths in found.items() for _ in paths])
             for split, found in files.items()
         }
         paths = [path for found in files.values() for of_class in found.values() for path in of_class]

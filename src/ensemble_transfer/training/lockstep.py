@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from ensemble_transfer.errors import require_uninterrupted
 from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.executors import Loop, Vectorised
 from ensemble_transfer.training.optimizer import optimizer_of
@@ -78,6 +79,7 @@ class Lockstep(pl.LightningModule):
         optimizer, scheduler = self.optimizers(), self.lr_schedulers()
         assert isinstance(optimizer, LightningOptimizer)  # one, with one schedule: configure_optimizers says so
         assert isinstance(scheduler, LambdaLR)
+        require_uninterrupted()
         optimizer.zero_grad()
         losses = self.gradients(batch, self.step)
         optimizer.step()
