@@ -39,9 +39,9 @@ gpu: setup ## the tests and benchmarks that need a GPU, into benchmarks/gpu
 	$(BIN)/python -m pytest -m gpu tests/test_gpu.py
 	$(BIN)/python scripts/benchmark.py executor channels_last batches memory workers overhead --save benchmarks/gpu
 
-frontier: setup ## what a budget buys: the small frontier's sweeps, which go on where they stopped, and its page
+frontier: setup ## what a budget buys: the small pairs of the protocol on the confirmation seeds, and the page
 	for part in frontier frontier_few frontier_full; do \
-		$(BIN)/python -m ensemble_transfer +experiment=$$part hydra/launcher=jobs || exit; done
+		$(BIN)/python -m ensemble_transfer +experiment=$$part 'seed=range(100,110)' hydra/launcher=jobs || exit; done
 	$(BIN)/python scripts/frontier_report.py multirun/frontier benchmarks/frontier
 
 clean: ## remove the environment and the caches, but no results

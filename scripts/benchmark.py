@@ -1,9 +1,8 @@
 """Benchmarks of speed and memory.
 
     python scripts/benchmark.py overhead executor              # tables
-    python scripts/benchmark.py all --save benchmarks/fast     # not peers and headline; 20 minutes on two quiet cores
+    python scripts/benchmark.py all --save benchmarks/fast     # all but peers; 15 minutes on two quiet cores
     python scripts/benchmark.py peers --peers-env /tmp/peers --install
-    python scripts/benchmark.py headline                       # 108 runs, resumable; a good half hour
     python scripts/benchmark.py executor --json                # one flat dict
 
 Every number comes from one run with a fixed number of threads; two things are compared as the median of ratios over
@@ -26,18 +25,14 @@ NAMES = {
     "workers": "members over 2 and 4 processes against one",
     "batches": "batches on a GPU against sent to it; crops by indexing against a loop",
     "channels_last": "fits and predictions with channels last against channels first",
-    "compiled": "a step by torch.compile against the eager one",
     "memory": "peak memory by members and executor, against the estimate",
     "cache": "heads on cached features against the frozen forward",
-    "decode": "data time on a folder of photographs, 8 members against 1",
     "shift": "search, statistics, probe and tiny fine-tuning against the donor's fine-tuning",
     "startup": "--help, and the time to the first training step",
-    "compare": "the comparison of the study's records, with its figures",
-    "growth": "seconds and memory by members, examples and weights; jobs a minute of a sweep",
-    "headline": "what shift takes to come within a point of full on the pairs of the study, and one more member",
+    "compare": "the comparison of 132 records, with its figures",
 }
-APART = ("peers", "headline")
-"""Not part of ``all``: one needs an environment of its own, the other downloaded data and time."""
+APART = ("peers",)
+"""Not part of ``all``: it needs an environment of its own."""
 
 
 def main() -> int:
@@ -48,9 +43,7 @@ def main() -> int:
         "names", nargs="+", choices=[*NAMES, "all"], metavar="NAME", help=f"all (but {' and '.join(APART)}), {listed}"
     )
     parser.add_argument("--json", action="store_true", help="print one flat dict instead of tables")
-    parser.add_argument(
-        "--save", type=Path, metavar="FOLDER", help="also write NAME.txt, NAME.json, figures and a page there"
-    )
+    parser.add_argument("--save", type=Path, metavar="FOLDER", help="also write NAME.txt, NAME.json and a page there")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: whether it runs, not what it measures")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="of torch on the CPU, default 1")
     parser.add_argument("--peers-env", type=Path, metavar="FOLDER", help="virtual environment of the peers")

@@ -1,6 +1,7 @@
 """Make task data from what Debian and npm packages ship: nothing to register for, the same bytes every time.
 
     apt-get install fonts-aenigma fonts-culmus fonts-culmus-fancy openclipart-png tuxpaint-stamps-default npm
+    apt-get install oxygen-icon-theme mate-icon-theme gnome-icon-theme
     python scripts/fetch_data.py all
     python scripts/fetch_data.py letters hebrew --root data
 
@@ -12,10 +13,11 @@ emoji         Google's emoji of 9 categories, 64x64             ROOT/emoji/CLASS
 google_emoji  the same, split by code point                     ROOT/google_emoji/SPLIT/CLASS/*.png
 twitter_emoji Twitter's emoji, split alike                      ROOT/twitter_emoji/SPLIT/CLASS/*.png
 stamps        photos and cartoons of 7 kinds, at most 96 pixels ROOT/stamps/CLASS/*.png
+icons         three desktops' icons of 6 kinds, 48 pixels and more, split by name  ROOT/icons/THEME/SPLIT/CLASS/*.png
 
 Fonts are split by family, so that no test image has a sibling (bold, outline, ...) among the training images; letters
-and font_digits split alike. So do Google's and Twitter's emoji: no test emoji was seen in the other style. Every
-command prints how many images each split and class has.
+and font_digits split alike. So do Google's and Twitter's emoji, and the themes' icons: no test image was seen in
+another hand. Every command prints how many images each split and class has.
 """
 
 import argparse
@@ -94,7 +96,12 @@ STAMPS = Path("/usr/share/tuxpaint/stamps")
 STAMP_CLASSES = ("animals", "clothes", "food", "household", "plants", "town", "vehicles")
 
 EMOJI = "emoji-datasource-{vendor}@16.0.0"
-EMOJI_TEST, EMOJI_VALIDATION = 0.32, 0.16  # shares of code points, of the sets that are split by them
+TEST, VALIDATION = 0.32, 0.16  # shares of code points, or of icons' names, of the sets that are split by them
+
+ICONS = Path("/usr/share/icons")
+THEMES = ("oxygen", "mate", "gnome")
+ICON_CLASSES = ("actions", "apps", "devices", "mimetypes", "places", "status")  # folders of the freedesktop standard
+ICON_LEAST = 48  # pixels; smaller icons are drawn anew, with less in them
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -253,10 +260,58 @@ def make_split_emoji(vendor: str, root: Path) -> None:
     _unpack_emoji(root / f"{vendor}_emoji", vendor, split_of)
 
 
-def split_of(code: str) -> str:
-    """Return the split of a code point, which is the same for every vendor."""
-    share = int(digest(code)[:8], 16) / 16**8
-    return "test" if share < EMOJI_TEST else "validation" if share < EMOJI_TEST + EMOJI_VALIDATION else "train"
+def split_of(name: str) -> str:
+    """Return the split of a code point or an icon's name, which is the same for every vendor and theme."""
+    share = int(digest(name)[:8], 16) / 16**8
+    return "test" if share < TEST else "validation" if share < TEST + VALIDATION else "train"
+
+
+def make_icons(root: Path) -> None:
+    """Copy the largest drawing of each icon, on white, into ``ROOT/icons``, no picture twice in any theme."""
+    for theme in THEMES:
+        if not (ICONS / theme).is_dir():
+            raise MissingError(f"no folder {ICONS / theme}; apt-get install {theme}-icon-theme")
+    seen: set[bytes] = set()
+    with fresh(root / "icons") as folder:
+        for theme in THEMES:
+            counts: dict[str, Counter[str]] = {}
+            for (kind, name), file in sorted(largest_icons(ICONS / theme).items()):
+                image = on_white(file)
+                if image.tobytes() in seen:
+                    continue
+                seen.add(image.tobytes())
+                part = split_of(name)
+                (folder / theme / part / kind).mkdir(parents=True, exist_ok=True)
+                image.save(folder / theme / part / kind / f"{name}.png")
+                counts.setdefault(part, Counter())[kind] += 1
+            for part in sorted(counts):
+                report(root / "icons" / theme, part, counts[part])
+
+
+def largest_icons(theme: Path) -> dict[tuple[str, str], Path]:
+    """Return the file of each icon's largest drawing, by class and name; a name in two classes is in neither."""
+    files = [
+        file for file in sorted(theme.rglob("*.png")) if not file.is_symlink() and file.parent.name in ICON_CLASSES
+    ]
+    largest: dict[tuple[str, str], tuple[int, Path]] = {}
+    for file in files:
+        with Image.open(file) as image:  # reads no more than the size
+            side = min(image.size)
+        place = file.parent.name, file.stem
+        if side >= ICON_LEAST and side > largest.get(place, (0, file))[0]:
+            largest[place] = side, file
+    classes = Counter(name for _, name in largest)
+    return {place: file for place, (_, file) in largest.items() if classes[place[1]] == 1}
+
+
+def on_white(file: Path) -> Image.Image:
+    """Return what a file shows, at most 96 pixels, transparency on white: RGB."""
+    with Image.open(file) as image:
+        drawing = image.convert("RGBA")
+    drawing.thumbnail((CLIPART_SIDE, CLIPART_SIDE))
+    white = Image.new("RGBA", drawing.size, "white")
+    white.alpha_composite(drawing)
+    return white.convert("RGB")
 
 
 def _unpack_emoji(target: Path, vendor: str, split: Callable[[str], str]) -> None:
@@ -325,6 +380,7 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "google_emoji": partial(make_split_emoji, "google"),
     "twitter_emoji": partial(make_split_emoji, "twitter"),
     "stamps": make_stamps,
+    "icons": make_icons,
 }
 
 if __name__ == "__main__":

@@ -1,191 +1,176 @@
-"""Write the page of the frontier from records alone: what a budget buys, and which strategy to take.
+"""Write the page of the frontier from records alone: claims with verdicts, regret of auto, added members, all tables.
 
-    make frontier                                                # three sweeps that go on where they stopped, and this
-    python scripts/frontier_report.py multirun/frontier benchmarks/frontier
+    python scripts/frontier_report.py multirun/frontier multirun/frontier_pretrained benchmarks/frontier
+    python scripts/frontier_report.py multirun/frontier /tmp/page --development
 
-Writes README.md, a figure for each pair of tasks, and records.csv, a row for each run. What a person concludes stands
-in CONCLUSIONS.md of the output folder, and is included.
+What is tested stands in ``claims.yaml`` of benchmarks/frontier, how and why in PROTOCOL.md beside it. The page,
+README.md of the output folder, has the confirmation seeds alone; with --development it has the development seeds, and
+says so. Differences are paired by seed over the seeds that both sides have on all pairs.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from statistics import mean
 
-import matplotlib
+from frontier_claims import GAIN, MEASURES, BySeed, Claim, Runs, Side, Spec, read_claims
 
-from ensemble_transfer.report.comparison import Comparison
-from ensemble_transfer.report.frontier import FRONTIER_NOTE, LEADS, Frontier, Point, best_of, budget_of, frontier_table
-from ensemble_transfer.report.plots.frontier import frontier as chart
-from ensemble_transfer.report.plots.style import RC, save
-from ensemble_transfer.report.record import Record, as_frame, read_records
-from ensemble_transfer.report.rows import WORTH_PER_COST
-from ensemble_transfer.report.summary import table
+from ensemble_transfer.metrics.equivalent import worth
+from ensemble_transfer.report.record import Record, read_records
+from ensemble_transfer.report.statistics import Spread, holm, paired_difference
+from ensemble_transfer.report.summary import number, table
 
-COLUMNS = (
-    "strategy", "seed", "dataset", "backbone", "config/budget", "config/strategy/members", "ensemble/size",
-    "cost/total/fine_tunings", "cost/total/flops", "cost/total/seconds", "target/test/ensemble/accuracy",
-    "target/test/calibrated/nll", "target/test/member/accuracy", "target/test/diversity/disagreement_normalised",
-    "target/validation/ensemble/accuracy", "target/validation/calibrated/nll",
-)  # fmt: skip
-"""Columns of records.csv."""
-
-SHIFTS = ("shift", "zero_shot", "turns")
-"""Strategies that have a shift vector. ``auto`` may have one and is looked at apart."""
-
-SHIFT_NOTE = (
-    "The better shift is the best of `shift`, `zero_shot` and `turns` by the column's mean on test, of those with the "
-    "most seeds. That favours the shift: who has to choose beforehand does not know which it is."
-)
+CLAIMS = Path(__file__).parents[1] / "benchmarks" / "frontier" / "claims.yaml"
+DEVELOPMENT, CONFIRMATION = range(3), range(100, 110)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, or 2 if there is no frontier to report."""
+    """Run the command line and return its exit code: 0, or 2 if there is nothing to report."""
     parser = argparse.ArgumentParser(
         prog="python scripts/frontier_report.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="folders of the sweeps")
     parser.add_argument("output", type=Path, metavar="OUT", help="folder of the page")
+    parser.add_argument("--claims", type=Path, default=CLAIMS, metavar="FILE", help="default: that of the protocol")
+    parser.add_argument("--development", action="store_true", help="the development seeds, to look at and tune on")
     options = parser.parse_args(arguments)
+    seeds = DEVELOPMENT if options.development else CONFIRMATION
     try:
-        records = read_records(options.folders)
+        runs = Runs.of(read_records(options.folders).values(), seeds)
+        if not runs.by_pair:
+            raise ValueError(f"no finished run of seeds {seeds[0]} to {seeds[-1]} below the folders")
+        text = page(runs, read_claims(options.claims), seeds)
     except ValueError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    pairs = {
-        name: comparison
-        for name, comparison in Comparison.of(records.values()).by_pair().items()
-        if comparison.frontier is not None
-    }
-    if not pairs:
-        sys.stderr.write(f"error: no runs with budgets below {', '.join(map(str, options.folders))}\n")
-        return 2
     options.output.mkdir(parents=True, exist_ok=True)
-    write(pairs, records, options.output)
+    (options.output / "README.md").write_text(text, encoding="utf-8")
     print(options.output / "README.md")
     return 0
 
 
-def write(pairs: Mapping[str, Comparison], records: Mapping[Path, Record], output: Path) -> None:
-    """Write page, figures and records.csv."""
-    frame = as_frame(records)
-    frame[[name for name in COLUMNS if name in frame]].to_csv(output / "records.csv", index_label="run")
-    parts = ["# The frontier: what a budget buys", _opening(records.values())]
-    conclusions = output / "CONCLUSIONS.md"
-    if conclusions.exists():
-        parts.append(conclusions.read_text(encoding="utf-8").strip())
-    parts += ["## Which strategy to take", *_verdicts(pairs), SHIFT_NOTE, "## Aims", _aims(pairs), FRONTIER_NOTE]
-    for name, comparison in pairs.items():
-        assert comparison.frontier is not None
-        stem = name.replace(" -> ", "_to_").replace(" ", "_")
-        _draw(comparison, output / "figures", stem)
-        figure = f"![accuracy and calibrated NLL against budget](figures/{stem}.svg)"
-        parts += [f"## {name}", figure, table(*frontier_table(comparison.frontier))]
-    (output / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-
-
-def _draw(comparison: Comparison, folder: Path, stem: str) -> None:
-    """Draw the frontier of a pair as SVG and PNG."""
-    folder.mkdir(exist_ok=True)
-    with matplotlib.rc_context(RC):
-        save(chart([row for row in comparison.rows if budget_of(row) is not None], {}), folder / f"{stem}.svg")
-
-
-def _opening(records: Iterable[Record]) -> str:
-    runs = list(records)
-    finished = [run for run in runs if run.status == "finished"]
-    machines = sorted({str(run.environment.get("processor", "unknown")) for run in finished})
-    torch = sorted({str(run.environment.get("versions", {}).get("torch")) for run in finished})
-    refused = len(runs) - len(finished)
-    return (
-        f"Generated by `scripts/frontier_report.py` from {len(finished)} finished runs, a row each in "
-        f"[records.csv](records.csv); {refused} more did not finish, most because a budget does not pay for a "
-        f"strategy. {' and '.join(machines)}, one thread, torch {', '.join(torch)}. "
-        "Budgets and costs are in fine-tunings: the FLOPs of one full fine-tuning of one member. "
-        "Costs include donors, probes, statistics and, for `auto`, every "
-        "pilot and every look at validation; they exclude the source ensemble."
+def page(runs: Runs, claims: Sequence[Claim], seeds: Sequence[int]) -> str:
+    """Return the page."""
+    records = [record for own in runs.by_pair.values() for record, _ in own]
+    kind = "confirmation" if seeds == CONFIRMATION else "development (nothing here is a result)"
+    machines = sorted({str(record.environment.get("processor", "unknown")) for record in records})
+    opening = (
+        f"Written by `scripts/frontier_report.py` from {len(records)} runs on {kind} seeds {seeds[0]} to {seeds[-1]}, "
+        f"one thread of {' and '.join(machines)}. What is tested, how, and what verdicts mean: [PROTOCOL.md]"
+        "(PROTOCOL.md). Leads are own minus other, turned so that positive is better, with 95% intervals."
     )
+    parts = ["# The frontier: what a budget buys", opening, "## Claims", _claims(runs, claims, len(seeds))]
+    parts += ["## Regret of auto", _regret(runs), "## Members that are added later", _added(runs)]
+    for pair in runs.by_pair:
+        parts += [f"## {pair}", _everything(runs, pair)]
+    return "\n\n".join(parts) + "\n"
 
 
-def _verdicts(pairs: Mapping[str, Comparison]) -> Iterator[str]:
-    """Yield a table for each column: the best rival, the better shift and auto, pair by pair and budget by budget."""
-    for column, digits, higher in LEADS:
-        head = ("pair", "budget", "best rival", "better shift", "minus the rival", "auto", "minus the rival", "n")
-        lines = []
-        for name, comparison in pairs.items():
-            frontier = comparison.frontier
-            assert frontier is not None
-            lines += [[name, f"{b:g}", *_verdict(frontier, b, (column, digits, higher))] for b in frontier.budgets]
-        yield f"By {column}:\n\n{table(head, lines)}"
+def _claims(runs: Runs, claims: Sequence[Claim], least: int) -> str:
+    leads = [claim.leads(runs) for claim in claims]
+    tests = [claim.test(own) for claim, own in zip(claims, leads, strict=True)]
+    complete = [p if lead is not None and lead.n >= least else math.nan for lead, p in tests]
+    lines = []
+    for claim, own, (lead, p), adjusted in zip(claims, leads, tests, holm(complete), strict=True):
+        digits = MEASURES[claim.measure][2] if claim.measure in MEASURES else 3
+        each = (f"{pair} {mean(by.values()):+.{digits}f}" for pair, by in own.items() if by)
+        text = "-" if lead is None else lead.text(digits)
+        n = "0" if lead is None else str(lead.n)
+        verdict = claim.verdict(lead, adjusted, least)
+        lines.append([f"{claim.says} ({claim.id})", claim.measure, n, text, number(p), number(adjusted), verdict])
+        lines[-1].append("; ".join(each) or "-")
+    head = ("claim", "measure", "n", "lead", "p", "p after Holm", "verdict", "by pair")
+    return table(head, lines)
 
 
-def _verdict(frontier: Frontier, budget: float, column: tuple[str, int, bool]) -> list[str]:
-    name, digits, higher = column
-    rival = frontier.rival(budget, name, higher)
-    shifts = [p for p in frontier.points if p.budget == budget and p.strategy.split(" (")[0] in SHIFTS]
-    shift = best_of(shifts, name, higher)
-    cells = ["-" if rival is None else f"{rival.strategy} {rival.spread(name).text(digits)}"]
-    for point in (shift, frontier.at("auto", budget)):
-        if point is None:
-            cells += ["-", "-"]
-            continue
-        lead = frontier.lead(point, name, higher)
-        value = point.spread(name).text(digits)
-        cells.append(f"{point.strategy} {value}" if point is shift else value)
-        cells.append("-" if lead is None else lead.text(digits))
-    return [*cells, "-" if rival is None else str(len(rival.seeds))]
+def _budgets(runs: Runs, pair: str) -> list[float]:
+    return sorted({float(own["budget"]) for _, own in runs.by_pair[pair] if own["budget"] != "None"})
 
 
-def _aims(pairs: Mapping[str, Comparison]) -> str:
-    """Return the aims, and whether they are met."""
-    lines = [_close(pairs, budget) for budget in (1.05, 2.5)]
-    ratios = [
-        (point.spread(WORTH_PER_COST).mean, f"{name} at {point.budget:g}")
-        for name, comparison in pairs.items()
-        if comparison.frontier is not None
-        for point in comparison.frontier.line("auto")
-        if point.budget >= 0.5 and WORTH_PER_COST in point.numbers
-    ]
-    if ratios:
-        low, where = min(ratios)
-        aim = "worth / cost of auto at least 1 from a budget of 0.5 on"
-        lines.append([aim, f"lowest {low:.2f}, {where}", _met(low >= 1)])
-    return table(("aim", "measured", "met?"), lines)
+def _regret(runs: Runs) -> str:
+    """Return how far auto is behind the best single strategy, and with wrong rates behind itself."""
+    lines = []
+    for pair in runs.by_pair:
+        for budget, measure in product(_budgets(runs, pair), ("accuracy", "calibrated NLL")):
+            side, digits = Side(runs, measure), MEASURES[measure][2]
+            auto = side.values(pair, {"strategy": "auto"}, budget, ())
+            if not auto:
+                continue
+            against: list[BySeed] = [side.values(pair, other, budget, auto) for other in ("best", "rule")]
+            wrong = [side.values(pair, {"strategy": "auto", "lr": lr}, budget, ()) for lr in (3, 1 / 3)]
+            leads = [paired_difference(auto, other) for other in against]
+            leads += [paired_difference(own, auto) for own in wrong]
+            cells = ["-" if lead is None else lead.text(digits) for lead in leads]
+            lines.append([pair, f"{budget:g}", measure, *cells, str(len(auto))])
+    head = (
+        "pair",
+        "budget",
+        "measure",
+        "auto minus the best",
+        "minus the rule",
+        "rate x 3 minus auto",
+        "rate / 3",
+        "n",
+    )
+    return table(head, lines) if lines else "No run of `auto` yet."
 
 
-def _close(pairs: Mapping[str, Comparison], budget: float) -> list[str]:
-    """Return the line of the aim that auto is within a point of accuracy of the best strategy at a budget."""
-    gaps = []
-    for name, comparison in pairs.items():
-        frontier = comparison.frontier
-        auto = frontier.at("auto", budget) if frontier is not None else None
-        if frontier is None or auto is None:
-            continue
-        rivals = [p for p in frontier.points if p.budget == budget and p is not auto]
-        others = [p for p in rivals if set(p.seeds) >= set(auto.seeds)]
-        if not others:
-            continue
-        best = max(others, key=partial(_accuracy, seeds=auto.seeds))
-        gap = _accuracy(best, auto.seeds) - _accuracy(auto, auto.seeds)
-        gaps.append((gap, f"{name}, {best.strategy}"))
-    aim = f"auto within .01 of the best strategy's accuracy at {budget:g}, on every pair"
-    if not gaps:
-        return [aim, "no run yet", "not met"]
-    gap, where = max(gaps)
-    return [aim, f"largest gap {gap:+.3f} ({where})", _met(gap <= 0.01)]
+def _added(runs: Runs) -> str:
+    """Return what shifted members add to a donor, for what price, beside further fully fine-tuned members."""
+    lines = []
+    for pair in runs.by_pair:
+        gain, specs = Side(runs, GAIN), [("zero_shot", None, members) for members in (2, 4, 8)]
+        for strategy, budget, members in [*specs, ("few", 2, 2)]:
+            spec = {"strategy": strategy, "members": members} | ({"cycles": "[]"} if strategy == "few" else {})
+            found = runs.find(pair, spec, budget)
+            gains = gain.values(pair, spec, budget, ())
+            if not gains:
+                continue
+            full = runs.find(pair, {"strategy": "full"}, None)
+            worths = [value for seed in found.keys() & full.keys() if (value := _worth(found[seed], full[seed]))]
+            price = Spread.of([found[seed].cost["total"]["fine_tunings"] - 1 for seed in gains])
+            worth_text = Spread.of(worths).text(2) if worths else "-"
+            each = [strategy, str(members - 1), price.text(2), worth_text, Spread.of(list(gains.values())).text(3)]
+            lines.append([pair, *each, str(len(gains))])
+    head = ("pair", "added by", "members added", "price", "worth of all", f"NLL's {GAIN}", "n")
+    return table(head, lines) if lines else "No run yet."
 
 
-def _accuracy(point: Point, seeds: Iterable[int]) -> float:
-    """Return a point's mean accuracy over these seeds, so that two points are compared on the same ones."""
-    return mean(point.numbers["accuracy"][seed] for seed in seeds)
+def _worth(record: Record, full: Record) -> float | None:
+    curve, nll = (full.curves.get("ensemble_size") or {}).get("calibrated_nll"), MEASURES["calibrated NLL"][0](record)
+    return worth(nll, curve) if curve and None not in curve and nll is not None else None
 
 
-def _met(met: bool) -> str:
-    return "met" if met else "not met"
+def _everything(runs: Runs, pair: str) -> str:
+    """Return the table of a pair: every strategy at every budget, in every column."""
+    head = ["budget", "strategy", *MEASURES, "fine-tunings", "CPU seconds", "networks", "n"]
+    lines = []
+    for budget in _budgets(runs, pair):
+        for spec in [*runs.singles(pair, budget), {"strategy": "auto"}]:
+            records = list(runs.find(pair, spec, budget).values())
+            if records:
+                lines.append([f"{budget:g}", _label(spec), *_cells(records), str(len(records))])
+    return table(head, lines)
+
+
+def _label(spec: Spec) -> str:
+    shown = [(name, str(spec.get(name, "None"))) for name in ("members", "cycles")]
+    options = ", ".join(f"{name}={value}" for name, value in shown if value not in ("None", "[]"))
+    return f"{spec['strategy']} ({options})" if options else str(spec["strategy"])
+
+
+def _cells(records: Sequence[Record]) -> Iterator[str]:
+    for read, _, digits in MEASURES.values():
+        values = [value for record in records if (value := read(record)) is not None]
+        yield Spread.of(values).text(digits) if len(values) == len(records) else "-"
+    for field, digits in (("fine_tunings", 2), ("cpu_seconds", 1)):
+        yield number(mean(record.cost["total"][field] for record in records), digits)
+    yield number(mean(record.ensemble["size"] for record in records), 1)
 
 
 if __name__ == "__main__":

@@ -74,7 +74,6 @@ AIMS = (
         10,
         at_least=True,
     ),
-    Aim("decode", "data time of 8 members against 1", "*/ratio M=8 to M=1, CPU", 1.2),
     *(
         Aim("shift", f"{what} against the donor's fine-tuning", f"{key}: * ratio to the donor", 0.05)
         for what, key in (("statistics of a recipient", "statistics, a recipient"),)
@@ -82,10 +81,6 @@ AIMS = (
     Aim("startup", "`--help` against `import torch`", "ratio --help to import torch, CPU", 1.0),
     Aim("startup", "to the first step against the imports", "ratio first step to imports, CPU", 1.5),
     Aim("startup", "the main job from the store against the imports", "ratio warm run to imports, CPU", 2.0),
-    Aim("compare", "seconds for the study's 520 records, wall", "compare, wall s", 10),
-    Aim("growth", "seconds of a member, many against few", "ratio of CPU s per member,*", 1.0),
-    Aim("growth", "seconds of an example, many against few", "ratio of CPU s per example,*", 1.0),
-    Aim("growth", "seconds of a weight, many against few", "ratio of CPU s per weight,*", 1.0),
 )
 
 
@@ -105,7 +100,6 @@ def write(folder: Path) -> None:
     findings = folder / "FINDINGS.md"
     if findings.is_file():
         parts.append(findings.read_text(encoding="utf-8").strip())
-    parts += [f"![{figure.stem}]({figure.name})" for figure in sorted(folder.glob("*.svg"))]
     (folder / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 

@@ -1,7 +1,4 @@
-"""``python -m ensemble_transfer.compare`` on the records of the study: tables, figures and pages of five pairs.
-
-Aim: 10 seconds for some 500 records.
-"""
+"""``python -m ensemble_transfer.compare`` on the records of the ablations: tables, figures and pages."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from pathlib import Path
 from benchmarking.measure import Options, Result, medians
 from benchmarking.startup import until_end
 
-RECORDS = Path(__file__).parents[2] / "benchmarks" / "study" / "records.tar.xz"
+RECORDS = Path(__file__).parents[2] / "benchmarks" / "ablation" / "records.tar.xz"
 
 
 def run(options: Options) -> Result:

@@ -83,18 +83,19 @@ def test_records_are_parsed_once_however_many_jobs_ask(tmp_path, monkeypatch):
     assert finished_before(CONFIG | {"seed": 1}, tmp_path) is None
 
 
-STUDY = Path(__file__).parents[2] / "benchmarks" / "study" / "records.tar.xz"
+LINEAGE = Path(__file__).parents[2] / "benchmarks" / "lineage" / "records.tar.xz"
 
 
-def test_finished_jobs_of_the_study_are_recognised_by_todays_configuration(tmp_path):
-    with tarfile.open(STUDY) as archive:
-        names = sorted(name for name in archive.getnames() if name.endswith("record.json"))[::60]
+def test_finished_jobs_of_older_sweeps_are_recognised_by_todays_configuration(tmp_path):
+    with tarfile.open(LINEAGE) as archive:
+        names = sorted(name for name in archive.getnames() if name.endswith("record.json"))[::8]
         archive.extractall(tmp_path, members=[archive.getmember(name) for name in names], filter="data")
     assert len(names) > 5
     for name in names:
         record = Record.load(tmp_path / name)
-        today = record.command.replace("strategy.search=probe", "strategy.if_better=true")
-        overrides = normalised([word for word in shlex.split(today)[3:] if not word.startswith("hydra.")])
+        overrides = normalised([word for word in shlex.split(record.command)[3:] if not word.startswith("hydra.")])
+        sizes = record.config["dataset"]["target"]  # presets have changed since
+        overrides += [f"dataset.target.{name}={sizes[name] or 'null'}" for name in ("validation", "test")]
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
             config = OmegaConf.to_container(compose("config", overrides=overrides), resolve=True)
         done = finished_before(config, (tmp_path / name).parents[1])

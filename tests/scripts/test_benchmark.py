@@ -16,7 +16,7 @@ def benchmark(*arguments):
 
 
 def test_the_benchmarks_run_and_give_a_flat_dict_and_files(tmp_path):
-    names = ["overhead", "executor", "channels_last", "workers", "compiled", "cache"]
+    names = ["overhead", "executor", "channels_last", "workers", "cache"]
     done = benchmark(*names, "--quick", "--json", "--save", tmp_path)
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)
@@ -65,45 +65,6 @@ def test_a_ratio_is_the_median_of_ratios_of_neighbours(measure):
     assert measure.medians(seconds)["a, CPU s"] == 9.0
 
 
-@pytest.fixture
-def headline(measure):
-    from benchmarking import headline
-
-    return headline
-
-
-def test_the_headline_runs_its_sweeps_and_reads_their_records(headline, measure):
-    found = headline.run(measure.Options(quick=True))
-    assert 0 <= found["digits_to_mnist/accuracy of full"] <= 1
-    assert found["digits_to_mnist/steps of the shortest full within a point"] in (2, 4)
-
-
-def test_the_headline_takes_the_cheapest_points_within_a_point_of_full(headline):
-    full = [headline.Point(steps, accuracy, steps, steps, steps / 8) for steps, accuracy in ((75, 0.85), (300, 0.86))]
-    shift = [
-        headline.Point(10, 0.80, 40, 30, 1),
-        headline.Point(20, 0.851, 60, 45, 3),
-        headline.Point(40, 0.9, 99, 99, 9),
-    ]
-    found = headline.compare(full, shift)
-    assert found["steps of the shortest full within a point"] == 75
-    assert found["shift within a point of full"] == "yes"
-    assert found["there, or at its best/tiny steps"] == 20
-    assert found["there, or at its best/ratio FLOPs to full"] == 60 / 300
-    assert found["there, or at its best/ratio CPU to the shortest full"] == 45 / 75
-    assert found["by the recipe/ratio CPU, one more member to full"] == 3 / 37.5
-
-
-def test_the_headline_says_where_shift_does_not_get_there(headline):
-    full = [headline.Point(300, 0.86, 300, 300, 37)]
-    shift = [headline.Point(10, 0.80, 40, 30, 1), headline.Point(20, 0.79, 60, 45, 3)]
-    found = headline.compare(full, shift)
-    assert found["shift within a point of full"] == "not with 20 tiny steps or fewer"
-    assert found["there, or at its best/tiny steps"] == 10
-    assert found["there, or at its best/ratio CPU to full"] == 30 / 300
-    assert found["by the recipe/accuracy of shift"] == 0.79
-
-
 def test_calls_take_turns(measure):
     turns = []
     times = measure.interleaved({name: lambda name=name: turns.append(name) for name in "ab"}, 3)
@@ -130,11 +91,10 @@ def test_an_aim_is_held_against_the_worst_case(aims):
     assert below.row({"M=1/ratio, wall": 0.1}) is None
 
 
-def test_the_page_has_the_aims_the_findings_and_the_figures(tmp_path, aims):
+def test_the_page_has_the_aims_and_the_findings(tmp_path, aims):
     (tmp_path / "memory.json").write_text(json.dumps({"M=32, loop/peak MB": 80.0, "M=32, vectorised/peak MB": 2100.4}))
     (tmp_path / "FINDINGS.md").write_text("Found.\n")
-    (tmp_path / "growth.svg").write_text("<svg/>")
     aims.write(tmp_path)
     page = (tmp_path / "README.md").read_text()
     assert "| [memory](memory.txt) | MB of 32 members beyond the imports | at most 2000 | 2,100 | **no** |" in page
-    assert page.endswith("\n\nFound.\n\n![growth](growth.svg)\n")
+    assert page.endswith("\n\nFound.\n")

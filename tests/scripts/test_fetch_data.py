@@ -218,6 +218,63 @@ def test_two_vendors_emoji_split_alike(fetch, tmp_path, monkeypatch):
     assert splits["twitter_emoji"].items() <= splits["google_emoji"].items()
 
 
+# Icons
+
+
+@pytest.fixture
+def icons(fetch, tmp_path, monkeypatch):
+    """Three themes of photographs: links, copies, small drawings, other folders, and two sizes of an icon."""
+    themes = tmp_path / "themes"
+    picture = Image.fromarray(load_sample_image("flower.jpg"))
+
+    def draw(place, at, side=64, alpha=255):
+        (themes / place).parent.mkdir(parents=True, exist_ok=True)
+        image = picture.crop((at, 0, at + side, side)).convert("RGBA")
+        image.putalpha(alpha)
+        image.save(themes / place)
+
+    for place, theme in enumerate(fetch.THEMES):
+        for name in range(20):
+            draw(f"{theme}/64x64/actions/{name}.png", 30 * name + place)
+            draw(f"{theme}/48x48/places/place-{name}.png", 30 * name + place, 48)
+        draw(f"{theme}/32x32/places/place-1.png", 9 + place, 32)
+        draw(f"{theme}/32x32/places/small.png", 9 + place, 32)
+        draw(f"{theme}/64x64/emblems/other.png", 9)
+    draw("oxygen/128x128/actions/3.png", 300, 128, alpha=0)
+    draw("oxygen/64x64/actions/copy.png", 120)  # looks like 4
+    draw("mate/64x64/places/of-oxygen.png", 120)
+    for kind in ("actions", "places"):
+        draw(f"gnome/64x64/{kind}/both.png", 7 if kind == "places" else 8)
+    (themes / "gnome/64x64/actions/link.png").symlink_to("5.png")
+    monkeypatch.setattr(fetch, "ICONS", themes)
+    return fetch
+
+
+def test_icons_are_each_ones_largest_drawing_once_and_on_white(icons, tmp_path, capsys):
+    assert icons.main(["icons", "--root", str(tmp_path)]) == 0
+    files = sorted((tmp_path / "icons").rglob("*.png"))
+    found = {f"{path.parts[-4]}/{path.parts[-2]}/{path.stem}" for path in files}
+    both = {f"actions/{n}" for n in range(20)} | {f"places/place-{n}" for n in range(20)}
+    assert found == {f"{theme}/{icon}" for theme in icons.THEMES for icon in both}
+    [large] = [path for path in files if path.parts[-4] == "oxygen" and path.stem == "3"]
+    with Image.open(large) as image:
+        assert (image.mode, image.size) == ("RGB", (96, 96))
+        assert image.getextrema() == ((255, 255),) * 3
+    assert len({path.read_bytes() for path in files}) == len(files)
+    printed = capsys.readouterr().out
+    for theme in icons.THEMES:
+        assert f"{theme}, train: " in printed
+
+
+def test_no_icon_of_a_test_was_seen_in_another_theme(icons, tmp_path):
+    icons.main(["icons", "--root", str(tmp_path)])
+    splits = {}
+    for path in (tmp_path / "icons").rglob("*.png"):
+        splits.setdefault(path.stem, set()).add(path.parts[-3])
+    assert {len(found) for found in splits.values()} == {1}
+    assert set.union(*splits.values()) == {"train", "validation", "test"}
+
+
 # What is missing
 
 
@@ -229,6 +286,7 @@ def test_a_missing_package_is_one_line_that_says_what_to_install(fetch, tmp_path
         )
     monkeypatch.setattr(fetch, "CLIPART", nowhere)
     monkeypatch.setattr(fetch, "STAMPS", nowhere)
+    monkeypatch.setattr(fetch, "ICONS", nowhere)
     monkeypatch.setattr(fetch.shutil, "which", lambda _: None)
     assert fetch.main(["all", "--root", str(tmp_path / "data")]) == 2
     assert capsys.readouterr().err.splitlines() == [
@@ -240,6 +298,7 @@ def test_a_missing_package_is_one_line_that_says_what_to_install(fetch, tmp_path
         "error: google_emoji: npm is missing; apt-get install npm",
         "error: twitter_emoji: npm is missing; apt-get install npm",
         f"error: stamps: no folder {nowhere}; apt-get install tuxpaint-stamps-default",
+        f"error: icons: no folder {nowhere}/oxygen; apt-get install oxygen-icon-theme",
     ]
     assert list((tmp_path / "data").iterdir()) == []
 

@@ -69,7 +69,7 @@ def test_options_can_be_set_without_a_plus(composed):
 
 EMBEDDED = {
     "digits": (10, 1297, 200, 300),
-    "mnist_few": (10, 500, 500, 1000),
+    "mnist_few": (10, 500, 100, 3500),
     "mnist_sample": (10, 3500, 500, 1000),
     "mnist_low": (5, 1750, 250, 500),
     "mnist_high": (5, 250, 250, 500),

@@ -35,6 +35,7 @@ STRATEGIES = {
     "star": Star(),
     "snapshots": Snapshots(),
     "few": Few(2),
+    "few_in_cycles": Few(2, [0.6, 0.2, 0.2]),
     "matched": Matched(),
     "lp_ft": Full("probe"),
     "scratch": Scratch(),
@@ -105,10 +106,37 @@ def test_few_members_with_a_full_each_are_those_of_full(source_ensemble, target_
 
 def test_few_shares_steps_out_evenly(source_ensemble, target_task, longer):
     prices = Prices.of(source_ensemble.architecture, target_task, longer, 3, 1.2)
-    assert Few(1).plan(prices) == [108]
-    assert Few(3).plan(prices) == [36, 36, 36]
+    assert Few(1).plan(prices) == [[108]]
+    assert Few(3).plan(prices) == [[36], [36], [36]]
     assert sum(Matched().plan(prices)) == 108
-    assert max(Few(2).plan(replace(prices, budget=1.015))) - min(Few(2).plan(replace(prices, budget=1.015))) <= 1
+    uneven = [steps for [steps] in Few(2).plan(replace(prices, budget=1.015))]
+    assert sum(uneven) == 91
+    assert max(uneven) - min(uneven) == 1
+
+
+def test_few_divides_a_members_share_into_cycles(source_ensemble, target_task, longer):
+    prices = Prices.of(source_ensemble.architecture, target_task, longer, 3, 1.2)
+    assert Few(1, [0.6, 0.2, 0.2]).plan(prices) == [[66, 21, 21]]  # what is left of 108 is the first's
+    assert Few(2, [1, 1]).plan(replace(prices, budget=1.015)) == [[24, 22], [23, 22]]
+    assert Few(2, [0.5, 0.5]).plan(replace(prices, budget=None)) == [[45, 45], [45, 45]]
+    with pytest.raises(SettingError, match=r"^budget=0.05: .* a step of each cycle of members=1, .* 0.0556 fine"):
+        Few(1, [0.6, 0.2, 0.2]).plan(replace(prices, budget=0.05))
+    assert Few(1, [0.6, 0.2, 0.2]).plan(replace(prices, budget=0.0556)) == [[3, 1, 1]]
+    with pytest.raises(SettingError, match=r"cycles=\[1, 0\]: must be lengths above 0"):
+        Few(1, [1, 0])
+
+
+def test_few_keeps_every_member_after_each_cycle(source_ensemble, target_task, longer, fitter):
+    work = Workbench(source_ensemble, target_task.sealed(), 0, longer, fitter, 1.0)
+    result = Few(2, [0.6, 0.2, 0.2]).run(work)
+    kept = result.ensemble.members
+    assert len(kept) == 6
+    assert not any(equal(a, b) for place, a in enumerate(kept) for b in kept[:place])
+    first = work.unbilled().fine_tune_in(work.first_encoders(2), [27, 27]).weights
+    assert all(equal(a, b) for a, b in zip(kept[:2], first, strict=True))
+    assert result.recipients == (0, 1)
+    assert result.marginal().steps == 45  # one more member, with all its cycles
+    assert {entry.phase for entry in result.ledger.entries} == {"full", "cycle"}
 
 
 @pytest.mark.parametrize(

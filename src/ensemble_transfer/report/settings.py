@@ -19,6 +19,7 @@ _MOVED = {
 _SHIFT = "ensemble_transfer.transfer.strategies.shift.Shift"
 _ADDED: Mapping[str, Mapping[str, Any]] = {
     _SHIFT: {"members": None, "if_better": False},
+    "ensemble_transfer.transfer.strategies.few.Few": {"cycles": []},
     "ensemble_transfer.transfer.strategies.star.Star": {"cycle": None, "first": 0.4, "members": 8},
 }
 """Options that classes got after version 0.1, by class, with the values by which older runs were computed."""

@@ -27,6 +27,9 @@ SPLITS = {
 }
 """Names of splits in folders and tables, and ours for them."""
 
+FETCHED = ("letters", "font_digits", "hebrew", "clipart", "emoji", "google_emoji", "twitter_emoji", "stamps", "icons")
+"""What ``scripts/fetch_data.py`` makes below ``data``."""
+
 
 class HintedError(SettingError):
     """A refused setting, whose rule names another setting of the same group.
@@ -211,9 +214,9 @@ def existing_folder(path: str, hint: str = "must be a folder that exists") -> Pa
 
 def whence(path: str) -> str:
     """Return the command that makes a missing path, if a preset of the configuration names the path."""
-    parent, name = Path(path).parent, Path(path).stem
-    made = parent == Path("data") and name in ("letters", "font_digits", "hebrew", "clipart", "emoji")
-    return f"; python scripts/fetch_data.py {name} makes it" if made else ""
+    first, *rest = Path(path).parts or ("",)
+    name = Path(rest[0]).stem if first == "data" and rest else ""
+    return f"; python scripts/fetch_data.py {name} makes it" if name in FETCHED else ""
 
 
 def _require_size(name: str, size: Size) -> None:

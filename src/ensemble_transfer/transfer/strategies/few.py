@@ -1,42 +1,76 @@
 """Strategy ``few``: fine-tune a few members fully with the whole budget. It is the rival to beat."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from math import ceil, inf
 from typing import ClassVar
 
 from ensemble_transfer.errors import require
 from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.training.fit import Start
 from ensemble_transfer.transfer.base import TransferResult, Workbench
 from ensemble_transfer.transfer.prices import Prices
+from ensemble_transfer.weights import Weights
 
 
 @dataclass(frozen=True)
 class Few:
     """Fine-tune the first members fully and leave the others out.
 
-    Within a budget, each gets an equal share of it, and a schedule of that length.
+    Within a budget, each gets an equal share of it, and a schedule of that length. With cycles, each member leaves
+    snapshots: it is kept after each cycle, and the next continues from there with a new schedule (Huang et al. 2017,
+    arXiv 1704.00109). So the ensemble has ``members * len(cycles)`` networks.
 
     Attributes:
         members: Number of members.
+        cycles: Relative lengths of a member's cycles, such as ``[0.6, 0.2, 0.2]``; empty for one schedule.
     """
 
     name: ClassVar[str] = "few"
 
     members: int = 2
+    cycles: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         require(self.members > 0, "members", self.members, "must be at least 1")
+        for length in self.cycles:
+            require(0 < length < inf, "cycles", self.cycles, "must be lengths above 0 and finite")
 
     def check(self, members: int, architecture: Architecture) -> None:
         """Raise a SettingError if the ensemble has fewer members."""
         require(self.members <= members, "members", self.members, f"must be at most ensemble.size={members}")
 
-    def plan(self, prices: Prices) -> list[int]:
-        """Return the steps of every member; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
+    def plan(self, prices: Prices) -> list[list[int]]:
+        """Return the steps of every member's cycles; see :class:`~ensemble_transfer.transfer.base.Strategy`.
+
+        Cycles after the first have the same length for all members.
+        """
         if prices.limit is None:
-            return [prices.recipes.full.steps] * self.members
-        return prices.steps(prices.limit, self.members)
+            totals = [prices.recipes.full.steps] * self.members
+        else:
+            totals = prices.steps(prices.limit, self.members)
+        later = [int(min(totals) * length / sum(self.cycles) + 1e-9) for length in self.cycles[1:]]
+        shortest = min([*later, min(totals) - sum(later)])
+        prices.require(shortest > 0, f"a step of each cycle of members={self.members}", self._least(prices))
+        return [[total - sum(later), *later] for total in totals]
+
+    def _least(self, prices: Prices) -> int:
+        """Return the price of the shortest fine-tunings that give every cycle a step."""
+        lengths = self.cycles or [1.0]
+        return self.members * prices.step * ceil(sum(lengths) / min(lengths) - 1e-9)
 
     def run(self, work: Workbench) -> TransferResult:
         """Return the transferred ensemble; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
-        fits = work.fine_tune_in(work.first_encoders(self.members), self.plan(work.prices))
-        return work.result(self.name, fits.weights, fits.members)
+        plan = self.plan(work.prices)
+        fits = work.fine_tune_in(work.first_encoders(self.members), [steps[0] for steps in plan])
+        kept = list(fits.weights)
+        for cycle, steps in enumerate(plan[0][1:], 1):
+            kept += self._next(work, fits.members, kept[-self.members :], cycle, steps)
+        return work.result(self.name, kept, fits.members)
+
+    def _next(
+        self, work: Workbench, members: Sequence[int], weights: Sequence[Weights], cycle: int, steps: int
+    ) -> tuple[Weights, ...]:
+        """Fine-tune all members for one more cycle."""
+        starts = [Start(m, w, work.stream("cycle", m, cycle)) for m, w in zip(members, weights, strict=True)]
+        return work.fit(starts, replace(work.recipes.full, steps=steps), "cycle").weights

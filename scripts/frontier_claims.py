@@ -1,0 +1,215 @@
+"""The runs of the frontier, chosen by their settings, and the claims that are tested on them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import yaml
+
+from ensemble_transfer.report.record import Record
+from ensemble_transfer.report.rows import COLUMNS
+from ensemble_transfer.report.settings import decisive, flat
+from ensemble_transfer.report.statistics import LEVEL, Difference, paired_difference
+
+Spec = Mapping[str, Any]
+"""Settings that choose runs: strategy, options of the strategy by their names, budget, and ``lr`` as a factor."""
+
+BySeed = Mapping[int, float]
+
+
+def _metric(key: str, record: Record) -> float | None:
+    return record.metrics.get(f"target/test/{key}")
+
+
+_READERS: Mapping[str, Callable[[Record], float | None]] = {column.name: column.read for column in COLUMNS}
+
+MEASURES: Mapping[str, tuple[Callable[[Record], float | None], int, int]] = {
+    "accuracy": (partial(_metric, "ensemble/accuracy"), 1, 3),
+    "calibrated NLL": (partial(_metric, "calibrated/nll"), -1, 3),
+    "AURC": (partial(_metric, "selective/aurc"), -1, 4),
+    "coverage at 5% risk": (partial(_metric, "selective/coverage_at_5_risk"), 1, 3),
+    "OOD AUROC": (_READERS["OOD AUROC"], 1, 3),
+    "corrupted accuracy": (partial(_metric, "corruption/mean/3/accuracy"), 1, 3),
+}
+"""Measures by name: how a record has them, 1 where higher is better and -1 where lower is, digits."""
+
+GAIN = "gain per fine-tuning"
+"""A measure of two runs: what calibrated NLL falls by from ``one`` member, per fine-tuning that this takes."""
+
+ONE: Spec = {"strategy": "few", "members": 1, "cycles": "[]", "budget": 1}
+VALIDATION = "target/validation/calibrated/nll"
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The finished runs of the chosen seeds by pair of tasks, each with what was run, flat.
+
+    Attributes:
+        by_pair: Records and their decisive settings.
+        rates: The usual learning rate of ``recipe.full`` of a pair.
+    """
+
+    by_pair: Mapping[str, Sequence[tuple[Record, Mapping[str, str]]]]
+    rates: Mapping[str, float]
+
+    @classmethod
+    def of(cls, records: Iterable[Record], seeds: Iterable[int]) -> Runs:
+        """Return the runs of some seeds."""
+        wanted, by_pair = set(seeds), dict[str, list[tuple[Record, Mapping[str, str]]]]()
+        for record in records:
+            if record.status == "finished" and record.tested and record.seed in wanted:
+                by_pair.setdefault(record.dataset, []).append((record, dict(flat(decisive(record.config)))))
+        rates = {
+            pair: float(Counter(own.get("recipe.full.lr", "nan") for _, own in runs).most_common(1)[0][0])
+            for pair, runs in by_pair.items()
+        }
+        return cls(by_pair, rates)
+
+    def find(self, pair: str, spec: Spec, budget: float | None) -> dict[int, Record]:
+        """Return the runs of a spec by seed.
+
+        Raises:
+            ValueError: If the spec fits runs of a seed that differ in their settings.
+        """
+        found: dict[int, tuple[Record, Mapping[str, str]]] = {}
+        for record, own in self.by_pair.get(pair, ()):
+            if self._fits(pair, record, own, {"budget": budget, "lr": 1} | dict(spec)):
+                earlier = found.setdefault(record.seed, (record, own))
+                if earlier[1] != own:
+                    raise ValueError(f"{pair}, seed {record.seed}: several runs fit {dict(spec)} at {budget}")
+        return {seed: record for seed, (record, _) in found.items()}
+
+    def _fits(self, pair: str, record: Record, own: Mapping[str, str], spec: Spec) -> bool:
+        options = {f"strategy.{k}": v for k, v in spec.items() if k not in ("strategy", "budget", "lr")}
+        factor = float(own.get("recipe.full.lr", "nan")) / self.rates[pair]
+        return (
+            record.strategy == spec["strategy"]
+            and _same(own["budget"], spec["budget"])
+            and (math.isnan(factor) or abs(math.log(factor / spec["lr"])) < 0.1)
+            and all(own.get(name) == str(value) for name, value in options.items())
+        )
+
+    def singles(self, pair: str, budget: float) -> list[Spec]:
+        """Return the specs of all strategies at a budget but ``auto``."""
+        specs: dict[str, Spec] = {}
+        for record, own in self.by_pair.get(pair, ()):
+            if record.strategy != "auto" and _same(own["budget"], budget):
+                options = {name.removeprefix("strategy."): v for name, v in own.items() if name.startswith("strategy.")}
+                spec = {"strategy": record.strategy} | {k: v for k, v in options.items() if k != "_target_"}
+                specs.setdefault(str(spec), spec)
+        return list(specs.values())
+
+
+def _same(own: str, wanted: float | None) -> bool:
+    return own == "None" if wanted is None else own != "None" and float(own) == wanted
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a difference on one pair at one budget: a measure by seed, higher is better."""
+
+    runs: Runs
+    measure: str
+
+    def values(self, pair: str, spec: Spec | str, budget: float | None, seeds: Iterable[int]) -> BySeed:
+        """Return the measure of a spec, of the ``best`` single strategy on these seeds, or of the ``rule``."""
+        if spec == "best":
+            assert budget is not None
+            own = set(seeds)
+            every = [self.values(pair, single, budget, own) for single in self.runs.singles(pair, budget)]
+            return max((v for v in every if own and own <= set(v)), key=lambda v: mean(v[s] for s in own), default={})
+        if spec == "rule":
+            two, heads = ({"strategy": "few", "members": 2, "cycles": "[]"}, {"strategy": "head"})
+            few, head = (self.runs.find(pair, other, budget) for other in (two, heads))
+            both = {s: min(few[s], head[s], key=_validation) for s in few.keys() & head.keys()}
+            return self._read(both)
+        assert not isinstance(spec, str)
+        found = self.runs.find(pair, spec, budget)
+        return self._gain(pair, found) if self.measure == GAIN else self._read(found)
+
+    def _read(self, records: Mapping[int, Record]) -> BySeed:
+        read, sign, _ = MEASURES[self.measure]
+        values = {seed: read(record) for seed, record in records.items()}
+        return {seed: sign * value for seed, value in values.items() if value is not None}
+
+    def _gain(self, pair: str, records: Mapping[int, Record]) -> BySeed:
+        one = self.runs.find(pair, ONE, 1)
+        return {seed: _gain(record, one[seed]) for seed, record in records.items() if seed in one}
+
+
+def _validation(record: Record) -> float:
+    value = record.metrics.get(VALIDATION)
+    return math.inf if value is None else value
+
+
+def _gain(record: Record, one: Record) -> float:
+    nll, price = MEASURES["calibrated NLL"][0], record.cost["total"]["fine_tunings"] - one.cost["total"]["fine_tunings"]
+    before, after = nll(one), nll(record)
+    return (before - after) / price if before is not None and after is not None and price > 0 else math.nan
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim, as claims.yaml has it, with the pairs of its group."""
+
+    id: str
+    says: str
+    measure: str
+    pairs: Sequence[str]
+    budgets: Sequence[float | None]
+    own: Spec
+    other: Spec | str
+    margin: float | None = None
+
+    def leads(self, runs: Runs) -> Mapping[str, BySeed]:
+        """Return own minus other by pair and seed, the mean over the budgets; positive is better."""
+        side, found = Side(runs, self.measure), {}
+        for pair in self.pairs:
+            each = []
+            for budget in self.budgets:
+                own = side.values(pair, self.own, budget, ())
+                other = side.values(pair, self.other, budget, own)
+                each.append({seed: own[seed] - other[seed] for seed in own.keys() & other.keys()})
+            common = set.intersection(*map(set, each))
+            found[pair] = {seed: mean(values[seed] for values in each) for seed in common}
+        return found
+
+    def test(self, leads: Mapping[str, BySeed]) -> tuple[Difference | None, float]:
+        """Return the mean lead over the pairs with its interval, over common seeds, and the p-value of the claim."""
+        common = set.intersection(*(set(by_seed) for by_seed in leads.values()))
+        over = {seed: mean(by_seed[seed] for by_seed in leads.values()) for seed in common}
+        lead = paired_difference(over, dict.fromkeys(over, -(self.margin or 0.0)))
+        if lead is None:
+            return None, math.nan
+        p = lead.p if self.margin is None else lead.p / 2 if lead.mean > 0 else 1 - lead.p / 2
+        back = -(self.margin or 0.0)
+        return Difference(lead.mean + back, lead.low + back, lead.high + back, lead.p, lead.n), p
+
+    def verdict(self, lead: Difference | None, adjusted: float, least: int) -> str:
+        """Return supported, refuted, undecided or not run."""
+        if lead is None or lead.n < least:
+            return "not run"
+        behind = lead.high < -self.margin if self.margin is not None else adjusted < LEVEL and lead.mean < 0
+        if behind:
+            return "**refuted**"
+        return "**supported**" if adjusted < LEVEL else "undecided"
+
+
+def read_claims(path: Path) -> list[Claim]:
+    """Return the claims of a file; a group may name other groups."""
+    data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    groups: Mapping[str, list[str]] = data["groups"]
+
+    def pairs(name: str) -> list[str]:
+        return [pair for inner in groups[name] for pair in (pairs(inner) if inner in groups else [inner])]
+
+    return [
+        Claim(**{k: v for k, v in one.items() if k != "group"}, pairs=pairs(one["group"])) for one in data["claims"]
+    ]

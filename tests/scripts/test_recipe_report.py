@@ -1,0 +1,96 @@
+"""The report of a search chooses by calibrated NLL on validation, over common pairs and seeds, and never reads test."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean, stdev
+
+import pytest
+
+from ensemble_transfer.report.record import Record, read_records
+
+ROOT = Path(__file__).parents[2]
+SHIFT = {"a -> b": 0.0, "a -> c": 0.3}
+BY_RATE = {0.001: 0.8, 0.01: 0.5, 0.1: 0.52}
+
+
+def a_run(pair, seed, rate=0.01, schedule="cosine", strategy="full", test=False):
+    nll = BY_RATE[rate] + SHIFT[pair] + 0.1 * seed + (0.2 if schedule == "constant" else 0)
+    if rate == 0.1:
+        nll += 0.05 * (seed - 1)  # seed 0 is ahead of the best, by less than its noise
+    return Record(
+        "finished",
+        strategy,
+        seed,
+        pair,
+        "resnet10t",
+        {"size": 1, "lineage": "shared"},
+        {"target/validation/calibrated/nll": nll, "target/validation/ensemble/accuracy": 1 - nll},
+        {"total": {"flops": 1, "fine_tunings": 1.0, "seconds": 1.0}},
+        curves={"anything": [1] * 1000},
+        reused_fits=[{"phase": "full", "member": 0, "key": "k"}],
+        config={
+            "seed": seed,
+            "strategy": {"_target_": "x"},
+            "recipe": {"full": {"lr": rate, "schedule": schedule}},
+            "evaluation": {"test": test},
+        },
+    )
+
+
+@pytest.fixture
+def runs():
+    found = [a_run(pair, seed, rate) for pair in SHIFT for seed in range(3) for rate in BY_RATE]
+    found += [a_run(pair, seed, schedule="constant") for pair in SHIFT for seed in range(3)]
+    return [run for run in found if not (run.dataset == "a -> c" and run.seed == 2 and "0.1" in str(run.config))]
+
+
+def report(runs, folder, *arguments):
+    for index, run in enumerate(runs):
+        (folder / "runs" / str(index)).mkdir(parents=True)
+        run.save(folder / "runs" / str(index))
+    command = [sys.executable, str(ROOT / "scripts" / "recipe_report.py"), str(folder / "runs"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def rows(text, heading):
+    lines = text.split(f"## {heading}\n")[1].split("## ")[0].splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    return cells[0], {row[0]: row for row in cells[2:]}
+
+
+def test_the_lowest_mean_over_common_units_is_chosen_and_ties_are_marked(runs, tmp_path):
+    done = report(runs, tmp_path)
+    assert done.returncode == 0, done.stderr
+    head, rates = rows(done.stdout, "full: recipe.full.lr")
+    assert head == ["recipe.full.lr", "a -> b", "a -> c", "mean", "difference", "accuracy", ""]
+    assert list(rates) == ["0.001", "0.01", "0.1"]
+    assert [rates[rate][-1] for rate in rates] == ["", "**chosen**", "within a standard error"]
+    units = [("a -> b", 0), ("a -> b", 1), ("a -> b", 2), ("a -> c", 0), ("a -> c", 1)]
+    means = [0.5 + SHIFT[pair] + 0.1 * seed for pair, seed in units]
+    assert rates["0.01"][1:4] == ["0.600", "0.850", f"{mean(means):.3f}"]
+    apart = [0.02 + 0.05 * (seed - 1) for _, seed in units]
+    assert 0 < mean(apart) < stdev(apart) / len(apart) ** 0.5
+    _, schedules = rows(done.stdout, "full: recipe.full.schedule")
+    assert {name: row[-1] for name, row in schedules.items()} == {"cosine": "**chosen**", "constant": ""}
+    assert schedules["constant"][4] == "+0.200"
+
+
+def test_a_search_that_has_read_test_is_refused(runs, tmp_path):
+    done = report([*runs, replace(a_run("a -> b", 5, test=True), command="python -m it")], tmp_path)
+    assert done.returncode == 2
+    assert "python -m it has read test: a search sets evaluation.test=false" in done.stderr
+    assert report([a_run("a -> b", 0)], tmp_path / "one").returncode == 2
+
+
+def test_packed_records_give_the_same_table(runs, tmp_path):
+    file = tmp_path / "kept" / "search.tar.xz"
+    first = report(runs, tmp_path, "--pack", file).stdout
+    subprocess.run(["tar", "xJf", file, "-C", tmp_path / "kept"], check=True)
+    kept = read_records([tmp_path / "kept"])
+    assert len(kept) == len(runs)
+    assert {str(record.curves) for record in kept.values()} == {"{}"}
+    command = [sys.executable, str(ROOT / "scripts" / "recipe_report.py"), str(tmp_path / "kept" / "search")]
+    again = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert again.stdout + f"{file}\n" == first
