@@ -29,8 +29,9 @@ class GroupFitter:
         store: Where finished and interrupted fits are kept; None for nowhere.
         tracker: Where learning curves are sent.
         report: Who is told of the progress; None for bars on the terminal.
-        beside: Number of processes that compute fits of the phase at the same time, this one included. They share free
-            memory and wall-clock seconds.
+        beside: Number of processes that compute fits of the phase at the same time, this one included. They share
+            wall-clock seconds.
+        sharing: Number of those that compute on the same device, this one included. They share its free memory.
     """
 
     settings: TrainerSettings
@@ -38,6 +39,7 @@ class GroupFitter:
     tracker: Tracker | None = None
     report: Report | None = None
     beside: int = 1
+    sharing: int = 1
 
     def compute(self, work: Work, missing: dict[str, Start]) -> dict[str, Fitted]:
         """Return fits by key, computed in groups that fit into memory; a group that does not is halved.
@@ -124,7 +126,7 @@ class GroupFitter:
         """Return how many members to train in lockstep: as asked for, or as many as fit into the free memory."""
         if self.settings.group_size is not None or members < 2:
             return self.settings.group_size or 1
-        free = free_memory(self.settings.device) // self.beside
+        free = free_memory(self.settings.device) // self.sharing
         return work.need().members(free, vectorised=self.settings.executor == "vectorised")
 
     def _found(self, keys: Sequence[str]) -> dict[str, Fitted]:

@@ -76,8 +76,20 @@ def graph_bytes(module: nn.Module, inputs: Tensor) -> int:
     return sum(sizes.values())
 
 
-_SIGNS = ("can't allocate memory", "Cannot allocate memory", "could not create a primitive", "bad_alloc")
-"""In the messages of errors of torch, the system and oneDNN that mean a lack of memory."""
+_SIGNS = (
+    "can't allocate memory",
+    "Cannot allocate memory",
+    "could not create a primitive",
+    "bad_alloc",
+    "CUDA error: out of memory",
+    "_ALLOC_FAILED",  # CUBLAS_STATUS_, CUSOLVER_STATUS_, CUFFT; cuDNN up to version 8
+    "ALLOCATION_FAILED",  # CUDNN_STATUS_INTERNAL_ERROR_DEVICE_, ..._HOST_: cuDNN 9
+)
+"""In the messages of errors of torch, the system, oneDNN and CUDA's libraries that mean a lack of memory.
+
+Only torch's own allocator raises ``torch.OutOfMemoryError``. The libraries allocate for themselves, and so does the
+driver, when it loads a kernel.
+"""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
