@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 
 from ensemble_transfer.errors import SettingError
+from ensemble_transfer.machine import free_memory
 from ensemble_transfer.training.cost import Cost, measured
 from ensemble_transfer.training.lockstep import DivergedError
-from ensemble_transfer.training.memory import free_memory, is_out_of_memory, released
+from ensemble_transfer.training.memory import is_out_of_memory, released
 from ensemble_transfer.training.progress import Report, Tracker, spoken
 from ensemble_transfer.training.run import Group, run_group
 from ensemble_transfer.training.settings import TrainerSettings

@@ -8,21 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from ensemble_transfer import machine
-
 USABLE = 0.8
 """Share of the free memory that a group may take."""
 
 _COPIES = 6
 """Of a member's weights: initial, trained, gradient, two moments of AdamW, result."""
-
-
-def free_memory(device: torch.device) -> int:
-    """Return the bytes that are free on a device: of the GPU, or of this machine."""
-    if device.type != "cuda":
-        return machine.free_memory()
-    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return torch.cuda.mem_get_info(device)[0] + cached
 
 
 @dataclass(frozen=True)

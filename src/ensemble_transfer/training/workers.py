@@ -164,7 +164,9 @@ def compute_beside(fitter: GroupFitter, work: Work, missing: Mapping[str, Start]
     common = work.part, data, work.recipe, work.phase
     how = fitter.settings.in_worker(), fitter.store, fitter.tracker is not None, workers
     sharing = sharing_a_device(workers, fitter.settings.device)
-    jobs = [Job(*common, starts, *how, shared) for starts, shared in zip(divided(missing, workers), sharing, strict=True)]
+    jobs = [
+        Job(*common, starts, *how, shared) for starts, shared in zip(divided(missing, workers), sharing, strict=True)
+    ]
     try:
         if not fitter.settings.progress:
             return _Dispatch(jobs, fitter, lambda _: None).run()
