@@ -4,12 +4,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
+from ensemble_transfer.machine import free_memory
 from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.training import copies
 from ensemble_transfer.training.augment import BATCHED
 from ensemble_transfer.training.batches import Batches
+from ensemble_transfer.training.copies import move
 from ensemble_transfer.training.fit import Fitter, Start
-from ensemble_transfer.training.memory import free_memory, is_out_of_memory
+from ensemble_transfer.training.memory import is_out_of_memory
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.run import Group, run_group
 from ensemble_transfer.training.settings import TrainerSettings
@@ -19,6 +23,7 @@ from ensemble_transfer.transfer.strategies.shift import Shift
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
+CUDA = torch.device("cuda")
 ON_GPU = TrainerSettings(progress=False)  # auto: the GPU, since the tests run only where there is one
 
 
@@ -90,3 +95,23 @@ def test_memory_that_the_gpu_lacks_is_recognised():
     with pytest.raises(torch.OutOfMemoryError) as caught:
         torch.empty(2**50, dtype=torch.uint8, device=device)
     assert is_out_of_memory(caught.value)
+
+
+@pytest.mark.parametrize("block", [1, 300, 2**28])
+def test_a_module_that_moves_keeps_names_layouts_and_tied_weights_and_drops_gradients(monkeypatch, block):
+    monkeypatch.setattr(copies, "BLOCK", block)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(2, 2), nn.Linear(2, 2))
+    net[0].to(memory_format=torch.channels_last)
+    net[3].weight = net[2].weight
+    parameters, before = list(net.parameters()), {name: t.stride() for name, t in net.state_dict().items()}
+    values = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    move(net, CUDA)
+    assert all(tensor.is_cuda for tensor in net.state_dict().values())
+    assert {name: tensor.stride() for name, tensor in net.state_dict().items()} == before
+    assert all(mine is other for mine, other in zip(net.parameters(), parameters, strict=True))  # an optimizer has them
+    assert net[3].weight is net[2].weight
+    assert all(parameter.grad is None for parameter in parameters)
+    move(net, torch.device("cpu"))
+    assert all(torch.equal(tensor, values[name]) for name, tensor in net.state_dict().items())

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
     from rich.console import Console
 
 PATIENCE = 5.0
@@ -27,8 +28,13 @@ _CGROUPS = (
 """Limit, use and its parts below ``/sys/fs/cgroup``, of version 2 and version 1."""
 
 
-def free_memory() -> int:
-    """Return the free bytes of the machine, within the limit of this process's container (cgroup v2, v1)."""
+def free_memory(device: "torch.device | None" = None) -> int:
+    """Return the free bytes of a GPU, else of the machine, within the limit of its container (cgroup v2, v1)."""
+    if device is not None and device.type == "cuda":
+        import torch
+
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
     free = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     free.append(1024 * _field(Path("/proc/meminfo"), "MemAvailable:", free[0] // 1024))
     for limit, used, parts in (tuple(_CGROUP / name for name in names) for names in _CGROUPS):

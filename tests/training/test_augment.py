@@ -5,7 +5,7 @@ import torch
 
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.tasks.embedded import MnistSample
-from ensemble_transfer.training.augment import AUGMENTATIONS, augmented, windows
+from ensemble_transfer.training.augment import AUGMENTATIONS, augmented, moved, moves
 from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.recipe import AUGMENTATIONS as NAMES
 from ensemble_transfer.training.recipe import Recipe
@@ -116,8 +116,13 @@ def test_an_image_is_changed_anew_in_every_epoch(digits):
     assert len(set(seen)) > 40
 
 
-def test_windows_by_indexing_are_those_of_the_loop(digits):
-    """The way of a GPU, which no test here has."""
-    corners = torch.randint(9, (len(digits.images), 2), generator=generator())
-    moved = [image[:, y : y + 20, x : x + 20] for image, (y, x) in zip(digits.images, corners.tolist(), strict=True)]
-    assert torch.equal(windows(digits.images, corners, 20), torch.stack(moved))
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", ["flip", "crop", "crop_flip"])
+def test_images_moved_all_at_once_are_those_of_the_loop(digits, name, channels):
+    """The way of a GPU, which draws and cuts as a CPU does."""
+    images = digits.images.repeat(1, channels, 1, 1)
+    chosen = torch.randint(40, (2, 30), generator=generator(9))
+    drawn = torch.stack([moves(name, 30, 28, generator(seed)) for seed in (5, 6)])
+    together = moved(images, chosen, drawn)
+    for member, (examples, seed) in enumerate(zip(chosen, (5, 6), strict=True)):
+        assert torch.equal(together[member], augmented(images[examples], name, generator(seed)))

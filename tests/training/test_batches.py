@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensemble_transfer.training.batches import Batches
+from ensemble_transfer.training.batches import Batches, ResidentBatches, SentBatches
 
 LABELS = torch.arange(10) * 7
 
@@ -110,10 +110,35 @@ def test_a_device_gets_the_data_once(monkeypatch):
     assert (inputs.device, inputs.shape, labels.shape) == (META, (3, 4, 1, 8, 8), (3, 4))
     assert sent.on(META) is sent
     monkeypatch.setattr("ensemble_transfer.training.batches.free_memory", lambda _: 5000)
-    large = Batches([images], LABELS, 4, [1])
-    assert large.on(META) is large
+    assert_sent_by_batch(Batches([images], LABELS, 4, [1]))
 
 
 def test_data_whose_images_are_augmented_one_by_one_stay_here():
-    data = Batches([torch.zeros(10, 1, 8, 8, dtype=torch.uint8)], LABELS, 4, [1], "trivial")
-    assert data.on(META) is data
+    assert_sent_by_batch(Batches([torch.zeros(10, 1, 8, 8, dtype=torch.uint8)], LABELS, 4, [1], "trivial"))
+
+
+def assert_sent_by_batch(data):
+    sent = data.on(META)
+    assert (sent.labels.device.type, sent.inputs[0].device.type) == ("cpu", "cpu")
+    inputs, labels = sent[1]
+    assert (inputs.device, inputs.shape, inputs.dtype) == (META, (1, 4, 1, 8, 8), torch.uint8)
+    assert (labels.device, labels.shape, labels.dtype) == (META, (1, 4), torch.int64)
+
+
+def test_the_data_of_members_that_are_augmented_apart_stay_here():
+    apart = [torch.zeros(10, 1, 8, 8, dtype=torch.uint8) for _ in range(2)]
+    assert isinstance(Batches(apart, LABELS, 4, [1, 2], "flip").on(META), SentBatches)
+    assert isinstance(Batches(apart, LABELS, 4, [1, 2]).on(META), ResidentBatches)
+
+
+@pytest.mark.parametrize("way", [ResidentBatches, SentBatches])
+@pytest.mark.parametrize("augment", ["none", "flip", "crop", "crop_flip"])
+def test_batches_of_a_device_are_those_of_the_cpu_bit_for_bit(augment, way):
+    """Draws come from the CPU whatever the device, and moving images is no arithmetic: here the device is the CPU."""
+    images = torch.randint(256, (10, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    data = Batches([images] * 3, LABELS, 4, [1, 2, 3], augment)
+    sent = way(data, torch.device("cpu"))
+    for step in range(7):
+        for mine, other in zip(data[step], sent[step], strict=True):
+            assert (other.shape, other.dtype) == (mine.shape, mine.dtype)
+            assert torch.equal(mine, other)

@@ -44,6 +44,11 @@ def weights_equal(one, other):
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_nothing_is_said_about_a_gpu_that_was_not_asked_for(settings, start, backbone, source_task, monkeypatch):
+    monkeypatch.setattr("pytorch_lightning.accelerators.cuda.CUDAAccelerator.is_available", lambda: True)
+    fit(Fitter(settings), start, backbone, source_task)  # a warning is an error
+
+
 @pytest.mark.parametrize("remains", [b"garbage text here", b"", b"\x80\x04N."])
 def test_a_damaged_checkpoint_starts_the_fit_again(
     settings, store, start, backbone, source_task, monkeypatch, caplog, remains

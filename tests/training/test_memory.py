@@ -31,6 +31,14 @@ def test_what_torch_says_where_memory_lacks_is_recognised():
     assert is_out_of_memory(MemoryError())
     assert is_out_of_memory(RuntimeError("could not create a primitive"))  # oneDNN under `ulimit -v`
     assert is_out_of_memory(OSError(12, "Cannot allocate memory"))
+    assert is_out_of_memory(
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported")
+    )
+    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
+    assert is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"))
+    assert is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"))
+    assert not is_out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
+    assert not is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"))
     assert not is_out_of_memory(OSError(28, "No space left on device"))
     assert not is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
 

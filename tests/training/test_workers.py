@@ -24,6 +24,7 @@ from ensemble_transfer.training.workers import (
     close_workers,
     divided,
     number_of_workers,
+    sharing_a_device,
     start_workers,
 )
 
@@ -197,6 +198,21 @@ def test_members_are_divided_evenly_and_in_order(members, parts, sizes):
     parted = divided({str(member): member for member in range(members)}, parts)
     assert [len(part) for part in parted] == sizes
     assert [member for part in parted for member in part.values()] == list(range(members))
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "workers", "sharing"),
+    [
+        ("cuda", 4, 4, [1, 1, 1, 1]),
+        ("cuda", 2, 3, [2, 1, 2]),
+        ("cuda", 1, 3, [3, 3, 3]),
+        ("cuda", 8, 2, [1, 1]),
+        ("cpu", 4, 2, [2, 2]),
+    ],
+)
+def test_only_workers_on_one_device_share_its_memory(monkeypatch, device, gpus, workers, sharing):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert sharing_a_device(workers, torch.device(device)) == sharing
 
 
 def test_mapped_images_are_shared_by_their_own_file_and_others_by_a_copy(tmp_path, source_task):

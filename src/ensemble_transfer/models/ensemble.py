@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.layout import CALIBRATION, DESCRIPTION, replacing
+from ensemble_transfer.machine import free_memory
 from ensemble_transfer.models.backbone import Architecture, Classifier
 from ensemble_transfer.models.bounds import numbers
 from ensemble_transfer.models.memory_format import placed
@@ -18,6 +19,9 @@ from ensemble_transfer.tensor_files import read_tensors, write_tensors
 from ensemble_transfer.weights import Weights, fingerprint
 
 FORMAT = 1
+SHARE = 0.1
+"""Share of a GPU's free memory that the images of a prediction may take."""
+
 LARGEST_DESCRIPTION = 2**24
 """Most bytes of ``ensemble.json``; 100,000 classes take a tenth."""
 
@@ -97,6 +101,9 @@ class Ensemble:
             ValueError: If the images have another type or shape.
         """
         self._check_images(images)
+        device = torch.device(device)
+        if device.type != "cpu" and images.nbytes < SHARE * free_memory(device):
+            images = images.to(device)  # once for all members
         return torch.stack([probabilities(c, images, device, batch_size) for c in self.classifiers()])
 
     def save(self, folder: Path) -> None:
@@ -155,11 +162,11 @@ class Ensemble:
 def probabilities(
     classifier: Classifier, images: Tensor, device: torch.device | str = "cpu", batch_size: int = 256
 ) -> Tensor:
-    """Return one classifier's probabilities (examples, classes), float32, on the CPU."""
+    """Return one classifier's probabilities (examples, classes), float32, on the CPU: a GPU is waited for once."""
     classifier = placed(classifier, device)
     with torch.inference_mode():
-        batches = [classifier(batch.to(device)).float().softmax(-1).cpu() for batch in torch.split(images, batch_size)]
-        return torch.cat(batches)
+        batches = [classifier(batch.to(device)).float().softmax(-1) for batch in torch.split(images, batch_size)]
+        return torch.cat(batches).cpu()
 
 
 def _check_fits(index: int, member: Weights, expected: Weights) -> None:

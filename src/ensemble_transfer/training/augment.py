@@ -21,7 +21,7 @@ def flip(images: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror each image left to right with probability 1/2."""
     from torchvision.transforms.v2 import functional
 
-    mirrored = (torch.rand(len(images), generator=generator) < 0.5).to(images.device)
+    mirrored = _mirrored(len(images), generator)
     return torch.where(mirrored[:, None, None, None], functional.horizontal_flip(images), images)
 
 
@@ -30,28 +30,9 @@ def crop(images: Tensor, generator: torch.Generator) -> Tensor:
     from torchvision.transforms.v2 import functional
 
     side = images.shape[-1]
-    reach = max(1, side // PADDING)
-    padded = functional.pad(images, [reach], padding_mode="edge")
-    corners = torch.randint(2 * reach + 1, (len(images), 2), generator=generator)
-    if images.device.type == "cuda":  # a kernel for each image takes longer than its work
-        return windows(padded, corners.to(images.device), side)
-    moved = [image[:, y : y + side, x : x + side] for image, (y, x) in zip(padded, corners.tolist(), strict=True)]
-    return torch.stack(moved)
-
-
-def windows(images: Tensor, corners: Tensor, side: int) -> Tensor:
-    """Cut a window out of each image at once, by indexing: the faster way on a GPU, the slower one on a CPU.
-
-    Args:
-        images: Images (N, C, H, W).
-        corners: Upper left corners (N, 2): row and column, int64, on the same device.
-        side: Height and width of the windows.
-    """
-    along = torch.arange(side, device=images.device)
-    rows, columns = (corners[:, axis, None] + along for axis in (0, 1))
-    each = torch.arange(len(images), device=images.device)
-    channels = torch.arange(images.shape[1], device=images.device)
-    return images[each[:, None, None, None], channels[:, None, None], rows[:, None, :, None], columns[:, None, None]]
+    padded = functional.pad(images, [_reach(side)], padding_mode="edge")
+    corners = _corners(len(images), side, generator).tolist()
+    return torch.stack([image[:, y : y + side, x : x + side] for image, (y, x) in zip(padded, corners, strict=True)])
 
 
 def crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -85,6 +66,53 @@ BATCHED = frozenset({"none", "flip", "crop", "crop_flip"})
 def augmented(images: Tensor, name: str, generator: torch.Generator) -> Tensor:
     """Return augmented images; ``none`` returns the images unchanged."""
     return images if name == "none" else AUGMENTATIONS[name](images, generator)
+
+
+def moves(name: str, images: int, side: int, generator: torch.Generator) -> Tensor:
+    """Return how an augmentation of ``BATCHED`` moves each of so many images (images, 3), int64.
+
+    That is the place of the window's first row and column in the image, and 1 where the window is mirrored. The draws
+    are those of :func:`augmented`.
+    """
+    drawn = torch.zeros(images, 3, dtype=torch.int64)
+    if name in ("crop", "crop_flip"):
+        drawn[:, :2] = _corners(images, side, generator) - _reach(side)
+    if name in ("flip", "crop_flip"):
+        drawn[:, 2] = _mirrored(images, generator)
+    return drawn
+
+
+def moved(images: Tensor, chosen: Tensor, moves: Tensor) -> Tensor:
+    """Return chosen images, moved, all at once by indexing: the faster way on a GPU, the slower one on a CPU.
+
+    Args:
+        images: All images (N, C, S, S).
+        chosen: Which ones (...), int64, on the same device.
+        moves: How each is moved (..., 3); see :func:`moves`.
+
+    Returns:
+        (..., C, S, S).
+    """
+    side = images.shape[-1]
+    along = torch.arange(side, device=images.device)
+    row, column, mirrored = moves[..., None].unbind(-2)
+    rows = (along + row).clamp(0, side - 1)  # beyond an edge, its pixels are repeated
+    columns = (torch.where(mirrored == 1, side - 1 - along, along) + column).clamp(0, side - 1)
+    channels = torch.arange(images.shape[1], device=images.device)[:, None, None]
+    return images[chosen[..., None, None, None], channels, rows[..., None, :, None], columns[..., None, None, :]]
+
+
+def _mirrored(images: int, generator: torch.Generator) -> Tensor:
+    return torch.rand(images, generator=generator) < 0.5
+
+
+def _corners(images: int, side: int, generator: torch.Generator) -> Tensor:
+    return torch.randint(2 * _reach(side) + 1, (images, 2), generator=generator)
+
+
+def _reach(side: int) -> int:
+    """Return by how many pixels a crop moves an image at most."""
+    return max(1, side // PADDING)
 
 
 def _one_by_one(transform: Callable[[Tensor], Tensor], images: Tensor, generator: torch.Generator) -> Tensor:

@@ -28,7 +28,7 @@ the launches. ``scripts/benchmark.py executor`` measures it; the number is still
 """
 
 _COUNTER = "step"
-"""AdamW's count of steps: a scalar on the CPU, equal for all members."""
+"""AdamW's count of steps: a scalar, equal for all members; on the CPU, but for a fused optimizer."""
 
 
 class Loop(nn.Module):
@@ -86,7 +86,7 @@ class Loop(nn.Module):
             parameters = dict(member.named_parameters())
             for name, value in state.items():
                 slot, _, parameter = name.partition(".")
-                optimizer.state[parameters[parameter]][slot] = _like(parameters[parameter], slot, value)
+                optimizer.state[parameters[parameter]][slot] = _like(parameters[parameter], slot, value, optimizer)
 
 
 class Vectorised(nn.Module):
@@ -161,7 +161,7 @@ class Vectorised(nn.Module):
         for name, first in states[0].items():
             slot, _, parameter = name.partition(".")
             value = first if slot == _COUNTER else torch.stack([state[name] for state in states])
-            optimizer.state[parameters[parameter]][slot] = _like(parameters[parameter], slot, value)
+            optimizer.state[parameters[parameter]][slot] = _like(parameters[parameter], slot, value, optimizer)
 
     def _stacked_buffers(self) -> dict[str, Tensor]:
         return {name: self.get_buffer(f"buffer_{i}") for i, name in enumerate(self._buffer_names)}
@@ -172,9 +172,11 @@ def _slots(optimizer: Optimizer, parameter: Tensor) -> list[tuple[str, Tensor]]:
     return [(slot, value) for slot, value in optimizer.state[parameter].items() if value is not None]
 
 
-def _like(parameter: Tensor, slot: str, value: Tensor) -> Tensor:
+def _like(parameter: Tensor, slot: str, value: Tensor, optimizer: Optimizer) -> Tensor:
     """Return a slot's value on the device and in the layout that the optimizer works with."""
-    return value.clone() if slot == _COUNTER else torch.empty_like(parameter).detach().copy_(value)
+    if slot == _COUNTER:
+        return value.to(parameter.device if optimizer.defaults["fused"] else "cpu", copy=True)
+    return torch.empty_like(parameter).detach().copy_(value)
 
 
 def _seed_default_generators(seed: int, device: torch.device) -> None:

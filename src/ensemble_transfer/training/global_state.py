@@ -10,6 +10,7 @@ import torch
 _KNOWN_WARNINGS = (
     r".*does not have many workers.*",  # tasks are in memory: workers would only copy
     r".*isinstance\(treespec, LeafSpec\).*",  # Lightning 2.6 on torch 2.13
+    r"GPU available but not used.*",  # trainer=cpu was asked for
 )
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 
 from ensemble_transfer.errors import SettingError
+from ensemble_transfer.machine import free_memory
 from ensemble_transfer.training.cost import Cost, measured
 from ensemble_transfer.training.lockstep import DivergedError
-from ensemble_transfer.training.memory import free_memory, is_out_of_memory, released
+from ensemble_transfer.training.memory import is_out_of_memory, released
 from ensemble_transfer.training.progress import Report, Tracker, spoken
 from ensemble_transfer.training.run import Group, run_group
 from ensemble_transfer.training.settings import TrainerSettings
@@ -29,8 +30,9 @@ class GroupFitter:
         store: Where finished and interrupted fits are kept; None for nowhere.
         tracker: Where learning curves are sent.
         report: Who is told of the progress; None for bars on the terminal.
-        beside: Number of processes that compute fits of the phase at the same time, this one included. They share free
-            memory and wall-clock seconds.
+        beside: Number of processes that compute fits of the phase at the same time, this one included. They share
+            wall-clock seconds.
+        sharing: Number of those that compute on the same device, this one included. They share its free memory.
     """
 
     settings: TrainerSettings
@@ -38,6 +40,7 @@ class GroupFitter:
     tracker: Tracker | None = None
     report: Report | None = None
     beside: int = 1
+    sharing: int = 1
 
     def compute(self, work: Work, missing: dict[str, Start]) -> dict[str, Fitted]:
         """Return fits by key, computed in groups that fit into memory; a group that does not is halved.
@@ -124,7 +127,7 @@ class GroupFitter:
         """Return how many members to train in lockstep: as asked for, or as many as fit into the free memory."""
         if self.settings.group_size is not None or members < 2:
             return self.settings.group_size or 1
-        free = free_memory(self.settings.device) // self.beside
+        free = free_memory(self.settings.device) // self.sharing
         return work.need().members(free, vectorised=self.settings.executor == "vectorised")
 
     def _found(self, keys: Sequence[str]) -> dict[str, Fitted]:

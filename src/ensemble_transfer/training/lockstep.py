@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from math import isfinite
 
 import pytorch_lightning as pl
 import torch
@@ -87,18 +88,11 @@ class Lockstep(pl.LightningModule):
         self._unchecked.append(losses)
         on_curve = self.step % -(-self.recipe.steps // CURVE_POINTS) == 0 or self.step == self.recipe.steps - 1
         if on_curve or losses.device.type == "cpu":  # a GPU is waited for at the points of the curve only
-            self._check_losses()
-        if on_curve:
-            self.curve.append((self.step, losses.float().tolist()))
+            finite = require_finite(self._unchecked, self.step)
+            self._unchecked = []
+            if on_curve:
+                self.curve.append((self.step, finite[-1]))
         self.step += 1
-
-    def _check_losses(self) -> None:
-        """Raise a DivergedError at the first loss since the last check that is not finite."""
-        bad = (~torch.isfinite(torch.stack(self._unchecked))).nonzero().tolist()
-        if bad:
-            step, place = bad[0]
-            raise DivergedError(place, self.step - len(self._unchecked) + 1 + step)
-        self._unchecked = []
 
     def gradients(self, batch: tuple[Tensor, Tensor], step: int) -> Tensor:
         """Leave every member's gradient of a step, clipped, in its parameters and return the losses (members,)."""
@@ -110,7 +104,8 @@ class Lockstep(pl.LightningModule):
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LambdaLR]]:
         """Return one optimizer over all members and its schedule, both at the step that the fit starts from."""
         recipe, start = self.recipe, self.step
-        optimizer = optimizer_of(recipe, self.group.trained())
+        trained = [*self.group.trained()]
+        optimizer = optimizer_of(recipe, trained, fused=all(parameter.is_cuda for _, parameter in trained))
         if self._optimizer_states:
             self.group.restore(optimizer, self._optimizer_states)
             self._optimizer_states = []
@@ -139,6 +134,20 @@ class Lockstep(pl.LightningModule):
         """Return every member's curve (points, 2): step and loss."""
         points = [[[float(step), loss] for loss in losses] for step, losses in self.curve]
         return list(torch.tensor(points).reshape(-1, len(self._batches.seeds), 2).transpose(0, 1))
+
+
+def require_finite(losses: Sequence[Tensor], last: int) -> list[list[float]]:
+    """Return losses (steps, members) of the steps up to the last as numbers, by one copy from a GPU.
+
+    Raises:
+        DivergedError: If one is not finite; it names the first.
+    """
+    found: list[list[float]] = torch.stack([*losses]).float().tolist()
+    for step, of_members in enumerate(found, last - len(found) + 1):
+        for place, loss in enumerate(of_members):
+            if not isfinite(loss):
+                raise DivergedError(place, step)
+    return found
 
 
 def _joined(curves: Sequence[Tensor]) -> Curve:

@@ -8,21 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from ensemble_transfer import machine
-
 USABLE = 0.8
 """Share of the free memory that a group may take."""
 
 _COPIES = 6
 """Of a member's weights: initial, trained, gradient, two moments of AdamW, result."""
-
-
-def free_memory(device: torch.device) -> int:
-    """Return the bytes that are free on a device: of the GPU, or of this machine."""
-    if device.type != "cuda":
-        return machine.free_memory()
-    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return torch.cuda.mem_get_info(device)[0] + cached
 
 
 @dataclass(frozen=True)
@@ -76,8 +66,20 @@ def graph_bytes(module: nn.Module, inputs: Tensor) -> int:
     return sum(sizes.values())
 
 
-_SIGNS = ("can't allocate memory", "Cannot allocate memory", "could not create a primitive", "bad_alloc")
-"""In the messages of errors of torch, the system and oneDNN that mean a lack of memory."""
+_SIGNS = (
+    "can't allocate memory",
+    "Cannot allocate memory",
+    "could not create a primitive",
+    "bad_alloc",
+    "CUDA error: out of memory",
+    "_ALLOC_FAILED",  # CUBLAS_STATUS_, CUSOLVER_STATUS_, CUFFT; cuDNN up to version 8
+    "ALLOCATION_FAILED",  # CUDNN_STATUS_INTERNAL_ERROR_DEVICE_, ..._HOST_: cuDNN 9
+)
+"""In the messages of errors of torch, the system, oneDNN and CUDA's libraries that mean a lack of memory.
+
+Only torch's own allocator raises ``torch.OutOfMemoryError``. The libraries allocate for themselves, and so does the
+driver, when it loads a kernel.
+"""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from itertools import count
 
 import pytorch_lightning as pl
+import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback, Checkpoint
+from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ensemble_transfer.errors import require
 from ensemble_transfer.training.batches import Batches
+from ensemble_transfer.training.copies import move
 from ensemble_transfer.training.cost import Meter, measured
 from ensemble_transfer.training.executors import grouped
 from ensemble_transfer.training.global_state import quiet_lightning
@@ -84,10 +87,10 @@ def run_group(
     for module, state in zip(group.modules, group.interrupted, strict=False):
         module.load_state_dict(dict(state.weights), strict=True)
     executor = grouped(group.modules, settings)
-    batches = group.batches.on(settings.device)
-    lockstep = Lockstep(executor, group.recipe, batches, group.interrupted)
     callbacks = _callbacks(group, settings, store, tracker)
     with measured(settings.device) as meter, ExitStack() as shown:
+        batches = group.batches.on(settings.device)
+        lockstep = Lockstep(executor, group.recipe, batches, group.interrupted)
         if report is None and settings.progress:
             report = shown.enter_context(Bars())
         if report is not None:
@@ -126,6 +129,7 @@ def _fit_under_trainer(
 ) -> None:
     trainer = pl.Trainer(
         accelerator=settings.device.type,
+        strategy=FewCopies(settings.device),
         devices=1,
         precision=settings.precision,  # type: ignore[arg-type]  # checked by TrainerSettings
         max_steps=lockstep.recipe.steps - lockstep.step,
@@ -141,6 +145,27 @@ def _fit_under_trainer(
     )
     # An endless loader that starts at the right step: Lightning then has no notion of an epoch to come back to.
     trainer.fit(lockstep, DataLoader(batches, batch_size=None, sampler=count(lockstep.step)))
+
+
+class FewCopies(SingleDeviceStrategy):
+    """One device, to which the weights go together, and from which they come back without gradients and moments."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(torch.device("cuda", torch.cuda.current_device()) if device.type == "cuda" else device)
+
+    def model_to_device(self) -> None:
+        """Send the weights."""
+        assert self.model is not None
+        move(self.model, self.root_device)
+        super().model_to_device()
+
+    def teardown(self) -> None:
+        """Fetch the weights, and drop what a finished or failed fit leaves besides."""
+        for optimizer in self.optimizers:
+            optimizer.state.clear()
+        if self.lightning_module is not None:
+            move(self.lightning_module, torch.device("cpu"))
+        super().teardown()
 
 
 class Checkpoints(Callback):

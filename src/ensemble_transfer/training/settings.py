@@ -42,8 +42,10 @@ class TrainerSettings:
             pays (see :mod:`~ensemble_transfer.models.memory_format`).
         group_size: Members that are trained in lockstep at the most; null for as many as fit into the free memory.
         workers: Processes that the members of a phase are split over: a number, or ``auto`` for as many as pay (see
-            :func:`~ensemble_transfer.training.workers.number_of_workers`). The fits are the same, bit for bit. A worker
-            imports the package alone: networks that your own code registers with timm need ``workers=1``.
+            :func:`~ensemble_transfer.training.workers.number_of_workers`). With the loop the fits are the same, bit for
+            bit. Vectorised members, which ``executor=auto`` may choose on a GPU, round differently in groups of other
+            sizes. A worker imports the package alone: networks that your own code registers with timm need
+            ``workers=1``.
         threads: Threads of torch on the CPU; null for as many as a step can feed, of the cores this process may use.
         checkpoint_seconds: Seconds between the checkpoints of a fit.
         progress: Whether to show progress bars.

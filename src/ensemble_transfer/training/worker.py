@@ -66,6 +66,7 @@ class Job:
         store: Where they are kept; None for nowhere.
         curves: Whether the other process wants the learning curves.
         beside: Number of workers that compute fits of the phase.
+        sharing: Number of those on this worker's device.
     """
 
     part: TrainedPart
@@ -77,6 +78,7 @@ class Job:
     store: Store | None
     curves: bool
     beside: int
+    sharing: int
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ def compute(job: Job, line: Line) -> Done:
     """Compute the fits of a job."""
     torch.set_num_threads(job.settings.threads or 1)
     tracker = line if job.curves else None
-    fitter = GroupFitter(job.settings, job.store, tracker, line.progress, job.beside)
+    fitter = GroupFitter(job.settings, job.store, tracker, line.progress, job.beside, job.sharing)
     try:
         return Done(fitter.compute(Work(job.part, opened(job.data), job.recipe, job.phase), job.starts))
     except Exception as error:  # noqa: BLE001  # whatever it is, the other process raises it

@@ -152,7 +152,8 @@ def start_workers(number: int) -> None:
 def compute_beside(fitter: GroupFitter, work: Work, missing: Mapping[str, Start], workers: int) -> dict[str, Fitted]:
     """Return fits by key, computed in so many worker processes.
 
-    They are the fits that this process would compute, bit for bit. A worker that dies is replaced once.
+    With the loop they are the fits that this process would compute, bit for bit; vectorised members round differently
+    in groups of other sizes. A worker that dies is replaced once.
 
     Raises:
         RunError: If a worker died twice at the same fits; the others have finished theirs.
@@ -162,7 +163,10 @@ def compute_beside(fitter: GroupFitter, work: Work, missing: Mapping[str, Start]
     data = _shared(work.data)
     common = work.part, data, work.recipe, work.phase
     how = fitter.settings.in_worker(), fitter.store, fitter.tracker is not None, workers
-    jobs = [Job(*common, starts, *how) for starts in divided(missing, workers)]
+    sharing = sharing_a_device(workers, fitter.settings.device)
+    jobs = [
+        Job(*common, starts, *how, shared) for starts, shared in zip(divided(missing, workers), sharing, strict=True)
+    ]
     try:
         if not fitter.settings.progress:
             return _Dispatch(jobs, fitter, lambda _: None).run()
@@ -178,6 +182,12 @@ def divided(missing: Mapping[str, Start], parts: int) -> list[dict[str, Start]]:
     items, count = list(missing.items()), len(missing)
     bounds = [count * part // parts for part in range(parts + 1)]
     return [dict(items[low:high]) for low, high in pairwise(bounds)]
+
+
+def sharing_a_device(workers: int, device: torch.device) -> list[int]:
+    """Return for each of so many workers how many of them compute on its device: all on a CPU, else by GPU."""
+    devices = torch.cuda.device_count() if device.type == "cuda" else 1
+    return [len(range(place % devices, workers, devices)) for place in range(workers)]
 
 
 class _Dispatch:

@@ -1,0 +1,69 @@
+"""Copies between the host and a device, few and large: what a copy costs hardly depends on its size."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+ALIGNMENT = 256
+"""Bytes between whose multiples tensors start in a block, as in torch's own allocations: kernels read many at once."""
+
+BLOCK = 2**28
+"""Bytes of weights that are copied at once, about: for a moment they are in memory twice."""
+
+
+def together(tensors: Sequence[Tensor], device: torch.device, waiting: bool = True) -> list[Tensor]:
+    """Return tensors on another device, copied as one block of bytes, whose memory they share there.
+
+    Args:
+        tensors: Tensors on one device. Types, shapes and dense layouts, such as channels last, are kept.
+        device: Where to.
+        waiting: Whether the host waits for the copy. Without, it passes through pinned memory, of which torch keeps as
+            much as was needed at once: not for weights.
+    """
+    places, size = [], 0
+    for tensor in tensors:
+        end = size + tensor.numel() * tensor.element_size()
+        places.append(slice(size, end))
+        size = -(-end // ALIGNMENT) * ALIGNMENT
+    pinned = not waiting and device.type == "cuda"
+    block = torch.empty(size, dtype=torch.uint8, device=tensors[0].device, pin_memory=pinned)
+    torch._foreach_copy_([_seen_as(block[at], t) for at, t in zip(places, tensors, strict=True)], [*tensors])
+    there = block.to(device, non_blocking=not waiting)
+    return [_seen_as(there[at], tensor) for at, tensor in zip(places, tensors, strict=True)]
+
+
+def _seen_as(data: Tensor, like: Tensor) -> Tensor:
+    """Return bytes as a tensor of the type, shape and layout of another one."""
+    strides = torch.empty_like(like, device="meta").stride()
+    return data.view(like.dtype).as_strided(like.shape, strides)
+
+
+@torch.no_grad()
+def move(module: nn.Module, device: torch.device) -> None:
+    """Move a module's parameters and buffers to a device, in place and in few copies; gradients are dropped."""
+    for parameter in module.parameters():
+        parameter.grad = None
+    moving = [t for t in {id(t): t for t in _tensors(module)}.values() if t.device.type != device.type]
+    for block in _blocks(moving):
+        for tensor, there in zip(block, together([tensor.data for tensor in block], device), strict=True):
+            tensor.data = there
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()
+
+
+def _blocks(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+    """Yield tensors in lists of about ``BLOCK`` bytes."""
+    block: list[Tensor] = []
+    size = 0
+    for tensor in tensors:
+        block.append(tensor)
+        size += tensor.numel() * tensor.element_size()
+        if size >= BLOCK:
+            yield block
+            block, size = [], 0
+    if block:
+        yield block
