@@ -201,9 +201,9 @@ def test_members_are_divided_evenly_and_in_order(members, parts, sizes):
 
 def test_mapped_images_are_shared_by_their_own_file_and_others_by_a_copy(tmp_path, source_task):
     images = source_task.train.images
-    mapped = stored(tmp_path / "some.images", tuple(images.shape[1:]), lambda _: [images])[0]
+    mapped = stored(tmp_path / "some.npy", tuple(images.shape[1:]), lambda _: [images])[0]
     own = _shared(Split(mapped[7:20], source_task.train.labels[7:20]))
-    assert (own.file, own.offset, own.shape) == (tmp_path / "some.images", 7 * 64, (13, 1, 8, 8))
+    assert (own.file, own.offset, own.shape) == (tmp_path / "some.npy", mapped.storage_offset() + 7 * 64, (13, 1, 8, 8))
     copy = _shared(Split(images, source_task.train.labels))
     assert copy.file.read_bytes() == images.numpy().tobytes()
     assert copy.file == _shared(Split(images.clone(), source_task.train.labels)).file
