@@ -12,6 +12,7 @@ from types import FrameType
 from typing import ParamSpec
 
 from ensemble_transfer.errors import Interrupted
+from ensemble_transfer.report.escape import one_line, printable
 
 P = ParamSpec("P")
 
@@ -58,6 +59,11 @@ def interruptible() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def complain(error: object, whole: bool = False) -> None:
+    """Write an error to standard error, as one line unless it is to stay whole, without what a terminal obeys."""
+    sys.stderr.write(f"error: {printable(str(error)) if whole else one_line(str(error))}\n")
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ensemble_transfer.cli.command import command
+from ensemble_transfer.cli.command import command, complain
 from ensemble_transfer.cli.image_paths import find_images
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.inference.export import averaged, export
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in _export(options):
             sys.stdout.write(f"{line}\n")
     except (ValueError, OSError) as error:
-        sys.stderr.write(f"error: {error}\n")
+        complain(error)
         return 2
     return 0
 

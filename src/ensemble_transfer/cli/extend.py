@@ -17,7 +17,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ensemble_transfer.cli.command import command as as_command
+from ensemble_transfer.cli.command import complain
 from ensemble_transfer.errors import Interrupted, RunError, SettingError, require
+from ensemble_transfer.report.escape import PrintableFormatter
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.settings import current
 
@@ -68,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SettingError, RunError, OmegaConfBaseException, OSError) as error:
         if isinstance(error, BrokenPipeError):
             raise
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        complain(error)
         return 2
     return 0
 
@@ -77,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _narrated() -> Iterator[None]:
     """Print what the package logs, as Hydra does for a run, and take everything back afterwards."""
     logger, handler = logging.getLogger("ensemble_transfer"), logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(PrintableFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ensemble_transfer import __version__
 from ensemble_transfer.cli import messages, sweep
 from ensemble_transfer.cli.arguments import VERSION, normalised, require_text, split, tells
-from ensemble_transfer.cli.command import command, interruptible
+from ensemble_transfer.cli.command import command, complain, interruptible
 from ensemble_transfer.cli.search import is_search, winner
 from ensemble_transfer.cli.sweep import SweepStopped
 from ensemble_transfer.errors import Interrupted, RunError, SettingError
@@ -82,7 +82,7 @@ def _hydra(arguments: list[str]) -> int:
         if isinstance(error, BrokenPipeError) or wanted not in (None, "", "0"):
             raise
         if error not in _process.told:
-            sys.stderr.write(f"error: {messages.one_line(error, conf_folder(), arguments)}\n")
+            complain(messages.one_line(error, conf_folder(), arguments), whole=True)
         return 2
     return 0
 
@@ -145,7 +145,7 @@ def _job(cfg: DictConfig) -> float:
         stop = sweep.failed(cfg, own)
         if own.mode == RunMode.MULTIRUN:
             line = messages.one_line(error, conf_folder(), own.overrides.task)
-            sys.stderr.write(f"error: {line} (job {Path(own.runtime.output_dir).name})\n")
+            complain(f"{line} (job {Path(own.runtime.output_dir).name})", whole=True)
             _process.told.append(error)
         if not _process.jobs_inside:
             raise

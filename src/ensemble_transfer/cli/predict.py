@@ -15,12 +15,13 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from ensemble_transfer.cli.command import command
+from ensemble_transfer.cli.command import command, complain
 from ensemble_transfer.cli.image_paths import find_images
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.inference.predict import COLUMNS, Row, choose_threshold, predict_rows
 from ensemble_transfer.inference.saved import ensemble_folder, open_saved
 from ensemble_transfer.layout import replacing
+from ensemble_transfer.report.escape import csv_cell, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -42,7 +43,8 @@ Predict the classes of images with a transferred ensemble: one row per image, in
 
 _EPILOG = """\
 columns:
-  path                the image, as it was given or found
+  path                the image, as it was given or found; in a CSV file, a path or label that a spreadsheet would
+                      take for a formula has an apostrophe before it
   label               the most probable class
   probability         of that class: the members' mean, after the temperature
   entropy             of these probabilities, in nats
@@ -72,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (ValueError, OSError) as error:
-        sys.stderr.write(f"error: {error}\n")
+        complain(error)
         return 2
 
 
@@ -128,7 +130,8 @@ def _predict(options: argparse.Namespace) -> int:
 
         def report(path: str, reason: str) -> None:
             counts["left out"] += 1
-            progress.console.print(f"{path}: {reason}; left out", markup=False, highlight=False, soft_wrap=True)
+            line = printable(f"{path}: {reason}; left out")
+            progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
         paths = find_images(options.images, report)
         while batch := list(islice(paths, options.batch_size)):
@@ -194,7 +197,8 @@ def _writer(file: IO[str], form: str) -> Callable[[Iterable[Row]], None]:
         for row in rows:
             short = {name: float(f"{v:.9g}") if isinstance(v, float) else v for name, v in row.items()}
             if form == "csv":
-                table.writerow(short | {"abstain": str(row["abstain"]).lower()})
+                texts = {name: csv_cell(str(row[name])) for name in ("path", "label")}
+                table.writerow(short | texts | {"abstain": str(row["abstain"]).lower()})
             else:
                 file.write(json.dumps(short, ensure_ascii=False) + "\n")
         file.flush()

@@ -9,6 +9,7 @@ import numpy as np
 from ensemble_transfer.inference.calibration import Calibration
 from ensemble_transfer.inference.model_card import write_card
 from ensemble_transfer.layout import ENSEMBLE, PREDICTIONS, clear
+from ensemble_transfer.metrics.archive import with_checksum
 from ensemble_transfer.metrics.evaluate import curves
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.report.record import Record
@@ -128,7 +129,7 @@ def _curves(arrays: Arrays) -> dict[str, Any]:
 
 def _save(folder: Path, arrays: Arrays, result: TransferResult) -> None:
     clear(folder)
-    np.savez_compressed(folder / PREDICTIONS, **arrays)  # type: ignore[arg-type]  # stub lacks the mapping
+    np.savez_compressed(folder / PREDICTIONS, **with_checksum(arrays))  # type: ignore[arg-type]  # stub lacks the mapping
     result.ensemble.save(folder / ENSEMBLE)
     held_out = arrays["validation/probabilities"], arrays["validation/labels"]
     Calibration.fit(*held_out).save(folder / ENSEMBLE, result.ensemble.fingerprint)
