@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from ensemble_transfer.cli.command import command, complain
+from ensemble_transfer.cli.command import command, complain, some_path
 from ensemble_transfer.machine import usable_cores
 from ensemble_transfer.report.comparison import Comparison
 from ensemble_transfer.report.record import read_records
@@ -44,8 +44,8 @@ def compare(folders: Sequence[Path], output: Path, baseline: str | None = None) 
     except ValueError as error:
         complain(error)
         return 2
-    for line in refused:
-        complain(f"{line}; left out")
+    for error in refused:
+        complain(f"{error}; left out")
     if not records and refused:
         return 2
     if not records:
@@ -116,12 +116,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "differences paired by seed. Writes index.html, table.md, .csv and .tex, and figures/; with several pairs of "
         "tasks, a folder with all of it for each pair.",
     )
-    parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="folder of a sweep or a run")
-    parser.add_argument("--output", type=Path, help="where all goes; by default DIR/comparison of the first")
+    parser.add_argument("folders", nargs="+", type=some_path, metavar="DIR", help="folder of a sweep or a run")
+    parser.add_argument("--output", type=some_path, help="where all goes; by default DIR/comparison of the first")
     parser.add_argument(
         "--baseline", metavar="ROW", help="strategy or label to compare with; by default full, else the first row"
     )
     options = parser.parse_args(arguments)
-    if options.output is not None and str(options.output) == ".":  # what Path makes of an empty text
-        parser.error("--output: must be a folder of its own, such as comparison")
     return compare(options.folders, options.output or options.folders[0] / "comparison", options.baseline)

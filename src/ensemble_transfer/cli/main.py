@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import current_process
 from pathlib import Path
 
 import hydra
@@ -23,6 +24,7 @@ from ensemble_transfer.cli.command import command, complain, interruptible
 from ensemble_transfer.cli.search import is_search, winner
 from ensemble_transfer.cli.sweep import SweepStopped
 from ensemble_transfer.errors import Interrupted, RunError, SettingError
+from ensemble_transfer.machine import end_with
 from ensemble_transfer.runs.presets import conf_folder
 
 INTERRUPTED = 128
@@ -79,12 +81,17 @@ def _hydra(arguments: list[str]) -> int:
         sys.stderr.write(f"{stop}\n")
         return stop.exit_code
     except (SettingError, RunError, HydraException, OmegaConfBaseException, OSError, ValueError) as error:
-        if isinstance(error, BrokenPipeError) or wanted not in (None, "", "0"):
+        if _lost_output(error) or wanted not in (None, "", "0"):
             raise
         if error not in _process.told:
             complain(messages.one_line(error, conf_folder(), arguments), whole=True)
         return 2
     return 0
+
+
+def _lost_output(error: Exception) -> bool:
+    """Return whether standard output could not be written; what else fails names a file, or a folder that is gone."""
+    return isinstance(error, OSError) and error.filename is None and not isinstance(error, FileNotFoundError)
 
 
 def _run(arguments: list[str]) -> None:
@@ -133,6 +140,8 @@ def _job(cfg: DictConfig) -> float:
     :func:`main`: Hydra would print a line of its own before ours.
     """
     own = HydraConfig.get()
+    if current_process().name.startswith("Loky"):  # it would compute on for minutes when the sweep is killed
+        end_with(os.getppid())
     try:
         with interruptible():
             if "strategy" not in cfg:

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from ensemble_transfer.cli.command import command, complain
+from ensemble_transfer.cli.command import command, complain, require_writable, some_path
 from ensemble_transfer.cli.image_paths import find_images
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.inference.predict import COLUMNS, Row, choose_threshold, predict_rows
@@ -85,10 +85,10 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run", metavar="RUN", type=Path, help="folder of a run, or of a saved ensemble")
+    parser.add_argument("run", metavar="RUN", type=some_path, help="folder of a run, or of a saved ensemble")
     given = "files, folders (searched to the bottom), quoted patterns, or - for a list on standard input, a path a line"
     parser.add_argument("images", metavar="IMAGES", nargs="+", help=given)
-    parser.add_argument("--output", metavar="OUT", type=Path, help="where to write; standard output by default")
+    parser.add_argument("--output", metavar="OUT", type=some_path, help="where to write; standard output by default")
     parser.add_argument("--format", choices=FORMATS, help="by default what OUT ends with, else csv")
     limit = parser.add_mutually_exclusive_group()
     limit.add_argument("--risk", type=float, metavar="SHARE", help="abstain so that at most this share is wrong")
@@ -110,6 +110,7 @@ def _check(options: argparse.Namespace) -> None:
         return
     require(options.output.parent.is_dir(), "output", str(options.output), "must be in a folder that exists")
     require(not options.output.is_dir(), "output", str(options.output), "is a folder")
+    require_writable(options.output)
     suffix = options.output.suffix.lower().removeprefix(".")
     known = f"must end in {' or '.join(f'.{name}' for name in FORMATS)}, or come with --format"
     require(options.format is not None or suffix in FORMATS, "output", str(options.output), known)
@@ -176,16 +177,18 @@ def _rows_to(output: Path | None, form: str) -> Iterator[Callable[[Iterable[Row]
     if output is None:
         yield _writer(sys.stdout, form)
         return
-    output = output.resolve()  # a link is kept, what it leads to is replaced
-    special = output.exists() and not output.is_file()  # such as /dev/null
-    with nullcontext(output) if special else replacing(output) as place:
-        try:
-            with place.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-                yield _writer(file, form)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise SettingError("output", str(output), f"cannot be written: {error.strerror or error}") from error
+    real = output.resolve()  # a link is kept, what it leads to is replaced
+    special = real.exists() and not real.is_file()  # such as /dev/null
+    try:
+        with (
+            nullcontext(real) if special else replacing(real) as place,
+            place.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+        ):
+            yield _writer(file, form)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise SettingError("output", str(output), f"cannot be written: {error.strerror or error}") from error
 
 
 def _writer(file: IO[str], form: str) -> Callable[[Iterable[Row]], None]:

@@ -1,6 +1,7 @@
 """The end of a run: evaluate the transferred ensemble, sum up its cost, and write the files."""
 
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def conclude(prepared: PreparedRun, result: TransferResult, folder: Path) -> Rec
         dataset=f"{source.name} -> {target.name}",
         backbone=work.architecture.backbone,
         ensemble={"size": len(result.ensemble), "lineage": work.source.lineage},
-        metrics=metrics_of(arrays) | metrics,
+        metrics=metrics_of(arrays) | metrics | {"source/chance_nll": math.log(len(source.classes))},
         cost=costs(result, prepared.source_ledger, work.prices.full),
         reused_fits=[{"phase": fit.phase, "member": fit.member, "key": fit.key} for fit in fits],
         curves=_curves(arrays) | line | dict(result.story),

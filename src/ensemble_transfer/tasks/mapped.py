@@ -15,12 +15,11 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.lib import format as npy
 from torch import Tensor
 
 from ensemble_transfer.errors import SettingError, require
-from ensemble_transfer.layout import replacing
+from ensemble_transfer.layout import lock_of, replacing
 
 Notes = dict[str, str]
 Shape = tuple[int, int, int]
@@ -51,7 +50,7 @@ def stored(path: Path, shape: Shape, produce: Callable[[Notes], Iterable[Tensor]
         found = _opened(path)
         if found is None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{path}.lock"):
+            with lock_of(path.with_name(f"{path.name}.lock")):
                 found = _opened(path)  # by another job, meanwhile
                 if found is None:
                     _write(path, shape, produce)
