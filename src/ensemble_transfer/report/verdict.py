@@ -22,7 +22,7 @@ def verdict(record: Record) -> Iterator[str]:
         loss, chance = record.metrics["source/test/member/nll"], record.metrics["source/chance_nll"]
         yield (
             f"**Warning**: the source ensemble has learnt nothing: its members' loss is {loss:.2f} on their own task, "
-            f"and guessing has {chance:.2f}. What is transferred is noise: train it longer, or at another learning rate."
+            f"and guessing has {chance:.2f}. What is transferred is noise: train it for longer, or at another rate."
         )
     probed = [record.metrics.get(f"shift/probe_accuracy{rival}") for rival in ("", "_no_shift", "_random")]
     known = [accuracy for accuracy in probed if accuracy is not None]

@@ -210,8 +210,12 @@ class Store:
         return SettingError("root", str(self.root), f"must be a folder that can be written: {error.strerror}")
 
     def _remove_abandoned(self) -> None:
-        """Remove old checkpoints and old locks that nobody holds."""
+        """Remove old files that were not finished, old checkpoints, and old locks that nobody holds."""
         oldest = time.time() - ABANDONED
+        for path in (self.root / "fits").glob("*/.*"):  # what a killed job was writing
+            with suppress(OSError):
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
         for path in [*(self.root / "locks").glob("*.lock"), *(self.root / "unfinished").iterdir()]:
             with suppress(OSError, Timeout):  # another job may remove the same file
                 if path.stat().st_mtime < oldest:
