@@ -14,6 +14,7 @@ import os
 import random
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,12 +30,13 @@ def tortured(folder: Path, kills: int, flips: int, bad: int, rng: random.Random)
     """Try everything in a fresh folder, and yield the lines of the table as they are done."""
     whole = folder / "whole"
     whole.mkdir()
+    started = time.monotonic()
     if kills or flips:
         wrong = run(RUN, whole)
         if wrong is not None:
             raise RuntimeError(f"the job fails by itself: {wrong}")
     if kills:
-        line, killer = Line("kills"), Kills(folder, whole, rng)
+        line, killer = Line("kills"), Kills(folder, whole, time.monotonic() - started, rng)
         for _ in range(kills):
             line.note(killer.kill())
         yield line

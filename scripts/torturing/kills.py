@@ -72,13 +72,14 @@ class Kills:
 
     Args:
         folder: An empty folder.
-        run: A folder with a finished run.
+        run: A folder in which the run has finished that nobody stopped.
+        seconds: How long it took.
         rng: Randomness.
     """
 
-    def __init__(self, folder: Path, run: Path, rng: random.Random) -> None:
+    def __init__(self, folder: Path, run: Path, seconds: float, rng: random.Random) -> None:
         self._folder, self._run, self._rng = folder, run, rng
-        self._whole: dict[str, tuple[Any, float]] = {}
+        self._whole = {VICTIMS[0].name: (VICTIMS[0].result(run), seconds)}
         self._count = 0
 
     def kill(self) -> str | None:

@@ -44,8 +44,8 @@ def compare(folders: Sequence[Path], output: Path, baseline: str | None = None) 
     except ValueError as error:
         complain(error)
         return 2
-    for error in refused:
-        complain(f"{error}; left out")
+    for reason in refused:
+        complain(f"{reason}; left out")
     if not records and refused:
         return 2
     if not records:

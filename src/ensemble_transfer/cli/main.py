@@ -91,7 +91,8 @@ def _hydra(arguments: list[str]) -> int:
 
 def _lost_output(error: Exception) -> bool:
     """Return whether standard output could not be written; what else fails names a file, or a folder that is gone."""
-    return isinstance(error, OSError) and error.filename is None and not isinstance(error, FileNotFoundError)
+    named = not isinstance(error, OSError) or error.filename is not None
+    return not named and not isinstance(error, FileNotFoundError | HydraException)
 
 
 def _run(arguments: list[str]) -> None:
