@@ -142,7 +142,7 @@ def show(record: Record, folder: Path) -> None:
         RunError: If that is impossible. The run has finished all the same.
     """
     try:
-        summary.write(record, folder)
+        summary.write(record.printable(), folder)
     except BrokenPipeError:
         raise
     except OSError as error:

@@ -196,14 +196,16 @@ def _writer(file: IO[str], form: str) -> Callable[[Iterable[Row]], None]:
     if form == "csv":
         table.writeheader()
 
+    shown = printable if file.isatty() else str
+
     def write(rows: Iterable[Row]) -> None:
         for row in rows:
             short = {name: float(f"{v:.9g}") if isinstance(v, float) else v for name, v in row.items()}
             if form == "csv":
-                texts = {name: csv_cell(str(row[name])) for name in ("path", "label")}
+                texts = {name: shown(csv_cell(str(row[name]))) for name in ("path", "label")}
                 table.writerow(short | texts | {"abstain": str(row["abstain"]).lower()})
             else:
-                file.write(json.dumps(short, ensure_ascii=False) + "\n")
+                file.write(json.dumps(short, ensure_ascii=file.isatty()) + "\n")
         file.flush()
 
     return write
