@@ -1,9 +1,11 @@
-"""Names of the files in a run's folder, what an older run left there, and atomic writing."""
+"""Names of the files in a run's folder, what an older run left there, atomic writing, and folders that users share."""
 
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock
 
 RECORD = "record.json"
 PREDICTIONS = "predictions.npz"
@@ -39,6 +41,30 @@ def clear(folder: Path) -> None:
         (folder / ENSEMBLE / name).unlink(missing_ok=True)
     for member in (folder / ENSEMBLE).glob(MEMBERS):
         member.unlink()
+
+
+def lock_of(path: Path) -> FileLock:
+    """Return the lock in a file, which everybody who may write into its folder may take."""
+    try:
+        mode = path.parent.stat().st_mode & 0o666
+    except OSError:  # to take the lock fails for the same reason
+        mode = 0o644
+    return FileLock(path, mode=mode)
+
+
+def make_below(root: Path, folder: Path) -> None:
+    """Make a folder, and those above it, with the permissions of the root: a group shares all of it, or nothing.
+
+    Args:
+        root: A folder that exists.
+        folder: A folder below it.
+    """
+    for place in reversed([folder, *(place for place in folder.parents if root in place.parents)]):
+        try:
+            place.mkdir()
+        except FileExistsError:
+            continue
+        place.chmod(root.stat().st_mode & 0o7777)
 
 
 @contextmanager

@@ -50,11 +50,11 @@ def test_a_callback_of_the_configuration_sees_the_fits_of_a_run(cli, quick, own,
 @pytest.mark.parametrize(
     ("value", "line"),
     [
-        ("[{_target_: nowhere.Callback}]", "trainer.callbacks.0._target_='nowhere.Callback': cannot be made: "),
+        ("[{_target_: nowhere.Callback}]", "trainer.callbacks.0._target_='nowhere.Callback': is not a class that "),
         ("[{file: x}]", "trainer.callbacks.0._target_=None: must name a class"),
         ("[x]", "trainer.callbacks.0='x': must be a group of settings"),
         ("x", "trainer.callbacks='x': must be a list"),
-        ("[{_target_: pathlib.Path}]", "trainer.callbacks=PosixPath('.'): must be Lightning callbacks"),
+        ("[{_target_: pathlib.Path}]", "trainer.callbacks.0._target_='pathlib.Path': must be a Lightning callback"),
         (
             "[{_target_: pytorch_lightning.callbacks.EarlyStopping, loud: 1}]",
             "trainer.callbacks.0._target_='pytorch_lightning.callbacks.EarlyStopping': cannot be made: ",
@@ -67,6 +67,16 @@ def test_mistakes_are_one_line(cli, quick, tmp_path, value, line):
     assert f"error: {line}" in err
     assert len(err.splitlines()) == 1
     assert not (tmp_path / "run" / "predictions.npz").exists()
+
+
+def test_nothing_but_a_callback_is_called(cli, quick, tmp_path):
+    (tmp_path / "secret").write_text("kept")
+    for target, more in (("shutil.copy", "src: secret, dst: taken"), ("zipfile.ZipFile", "file: taken, mode: w")):
+        code, _, err = cli("+strategy=full", *quick, f"trainer.callbacks=[{{_target_: {target}, {more}}}]")
+        assert code == 2
+        assert err.startswith(f"error: trainer.callbacks.0._target_='{target}': ")
+        assert err.count("\n") == 1
+        assert not (tmp_path / "taken").exists()
 
 
 def test_workers_are_refused(cli, quick):
@@ -82,6 +92,7 @@ def test_an_extension_imports_no_callback_that_a_record_names(finished_shift, ow
     path = tmp_path / "run" / "record.json"
     data = json.loads(path.read_text())
     data["config"]["trainer"]["callbacks"] = [{"_target_": own, "file": "seen"}]
+    del data["checksum"]
     path.write_text(json.dumps(data))
     add = ["--no-full", str(tmp_path / "run"), "ensemble.add=1"]
     assert main(add) == 2

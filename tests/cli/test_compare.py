@@ -1,3 +1,4 @@
+import csv
 import json
 import math
 import os
@@ -151,11 +152,12 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("name", DAMAGED)
-def test_a_damaged_record_is_one_line_that_names_it(tmp_path, capsys, name):
+def test_a_damaged_record_is_one_line_that_names_it(tmp_path, capsys, name, undrawn):
     root = sweep(tmp_path / "sweep", a_record(), a_record(seed=1))
     path = root / "1" / "record.json"
     path.write_text(damaged(DAMAGED[name]))
-    assert main([str(root)]) == 2
+    assert main([str(root)]) == 1
+    assert undrawn
     said = capsys.readouterr().err
     assert said.startswith(f"error: {path} is not a readable record: ")
     assert said.count("\n") == 1
@@ -240,6 +242,38 @@ def test_what_a_record_says_is_printed_as_it_is(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "lr=[/b]: [bold]no" in said
     assert "[red]x" in said
+
+
+EVIL = "\x1b]0;owned\x07=HYPERLINK(1)\u202e<img src=x>"
+
+
+def test_what_a_terminal_a_spreadsheet_or_a_browser_obeys_is_escaped(tmp_path, capsys):
+    root = sweep(tmp_path / "sweep", a_record(EVIL), a_record("=1+1"), failed(error=f"{EVIL} lost"))
+    assert main([str(root)]) == 1
+    said = capsys.readouterr().out
+    assert "\x1b" not in said
+    assert "\u202e" not in said
+    assert r"\x1b]0;owned\x07" in said
+    table = (root / "comparison" / "table.md").read_text()
+    assert "<img" not in table
+    assert table.count("&lt;img src=x>") >= 2
+    with (root / "comparison" / "table.csv").open(newline="") as file:
+        labels = [row["strategy"] for row in csv.DictReader(file)]
+    assert labels == [r"\x1b]0;owned\x07=HYPERLINK(1)\u202e<img src=x>", "'=1+1"]
+
+
+def test_a_bad_record_is_named_and_left_out(tmp_path, capsys):
+    root = sweep(tmp_path / "sweep", *CLEAR)
+    path = root / "1" / "record.json"
+    path.write_text(path.read_text().replace('"flops": 1000000000000', '"flops": -5'))
+    assert main([str(root)]) == 1
+    out, err = capsys.readouterr()
+    assert (
+        err == f"error: {path} is not a readable record: its checksum does not match: it was edited or damaged after "
+        "it was written; left out\n"
+    )
+    assert "| shift | 0.815" in (root / "comparison" / "table.md").read_text()
+    assert str(root / "comparison" / "index.html") in out
 
 
 def test_help_imports_nothing_slow():

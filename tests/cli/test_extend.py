@@ -170,8 +170,19 @@ def test_a_shift_vector_of_another_task_or_a_changed_one_is_refused(run, capsys)
 def changed(run, change):
     path = run / "record.json"
     data = json.loads(path.read_text())
+    data.pop("checksum", None)
     change(data)
     path.write_text(json.dumps(data))
+
+
+def test_an_edited_record_adds_no_members_unlike_the_others(run, capsys):
+    path = run / "record.json"
+    text = path.read_text()
+    assert '"scale": 1.0' in text
+    path.write_text(text.replace('"scale": 1.0', '"scale": 3.0'))
+    assert main([str(run), "ensemble.add=1"]) == 2
+    assert "record.json is not a readable record: its checksum does not match" in capsys.readouterr().err
+    assert not (run / "extended_3").exists()
 
 
 def test_nothing_that_a_record_names_is_imported(run, tmp_path, monkeypatch, capsys):

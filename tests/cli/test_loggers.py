@@ -55,11 +55,11 @@ def test_a_run_is_logged_to_tensorboard(cli, quick, tmp_path):
         (["logger.kind=lightning"], "logger.lightning=None: must be a Lightning logger with kind=lightning"),
         (
             ["logger.kind=lightning", "logger.lightning={_target_: nowhere.Logger}"],
-            "logger.lightning._target_='nowhere.Logger': cannot be made: ",
+            "logger.lightning._target_='nowhere.Logger': is not a class that ",
         ),
         (
             ["logger.kind=lightning", "logger.lightning={_target_: pathlib.Path}"],
-            "logger.lightning=PosixPath('.'): must be a Lightning logger",
+            "logger.lightning._target_='pathlib.Path': must be a Lightning logger",
         ),
     ],
 )
@@ -77,9 +77,27 @@ def test_an_extension_makes_no_logger_that_a_record_names(finished_shift, tmp_pa
     data = json.loads(path.read_text())
     name = "pytorch_lightning.loggers.CSVLogger"
     data["config"]["logger"] |= {"kind": "lightning", "lightning": {"_target_": name, "save_dir": "mine"}}
+    del data["checksum"]
     path.write_text(json.dumps(data))
     add = ["--no-full", str(tmp_path / "run"), "ensemble.add=1"]
-    assert main(add) == 2
-    assert capsys.readouterr().err.startswith(f"error: logger.lightning._target_='{name}': is no class of ensemble_t")
-    assert main([*add, f"logger.lightning._target_={name}"]) == 0
+    assert main(add) == 0
+    assert not (tmp_path / "mine").exists()
+    given = ["logger.kind=lightning", f"logger.lightning._target_={name}", "logger.lightning.save_dir=mine"]
+    assert main([*add, *given, "--output", "with"]) == 0
     assert list((tmp_path / "mine").rglob("metrics.csv"))
+
+
+def test_an_extension_talks_to_no_server_that_a_record_names(finished_shift, tmp_path, monkeypatch):
+    shutil.copytree(finished_shift, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "run" / "record.json"
+    data = json.loads(path.read_text())
+    del data["checksum"]
+    data["config"]["logger"] |= {"kind": "wandb", "mode": "online", "entity": "them"}
+    path.write_text(json.dumps(data))
+    asked = []
+    monkeypatch.setattr("ensemble_transfer.report.tracking._start", lambda *settings: asked.append(settings))
+    assert main([str(tmp_path / "run"), "ensemble.add=1"]) == 0
+    assert not asked
+    record = json.loads((tmp_path / "run" / "extended_3" / "record.json").read_text())
+    assert record["config"]["logger"] == {"kind": "none"}

@@ -208,6 +208,12 @@ def test_a_risk_that_nothing_keeps_abstains_everywhere(predict):
 # Images
 
 
+def test_no_cell_of_a_table_is_a_formula(predict, here):
+    shutil.copy(here / "test" / "00.png", "=1+1.png")
+    _, rows, _ = predict("run", "=1+1.png", "test/00.png")
+    assert [row["path"] for row in rows] == ["'=1+1.png", "test/00.png"]
+
+
 def test_images_come_in_the_order_given_from_files_folders_patterns_and_a_list(predict, here, monkeypatch):
     nested = here / "more" / "deep"
     shutil.copytree("test", nested)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.lib import format as npy
 
-from ensemble_transfer.metrics.archive import MOST_EXPANSION, read_array, read_predictions
+from ensemble_transfer.metrics.archive import MOST_EXPANSION, read_array, read_predictions, with_checksum
 
 
 def entry(shape, dtype="<f4", payload=b"", version=(1, 0)):
@@ -84,3 +84,26 @@ def test_a_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.npz")
     with pytest.raises(ValueError, match=r"is not a regular file; must be an \.npz file"):
         read_predictions(str(tmp_path / "pipe.npz"))
+
+
+def test_edited_predictions_are_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {"probabilities": rng.dirichlet(np.ones(3), (2, 5)).astype(np.float32), "labels": np.arange(5) % 3}
+    arrays["source/labels"] = np.arange(4)
+    np.savez_compressed(tmp_path / "whole.npz", **with_checksum(arrays))
+    found, unread = read_predictions(str(tmp_path / "whole.npz"))
+    assert unread == []
+    assert (found["labels"] == arrays["labels"]).all()
+    for name in arrays:
+        edited = with_checksum(arrays) | {name: arrays[name][..., ::-1]}
+        np.savez_compressed(tmp_path / "edited.npz", **edited)
+        with pytest.raises(ValueError, match="its checksum does not match"):
+            read_predictions(str(tmp_path / "edited.npz"))
+
+
+def test_names_that_a_terminal_obeys_are_refused(tmp_path):
+    np.savez(
+        tmp_path / "evil.npz", probabilities=np.ones((1, 1, 2)), labels=np.zeros(1), **{"ood/\x1b[2J/x": np.ones(1)}
+    )
+    with pytest.raises(ValueError, match=r"has an array 'ood/\\x1b\[2J/x'; names must be printable"):
+        read_predictions(str(tmp_path / "evil.npz"))

@@ -89,8 +89,59 @@ def test_a_failed_run_says_why(tmp_path):
 def written(folder, **changes):
     path = a_record().save(folder)
     data = json.loads(path.read_text())
+    del data["checksum"]
     path.write_text(json.dumps({k: v for k, v in (data | changes).items() if v is not None}))
     return path
+
+
+def test_an_edited_record_is_refused(tmp_path):
+    path = a_record().save(tmp_path)
+    whole = path.read_text()
+    path.write_text(whole.replace('"scale": 1.0', '"scale": 1.5'))
+    with pytest.raises(ValueError, match=r"record.json is not a readable record: its checksum does not match"):
+        Record.load(path)
+    path.write_text(json.dumps(json.loads(whole), indent=None, sort_keys=True))
+    assert Record.load(path) == a_record(), "another layout of the same fields is no edit"
+
+
+def nested(levels):
+    node = 1
+    for _ in range(levels):
+        node = [node]
+    return node
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"schema_version": "1"}, "schema_version='1' must be a whole number"),
+        ({"schema_version": True}, "schema_version=True must be a whole number"),
+        ({"config": {"budget": [1]}}, "config.budget must be a number or null"),
+        ({"config": {"budget": nested(900)}}, "the record must not be nested more than 50 deep"),
+        ({"config": {"strategy": {"scale": nested(900)}}}, "the record must not be nested more than 50 deep"),
+        ({"metrics": {"target/test/ensemble/accuracy": -1}}, "accuracy is -1, which is impossible; must be 0 to 1"),
+        ({"metrics": {"target/test/ood/x/entropy/auroc": 1.5}}, "auroc is 1.5, which is impossible; must be 0 to 1"),
+        ({"metrics": {"source/test/member/nll": -0.5}}, "nll is -0.5, which is impossible; must be 0 or more"),
+        ({"cost": {"total": COST | {"flops": -5}}}, "cost.total must hold numbers, 0 or more"),
+        ({"cost": {"phases": {"tiny": COST | {"steps": -1}}}}, "cost.phases.tiny must hold numbers, 0 or more"),
+        ({"seed": -1}, "seed must be a whole number, 0 or more"),
+        ({"ensemble": {"size": 0}}, "ensemble.size must be a whole number above 0"),
+        (
+            {"curves": {"ensemble_size": {"size": [1], "accuracy": [2], "calibrated_nll": [1]}}},
+            "curves.ensemble_size.accuracy is 2, which is impossible; must be 0 to 1",
+        ),
+    ],
+)
+def test_what_no_run_can_have_found_is_refused(tmp_path, change, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        Record.load(written(tmp_path, **change))
+
+
+@pytest.mark.parametrize(
+    "metrics", [{"a/accuracy_gain": -0.5}, {"x/nll": 0}, {"x/accuracy": 1 + 1e-9}, {"x/ece": None}]
+)
+def test_what_is_possible_is_read(tmp_path, metrics):
+    assert Record.load(written(tmp_path, metrics=metrics)).metrics == metrics
 
 
 def test_a_newer_schema_is_refused(tmp_path):
@@ -172,6 +223,9 @@ def test_one_broken_record_is_named_among_many(tmp_path):
     (tmp_path / "1" / "record.json").write_text("{")
     with pytest.raises(ValueError, match=re.escape(str(tmp_path / "1" / "record.json"))):
         read_records([tmp_path])
+    refused = []
+    assert list(read_records([tmp_path], refused)) == [tmp_path / "0"]
+    assert [str(tmp_path / "1" / "record.json") in str(error) for error in refused] == [True]
 
 
 # As a table

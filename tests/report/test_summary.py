@@ -179,6 +179,17 @@ def test_a_barrier_is_warned_of_where_it_exceeds_the_members_own_loss(record, tm
     assert ("they share a basin" in text) != warned
 
 
+@pytest.mark.parametrize(("chance", "warned"), [(0.4, True), (0.6, False), (None, False)])
+def test_a_source_ensemble_at_chance_is_warned_of(record, tmp_path, chance, warned):
+    known = {"source/validation/barrier": 0.0, "source/test/member/nll": 0.5, "source/chance_nll": chance}
+    text = markdown(shifted(record, **known), tmp_path)
+    said = "the source ensemble has learnt nothing: its members' loss is 0.50 on their own task, and guessing has 0.40"
+    assert (said in text) == warned
+    assert ("they share a basin, as the method assumes" in text) != warned
+    other = markdown(replace(record, strategy="full", metrics=dict(record.metrics) | known), tmp_path)
+    assert (said in other) == warned
+
+
 def test_a_barrier_of_little_is_never_warned_of(record, tmp_path):
     small = {"source/validation/barrier": 0.05, "source/test/member/nll": 0.01}
     assert "**Warning**" not in markdown(shifted(record, **small), tmp_path)

@@ -92,25 +92,39 @@ def test_a_file_that_changed_is_decoded_anew(photos, tmp_path, decodings):
     assert len(decodings) == 240
 
 
-@pytest.mark.parametrize("damage", ["cut", "emptied", "longer", "other text", "a number at its end"])
-def test_a_damaged_file_is_noticed_and_made_again(on_disk, tmp_path, decodings, damage, caplog):
-    before = on_disk.load(16, 1).fingerprint
-    files = sorted((tmp_path / "cache").glob("*.images"))
+DAMAGES = {
+    "cut": lambda whole: whole[: len(whole) // 2],
+    "emptied": lambda _: b"",
+    "longer": lambda whole: whole + b"\0" * 100,
+    "flipped pixels": lambda whole: whole[:-5] + bytes([whole[-5] ^ 16]) + whole[-4:],
+    "another header": lambda whole: whole.replace(b"16, 16", b"8, 32 ", 1).replace(b'"sha256"', b'"sha255"'),
+}
+
+
+@pytest.mark.parametrize("suffix", ["npy", "json"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_noticed_and_made_again(on_disk, tmp_path, decodings, damage, suffix, caplog):
+    before = on_disk.load(16, 1)
+    files = sorted((tmp_path / "cache").glob(f"*.{suffix}"))
+    assert files
     for path in files:
         whole = path.read_bytes()
-        changed = {
-            "cut": whole[: len(whole) // 2],
-            "emptied": b"",
-            "longer": whole + b"\0" * 100,
-            "other text": whole[:-100] + b"x" * 100,
-            "a number at its end": whole[:1024] + b"7" + (1).to_bytes(8, "little") + bytes(8),
-        }
+        assert DAMAGES[damage](whole) != whole
         path.unlink()  # what is mapped still from it stays whole
-        path.write_bytes(changed[damage])
+        path.write_bytes(DAMAGES[damage](whole))
     with caplog.at_level(logging.WARNING):
-        assert on_disk.load(16, 1).fingerprint == before
+        again = on_disk.load(16, 1)
+    assert torch.equal(again.test.images, before.test.images)
+    assert again.fingerprint == before.fingerprint
     assert len(decodings) == 240
     assert sum("is damaged; it is made again" in message for message in caplog.messages) >= len(files)
+
+
+def test_numpy_reads_what_is_mapped(on_disk, tmp_path):
+    images = on_disk.load(16, 1).train.images
+    [all_of_them] = [array for path in (tmp_path / "cache").glob("*.npy") if len(array := np.load(path)) == 120]
+    assert (all_of_them.shape, all_of_them.dtype) == ((120, 1, 16, 16), np.uint8)
+    assert {image.tobytes() for image in images.numpy()} <= {image.tobytes() for image in all_of_them}
 
 
 def test_an_interrupted_decoding_leaves_nothing_behind(on_disk, tmp_path, monkeypatch):

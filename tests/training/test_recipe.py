@@ -19,7 +19,7 @@ RECIPES = st.builds(
 @pytest.mark.parametrize(
     ("setting", "value", "rule"),
     [
-        ("steps", -1, "must be 0 or more"),
+        ("steps", -1, "must be in 0..1,000,000,000"),
         ("batch_size", 0, "must be above 0"),
         ("optimizer", "adam", "must be one of adamw, sgd"),
         ("lr", 0.0, "must be above 0"),

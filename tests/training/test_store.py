@@ -323,6 +323,51 @@ def test_a_store_that_cannot_be_written_serves_what_it_has_and_is_refused_when_s
         assert refusals == [f"root='{store.root}': must be a folder that can be written: Permission denied"] * 2
 
 
+@contextmanager
+def acting_as(user, group):
+    """Be another user in the block, who opens what they make to nobody (umask 077) but to whom the folder does."""
+    before = os.umask(0o077)
+    os.setegid(group)
+    os.seteuid(user)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.umask(before)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can act as two users")
+@pytest.mark.parametrize("mode", [0o2770, 0o2775])
+def test_two_users_of_a_group_share_a_store(mode, monkeypatch):
+    group = 54321
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        root = Path(folder, "store")
+        root.mkdir()
+        os.chown(root, 0, group)
+        root.chmod(mode)
+        for user in (1001, 1002, 1001):
+            with acting_as(user, group):
+                store = Store(root)
+                with store.locked([KEY]):
+                    store.put_unfinished(KEY, Unfinished({"w": torch.ones(1)}, {}, torch.zeros(0, 2), 1, 0.0, 0.0))
+                    store.put(KEY, a_fit(), {})
+        assert (root / "locks" / f"{KEY}.lock").stat().st_mode & 0o777 == mode & 0o666
+        assert {path.stat().st_mode & 0o7777 for path in root.rglob("*") if path.is_dir()} == {mode}
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can act as two users")
+def test_a_private_store_stays_private():
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        with acting_as(1001, 1001):
+            store = Store(Path(folder, "store"))
+            with store.locked([KEY]):
+                store.put(KEY, a_fit(), {})
+        assert {path.stat().st_mode & 0o077 for path in (store.root, *store.root.rglob("*"))} == {0}
+
+
 # Fits
 
 

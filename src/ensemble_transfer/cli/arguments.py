@@ -17,6 +17,8 @@ _WITH_VALUE = frozenset(("--config-path", "-cp", "--config-name", "-cn", *CONFIG
 _WITH_CHOICE = ("--info", "-i")
 """Options of Hydra that take a value, and the one that may take one."""
 
+_PLACES = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
+
 _TELLING = frozenset(("--help", "-h", "--cfg", "-c", *_WITH_CHOICE))
 """Options that tell of the configuration, and run nothing."""
 
@@ -28,11 +30,18 @@ def normalised(arguments: Sequence[str]) -> list[str]:
     not take them between overrides.
 
     Raises:
-        SettingError: If an option at the end lacks its value; Hydra would take the first override for it.
+        SettingError: If an option at the end lacks its value, for which Hydra would take the first override; if there
+            are two strategies, of which Hydra would take the last; or if runs are to be written nowhere.
     """
     if arguments and arguments[-1] in _WITH_VALUE:
         raise SettingError(arguments[-1], None, "needs a value")
     options, overrides = split(arguments)
+    chosen = [word.partition("=")[2] for word in map(renewed, overrides) if word.startswith("strategy=")]
+    if len(chosen) > 1:
+        raise SettingError("strategy", ", ".join(chosen), f"must be one; a sweep is -m strategy={','.join(chosen)}")
+    for name, _, value in (word.lstrip("+").partition("=") for word in overrides):
+        if name in _PLACES and not value.strip(" '\""):
+            raise SettingError(name, value, "must be a folder; an empty one would be the current folder")
     return [*options, *(renewed(override) for override in overrides)]
 
 

@@ -4,11 +4,11 @@ The dataclasses of the library are the schema: their annotations give the types,
 """
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -23,7 +23,7 @@ from ensemble_transfer.runs.experiment import Dataset, Experiment
 from ensemble_transfer.tasks.images import require_shape
 from ensemble_transfer.training.fit import Fitter
 from ensemble_transfer.training.recipe import Recipes
-from ensemble_transfer.training.settings import TrainerSettings
+from ensemble_transfer.training.settings import TrainerSettings, is_callback
 from ensemble_transfer.training.source import EnsembleSettings
 from ensemble_transfer.training.store import Store
 
@@ -74,7 +74,8 @@ def build_experiment(cfg: DictConfig) -> Experiment:
         SettingError: If a key is unknown, or a value has a wrong type or is not allowed. Nothing has started then.
     """
     _settings(cfg, "", [*_VALUES, *_GROUPS])
-    data, ood = _settings(cfg.dataset, "dataset"), _settings(cfg.evaluation, "evaluation").get("ood", {})
+    data, evaluation = _settings(cfg.dataset, "dataset"), _settings(cfg.evaluation, "evaluation")
+    ood = _settings(evaluation.get("ood", OmegaConf.create()), "evaluation.ood")
     run = build(_Run, _without(cfg, *_GROUPS), "")
     build(_SweepSettings, cfg.get("sweep", OmegaConf.create()), "sweep")
     images = build(_Images, _without(data, "source", "target"), "dataset")
@@ -91,7 +92,7 @@ def build_experiment(cfg: DictConfig) -> Experiment:
         recipes=build(Recipes, cfg.recipe, "recipe"),
         evaluation=build(EvaluationSettings, _without(cfg.evaluation, "ood"), "evaluation"),
         fitter=Fitter(_trainer(cfg.trainer), _store(cfg.store)),
-        ood={name: named(task, f"evaluation.ood.{name}") for name, task in ood.items()},
+        ood={str(name): named(task, f"evaluation.ood.{name!s}") for name, task in ood.items()},
         seed=run.seed,
         budget=run.budget,
     )
@@ -126,7 +127,7 @@ def build_logger(cfg: DictConfig) -> LoggerSettings:
     settings, own = _without(node, "lightning"), node.get("lightning")
     if own is None or node.get("kind") != "lightning":
         return build(LoggerSettings, node, "logger")
-    made = _made(own, "logger.lightning")
+    made = _made(own, "logger.lightning", lambda cls: hasattr(cls, "log_metrics"), "a Lightning logger")
     settings.kind = "none"
     with settings_under("logger"):
         return replace(build(LoggerSettings, settings, "logger"), kind="lightning", lightning=made)
@@ -160,22 +161,30 @@ def build(cls: type[T], node: Any, path: str) -> T:  # noqa: ANN401
             values[name] = build(hints[name], node[name], _join(path, name))
         else:
             values[name] = _typed(cls, name, node[name], path)
-    with settings_under(path):
-        return cls(**values)
+    try:
+        with settings_under(path):
+            return cls(**values)
+    except OSError as error:  # a path that no file system has
+        raise SettingError(path, error.filename, f"cannot be looked for: {error.strerror}") from error
 
 
 def named(node: Any, path: str) -> Any:  # noqa: ANN401
     """Return an object of the dataclass that a node names as ``_target_``; its other keys are the fields."""
     node = _settings(node, path)
+    cls = _class_of(node, path)
+    require(is_dataclass(cls), f"{path}._target_", node["_target_"], "must be a dataclass: its fields are the options")
+    return build(cls, _without(node, "_target_"), path)
+
+
+def _class_of(node: DictConfig, path: str) -> type:
+    """Return the class that a node names as ``_target_``; it is imported, not called."""
     setting, target = f"{path}._target_", node.get("_target_")
     require(isinstance(target, str), setting, target, "must name a class, such as package.module.Class")
     try:
-        cls = _find_class(target)
-    except (ImportError, ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0]
+        return _find_class(target)
+    except Exception as error:  # a module may raise anything when it is imported
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise SettingError(setting, target, f"is not a class that can be imported: {reason}") from error
-    require(is_dataclass(cls), setting, target, "must be a dataclass: its fields are the options")
-    return build(cls, _without(node, "_target_"), path)
 
 
 def _find_class(name: str) -> type:
@@ -193,7 +202,8 @@ def _trainer(node: Any) -> TrainerSettings:  # noqa: ANN401
     given = node.get("callbacks", [])
     rule = "must be a list, such as [{_target_: package.module.Class}]"
     require(given is None or isinstance(given, ListConfig | list), "trainer.callbacks", _plain(given), rule)
-    callbacks = [_made(one, f"trainer.callbacks.{place}") for place, one in enumerate(given or [])]
+    what = is_callback, "a Lightning callback"
+    callbacks = [_made(one, f"trainer.callbacks.{place}", *what) for place, one in enumerate(given or [])]
     with settings_under("trainer"):
         settings = replace(settings, callbacks=callbacks)
     if callbacks:
@@ -201,11 +211,15 @@ def _trainer(node: Any) -> TrainerSettings:  # noqa: ANN401
     return settings
 
 
-def _made(node: Any, path: str) -> object:  # noqa: ANN401
-    """Return the callback or logger that a node names as ``_target_``, by Hydra's own ``instantiate``."""
+def _made(node: Any, path: str, is_one: Callable[[type], bool], what: str) -> object:  # noqa: ANN401
+    """Return the callback or logger that a node names as ``_target_``, by Hydra's own ``instantiate``.
+
+    The class is looked at before it is called: what else the name leads to, such as a function, is left alone.
+    """
     node = _settings(node, path)
-    target = node.get("_target_")
-    require(isinstance(target, str), f"{path}._target_", target, "must name a class, such as package.module.Class")
+    cls = _class_of(node, path)
+    target = node["_target_"]
+    require(is_one(cls), f"{path}._target_", target, f"must be {what}")
     try:
         return instantiate(node, _convert_="all")
     except Exception as error:  # what a constructor raises
@@ -221,10 +235,16 @@ def _store(node: Any) -> Store:  # noqa: ANN401
 
 def _typed(cls: type, name: str, value: Any, path: str) -> Any:  # noqa: ANN401
     """Return a value converted to the type of its field, as plain containers."""
+    hint = get_type_hints(cls)[name]
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    yes_or_no = bool in (hint, *get_args(hint))  # OmegaConf would take any number for true
+    require(not (yes_or_no and number), _join(path, name), value, "must be true or false")
     try:
         merged = OmegaConf.merge(_schema(cls), {name: value})
     except OmegaConfBaseException as error:
-        raise SettingError(_join(path, name), _plain(value), _rule(str(error))) from error
+        numbers = "must be a list of numbers, such as [0.5,0.5,0.5]"
+        rule = numbers if list[float] in (hint, *get_args(hint)) else _rule(str(error))
+        raise SettingError(_join(path, name), _plain(value), rule) from error
     return _plain(OmegaConf.select(merged, name))
 
 

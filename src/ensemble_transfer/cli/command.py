@@ -1,5 +1,6 @@
 """Handle what all commands share: signals, output that ends early, and terminals without Unicode."""
 
+import argparse
 import io
 import os
 import signal
@@ -8,10 +9,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from pathlib import Path
 from types import FrameType
 from typing import ParamSpec
 
-from ensemble_transfer.errors import Interrupted, note_signal
+from ensemble_transfer.errors import Interrupted, SettingError, note_signal
+from ensemble_transfer.layout import replacing
+from ensemble_transfer.report.escape import one_line, printable
 
 P = ParamSpec("P")
 
@@ -35,6 +39,12 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes again when it ends
             return 128 + signal.SIGPIPE
+        except OSError as error:
+            if error.filename is not None:
+                raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            complain(f"standard output cannot be written: {error.strerror}")
+            return 2
         except Interrupted as stop:
             sys.stderr.write("interrupted\n")
             return stop.exit_code
@@ -60,6 +70,45 @@ def interruptible() -> Iterator[None]:
             note_signal(None)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def some_path(text: str) -> Path:
+    """Return a path of the command line; an empty one would be the current folder.
+
+    Raises:
+        ArgumentTypeError: If it is empty.
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError("must not be empty")
+    return Path(text)
+
+
+def require_writable(output: Path) -> None:
+    """Raise a SettingError if a file cannot be written where it is to appear, before any work is done for it."""
+    if output.exists() and not output.is_file():  # such as /dev/null
+        return
+    try:
+        with replacing(output.resolve()) as beside:
+            beside.touch()
+            raise _UnwrittenError
+    except _UnwrittenError:
+        return
+    except OSError as error:
+        raise SettingError("output", str(output), f"cannot be written: {error.strerror}") from error
+
+
+class _UnwrittenError(Exception):
+    """A file could be written, and is not."""
+
+
+def complain(error: object, whole: bool = False) -> None:
+    """Write an error to standard error, as one line unless it is to stay whole, without what a terminal obeys.
+
+    Raises:
+        OSError: If standard output cannot be written, which is the error to tell then.
+    """
+    sys.stdout.flush()
+    sys.stderr.write(f"error: {printable(str(error)) if whole else one_line(str(error))}\n")
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -2,7 +2,6 @@
 
 import argparse
 import re
-import sys
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from contextlib import suppress
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from ensemble_transfer.cli.command import command
+from ensemble_transfer.cli.command import command, complain, some_path
 from ensemble_transfer.machine import usable_cores
 from ensemble_transfer.report.comparison import Comparison
 from ensemble_transfer.report.record import read_records
@@ -35,29 +34,35 @@ def compare(folders: Sequence[Path], output: Path, baseline: str | None = None) 
         baseline: Label or strategy of the row that the others are compared with; by default ``full``, else the first.
 
     Returns:
-        Exit code: 0, 1 if a run has failed, 2 if there is nothing to compare; the reason is printed.
+        Exit code: 0, 1 if a run has failed or its record cannot be read, 2 if there is nothing to compare; the reason
+        is printed.
     """
     try:
-        records = read_records(folders)
-        comparison = Comparison.of(records.values(), baseline)
+        refused: list[ValueError] = []
+        records = read_records(folders, refused)
+        comparison = Comparison.of((record.printable() for record in records.values()), baseline)
     except ValueError as error:
-        sys.stderr.write(f"error: {error}\n")
+        complain(error)
+        return 2
+    for reason in refused:
+        complain(f"{reason}; left out")
+    if not records and refused:
         return 2
     if not records:
-        sys.stderr.write(f"error: no record.json below {', '.join(map(str, folders))}\n")
+        complain(f"no record.json below {', '.join(map(str, folders))}")
         return 2
     try:
         comparison.write(output)
         page = _drawn(comparison, output)
     except OSError as error:
-        sys.stderr.write(f"error: {output}: the comparison cannot be written there ({error.strerror})\n")
+        complain(f"{output}: the comparison cannot be written there ({error.strerror})")
         return 2
     console = Console()
     console.print(*comparison.terminal())
     for line in comparison.failures():
         console.print(line, soft_wrap=True, markup=False)
     console.print(page, soft_wrap=True, markup=False)
-    return 1 if comparison.failed else 0
+    return 1 if comparison.failed or refused else 0
 
 
 def _drawn(comparison: Comparison, output: Path) -> Path:
@@ -111,8 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "differences paired by seed. Writes index.html, table.md, .csv and .tex, and figures/; with several pairs of "
         "tasks, a folder with all of it for each pair.",
     )
-    parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="folder of a sweep or a run")
-    parser.add_argument("--output", type=Path, help="where all goes; by default DIR/comparison of the first")
+    parser.add_argument("folders", nargs="+", type=some_path, metavar="DIR", help="folder of a sweep or a run")
+    parser.add_argument("--output", type=some_path, help="where all goes; by default DIR/comparison of the first")
     parser.add_argument(
         "--baseline", metavar="ROW", help="strategy or label to compare with; by default full, else the first row"
     )

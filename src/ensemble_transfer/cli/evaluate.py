@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ensemble_transfer.cli.command import command
+from ensemble_transfer.report.escape import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given, unread = read_predictions(chosen.predictions)
         metrics = evaluate(**given)
     except ValueError as error:
-        sys.stderr.write(f"{chosen.predictions}: {error}\n")
+        sys.stderr.write(f"{one_line(f'{chosen.predictions}: {error}')}\n")
         return 2
     if unread:
         sys.stderr.write(f"{chosen.predictions}: arrays not used: {', '.join(unread)}\n")

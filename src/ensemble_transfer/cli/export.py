@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ensemble_transfer.cli.command import command
+from ensemble_transfer.cli.command import command, complain, require_writable, some_path
 from ensemble_transfer.cli.image_paths import find_images
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.inference.export import averaged, export
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in _export(options):
             sys.stdout.write(f"{line}\n")
     except (ValueError, OSError) as error:
-        sys.stderr.write(f"error: {error}\n")
+        complain(error)
         return 2
     return 0
 
@@ -75,8 +75,8 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run", metavar="RUN", type=Path, help="folder of a run, or of a saved ensemble")
-    parser.add_argument("output", metavar="OUT.onnx", type=Path, help="where to write")
+    parser.add_argument("run", metavar="RUN", type=some_path, help="folder of a run, or of a saved ensemble")
+    parser.add_argument("output", metavar="OUT.onnx", type=some_path, help="where to write")
     parser.add_argument("--soup", action="store_true", help="one network, whose weights are the means of the members'")
     parser.add_argument(
         "--images",
@@ -95,6 +95,7 @@ def _check(options: argparse.Namespace) -> None:
     require(
         output.parent.is_dir() and not output.is_dir(), "output", str(output), "must be a file in a folder that exists"
     )
+    require_writable(output)
     missing = [name for name in NEEDED if find_spec(name) is None]
     rule = f"needs {', '.join(missing)}, which are missing: pip install {' '.join(missing)}"
     require(not missing, "output", str(output), rule)

@@ -1,6 +1,7 @@
 """The command line of :mod:`ensemble_transfer.extend`: a run, then overrides of its configuration.
 
-A run may come from elsewhere: what its record names is neither imported nor resolved.
+A run may come from elsewhere: what its record names is neither imported nor resolved, and what it says of tracking is
+left out.
 """
 
 import argparse
@@ -17,7 +18,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ensemble_transfer.cli.command import command as as_command
+from ensemble_transfer.cli.command import complain, some_path
 from ensemble_transfer.errors import Interrupted, RunError, SettingError, require
+from ensemble_transfer.report.escape import PrintableFormatter
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.settings import current
 
@@ -40,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Add members to a finished run of strategy shift or turns: new source members, shifted as those of "
         "the run were, and the evaluation of the larger ensemble.",
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
+    parser.add_argument("run", type=some_path, metavar="RUN", help="folder of the run")
     parser.add_argument(
         "overrides",
         nargs="+",
@@ -48,14 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="ensemble.add=N (how many), ensemble.members=[FILES] (existing source members instead of training), "
         "and settings of " + ", ".join(OPEN),
     )
-    parser.add_argument("--output", type=Path, help="folder of the larger run; by default RUN/extended_SIZE")
+    parser.add_argument("--output", type=some_path, help="folder of the larger run; by default RUN/extended_SIZE")
     parser.add_argument(
         "--against-full",
         action="store_true",
         help="fine-tune the new members fully as well, only to compare: this takes longer than adding them",
     )
     parser.add_argument("--no-full", action="store_true", help=argparse.SUPPRESS)  # what --against-full is without
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     if options.against_full and options.no_full:
         parser.error("--against-full and --no-full exclude each other")
     command = shlex.join(["python", "-m", "ensemble_transfer.extend", *(arguments or sys.argv[1:])])
@@ -68,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SettingError, RunError, OmegaConfBaseException, OSError) as error:
         if isinstance(error, BrokenPipeError):
             raise
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        complain(error)
         return 2
     return 0
 
@@ -77,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _narrated() -> Iterator[None]:
     """Print what the package logs, as Hydra does for a run, and take everything back afterwards."""
     logger, handler = logging.getLogger("ensemble_transfer"), logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(PrintableFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
@@ -92,8 +95,7 @@ def _extend(folder: Path, overrides: Sequence[str], output: Path | None, against
     changes = _changes(overrides)
     add = _added(changes)
     from ensemble_transfer.cli.build import build_experiment, build_logger, resolved
-    from ensemble_transfer.cli.job import recorded, require_free
-    from ensemble_transfer.report import summary
+    from ensemble_transfer.cli.job import recorded, require_free, show
     from ensemble_transfer.report.tracked_run import TrackedRun
     from ensemble_transfer.report.tracking import tracking
     from ensemble_transfer.runs.extension import Run, extend
@@ -101,6 +103,7 @@ def _extend(folder: Path, overrides: Sequence[str], output: Path | None, against
 
     run = Run.load(folder)
     before = current(run.record.config)
+    before["logger"] = {"kind": "none"}  # a record talks to nobody: tracking is what the command line says
     if OmegaConf.select(changes, "trainer.callbacks") is not None and isinstance(before.get("trainer"), dict):
         before["trainer"]["callbacks"] = []  # those of the command line take their place
     _require_data(folder, before, overrides)
@@ -124,7 +127,7 @@ def _extend(folder: Path, overrides: Sequence[str], output: Path | None, against
             record = extend(run, experiment, where, against_full, Origin(config, command, tracker))
             if tracker is not None:
                 tracker.record(record)
-        summary.write(record, where)
+        show(record, where)
 
 
 def _changes(overrides: Sequence[str]) -> DictConfig:

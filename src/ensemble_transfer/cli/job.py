@@ -110,7 +110,7 @@ def recorded(folder: Path, unfinished: Callable[[str, str], Record]) -> Iterator
     """
     try:
         yield
-    except SettingError as error:
+    except (SettingError, RunError) as error:
         _leave(folder, unfinished("failed", str(error)))
         raise
     except (Interrupted, KeyboardInterrupt, SystemExit) as error:
@@ -118,9 +118,35 @@ def recorded(folder: Path, unfinished: Callable[[str, str], Record]) -> Iterator
         _leave(folder, unfinished("interrupted", str(stop)))
         raise stop from None
     except Exception as error:  # whatever happened, the record must say so
+        _require_folders(folder)
         line = f"{type(error).__name__}: {' '.join(str(error).split())}"
         kept = _leave(folder, unfinished("failed", line), "".join(traceback.format_exception(error)))
         raise RunError(f"the run failed with {line}; {kept}") from error
+
+
+def _require_folders(folder: Path) -> None:
+    """Raise a RunError if somebody has removed the folder of a run, or the one in which it was started."""
+    try:
+        Path.cwd()
+        gone = None if folder.is_dir() else folder
+    except FileNotFoundError:
+        gone = Path(os.environ.get("PWD", "."))
+    if gone is not None:
+        raise RunError(f"{gone} was removed while the run was going on; finished fits are kept in the store")
+
+
+def show(record: Record, folder: Path) -> None:
+    """Write and print the summary of a finished run.
+
+    Raises:
+        RunError: If that is impossible. The run has finished all the same.
+    """
+    try:
+        summary.write(record.printable(), folder)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise RunError(f"the run has finished, but its summary cannot be written: {error.strerror}") from error
 
 
 def _interruption(error: BaseException) -> Interrupted:
@@ -162,7 +188,7 @@ def _run(job: Job) -> float:
         record = run(experiment, job.folder, Origin(config, job.command, tracker))
         if tracker is not None:
             tracker.record(record)
-    summary.write(record, job.folder)
+    show(record, job.folder)
     return _objective(record)
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import current_process
 from pathlib import Path
 
 import hydra
@@ -19,10 +20,11 @@ from omegaconf.errors import OmegaConfBaseException
 from ensemble_transfer import __version__
 from ensemble_transfer.cli import messages, sweep
 from ensemble_transfer.cli.arguments import VERSION, normalised, require_text, split, tells
-from ensemble_transfer.cli.command import command, interruptible
+from ensemble_transfer.cli.command import command, complain, interruptible
 from ensemble_transfer.cli.search import is_search, winner
 from ensemble_transfer.cli.sweep import SweepStopped
 from ensemble_transfer.errors import Interrupted, RunError, SettingError, require_uninterrupted
+from ensemble_transfer.machine import end_with
 from ensemble_transfer.runs.presets import conf_folder
 
 INTERRUPTED = 128
@@ -79,12 +81,18 @@ def _hydra(arguments: list[str]) -> int:
         sys.stderr.write(f"{stop}\n")
         return stop.exit_code
     except (SettingError, RunError, HydraException, OmegaConfBaseException, OSError, ValueError) as error:
-        if isinstance(error, BrokenPipeError) or wanted not in (None, "", "0"):
+        if _lost_output(error) or wanted not in (None, "", "0"):
             raise
         if error not in _process.told:
-            sys.stderr.write(f"error: {messages.one_line(error, conf_folder(), arguments)}\n")
+            complain(messages.one_line(error, conf_folder(), arguments), whole=True)
         return 2
     return 0
+
+
+def _lost_output(error: Exception) -> bool:
+    """Return whether standard output could not be written; what else fails names a file, or a folder that is gone."""
+    named = not isinstance(error, OSError) or error.filename is not None
+    return not named and not isinstance(error, FileNotFoundError | HydraException)
 
 
 def _run(arguments: list[str]) -> None:
@@ -133,6 +141,8 @@ def _job(cfg: DictConfig) -> float:
     :func:`main`: Hydra would print a line of its own before ours.
     """
     own = HydraConfig.get()
+    if current_process().name.startswith("Loky"):  # it would compute on for minutes when the sweep is killed
+        end_with(os.getppid())
     try:
         with interruptible():
             require_uninterrupted()
@@ -146,7 +156,7 @@ def _job(cfg: DictConfig) -> float:
         stop = sweep.failed(cfg, own)
         if own.mode == RunMode.MULTIRUN:
             line = messages.one_line(error, conf_folder(), own.overrides.task)
-            sys.stderr.write(f"error: {line} (job {Path(own.runtime.output_dir).name})\n")
+            complain(f"{line} (job {Path(own.runtime.output_dir).name})", whole=True)
             _process.told.append(error)
         if not _process.jobs_inside:
             raise

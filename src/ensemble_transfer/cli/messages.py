@@ -28,6 +28,8 @@ def one_line(error: Exception, conf: Path, arguments: Sequence[str]) -> str:
         return choose_strategy(folders(conf, arguments))
     if isinstance(error, MissingConfigException):
         return _missing_config(error)
+    if isinstance(error, FileNotFoundError) and error.filename is None:
+        return f"the working directory cannot be used: {error.strerror}"
     if isinstance(error, OSError):
         where = "hydra.run.dir and hydra.sweep.dir say where runs are written"
         return f"{error.filename}: cannot be written ({error.strerror}); {where}"

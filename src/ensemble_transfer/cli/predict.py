@@ -15,12 +15,13 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from ensemble_transfer.cli.command import command
+from ensemble_transfer.cli.command import command, complain, require_writable, some_path
 from ensemble_transfer.cli.image_paths import find_images
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.inference.predict import COLUMNS, Row, choose_threshold, predict_rows
 from ensemble_transfer.inference.saved import ensemble_folder, open_saved
 from ensemble_transfer.layout import replacing
+from ensemble_transfer.report.escape import csv_cell, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -42,7 +43,8 @@ Predict the classes of images with a transferred ensemble: one row per image, in
 
 _EPILOG = """\
 columns:
-  path                the image, as it was given or found
+  path                the image, as it was given or found; in a CSV file, a path or label that a spreadsheet would
+                      take for a formula has an apostrophe before it
   label               the most probable class
   probability         of that class: the members' mean, after the temperature
   entropy             of these probabilities, in nats
@@ -72,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (ValueError, OSError) as error:
-        sys.stderr.write(f"error: {error}\n")
+        complain(error)
         return 2
 
 
@@ -83,10 +85,10 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run", metavar="RUN", type=Path, help="folder of a run, or of a saved ensemble")
+    parser.add_argument("run", metavar="RUN", type=some_path, help="folder of a run, or of a saved ensemble")
     given = "files, folders (searched to the bottom), quoted patterns, or - for a list on standard input, a path a line"
     parser.add_argument("images", metavar="IMAGES", nargs="+", help=given)
-    parser.add_argument("--output", metavar="OUT", type=Path, help="where to write; standard output by default")
+    parser.add_argument("--output", metavar="OUT", type=some_path, help="where to write; standard output by default")
     parser.add_argument("--format", choices=FORMATS, help="by default what OUT ends with, else csv")
     limit = parser.add_mutually_exclusive_group()
     limit.add_argument("--risk", type=float, metavar="SHARE", help="abstain so that at most this share is wrong")
@@ -108,6 +110,7 @@ def _check(options: argparse.Namespace) -> None:
         return
     require(options.output.parent.is_dir(), "output", str(options.output), "must be in a folder that exists")
     require(not options.output.is_dir(), "output", str(options.output), "is a folder")
+    require_writable(options.output)
     suffix = options.output.suffix.lower().removeprefix(".")
     known = f"must end in {' or '.join(f'.{name}' for name in FORMATS)}, or come with --format"
     require(options.format is not None or suffix in FORMATS, "output", str(options.output), known)
@@ -128,7 +131,8 @@ def _predict(options: argparse.Namespace) -> int:
 
         def report(path: str, reason: str) -> None:
             counts["left out"] += 1
-            progress.console.print(f"{path}: {reason}; left out", markup=False, highlight=False, soft_wrap=True)
+            line = printable(f"{path}: {reason}; left out")
+            progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
         paths = find_images(options.images, report)
         while batch := list(islice(paths, options.batch_size)):
@@ -173,16 +177,18 @@ def _rows_to(output: Path | None, form: str) -> Iterator[Callable[[Iterable[Row]
     if output is None:
         yield _writer(sys.stdout, form)
         return
-    output = output.resolve()  # a link is kept, what it leads to is replaced
-    special = output.exists() and not output.is_file()  # such as /dev/null
-    with nullcontext(output) if special else replacing(output) as place:
-        try:
-            with place.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-                yield _writer(file, form)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise SettingError("output", str(output), f"cannot be written: {error.strerror or error}") from error
+    real = output.resolve()  # a link is kept, what it leads to is replaced
+    special = real.exists() and not real.is_file()  # such as /dev/null
+    try:
+        with (
+            nullcontext(real) if special else replacing(real) as place,
+            place.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+        ):
+            yield _writer(file, form)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise SettingError("output", str(output), f"cannot be written: {error.strerror or error}") from error
 
 
 def _writer(file: IO[str], form: str) -> Callable[[Iterable[Row]], None]:
@@ -190,13 +196,16 @@ def _writer(file: IO[str], form: str) -> Callable[[Iterable[Row]], None]:
     if form == "csv":
         table.writeheader()
 
+    shown = printable if file.isatty() else str
+
     def write(rows: Iterable[Row]) -> None:
         for row in rows:
             short = {name: float(f"{v:.9g}") if isinstance(v, float) else v for name, v in row.items()}
             if form == "csv":
-                table.writerow(short | {"abstain": str(row["abstain"]).lower()})
+                texts = {name: shown(csv_cell(str(row[name]))) for name in ("path", "label")}
+                table.writerow(short | texts | {"abstain": str(row["abstain"]).lower()})
             else:
-                file.write(json.dumps(short, ensure_ascii=False) + "\n")
+                file.write(json.dumps(short, ensure_ascii=file.isatty()) + "\n")
         file.flush()
 
     return write

@@ -1,8 +1,10 @@
 """Read ``.npz`` files of any origin, and predictions from them: a run's ``predictions.npz`` or a file of its layout."""
 
+import hashlib
 import math
 import pickle
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
@@ -18,6 +20,9 @@ MOST_EXPANSION = 1032
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 """Readers of the header, by version of the format; later versions are for types that nobody here reads."""
 
+CHECKSUM = "checksum"
+"""The array of a run's predictions that holds the checksum of the others."""
+
 _UNREADABLE = (ValueError, EOFError, OSError, BadZipFile, NotImplementedError, RuntimeError, zlib.error)
 
 
@@ -32,8 +37,8 @@ def read_predictions(path: str) -> tuple[dict[str, Any], list[str]]:
         The arguments by name, and the names of the arrays that were not used.
 
     Raises:
-        ValueError: The path is not a regular file or not an .npz file, an array is missing or cannot be read, or a
-            severity is not an integer.
+        ValueError: The path is not a regular file or not an .npz file, an array is missing or cannot be read, a
+            severity is not an integer, or the file has a checksum that does not match.
     """
     if Path(path).exists() and not Path(path).is_file():  # reading a pipe would never end
         raise ValueError("is not a regular file; must be an .npz file, as numpy.savez writes it")
@@ -99,7 +104,36 @@ def _entry(archive: ZipFile, name: str) -> ZipInfo:
     return archive.getinfo(name if name in names else f"{name}.npy")
 
 
+def with_checksum(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return arrays and their checksum, to be saved by ``numpy.savez``."""
+    return {**arrays, CHECKSUM: np.array(_checksum({name: _digest(array) for name, array in arrays.items()}))}
+
+
+def _digest(array: NDArray[Any]) -> str:
+    about = f"{array.dtype.str} {array.shape} ".encode()
+    return hashlib.sha256(about + np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def _checksum(digests: Mapping[str, str]) -> str:
+    return hashlib.sha256(
+        "\n".join(f"{name} {digest}" for name, digest in sorted(digests.items())).encode()
+    ).hexdigest()
+
+
+def _require_whole(archive: NpzFile) -> None:
+    """Raise a ValueError if a file has a checksum that does not match; one array at a time is in memory."""
+    if CHECKSUM not in archive.files:
+        return
+    digests = {name: _digest(read_array(archive, name)) for name in archive.files if name != CHECKSUM}
+    if str(read_array(archive, CHECKSUM)) != _checksum(digests):
+        raise ValueError("its checksum does not match: it was edited or damaged after it was written")
+
+
 def _sorted_out(archive: NpzFile) -> tuple[dict[str, Any], list[str]]:
+    for name in archive.files:
+        if not name.isprintable():
+            raise ValueError(f"has an array {name!r}; names must be printable")
+    _require_whole(archive)
     ood, corruptions, unread = {}, {}, []
     given = {name: _array(archive, name) for name in ("probabilities", "labels")}
     validation = None
@@ -109,7 +143,7 @@ def _sorted_out(archive: NpzFile) -> tuple[dict[str, Any], list[str]]:
         match name.split("/"):
             case ["probabilities" | "labels"] | ["validation", "probabilities" | "labels"]:
                 pass
-            case ["source", *_] | ["soup", *_]:  # of a run's source ensemble, and of its single-model soup
+            case ["source", *_] | ["soup", *_] | ["checksum"]:  # of a run's source ensemble, and of its soup
                 pass
             case ["ood", kind, "probabilities"]:
                 ood[kind] = _array(archive, name)

@@ -267,7 +267,13 @@ def _reason(error: Exception) -> str:
 
 def _checkpoint(path: str, name: str) -> Mapping[str, Tensor]:
     """Return the weights of a file under timm's names, also those of a member that was saved here."""
-    state: Mapping[str, Tensor] = timm.models.load_state_dict(path, weights_only=True)
+    try:
+        state: Mapping[str, Tensor] = timm.models.load_state_dict(path, weights_only=True)
+    except Exception as error:  # torch's reader meets anything
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"no .safetensors, .pt or .pth file that can be read ({type(error).__name__}: {reason})"
+        ) from error
     named = _classifiers(name)
     if len(named) != 1 or not all(key.startswith(("encoder.", "head.")) for key in state):
         return state

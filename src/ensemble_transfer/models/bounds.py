@@ -54,7 +54,9 @@ def bounded(options: Mapping[str, Any]) -> Iterator[None]:
         add("modules", 1, MOST_MODULES)
 
     def add_weights(_: nn.Module, _name: str, weights: Tensor | None) -> None:
-        add("weights", 0 if weights is None else weights.numel(), MOST_WEIGHTS)
+        number = 1 if weights is None else weights.numel()
+        require(number > 0, "options", dict(options), "describes a layer without weights; widths must be above 0")
+        add("weights", number, MOST_WEIGHTS)
 
     handles = (
         register_module_module_registration_hook(add_module),

@@ -13,6 +13,26 @@ _COLUMNS = {
 }
 """Curves that are columns of one length, with the columns that readers use."""
 
+_RANGES = {
+    "accuracy": (0, 1),
+    "accuracy_min": (0, 1),
+    "accuracy_max": (0, 1),
+    "nll": (0, None),
+    "brier": (0, 2),
+    "temperature": (0, None),
+    "weight_distance": (0, None),
+    **dict.fromkeys(("ece", "mce", "ece_adaptive", "ece_classwise", "auroc", "aupr", "fpr95"), (0, 1)),
+    **dict.fromkeys(("aurc", "augrc", "coverage_at_5_risk", "risk_at_80_coverage"), (0, 1)),
+    **dict.fromkeys(("disagreement", "double_fault", "confidence", "rejection"), (0, 1)),
+    **dict.fromkeys(("calibrated_nll", "loss", "count", "size"), (0, None)),
+}
+"""Least and largest possible value of metrics, by the last part of their keys, and of columns of curves."""
+
+_ROUNDING = 1e-6
+
+DEEPEST = 50
+"""Levels of a record's nested data at most; functions that walk it go as deep."""
+
 _COSTS = ("total", "per_member", "marginal", "source", "prediction")
 _GROUPS = ("dataset", "backbone", "ensemble", "strategy", "recipe", "trainer", "logger", "store", "evaluation")
 
@@ -38,19 +58,23 @@ def check(data: Mapping[str, Any]) -> None:
 
 
 def _check_finished(data: Mapping[str, Any]) -> None:
-    _require(_is_whole(data["seed"]), "seed", "must be a whole number")
+    _require(_is_whole(data["seed"]) and data["seed"] >= 0, "seed", "must be a whole number, 0 or more")
     for name in ("size", "lineage"):
         if name in data["ensemble"]:
-            fits = isinstance(data["ensemble"][name], str) if name == "lineage" else _is_whole(data["ensemble"][name])
-            _require(fits, f"ensemble.{name}", "must be a whole number" if name == "size" else "must be a text")
-    _require(_is_numbers(data.get("metrics", {})), "metrics", "must be numbers or null")
+            value = data["ensemble"][name]
+            fits = isinstance(value, str) if name == "lineage" else _is_whole(value) and value > 0
+            _require(fits, f"ensemble.{name}", "must be a whole number above 0" if name == "size" else "must be a text")
+    metrics = data.get("metrics", {})
+    _require(_is_numbers(metrics), "metrics", "must be numbers or null")
+    for key, value in metrics.items():
+        _require_possible(f"metrics.{key}", value, key.rpartition("/")[2])
     _check_cost(data.get("cost", {}))
     _check_curves(data.get("curves", {}))
     config = data.get("config", {})
     for name in _GROUPS:
         _require(isinstance(config.get(name, {}), Mapping), f"config.{name}", "must be an object")
-    fork = config.get("ensemble", {}).get("fork")
-    _require(fork is None or _is_number(fork), "config.ensemble.fork", "must be a number or null")
+    for name, value in (("ensemble.fork", config.get("ensemble", {}).get("fork")), ("budget", config.get("budget"))):
+        _require(value is None or (_is_number(value) and value >= 0), f"config.{name}", "must be a number or null")
     versions = data.get("environment", {}).get("versions", {})
     _require(isinstance(versions, Mapping), "environment.versions", "must be an object")
 
@@ -61,7 +85,8 @@ def _check_cost(cost: Mapping[str, Any]) -> None:
     parts = {f"phases.{name}": value for name, value in phases.items()}
     parts |= {name: cost[name] for name in _COSTS if cost.get(name) is not None}
     for name, part in parts.items():
-        _require(isinstance(part, Mapping) and _is_numbers(part), f"cost.{name}", "must hold numbers")
+        fits = isinstance(part, Mapping) and _is_numbers(part) and all(n is None or n >= 0 for n in part.values())
+        _require(fits, f"cost.{name}", "must hold numbers, 0 or more")
 
 
 def _check_curves(curves: Mapping[str, Any]) -> None:
@@ -71,12 +96,37 @@ def _check_curves(curves: Mapping[str, Any]) -> None:
             fits = isinstance(curve, Mapping) and all(_is_series(curve.get(column)) for column in columns)
             fits = fits and len({len(curve[column]) for column in columns}) == 1
             _require(fits, f"curves.{name}", f"must hold {', '.join(columns)}: lists of numbers of one length")
+            for column in columns:
+                for value in curve[column]:
+                    _require_possible(f"curves.{name}.{column}", value, column)
     matrix = curves.get("disagreement")
     if matrix:
         fits = isinstance(matrix, list) and all(_is_series(line) and len(line) == len(matrix) for line in matrix)
         _require(fits, "curves.disagreement", "must be a square of numbers")
     members = curves.get("member_accuracy")
     _require(not members or _is_series(members), "curves.member_accuracy", "must be a list of numbers")
+
+
+def check_depth(data: object) -> None:
+    """Raise a ValueError if data is nested too deep."""
+    level = [data]
+    for _ in range(DEEPEST):
+        level = [inner for node in level for inner in _inside(node)]
+    _require(not level, "the record", f"must not be nested more than {DEEPEST} deep")
+
+
+def _inside(node: object) -> list[object]:
+    if isinstance(node, Mapping):
+        return list(node.values())
+    return node if isinstance(node, list) else []
+
+
+def _require_possible(name: str, value: float | None, kind: str) -> None:
+    least, most = _RANGES.get(kind, (None, None))
+    low = least is None or value is None or value >= least - _ROUNDING
+    high = most is None or value is None or value <= most + _ROUNDING
+    allowed = f"{least} or more" if most is None else f"{least} to {most}"
+    _require(low and high, name, f"is {value}, which is impossible; must be {allowed}")
 
 
 def _require(condition: bool, name: str, rule: str) -> None:

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ensemble_transfer.report import latex
+from ensemble_transfer.report.escape import csv_cell, markdown_cell
 from ensemble_transfer.report.frontier import FRONTIER_NOTE, Frontier, frontier_of, frontier_table
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.rows import COLUMNS, DIFFERENCES, SOUP, Column, Row, rows_of
@@ -162,13 +163,15 @@ class Comparison:
         """Return the tables, the notes and a line for each failed run as Markdown."""
         parts = ["No run has finished."]
         if self.rows:
-            lines = [list(map(_plain, line)) for line in self.differences()]
+            lines = [list(map(markdown_cell, line)) for line in self.differences()]
             parts = [table(("strategy", *_names(self.columns), "seeds"), map(self._markdown_cells, self.rows))]
             if lines:
                 parts += [table(("difference to the baseline", "baseline", *_names(DIFFERENCES), "n"), lines)]
-            parts += [table(*frontier_table(frontier)), FRONTIER_NOTE] if (frontier := self.frontier) else []
+            if self.frontier:
+                head, budgets = frontier_table(self.frontier)
+                parts += [table(head, [map(markdown_cell, line) for line in budgets]), FRONTIER_NOTE]
             parts += self.notes
-        return "\n\n".join([*parts, *self.failures()]) + "\n"
+        return "\n\n".join([*parts, *map(markdown_cell, self.failures())]) + "\n"
 
     @cached_property
     def frontier(self) -> Frontier | None:
@@ -216,7 +219,7 @@ class Comparison:
 
     def _markdown_cells(self, row: Row) -> list[str]:
         cells = [f"**{row.text(c)}**" if self.is_best(row, c) else row.text(c) for c in self.columns]
-        return [_plain(row.label), *cells, f"{', '.join(map(str, row.seeds))} (n={len(row.seeds)})"]
+        return [markdown_cell(row.label), *cells, f"{', '.join(map(str, row.seeds))} (n={len(row.seeds)})"]
 
     def latex(self) -> str:
         """Return the tables for LaTeX (package booktabs), each narrow enough for a page."""
@@ -259,7 +262,7 @@ class Comparison:
         for column in DIFFERENCES:
             d = self.difference(row, column) or Difference(math.nan, math.nan, math.nan, math.nan, 0)
             cells += [*map(_full, (d.mean, d.low, d.high, d.p)), str(d.n)]
-        return cells
+        return list(map(csv_cell, cells))
 
 
 def _failed(records: Sequence[Record]) -> list[Record]:
@@ -270,11 +273,6 @@ def _failed(records: Sequence[Record]) -> list[Record]:
 
 def _names(columns: Iterable[Column]) -> list[str]:
     return [column.name for column in columns]
-
-
-def _plain(text: str) -> str:
-    """Escape a text for a cell of a Markdown table."""
-    return " ".join(text.replace("|", "\\|").split())
 
 
 def _full(value: float) -> str:

@@ -16,17 +16,21 @@ Fields, in the order of the file:
 - ``curves``: data for figures, so that drawing needs no predictions.
 - ``config``: the resolved configuration. ``environment``: versions, hardware, git commit, time. ``command``.
 - ``notes``: why something was not evaluated that a reader would look for, a sentence each.
+- ``checksum``: SHA-256 of all other fields. It is no signature: it shows that a file is not what was written. Older
+  records have none.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ensemble_transfer.layout import RECORD, replacing
-from ensemble_transfer.report.checks import check, no_constant
+from ensemble_transfer.report.checks import check, check_depth, no_constant
+from ensemble_transfer.report.escape import all_printable
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -60,9 +64,10 @@ class Record:
 
     def save(self, folder: Path) -> Path:
         """Write ``record.json`` into a folder in one move, and return its path."""
-        data = {"schema_version": self.schema_version} | asdict(self)
+        data = _finite({"schema_version": self.schema_version} | asdict(self))
         path = folder / RECORD
-        text = json.dumps(_finite(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        data["checksum"] = checksum(json.loads(json.dumps(data, allow_nan=False)))  # as it will be read
+        text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         with replacing(path) as beside:
             beside.write_text(text, encoding="utf-8")
         return path
@@ -77,8 +82,13 @@ class Record:
         try:
             data = _read(path)
             version = data["schema_version"]
+            if isinstance(version, bool) or not isinstance(version, int):
+                raise ValueError(f"schema_version={version!r} must be a whole number")
             if version > SCHEMA_VERSION:
                 raise ValueError(f"schema_version={version} is newer than {SCHEMA_VERSION}, the newest known here")
+            check_depth(data)
+            if data.get("checksum") not in (None, checksum(data)):
+                raise ValueError("its checksum does not match: it was edited or damaged after it was written")
             own = {f.name: data[f.name] for f in fields(cls) if f.name in data}
             if version < 2:
                 own["cost"] = _renamed(own.get("cost", {}), {"fulls": "fine_tunings"})
@@ -86,6 +96,11 @@ class Record:
             return cls(**own)
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"{path} is not a readable record: {error}") from error
+
+    def printable(self) -> Self:
+        """Return the same record for showing: no text of it moves the cursor of a terminal, or hides or turns text."""
+        texts = {f.name: all_printable(getattr(self, f.name)) for f in fields(self)}
+        return replace(self, **texts)
 
     @property
     def tested(self) -> bool:
@@ -102,18 +117,34 @@ class Record:
         return data
 
 
-def read_records(folders: Iterable[Path]) -> dict[Path, Record]:
+def read_records(folders: Iterable[Path], refused: list[ValueError] | None = None) -> dict[Path, Record]:
     """Return the records below folders by their run's folder, in the order of the paths.
 
+    Args:
+        folders: Folders of sweeps or runs.
+        refused: Takes an error for each record that cannot be read, which is left out then; None to raise the first.
+
     Raises:
-        ValueError: If a folder is missing or a record cannot be read.
+        ValueError: If a folder is missing, or a record cannot be read.
     """
     found: dict[Path, Record] = {}
     for folder in folders:
         if not folder.is_dir():
             raise ValueError(f"{folder} is not a folder of runs")
-        found |= {path.parent: Record.load(path) for path in sorted(folder.rglob(RECORD), key=_natural)}
+        for path in sorted(folder.rglob(RECORD), key=_natural):
+            try:
+                found[path.parent] = Record.load(path)
+            except ValueError as error:
+                if refused is None:
+                    raise
+                refused.append(error)
     return found
+
+
+def checksum(data: Mapping[str, Any]) -> str:
+    """Return the checksum of a record's parsed file: a SHA-256 of all fields but ``checksum``, whatever their order."""
+    rest = {name: value for name, value in data.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def as_frame(records: Mapping[Path, Record]) -> "DataFrame":

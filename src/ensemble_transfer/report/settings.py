@@ -72,7 +72,8 @@ def current(node: Any) -> Any:  # noqa: ANN401
 def _renewed(options: dict[str, Any]) -> dict[str, Any]:
     """Return the options of a class as today's class takes them."""
     target = options["_target_"] = current_name(options["_target_"])
-    if target == _SHIFT and options.get("search") in _SEARCHES:
+    search = options.get("search")
+    if target == _SHIFT and isinstance(search, str) and search in _SEARCHES:
         options["if_better"] = _SEARCHES[options.pop("search")]
         options = {name: value for name, value in options.items() if name not in _REMOVED[target]}
     elif options.get("equal") == "flops":

@@ -40,10 +40,19 @@ class TrackedRun:
         path = self.folder / RUN_ID
         kept = {name: value for name, value in self.config.items() if name != "logger"}
         digest = hashlib.sha256(json.dumps([self.job_type, kept], sort_keys=True).encode()).hexdigest()
-        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        if known.get("config") != digest:
+        known = _kept(path)
+        if known.get("config") != digest or not str(known.get("id", "")).isalnum():
             known = {"id": uuid.uuid4().hex[:12], "config": digest}
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as beside:
                 beside.write_text(json.dumps(known), encoding="utf-8")
         return str(known["id"])
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    """Return what a file keeps; nothing if it is missing or damaged: the run is a new one then."""
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return kept if isinstance(kept, dict) else {}

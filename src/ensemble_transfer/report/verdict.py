@@ -17,7 +17,13 @@ STRATEGY = "strategy"
 
 
 def verdict(record: Record) -> Iterator[str]:
-    """Yield the effect of the shift before any fine-tuning, if it was measured, and the commands of the rivals."""
+    """Yield what is wrong with the source ensemble, the effect of the shift, if measured, and the rivals' commands."""
+    if _at_chance(record):
+        loss, chance = record.metrics["source/test/member/nll"], record.metrics["source/chance_nll"]
+        yield (
+            f"**Warning**: the source ensemble has learnt nothing: its members' loss is {loss:.2f} on their own task, "
+            f"and guessing has {chance:.2f}. What is transferred is noise: train it for longer, or at another rate."
+        )
     probed = [record.metrics.get(f"shift/probe_accuracy{rival}") for rival in ("", "_no_shift", "_random")]
     known = [accuracy for accuracy in probed if accuracy is not None]
     if record.strategy != "random_shift" and len(known) == len(probed):
@@ -31,6 +37,12 @@ def verdict(record: Record) -> Iterator[str]:
             "`python -m ensemble_transfer.compare` the folders:"
         )
         yield "\n".join(f"- `{command}`" for command in commands)
+
+
+def _at_chance(record: Record) -> bool:
+    """Return whether the source members are no better on their own task than the same probability for all classes."""
+    loss, chance = (record.metrics.get(key) for key in ("source/test/member/nll", "source/chance_nll"))
+    return loss is not None and chance is not None and loss >= chance
 
 
 def rivals(record: Record) -> list[str]:
@@ -104,7 +116,7 @@ def _warnings(record: Record) -> list[str]:
     """Say how far the members share a basin, and warn where they do not, or share no ancestor."""
     found = []
     barrier, loss = (record.metrics.get(key) for key in ("source/validation/barrier", "source/test/member/nll"))
-    if barrier is not None:
+    if barrier is not None and not _at_chance(record):
         between = f"On the way from one member to another the source loss rises by {barrier:.2f} nats"
         if loss is None:
             found.append(f"{between}.")

@@ -1,6 +1,7 @@
 """The end of a run: evaluate the transferred ensemble, sum up its cost, and write the files."""
 
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from ensemble_transfer.inference.calibration import Calibration
 from ensemble_transfer.inference.model_card import write_card
 from ensemble_transfer.layout import ENSEMBLE, PREDICTIONS, clear
+from ensemble_transfer.metrics.archive import with_checksum
 from ensemble_transfer.metrics.evaluate import curves
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.report.record import Record
@@ -46,7 +48,7 @@ def conclude(prepared: PreparedRun, result: TransferResult, folder: Path) -> Rec
         dataset=f"{source.name} -> {target.name}",
         backbone=work.architecture.backbone,
         ensemble={"size": len(result.ensemble), "lineage": work.source.lineage},
-        metrics=metrics_of(arrays) | metrics,
+        metrics=metrics_of(arrays) | metrics | {"source/chance_nll": math.log(len(source.classes))},
         cost=costs(result, prepared.source_ledger, work),
         reused_fits=[{"phase": fit.phase, "member": fit.member, "key": fit.key} for fit in fits],
         curves=_curves(arrays) | line | dict(result.story),
@@ -105,7 +107,7 @@ def _curves(arrays: Arrays) -> dict[str, Any]:
 
 def _save(folder: Path, arrays: Arrays, result: TransferResult) -> None:
     clear(folder)
-    np.savez_compressed(folder / PREDICTIONS, **arrays)  # type: ignore[arg-type]  # stub lacks the mapping
+    np.savez_compressed(folder / PREDICTIONS, **with_checksum(arrays))  # type: ignore[arg-type]  # stub lacks the mapping
     result.ensemble.save(folder / ENSEMBLE)
     held_out = arrays["validation/probabilities"], arrays["validation/labels"]
     Calibration.fit(*held_out).save(folder / ENSEMBLE, result.ensemble.fingerprint)

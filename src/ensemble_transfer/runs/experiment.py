@@ -4,7 +4,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import inf
 
 from ensemble_transfer.errors import require, settings_under
 from ensemble_transfer.models.backbone import Architecture, Backbone
@@ -18,6 +17,9 @@ from ensemble_transfer.training.source import EnsembleSettings
 from ensemble_transfer.transfer.base import Strategy, Workbench
 
 log = logging.getLogger(__name__)
+
+LARGEST_BUDGET = 1_000_000
+"""Fine-tunings that a transfer may spend at the most: no ensemble has as many members."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,9 @@ class Experiment:
     budget: float | None = None
 
     def __post_init__(self) -> None:
-        usable = self.budget is None or 0 < self.budget < inf
-        require(usable, "budget", self.budget, "must be above 0 and finite (in fine-tunings), or null for none")
+        usable = self.budget is None or 0 < self.budget <= LARGEST_BUDGET
+        rule = f"must be above 0 and at most {LARGEST_BUDGET:,} (in fine-tunings), or null for none"
+        require(usable, "budget", self.budget, rule)
         with settings_under("backbone"):
             step_flops(self.architecture)
         with settings_under("strategy"):

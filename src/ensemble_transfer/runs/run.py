@@ -10,6 +10,7 @@ from ensemble_transfer.inference.model_card import write_card
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.runs.conclusion import conclude
+from ensemble_transfer.runs.duration import warn_of_days
 from ensemble_transfer.runs.experiment import Experiment, PreparedRun, load_tasks
 from ensemble_transfer.training.progress import Tracker
 from ensemble_transfer.training.source import keep_source, train_source
@@ -61,6 +62,7 @@ def prepare(experiment: Experiment, tracker: Tracker | None) -> PreparedRun:
     seed, recipes, fitter = experiment.seed, experiment.recipes, replace(experiment.fitter, tracker=tracker)
     tasks, size, budget = load_tasks(experiment), experiment.ensemble.size, experiment.budget
     experiment.strategy.plan(Prices.of(experiment.architecture, tasks.target, recipes, size, budget))
+    warn_of_days(experiment)
     source, ledger = train_source(experiment.ensemble, experiment.backbone, tasks.source, seed, recipes, fitter)
     keep(source, fitter.store)
     work = Workbench(source, tasks.target.sealed(), seed, recipes, fitter, budget)

@@ -1,35 +1,36 @@
-"""Images on disk that are used like tensors: files of raw pixels, mapped into memory.
+"""Images on disk that are used like tensors: ``.npy`` files, mapped into memory.
 
-A file holds (N, C, H, W) uint8, notes as JSON, the length of the notes in 8 bytes, and a mark at the end of a whole
-file. The operating system reads the pages that are used, and drops them when memory is short. Such a tensor is never
-written to: its file is shared by all members, runs and jobs. It may be deleted when none of them runs.
+A file holds (N, C, H, W) uint8. Beside it lies a JSON file with notes and a SHA-256 over both, written last. The
+operating system reads the pages that are used, and drops them when memory is short. Such a tensor is never written to:
+its file is shared by all members, runs and jobs. It may be deleted when none of them runs.
 """
 
 import hashlib
 import json
 import logging
-import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
+import numpy as np
 import torch
-from filelock import FileLock
+from numpy.lib import format as npy
 from torch import Tensor
 
 from ensemble_transfer.errors import SettingError, require
-from ensemble_transfer.layout import replacing
+from ensemble_transfer.layout import lock_of, replacing
 
 Notes = dict[str, str]
 Shape = tuple[int, int, int]
 """Shape of one image: channels, height, width."""
 
-SUFFIX = ".images"
+SUFFIX = ".npy"
 CHUNK = 2**26
 """Bytes that are processed at once."""
 
-_MARK = b"imagesv1"
-_LENGTH = 8
+_whole: dict[Path, tuple[object, ...]] = {}
+"""Files whose checksum this process has verified, as they were then: a task is loaded once for each job of a sweep."""
 
 log = logging.getLogger(__name__)
 
@@ -45,16 +46,15 @@ def stored(path: Path, shape: Shape, produce: Callable[[Notes], Iterable[Tensor]
     Raises:
         SettingError: The folder cannot be written, or has too little room.
     """
-    found = _opened(path, shape)
-    if found is not None:
-        return found
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"):
-            found = _opened(path, shape)  # by another job, meanwhile
-            if found is None:
-                _write(path, produce)
-                found = _opened(path, shape)
+        found = _opened(path)
+        if found is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with lock_of(path.with_name(f"{path.name}.lock")):
+                found = _opened(path)  # by another job, meanwhile
+                if found is None:
+                    _write(path, shape, produce)
+                    found = _opened(path)
     except OSError as error:
         rule = f"must be a folder that can be written: {error.strerror or error}"
         raise SettingError("cache", str(path.parent), rule) from error
@@ -123,45 +123,53 @@ def _derived(images: Tensor, name: str, parts: Iterable[Tensor], count: int) -> 
     return stored(path, (channels, height, width), produce)[0]
 
 
-def _opened(path: Path, shape: Shape) -> tuple[Tensor, Notes] | None:
-    """Return a file's images and notes; None if it is missing or not whole."""
-    if not path.is_file():
+def _opened(path: Path) -> tuple[Tensor, Notes] | None:
+    """Return a file's images and notes; None if it is missing or not what was written."""
+    beside = path.with_suffix(".json")
+    if not (path.is_file() and beside.is_file()):
         return None
     try:
-        count, notes = _ending(path, math.prod(shape))
-    except ValueError:
+        text = beside.read_text(encoding="utf-8")
+        notes: Notes = json.loads(text)["notes"]
+        stat = path.stat()
+        state = stat.st_ino, stat.st_size, stat.st_mtime_ns, text
+        if _whole.get(path) != state and text != _about(path, notes):
+            raise ValueError("the checksum does not match")
+    except (ValueError, KeyError, TypeError, RecursionError):
         log.warning("%s is damaged; it is made again", path)
         return None
-    if count == 0:
-        return torch.empty(0, *shape, dtype=torch.uint8), notes
+    _whole[path] = state
+    there = npy.open_memmap(path, mode="r")
     # shared: a private mapping counts as memory that may be needed, and is refused where it exceeds the machine's.
-    flat = torch.from_file(str(path), shared=True, size=count * math.prod(shape), dtype=torch.uint8)
-    return flat.view(count, *shape), notes
+    end = there.offset + there.size
+    flat = torch.from_file(str(path), shared=True, size=end, dtype=torch.uint8)  # NumPy's own map cannot be read-only
+    return flat[there.offset :].view(there.shape), notes
 
 
-def _ending(path: Path, image: int) -> tuple[int, Notes]:
-    """Return the number of images, of so many bytes each, and the notes; raise a ValueError if a file is not whole."""
+def _about(path: Path, notes: Notes) -> str:
+    """Return the text that belongs beside a file with these notes."""
     with path.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(max(0, size - _LENGTH - len(_MARK)))
-        end = file.read()
-        length = int.from_bytes(end[:_LENGTH], "little")
-        pixels = size - len(end) - length
-        if end[_LENGTH:] != _MARK or pixels < 0 or pixels % image:
-            raise ValueError("cut, or no such file")
-        file.seek(pixels)
-        about = json.loads(file.read(length))
-    if about["count"] * image != pixels:
-        raise ValueError(f"{pixels} bytes of pixels are not {about['count']} images")
-    return about["count"], about["notes"]
+        digest = hashlib.file_digest(file, "sha256")
+    digest.update(json.dumps(notes, sort_keys=True).encode())
+    return json.dumps({"notes": notes, "sha256": digest.hexdigest()}, sort_keys=True)
 
 
-def _write(path: Path, produce: Callable[[Notes], Iterable[Tensor]]) -> None:
+def _write(path: Path, shape: Shape, produce: Callable[[Notes], Iterable[Tensor]]) -> None:
     notes: Notes = {}
-    count = 0
-    with replacing(path) as partial, partial.open("wb") as file:
-        for part in produce(notes):
-            file.write(part.contiguous().numpy().data)
-            count += len(part)
-        tail = json.dumps({"count": count, "notes": notes}).encode()
-        file.write(tail + len(tail).to_bytes(_LENGTH, "little") + _MARK)
+    with replacing(path) as partial:
+        with partial.open("w+b") as file:
+            count = 0
+            _write_header(file, (count, *shape))
+            for part in produce(notes):
+                file.write(part.contiguous().numpy().data)
+                count += len(part)
+            file.seek(0)
+            _write_header(file, (count, *shape))  # of the same length: NumPy leaves room for the first axis to grow
+        about = _about(partial, notes)
+    with replacing(path.with_suffix(".json")) as beside:
+        beside.write_text(about, encoding="utf-8")
+
+
+def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    header = {"descr": npy.dtype_to_descr(np.dtype(np.uint8)), "fortran_order": False, "shape": shape}
+    npy.write_array_header_1_0(file, header)

@@ -74,7 +74,7 @@ class TorchvisionDataset(TaskLoader):
         require_shape(image_size, channels)
         try:
             data = self._read(image_size, channels)
-        except (OSError, RuntimeError, EOFError, ValueError, AssertionError) as error:
+        except Exception as error:  # the readers of its formats raise anything, such as UnpicklingError
             raise HintedError("root", self.root, self._complaint(error)) from error
         return self.make_task(self.name.lower(), data, image_size, channels)
 
@@ -96,7 +96,7 @@ class TorchvisionDataset(TaskLoader):
         for arguments in DATASETS[self.name].values():
             try:
                 constructor(folder, **arguments)
-            except (OSError, RuntimeError, EOFError, ValueError, AssertionError):
+            except Exception:  # noqa: BLE001  # as above
                 servers = _servers(constructor)
                 if servers and not answers(*servers):
                     raise OSError(f"no answer from {', '.join(servers)}") from None
@@ -104,7 +104,9 @@ class TorchvisionDataset(TaskLoader):
                     constructor(folder, download=True, **arguments)
 
     def _complaint(self, error: Exception) -> str:
-        reason = shorten(str(error), 200)
+        reason = shorten(" ".join(str(error).split()) or type(error).__name__, 200)
+        if not isinstance(error, OSError | RuntimeError | AssertionError):
+            return f"{self.name} cannot be read ({reason})"
         if self.download:
             return f"{self.name} is not there and could not be downloaded ({reason})"
         hint = "set {group}download=true, or {group}root to the folder that holds it"

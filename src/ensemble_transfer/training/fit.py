@@ -13,7 +13,7 @@ from ensemble_transfer.training.cost import Entry
 from ensemble_transfer.training.executors import chosen_executor, refuse_unvectorisable
 from ensemble_transfer.training.global_state import generators_kept
 from ensemble_transfer.training.groups import GroupFitter
-from ensemble_transfer.training.progress import Tracker
+from ensemble_transfer.training.progress import Tracker, spoken
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.store import Fitted, Store
@@ -99,6 +99,9 @@ class Fitter:
         found = self._found(keys)
         missing = {key: start for key, start in by_key.items() if key not in found}
         if missing:
+            if not self.settings.progress:
+                members = spoken([start.member for start in missing.values()])
+                log.info("%s: training %s, %d steps each", work.phase, members, work.recipe.steps)
             self.check(work.part.architecture)
             fitter = GroupFitter(self._decided(work, len(missing)), self._store_of_fits, self.tracker)
             with self.settings.threads_applied(), generators_kept(self.settings.device):

@@ -99,7 +99,7 @@ class GroupFitter:
             initial, seeds = [s.weights for s in starts.values()], [s.seed for s in starts.values()]
             batches = part.batches(initial, data, recipe, seeds, self.settings.device)
         members, keys = [start.member for start in starts.values()], list(starts)
-        group = Group(modules, batches, recipe, work.phase, members, keys, interrupted)
+        group = Group(modules, batches, recipe, work.phase, members, keys, interrupted, len(starts) * work.step_seconds)
         try:
             result = run_group(group, self.settings, self.store, self.tracker, self.report)
             _check_finite(result.weights)

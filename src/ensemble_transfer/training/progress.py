@@ -1,5 +1,7 @@
 """Progress of a running fit: bars on the terminal, and learning curves for a tracker."""
 
+import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
@@ -17,6 +19,14 @@ from rich.progress import (
 )
 
 from ensemble_transfer.machine import progress_console
+
+log = logging.getLogger(__name__)
+
+SLOW = 25
+"""A step is far too slow that takes so many times as long as a rough estimate says."""
+
+PATIENCE = 5.0
+"""Seconds of a fit after which its steps are looked at."""
 
 Curve = list[tuple[int, list[float]]]
 """Points (step, loss of each member) along a fit."""
@@ -117,6 +127,38 @@ class ProgressCallback(Callback):
         curve, step = _curve(lockstep), lockstep.step
         loss = sum(curve[-1][1]) / len(curve[-1][1]) if curve else None
         self._report(Progressed(self._label, step, self._steps, loss))  # type: ignore[arg-type]  # Lockstep's int
+
+
+class SlowSteps(Callback):
+    """Warns once if the steps of a fit take far longer than they should.
+
+    Args:
+        expected: Seconds that a step of all members should take, roughly.
+    """
+
+    def __init__(self, expected: float) -> None:
+        self._expected = expected
+        self._steps, self._asked = 0, False
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+    ) -> None:
+        """Look at the clock; the first step, which prepares much, does not count."""
+        del trainer, pl_module, outputs, batch, batch_idx
+        if self._steps == 0:
+            self._start = time.monotonic()
+        elif not self._asked and (spent := time.monotonic() - self._start) >= PATIENCE:
+            self._asked, took = True, spent / self._steps
+            if took > SLOW * self._expected:
+                text = "a step takes %.2f s, where about %.2f s are expected: other processes want the cores, or torch "
+                text += "has too many threads, which wait for each other; trainer.threads=1 may be faster"
+                log.warning(text, took, self._expected)
+        self._steps += 1
 
 
 class CurveCallback(Callback):

@@ -10,6 +10,9 @@ OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "constant")
 AUGMENTATIONS = ("none", "flip", "crop", "crop_flip", "resized_crop", "trivial")
 
+LARGEST_STEPS = 1_000_000_000
+"""Steps of a fit at the most; a GPU takes months for as many."""
+
 _LATER = {"augment": "none", "views": 1}
 """Fields that were added when there were finished fits already, and the values by which these were computed."""
 
@@ -51,7 +54,7 @@ class Recipe:
     views: int = 1
 
     def __post_init__(self) -> None:
-        require(self.steps >= 0, "steps", self.steps, "must be 0 or more")
+        require(0 <= self.steps <= LARGEST_STEPS, "steps", self.steps, f"must be in 0..{LARGEST_STEPS:,}")
         require(self.batch_size > 0, "batch_size", self.batch_size, "must be above 0")
         require(
             self.optimizer in OPTIMIZERS,

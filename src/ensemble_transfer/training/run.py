@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import count
+from math import inf
 
 import pytorch_lightning as pl
 import torch
@@ -22,7 +23,7 @@ from ensemble_transfer.training.cost import Meter, measured
 from ensemble_transfer.training.executors import grouped
 from ensemble_transfer.training.global_state import quiet_lightning
 from ensemble_transfer.training.lockstep import Lockstep
-from ensemble_transfer.training.progress import Bars, CurveCallback, ProgressCallback, Report, Tracker
+from ensemble_transfer.training.progress import Bars, CurveCallback, ProgressCallback, Report, SlowSteps, Tracker
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.store import Store, Unfinished
@@ -40,6 +41,7 @@ class Group:
         members: Indices of the members, likewise.
         keys: Keys of the fits, for checkpoints; empty for none.
         interrupted: States to go on from, all at one step; empty for fits that start.
+        step_seconds: Seconds that a step of all members should take on a CPU, roughly.
     """
 
     modules: Sequence[nn.Module]
@@ -49,6 +51,7 @@ class Group:
     members: Sequence[int]
     keys: Sequence[str] = ()
     interrupted: Sequence[Unfinished] = ()
+    step_seconds: float = inf
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ def run_group(
 
 
 def _callbacks(group: Group, settings: TrainerSettings, store: Store | None, tracker: Tracker | None) -> list[Callback]:
-    callbacks: list[Callback] = []
+    callbacks: list[Callback] = [SlowSteps(group.step_seconds)] if settings.device.type == "cpu" else []
     if tracker is not None:
         callbacks.append(CurveCallback(tracker, group.phase, group.members))
     if store is not None and group.keys:

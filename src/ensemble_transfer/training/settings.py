@@ -28,6 +28,13 @@ LARGEST_THREADS = 1024
 LARGEST_WORKERS = 1024
 
 
+def is_callback(cls: type) -> bool:
+    """Return whether a class is one of Lightning's callbacks, which is imported only here: it is slow."""
+    from pytorch_lightning.callbacks import Callback
+
+    return issubclass(cls, Callback)
+
+
 @dataclass(frozen=True)
 class TrainerSettings:
     """Where and how fits are computed.
@@ -88,10 +95,8 @@ class TrainerSettings:
     def _check_callbacks(self) -> None:
         if not self.callbacks:
             return
-        from pytorch_lightning.callbacks import Callback
-
         for callback in self.callbacks:
-            require(isinstance(callback, Callback), "callbacks", callback, "must be Lightning callbacks")
+            require(is_callback(type(callback)), "callbacks", callback, "must be Lightning callbacks")
         rule = "must be 1 or auto with callbacks, which live in one process"
         require(self.workers in ("auto", 1), "workers", self.workers, rule)
 

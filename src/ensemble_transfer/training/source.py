@@ -53,6 +53,8 @@ class EnsembleSettings:
     def __post_init__(self) -> None:
         require(0 < self.size <= LARGEST_SIZE, "size", self.size, f"must be in 1..{LARGEST_SIZE}")
         require(self.lineage in LINEAGES, "lineage", self.lineage, f"must be one of {', '.join(LINEAGES)}")
+        named = all(member.strip() for member in self.members)
+        require(named, "members", self.members, "must name files or folders, none of them empty")
         if self.fork is not None:
             require(0 <= self.fork < 1, "fork", self.fork, "must be in [0, 1), or null for what the recipes say")
             apart = self.lineage == "independent"

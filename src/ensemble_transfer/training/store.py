@@ -8,6 +8,7 @@ Interrupted fits have files of the same kind, so that any group of members can g
 import hashlib
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,10 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from torch import Tensor
 
 from ensemble_transfer.errors import SettingError
+from ensemble_transfer.layout import lock_of, make_below
 from ensemble_transfer.tensor_files import read_tensors, write_tensors
 from ensemble_transfer.training.cost import Cost, plain
 from ensemble_transfer.weights import Weights, below, copied, fingerprint, joined
@@ -104,7 +106,7 @@ class Store:
         try:
             self._make_folders()
         except OSError as error:
-            if not self.root.is_dir() or not reuse:
+            if not os.path.isdir(self.root) or not reuse:  # noqa: PTH112  # Path raises for names that are too long
                 raise self._unwritable(error) from error
         else:
             self._remove_abandoned()
@@ -129,7 +131,7 @@ class Store:
     def put(self, key: str, fitted: Fitted, about: Mapping[str, Any]) -> None:
         """Store a finished fit under its key, with plain data about its origin, and drop its checkpoint."""
         tensors = joined(weights=fitted.weights) | {"curve": fitted.curve}
-        _write(self._path(key), tensors, {"cost": plain(fitted.cost), **about})
+        self._write(self._path(key), tensors, {"cost": plain(fitted.cost), **about})
         self.drop_unfinished(key)
 
     def unfinished(self, key: str) -> Unfinished | None:
@@ -153,7 +155,7 @@ class Store:
         """Store the state of a fit under its key; it replaces the one before."""
         tensors = joined(weights=state.weights, optimizer=state.optimizer) | {"curve": state.curve}
         about = {"step": state.step, "seconds": state.seconds, "cpu_seconds": state.cpu_seconds}
-        _write(self._checkpoint(key), tensors, about)
+        self._write(self._checkpoint(key), tensors, about)
 
     def drop_unfinished(self, key: str) -> None:
         """Remove the checkpoint of a fit, if there is one."""
@@ -171,9 +173,9 @@ class Store:
         """
         with ExitStack() as held:
             for key in sorted(set(keys)):
-                lock = FileLock(self.root / "locks" / f"{key}.lock")
                 try:
                     self._make_folders()
+                    lock = lock_of(self.root / "locks" / f"{key}.lock")
                     lock.acquire(timeout=0)
                 except Timeout:
                     log.info("another job computes a fit that this one needs; waiting for it")
@@ -187,6 +189,12 @@ class Store:
         """Return the folder of a source ensemble that runs share."""
         return self.root / ENSEMBLES / fingerprint
 
+    def _write(self, path: Path, tensors: Weights, about: Mapping[str, Any]) -> None:
+        """Write tensors and plain data, with a checksum over both, in one move."""
+        copies, text = copied(tensors), json.dumps(about, sort_keys=True)
+        make_below(self.root, path.parent)
+        write_tensors(path, copies, {"about": text, "checksum": _checksum(text, copies)})
+
     def _path(self, key: str) -> Path:
         return self.root / "fits" / key[:2] / f"{key}.safetensors"
 
@@ -194,28 +202,26 @@ class Store:
         return self.root / "unfinished" / key / CHECKPOINT
 
     def _make_folders(self) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
         for folder in ("fits", "locks", "unfinished"):
-            (self.root / folder).mkdir(parents=True, exist_ok=True)
+            make_below(self.root, self.root / folder)
 
     def _unwritable(self, error: OSError) -> SettingError:
         return SettingError("root", str(self.root), f"must be a folder that can be written: {error.strerror}")
 
     def _remove_abandoned(self) -> None:
-        """Remove old checkpoints and old locks that nobody holds."""
+        """Remove old files that were not finished, old checkpoints, and old locks that nobody holds."""
         oldest = time.time() - ABANDONED
+        for path in (self.root / "fits").glob("*/.*"):  # what a killed job was writing
+            with suppress(OSError):
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
         for path in [*(self.root / "locks").glob("*.lock"), *(self.root / "unfinished").iterdir()]:
             with suppress(OSError, Timeout):  # another job may remove the same file
                 if path.stat().st_mtime < oldest:
-                    with FileLock(self.root / "locks" / f"{path.stem}.lock", timeout=0) as lock:
+                    with lock_of(self.root / "locks" / f"{path.stem}.lock").acquire(timeout=0) as lock:
                         shutil.rmtree(path) if path.is_dir() else path.unlink()
                         Path(lock.lock_file).unlink(missing_ok=True)
-
-
-def _write(path: Path, tensors: Weights, about: Mapping[str, Any]) -> None:
-    """Write tensors and plain data, with a checksum over both, in one move."""
-    copies, text = copied(tensors), json.dumps(about, sort_keys=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_tensors(path, copies, {"about": text, "checksum": _checksum(text, copies)})
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ensemble_transfer.machine import FLOPS_A_SECOND, SECONDS_A_STEP
 from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.memory import Need, need_of
@@ -57,6 +58,11 @@ class Work:
     def step_flops(self) -> int:
         """Operations of a training step of one member."""
         return self.part.flops(self.batch_size, 0)
+
+    @property
+    def step_seconds(self) -> float:
+        """Seconds that a training step of one member takes on one core, roughly."""
+        return self.step_flops / FLOPS_A_SECOND + SECONDS_A_STEP
 
     def key(self, start: Start, precision: str) -> str:
         """Return a fit's key in the store: a hash of all that decides its result."""

@@ -8,7 +8,6 @@ import logging
 import os
 import pickle
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ensemble_transfer.machine import end_with
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.groups import GroupFitter
 from ensemble_transfer.training.progress import Progressed
@@ -183,16 +183,9 @@ def _sendable(error: Exception) -> Exception:
     return error
 
 
-def _end_with(parent: int) -> None:
-    """End this process as soon as the one that started it has ended, however that was."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
-
-
 def main(descriptor: int) -> None:
     """Compute jobs until the socket is closed."""
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    end_with(os.getppid(), os.environ["TMPDIR"])
     line = Line(Connection(descriptor))
     logger = logging.getLogger("ensemble_transfer")
     logger.setLevel(logging.INFO)

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from ensemble_transfer.errors import RunError
-from ensemble_transfer.machine import free_memory, is_one_of_many, usable_cores
+from ensemble_transfer.machine import FLOPS_A_SECOND, SECONDS_A_STEP, free_memory, is_one_of_many, usable_cores
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.groups import GroupFitter
 from ensemble_transfer.training.progress import Bars, Progressed, Report, spoken
@@ -32,9 +32,6 @@ from ensemble_transfer.training.worker import Answer, Done, Job, Message, Point,
 
 STARTING = 10.0
 """Seconds that workers need to import torch, Lightning and timm."""
-
-FLOPS_A_SECOND, SECONDS_A_STEP = 2e10, 4e-3
-"""What a core computes of small convolutions, and what a member's step costs besides, both roughly."""
 
 BYTES_A_WORKER = 700 * 2**20
 """Memory of a worker before it computes anything: the imports."""
@@ -256,17 +253,26 @@ def _shared(split: Split) -> SharedSplit:
     if fingerprint not in _files:
         if len(_files) >= _KEPT_FILES:
             _files.pop(next(iter(_files))).file.unlink(missing_ok=True)
-        if not _folder:
-            _folder.append(Path(tempfile.mkdtemp(prefix="ensemble_transfer-")))
-        path = _folder[0] / fingerprint
+        path = _temporary() / fingerprint
         images.numpy().tofile(path)
         _files[fingerprint] = SharedSplit(path, 0, tuple(images.shape), split.labels, fingerprint)
     return _files[fingerprint]
 
 
+def _temporary() -> Path:
+    """Return the folder of temporary files of the workers, which goes when they do."""
+    if not _folder:
+        _folder.append(Path(tempfile.mkdtemp(prefix="ensemble_transfer-")))
+    return _folder[0]
+
+
 def _environment(place: int) -> dict[str, str]:
-    """Return the environment of a worker: it imports what this process would, and sees one GPU."""
+    """Return the environment of a worker: it imports what this process would, and sees one GPU.
+
+    What libraries leave in the temporary folder, it leaves in ours: a worker is killed, and cleans nothing.
+    """
     found = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    found["TMPDIR"] = str(_temporary())
     if torch.cuda.is_available():
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count()))))
         devices = visible.split(",")

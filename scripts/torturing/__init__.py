@@ -1,0 +1,1 @@
+"""The parts of the torture script: kills, damaged files, bad inputs, and what processes leave behind."""

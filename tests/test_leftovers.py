@@ -1,0 +1,103 @@
+"""What commands leave behind when they end or are killed: no process, and no temporary file."""
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are found in /proc")
+
+QUICK = [
+    "ensemble.size=2",
+    "backbone.options.channels=[4,8,8,8]",
+    "backbone.options.stem_width=4",
+    "dataset.image_size=8",
+    *(f"dataset.target.{name}=40" for name in ("train", "validation", "test")),
+    *(f"recipe.{name}.steps=10" for name in ("ancestor", "source", "full", "tiny", "probe", "head")),
+    "evaluation.diagnostics=false",
+    "trainer.threads=1",
+    "trainer.checkpoint_seconds=0.05",
+]
+ENDLESS = ["recipe.ancestor.steps=1000000", "recipe.source.steps=0"]
+
+
+class Job:
+    """The command line in a process of its own, whose descendants carry a mark in their environment."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self.folder, self._mark = folder, f"MARK_OF_A_TEST={uuid.uuid4().hex}"
+        self.temporary = folder / "tmp"
+        self.temporary.mkdir()
+        name, _, value = self._mark.partition("=")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "ensemble_transfer", *arguments],
+            cwd=folder,
+            env=os.environ | {name: value, "TMPDIR": str(self.temporary)},
+            stdout=subprocess.DEVNULL,
+            stderr=(folder / "stderr").open("w"),
+        )
+
+    def alive(self) -> list[int]:
+        found = []
+        for place in Path("/proc").glob("[0-9]*"):
+            try:
+                if self._mark.encode() in (place / "environ").read_bytes():
+                    found.append(int(place.name))
+            except OSError:
+                continue
+        return found
+
+    def wait_for(self, pattern: str) -> None:
+        deadline = time.monotonic() + 120
+        while not list(self.folder.glob(pattern)):
+            assert time.monotonic() < deadline, (self.folder / "stderr").read_text()
+            time.sleep(0.05)
+
+    def end(self) -> None:
+        """Wait for the end of all processes; those that go on are killed, and fail the test."""
+        self.process.wait()
+        deadline = time.monotonic() + 10
+        while (alive := self.alive()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        for number in alive:
+            os.kill(number, signal.SIGKILL)
+        assert not alive
+
+    def left(self) -> list[str]:
+        """Return what is left in the temporary folder, but for torch's cache, which is one for all runs."""
+        return [path.name for path in self.temporary.iterdir() if not path.name.startswith("torchinductor_")]
+
+
+def test_a_run_with_workers_leaves_no_process_and_no_file(tmp_path):
+    job = Job(tmp_path, "strategy=full", *QUICK, "trainer.workers=2", "hydra.run.dir=run")
+    assert job.process.wait() == 0, (tmp_path / "stderr").read_text()
+    job.end()
+    assert job.left() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_workers_of_a_killed_run_end_and_leave_no_file(tmp_path, number):
+    endless = [*QUICK, "ensemble.lineage=independent", *ENDLESS]
+    job = Job(tmp_path, "strategy=full", *endless, "trainer.workers=2", "hydra.run.dir=run")
+    job.wait_for("store/unfinished/*/last.ckpt")
+    job.process.send_signal(number)
+    job.end()
+    mine = [name for name in job.left() if name.startswith("ensemble_transfer")]
+    assert (mine if number == signal.SIGKILL else job.left()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_jobs_of_a_killed_sweep_end(tmp_path, number):
+    if importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is None:
+        pytest.skip("hydra_joblib_launcher is not installed")
+    sweep = ["-m", "hydra/launcher=jobs", "strategy=full", "seed=0,1", *QUICK, *ENDLESS, "hydra.sweep.dir=sweep"]
+    job = Job(tmp_path, *sweep)
+    job.wait_for("store/unfinished/*/last.ckpt")
+    job.process.send_signal(number)
+    job.end()
