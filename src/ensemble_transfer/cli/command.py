@@ -9,9 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from types import FrameType
-from typing import ParamSpec
+from typing import TYPE_CHECKING, ParamSpec
 
 from ensemble_transfer.errors import Interrupted
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 P = ParamSpec("P")
 
@@ -58,6 +61,20 @@ def interruptible() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def console(**options: bool) -> "Console":
+    """Return rich's console on standard output, which leaves a reader that stops reading to :func:`command`.
+
+    Rich would end the process with exit code 1.
+    """
+    from rich.console import Console  # slow to import
+
+    class Piped(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # the error that it is called for
+
+    return Piped(**options)  # type: ignore[arg-type]  # of its many options, those that are true or false
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -11,9 +11,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
-from ensemble_transfer.cli.command import command
+from ensemble_transfer.cli.command import command, console
 from ensemble_transfer.machine import usable_cores
 from ensemble_transfer.report.comparison import Comparison
 from ensemble_transfer.report.record import read_records
@@ -52,11 +50,11 @@ def compare(folders: Sequence[Path], output: Path, baseline: str | None = None) 
     except OSError as error:
         sys.stderr.write(f"error: {output}: the comparison cannot be written there ({error.strerror})\n")
         return 2
-    console = Console()
-    console.print(*comparison.terminal())
+    terminal = console()
+    terminal.print(*comparison.terminal())
     for line in comparison.failures():
-        console.print(line, soft_wrap=True, markup=False)
-    console.print(page, soft_wrap=True, markup=False)
+        terminal.print(line, soft_wrap=True, markup=False)
+    terminal.print(page, soft_wrap=True, markup=False)
     return 1 if comparison.failed else 0
 
 

@@ -20,6 +20,9 @@ from ensemble_transfer.training.recipe import Recipe, Recipes
 from ensemble_transfer.transfer.prices import Prices
 from ensemble_transfer.weights import Weights, below, floating, joined, mean
 
+CHOICES = ("choice", "scale search")
+"""Phases in which something is chosen on the target's validation images."""
+
 
 @dataclass(frozen=True)
 class TransferResult:
@@ -252,6 +255,8 @@ class Workbench:
         """Build the transferred ensemble from its members' weights."""
         history = dict(self.source.history) | {"source_ensemble": self.source.fingerprint}
         history |= {"strategy": strategy, "target": self.target.name}
+        if any(entry.phase in CHOICES for entry in self.ledger.entries):
+            history["chosen_on"] = "validation"
         return Ensemble(self.architecture, tuple(members), self.target.classes, self.source.lineage, history)
 
     def result(self, strategy: str, members: Sequence[Weights], recipients: Sequence[int]) -> TransferResult:
