@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
+from hydra.errors import HydraException
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -172,8 +173,7 @@ def named(node: Any, path: str) -> Any:  # noqa: ANN401
     try:
         cls = _find_class(target)
     except (ImportError, ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise SettingError(setting, target, f"is not a class that can be imported: {reason}") from error
+        raise SettingError(setting, target, f"is not a class that can be imported: {_reason(error)}") from error
     require(is_dataclass(cls), setting, target, "must be a dataclass: its fields are the options")
     return build(cls, _without(node, "_target_"), path)
 
@@ -209,8 +209,16 @@ def _made(node: Any, path: str) -> object:  # noqa: ANN401
     try:
         return instantiate(node, _convert_="all")
     except Exception as error:  # what a constructor raises
-        reason = " ".join(str(error.__cause__ or error).split())
-        raise SettingError(f"{path}._target_", target, f"cannot be made: {reason}") from error
+        raise SettingError(f"{path}._target_", target, f"cannot be made: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    """Return in one line what went wrong in a class or in its module, without Hydra's errors around it."""
+    cause = error
+    while cause.__cause__ is not None and (isinstance(cause, HydraException) or str(cause).startswith("Error loading")):
+        cause = cause.__cause__
+    text = " ".join(str(cause).split())
+    return text if cause is error else f"{type(cause).__name__}: {text}"
 
 
 def _store(node: Any) -> Store:  # noqa: ANN401
