@@ -178,7 +178,8 @@ def _order(probabilities: Tensor, labels: Tensor) -> Tensor:
     """Order the examples by a fixed random projection of (p, y), in which only equal examples tie."""
     weights = torch.randn(2, probabilities.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for_probability, for_label = weights.to(probabilities.device)
-    return (probabilities.double() @ for_probability + for_label[labels]).argsort()
+    order: Tensor = (probabilities.double() @ for_probability + for_label[labels]).argsort()
+    return order
 
 
 def _calibration_error(sure: Tensor, happened: Tensor, norm: Literal["l1", "max"]) -> Tensor:

@@ -197,11 +197,13 @@ class Workbench:
 
     def fit(self, starts: Sequence[Start], recipe: Recipe, phase: str) -> Fits:
         """Train whole members on the target from given starts."""
-        return self._billed(self.fitter.fit(self.architecture, starts, self.target.train, recipe, phase))
+        with self.recipes.naming(recipe, phase):
+            return self._billed(self.fitter.fit(self.architecture, starts, self.target.train, recipe, phase))
 
     def fit_heads(self, starts: Sequence[Start], recipe: Recipe, phase: str) -> Fits:
         """Train heads on frozen features from given starts."""
-        return self._billed(self.fitter.fit_heads(self.architecture, starts, self.target.train, recipe, phase))
+        with self.recipes.naming(recipe, phase):
+            return self._billed(self.fitter.fit_heads(self.architecture, starts, self.target.train, recipe, phase))
 
     def probe(self, starts: Sequence[Start], phase: str = "probe") -> Fits:
         """Train heads on frozen features, before a fine-tuning or for a diagnosis, and bill them to a phase."""
