@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ensemble_transfer.cli.command import command, interruptible
@@ -108,6 +109,17 @@ def test_a_reader_may_stop_reading(tmp_path, module):
         err = process.stderr.read()
     assert process.returncode in (0, 128 + signal.SIGPIPE)  # argparse drops errors of its own help
     assert err == ""
+
+
+def test_a_reader_that_stops_reading_tables_ends_the_command_quietly(tmp_path):
+    """As it ends ``cat``: with the exit code of a process that SIGPIPE has ended."""
+    Record("finished", "full", 0, "a -> b", "net", {"size": 2, "lineage": "shared"}).save(tmp_path)
+    np.savez(tmp_path / "p.npz", probabilities=np.full((2, 3, 2), 0.5), labels=np.zeros(3, int))
+    for module, argument in ((".compare", "."), (".evaluate", "p.npz")):
+        with started(tmp_path, argument, module=f"ensemble_transfer{module}") as process:
+            process.stdout.close()
+            err = process.stderr.read()
+        assert (module, process.returncode, err) == (module, 128 + signal.SIGPIPE, "")
 
 
 def test_letters_that_a_terminal_does_not_know_are_escaped(tmp_path):

@@ -50,6 +50,8 @@ def test_members_added_to_turns_are_those_of_a_larger_run(cli, quick, tmp_path, 
     assert main([str(run), "ensemble.add=2"]) == 0
     grown = run / "extended_4"
     assert Ensemble.load(grown / "ensemble").fingerprint == Ensemble.load(fresh / "ensemble").fingerprint
+    for folder in (run, grown, fresh):
+        assert Ensemble.load(folder / "ensemble").history["chosen_on"] == "validation"
     a, b = Record.load(grown / "record.json"), Record.load(fresh / "record.json")
     assert a.cost["added"]["members"] == 2
     assert a.curves["turns"] == b.curves["turns"]

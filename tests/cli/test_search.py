@@ -2,19 +2,21 @@
 
 import importlib.util
 import json
+import math
 import sqlite3
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from ensemble_transfer.cli.job import _objective
 from ensemble_transfer.cli.search import winner
 from ensemble_transfer.errors import Interrupted
 from ensemble_transfer.report.comparison import Comparison
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.settings import decisive
 
-NLL = "target/validation/ensemble/nll"
+NLL = "target/validation/calibrated/nll"
 TRIALS = "not evaluated on test (evaluation.test=false): "
 
 
@@ -38,6 +40,14 @@ def test_a_run_without_test_predicts_and_says_nothing_of_it(trial):
             "validation/probabilities",
             "validation/labels",
         }
+
+
+def test_a_trial_returns_its_calibrated_nll(trial):
+    record = Record.load(trial / "record.json")
+    metrics = {"target/validation/ensemble/nll": 0.1, NLL: 2.0}
+    assert _objective(record) == record.metrics[NLL] != record.metrics["target/validation/ensemble/nll"]
+    assert _objective(replace(record, metrics=metrics)) == 2.0
+    assert _objective(replace(record, metrics=metrics | {NLL: None})) == math.inf
 
 
 def test_the_test_split_is_not_read(cli, quick, monkeypatch):
@@ -66,7 +76,7 @@ def test_old_runs_are_those_that_were_tested():
 def test_the_winner_is_the_best_on_validation_and_is_evaluated_once(cli, trial, tmp_path):
     record, search = Record.load(trial / "record.json"), tmp_path / "search"
     for name, change in {
-        "0": {"metrics": {NLL: 2.0}},
+        "0": {"metrics": {NLL: 2.0, "target/validation/ensemble/nll": 0.1}},
         "1": {},
         "2": {"metrics": {NLL: None}},
         "3": {"status": "failed", "metrics": {NLL: 0.1}},

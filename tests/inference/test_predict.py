@@ -181,6 +181,18 @@ def test_the_risk_is_kept_on_validation(predict, here):
     assert f"({found.errors} wrong of {found.answered}), below {found.bound:.4f} with 95% confidence" in err
 
 
+@pytest.mark.parametrize("chosen", [True, False])
+def test_the_promise_of_a_risk_is_weaker_where_the_ensemble_was_chosen_on_the_same_images(
+    predict, here, source_ensemble, chosen
+):
+    history = {"strategy": "auto", "target": "mnist"} | ({"chosen_on": "validation"} if chosen else {})
+    replace(source_ensemble, history=history).save(here / "run" / "ensemble")
+    validation_predictions(here)
+    weaker = "this promise is weaker than it says: auto chose the ensemble on the same images\n"
+    assert (weaker in predict("run", "test", "--risk", "0.15")[2]) == chosen
+    assert weaker not in predict("run", "test", "--coverage", "0.8")[2]
+
+
 def test_a_risk_that_needs_more_images_says_how_many(predict, here):
     known = validation_predictions(here, examples=30)
     needed = selective.examples_needed(known.confidence, known.correct, 0.1)
@@ -319,6 +331,20 @@ def test_what_is_no_plain_file_is_written_to_and_not_replaced(predict, here):
         assert predict("run", "test", "--output", "pipe.csv")[0] == 0
         assert reader.communicate()[0].count("\n") == 61
     assert (here / "pipe.csv").is_fifo()
+
+
+@pytest.mark.parametrize("read", [0, 1])
+def test_a_reader_that_stops_reading_ends_it_quietly(here, read):
+    """``predict RUN IMAGES | head -1`` ends as ``cat`` would: with the code of a process that SIGPIPE has ended."""
+    command = [sys.executable, "-m", "ensemble_transfer.predict", "run", "test", "--batch-size=1", "--device=cpu"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        lines = [process.stdout.readline() for _ in range(read)]
+        process.stdout.close()
+        err = process.stderr.read()
+    assert lines == ["path,label,probability,entropy,mutual_information,disagreement,abstain\n"][:read]
+    assert process.returncode == 141
+    assert err.startswith("temperature")
+    assert err.count("\n") == 1
 
 
 # Mistakes

@@ -1,4 +1,3 @@
-import math
 from fractions import Fraction
 
 import numpy as np
@@ -6,10 +5,12 @@ import pytest
 import scipy.optimize
 import scipy.special
 import torch
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from ensemble_transfer.metrics import calibration
-from ensemble_transfer.metrics.predictive import ensemble_mean
+from ensemble_transfer.metrics.predictive import ensemble_mean, nll
 
 BINS = 15
 
@@ -96,25 +97,39 @@ def test_reliability_sums_to_the_ece(case):
     assert calibration.ece(mean, labels).item() == pytest.approx(ece, abs=1e-12)
 
 
-def scaled_nll(log_temperature, mean, labels):
-    logits = np.log(np.maximum(mean, np.finfo(float).eps)) / math.exp(log_temperature)
-    return np.mean(scipy.special.logsumexp(logits, axis=1) - logits[np.arange(len(labels)), labels])
+def augmented(mean, labels, pseudo):
+    """The examples, and a few further ones of every class with little weight: log-probabilities, labels, weights."""
+    examples, classes = mean.shape
+    log_p = np.log(np.maximum(mean, np.finfo(float).eps))
+    if pseudo == 0:
+        return log_p, labels, np.ones(examples)
+    every = np.tile(np.arange(classes), examples)
+    weights = np.concatenate([np.ones(examples), np.full(examples * classes, pseudo / (examples * classes))])
+    return np.concatenate([log_p, np.repeat(log_p, classes, axis=0)]), np.concatenate([labels, every]), weights
 
 
+def reference_temperature(mean, labels, pseudo=0.1):
+    """The temperature by its definition and another method: where the slope in 1/T of the weighted NLL is 0."""
+    log_p, truth, weights = augmented(mean, labels, pseudo)
+
+    def slope(inverse):
+        q = scipy.special.softmax(inverse * log_p, axis=1)
+        return weights @ ((q * log_p).sum(1) - log_p[np.arange(len(truth)), truth])
+
+    if slope(1 / 0.05) < 0:
+        return 0.05
+    return 1 / scipy.optimize.brentq(slope, 1 / 100, 1 / 0.05, xtol=1e-14)
+
+
+@pytest.mark.parametrize("classes", [2, 6])
+@pytest.mark.parametrize("examples", [10, 500])
 @pytest.mark.parametrize("sharpness", [0.3, 1.0, 4.0])
-def test_temperature_agrees_with_scipy(make_smooth, sharpness):
-    predictions = make_smooth(3, 500, 6)
+def test_temperature_agrees_with_scipy(make_smooth, sharpness, examples, classes):
+    predictions = make_smooth(3, examples, classes)
     mean = scipy.special.softmax(sharpness * np.log(predictions.mean), axis=1)
-    expected = scipy.optimize.minimize_scalar(
-        scaled_nll,
-        bounds=(math.log(0.01), math.log(100)),
-        args=(mean, predictions.label_array),
-        method="bounded",
-        options={"xatol": 1e-10},
-    )
     probabilities, labels = torch.from_numpy(mean), predictions.labels
     temperature = calibration.fit_temperature(probabilities, labels)
-    assert temperature == pytest.approx(math.exp(expected.x), rel=1e-6)
+    assert temperature == pytest.approx(reference_temperature(mean, predictions.label_array), rel=1e-6)
     scaled = calibration.apply_temperature(probabilities, temperature)
     logits = np.log(np.maximum(mean, np.finfo(float).eps))
     np.testing.assert_allclose(scaled, scipy.special.softmax(logits / temperature, axis=1), rtol=1e-9)
@@ -128,13 +143,55 @@ def test_temperature_undoes_a_sharpening(make_smooth):
     assert calibration.fit_temperature(sharper, predictions.labels) == pytest.approx(2 * one, rel=1e-6)
 
 
+@pytest.mark.parametrize("sure", [0.7, 0.9, 1 - 1e-6])
+@pytest.mark.parametrize("examples", [1, 10, 500])
+def test_without_an_error_a_tenth_of_an_example_says_how_sure_to_be(examples, sure):
+    """With two classes half of it is wrong: of N right answers a share of 0.05 / (N + 0.1)."""
+    probabilities = torch.tensor([[sure, 1 - sure]], dtype=torch.float64).repeat(examples, 1)
+    labels = torch.zeros(examples, dtype=torch.long)
+    temperature = calibration.fit_temperature(probabilities, labels)
+    wrong = calibration.apply_temperature(probabilities, temperature)[0, 1].item()
+    assert wrong == pytest.approx(0.05 / (examples + 0.1), rel=1e-5)
+
+
 def test_temperature_where_there_is_no_minimum():
     probabilities = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
     right, wrong = torch.tensor([0, 1]), torch.tensor([1, 0])
-    assert calibration.fit_temperature(probabilities, right) == pytest.approx(0.05)
     assert calibration.fit_temperature(probabilities, wrong) == pytest.approx(100)
     assert calibration.fit_temperature(torch.full((2, 2), 0.5), right) == 1
     assert calibration.fit_temperature(probabilities[:0], right[:0]) == 1
+
+
+def changes(mean, labels, examples):
+    """Calibrated NLL of all other examples, minus that without a prior, for temperatures fitted on 10 sets."""
+    for seed in range(10):
+        order = np.random.default_rng(seed).permutation(len(labels))
+        fitted, rest = order[:examples], order[examples:]
+        given = torch.from_numpy(mean[fitted]), torch.from_numpy(labels[fitted])
+        ways = calibration.fit_temperature(*given), reference_temperature(mean[fitted], labels[fitted], pseudo=0)
+        others = torch.from_numpy(mean[rest])
+        own, without = (calibration.apply_temperature(others, temperature) for temperature in ways)
+        truth = torch.from_numpy(labels[rest])
+        yield (nll(own, truth) - nll(without, truth)).item()
+
+
+@pytest.mark.parametrize("sharpness", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize(("classes", "signal"), [(2, 1.7), (10, 2.0), (10, 3.7), (100, 4.0)])
+def test_with_500_examples_the_prior_changes_next_to_nothing(classes, signal, sharpness):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(classes, size=4500)
+    logits = signal * (rng.normal(size=(4500, classes)) + signal * np.eye(classes)[labels])
+    mean = scipy.special.softmax(sharpness * logits, axis=1)
+    assert max(map(abs, changes(mean, labels, 500))) < 1e-3
+
+
+@pytest.mark.parametrize("regularisation", [1e-2, 1.0])
+def test_with_500_real_digits_the_prior_changes_next_to_nothing(regularisation):
+    images, labels = load_digits(return_X_y=True)
+    model = LogisticRegression(C=regularisation, max_iter=500).fit(images[:400] / 16, labels[:400])
+    mean, labels = model.predict_proba(images[400:] / 16), labels[400:].astype(np.int64)
+    assert 0.7 < (mean.argmax(1) == labels).mean() < 0.97
+    assert max(map(abs, changes(mean, labels, 500))) < 1e-3
 
 
 def test_cross_calibration_never_fits_on_the_example_itself(make_smooth):

@@ -57,6 +57,14 @@ def test_the_library_is_asked_for_in_one_line(monkeypatch):
     assert complaint("any/set") == ("dataset.target.name='any/set': needs a library: pip install 'datasets>=4'")
 
 
+def test_a_library_that_cannot_be_imported_is_not_called_missing(monkeypatch, tmp_path):
+    (tmp_path / "datasets.py").write_text("import a_package_that_it_needs")
+    monkeypatch.delitem(sys.modules, "datasets", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    line = "needs the library datasets, which fails: No module named 'a_package_that_it_needs'"
+    assert complaint("any/set") == f"dataset.target.name='any/set': {line}"
+
+
 def test_a_saved_set(saved, digits):
     task = HuggingFace(saved()).load(8, 1)
     assert task.name == "set"

@@ -8,6 +8,11 @@ import torch
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.recipe import Recipe
+from ensemble_transfer.training.source import EnsembleSettings, train_source
+from ensemble_transfer.transfer.base import Workbench, transfer_ensemble
+from ensemble_transfer.transfer.strategies.full import Full
+from ensemble_transfer.transfer.strategies.head import HeadOnly
+from ensemble_transfer.transfer.strategies.shift import Shift
 
 TOO_HIGH = Recipe(40, optimizer="sgd", lr=1e30)
 
@@ -37,6 +42,26 @@ def test_the_first_loss_that_is_not_finite_ends_the_fit_and_names_all(diverge, s
     assert "\n" not in message
     assert not list(store.root.rglob("*.safetensors"))
     assert not list(store.root.glob("unfinished/*"))
+
+
+@pytest.mark.parametrize(("strategy", "name"), [(Full(), "full"), (Shift(), "full"), (HeadOnly(), "head")])
+def test_a_transfer_names_the_recipe(source_ensemble, target_task, recipes, fitter, strategy, name):
+    hopeless = replace(recipes, **{name: TOO_HIGH})
+    with pytest.raises(SettingError, match=rf"^recipe\.{name}\.lr=1e\+30: is too high: the .* not finite in phase"):
+        transfer_ensemble(strategy, source_ensemble, target_task.sealed(), 0, hopeless, fitter)
+
+
+@pytest.mark.parametrize("name", ["ancestor", "source"])
+def test_training_on_the_source_names_the_recipe(backbone, source_task, recipes, fitter, name):
+    with pytest.raises(SettingError, match=rf"^recipe\.{name}\.lr=1e\+30: is too high: the loss is not finite"):
+        train_source(EnsembleSettings(2), backbone, source_task, 0, replace(recipes, **{name: TOO_HIGH}), fitter)
+
+
+def test_weights_that_are_bad_from_the_start_keep_their_phase(source_ensemble, target_task, recipes, fitter):
+    work = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
+    starts = [replace(start, weights=infinite(start.weights)) for start in work.with_fresh_heads(work.encoders, "tiny")]
+    with pytest.raises(SettingError, match=r"^phase='tiny': member 1 starts from weights"):
+        work.fit(starts, recipes.tiny, "tiny")
 
 
 def infinite(weights):

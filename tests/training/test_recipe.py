@@ -1,5 +1,5 @@
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 from hypothesis import given
@@ -142,3 +142,21 @@ def test_what_was_added_later_is_left_out_of_a_key_where_it_changes_nothing():
     changed = Recipe(3, augment="flip", views=4).plain()
     assert changed == plain | {"augment": "flip", "views": 4}
     assert Recipe(3, augment="flip").plain() == plain | {"augment": "flip"}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "phase", "name"),
+    [
+        (Recipes().full, "full", "recipe.full.lr"),
+        (replace(Recipes().full, steps=7), "cycle", "recipe.full.lr"),
+        (Recipes().probe, "diagnosis_random", "recipe.probe.lr"),
+        (replace(Recipes().tiny, steps=300), "tiny", "recipe.tiny.lr"),
+        (replace(Recipes().source, steps=3), "source", "recipe.source.lr"),
+        (Recipe(5, lr=0.123), "full", "lr"),
+    ],
+)
+def test_a_setting_that_a_fit_refuses_is_named_with_its_recipe(recipe, phase, name):
+    with pytest.raises(SettingError, match=rf"^{name}=1: rule"), Recipes().naming(recipe, phase):
+        raise SettingError("lr", 1, "rule")
+    with pytest.raises(SettingError, match=r"^phase=1: rule"), Recipes().naming(recipe, phase):
+        raise SettingError("phase", 1, "rule")

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
+from hydra.errors import HydraException
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -183,8 +184,7 @@ def _class_of(node: DictConfig, path: str) -> type:
     try:
         return _find_class(target)
     except Exception as error:  # a module may raise anything when it is imported
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise SettingError(setting, target, f"is not a class that can be imported: {reason}") from error
+        raise SettingError(setting, target, f"is not a class that can be imported: {_reason(error)}") from error
 
 
 def _find_class(name: str) -> type:
@@ -223,8 +223,16 @@ def _made(node: Any, path: str, is_one: Callable[[type], bool], what: str) -> ob
     try:
         return instantiate(node, _convert_="all")
     except Exception as error:  # what a constructor raises
-        reason = " ".join(str(error.__cause__ or error).split())
-        raise SettingError(f"{path}._target_", target, f"cannot be made: {reason}") from error
+        raise SettingError(f"{path}._target_", target, f"cannot be made: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    """Return in one line what went wrong in a class or in its module, without Hydra's errors around it."""
+    cause = error
+    while cause.__cause__ is not None and (isinstance(cause, HydraException) or str(cause).startswith("Error loading")):
+        cause = cause.__cause__
+    text = " ".join(str(cause).split())
+    return text if cause is error else f"{type(cause).__name__}: {text}"
 
 
 def _store(node: Any) -> Store:  # noqa: ANN401

@@ -11,11 +11,14 @@ from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from types import FrameType
-from typing import ParamSpec
+from typing import TYPE_CHECKING, ParamSpec
 
 from ensemble_transfer.errors import Interrupted, SettingError, note_signal
 from ensemble_transfer.layout import replacing
 from ensemble_transfer.report.escape import one_line, printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 P = ParamSpec("P")
 
@@ -109,6 +112,20 @@ def complain(error: object, whole: bool = False) -> None:
     """
     sys.stdout.flush()
     sys.stderr.write(f"error: {printable(str(error)) if whole else one_line(str(error))}\n")
+
+
+def console(**options: bool) -> "Console":
+    """Return rich's console on standard output, which leaves a reader that stops reading to :func:`command`.
+
+    Rich would end the process with exit code 1.
+    """
+    from rich.console import Console  # slow to import
+
+    class Piped(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # the error that it is called for
+
+    return Piped(**options)  # type: ignore[arg-type]  # of its many options, those that are true or false
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -10,9 +10,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
-from ensemble_transfer.cli.command import command, complain, some_path
+from ensemble_transfer.cli.command import command, complain, console, some_path
 from ensemble_transfer.machine import usable_cores
 from ensemble_transfer.report.comparison import Comparison
 from ensemble_transfer.report.record import read_records
@@ -57,11 +55,11 @@ def compare(folders: Sequence[Path], output: Path, baseline: str | None = None) 
     except OSError as error:
         complain(f"{output}: the comparison cannot be written there ({error.strerror})")
         return 2
-    console = Console()
-    console.print(*comparison.terminal())
+    terminal = console()
+    terminal.print(*comparison.terminal())
     for line in comparison.failures():
-        console.print(line, soft_wrap=True, markup=False)
-    console.print(page, soft_wrap=True, markup=False)
+        terminal.print(line, soft_wrap=True, markup=False)
+    terminal.print(page, soft_wrap=True, markup=False)
     return 1 if comparison.failed or refused else 0
 
 

@@ -11,7 +11,7 @@ import math
 import sys
 from typing import TYPE_CHECKING, Any
 
-from ensemble_transfer.cli.command import command
+from ensemble_transfer.cli.command import command, console
 from ensemble_transfer.report.escape import one_line
 
 if TYPE_CHECKING:
@@ -83,22 +83,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _show(metrics: Mapping[str, float], given: Mapping[str, Any]) -> None:
     """Print tables: one of the plain metrics, one of OOD detection, three of corruptions."""
-    from rich.console import Console
-
-    console = Console(markup=False, highlight=False, emoji=False)
+    terminal = console(markup=False, highlight=False, emoji=False)
     members, examples, classes = given["probabilities"].shape
-    console.print(f"members: {members}, examples: {examples}, classes: {classes}")
+    terminal.print(f"members: {members}, examples: {examples}, classes: {classes}")
     source = "the two halves of the examples, crosswise" if given["validation"] is None else "validation"
-    console.print(f"temperature fitted on: {source}")
-    console.print(_plain_table(metrics))
+    terminal.print(f"temperature fitted on: {source}")
+    terminal.print(_plain_table(metrics))
     keys = [key.split("/") for key in metrics]
     detection = {(f"{k[1]} {k[2]}", k[3]): metrics["/".join(k)] for k in keys if k[0] == "ood"}
     if detection:
-        console.print(_grid("ood", "out of distribution is positive", detection))
+        terminal.print(_grid("ood", "out of distribution is positive", detection))
     for metric in ("accuracy", "nll", "ece"):
         cells = {(k[1], k[2]): metrics["/".join(k)] for k in keys if k[0] == "corruption" and k[3] == metric}
         if cells:
-            console.print(_grid("corruption", f"{metric} by severity", cells))
+            terminal.print(_grid("corruption", f"{metric} by severity", cells))
 
 
 def _plain_table(metrics: Mapping[str, float]) -> Table:

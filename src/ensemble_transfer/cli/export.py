@@ -62,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _check(options)
         for line in _export(options):
             sys.stdout.write(f"{line}\n")
+    except BrokenPipeError:  # an OSError, which the door handles
+        raise
     except (ValueError, OSError) as error:
         complain(error)
         return 2

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ensemble_transfer.cli.arguments import CONFIG_DIR
 from ensemble_transfer.cli.build import build_experiment, build_logger, resolved
+from ensemble_transfer.cli.search import OBJECTIVE
 from ensemble_transfer.cli.sweep import finished, finished_before
 from ensemble_transfer.errors import Interrupted, RunError, SettingError, require
 from ensemble_transfer.layout import RECORD, TRACEBACK
@@ -83,7 +84,7 @@ class Job:
 
 
 def run_job(cfg: DictConfig, hydra: HydraConf) -> float:
-    """Run one job, leave its record also when it does not finish, and return the ensemble's NLL on validation.
+    """Run one job, leave its record also when it does not finish, and return its calibrated NLL on validation.
 
     Raises:
         SettingError: For a user's mistake.
@@ -217,8 +218,8 @@ def _keep_configuration(job: Job) -> None:
 
 
 def _objective(record: Record) -> float:
-    """Return what a sweeper minimises: the ensemble's NLL on validation."""
-    nll = record.metrics["target/validation/ensemble/nll"]
+    """Return what a sweeper minimises; infinity where it is undefined."""
+    nll = record.metrics[OBJECTIVE]
     return float("inf") if nll is None else nll
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import sys
 from contextlib import contextmanager, nullcontext
 from itertools import islice
@@ -59,7 +58,8 @@ a grid of thresholds, corrected for their number (fallback procedure, Wiens 2003
 needed. --coverage takes the threshold that answers this share of the validation images. Both are estimates, for
 images like those of the validation split.
 
-exit code: 0; 1 if an image could not be read (named on standard error and left out); 2 if nothing can be done.
+exit code: 0; 1 if an image could not be read (named on standard error and left out); 2 if nothing can be done; 141 if
+the reader of standard output stops reading.
 """
 
 
@@ -70,9 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _check(options)
         return _predict(options)
-    except BrokenPipeError:  # the reader of standard output has closed it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except BrokenPipeError:  # an OSError, which the door handles
+        raise
     except (ValueError, OSError) as error:
         complain(error)
         return 2

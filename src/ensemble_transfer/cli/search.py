@@ -15,7 +15,8 @@ from ensemble_transfer.report.record import Record
 WINNER = "winner_"
 """In a search's folder: how the folder is named in which the best trial is evaluated on test."""
 
-_NLL = "target/validation/ensemble/nll"
+OBJECTIVE = "target/validation/calibrated/nll"
+"""What a search minimises, as every choice on validation does: the NLL after cross-calibration, in nats."""
 
 
 def is_search(config: DictConfig) -> bool:
@@ -69,11 +70,11 @@ def winner(folder: Path) -> list[str] | None:
     found: list[tuple[Path, Record]] = []
     for path in sorted(folder.glob(f"*/{RECORD}")):
         record = finished(path)[0]
-        if record is not None and not record.tested and record.metrics.get(_NLL) is not None:
+        if record is not None and not record.tested and record.metrics.get(OBJECTIVE) is not None:
             found.append((path.parent, record))
     if not found:
         return None
-    trial, best = min(found, key=lambda item: item[1].metrics[_NLL])  # type: ignore[arg-type,return-value]  # not None
+    trial, best = min(found, key=lambda item: item[1].metrics[OBJECTIVE])  # type: ignore[arg-type,return-value]  # not None
     where = folder / f"{WINNER}{trial.name}"
     if finished(where / RECORD)[0] is not None:
         return None

@@ -97,7 +97,15 @@ def choose_threshold(saved: SavedEnsemble, risk: float | None, coverage: float |
         f"coverage {found.coverage:.3f}, risk {found.risk:.4f} ({found.errors} wrong of {found.answered})"
     )
     bound = "" if found.bound is None else f", below {found.bound:.4f} with 95% confidence"
-    return found.value, f"{line}{bound}: an estimate, for images like those"
+    return found.value, f"{line}{bound}: an estimate, for images like those{_weaker(saved) if bound else ''}"
+
+
+def _weaker(saved: SavedEnsemble) -> str:
+    """Say where the ensemble was itself chosen on the validation images, as its history tells."""
+    history = saved.ensemble.history
+    if history.get("chosen_on") != "validation":
+        return ""
+    return f"\nthis promise is weaker than it says: {history.get('strategy')} chose the ensemble on the same images"
 
 
 def _none_found(known: Calibration, risk: float) -> str:

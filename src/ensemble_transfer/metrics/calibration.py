@@ -8,6 +8,7 @@ import math
 from typing import Literal
 
 import torch
+from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torchmetrics.functional.classification import binary_calibration_error
 
@@ -16,11 +17,10 @@ from ensemble_transfer.metrics.ties import steady, tie_averaged
 
 BINS = 15
 TEMPERATURE_BOUNDS = (0.05, 100.0)
-"""Where a temperature is looked for.
+"""Where a temperature is looked for. Labels that have nothing to do with the predictions have it near infinity."""
 
-A validation set without an error has its minimum at 0, where one error in test costs without limit; one whose
-labels have nothing to do with the predictions has it at infinity, which 100 is close to.
-"""
+PSEUDO_OBSERVATIONS = 0.1
+"""Weight of what is known before any label is seen, in examples; see :func:`fit_temperature`."""
 
 _BELOW_ONE = 1 - 2.0**-53
 
@@ -110,39 +110,42 @@ def apply_temperature(probabilities: Tensor, temperature: float) -> Tensor:
 
 
 def fit_temperature(probabilities: Tensor, labels: Tensor) -> float:
-    """Find the temperature that minimises the NLL of :func:`apply_temperature`.
+    """Find the temperature that minimises the NLL of :func:`apply_temperature` with a weak prior.
 
-    With b = 1 / T the NLL is convex in b, and its slope is mean_n E_q[d], where d = log p - log p_y and
-    q = softmax(b d); the slope's own derivative is mean_n Var_q[d]. Newton's method finds the zero in log T, kept
-    between bounds that close in as in bisection.
+    Without a prior, examples without an error have their minimum at T = 0, where one error elsewhere costs without
+    limit. So a tenth of a further example, ``PSEUDO_OBSERVATIONS``, is spread over the given ones and evenly over all
+    classes, as Platt smooths his targets (1999, "Probabilistic outputs for support vector machines", 2.2), with less
+    weight. With q_n = softmax(log p_n / T), the minimum is that of
+
+        sum_n -log q_n[y_n]  +  0.1 mean_n mean_c -log q_n[c].
+
+    Of N examples without an error and with one confidence, a share of nearly 0.1 / N is then taken to be wrong. The
+    prior's influence vanishes as 1 / N. Sharpening all predictions multiplies T and changes nothing else, which is not
+    so with a prior of T itself, and the objective is convex in 1 / T, as the NLL is. SciPy's bounded minimiser (Brent
+    1973) searches in log T.
 
     Args:
         probabilities: (N, C); N may be 0.
         labels: (N,).
 
     Returns:
-        The temperature, in ``TEMPERATURE_BOUNDS``; 1 where the slope at 1 is 0, as it is for uniform
-        predictions and for no examples.
+        The temperature, in ``TEMPERATURE_BOUNDS``; 1 for uniform predictions, and for no examples.
     """
-    log_p = log_probability(probabilities)
-    margin = log_p - log_p.gather(1, labels[:, None])
-    squared = margin.square()
-    low, high = map(math.log, TEMPERATURE_BOUNDS)
-    log_temperature = 0.0
-    for _ in range(60):
-        weight = (margin * math.exp(-log_temperature)).softmax(dim=1)
-        first, second = (weight * margin).sum(1), (weight * squared).sum(1)
-        slope = first.sum().item() / max(len(labels), 1)
-        if log_temperature == 0.0 and abs(slope) < 1e-12:
-            return 1.0
-        low, high = (log_temperature, high) if slope > 0 else (low, log_temperature)
-        variance = (second - first.square()).sum().item() / max(len(labels), 1)
-        change = math.exp(-log_temperature) * variance
-        newton = log_temperature + slope / change if change > 0 else math.inf
-        before, log_temperature = log_temperature, newton if low < newton < high else (low + high) / 2
-        if abs(log_temperature - before) < 1e-11:
-            break
-    return math.exp(log_temperature)
+    order = _order(probabilities, labels)  # or rounding would give another order another temperature
+    log_p, labels = log_probability(probabilities[order]), labels[order]
+    log_p -= log_p.amax(dim=1, keepdim=True)
+    if not log_p.any():
+        return 1.0
+    prior = PSEUDO_OBSERVATIONS / len(labels)
+    labelled = (log_p.gather(1, labels[:, None]).mean() + prior * log_p.mean()).item()
+
+    def objective(log_temperature: float) -> float:
+        inverse = math.exp(-log_temperature)
+        return (1 + prior) * (inverse * log_p).exp_().sum(dim=1).log().mean().item() - inverse * labelled
+
+    bounds = [math.log(bound) for bound in TEMPERATURE_BOUNDS]
+    found = minimize_scalar(objective, bounds=bounds, method="bounded", options={"xatol": 1e-8})
+    return math.exp(found.x)
 
 
 def cross_calibrate(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, float]:
@@ -166,14 +169,17 @@ def cross_calibrate(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, floa
 
 
 def _halves(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Divide the examples into two halves that depend on their values and not on their order.
+    """Divide the examples into two halves that depend on their values and not on their order: dealt out in turn."""
+    order = _order(probabilities, labels)
+    return order[0::2], order[1::2]
 
-    They are dealt out in turn, ordered by a fixed random projection of (p, y), in which only equal examples tie.
-    """
+
+def _order(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Order the examples by a fixed random projection of (p, y), in which only equal examples tie."""
     weights = torch.randn(2, probabilities.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for_probability, for_label = weights.to(probabilities.device)
-    order = (probabilities.double() @ for_probability + for_label[labels]).argsort()
-    return order[0::2], order[1::2]
+    order: Tensor = (probabilities.double() @ for_probability + for_label[labels]).argsort()
+    return order
 
 
 def _calibration_error(sure: Tensor, happened: Tensor, norm: Literal["l1", "max"]) -> Tensor:

@@ -127,7 +127,7 @@ def _by_the_vector(run: Run, shift: ShiftVector, work: Workbench, strategy: Stra
     log.info("adding members %d to %d by the stored shift vector", new[0] + 1, new[-1] + 1)
     donors = [run.ensemble.members[donor] for donor in shift.donors]
     added = strategy.add(work, {member: work.encoders[member] for member in new}, shift, donors)
-    whole = work.ensemble((*run.ensemble.members, *added.weights), strategy.name)
+    whole = _larger(run, work.ensemble((*run.ensemble.members, *added.weights), strategy.name))
     return ShiftResult(whole, work.ledger, tuple(new), shift, added.shifted)
 
 
@@ -143,8 +143,14 @@ def _in_turns(run: Run, work: Workbench, strategy: Strategy, new: range) -> Tran
     require(kept["donor_weights"] == donor_weights(work.source, donors), "turns", kept["donor_weights"], rule)
     log.info("adding members %d to %d as the donors moved, in turns", new[0] + 1, new[-1] + 1)
     added = strategy.add(work, donors, new, kept["scale"])
-    whole = work.ensemble((*run.ensemble.members, *added), strategy.name)
+    whole = _larger(run, work.ensemble((*run.ensemble.members, *added), strategy.name))
     return TransferResult(whole, work.ledger, tuple(new), story={"turns": kept})
+
+
+def _larger(run: Run, whole: Ensemble) -> Ensemble:
+    """Return the larger ensemble with what the run chose in its history."""
+    chosen = {key: value for key, value in run.ensemble.history.items() if key == "chosen_on"}
+    return replace(whole, history=dict(whole.history) | chosen)
 
 
 def _with_the_run_before(record: Record, run: Run, unit: FineTuning) -> Record:

@@ -70,8 +70,11 @@ class HuggingFace(PictureSource):
 
     def _library(self) -> Any:  # noqa: ANN401
         try:
-            library = import_module("datasets")
-        except ImportError:
+            library: Any = import_module("datasets")
+        except ImportError as error:
+            if getattr(error, "name", None) != "datasets":
+                reason = " ".join(str(error).split())
+                raise SettingError("name", self.name, f"needs the library datasets, which fails: {reason}") from error
             library = None
         # A folder of that name where Python runs is a module too.
         installed = hasattr(library, "load_dataset")

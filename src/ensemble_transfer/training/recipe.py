@@ -1,10 +1,12 @@
 """Recipes: optimizer, schedule and number of steps of a fit."""
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields, replace
 from math import cos, inf, pi
 from typing import Any
 
-from ensemble_transfer.errors import require, settings_under
+from ensemble_transfer.errors import SettingError, require, settings_under
 
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "constant")
@@ -129,3 +131,25 @@ class Recipes:
         for name in ("probe", "head"):
             with settings_under(name):
                 getattr(self, name).check_head()
+
+    @contextmanager
+    def naming(self, recipe: Recipe, phase: str) -> Iterator[None]:
+        """Give a setting that a fit in the block refuses its full name, such as ``recipe.full.lr``.
+
+        Args:
+            recipe: Recipe of the fit: one of these, with any number of steps. Another one has no name.
+            phase: Phase of the fit. It decides between recipes that are alike.
+        """
+        try:
+            yield
+        except SettingError as error:
+            own = error.setting in {f.name for f in fields(recipe)}
+            name = self._name(recipe, phase) if own else None
+            if name is None:
+                raise
+            raise error.under(f"recipe.{name}") from error
+
+    def _name(self, recipe: Recipe, phase: str) -> str | None:
+        names = ("full", "tiny", "probe", "head", "ancestor", "source")
+        alike = [name for name in names if replace(getattr(self, name), steps=recipe.steps) == recipe]
+        return min(alike, key=lambda name: (name != phase, getattr(self, name) != recipe), default=None)

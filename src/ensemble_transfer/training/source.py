@@ -15,7 +15,7 @@ from ensemble_transfer.tasks.task import Task
 from ensemble_transfer.training.cost import Entry, Ledger
 from ensemble_transfer.training.existing import read_members
 from ensemble_transfer.training.fit import Fits, Fitter, Start
-from ensemble_transfer.training.recipe import Recipes
+from ensemble_transfer.training.recipe import Recipe, Recipes
 from ensemble_transfer.training.store import Store
 from ensemble_transfer.weights import Weights, joined
 
@@ -186,7 +186,8 @@ class _SourceWork:
             for member, existing in indexed.items()
             if existing.head is None
         ]
-        heads = self.fitter.fit_heads(architecture, starts, self.task.train, self.recipes.head, "source head")
+        with self.recipes.naming(self.recipes.head, "head"):
+            heads = self.fitter.fit_heads(architecture, starts, self.task.train, self.recipes.head, "source head")
         probed = dict(zip(heads.members, heads.weights, strict=True))
         weights: list[Weights] = [
             probed[member] if existing.head is None else joined(encoder=existing.encoder, head=existing.head)
@@ -196,28 +197,32 @@ class _SourceWork:
 
     def trained_members(self, number: int) -> list[Fits]:
         """Return the fits of the ancestors, and then those of so many members."""
-        fitter, recipes, snapshots = self.fitter, self.recipes, self.settings.lineage == "snapshot"
+        recipes, snapshots = self.recipes, self.settings.lineage == "snapshot"
         ancestors = range(number) if self.settings.lineage == "independent" else range(1)
         starts = [
             Start(index, weights, derive(self.seed, "ancestor", index))
             for index, weights in zip(ancestors, self._initial(ancestors), strict=True)
         ]
-        first = fitter.fit(self.architecture, starts, self.task.train, recipes.ancestor, "ancestor")
+        first = self._fit(starts, recipes.ancestor, "ancestor")
         apart = [
             Start(member, first.weights[member % len(ancestors)], derive(self.seed, "source", member))
             for member in range(number)
         ]
         if snapshots:
             return [first, *self._one_after_another(apart)]
-        return [first, fitter.fit(self.architecture, apart, self.task.train, recipes.source, "source")]
+        return [first, self._fit(apart, recipes.source, "source")]
 
     def _one_after_another(self, starts: Sequence[Start]) -> list[Fits]:
         """Train members in turn, each from where the one before ended: one run with a cyclic learning rate."""
         done: list[Fits] = []
         for start in starts:
             here = replace(start, weights=done[-1].weights[0]) if done else start
-            done.append(self.fitter.fit(self.architecture, [here], self.task.train, self.recipes.source, "source"))
+            done.append(self._fit([here], self.recipes.source, "source"))
         return done
+
+    def _fit(self, starts: Sequence[Start], recipe: Recipe, phase: str) -> Fits:
+        with self.recipes.naming(recipe, phase):
+            return self.fitter.fit(self.architecture, starts, self.task.train, recipe, phase)
 
     def _initial(self, ancestors: Sequence[int]) -> list[Weights]:
         """Return the ancestors' initial weights: random, or the pretrained encoder with a random head."""

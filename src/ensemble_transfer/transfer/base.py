@@ -22,6 +22,9 @@ from ensemble_transfer.training.recipe import Recipe, Recipes
 from ensemble_transfer.transfer.prices import Prices
 from ensemble_transfer.weights import Weights, below, floating, joined, mean
 
+CHOICES = ("choice", "scale search")
+"""Phases in which something is chosen on the target's validation images."""
+
 
 @dataclass(frozen=True)
 class TransferResult:
@@ -227,12 +230,14 @@ class Workbench:
     def fit(self, starts: Sequence[Start], recipe: Recipe, phase: str) -> Fits:
         """Train whole members on the target from given starts."""
         self._require_fits(len(starts), recipe, self.prices.fit(recipe), phase)
-        return self._billed(self.fitter.fit(self.architecture, starts, self.target.train, recipe, phase))
+        with self.recipes.naming(recipe, phase):
+            return self._billed(self.fitter.fit(self.architecture, starts, self.target.train, recipe, phase))
 
     def fit_heads(self, starts: Sequence[Start], recipe: Recipe, phase: str) -> Fits:
         """Train heads on frozen features from given starts."""
         self._require_fits(len(starts), recipe, self.prices.train_head(recipe), phase)
-        return self._billed(self.fitter.fit_heads(self.architecture, starts, self.target.train, recipe, phase))
+        with self.recipes.naming(recipe, phase):
+            return self._billed(self.fitter.fit_heads(self.architecture, starts, self.target.train, recipe, phase))
 
     def probe(self, starts: Sequence[Start], phase: str = "probe") -> Fits:
         """Train heads on frozen features, before a fine-tuning or for a diagnosis, and bill them to a phase."""
@@ -299,6 +304,8 @@ class Workbench:
         """Build the transferred ensemble from its members' weights."""
         history = dict(self.source.history) | {"source_ensemble": self.source.fingerprint}
         history |= {"strategy": strategy, "target": self.target.name}
+        if any(entry.phase in CHOICES for entry in self.ledger.entries):
+            history["chosen_on"] = "validation"
         return Ensemble(self.architecture, tuple(members), self.target.classes, self.source.lineage, history)
 
     def result(self, strategy: str, members: Sequence[Weights], recipients: Sequence[int]) -> TransferResult:

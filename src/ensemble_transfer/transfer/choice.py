@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ensemble_transfer.metrics.calibration import cross_calibrate
-from ensemble_transfer.metrics.predictive import ensemble_mean
+from ensemble_transfer.metrics.predictive import ensemble_mean, label_log_probability
 from ensemble_transfer.weights import Weights
 
 REACH = 1.96
@@ -34,10 +34,10 @@ class Candidate:
         """Compute the calibrated NLL of every validation image, in nats: (examples,).
 
         The temperature for each half of the images is fitted on the other half. So a candidate that is merely
-        overconfident is not at a disadvantage.
+        overconfident is not at a disadvantage. Probabilities have the floor that they have in every NLL.
         """
         scaled, _ = cross_calibrate(ensemble_mean(self.probabilities), labels)
-        return -scaled.gather(1, labels[:, None]).squeeze(1).clamp(min=torch.finfo(scaled.dtype).tiny).log()
+        return -label_log_probability(scaled, labels)
 
     def accuracy(self, labels: Tensor) -> float:
         """Return the accuracy of the mean probabilities on the validation images."""

@@ -1,0 +1,26 @@
+"""An ensemble says in its history whether it was chosen on the target's validation images."""
+
+import pytest
+
+from ensemble_transfer.transfer.base import transfer_ensemble
+from ensemble_transfer.transfer.strategies.auto import Auto
+from ensemble_transfer.transfer.strategies.few import Few
+from ensemble_transfer.transfer.strategies.shift import Shift
+from ensemble_transfer.transfer.strategies.turns import Turns
+
+CASES = {
+    "auto": (Auto(), 4.0, True),
+    "auto that has nothing to choose from": (Auto(), 0.2, False),
+    "turns": (Turns(donors=1, scales=[1.0, 2.0]), None, True),
+    "turns with one scale": (Turns(donors=1, scales=[1.0]), None, False),
+    "shift, if it is better": (Shift(if_better=True), None, True),
+    "shift": (Shift(), None, False),
+    "few": (Few(), None, False),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_history_tells_a_choice_on_validation(source_ensemble, target_task, recipes, fitter, case):
+    strategy, budget, chosen = CASES[case]
+    result = transfer_ensemble(strategy, source_ensemble, target_task.sealed(), 0, recipes, fitter, budget)
+    assert result.ensemble.history.get("chosen_on") == ("validation" if chosen else None)
