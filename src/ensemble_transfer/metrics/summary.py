@@ -47,9 +47,7 @@ def calibrated_metrics(
     }
 
 
-def calibrated(
-    mean: Tensor, labels: Tensor, validation: tuple[Tensor, Tensor] | None = None
-) -> tuple[Tensor, float]:
+def calibrated(mean: Tensor, labels: Tensor, validation: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, float]:
     """Return the ensemble's probabilities after temperature scaling (N, C), and the temperature.
 
     Args:

@@ -42,7 +42,8 @@ class Confusion:
     def accuracy(self) -> list[float]:
         """Accuracy on each class; NaN for a class without examples."""
         examples = self.counts.sum(axis=1)
-        return np.where(examples > 0, self.counts.diagonal() / np.maximum(examples, 1), np.nan).tolist()
+        shares = np.where(examples > 0, self.counts.diagonal() / np.maximum(examples, 1), np.nan)
+        return [float(share) for share in shares]
 
     def largest(self) -> list[str]:
         """Return the most frequent confusions, as ``class → prediction (share of the class)``."""

@@ -65,7 +65,7 @@ def _of(comparison: Comparison, rows: Sequence[Row]) -> list[str]:
     sentences = _against_reference(comparison, known, column)
     first, tied = _leading(known, column)
     word = "highest" if column.higher_is_better else "lowest"
-    best = f"The {word} {measure} has {_name(first, rows)} ({first.values[measure].mean:.{column.digits}f})"
+    best = f"{_name(first, rows)} has the {word} {measure} ({first.values[measure].mean:.{column.digits}f})"
     if not sentences:
         return [f"Without two seeds in common, nothing can be told apart. {best}.", *_costs([first], rows)]
     if tied:
@@ -79,24 +79,19 @@ def _of(comparison: Comparison, rows: Sequence[Row]) -> list[str]:
 def _name(row: Row, rows: Sequence[Row]) -> str:
     """Return a row's label, without the budget where all rows that have one share it, since it is said once."""
     budgets = {budget for other in rows if (budget := budget_of(other)) is not None}
-    if len(budgets) > 1 or " (" not in row.label:
-        return row.label
+    short = _without_budget(row)
+    alone = [_without_budget(other) for other in rows].count(short) == 1
+    return short if alone and len(budgets) == 1 else row.label
+
+
+def _without_budget(row: Row) -> str:
     strategy, _, settings = row.label.removesuffix(")").partition(" (")
-    kept = [part for part in settings.split(", ") if part != "no budget" and not part.startswith("budget=")]
-    short = f"{strategy} ({', '.join(kept)})" if kept else strategy
-    return short if [other.label.startswith(short) for other in rows].count(True) <= 1 or kept else row.label
+    kept = [part for part in settings.split(", ") if part and part != "no budget" and not part.startswith("budget=")]
+    return f"{strategy} ({', '.join(kept)})" if kept else strategy
 
 
 def _all_have(rows: Iterable[Row], column: str) -> bool:
     return all(column in row.numbers for row in rows)
-
-
-def _level(row: Row, column: Column) -> str:
-    return f"with {_article(column)} of {row.values[column.name].mean:.{column.digits}f}"
-
-
-def _article(column: Column) -> str:
-    return f"{'an' if column.name[0] in 'aA' else 'a'} {column.name}"
 
 
 def _leading(rows: Sequence[Row], column: Column) -> tuple[Row, list[Row]]:
@@ -244,7 +239,7 @@ def _best(comparison: Comparison, frontier: Frontier) -> list[str]:
     if not known:
         return []
     best = min(known, key=_calibrated)
-    text = f"The lowest calibrated NLL has {_place(best)} ({_calibrated(best):.3f})"
+    text = f"{_place(best)} has the lowest calibrated NLL of all ({_calibrated(best):.3f})"
     baseline = next((r for row in comparison.rows if (r := comparison.reference(row)) and of_baseline(r)), None)
     if baseline is not None:
         d = paired_difference(best.numbers[CALIBRATED], baseline.numbers.get(CALIBRATED, {}))

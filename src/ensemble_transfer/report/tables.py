@@ -1,7 +1,7 @@
 """Tables of a comparison: one data frame of cells each, from which Markdown, LaTeX, CSV and the page are made."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -29,7 +29,7 @@ class Cell:
     text: str
     value: float | str = math.nan
     best: bool = False
-    numbers: Mapping[str, float] = field(default_factory=dict)
+    numbers: Mapping[str, float | str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """Return the text."""
@@ -117,7 +117,9 @@ class Table:
         from pandas import DataFrame
 
         def flat(line: Mapping[str, Cell]) -> dict[str, float | str]:
-            parts = ((name.strip(), cell.numbers or {"": cell.value}) for name, cell in line.items())
+            parts: Iterable[tuple[str, Mapping[str, float | str]]] = (
+                (name.strip(), cell.numbers or {"": cell.value}) for name, cell in line.items()
+            )
             return {f"{name} {part}".strip(): value for name, found in parts for part, value in found.items()}
 
         return DataFrame([flat(line) for line in self.lines])

@@ -113,7 +113,7 @@ PLANS = (
         "Mean over subsets of the members, then over seeds. Bands show one standard deviation over seeds. Where seeds "
         "have different numbers of members, the line ends at the smallest.",
         ("accuracy", CALIBRATED, WORTH),
-        _with_curve("ensemble_size"),
+        lambda row: all((run.curves.get("ensemble_size") or {}).get("size") for run in row.runs),
         charts.ensemble_size,
     ),
     Plan(

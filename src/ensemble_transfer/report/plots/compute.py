@@ -113,7 +113,7 @@ def _places(
         own = [(point.strategy, point.numbers, base.numbers) for point in frontier.points]
     else:
         rivals = {budget: frontier.rival(budget, column, higher) for budget in frontier.budgets}
-        own = [(p.strategy, p.numbers, r.numbers) for p in frontier.points if (r := rivals[p.budget]) is not None]
+        own = [(p.strategy, p.numbers, best.numbers) for p in frontier.points if (best := rivals[p.budget]) is not None]
     found = []
     for name, numbers, reference in own:
         difference = paired_difference(numbers.get(column, {}), reference.get(column, {}))
