@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-ARGS ?= +strategy=shift
+ARGS ?= strategy=shift
 
 .DEFAULT_GOAL := help
 
@@ -11,12 +11,14 @@ help: ## list the targets
 setup: $(VENV)/.installed ## make .venv and install everything into it
 
 $(VENV)/.installed: pyproject.toml constraints.txt
+	@echo "Makes $(VENV) and installs everything into it: torch, Lightning, tests and tools, about two minutes."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_ARGS) --editable '.[dev]'
+	$(BIN)/python -m pip install --constraint constraints.txt $(PIP_ARGS) --editable '.[dev]'
 	@touch $@
 
-run: setup ## run the main job on the embedded default; ARGS='+strategy=full seed=1' runs another
+run: setup ## run the main job on the embedded default; ARGS='strategy=full seed=1' runs another
 	$(BIN)/python -m ensemble_transfer $(ARGS)
+	@echo "For commands as they are printed above, activate the environment once:  . $(BIN)/activate"
 
 test: setup ## run the tests, one process a core; TESTS=tests/metrics runs some
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal $(TESTS)

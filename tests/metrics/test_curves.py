@@ -4,6 +4,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import confusion_matrix
 
 from ensemble_transfer.metrics.evaluate import curves, evaluate
 
@@ -20,7 +21,27 @@ def test_json_holds_them(make_smooth):
     predictions = make_smooth(3, 40, 4)
     drawn = curves(predictions.array, predictions.label_array)
     assert json.loads(json.dumps(drawn, allow_nan=False)) == drawn
-    assert list(drawn) == ["reliability", "accuracy_rejection", "ensemble_size", "disagreement", "member_accuracy"]
+    before = ["reliability", "reliability_calibrated", "accuracy_rejection", "ensemble_size", "disagreement"]
+    assert list(drawn) == [*before, "member_accuracy", "confusion"]
+
+
+def test_the_confusion_matrix_is_sklearns_and_large_ones_are_left_out(make_smooth):
+    predictions = make_smooth(3, 200, 5)
+    found = curves(predictions.array, predictions.label_array)["confusion"]
+    mean = predictions.array.mean(0)
+    assert found == confusion_matrix(predictions.label_array, mean.argmax(1), labels=range(5)).tolist()
+    assert sum(found[i][i] for i in range(5)) == 200 * accuracy(mean, predictions.label_array)
+    many = make_smooth(2, 30, 101)
+    assert "confusion" not in curves(many.array, many.label_array)
+
+
+def test_reliability_after_the_temperature_gives_the_calibrated_ece(make_smooth):
+    test, held_out = make_smooth(3, 300, 4), make_smooth(3, 200, 4)
+    for validation in (None, (held_out.array, held_out.label_array)):
+        drawn = curves(test.array, test.label_array, validation=validation)["reliability_calibrated"]
+        expected = evaluate(test.array, test.label_array, validation=validation)["calibrated/ece"]
+        gaps = zip(drawn["count"], drawn["accuracy"], drawn["confidence"], strict=True)
+        assert sum(n / 300 * abs(right - sure) for n, right, sure in gaps if n) == pytest.approx(expected)
 
 
 def test_reliability_gives_the_ece(make_smooth):

@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from ensemble_transfer.report import latex
+from ensemble_transfer.report.baseline import is_baseline
 from ensemble_transfer.report.comparison import Comparison
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.rows import COLUMNS
@@ -202,11 +203,14 @@ def test_without_a_finished_run_the_text_says_so():
 
 
 def row_of(text, label):
-    """Cells of a row of the first Markdown table, by the heading of the column."""
-    text = text.split("\n\n")[0]
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
-    [row] = [dict(zip(lines[0], line, strict=True)) for line in lines[2:] if line[0] == label]
-    return row
+    """Cells of a row of the Markdown tables that are indexed by strategy alone, by the heading of the column."""
+    found = {}
+    for part in text.split("\n\n"):
+        lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in part.splitlines() if line[:1] == "|"]
+        if lines and "n" in lines[0]:
+            [row] = [dict(zip(lines[0], line, strict=True)) for line in lines[2:] if line[0] == label]
+            found |= row
+    return found
 
 
 def test_markdown_shows_mean_deviation_and_seeds():
@@ -215,7 +219,7 @@ def test_markdown_shows_mean_deviation_and_seeds():
     shift, full = row_of(text, "shift"), row_of(text, "full")
     assert shift["accuracy"] == "0.850 ± 0.071"
     assert shift["steps"] == "440"
-    assert shift["seeds"] == "0, 3 (n=2)"
+    assert shift["n"] == "2"
     assert full["accuracy"] == "0.500"
     assert full["steps"] == "2,400"
 
@@ -253,6 +257,12 @@ def three_seeds(strategy, accuracies, **config):
     return [a_record(strategy, seed, accuracy=a, **config) for seed, a in enumerate(accuracies)]
 
 
+def one_member(budget=None, spent=1.0):
+    record = replace(a_record("few", budget=budget), ensemble={"size": 1, "lineage": "shared"})
+    record.cost["total"]["fine_tunings"] = spent
+    return record
+
+
 CLEAR = three_seeds("shift", (0.8, 0.81, 0.83)) + three_seeds("full", (0.9, 0.92, 0.91))
 
 
@@ -262,6 +272,10 @@ CLEAR = three_seeds("shift", (0.8, 0.81, 0.83)) + three_seeds("full", (0.9, 0.92
         (CLEAR, None, "full"),
         (CLEAR, "shift", "shift"),
         (three_seeds("tiny", (0.8,)) + three_seeds("head", (0.9,)), None, "tiny"),
+        (CLEAR + three_seeds("few", (0.7,)), None, "few"),
+        ([one_member(), *CLEAR, a_record("snapshots", nll=0.1)], None, "few"),
+        ([a_record("few", nll=0.9), a_record("snapshots", nll=0.8), *CLEAR], None, "snapshots"),
+        ([a_record("few"), a_record("few", 1), a_record("snapshots", nll=0.8)], None, "few"),  # more seeds
         (
             [a_record(ensemble={"size": 8}), a_record("full", ensemble={"size": 4})],
             "full (ensemble.size=4)",
@@ -269,9 +283,60 @@ CLEAR = three_seeds("shift", (0.8, 0.81, 0.83)) + three_seeds("full", (0.9, 0.92
         ),
     ],
 )
-def test_the_baseline_is_the_one_named_else_full_else_the_first(records, baseline, expected):
+def test_the_baseline_is_named_or_one_member_or_a_rival_or_full_or_the_first(records, baseline, expected):
     comparison = Comparison.of(records, baseline)
     assert {comparison.reference(row).label for row in comparison.rows} == {expected}
+
+
+@pytest.mark.parametrize(
+    ("budget", "spent", "expected"),
+    [(None, 1.0, True), (1, 1.0, True), (1, 1.015, True), (1.4, 1.4, False), (None, 1.4, True), (0.9, 0.9, False)],
+)
+def test_one_member_is_the_baseline_unless_a_budget_stretches_it(budget, spent, expected):
+    record = one_member(budget, spent)
+    assert is_baseline(record) == expected
+    assert not is_baseline(replace(record, strategy="snapshots"))
+    assert not is_baseline(replace(record, ensemble={"size": 2}))
+
+
+def test_a_row_is_compared_with_the_best_rival_of_its_own_budget():
+    places = (("few", 1.0, 0.6), ("snapshots", 1.0, 0.5), ("few", 2.0, 0.3), ("snapshots", 2.0, 0.4))
+    records = [a_record(name, nll=nll, budget=budget) for name, budget, nll in places]
+    comparison = Comparison.of([*records, a_record("auto", budget=1.0), a_record("auto", budget=2.0)])
+    references = [comparison.reference(row).label for row in comparison.rows if row.strategy == "auto"]
+    assert references == ["snapshots (budget=1.0)", "few (budget=2.0)"]
+
+
+def test_a_worth_beyond_the_reference_is_a_lower_bound_and_below_one_member_there_is_none():
+    full = [a_record("full", seed, nll=0.5 + seed) for seed in (0, 1)]  # worth 4 of its 4 members, exactly
+    better = [a_record("shift", seed, nll=nll) for seed, nll in ((0, 0.1), (1, 1.75))]
+    for record in (*full, *better):
+        record.cost["total"]["fine_tunings"] = 2.0
+    text = Comparison.of([*full, *better, a_record("head", 0, nll=0.9), a_record("head", 1, nll=2.1)]).markdown()
+    assert [row_of(text, name)["worth"] for name in ("full", "shift", "head")] == ["4.00", "≥ 3", "-"]
+    assert [row_of(text, name)["worth / cost"] for name in ("full", "shift", "head")] == ["2.00", "≥ 1.50", "-"]
+    assert "≥ 3" in Comparison.of([*full, *better]).latex().replace(r"$\geq$", "≥")
+
+
+def test_both_costs_and_the_networks_of_a_prediction_have_columns():
+    new, old = a_record("few"), a_record("shift")
+    new.cost["total"] |= {"fine_tunings": 1.5, "fine_tunings_by_time": 1.8}
+    new.cost["prediction"] = {"networks": 2, "flops": 10**6}
+    text = Comparison.of([new, old]).markdown()
+    columns = ("fine-tunings", "fine-tunings by time", "networks")
+    assert [row_of(text, "few")[name] for name in columns] == ["1.50", "1.80", "2"]
+    assert [row_of(text, "shift")[name] for name in columns] == ["-", "-", "8"]  # all members, where nothing is said
+    assert "by time |" not in Comparison.of([old]).markdown()
+
+
+def test_every_format_has_the_texts_of_the_one_frame(tmp_path):
+    comparison = Comparison.of(CLEAR)
+    [line] = comparison.differences.frame.to_dict("records")
+    assert [str(cell) for cell in line.values()][:3] == ["shift", "full", "-0.097 [-0.135, -0.059]"]
+    comparison.write(tmp_path)
+    for name in ("table.md", "table.tex"):
+        assert "-0.097 [-0.135, -0.059]" in (tmp_path / name).read_text()
+    assert line["accuracy"].lines == ("-0.097", "[-0.135, -0.059]")
 
 
 def test_a_strategy_as_baseline_is_its_row_nearest_in_the_other_settings():
@@ -320,7 +385,7 @@ def test_the_csv_gives_the_differences_in_full(tmp_path):
 def test_the_best_is_bold_where_significant_and_counts_of_cost_never():
     text = Comparison.of(CLEAR).markdown()
     assert row_of(text, "full")["accuracy"] == "**0.910 ± 0.010**"
-    assert text.split("\n\n")[0].count("**") == 2
+    assert text.count("**") == 2
     assert "\\textbf{0.910 $\\pm$ 0.010}" in Comparison.of(CLEAR).latex()
 
 
@@ -382,4 +447,4 @@ def test_latex_rows_have_as_many_cells_as_the_head():
 
 def test_a_label_stays_inside_its_cell_of_markdown():
     text = Comparison.of([a_record("a|b\nc")]).markdown()
-    assert text.splitlines()[2].startswith("| a\\|b c | 0.500 |")
+    assert "\n| a\\|b c | 0.500 |" in text

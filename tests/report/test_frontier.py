@@ -1,11 +1,9 @@
 """The frontier: points, rivals, leads, and the figure."""
 
-import math
-
 import pytest
 
 from ensemble_transfer.report.comparison import Comparison
-from ensemble_transfer.report.frontier import frontier_of, frontier_table
+from ensemble_transfer.report.frontier import frontier_of, frontier_table, pareto
 from ensemble_transfer.report.plots import PLANS, draw
 from ensemble_transfer.report.plots.frontier import frontier as chart
 from ensemble_transfer.report.record import Record
@@ -104,9 +102,17 @@ def test_the_front_is_what_nothing_beats_for_less(frontier):
     assert [(p.strategy, p.budget) for p in frontier.pareto("calibrated NLL", False)] == [("shift", 1.0)]
 
 
+def test_costs_within_two_percent_are_equal_on_the_front():
+    points = [(1.0, 0.5), (1.015, 0.6), (1.5, 0.6), (2.0, 0.7), (1.97, 0.4)]
+    assert pareto(points) == [1, 3]
+    assert pareto([(1.0, 0.5), (1.03, 0.6)]) == [0, 1]
+    assert pareto([(1.0, 0.5), (1.01, 0.5)]) == [0, 1]
+
+
 def test_worth_is_measured_by_full_and_divided_by_cost(frontier):
     assert frontier.at("shift", 1.0).numbers["worth"] == {0: pytest.approx(2.0), 1: pytest.approx(2.1)}
-    assert frontier.at("shift", 2.0).numbers["worth / cost"][0] == pytest.approx(math.exp(0.6 - 0.65) / 2)
+    assert frontier.at("shift", 1.0).numbers["worth / cost"][0] == pytest.approx(2.0)
+    assert "worth" not in frontier.at("shift", 2.0).numbers  # less than one member is not worth a share of one
 
 
 def test_the_table_has_a_line_for_each_strategy_and_budget(frontier):

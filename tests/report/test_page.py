@@ -1,9 +1,9 @@
 import html as entities
+import importlib.util
 import re
-import shutil
-import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -12,27 +12,44 @@ from ensemble_transfer.report.comparison import Comparison
 from ensemble_transfer.report.page import html, write
 from ensemble_transfer.report.record import Record
 
+_spec = importlib.util.spec_from_file_location("browser", Path(__file__).with_name("browser.py"))
+browser = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(browser)
+
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror='alert(2)'>\" & $x"
 
 
 def a_record(strategy, seed, accuracy, /, **changes):
-    cost = {"steps": 10, "flops": 10**9, "seconds": 1.5}
+    spent = {"full": 3.0, "few": 1.0, "shift": 1.5}.get(strategy, 0.5)
+    cost = {"steps": 10, "flops": int(spent * 10**9), "seconds": 1.5, "fine_tunings": spent}
+    cost["fine_tunings_by_time"] = 1.25 * spent
     record = Record(
         "finished",
         strategy,
         seed,
         "digits -> mnist",
         "resnet10t",
-        {"size": 3, "lineage": "shared"},
+        {"size": 3, "lineage": "shared", "classes": ["cat", "dog", "<b>ant</b>"]},
         metrics={
             "target/test/ensemble/accuracy": accuracy,
             "target/test/ensemble/nll": 1 - accuracy,
+            "target/test/calibrated/nll": 0.9 - accuracy,
             "target/test/member/accuracy": accuracy - 0.1,
             "target/test/diversity/disagreement": 0.2,
         },
-        cost={"phases": {"full": cost}, "total": cost, "marginal": cost},
-        curves={"disagreement": [[0.0, 0.5], [0.5, 0.0]]},
-        config={"seed": seed, "strategy": {"name": strategy}, "recipe": {"tiny": {"steps": 20}}},
+        cost={
+            "phases": {"full": cost},
+            "total": cost,
+            "marginal": cost,
+            "prediction": {"networks": 3, "flops": 10**6},
+        },
+        curves={"disagreement": [[0.0, 0.5], [0.5, 0.0]], "confusion": [[8, 2, 0], [0, 9, 1], [5, 0, 5]]},
+        config={
+            "seed": seed,
+            "strategy": {"name": strategy},
+            "recipe": {"tiny": {"steps": 20}},
+            "ensemble": {"size": 8},
+        },
         environment={"versions": {"torch": "2.13.0"}, "processor": "A CPU", "git_commit": 20 * "c0ffee"},
         command=f"python -m ensemble_transfer +strategy={strategy} seed={seed}",
     )
@@ -93,29 +110,73 @@ def test_every_link_within_the_page_leads_somewhere_and_no_id_is_there_twice(pag
 
 def test_every_figure_has_a_text_for_it_and_a_caption(page):
     drawings = [a for tag, a in Elements(page).found if tag == "svg"]
-    assert len(drawings) == page.count("<figcaption>") == 4
+    assert page.count("<figcaption>") == 5
+    assert len(drawings) == 6  # quality against cost is there for phones too
     assert all(a["role"] == "img" and "full" in a["aria-label"] for a in drawings)
 
 
 def test_the_page_tells_how_to_repeat_each_run(page):
     for record in RECORDS:
-        assert f"<pre>{record.command}</pre>" in page
-    assert page.count(entities.escape('"tiny": {\n      "steps": 20\n    }')) == len(RECORDS)
+        assert f'<pre tabindex="0">{record.command}</pre>' in page
+    assert entities.unescape(page).count('"tiny": {\n      "steps": 20\n    }') == len(RECORDS)
     for fact in ("c0ffee", "A CPU", "torch 2.13.0", "10 finished"):
         assert fact in page
 
 
+def test_the_verdict_and_the_figure_come_first_and_how_it_was_run_last(page):
+    parts = ["<h1>", 'class="verdict"', "Quality against cost", 'id="results"', "Differences to the baseline"]
+    parts += ["More on quality", 'id="classes"', 'id="figures"', 'id="runs"', 'id="how"']
+    places = [page.index(part) for part in parts]
+    assert places == sorted(places)
+    verdict = page[places[1] : places[2]]
+    assert "Against full, in calibrated NLL, over 3 seeds: head (by 0." in verdict
+
+
+def test_the_source_ensemble_has_its_own_size_and_not_that_of_the_transferred_one(page):
+    assert "<dd>8 members, shared lineage</dd>" in page
+
+
+def test_the_largest_confusions_and_the_hardest_classes_are_named_as_text(page):
+    classes = page[page.index('id="classes"') : page.index('id="figures"')]
+    assert "&lt;b&gt;ant&lt;/b&gt; → cat (50% of &lt;b&gt;ant&lt;/b&gt;)" in classes
+    rows = re.findall(r'<th scope="row" data-value="([^"]+)">', classes)
+    assert [entities.unescape(name) for name in rows[-3:]] == ["<b>ant</b>", "cat", "dog"]
+
+
+def test_beside_each_table_are_its_markdown_and_its_latex(page, folder):
+    areas = {
+        kind: [entities.unescape(t) for t in re.findall(rf'data-format="{kind}"[^>]*>(.*?)</textarea>', page, re.S)]
+        for kind in ("markdown", "latex")
+    }
+    assert len(areas["markdown"]) == len(areas["latex"]) == page.count("<table")
+    for kind, name in (("markdown", "table.md"), ("latex", "table.tex")):
+        written = (folder / name).read_text(encoding="utf-8")
+        assert sum(area.strip() in written for area in areas[kind]) == len(Comparison.of(RECORDS).tables)
+
+
+def test_filters_are_offered_where_there_are_many_rows_of_several_budgets():
+    many = [
+        a_record(strategy, 0, 0.5, config={"strategy": {"name": strategy}, "budget": budget})
+        for strategy in ("few", "auto", "head", "turns")
+        for budget in (0.5, 2.0)
+    ]
+    text = html(Comparison.of(many), [])
+    assert re.findall(r"<select name=\"(\w+)\">", text) == ["budget"]
+    assert re.findall(r"<option>([^<]+)</option>", text) == ["0.5", "2"]
+    assert text.count('<tr data-pair="digits -&gt; mnist" data-budget="0.5">') >= 4
+    assert "<select" not in html(Comparison.of(many[:6]), [])
+
+
 def test_only_the_significantly_best_is_marked(page):
-    marked = re.findall(r'<td data-value="([^"]+)" class="best">', page)
+    best = r'<td data-value="([^"]+)" class="best">'
     complete = html(Comparison.of(RECORDS[:-1]), [])
-    assert marked == []  # tiny has no numbers: nobody can say
-    assert float(re.findall(r'<td data-value="([^"]+)" class="best">', complete)[0]) == pytest.approx(0.901)
+    assert re.findall(best, page) == []  # tiny has no numbers: nobody can say
+    assert float(re.findall(best, complete)[0]) == pytest.approx(0.901)
 
 
 def test_differences_are_shown_with_their_interval(page):
-    assert re.search(
-        r'<th scope="row" data-value="shift">shift</th><td>full</td><td data-value="-0.09\d+">-0.09\d', page
-    )
+    row = r'<th scope="row" data-value="shift">.*?</th>\s*<td class="words" data-value="full">full</td>\s*'
+    assert re.search(row + r'<td data-value="-0.09\d+">-0.09\d', page[page.index("Differences to the") :], re.S)
     assert re.search(r"<small>\[-0\.\d+, -0\.\d+\]</small>", page)
 
 
@@ -153,7 +214,7 @@ def test_hostile_labels_stay_text_within_figures(tmp_path):
     text = html(comparison, plots.draw(comparison.rows, tmp_path))
     tags = [tag for tag, _ in Elements(text).found]
     assert tags.count("script") == 1
-    assert tags.count("svg") == 4
+    assert tags.count("svg") == 4  # one row alone has no difference to draw
 
 
 def test_a_comparison_of_failed_runs_is_a_page_that_names_them():
@@ -170,56 +231,125 @@ def test_an_old_record_without_curves_cost_and_environment_makes_a_page():
 
 # In a browser
 
+chromium = pytest.mark.skipif(browser.executable() is None, reason="needs chromium")
 
-SCRIPT = """<script>
-const log = [];
-const table = document.querySelector("table.sortable");
-const heads = [...table.tHead.rows[0].cells];
-function state(column) {
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory):
+    found = browser.Browser(tmp_path_factory.mktemp("profile"))
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def filtered(tmp_path_factory):
+    """A page of many rows, with filters."""
+    where = tmp_path_factory.mktemp("filtered")
+    names, budgets = ("few", "snapshots", "auto", "head"), (0.5, 2.0)
+    records = [
+        a_record(name, seed, 0.5 + budget / 10 + seed / 100 + place / 50, config={"strategy": {"name": name}} | own)
+        for place, name in enumerate(names)
+        for budget in budgets
+        for seed in (0, 1, 2)
+        for own in [{"budget": budget}]
+    ]
+    comparison = Comparison.of(records)
+    comparison.write(where)
+    return write(comparison, plots.draw(comparison.rows, where / "figures"), where)
+
+
+@chromium
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [390, 1366])
+def test_the_page_fits_a_phone_and_a_laptop_and_nothing_complains(tab, folder, filtered, width, dark):
+    for page in (folder / "index.html", filtered):
+        tab.open(page, width, dark)
+        tab.run("document.querySelectorAll('details').forEach(details => { details.open = true; })")
+        assert tab.run("innerWidth") == width
+        assert tab.run("document.documentElement.scrollWidth") <= width
+        assert tab.complaints() == []
+
+
+@chromium
+def test_tables_are_whole_on_a_laptop(tab, folder):
+    tab.open(folder / "index.html", 1366)
+    cut = "[...document.querySelectorAll('.box')].filter(box => box.scrollWidth > box.clientWidth).length"
+    assert tab.run(f"document.querySelectorAll('details').forEach(d => {{ d.open = true; }}); {cut}") == 0
+
+
+@chromium
+@pytest.mark.skipif(browser.axe() is None, reason="needs axe-core")
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [390, 1366])
+def test_axe_finds_nothing_serious(tab, folder, filtered, width, dark):
+    for page in (folder / "index.html", filtered):
+        tab.open(page, width, dark)
+        tab.run("document.querySelectorAll('details').forEach(details => { details.open = true; })")
+        tab.run(browser.axe().read_text(encoding="utf-8"))
+        found = tab.run("axe.run().then(result => result.violations.map(v => [v.id, v.impact, v.nodes[0].html]))")
+        assert [violation for violation in found if violation[1] in ("serious", "critical")] == []
+
+
+STATE = """(column => {
+  const table = document.querySelector("table.sortable");
+  const head = table.tHead.rows[0].cells[column];
+  head.querySelector("button").click();
   const order = [...table.tBodies[0].rows].map(row => row.cells[0].dataset.value).join(" ");
-  log.push(heads[column].getAttribute("aria-sort") + ": " + order);
-}
-function click(column) { heads[column].querySelector("button").click(); state(column); }
-click(1); click(1); click(0); click(3);
-log.push(heads.filter(head => head.getAttribute("aria-sort") !== "none").length);
-heads[1].querySelector("button").focus();
-log.push(document.activeElement === heads[1].querySelector("button") && document.activeElement.tabIndex >= 0);
-document.querySelectorAll("details").forEach(details => { details.open = true; });
-log.push(document.documentElement.scrollWidth <= innerWidth);
-document.querySelectorAll("details").forEach(details => { details.open = false; });
-location.hash = "#row-1";
-setTimeout(() => {
-  log.push(document.getElementById("row-1").open);
-  document.body.textContent = "LOG" + log.join("|") + "LOG";
-}, 100);
-</script></body>"""
+  return head.getAttribute("aria-sort") + ": " + order;
+})"""
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
-def test_the_table_sorts_in_a_browser_and_the_page_does_not_scroll_sideways(page, folder):
-    probe = folder / "probe.html"
-    probe.write_text(page.replace("</body>", SCRIPT), encoding="utf-8")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=500,900", "--virtual-time-budget=2000"]
-    options += [f"--user-data-dir={folder / 'profile'}", "--dump-dom"]
-    done = subprocess.run(["chromium", *options, probe.as_uri()], capture_output=True, text=True, timeout=60)
-    assert done.stdout.count("LOG") == 2, done.stderr
-    assert entities.unescape(done.stdout.split("LOG")[1]).split("|") == [
+@chromium
+def test_a_heading_sorts_the_better_first_and_then_turns_round(tab, folder):
+    tab.open(folder / "index.html", 1366)
+    assert [tab.run(f"{STATE}({column})") for column in (1, 1, 0, 2)] == [
         "descending: full shift head tiny",
         "ascending: head shift full tiny",
         "ascending: full head shift tiny",
         "ascending: full shift head tiny",
-        "1",
-        "true",
-        "true",
-        "true",
     ]
+    assert (
+        tab.run("document.querySelectorAll('table')[0].querySelectorAll('th:not([aria-sort=none])[scope=col]').length")
+        == 1
+    )
 
 
-def test_figures_scale_with_the_page_and_know_their_widths(page):
-    rules = dict(re.findall(r"^(figure[^{]*?) \{(.*)\}$", page, flags=re.M))
-    assert "width: 100%; height: auto" in rules["figure svg"]
-    assert not any("overflow" in rule or re.search(r"(?<!max-)(?<!min-)width: [^1]", rule) for rule in rules.values())
-    assert "min-width: 0" in rules["figure"]
-    figures = re.findall(r'<figure style="--points: (\d+)">.*?<svg viewBox="0 0 ([\d.]+) ', page)
+@chromium
+def test_a_link_to_a_row_opens_its_runs(tab, folder):
+    tab.open(folder / "index.html", 1366)
+    opened = "new Promise(done => setTimeout(() => done(document.getElementById('row-1').open), 50))"
+    assert tab.run(f"location.hash = '#row-1'; {opened}") is True
+
+
+@chromium
+def test_a_filter_hides_the_rows_of_other_budgets_in_all_tables(tab, filtered):
+    tab.open(filtered, 1366)
+    rows = "[...document.querySelectorAll('tbody tr')]"
+    shown = f"{rows}.filter(row => row.dataset.budget && !row.hidden).map(row => row.dataset.budget)"
+    assert set(tab.run(shown)) == {"0.5", "2"}
+    choose = "select.value = '2'; select.dispatchEvent(new Event('change', { bubbles: true }))"
+    tab.run(f"{{ const select = document.querySelector('select[name=budget]'); {choose}; }}")
+    assert set(tab.run(shown)) == {"2"}
+    assert tab.run("document.querySelector('.filters output').value.includes(' of ')")
+
+
+@chromium
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_table_is_copied_or_shown_where_the_browser_forbids_that(tab, folder, allowed):
+    tab.open(folder / "index.html", 1366)
+    write = "text => { window.copied = text; }" if allowed else "() => { throw new Error('denied'); }"
+    tab.run(f"Object.defineProperty(navigator, 'clipboard', {{ value: {{ writeText: async {write} }} }})")
+    tab.run("document.querySelector('[data-copy=markdown]').click()")
+    tab.run("new Promise(done => setTimeout(done, 50))")
+    expected = Comparison.of(RECORDS).tables[0].markdown()
+    if allowed:
+        assert tab.run("window.copied").strip() == expected
+    else:
+        assert tab.run("document.querySelector('textarea').hidden") is False
+        assert tab.run("getSelection().toString()").strip() == expected
+
+
+def test_figures_know_their_widths(page):
+    figures = re.findall(r'<figure style="--points: (\d+); .*?<svg viewBox="0 0 ([\d.]+) ', page, re.S)
     assert len(figures) == page.count("<figure ")
     assert all(int(points) == round(float(width)) for points, width in figures)

@@ -1,14 +1,20 @@
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from ensemble_transfer.report import page
 from ensemble_transfer.report.comparison import Comparison
-from ensemble_transfer.report.plots import PLANS, charts, draw, styles
-from ensemble_transfer.report.plots.charts import pareto, severities
-from ensemble_transfer.report.plots.style import PAPER
+from ensemble_transfer.report.frontier import pareto
+from ensemble_transfer.report.plots import MANY, PLANS, charts, compute, draw, styles
+from ensemble_transfer.report.plots import style as style_module
+from ensemble_transfer.report.plots.charts import severities
+from ensemble_transfer.report.plots.style import INK, PAPER, strategies
 from ensemble_transfer.report.record import Record
+from ensemble_transfer.report.reference import references
+from ensemble_transfer.report.rows import COLUMNS
 
 TEST = "target/test/"
 
@@ -32,7 +38,7 @@ def a_record(strategy="shift", seed=0, shifted=0.0, lineage="shared", **config):
         "shift/probe_gain": 0.2 - apart / 10,
         "shift/probe_gain_over_random": 0.25 - apart / 10,
     }
-    cost = {"steps": 10, "flops": 10**10, "seconds": 1.5}
+    cost = {"steps": 10, "flops": 10**10, "seconds": 1.5, "fine_tunings": 1.5}
     return Record(
         "finished",
         strategy,
@@ -50,6 +56,8 @@ def a_record(strategy="shift", seed=0, shifted=0.0, lineage="shared", **config):
                 "confidence": [None, 0.9],
                 "accuracy": [None, accuracy],
             },
+            "reliability_calibrated": {"count": [10, 90], "confidence": [0.4, 0.9], "accuracy": [0.5, accuracy]},
+            "confusion": [[5, 1, 0], [2, 4, 0], [0, 0, 6]],
             "accuracy_rejection": {"rejection": [0.5, 0.0], "accuracy": [1.0, accuracy]},
             "ensemble_size": {"size": [1, 2, 3], "accuracy": [0.7, 0.75, accuracy], "calibrated_nll": [0.7, 0.6, 0.5]},
             "shift_line": {"scale": [0.0, 0.5, 1.0], "loss": [2.0, 1.2, 0.9], "accuracy": [0.3, 0.6, accuracy]},
@@ -85,7 +93,8 @@ def drawn(tmp_path_factory):
 
 def test_every_figure_is_there_as_svg_and_png(drawn):
     assert [figure.svg.stem for figure in drawn] == [
-        plan.name for plan in PLANS if plan.name not in ("lineage", "frontier")
+        "compute",
+        *(plan.name for plan in PLANS if plan.name not in ("lineage", "frontier")),
     ]
     for figure in drawn:
         assert ElementTree.parse(figure.svg).getroot().tag.endswith("svg")
@@ -128,7 +137,7 @@ def test_a_lineage_says_its_fork_and_its_pretrained_ancestor():
 
 
 def test_a_figure_says_its_numbers_to_those_who_cannot_see_it(drawn):
-    assert "full: accuracy 0.905 ± 0.007, NLL 0.095 ± 0.007, GFLOPs 10.000" in drawn[0].alt
+    assert "full: accuracy 0.905 ± 0.007, calibrated NLL 0.500, fine-tunings 1.500" in drawn[0].alt
 
 
 def test_the_same_records_give_the_same_svg(drawn, tmp_path):
@@ -178,6 +187,126 @@ def test_rows_of_a_strategy_share_its_colour_and_differ_in_line_and_filling():
     assert first.filled != second.filled
 
 
+def at_cost(strategy, cost, shifted=0.0, seeds=(0, 1), **changes):
+    records = [a_record(strategy, seed, shifted + 0.01 * seed * (strategy == "shift")) for seed in seeds]
+    for record in records:
+        record.cost["total"]["fine_tunings"] = cost
+        record.metrics["target/test/calibrated/nll"] -= shifted
+    return records
+
+
+def computed(*records, narrow=False):
+    found = rows(*records)
+    return compute.compute(found, styles(found), references(found), narrow).axes
+
+
+def test_nearly_equal_costs_do_not_look_far_apart_and_stand_side_by_side():
+    for axes in computed(*at_cost("full", 8.0), *at_cost("shift", 8.02, 0.01)):
+        low, high = axes.get_xlim()
+        assert high / low >= compute.LEAST - 1e-9
+        near, far = axes.get_ylim()
+        assert far - near >= compute.LEAST_HEIGHT - 1e-9
+    low, high = 1.0, 10.0
+    spots = compute.dodged([2.0, 8.0, 2.01, 2.02], low, high)
+    assert spots[1] == 8.0
+    assert spots[0] < spots[2] < spots[3]
+    assert spots[3] / spots[0] <= 10**compute.WIDEST + 1e-9
+
+
+def test_a_row_that_is_worse_at_an_equal_cost_is_not_ringed():
+    def ringed(axes):
+        [ring] = [line for line in axes.lines if line.get_markersize() == 11]
+        return len(ring.get_xdata())
+
+    cheaper_by_a_hair = [*at_cost("full", 8.0), *at_cost("shift", 7.98, -0.05)]
+    assert [ringed(axes) for axes in computed(*cheaper_by_a_hair)] == [1, 1]
+    assert [ringed(axes) for axes in computed(*at_cost("full", 8.0), *at_cost("shift", 7.0, -0.05))] == [2, 2]
+
+
+def test_bars_are_the_intervals_of_the_differences():
+    found = rows(*at_cost("full", 8.0), *at_cost("shift", 2.0, 0.02))
+    difference = Comparison.of([*at_cost("full", 8.0), *at_cost("shift", 2.0, 0.02)]).difference(
+        found[1], next(c for c in COLUMNS if c.name == "accuracy")
+    )
+    axes = compute.compute(found, styles(found), references(found)).axes[1]
+    [(low, high)] = [
+        (segment[0][1], segment[1][1])
+        for bars in axes.collections
+        for segment in bars.get_segments()
+        if segment[0][1] != segment[1][1]
+    ]
+    assert (low, high) == pytest.approx((difference.low, difference.high))
+
+
+def test_a_mark_that_is_far_off_is_at_the_edge_with_its_number():
+    close = [r for name in ("shift", "tiny", "star") for r in at_cost(name, 2.0, 0.01)]
+    axes = computed(*at_cost("full", 8.0), *close, *at_cost("head", 0.1, -0.6))[1]
+    assert [text.get_text() for text in axes.texts] == ["-0.60"]
+    assert axes.get_ylim()[0] > -0.3
+
+
+def test_a_phone_has_the_panels_below_each_other():
+    wide, narrow = (computed(*at_cost("full", 8.0), *at_cost("shift", 2.0), narrow=n) for n in (False, True))
+    for axes, columns in ((wide, 2), (narrow, 1)):
+        assert axes[0].get_subplotspec().get_gridspec().ncols == columns
+
+
+def test_there_is_no_figure_of_differences_without_a_difference(tmp_path):
+    assert "compute" not in [figure.svg.stem for figure in draw(rows(*at_cost("full", 8.0)), tmp_path)]
+
+
+def test_an_ensemble_whose_seeds_differ_in_size_is_in_the_figure_of_sizes(tmp_path):
+    one = a_record("auto", 1)
+    one.curves["ensemble_size"] = {"size": [1], "accuracy": [0.7], "calibrated_nll": [0.6]}
+    found = rows(a_record("auto", 0), one, a_record("full"))
+    figure = charts.ensemble_size(found, styles(found))
+    lengths = [len(line.get_xdata()) for line in figure.axes[0].lines]
+    assert lengths == [1, 3]
+
+
+def test_a_row_that_a_figure_leaves_out_is_named_below_it(tmp_path):
+    old = a_record("auto")
+    del old.curves["ensemble_size"]
+    found = {figure.svg.stem: figure.caption for figure in draw(rows(a_record(), old), tmp_path)}
+    assert found["ensemble_size"].endswith("Without the numbers for it: auto.")
+    assert "Without" not in found["reliability"]
+
+
+def test_reliability_is_drawn_before_and_after_the_temperature():
+    old = a_record("head")
+    del old.curves["reliability_calibrated"]
+    found = rows(a_record(), old)
+    both, before = charts.reliability(found, styles(found)).axes
+    assert [len(panel.lines) for panel in (both, before)] == [3, 2]  # the diagonal is one
+    assert list(both.lines[2].get_xdata()) == [0.4, 0.9]
+
+
+def test_of_many_rows_each_strategy_has_its_best_in_figures_of_panels(tmp_path):
+    many = [a_record(name, seed=0, option=i) for name in ("shift", "head") for i in range(MANY)]
+    for i, record in enumerate(many):
+        record.metrics["target/test/calibrated/nll"] = 1.0 - i / 100
+    found = {figure.svg.stem: figure for figure in draw(rows(*many), tmp_path)}
+    assert "Each strategy is shown where its calibrated NLL is lowest." in found["reliability"].caption
+    assert found["confusion"].alt.count("option=") == 2
+    assert found["diversity"].alt.count("option=") == 2 * MANY
+
+
+def luminance(colour):
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize("paper", ["#ffffff", "#1c1e23"])
+def test_every_colour_can_be_seen_in_both_palettes(paper):
+    css = Path(page.__file__).with_name("templates") / "page.css"
+    assert f"--paper: {paper}" in css.read_text(encoding="utf-8")
+    for style in [*strategies(style_module._KNOWN).values(), *charts.kinds(30)]:
+        if style.colour != INK:  # which the page replaces by its own
+            lighter, darker = sorted((luminance(style.colour), luminance(paper)), reverse=True)
+            assert (lighter + 0.05) / (darker + 0.05) >= 3.0, style
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_the_front_is_what_no_other_point_beats(seed):
     points = [tuple(point) for point in np.random.default_rng(seed).integers(0, 6, (12, 2)).tolist()]
@@ -206,7 +335,7 @@ def test_members_are_counted_from_one_in_the_matrices():
 def test_a_logarithmic_axis_has_enough_ticks_to_read(low, high):
     panel = Figure().subplots()
     panel.set(xscale="log", xlim=(low, high))
-    charts._plain_logarithmic(panel.xaxis)
+    charts.plain_logarithmic(panel.xaxis)
     shown = [tick for tick in panel.get_xticks() if low <= tick <= high]
     assert 3 <= len(shown) <= 8
     labels = [panel.xaxis.get_major_formatter()(tick) for tick in shown]

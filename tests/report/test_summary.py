@@ -6,6 +6,7 @@ from rich.console import Console
 
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.summary import markdown, number, table, write
+from ensemble_transfer.report.verdict import next_step
 
 QUALITY = (
     "ensemble/accuracy",
@@ -127,19 +128,54 @@ def test_the_shift_helps_where_it_beats_no_shift_and_a_random_one(
     assert "share no ancestor" in apart
 
 
-def test_rivals_that_were_not_run_are_named_with_their_commands(record, tmp_path):
-    command = (
-        "python -m ensemble_transfer ++strategy=shift strategy.scale=1.5 hydra.run.dir=here 'task.path=a b' seed=3"
+def test_the_result_comes_first_then_the_one_thing_to_do(record, tmp_path):
+    total = record.cost["total"] | {"fine_tunings": 1.413, "fine_tunings_by_time": 1.5}
+    spent = replace(record, cost=record.cost | {"total": total, "prediction": {"networks": 3, "flops": 10**6}})
+    text = markdown(spent, tmp_path / "a b")
+    parts = text.split("\n\n")
+    assert parts[2] == (
+        "**Result**: accuracy 0.101, calibrated NLL 0.141 on test, for 1.41 fine-tunings. A prediction runs 3 networks."
     )
-    total = record.cost["total"] | {"fine_tunings": 1.413}
-    spent = replace(record, command=command, cost=record.cost | {"total": total})
-    text = markdown(spent, tmp_path)
-    assert "**Not shown to pay**" in text
-    assert rows(text)["**total**"][3] == "1.41"
-    for rival in ("few", "snapshots"):
-        assert f"`python -m ensemble_transfer 'task.path=a b' seed=3 +strategy={rival} budget=1.42`" in text
-        assert "Not shown to pay" not in markdown(replace(spent, strategy=rival), tmp_path)
-    assert "Not shown to pay" not in markdown(replace(spent, cost=record.cost), tmp_path)  # an older record
+    assert parts[3].startswith("**Next**: whether this is better at equal cost, 1.41 fine-tunings, is not known yet.")
+    assert parts[4] == f"    python -m ensemble_transfer.rivals '{tmp_path / 'a b'}'"
+    assert rows(text)["**total**"][3:5] == ["1.41", "1.50"]
+    for without in (
+        replace(spent, strategy="few"),
+        replace(spent, cost=record.cost),  # an older record
+        replace(spent, config={"evaluation": {"test": False}}),
+        replace(spent, cost=spent.cost | {"added": {}}),
+        replace(spent, command="python -m ensemble_transfer.rivals elsewhere"),
+    ):
+        assert next_step(without, tmp_path) == []
+
+
+def test_a_cost_by_time_that_differs_from_that_by_flops_is_named(record, tmp_path):
+    def result(by_time):
+        total = record.cost["total"] | {"fine_tunings": 1.0, "fine_tunings_by_time": by_time}
+        return markdown(replace(record, cost=record.cost | {"total": total}), tmp_path).split("\n\n")[2]
+
+    assert "for 1.00 fine-tunings by FLOPs, but 1.20 by time." in result(1.2)
+    assert "for 1.00 fine-tunings by FLOPs, but 0.80 by time." in result(0.8)
+    assert "for 1.00 fine-tunings." in result(1.09)
+
+
+def test_a_command_is_printed_on_one_line_however_narrow_the_terminal_is(record, tmp_path):
+    total = record.cost["total"] | {"fine_tunings": 1.5}
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    shown = StringIO()
+    write(replace(record, cost=record.cost | {"total": total}), folder, Console(file=shown, width=60))
+    assert f"python -m ensemble_transfer.rivals {folder}" in shown.getvalue().splitlines()
+
+
+def test_explanations_of_the_shift_stand_after_the_cost_warnings_first_three_sentences_at_most(record, tmp_path):
+    more = {"shift/zero_shot_accuracy": 0.75, "shift/zero_shot_accuracy_no_shift": 0.31, "shift/relative_norm": 0.63}
+    alone = replace(shifted(record, **more), ensemble={"size": 8, "lineage": "independent"})
+    text = markdown(alone, tmp_path)
+    assert text.index("The shift **helps**") > text.index("source ensemble (not counted)")
+    [said] = [part for part in text.split("\n\n") if part.startswith("The shift **")]
+    assert said.index("**Warning**") < said.index("Under the donor's head")
+    assert "as long as the weights" not in said
 
 
 def shifted(record, probes=(0.8, 0.7, 0.6), strategy="shift", **more):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ensemble_transfer.cli.command import command, complain, console, some_path
 from ensemble_transfer.machine import usable_cores
 from ensemble_transfer.report.comparison import Comparison
+from ensemble_transfer.report.findings import findings
 from ensemble_transfer.report.record import read_records
 from ensemble_transfer.report.rows import Row
 
@@ -29,7 +30,8 @@ def compare(folders: Sequence[Path], output: Path, baseline: str | None = None) 
     Args:
         folders: Folders of sweeps or runs.
         output: Where ``index.html``, the tables and ``figures/`` go; with several pairs of tasks, a folder each too.
-        baseline: Label or strategy of the row that the others are compared with; by default ``full``, else the first.
+        baseline: Label or strategy of the row that the others are compared with; by default one member, fully
+            fine-tuned.
 
     Returns:
         Exit code: 0, 1 if a run has failed or its record cannot be read, 2 if there is nothing to compare; the reason
@@ -56,6 +58,8 @@ def compare(folders: Sequence[Path], output: Path, baseline: str | None = None) 
         complain(f"{output}: the comparison cannot be written there ({error.strerror})")
         return 2
     terminal = console()
+    for finding in findings(comparison):
+        terminal.print(f"{finding.task}: {' '.join(finding.sentences)}\n", markup=False, highlight=False)
     terminal.print(*comparison.terminal())
     for line in comparison.failures():
         terminal.print(line, soft_wrap=True, markup=False)
@@ -80,18 +84,21 @@ def _drawn(comparison: Comparison, output: Path) -> Path:
         own.write(folder)
         parts[folder] = own
         links[pair] = f"{folder.name}/{page.FILE_NAME}"
-    jobs = [(part.rows, folder / "figures", bool(links) and folder == output) for folder, part in parts.items()]
+    jobs = [
+        (part.rows, folder / "figures", bool(links) and folder == output, part.baseline)
+        for folder, part in parts.items()
+    ]
     for (folder, part), figures in zip(parts.items(), _figures(jobs), strict=True):
         page.write(part, figures, folder, links if folder == output else {})
     return output / page.FILE_NAME
 
 
-def _figures(jobs: Sequence[tuple[Sequence[Row], Path, bool]]) -> "list[list[Drawn]]":
+def _figures(jobs: Sequence[tuple[Sequence[Row], Path, bool, str | None]]) -> "list[list[Drawn]]":
     """Draw the figures of several pages, side by side on the cores that may be used."""
     from ensemble_transfer.report.plots import draw  # matplotlib is slow to import
 
     workers = min(usable_cores(), len(jobs))
-    if workers > 1 and sum(len(rows) for rows, _, _ in jobs) >= MANY:
+    if workers > 1 and sum(len(rows) for rows, *_ in jobs) >= MANY:
         with suppress(BrokenExecutor), ProcessPoolExecutor(workers, get_context("spawn")) as pool:
             return list(pool.map(draw, *zip(*jobs, strict=True)))
     return [draw(*job) for job in jobs]
@@ -117,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folders", nargs="+", type=some_path, metavar="DIR", help="folder of a sweep or a run")
     parser.add_argument("--output", type=some_path, help="where all goes; by default DIR/comparison of the first")
     parser.add_argument(
-        "--baseline", metavar="ROW", help="strategy or label to compare with; by default full, else the first row"
+        "--baseline", metavar="ROW", help="strategy or label to compare with; by default one member, fully fine-tuned"
     )
     options = parser.parse_args(arguments)
     return compare(options.folders, options.output or options.folders[0] / "comparison", options.baseline)

@@ -16,6 +16,9 @@ from ensemble_transfer.metrics import calibration, diversity, predictive, select
 SUBSETS = 20
 """Subsets of the members, at most, that a point of the ensemble-size curve is averaged over."""
 
+CLASSES = 100
+"""Classes, at most, of a confusion matrix that a record keeps."""
+
 
 def reliability(mean: Tensor, labels: Tensor) -> dict[str, list[float | None]]:
     """Compute confidence and accuracy over the 15 bins that ``calibration/ece`` uses.
@@ -86,6 +89,19 @@ def ensemble_size(
         for name in ("accuracy", "nll", "calibrated_nll"):
             curve[name].append(sum(of[name] for of in quality) / len(subsets))
     return curve
+
+
+def confusion(mean: Tensor, labels: Tensor) -> list[list[int]]:
+    """Count the examples by class and prediction: row ``i``, column ``j`` is class i predicted as class j.
+
+    Args:
+        mean: The ensemble's probabilities (N, C).
+        labels: (N,).
+    """
+    classes = mean.shape[1]
+    pairs = labels * classes + predictive.predicted_class(mean)
+    counts: list[list[int]] = torch.bincount(pairs, minlength=classes**2).reshape(classes, classes).tolist()
+    return counts
 
 
 def disagreement(probabilities: Tensor) -> list[list[float]]:

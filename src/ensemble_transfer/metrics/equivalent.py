@@ -34,19 +34,21 @@ def deep_ensemble_equivalent(nll: float, reference: Sequence[float]) -> float:
     return math.inf
 
 
-def worth(nll: float, reference: Sequence[float]) -> float:
+def worth(nll: float, reference: Sequence[float]) -> float | None:
     """Return the worth of an ensemble in fully fine-tuned members, by calibrated NLL.
 
-    Above one it is the deep ensemble equivalent, at most the size of the reference. Below one it is the
-    geometric mean of the probability of the true class, as a share of that of one fully fine-tuned member:
-    exp(reference(1) - nll).
+    It is the deep ensemble equivalent. There is none below one member: an ensemble that is worse than one fully
+    fine-tuned member is not worth a share of it.
 
     Args:
         nll: Calibrated NLL of the ensemble in question, in nats.
         reference: Calibrated NLL of fully fine-tuned ensembles; ``reference[k - 1]`` is that of size k.
 
+    Returns:
+        The worth; infinity if it is more than the reference has members, None if it is less than one.
+
     Raises:
         ValueError: The reference is empty, or a value is not finite.
     """
     equivalent = deep_ensemble_equivalent(nll, reference)
-    return min(1.0, math.exp(reference[0] - nll)) if equivalent == 1.0 else min(equivalent, float(len(reference)))
+    return None if nll > reference[0] else equivalent

@@ -88,24 +88,29 @@ def curves(probabilities: Values, labels: Values, *, validation: tuple[Values, V
         validation: As for :func:`evaluate`.
 
     Returns:
-        ``reliability``, ``accuracy_rejection``, ``ensemble_size``, ``disagreement`` and ``member_accuracy``, of dicts,
-        lists, numbers and None only.
+        ``reliability`` and, after temperature scaling, ``reliability_calibrated``; ``accuracy_rejection``,
+        ``ensemble_size``, ``disagreement``, ``member_accuracy``, and ``confusion`` up to 100 classes. Dicts, lists,
+        numbers and None only.
 
     Raises:
         ValueError: As :func:`evaluate` does.
     """
     from ensemble_transfer.metrics import curves as draw
+    from ensemble_transfer.metrics import summary
     from ensemble_transfer.metrics.predictive import ensemble_mean
 
     test, labels = _predictions(probabilities, labels)
     mean = ensemble_mean(test)
     held_out = _held_out(validation, test)
+    fitted_on = None if held_out is None else (ensemble_mean(held_out[0]), held_out[1])
     return {
         "reliability": draw.reliability(mean, labels),
+        "reliability_calibrated": draw.reliability(summary.calibrated(mean, labels, fitted_on)[0], labels),
         "accuracy_rejection": draw.accuracy_rejection(mean, labels),
         "ensemble_size": draw.ensemble_size(test, labels, held_out),
         "disagreement": draw.disagreement(test),
         "member_accuracy": (test.argmax(-1) == labels).double().mean(-1).tolist(),
+        **({"confusion": draw.confusion(mean, labels)} if mean.shape[1] <= draw.CLASSES else {}),
     }
 
 

@@ -38,7 +38,17 @@ def calibration_metrics(mean: Tensor, labels: Tensor) -> dict[str, float]:
 def calibrated_metrics(
     mean: Tensor, labels: Tensor, validation: tuple[Tensor, Tensor] | None = None
 ) -> dict[str, float]:
-    """Compute ``calibrated/``, after temperature scaling of the ensemble's probabilities.
+    """Compute ``calibrated/``, after temperature scaling of the ensemble's probabilities; see :func:`calibrated`."""
+    scaled, temperature = calibrated(mean, labels, validation)
+    return {
+        "calibrated/nll": predictive.nll(scaled, labels).item(),
+        "calibrated/ece": calibration.ece(scaled, labels).item(),
+        "calibrated/temperature": temperature,
+    }
+
+
+def calibrated(mean: Tensor, labels: Tensor, validation: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, float]:
+    """Return the ensemble's probabilities after temperature scaling (N, C), and the temperature.
 
     Args:
         mean: The ensemble's probabilities (N, C).
@@ -47,15 +57,9 @@ def calibrated_metrics(
             the other half.
     """
     if validation is None:
-        scaled, temperature = calibration.cross_calibrate(mean, labels)
-    else:
-        temperature = calibration.fit_temperature(*validation)
-        scaled = calibration.apply_temperature(mean, temperature)
-    return {
-        "calibrated/nll": predictive.nll(scaled, labels).item(),
-        "calibrated/ece": calibration.ece(scaled, labels).item(),
-        "calibrated/temperature": temperature,
-    }
+        return calibration.cross_calibrate(mean, labels)
+    temperature = calibration.fit_temperature(*validation)
+    return calibration.apply_temperature(mean, temperature), temperature
 
 
 def selective_metrics(mean: Tensor, labels: Tensor) -> dict[str, float]:

@@ -30,7 +30,7 @@ def choice_text(record: Record) -> str:
     lines = [_line(candidate) for candidate in choice["candidates"]]
     head = "| candidate, on validation | members | accuracy | calibrated NLL | behind the one taken |"
     table = "\n".join([head, "| --- | ---: | ---: | ---: | ---: |", *lines])
-    return f"{table}\n\n{_story(choice)}"
+    return f"{table}\n\n{_decisions(choice)}"
 
 
 def _line(candidate: Mapping[str, Any]) -> str:
@@ -39,8 +39,8 @@ def _line(candidate: Mapping[str, Any]) -> str:
     return f"| {candidate['name']} | " + " | ".join(cells) + " |"
 
 
-def _story(choice: Mapping[str, Any]) -> str:
-    """Return what the pilots said, and what an interval that includes zero means."""
+def _decisions(choice: Mapping[str, Any]) -> str:
+    """Return what the pilots showed, and what an interval that includes zero means."""
     parts = []
     if choice["pilot"] is not None:
         parts.append(

@@ -1,7 +1,5 @@
 """Compare records: mean, standard deviation and n over seeds, and paired differences to a baseline."""
 
-import csv
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -9,20 +7,29 @@ from itertools import product
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
-from rich.table import Table
+from rich.table import Table as TerminalTable
 from rich.text import Text
 
 from ensemble_transfer.report import latex
-from ensemble_transfer.report.escape import csv_cell, markdown_cell
-from ensemble_transfer.report.frontier import FRONTIER_NOTE, Frontier, frontier_of, frontier_table
+from ensemble_transfer.report.frontier import FRONTIER_NOTE, Frontier, budget_of, frontier_of, frontier_table
 from ensemble_transfer.report.record import Record
-from ensemble_transfer.report.rows import COLUMNS, DIFFERENCES, SOUP, Column, Row, rows_of
+from ensemble_transfer.report.reference import references
+from ensemble_transfer.report.rows import COLUMNS, COST, DIFFERENCES, QUALITY, RESULTS, SOUP, Column, Row, rows_of
 from ensemble_transfer.report.settings import decisive
-from ensemble_transfer.report.statistics import Difference, Spread, paired_difference, significantly_best
-from ensemble_transfer.report.summary import table
+from ensemble_transfer.report.statistics import Difference, paired_difference, significantly_best
+from ensemble_transfer.report.tables import Cell, Table, count, difference, spread, words
 
-_PARTS = COLUMNS[:6], (COLUMNS[1], *COLUMNS[6:11]), COLUMNS[11:]
-"""Columns of the narrow tables: quality, diversity (beside member accuracy), cost."""
+MORE = ("More on quality", "More on cost")
+"""Titles of the tables that a page opens on demand."""
+
+_PARTS = {"Results": RESULTS, **dict(zip(MORE, (QUALITY, COST), strict=True))}
+"""Columns of the tables, each narrow enough for a screen, by title."""
+
+_ACROSS = 6
+"""Columns of a table for a terminal, at most."""
+
+DIFFERENCES_TITLE = "Differences to the baseline, paired by seed, with 95% intervals"
+FRONTIER_TITLE = "What a budget buys, against the best rival"
 
 NOTES = (
     "± is the standard deviation over seeds. Differences to the baseline are paired by seed, over the seeds that both "
@@ -34,10 +41,11 @@ NOTES = (
     "With few seeds, no mark means that the runs cannot decide, not that the rows are equal.",
     "Disagreement and cost are never marked: disagreement of bad members is no gain, and cost is counted exactly. "
     "OOD AUROC uses the entropy: the mean over the named tasks, or the source task's if none is named. "
-    "A full is one full fine-tuning of one member, in FLOPs. Worth is the number of fully fine-tuned members with the "
-    "same calibrated NLL (deep ensemble equivalent, at most as many as there are; below one, the ratio of the "
-    "geometric mean probabilities of the true class). If worth / cost is above 1, a strategy beats fine-tuning as "
-    "many members fully as it costs. Marginal GFLOPs is the cost of one more member.",
+    "A fine-tuning is one full fine-tuning of one member, in FLOPs; by time, in seconds of computation. Networks is "
+    "how many a prediction runs. Worth is the number of fully fine-tuned members with the same calibrated NLL (deep "
+    "ensemble equivalent): ≥ where it is better than as many as there are, and not given where it is worse than one. "
+    "If worth / cost is above 1, a strategy is better at equal cost than as many fully fine-tuned members as it costs. "
+    "Marginal GFLOPs is the cost of one more member.",
 )
 _SOUP = f"{SOUP.capitalize()} is the accuracy of one network whose weights are the mean of the members' weights."
 
@@ -50,8 +58,8 @@ class Comparison:
         rows: Rows, in the order in which their first record comes.
         failed: Records of runs that failed or were interrupted, and have not finished in another folder since.
         repeated: Records left out, because their row already has a run with that seed.
-        baseline: Label or strategy of the row that others are compared with; None for ``full``, or the first row if
-            there is no ``full``.
+        baseline: Label or strategy of the row that others are compared with; None for the choice of
+            :func:`~ensemble_transfer.report.reference.references`: one member, fully fine-tuned, where it is there.
         untested: Records of finished runs that were not evaluated on test, such as the trials of a search.
     """
 
@@ -85,6 +93,10 @@ class Comparison:
         Pairs are those of finished runs. A run that did not finish may not know the names of its tasks; it then is in
         no pair.
         """
+        return self._pairs
+
+    @cached_property
+    def _pairs(self) -> "dict[str, Comparison]":
         records: dict[str, list[Record]] = {}
         for record in (run for row in self.rows for run in row.runs):
             records.setdefault(record.dataset, []).append(record)
@@ -109,7 +121,7 @@ class Comparison:
 
     @cached_property
     def _references(self) -> dict[str, Row | None]:
-        return {row.label: self._nearest(row, self._by_task[row.task]) for row in self.rows}
+        return references(self.rows, self.baseline)
 
     @cached_property
     def _by_task(self) -> dict[frozenset[tuple[str, str]], list[Row]]:
@@ -117,15 +129,6 @@ class Comparison:
         for row in self.rows:
             tasks.setdefault(row.task, []).append(row)
         return tasks
-
-    def _nearest(self, row: Row, rivals: Sequence[Row]) -> Row | None:
-        name = self.baseline or "full"
-        found = [r for r in rivals if r.label == name] or [r for r in rivals if r.strategy == name]
-        if not found and self.baseline is None:
-            return rivals[0]
-        if len(found) <= 1:
-            return found[0] if found else None
-        return max(found, key=lambda other: len(other.settings.items() & row.settings.items()))
 
     def difference(self, row: Row, column: Column) -> Difference | None:
         """Return the paired difference of a row to its reference; None where there is none to take."""
@@ -159,36 +162,62 @@ class Comparison:
                 marked |= set() if best is None else {(rivals[best].label, column.name)}
         return frozenset(marked)
 
+    @cached_property
+    def tables(self) -> tuple[Table, ...]:
+        """The tables: results, the frontier where rows have budgets, differences, more on quality, more on cost."""
+        first, *more = (self._measured(title, self._shown(columns)) for title, columns in _PARTS.items())
+        return tuple(table for table in (first, self._budgets(), self.differences, *more) if table.lines)
+
+    def _shown(self, columns: Iterable[Column]) -> list[Column]:
+        return [column for column in columns if column in self.columns]
+
+    def _measured(self, title: str, columns: Sequence[Column]) -> Table:
+        lines = []
+        for row in self.rows:
+            cells = {column.name: self._cell(row, column) for column in columns}
+            lines.append({"strategy": words(row.label), **cells, "n": count(len(row.seeds))})
+        return Table(title, lines, _ascending(columns), [self._groups(row) for row in self.rows])
+
+    def _cell(self, row: Row, column: Column) -> Cell:
+        return spread(row.values.get(column.name), row.text(column), self.is_best(row, column))
+
+    def _groups(self, row: Row) -> dict[str, str]:
+        budget = budget_of(row)
+        return {"pair": row.runs[0].dataset, "budget": "none" if budget is None else f"{budget:g}"}
+
+    @cached_property
+    def differences(self) -> Table:
+        """The differences of each row but the baselines."""
+        lines, groups = [], []
+        for row in self.rows:
+            reference = self.reference(row)
+            if reference is not None and reference is not row:
+                cells = {c.name: difference(self.difference(row, c), c.digits) for c in DIFFERENCES}
+                paired = count(len(set(row.seeds) & set(reference.seeds)))
+                names = {"strategy": words(row.label), "baseline": words(reference.label)}
+                lines.append(names | cells | {"seeds in both": paired})
+                groups.append(self._groups(row))
+        return Table(DIFFERENCES_TITLE, lines, _ascending(DIFFERENCES), groups)
+
+    def _budgets(self) -> Table:
+        if self.frontier is None:
+            return Table(FRONTIER_TITLE, [])
+        head, lines = frontier_table(self.frontier)
+        cells = [dict(zip(head, map(_sortable, line), strict=True)) for line in lines]
+        return Table(FRONTIER_TITLE, cells, frozenset(("budget",)), [{"budget": line[0]} for line in lines])
+
     def markdown(self) -> str:
         """Return the tables, the notes and a line for each failed run as Markdown."""
         parts = ["No run has finished."]
         if self.rows:
-            lines = [list(map(markdown_cell, line)) for line in self.differences()]
-            parts = [table(("strategy", *_names(self.columns), "seeds"), map(self._markdown_cells, self.rows))]
-            if lines:
-                parts += [table(("difference to the baseline", "baseline", *_names(DIFFERENCES), "n"), lines)]
-            if self.frontier:
-                head, budgets = frontier_table(self.frontier)
-                parts += [table(head, [map(markdown_cell, line) for line in budgets]), FRONTIER_NOTE]
-            parts += self.notes
-        return "\n\n".join([*parts, *map(markdown_cell, self.failures())]) + "\n"
+            parts = [part for table in self.tables for part in (f"## {table.title}", table.markdown())]
+            parts += [FRONTIER_NOTE, *self.notes] if self.frontier else self.notes
+        return "\n\n".join([*parts, *self.failures()]) + "\n"
 
     @cached_property
     def frontier(self) -> Frontier | None:
         """The strategies at their budgets, for one pair of tasks; None if rows have no budgets, or several pairs."""
         return frontier_of(self.rows) if len(self._by_task) == 1 else None
-
-    def differences(self) -> list[list[str]]:
-        """Return a line for each row but the baselines: label, baseline, differences, number of shared seeds."""
-        lines = []
-        for row in self.rows:
-            reference = self.reference(row)
-            if reference is not None and reference is not row:
-                found = [self.difference(row, column) for column in DIFFERENCES]
-                texts = ["-" if d is None else d.text(c.digits) for d, c in zip(found, DIFFERENCES, strict=True)]
-                paired = len(set(row.seeds) & set(reference.seeds))
-                lines.append([row.label, reference.label, *texts, str(paired)])
-        return lines
 
     def failures(self) -> list[str]:
         """Return a line for each run that did not finish, and for each that is left out; one for those not on test."""
@@ -196,73 +225,39 @@ class Comparison:
         lines += [f"not evaluated on test (evaluation.test=false): {len(self.untested)} runs"] if self.untested else []
         return lines + [f"left out, its seed is there already: {r.strategy}, seed {r.seed}" for r in self.repeated]
 
-    def terminal(self) -> list[Table]:
-        """Return tables for a terminal of 80 columns: quality, diversity, cost, differences."""
-        tables = [self._terminal(columns) for columns in self._parts() if self.rows]
-        lines = [[line[0], *line[2:]] for line in self.differences()]
-        names = sorted({line[1] for line in self.differences()})
-        versus = Table(f"minus {' or '.join(names)}", *_names(DIFFERENCES), "n", box=SIMPLE_HEAD)
-        for line in lines:
-            versus.add_row(*(Text(cell.replace(" [", "\n[")) for cell in line))
-        return [_to_the_right(shown) for shown in ([*tables, versus] if lines else tables)]
-
-    def _parts(self) -> list[list[Column]]:
-        return [[column for column in part if column in self.columns] for part in _PARTS]
-
-    def _terminal(self, columns: Sequence[Column]) -> Table:
-        shown = Table("strategy", *(name.replace(" ", "\n") for name in _names(columns)), "n", box=SIMPLE_HEAD)
-        for row in self.rows:
-            style = ["bold" if self.is_best(row, column) else "" for column in columns]
-            cells = [row.text(column).replace(" ± ", "\n±") for column in columns]
-            shown.add_row(Text(row.label), *map(Text, cells, style), str(len(row.seeds)))
-        return shown
-
-    def _markdown_cells(self, row: Row) -> list[str]:
-        cells = [f"**{row.text(c)}**" if self.is_best(row, c) else row.text(c) for c in self.columns]
-        return [markdown_cell(row.label), *cells, f"{', '.join(map(str, row.seeds))} (n={len(row.seeds)})"]
+    def terminal(self) -> list[TerminalTable]:
+        """Return tables for a terminal of 80 columns: results, quality, cost, differences."""
+        parts = [part for columns in _PARTS.values() for part in _parts(self._shown(columns))]
+        tables = [_narrow(self._measured("", part)) for part in parts if self.rows]
+        if self.differences.lines:
+            names = sorted({str(line["baseline"]) for line in self.differences.lines})
+            own = [{k: v for k, v in line.items() if k != "baseline"} for line in self.differences.lines]
+            tables.append(_narrow(replace(self.differences, lines=own), f"minus {' or '.join(names)}"))
+        return tables
 
     def latex(self) -> str:
         """Return the tables for LaTeX (package booktabs), each narrow enough for a page."""
-        if not self.rows:
-            return latex.document([], self.failures())
-        tables = [
-            latex.table(("strategy", *_names(columns), "n"), [self._latex_cells(row, columns) for row in self.rows])
-            for columns in self._parts()
-        ]
-        lines = [list(map(latex.escaped, line)) for line in self.differences()]
-        if lines:
-            tables.append(latex.table(("difference", "baseline", *_names(DIFFERENCES), "n"), lines))
-        return latex.document(tables, [*self.notes, *self.failures()])
-
-    def _latex_cells(self, row: Row, columns: Sequence[Column]) -> list[str]:
-        texts = [latex.escaped(row.text(column)) for column in columns]
-        marked = [f"\\textbf{{{t}}}" if self.is_best(row, c) else t for c, t in zip(columns, texts, strict=True)]
-        return [latex.escaped(row.label), *marked, str(len(row.seeds))]
+        notes = self.notes if self.rows else ()
+        return latex.document([table.latex() for table in self.tables], [*notes, *self.failures()])
 
     def write(self, folder: Path) -> None:
         """Write ``table.md``, ``table.csv`` and ``table.tex`` into a folder, created if missing."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "table.md").write_text(self.markdown(), encoding="utf-8")
         (folder / "table.tex").write_text(self.latex(), encoding="utf-8")
-        with (folder / "table.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            spreads = [f"{name} {part}" for name in _names(self.columns) for part in ("mean", "std")]
-            parts = ("difference", "low", "high", "p", "difference n")
-            versus = [f"{name} {part}" for name in _names(DIFFERENCES) for part in parts]
-            writer.writerow(["strategy", "n", "seeds", *spreads, "baseline", *versus])
-            writer.writerows(map(self._csv_cells, self.rows))
+        self._everything().numbers().to_csv(folder / "table.csv", index=False)
 
-    def _csv_cells(self, row: Row) -> list[str]:
-        cells = [row.label, str(len(row.seeds)), " ".join(map(str, row.seeds))]
-        for name in _names(self.columns):
-            spread = row.values.get(name, Spread(math.nan, math.nan, 0))
-            cells += [_full(spread.mean), _full(spread.std)]
-        reference = self.reference(row)
-        cells.append("" if reference is None else reference.label)
-        for column in DIFFERENCES:
-            d = self.difference(row, column) or Difference(math.nan, math.nan, math.nan, math.nan, 0)
-            cells += [*map(_full, (d.mean, d.low, d.high, d.p)), str(d.n)]
-        return list(map(csv_cell, cells))
+    def _everything(self) -> Table:
+        """Return a table with a line for each row and all of its numbers."""
+        lines = []
+        for row in self.rows:
+            reference = self.reference(row)
+            seeds = {"n": count(len(row.seeds)), "seeds": words(" ".join(map(str, row.seeds)))}
+            measured = {column.name: self._cell(row, column) for column in self.columns}
+            versus = {f"{c.name} ": difference(self.difference(row, c), c.digits) for c in DIFFERENCES}
+            baseline = {"baseline": words("" if reference is None else reference.label)}
+            lines.append({"strategy": words(row.label)} | seeds | measured | baseline | versus)
+        return Table("", lines)
 
 
 def _failed(records: Sequence[Record]) -> list[Record]:
@@ -275,11 +270,33 @@ def _names(columns: Iterable[Column]) -> list[str]:
     return [column.name for column in columns]
 
 
-def _full(value: float) -> str:
-    return "" if math.isnan(value) else repr(value)
+def _parts(columns: Sequence[Column]) -> Iterable[Sequence[Column]]:
+    """Part columns into as few tables as a terminal has room for, of nearly equal width."""
+    count = -(-len(columns) // _ACROSS)
+    return (columns[len(columns) * i // count : len(columns) * (i + 1) // count] for i in range(count))
 
 
-def _to_the_right(shown: Table) -> Table:
+def _ascending(columns: Iterable[Column]) -> frozenset[str]:
+    """Return the columns of which lower values are better: losses and costs."""
+    costs = (*RESULTS[3:], *COST[1:])
+    return frozenset(column.name for column in columns if column.higher_is_better is False or column in costs)
+
+
+def _sortable(text: str) -> Cell:
+    """Return the cell of a text that a page sorts by the number that it begins with."""
+    try:
+        return Cell(text, float(text.split()[0].replace(",", "")))
+    except ValueError:
+        return words(text)
+
+
+def _narrow(table: Table, first: str = "strategy") -> TerminalTable:
+    """Return a table for a terminal: the words of headings, and deviations and intervals, on lines of their own."""
+    stacked = [name.replace(" ", "\n").replace("fine-tunings", "fine-\ntunings") for name in table.columns[1:]]
+    shown = TerminalTable(first, *stacked, box=SIMPLE_HEAD)
+    for line in table.lines:
+        texts = [("\n".join(filter(None, cell.lines)), "bold" if cell.best else "") for cell in line.values()]
+        shown.add_row(*(Text(text.replace("± ", "±"), style) for text, style in texts))
     for column in shown.columns[1:]:
         column.justify, column.no_wrap = "right", True
     return shown

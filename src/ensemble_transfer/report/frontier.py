@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
+from ensemble_transfer.report.baseline import SAME
 from ensemble_transfer.report.record import Record
-from ensemble_transfer.report.rows import CALIBRATED, FINE_TUNINGS, Row
+from ensemble_transfer.report.rows import CALIBRATED, FINE_TUNINGS, WORTH, WORTH_PER_COST, Row
 from ensemble_transfer.report.statistics import Difference, Spread, paired_difference
 
 RIVALS = ("few", "snapshots")
@@ -30,17 +31,23 @@ class Point:
         budget: In fine-tunings.
         numbers: Values by column, then by seed.
         members: Chosen numbers of members by seed, for ``few``; empty for others.
+        bounds: Columns whose numbers are lower bounds.
     """
 
     strategy: str
     budget: float
     numbers: Numbers
     members: Mapping[int, int]
+    bounds: frozenset[str] = frozenset()
 
     @property
     def seeds(self) -> tuple[int, ...]:
         """Seeds of the runs."""
         return tuple(next(iter(self.numbers.values()), {}))
+
+    def text(self, column: str, digits: int) -> str:
+        """Return a column as a row's text gives it."""
+        return self.spread(column).text(digits, bound=column in self.bounds)
 
     def spread(self, column: str) -> Spread:
         """Return mean and spread of a column over seeds; NaN where a run has no such number."""
@@ -91,13 +98,23 @@ class Frontier:
 
     def pareto(self, column: str, higher_is_better: bool) -> list[Point]:
         """Return the points that no other beats in the mean at the same cost or less, from the cheapest."""
-        sign, best, front = (1 if higher_is_better else -1), -math.inf, []
-        for point in sorted(self.points, key=lambda p: (p.spread(FINE_TUNINGS).mean, -sign * p.spread(column).mean)):
-            value = sign * point.spread(column).mean
-            if value > best:
-                best = value
-                front.append(point)
-        return front
+        sign = 1 if higher_is_better else -1
+        places = [(point.spread(FINE_TUNINGS).mean, sign * point.spread(column).mean) for point in self.points]
+        return [self.points[index] for index in pareto(places)]
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Return the indices of the points (cost, quality) on the Pareto front, cheapest first.
+
+    A point is beaten by one of higher quality that costs no more, or no more than 2% more: such costs are equal.
+    """
+
+    def beaten(cost: float, quality: float) -> bool:
+        near = (1 + SAME) * cost
+        return any((c <= near and q > quality) or ((1 + SAME) * c < cost and q == quality) for c, q in points)
+
+    known = [index for index, (cost, quality) in enumerate(points) if not math.isnan(cost + quality)]
+    return sorted((index for index in known if not beaten(*points[index])), key=lambda index: points[index])
 
 
 def best_of(points: Iterable[Point], column: str, higher_is_better: bool) -> Point | None:
@@ -144,7 +161,7 @@ def _name(row: Row, rows: Sequence[Row]) -> str:
 def _point(name: str, budget: float, rows: Sequence[Row]) -> Point:
     """Return the point of rows of one strategy at one budget; where there are several, each seed has its best."""
     if len(rows) == 1:
-        return Point(name, budget, rows[0].numbers, {})
+        return Point(name, budget, rows[0].numbers, {}, rows[0].bounds)
     by_seed: dict[int, tuple[Row, Record]] = {}
     for row in rows:
         for run in row.runs:
@@ -157,7 +174,8 @@ def _point(name: str, budget: float, rows: Sequence[Row]) -> Point:
         for column in columns
         if all(seed in row.numbers.get(column, {}) for seed, (row, _) in by_seed.items())
     }
-    return Point(name, budget, numbers, {s: int(run.ensemble["size"]) for s, (_, run) in sorted(by_seed.items())})
+    members = {seed: int(run.ensemble["size"]) for seed, (_, run) in sorted(by_seed.items())}
+    return Point(name, budget, numbers, members, frozenset().union(*(row.bounds for row, _ in by_seed.values())))
 
 
 def _chosen_by(run: Record) -> float:
@@ -172,9 +190,9 @@ def members_text(point: Point) -> str:
 
 FRONTIER_NOTE = (
     "The best rival at a budget is the better of `few` and `snapshots` by the column's mean on test, of those with the "
-    "most seeds. `few` has the "
-    "number of members that validation prefers for each seed, and pays for that number alone. Both favour the rival. "
-    "Differences are paired by seed with a 95% interval; a strategy pays only where it excludes zero."
+    "most seeds. `few` has the number of members that validation prefers for each seed, and is billed for that number "
+    "alone. Both favour the rival. Differences are paired by seed with a 95% interval; a strategy is better at equal "
+    "cost only where it excludes zero."
 )
 
 LEADS = (("accuracy", 3, True), (CALIBRATED, 3, False))
@@ -183,7 +201,7 @@ LEADS = (("accuracy", 3, True), (CALIBRATED, 3, False))
 
 def frontier_table(frontier: Frontier) -> tuple[list[str], list[list[str]]]:
     """Return the heading and the lines of the table: budget by budget, every strategy against the best rival."""
-    head = ["budget", "strategy", FINE_TUNINGS, "accuracy", CALIBRATED, "worth", "worth / cost"]
+    head = ["budget", "strategy", FINE_TUNINGS, "accuracy", CALIBRATED, WORTH, WORTH_PER_COST]
     head += [f"{name} minus the best rival's" for name, _, _ in LEADS] + ["members", "n"]
     lines = []
     for budget in frontier.budgets:
@@ -193,11 +211,11 @@ def frontier_table(frontier: Frontier) -> tuple[list[str], list[list[str]]]:
                 [
                     f"{budget:g}",
                     point.strategy,
-                    point.spread(FINE_TUNINGS).text(2),
-                    point.spread("accuracy").text(3),
-                    point.spread(CALIBRATED).text(3),
-                    point.spread("worth").text(2),
-                    point.spread("worth / cost").text(2),
+                    point.text(FINE_TUNINGS, 2),
+                    point.text("accuracy", 3),
+                    point.text(CALIBRATED, 3),
+                    point.text(WORTH, 2),
+                    point.text(WORTH_PER_COST, 2),
                     *("-" if lead is None else lead.text(digits) for lead, digits in leads),
                     members_text(point),
                     str(len(point.seeds)),

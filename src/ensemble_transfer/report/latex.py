@@ -1,6 +1,10 @@
 """LaTeX tables with the package booktabs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 _ESCAPES = str.maketrans(
     {
@@ -11,7 +15,9 @@ _ESCAPES = str.maketrans(
         ">": r"\textgreater{}",
         "|": r"\textbar{}",
         "±": r"$\pm$",
+        "≥": r"$\geq$",
         "→": r"$\to$",
+        "…": r"\dots{}",
         "\n": " ",
         "\r": " ",
         **{character: f"\\{character}" for character in "{}$&#_%"},
@@ -24,15 +30,22 @@ def escaped(text: str) -> str:
     return text.translate(_ESCAPES)
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a tabular of escaped cells; the first column is left-aligned, the others right-aligned."""
-    stacked = [escaped(name).replace(" ", r" \\ ") for name in header[1:]]
-    head = [rf"\shortstack[r]{{{name}}}" for name in stacked]
-    lines = [[escaped(header[0]), *head], *rows]
-    first, *rest = [" & ".join(line) + r" \\" for line in lines]
-    columns = "l" + "r" * (len(header) - 1)
-    body = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", first, r"\midrule", *rest, r"\bottomrule"]
-    return "\n".join([*body, r"\end{tabular}"])
+def table(frame: "DataFrame") -> str:
+    """Return a tabular of a frame of cells; the first column is left-aligned, the others right-aligned.
+
+    Cells that are marked as best are bold.
+    """
+    first, *_ = frame.columns
+    styled = frame.style.hide(axis="index").format(lambda cell: escaped(str(cell)))
+    styled = styled.format_index(lambda name: escaped(name) if name == first else _stacked(name), axis=1)
+    bold = styled.map(lambda cell: "textbf: --rwrap;" if cell.best else "")
+    text: str = bold.to_latex(hrules=True, column_format="l" + "r" * (len(frame.columns) - 1))
+    return text.rstrip()
+
+
+def _stacked(name: str) -> str:
+    lines = escaped(name).replace(" ", r" \\ ")
+    return rf"\shortstack[r]{{{lines}}}"
 
 
 def document(tables: Iterable[str], notes: Iterable[str]) -> str:

@@ -1,11 +1,12 @@
 """Rows and columns of a comparison: group runs over seeds, label the groups, read their numbers."""
 
-from collections import Counter
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
 from ensemble_transfer.metrics.equivalent import worth
+from ensemble_transfer.report.labels import labels
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.settings import decisive, flat
 from ensemble_transfer.report.statistics import Spread
@@ -54,14 +55,32 @@ def _cost(record: Record, part: str, field: str, unit: float = 1.0) -> float | N
     return None if value is None else value / unit
 
 
+APART = 0.1
+"""Difference of a cost by FLOPs and by time, as a share of the first, above which a text gives both."""
+
+
+def costs_differ(by_flops: float, by_time: float) -> bool:
+    """Return whether two costs of the same work, both in fine-tunings, differ so much that a text gives both."""
+    return abs(by_time - by_flops) > APART * by_flops
+
+
+def networks(record: Record) -> int | None:
+    """Return how many networks a prediction runs; in records that do not say so, all members."""
+    counted = (record.cost.get("prediction") or {}).get("networks", record.ensemble.get("size"))
+    return counted if isinstance(counted, int) else None
+
+
 WORTH = "worth"
-"""How many fully fine-tuned members the ensemble is worth by calibrated NLL."""
+"""How many fully fine-tuned members the ensemble is worth by calibrated NLL: its deep ensemble equivalent."""
 
 FINE_TUNINGS = "fine-tunings"
-"""The cost of the transfer, in full fine-tunings of one member."""
+"""The cost of the transfer by FLOPs, in full fine-tunings of one member."""
+
+BY_TIME = "fine-tunings by time"
+"""The same by seconds of computation."""
 
 WORTH_PER_COST = "worth / cost"
-"""Above 1, a strategy beats fine-tuning as many members fully as it costs."""
+"""Above 1, a strategy is better at equal cost than as many fully fine-tuned members as it costs."""
 
 CALIBRATED = "calibrated NLL"
 """The NLL after temperature scaling on validation."""
@@ -69,35 +88,36 @@ CALIBRATED = "calibrated NLL"
 SOUP = "soup accuracy"
 """Accuracy of the soup: one network whose weights are the mean of the members' weights."""
 
-COLUMNS = (
+RESULTS = (
     Column("accuracy", partial(_metric, name="ensemble/accuracy"), 3, True),
+    Column(CALIBRATED, partial(_metric, name="calibrated/nll"), 3, False),
+    Column(WORTH, lambda _: None, 2, True, optional=True),
+    Column(FINE_TUNINGS, partial(_cost, part="total", field="fine_tunings"), 2, optional=True),
+    Column(BY_TIME, partial(_cost, part="total", field="fine_tunings_by_time"), 2, optional=True),
+    Column("networks", networks, 0, optional=True),
+)
+"""Columns that decide: quality, and what it costs to train and to predict."""
+
+QUALITY = (
     Column("member accuracy", partial(_metric, name="member/accuracy"), 3, True),
     Column("NLL", partial(_metric, name="ensemble/nll"), 3, False),
-    Column(CALIBRATED, partial(_metric, name="calibrated/nll"), 3, False),
     Column("ECE", partial(_metric, name="calibration/ece"), 3, False),
     Column("AURC", partial(_metric, name="selective/aurc"), 4, False),
     Column(SOUP, partial(_metric, name="soup/accuracy"), 3, True, optional=True),
     Column("disagreement", partial(_metric, name="diversity/disagreement")),
     Column("normalised disagreement", partial(_metric, name="diversity/disagreement_normalised")),
-    Column("OOD AUROC", _ood, 3, True),
-    Column(WORTH, lambda _: None, 2, True, optional=True),
-    Column(FINE_TUNINGS, lambda _: None, 2, optional=True),
+    Column("OOD AUROC", _ood, 3, True, optional=True),
+)
+COST = (
     Column(WORTH_PER_COST, lambda _: None, 2, optional=True),
     Column("steps", partial(_cost, part="total", field="steps"), 0),
     Column("GFLOPs", partial(_cost, part="total", field="flops", unit=1e9), 1),
     Column("seconds", partial(_cost, part="total", field="seconds"), 1),
     Column("marginal GFLOPs", partial(_cost, part="marginal", field="flops", unit=1e9), 1),
 )
-DIFFERENCES = COLUMNS[0], COLUMNS[2], COLUMNS[3]
+COLUMNS = (*RESULTS, *QUALITY, *COST)
+DIFFERENCES = tuple(column for column in COLUMNS if column.name in ("accuracy", "NLL", CALIBRATED))
 """Columns with paired differences to the baseline."""
-
-NAMED = 4
-"""Maximum number of settings in a label."""
-
-LONG = 24
-"""Maximum number of characters of a value in a label; a path keeps its end."""
-
-_OOD_TASKS = "evaluation.ood."
 
 
 @dataclass(frozen=True)
@@ -109,12 +129,14 @@ class Row:
         settings: Settings that decide the result, by dotted path.
         runs: Records, one per seed.
         numbers: Numbers by column, then by seed; a column that any run lacks is missing.
+        bounds: Columns whose numbers are lower bounds: the worth of an ensemble that is better than its reference.
     """
 
     label: str
     settings: Mapping[str, str]
     runs: tuple[Record, ...]
     numbers: Mapping[str, Mapping[int, float]]
+    bounds: frozenset[str] = frozenset()
 
     @property
     def strategy(self) -> str:
@@ -137,8 +159,10 @@ class Row:
         return {name: Spread.of(list(by_seed.values())) for name, by_seed in self.numbers.items()}
 
     def text(self, column: Column) -> str:
-        """Return ``mean ± std``, or a dash if the row lacks the column."""
-        return self.values[column.name].text(column.digits) if column.name in self.numbers else "-"
+        """Return ``mean ± std``, ``≥ mean`` where it is a lower bound, or a dash if the row lacks the column."""
+        if column.name not in self.numbers:
+            return "-"
+        return self.values[column.name].text(column.digits, bound=column.name in self.bounds)
 
 
 def rows_of(records: Iterable[Record]) -> tuple[list[Row], list[Record]]:
@@ -153,10 +177,10 @@ def rows_of(records: Iterable[Record]) -> tuple[list[Row], list[Record]]:
     settings = [dict(key) for key in groups]
     references = _references(finished)
     rows: dict[str, Row] = {}
-    for own, label, group in zip(settings, _labels(settings), groups.values(), strict=True):
+    for own, label, group in zip(settings, labels(settings), groups.values(), strict=True):
         label = f"{label} #{len(rows) + 1}" if label in rows else label
         runs = tuple(group.values())
-        rows[label] = Row(label, own, runs, _numbers(runs, own, references))
+        rows[label] = Row(label, own, runs, *_numbers(runs, own, references))
     return list(rows.values()), repeated
 
 
@@ -185,24 +209,28 @@ def reference_of(record: Record, own: Mapping[str, str], references: _References
     return next((other for other, what in found if shared.items() <= what.items()), None)
 
 
-def _measured(record: Record, reference: Record | None) -> dict[str, float | None]:
-    """Return a run's worth, its cost in fine-tunings, and their ratio, as far as they are known."""
-    spent = _cost(record, "total", "fine_tunings")
+def _worth(record: Record, reference: Record | None) -> tuple[float | None, bool]:
+    """Return a run's worth, if it is known and at least one member, and whether it is only known to be that or more."""
     curve = (reference.curves.get("ensemble_size") or {}).get("calibrated_nll") if reference is not None else None
     nll = _metric(record, "calibrated/nll")
     value = worth(nll, curve) if nll is not None and curve and None not in curve else None
-    return {WORTH: value, FINE_TUNINGS: spent, WORTH_PER_COST: value / spent if value is not None and spent else None}
+    return (float(len(curve)), True) if curve and value == math.inf else (value, False)
 
 
-def _numbers(runs: Sequence[Record], own: Mapping[str, str], references: _References) -> dict[str, dict[int, float]]:
-    measured = {run.seed: _measured(run, reference_of(run, own, references)) for run in runs}
-    numbers = {}
-    for column in COLUMNS:
-        found = {run.seed: measured[run.seed].get(column.name, column.read(run)) for run in runs}
-        known = {seed: number for seed, number in found.items() if number is not None}
-        if len(known) == len(found):
-            numbers[column.name] = known
-    return numbers
+def _numbers(
+    runs: Sequence[Record], own: Mapping[str, str], references: _References
+) -> tuple[dict[str, dict[int, float]], frozenset[str]]:
+    """Return the numbers of a row, and the columns that are lower bounds."""
+    found = {column.name: {run.seed: column.read(run) for run in runs} for column in COLUMNS}
+    bounded = False
+    for run in runs:
+        found[WORTH][run.seed], capped = _worth(run, reference_of(run, own, references))
+        value, spent = found[WORTH][run.seed], found[FINE_TUNINGS][run.seed]
+        found[WORTH_PER_COST][run.seed] = value / spent if value is not None and spent else None
+        bounded |= capped
+    known = {name: {s: n for s, n in by_seed.items() if n is not None} for name, by_seed in found.items()}
+    complete = {name: by_seed for name, by_seed in known.items() if len(by_seed) == len(runs)}
+    return complete, frozenset((WORTH, WORTH_PER_COST) if bounded else ())
 
 
 def _what(record: Record) -> dict[str, str]:
@@ -221,69 +249,3 @@ def lineage(record: Record) -> str:
     if ancestor.get("pretrained") or ancestor.get("checkpoint"):
         parts.append("pretrained")
     return ", ".join(parts)
-
-
-def _labels(all_settings: Sequence[Mapping[str, str]]) -> list[str]:
-    """Return the label of each row: the strategy with the settings that set the row apart.
-
-    Options of the strategy and of the evaluation are compared within the same strategy only, options of source and
-    target within the same dataset only.
-    """
-    everybody = _Rivals(all_settings)
-    kinds = {
-        (kind, value): _Rivals([other for other in all_settings if other[kind] == value])
-        for kind in ("strategy", "dataset")
-        for value in {own[kind] for own in all_settings}
-    }
-
-    def label(own: Mapping[str, str]) -> str:
-        apart: dict[str, None] = {}
-        for name, value in own.items():
-            kind = _KINDS.get(name.split(".")[0])
-            rivals = everybody if kind is None or name == kind else kinds[kind, own[kind]]
-            if name != "strategy" and name in rivals.varying:
-                apart[_formatted(name, value, rivals.settings)] = None
-        shown = list(apart) if len(apart) <= NAMED else [*list(apart)[:NAMED], f"{len(apart) - NAMED} more"]
-        return f"{own['strategy']} ({', '.join(shown)})" if shown else own["strategy"]
-
-    return [label(own) for own in all_settings]
-
-
-_KINDS = {"strategy": "strategy", "evaluation": "strategy", "dataset": "dataset"}
-"""Groups of settings that set rows apart only from rows of the same strategy, or the same pair of tasks."""
-
-
-@dataclass(frozen=True)
-class _Rivals:
-    """The settings of rows that are told apart."""
-
-    settings: Sequence[Mapping[str, str]]
-
-    @cached_property
-    def varying(self) -> frozenset[str]:
-        """Names of the settings that do not have one value in all rows."""
-        values: dict[str, set[str]] = {}
-        counts: Counter[str] = Counter()
-        for own in self.settings:
-            counts.update(own.keys())
-            for name, value in own.items():
-                values.setdefault(name, set()).add(value)
-        return frozenset(n for n, found in values.items() if len(found) > 1 or counts[n] < len(self.settings))
-
-
-def _formatted(name: str, value: str, rivals: Iterable[Mapping[str, str]]) -> str:
-    """Format a setting for a label; an out-of-distribution task that a rival lacks is shown by its name alone."""
-    if name == "dataset":
-        return value
-    path = name.removeprefix("strategy.").removeprefix("dataset.")
-    if name.startswith(_OOD_TASKS):
-        task = name.removeprefix(_OOD_TASKS).split(".")[0]
-        if any(not any(key.startswith(f"{_OOD_TASKS}{task}.") for key in other) for other in rivals):
-            return f"OOD {task}"
-        path = f"OOD {name.removeprefix(_OOD_TASKS)}"
-    last = path.split(".")[-1]
-    if last == "_target_":
-        path, value = path.removesuffix("._target_"), value.split(".")[-1]
-    elif last == "path" and len(value) > LONG:
-        value = f"…{value[1 - LONG :]}"
-    return f"{path}={value if len(value) <= LONG else f'{value[: LONG - 1]}…'}"

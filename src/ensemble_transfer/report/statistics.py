@@ -25,10 +25,17 @@ class Spread:
         """Return the spread of one or more values."""
         return cls(mean(values), stdev(values) if len(values) > 1 else math.nan, len(values))
 
-    def text(self, digits: int) -> str:
-        """Return ``mean ± std``; the mean alone if nothing varies, and a dash if nothing is known."""
+    def text(self, digits: int, bound: bool = False) -> str:
+        """Return ``mean ± std``; the mean alone if nothing varies, and a dash if nothing is known.
+
+        Args:
+            digits: Decimals.
+            bound: Whether the mean is a lower bound, written ``≥ mean`` without a deviation.
+        """
         if math.isnan(self.mean):
             return "-"
+        if bound:
+            return f"≥ {int(self.mean) if self.mean.is_integer() else f'{self.mean:,.{digits}f}'}"
         spread = f" ± {self.std:,.{digits}f}" if self.std > 0 else ""
         return f"{self.mean:,.{digits}f}{spread}"
 

@@ -1,5 +1,6 @@
 """Write the summary of a run as one Markdown text, for the terminal and ``summary.md``."""
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,32 +11,41 @@ from rich.markdown import Markdown
 from ensemble_transfer.layout import PREDICTIONS, RECORD, SHIFT, SUMMARY
 from ensemble_transfer.report.choice import choice_text
 from ensemble_transfer.report.record import Record
-from ensemble_transfer.report.verdict import verdict
+from ensemble_transfer.report.rows import costs_differ, networks
+from ensemble_transfer.report.verdict import next_step, shift_effect, source_warning
 
 
 def write(record: Record, folder: Path, console: Console | None = None) -> None:
     """Write ``summary.md`` into a run's folder and print it."""
     text = markdown(record, folder)
     (folder / SUMMARY).write_text(text, encoding="utf-8")
-    (console or Console()).print(Markdown(text))
+    printed = console or Console()
+    for place, part in enumerate(re.split(r"^ {4}(\S.*)$", text, flags=re.MULTILINE)):
+        if place % 2:  # a command, which stays one line, to be copied
+            printed.print(f"\n{part}\n", soft_wrap=True, markup=False, highlight=False)
+        else:
+            printed.print(Markdown(part))
 
 
 def markdown(record: Record, folder: Path) -> str:
-    """Return the summary of a finished run."""
+    """Return the summary of a finished run: the result and what to do next first, explanations and files last."""
     size, lineage = record.ensemble["size"], record.ensemble["lineage"]
     title = f"# {record.strategy}: {record.dataset}"
     about = f"{size} members of {lineage} lineage, {record.backbone}, seed {record.seed}. `{record.command}`"
     parts = [
         title,
         about,
+        _result(record),
+        source_warning(record),
+        *next_step(record, folder),
         _quality(record.metrics),
         _diversity(record.metrics),
         *_elsewhere(record.metrics),
         *record.notes,
         choice_text(record),
-        *verdict(record),
         *_added(record),
         _cost(record),
+        shift_effect(record),
         _files(folder),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -58,6 +68,21 @@ def _splits(metrics: Mapping[str, float | None]) -> tuple[tuple[str, str], ...]:
     tested = "target/test/ensemble/accuracy" in metrics
     target = ("target/test", "target") if tested else ("target/validation", "target's validation split")
     return target, ("source/test", "source, before")
+
+
+def _result(record: Record) -> str:
+    """Return the result in one line: quality, what it cost, and how many networks a prediction runs."""
+    (prefix, task), _ = _splits(record.metrics)
+    accuracy, nll = (record.metrics.get(f"{prefix}/{name}") for name in ("ensemble/accuracy", "calibrated/nll"))
+    where = "test" if task == "target" else "validation"
+    text = f"**Result**: accuracy {number(accuracy)}, calibrated NLL {number(nll)} on {where}"
+    total, count = record.cost["total"], networks(record)
+    spent, by_time = total.get("fine_tunings"), total.get("fine_tunings_by_time")
+    if spent:
+        text += f", for {spent:.2f} fine-tunings"
+        if by_time is not None and costs_differ(spent, by_time):
+            text += f" by FLOPs, but {by_time:.2f} by time"
+    return f"{text}. A prediction runs {count} network{'' if count == 1 else 's'}." if count else f"{text}."
 
 
 def _quality(metrics: Mapping[str, float | None]) -> str:
@@ -130,12 +155,12 @@ def _added(record: Record) -> list[str]:
 
 
 def _cost(record: Record) -> str:
-    rows = [_cost_row(phase, cost) for phase, cost in record.cost["phases"].items()]
-    rows.append(_cost_row("**total**", record.cost["total"]))
-    if record.cost["marginal"]:
-        rows.append(_cost_row("one more member", record.cost["marginal"]))
-    rows.append(_cost_row("source ensemble (not counted)", record.cost["source"]))
-    text = table(("cost", "steps", "examples", "GFLOPs", "fine-tunings", "seconds", "peak MB"), rows)
+    parts = record.cost["phases"] | {"**total**": record.cost["total"]}
+    parts |= {"one more member": record.cost["marginal"]} if record.cost["marginal"] else {}
+    parts |= {"source ensemble (not counted)": record.cost["source"]}
+    timed = ("fine-tunings by time",) if "fine_tunings_by_time" in record.cost["total"] else ()
+    rows = [_cost_row(phase, cost, bool(timed)) for phase, cost in parts.items()]
+    text = table(("cost", "steps", "examples", "GFLOPs", "fine-tunings", *timed, "seconds", "peak MB"), rows)
     reused = {(entry["phase"], entry["member"]) for entry in record.reused_fits}
     if not reused:
         return text
@@ -143,13 +168,14 @@ def _cost(record: Record) -> str:
     return f"{text}\n\n{len(reused)} fits came from the store ({phases}); their cost is that of the real fit."
 
 
-def _cost_row(name: str, cost: Mapping[str, Any]) -> list[str]:
+def _cost_row(name: str, cost: Mapping[str, Any], timed: bool) -> list[str]:
     counts = [f"{round(cost[field]):,}" for field in ("steps", "examples")]
     return [
         name,
         *counts,
         f"{cost['flops'] / 1e9:,.1f}",
         number(cost.get("fine_tunings"), 2),
+        *([number(cost.get("fine_tunings_by_time"), 2)] if timed else []),
         f"{cost['seconds']:,.1f}",
         f"{cost['peak_memory_bytes'] / 1e6:,.0f}",
     ]

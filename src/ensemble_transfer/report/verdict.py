@@ -1,8 +1,9 @@
-"""Describe in a summary what the shift did before any fine-tuning, and name the commands that run the rivals."""
+"""Describe in a summary what the shift did before any fine-tuning, and name the command that runs the rivals."""
 
 import math
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 
 from ensemble_transfer.report.frontier import RIVALS
 from ensemble_transfer.report.record import Record
@@ -13,30 +14,39 @@ BARRIER = 0.1
 UNRIVALLED = (*RIVALS, "full", "scratch", "random_shift")
 """Strategies that are rivals, references or controls themselves."""
 
-STRATEGY = "strategy"
+RIVALS_COMMAND = "python -m ensemble_transfer.rivals"
+
+SENTENCES = 3
+"""Sentences on a shift, at most."""
 
 
-def verdict(record: Record) -> Iterator[str]:
-    """Yield what is wrong with the source ensemble, the effect of the shift, if measured, and the rivals' commands."""
-    if _at_chance(record):
-        loss, chance = record.metrics["source/test/member/nll"], record.metrics["source/chance_nll"]
-        yield (
-            f"**Warning**: the source ensemble has learnt nothing: its members' loss is {loss:.2f} on their own task, "
-            f"and guessing has {chance:.2f}. What is transferred is noise: train it for longer, or at another rate."
-        )
-    probed = [record.metrics.get(f"shift/probe_accuracy{rival}") for rival in ("", "_no_shift", "_random")]
-    known = [accuracy for accuracy in probed if accuracy is not None]
-    if record.strategy != "random_shift" and len(known) == len(probed):
-        yield _shift(record, known)
-    commands = rivals(record)
-    if commands:
-        spent = record.cost["total"]["fine_tunings"]
-        yield (
-            f"**Not shown to pay**: this run does not know what its rivals make of the same compute, {spent:.2f} "
-            "fine-tunings. Run them, with more than one seed, then "
-            "`python -m ensemble_transfer.compare` the folders:"
-        )
-        yield "\n".join(f"- `{command}`" for command in commands)
+def next_step(record: Record, folder: Path) -> list[str]:
+    """Return why the rivals should be run, and the command that runs them; nothing for a run without rivals.
+
+    Args:
+        record: Record of the run.
+        folder: The run's folder.
+    """
+    if not has_rivals(record):
+        return []
+    spent = record.cost["total"]["fine_tunings"]
+    return [
+        f"**Next**: whether this is better at equal cost, {spent:.2f} fine-tunings, is not known yet. One command runs "
+        "the rivals and the baseline, one member fully fine-tuned, and ends with the comparison; `--seeds 3` repeats "
+        "all with three seeds, for intervals:",
+        f"    {RIVALS_COMMAND} {shlex.quote(str(folder.absolute()))}",
+    ]
+
+
+def source_warning(record: Record) -> str:
+    """Return a warning of a source ensemble that has learnt nothing; empty for others."""
+    if not _at_chance(record):
+        return ""
+    loss, chance = record.metrics["source/test/member/nll"], record.metrics["source/chance_nll"]
+    return (
+        f"**Warning**: the source ensemble has learnt nothing: its members' loss is {loss:.2f} on their own task, "
+        f"and guessing has {chance:.2f}. What is transferred is noise: train it for longer, or at another rate."
+    )
 
 
 def _at_chance(record: Record) -> bool:
@@ -45,28 +55,38 @@ def _at_chance(record: Record) -> bool:
     return loss is not None and chance is not None and loss >= chance
 
 
-def rivals(record: Record) -> list[str]:
-    """Return the commands that run the rivals with this run's compute; none for a rival, reference or control.
+def has_rivals(record: Record) -> bool:
+    """Return whether a run is one to be compared with its rivals: no rival, reference or control, nor beside one.
 
-    There is none for an extension either, whose own command takes no strategy.
+    The command takes no extension, and no run that was not evaluated on test.
     """
     spent = record.cost["total"].get("fine_tunings")
-    if record.strategy in UNRIVALLED or not spent or "added" in record.cost:
-        return []
-    kept = [word for word in shlex.split(record.command) if not _replaced(word)]
-    return [shlex.join([*kept, f"+strategy={rival}", f"budget={math.ceil(spent * 100) / 100:g}"]) for rival in RIVALS]
+    beside = record.command.startswith(RIVALS_COMMAND)
+    return (
+        bool(spent)
+        and record.tested
+        and not beside
+        and "added" not in record.cost
+        and record.strategy not in UNRIVALLED
+    )
 
 
-def _replaced(word: str) -> bool:
-    """Return whether an argument is one of the strategy, of the budget or of the run's own folder."""
-    name = word.lstrip("+~").partition("=")[0]
-    return name in (STRATEGY, "budget", "hydra.run.dir") or name.startswith(f"{STRATEGY}.")
+def shift_effect(record: Record) -> str:
+    """Return what the shift did before any fine-tuning, warnings first; empty where it was not measured."""
+    probed = [record.metrics.get(f"shift/probe_accuracy{rival}") for rival in ("", "_no_shift", "_random")]
+    known = [accuracy for accuracy in probed if accuracy is not None]
+    if record.strategy == "random_shift" or len(known) != len(probed):
+        return ""
+    first, *more = _shift(record, known)
+    ordered = sorted(more, key=lambda sentence: not sentence.startswith("**Warning**"))
+    return " ".join([first, *ordered][:SENTENCES])
 
 
-def _shift(record: Record, probed: Sequence[float]) -> str:
+def _shift(record: Record, probed: Sequence[float]) -> list[str]:
+    """Return a sentence on the shift, and others that explain it."""
     if {scale for name, scale in record.metrics.items() if name.startswith("shift/scale/")} == {0.0}:
         made = "**No shift was made**: its scale is 0, given or found on validation."
-        return " ".join([made, *_warnings(record)])
+        return [made, *_warnings(record)]
     shifted, unshifted, random = probed
     helps = shifted > max(unshifted, random)
     text = (
@@ -74,7 +94,7 @@ def _shift(record: Record, probed: Sequence[float]) -> str:
         f"other members reach {shifted:.3f} on validation, {unshifted:.3f} without the shift, {random:.3f} after a "
         "random one of the same length."
     )
-    return " ".join([text, *_noise(record, shifted, max(unshifted, random)), *_reasons(record, probed)])
+    return [text, *_noise(record, shifted, max(unshifted, random)), *_reasons(record, probed)]
 
 
 def _noise(record: Record, shifted: float, rival: float) -> list[str]:

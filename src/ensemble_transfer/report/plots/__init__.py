@@ -10,10 +10,13 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
+from ensemble_transfer.report.confusion import best_of_each_strategy, has_confusion
 from ensemble_transfer.report.frontier import budget_of, frontier_of
-from ensemble_transfer.report.plots import charts
+from ensemble_transfer.report.plots import charts, compute
+from ensemble_transfer.report.plots.compute import References
 from ensemble_transfer.report.plots.frontier import frontier
 from ensemble_transfer.report.plots.style import RC, Style, save, styles
+from ensemble_transfer.report.reference import references
 from ensemble_transfer.report.rows import CALIBRATED, FINE_TUNINGS, WORTH, WORTH_PER_COST, Row
 
 
@@ -30,6 +33,7 @@ class Plan:
         draw: Draws rows in their styles.
         enough: Returns whether the rows that have the data are worth a figure.
         across: Whether rows of different tasks may share the figure.
+        single: Whether each row has a panel of its own. Where there are many rows, each strategy has its best then.
     """
 
     name: str
@@ -40,16 +44,18 @@ class Plan:
     draw: Callable[[Sequence[Row], Mapping[str, Style]], Figure]
     enough: Callable[[Sequence[Row]], bool] = bool
     across: bool = False
+    single: bool = False
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure on disk, as ``svg`` and as a ``.png`` of the same name."""
+    """A figure on disk, as ``svg`` and as a ``.png`` of the same name; ``narrow`` is an SVG for phones, if any."""
 
     title: str
     caption: str
     alt: str
     svg: Path
+    narrow: Path | None = None
 
 
 def _with_columns(*names: str) -> Callable[[Row], bool]:
@@ -71,31 +77,17 @@ def _diagnosed(row: Row) -> bool:
     return kept and all(run.metrics.get(key) is not None for run in row.runs for key in needed)
 
 
-def _alike(row: Row) -> bool:
-    sizes = [(run.curves.get("ensemble_size") or {}).get("size") for run in row.runs]
-    return bool(sizes[0]) and all(size == sizes[0] for size in sizes)
-
-
 PLANS = (
     Plan(
         "frontier",
         "What a budget buys",
         "Lines: strategies at their budgets, mean over seeds, bands of one standard deviation; `few` has the number of "
         "members that validation prefers at each budget and seed. Ringed: the Pareto front, which no other point beats "
-        "at the same cost or less. Far worse points are cut off.",
+        "at the same cost or less; costs within 2% are equal. Far worse points are cut off.",
         ("accuracy", CALIBRATED, FINE_TUNINGS, WORTH_PER_COST),
         lambda row: budget_of(row) is not None and _with_columns("accuracy", CALIBRATED, FINE_TUNINGS)(row),
         frontier,
         enough=lambda rows: frontier_of(rows) is not None,
-    ),
-    Plan(
-        "compute",
-        "Accuracy and NLL against compute",
-        "Large marks are means over seeds, with bars of one standard deviation; dots are single seeds. The ringed and "
-        "joined marks form the Pareto front: no other row is better at the same compute or less.",
-        ("accuracy", "NLL", "GFLOPs"),
-        lambda row: _with_columns("accuracy", "NLL", "GFLOPs")(row) and row.values["GFLOPs"].mean > 0,
-        charts.compute,
     ),
     Plan(
         "diversity",
@@ -118,20 +110,32 @@ PLANS = (
     Plan(
         "ensemble_size",
         "Accuracy and calibrated NLL against ensemble size",
-        "Mean over subsets of the members, then over seeds. Bands show one standard deviation over seeds.",
-        ("accuracy", "calibrated NLL", WORTH),
-        _alike,
+        "Mean over subsets of the members, then over seeds. Bands show one standard deviation over seeds. Where seeds "
+        "have different numbers of members, the line ends at the smallest.",
+        ("accuracy", CALIBRATED, WORTH),
+        lambda row: all((run.curves.get("ensemble_size") or {}).get("size") for run in row.runs),
         charts.ensemble_size,
     ),
     Plan(
         "reliability",
         "Reliability",
-        "Accuracy against confidence in 15 bins, before temperature scaling. Thin lines are single seeds, the marked "
-        "line pools them. Above the dotted line the ensemble is underconfident, below it overconfident. Bins with less "
-        "than 1% of the examples are left out.",
+        "Accuracy against confidence in 15 bins, over all seeds: before temperature scaling, and after it where the "
+        "records have that. Above the dotted line the ensemble is underconfident, below it overconfident. Bins with "
+        "less than 1% of the examples are left out.",
         ("ECE",),
         _with_curve("reliability"),
         charts.reliability,
+        single=True,
+    ),
+    Plan(
+        "confusion",
+        "Confusions",
+        "Share of the test images of a class that are predicted as another, over all seeds. What is right is left out. "
+        "All panels share one colour scale.",
+        ("accuracy",),
+        has_confusion,
+        charts.confusion,
+        single=True,
     ),
     Plan(
         "corruption",
@@ -158,6 +162,7 @@ PLANS = (
         ("disagreement",),
         lambda row: _with_curve("disagreement")(row) and len({len(r.curves["disagreement"]) for r in row.runs}) == 1,
         charts.matrices,
+        single=True,
     ),
     Plan(
         "shift_line",
@@ -177,13 +182,17 @@ PLANS = (
         ("accuracy",),
         _diagnosed,
         charts.benefit,
-        lambda rows: len(charts.lineages(rows)) > 1,
+        enough=lambda rows: len(charts.lineages(rows)) > 1,
         across=True,
     ),
 )
 
 
-def draw(rows: Sequence[Row], folder: Path, across: bool = False) -> list[Drawn]:
+MANY = 10
+"""Panels, at most, of a figure in which each row has its own."""
+
+
+def draw(rows: Sequence[Row], folder: Path, across: bool = False, baseline: str | None = None) -> list[Drawn]:
     """Draw all figures that the records have data for into a folder, created if missing.
 
     Files of figures that can no longer be drawn are removed.
@@ -192,26 +201,69 @@ def draw(rows: Sequence[Row], folder: Path, across: bool = False) -> list[Drawn]
         rows: Rows of the comparison.
         folder: Folder of the figures.
         across: Whether the rows belong to different tasks, which only some figures can show.
+        baseline: Label or strategy of the row that others are compared with, as of a comparison.
+
+    Returns:
+        The figures, quality against cost first.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = []
+    look = styles(rows)
     with matplotlib.rc_context(RC):
-        for plan in PLANS:
-            svg = folder / f"{plan.name}.svg"
-            able = [row for row in rows if plan.able(row)]
-            for path in (svg, svg.with_suffix(".png")):
-                path.unlink(missing_ok=True)
-            if not plan.enough(able) or (across and not plan.across):
-                continue
-            save(plan.draw(able, styles(rows)), svg)
-            drawn.append(Drawn(plan.title, plan.caption, _alt(plan, able), svg))
-    return drawn
+        found = [_compute([] if across else rows, folder / "compute.svg", look, references(rows, baseline))]
+        found += [_drawn(plan, rows if plan.across or not across else [], folder, look) for plan in PLANS]
+    return [drawn for drawn in found if drawn is not None]
 
 
-def _alt(plan: Plan, rows: Sequence[Row]) -> str:
+def _compute(rows: Sequence[Row], svg: Path, look: Mapping[str, Style], found: References) -> Drawn | None:
+    """Draw quality against cost, in two layouts."""
+    narrow = svg.with_stem("compute_narrow")
+    _clear(svg, narrow)
+    able = [row for row in rows if compute.able(row) and ((r := found[row.label]) is None or compute.able(r))]
+    if not any((r := found[row.label]) is not None and r is not row for row in able):
+        return None
+    for path, is_narrow in ((svg, False), (narrow, True)):
+        save(compute.compute(able, look, found, is_narrow), path)
+    columns = ("accuracy", CALIBRATED, FINE_TUNINGS)
+    text = _with_missing(compute.caption(able, found), rows, able)
+    return Drawn(COMPUTE, text, _alt(COMPUTE, columns, able), svg, narrow)
+
+
+COMPUTE = "Quality against cost"
+
+
+def _drawn(plan: Plan, rows: Sequence[Row], folder: Path, look: Mapping[str, Style]) -> Drawn | None:
+    svg = folder / f"{plan.name}.svg"
+    _clear(svg)
+    able = [row for row in rows if plan.able(row)]
+    if not able or not plan.enough(able):
+        return None
+    caption = _with_missing(plan.caption, rows, able)
+    if plan.single and len(able) > MANY:
+        able = best_of_each_strategy(able)[:MANY]
+        caption += " Each strategy is shown where its calibrated NLL is lowest."
+    save(plan.draw(able, look), svg)
+    return Drawn(plan.title, caption, _alt(plan.title, plan.columns, able), svg)
+
+
+def _clear(*paths: Path) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
+        path.with_suffix(".png").unlink(missing_ok=True)
+
+
+def _with_missing(caption: str, rows: Sequence[Row], able: Sequence[Row]) -> str:
+    """Return a caption that names the rows whose records lack what the figure shows."""
+    shown = {row.label for row in able}
+    missing = [row.label for row in rows if row.label not in shown]
+    if not missing or len(missing) > MANY:
+        return f"{caption} {len(missing)} rows lack the numbers." if missing else caption
+    return f"{caption} Without the numbers for it: {', '.join(missing)}."
+
+
+def _alt(title: str, columns: Sequence[str], rows: Sequence[Row]) -> str:
     """Return the alternative text of a figure: its title and the numbers of each row."""
     parts = []
     for row in rows:
-        numbers = [f"{name} {row.values[name].text(3)}" for name in plan.columns if name in row.numbers]
+        numbers = [f"{name} {row.values[name].text(3)}" for name in columns if name in row.numbers]
         parts.append(f"{row.label}: {', '.join(numbers)}" if numbers else row.label)
-    return f"{plan.title}. {'; '.join(parts)}."
+    return f"{title}. {'; '.join(parts)}."

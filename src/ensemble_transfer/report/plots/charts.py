@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, MaxNLocator, NullLocator
 
+from ensemble_transfer.report.confusion import Confusion
 from ensemble_transfer.report.plots.style import (
     INK,
     PAPER,
@@ -19,44 +20,18 @@ from ensemble_transfer.report.plots.style import (
     band,
     kinds,
     legend,
+    legend_above,
     panels,
     point,
     wrapped,
 )
 from ensemble_transfer.report.rows import Row, lineage
 
+FEW_CLASSES = 12
+"""Classes, at most, that the axes of a confusion matrix name."""
+
 FEW, MANY = 3, 8
 """Ticks that a logarithmic axis has at least and at most."""
-
-
-def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Return the indices of the points (cost, quality) on the Pareto front, cheapest first."""
-    front: list[int] = []
-    for index in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
-        if not front or points[index][1] > points[front[-1]][1]:
-            front.append(index)
-    return front
-
-
-def compute(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
-    """Draw accuracy and NLL against compute on a log axis, with the Pareto front."""
-    figure, axes = panels(2)
-    for panel, name, sign in zip(axes, ("accuracy", "NLL"), (1, -1), strict=True):
-        for task in dict.fromkeys(row.task for row in rows):
-            own = [row for row in rows if row.task == task]
-            points = [(row.values["GFLOPs"].mean, row.values[name].mean) for row in own]
-            front = [points[i] for i in pareto([(x, sign * y) for x, y in points])]
-            x, y = zip(*front, strict=True)
-            panel.step(x, y, where="post", color=INK, linewidth=0.9, linestyle="--", zorder=1)
-            panel.scatter(x, y, s=170, facecolors="none", edgecolors=INK, linewidths=0.9)
-        for row in rows:
-            point(panel, row, ("GFLOPs", name), look[row.label])
-        panel.set(xscale="log", xlabel="training compute in all (GFLOPs)", ylabel=f"ensemble {name}")
-        _plain_logarithmic(panel.xaxis)
-    axes[1].set(yscale="log", ylabel="ensemble NLL (nats, log axis)")
-    _plain_logarithmic(axes[1].yaxis)
-    legend(figure, rows, look, line=False)
-    return figure
 
 
 class PlainLogLocator(Locator):
@@ -79,8 +54,8 @@ class PlainLogLocator(Locator):
         return [float(value) for value in MaxNLocator(5).tick_values(low, high) if value > 0]
 
 
-def _plain_logarithmic(axis: Axis) -> None:
-    """Label a logarithmic axis with plain numbers."""
+def plain_logarithmic(axis: Axis) -> None:
+    """Label a logarithmic axis with 3 to 8 plain numbers."""
     axis.set_major_locator(PlainLogLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
@@ -111,35 +86,49 @@ def rejection(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
 
 
 def reliability(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
-    """Draw accuracy against confidence, one panel per row."""
+    """Draw accuracy against confidence, one panel per row: before the temperature and, where it is known, after it."""
     figure, axes = panels(len(rows), 2.3, 2.6)
     for panel, row in zip(axes, rows, strict=True):
-        style, curves = look[row.label], [run.curves["reliability"] for run in row.runs]
-        count, confidence, accuracy = (
-            np.asarray([curve[name] for curve in curves], dtype=float) for name in ("count", "confidence", "accuracy")
-        )
-        shown = count >= 0.01 * count.sum(axis=1, keepdims=True)
-        for seed, seen in enumerate(shown):
-            panel.plot(confidence[seed, seen], accuracy[seed, seen], color=style.colour, alpha=0.4, linewidth=0.8)
-        pooled = [np.nansum(count * what, axis=0) / np.maximum(count.sum(axis=0), 1) for what in (confidence, accuracy)]
-        seen = count.sum(axis=0) >= 0.01 * count.sum()
+        style = look[row.label]
         panel.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":")
-        panel.plot(pooled[0][seen], pooled[1][seen], **style.line2d() | {"markersize": 5})
+        before = replace(style, filled=False).line2d(4) | {"linestyle": "--", "linewidth": 1.0}
+        panel.plot(*_pooled(row, "reliability"), **before)
+        if all(run.curves.get(CALIBRATED_CURVE) for run in row.runs):
+            panel.plot(*_pooled(row, CALIBRATED_CURVE), **replace(style, filled=True).line2d(5))
         panel.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", title=wrapped(row.label), xlabel="confidence")
         panel.set(xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
         place = panel.get_subplotspec()
         panel.tick_params(labelleft=place is not None and place.is_first_col())
     axes[0].set_ylabel("accuracy")
+    handles = [Line2D([], [], color=INK, marker="o", markerfacecolor=PAPER, linestyle="--", label="before temperature")]
+    handles.append(Line2D([], [], color=INK, marker="o", label="after temperature"))
+    legend_above(figure, handles)
     return figure
 
 
+CALIBRATED_CURVE = "reliability_calibrated"
+
+
+def _pooled(row: Row, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return confidence and accuracy by bin over all seeds; bins with less than 1% of the examples are left out."""
+    curves = [run.curves[name] for run in row.runs]
+    count, confidence, accuracy = (
+        np.asarray([curve[part] for curve in curves], dtype=float) for part in ("count", "confidence", "accuracy")
+    )
+    examples = count.sum(axis=0)
+    seen = examples >= 0.01 * examples.sum()
+    middle, right = (np.nansum(count * part, axis=0) / np.maximum(examples, 1) for part in (confidence, accuracy))
+    return middle[seen], right[seen]
+
+
 def ensemble_size(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
-    """Draw accuracy and NLL of subsets of the members against their size."""
+    """Draw accuracy and NLL of subsets of the members against their size, up to the least size of a row's seeds."""
     figure, axes = panels(2)
     for panel, name in zip(axes, ("accuracy", "calibrated_nll"), strict=True):
         for row in rows:
             curves = [run.curves["ensemble_size"] for run in row.runs]
-            band(panel, curves[0]["size"], [curve[name] for curve in curves], look[row.label])
+            shared = min(len(curve["size"]) for curve in curves)
+            band(panel, curves[0]["size"][:shared], [curve[name][:shared] for curve in curves], look[row.label])
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.set(xlabel="members", ylabel="ensemble accuracy")
     axes[1].set_ylabel("calibrated NLL (nats)")
@@ -178,7 +167,7 @@ def phases(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
     del look  # a colour means a phase here
     figure, axes = panels(2, 3.5, 1.3 + 0.34 * len(rows))
     names = list(dict.fromkeys(phase for row in rows for run in row.runs for phase in run.cost["phases"]))
-    shades = matplotlib.colormaps["cividis"](np.linspace(0.1, 0.95, max(len(names), 2)))
+    shades = matplotlib.colormaps["cividis"](np.linspace(0.25, 0.95, max(len(names), 2)))
     for panel, (field, unit) in zip(axes, {"flops": 1e9, "seconds": 1.0}.items(), strict=True):
         left = np.zeros(len(rows))
         for index, name in enumerate(names):
@@ -200,8 +189,8 @@ def phases(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
         panel.tick_params(axis="y", length=0)
     axes[0].set_xlabel("training compute (GFLOPs)")
     axes[1].set_xlabel("time (seconds)")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 6))
+    handles, _ = axes[0].get_legend_handles_labels()
+    legend_above(figure, handles)
     return figure
 
 
@@ -224,6 +213,24 @@ def matrices(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
     return figure
 
 
+def confusion(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
+    """Draw which classes are taken for which, as shares of the true class; what is right is left out."""
+    del look
+    figure, axes = panels(len(rows), 2.4, 2.6)
+    found = [Confusion.of(row) for row in rows]
+    highest = max(float(one.shares.max()) for one in found) or 1.0
+    for panel, row, one in zip(axes, rows, found, strict=True):
+        image = panel.imshow(one.shares, cmap="cividis", vmin=0, vmax=highest)
+        panel.set(title=wrapped(row.label), xlabel="predicted")
+        panel.grid(visible=False)
+        shown = range(len(one.classes)) if len(one.classes) <= FEW_CLASSES else ()
+        panel.set_xticks(shown, [one.classes[i][:8] for i in shown], rotation=90, fontsize=7)
+        panel.set_yticks(shown, [one.classes[i][:8] for i in shown], fontsize=7)
+    axes[0].set_ylabel("true class")
+    figure.colorbar(image, ax=axes, label="share of the class", shrink=0.75, aspect=12, pad=0.02)
+    return figure
+
+
 def shift_line(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
     """Draw validation loss and accuracy along the shift: 0 before it, 1 after it."""
     figure, axes = panels(2)
@@ -236,7 +243,7 @@ def shift_line(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
         panel.axvline(1, color=INK, linewidth=0.8, linestyle=":")
         panel.set(xlabel="share of the shift (0: before, 1: after)", ylabel=f"validation {label}")
     axes[0].set_yscale("log")
-    _plain_logarithmic(axes[0].yaxis)
+    plain_logarithmic(axes[0].yaxis)
     legend(figure, rows, look)
     return figure
 
@@ -270,7 +277,7 @@ def benefit(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
     if any(map(aligned, rows)):
         hollow = Style(INK, "o", "none", filled=False)
         handles.append(Line2D([], [], **hollow.line2d(), label="hollow: aligned"))
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    legend_above(figure, handles)
     return figure
 
 

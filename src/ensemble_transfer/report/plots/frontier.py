@@ -10,10 +10,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
 from ensemble_transfer.report.frontier import LEADS, Frontier, Point, frontier_of
-from ensemble_transfer.report.plots.style import INK, PAPER, Style, strategies
+from ensemble_transfer.report.plots.style import INK, PAPER, Style, legend_above, strategies
 from ensemble_transfer.report.rows import FINE_TUNINGS, Row
 
-_RING: dict[str, Any] = {
+RING: dict[str, Any] = {
     "marker": "o",
     "markersize": 11,
     "markerfacecolor": "none",
@@ -36,7 +36,7 @@ def frontier(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
     del look
     found = frontier_of(rows)
     assert found is not None  # the figure's plan asks first
-    styles = _styles(found)
+    styles = variants(found)
     figure = Figure(figsize=(9.4, 4.6), layout="constrained")
     for axes, (column, _, higher) in zip(figure.subplots(1, len(LEADS)), LEADS, strict=True):
         for strategy in found.strategies:
@@ -47,12 +47,12 @@ def frontier(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
         axes.set_xlabel("cost, in full fine-tunings of one member")
         axes.set_ylabel(column)
     handles = [Line2D([], [], label=name, **styles[name].line2d()) for name in found.strategies]
-    handles.append(Line2D([], [], label="Pareto front", **_RING))
-    figure.legend(handles=handles, loc="outside upper center", ncols=5)
+    handles.append(Line2D([], [], label="Pareto front", **RING))
+    legend_above(figure, handles)
     return figure
 
 
-def _styles(found: Frontier) -> dict[str, Style]:
+def variants(found: Frontier) -> dict[str, Style]:
     """Return a style for each strategy; variants of one share its colour and marker and differ in line and filling."""
     plain = strategies(name.split(" (")[0] for name in found.strategies)
     met: dict[str, int] = {}
@@ -76,7 +76,7 @@ def _line(axes: Axes, points: Sequence[Point], column: str, style: Style) -> Non
 def _front(axes: Axes, points: Sequence[Point], column: str) -> None:
     cost = [point.spread(FINE_TUNINGS).mean for point in points]
     values = [point.spread(column).mean for point in points]
-    axes.plot(cost, values, **_RING)
+    axes.plot(cost, values, **RING)
 
 
 def _scale(axes: Axes, found: Frontier) -> None:

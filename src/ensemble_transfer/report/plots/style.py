@@ -1,7 +1,8 @@
 """Style of the figures: each strategy has the same colour and marker everywhere. Helpers that charts share.
 
-The colours are those of Okabe and Ito, safe for colour blindness. Markers and line styles repeat the distinction for
-print without colour.
+The colours are those of Okabe and Ito, safe for colour blindness, darker or lighter until each has a contrast of 3 to 1
+with the page in its light and in its dark palette. Markers and line styles repeat the distinction for print
+without colour.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 from zlib import crc32
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -26,20 +28,20 @@ ACROSS = 5
 """Maximum number of panels side by side."""
 _KNOWN = {
     "full": ("#0072B2", "o"),
-    "matched": ("#E69F00", "s"),
+    "matched": ("#B87A00", "s"),
     "shift": ("#D55E00", "D"),
     "tiny": ("#009E73", "^"),
-    "head": ("#CC79A7", "v"),
-    "star": ("#56B4E9", "p"),
+    "head": ("#C46A9C", "v"),
+    "star": ("#2A8FC9", "p"),
     "random_shift": ("#7A7A7A", "X"),
-    "zero_shot": ("#8A4B08", "P"),
+    "zero_shot": ("#A65E1A", "P"),
     "few": ("#1b1d22", "h"),
     "snapshots": ("#7A7A7A", "<"),
-    "auto": ("#5E3C99", "*"),
-    "laplace": ("#117733", ">"),
-    "turns": ("#AA4499", "d"),
+    "auto": ("#8A63D2", "*"),
+    "laplace": ("#2E8B4F", ">"),
+    "turns": ("#B453A4", "d"),
 }
-_OTHERS = [(c, m) for m, c in product("PX*<>hp", ["#56B4E9", "#7A7A7A", *(colour for colour, _ in _KNOWN.values())])]
+_OTHERS = [(c, m) for m, c in product("PX*<>hp", ["#2A8FC9", "#7A7A7A", *(colour for colour, _ in _KNOWN.values())])]
 RC: dict[Any, Any] = dict.fromkeys(
     ("text.color", "axes.labelcolor", "axes.titlecolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
 ) | {
@@ -72,12 +74,17 @@ class Style:
     line: str
     filled: bool
 
-    def line2d(self) -> dict[str, Any]:
-        """Return the keyword arguments of matplotlib's ``Line2D``."""
+    def line2d(self, size: float = 6.0) -> dict[str, Any]:
+        """Return the keyword arguments of matplotlib's ``Line2D``.
+
+        Args:
+            size: Of the marker, in points; a star, which is mostly edge, is drawn larger.
+        """
         face, edge = (self.colour, PAPER) if self.filled else (PAPER, self.colour)
         return {
             "color": self.colour,
             "marker": self.marker,
+            "markersize": size * (1.7 if self.marker == "*" else 1.0),
             "linestyle": self.line,
             "markerfacecolor": face,
             "markeredgecolor": edge,
@@ -146,7 +153,14 @@ def legend(figure: Figure, rows: Sequence[Row], look: Mapping[str, Style], line:
     if not line:
         for handle in handles:
             handle.set_linestyle("none")
-    labels = [shorten(row.label, 60, placeholder=" …") for row in rows]
+    for handle, row in zip(handles, rows, strict=True):
+        handle.set_label(row.label)
+    legend_above(figure, handles)
+
+
+def legend_above(figure: Figure, handles: Sequence[Artist]) -> None:
+    """Add a legend above the panels, in as many columns as the figure is wide enough for."""
+    labels = [shorten(str(handle.get_label()), 60, placeholder=" …") for handle in handles]
     across = max(1, min(len(labels), int(13 * figure.get_figwidth()) // (max(map(len, labels)) + 6)))
     figure.set_figheight(figure.get_figheight() + 0.2 * (ceil(len(labels) / across) - 1))
     figure.legend(handles, labels, loc="outside upper center", ncols=across)
@@ -165,8 +179,8 @@ def point(axes: Axes, row: Row, names: tuple[str, str], style: Style) -> None:
 def band(axes: Axes, x: ArrayLike, by_seed: Sequence[Sequence[float]], style: Style, marked: bool = True) -> None:
     """Draw the mean over seeds with a band of one standard deviation."""
     values = np.asarray(by_seed, dtype=float)
-    mean, options = values.mean(axis=0), style.line2d()
-    axes.plot(x, mean, **options | ({"markersize": 5.5} if marked else {"marker": ""}))
+    mean = values.mean(axis=0)
+    axes.plot(x, mean, **style.line2d(5.5) | ({} if marked else {"marker": ""}))
     if len(values) > 1:
         std = values.std(axis=0, ddof=1)
         axes.fill_between(x, mean - std, mean + std, color=style.colour, alpha=0.16, linewidth=0)

@@ -1,0 +1,140 @@
+from dataclasses import replace
+
+import pytest
+
+from ensemble_transfer.report.comparison import Comparison
+from ensemble_transfer.report.findings import findings
+from ensemble_transfer.report.record import Record
+
+NLL = "target/test/calibrated/nll"
+
+
+def a_record(strategy, seed, nll, budget=1.5, spent=None, networks=2, **strategy_options):
+    members = strategy_options.get("members", networks)
+    return Record(
+        "finished",
+        strategy,
+        seed,
+        "digits -> mnist",
+        "resnet10t",
+        {"size": members, "lineage": "shared"},
+        metrics={NLL: nll, "target/test/ensemble/accuracy": 1 - nll / 2},
+        cost={
+            "total": {"fine_tunings": spent or budget or 1.0},
+            "prediction": {"networks": networks, "flops": 10**6},
+        },
+        config={"strategy": {"name": strategy} | strategy_options, "budget": budget},
+    )
+
+
+def three(strategy, values, **options):
+    return [a_record(strategy, seed, value, **options) for seed, value in enumerate(values)]
+
+
+ONE = three("few", (0.50, 0.52, 0.51), budget=None, networks=1, members=1)
+FEW = three("few", (0.40, 0.43, 0.41), members=2)
+SNAPSHOTS = three("snapshots", (0.41, 0.41, 0.42), networks=6)
+AUTO = three("auto", (0.80, 0.85, 0.82), networks=3)
+
+
+def sentences(*records):
+    [finding] = findings(Comparison.of(records))
+    assert len(finding.sentences) <= 3
+    return finding.sentences
+
+
+def test_the_verdict_sets_rows_against_one_member_names_the_best_and_what_it_costs():
+    against, best, costs = sentences(*ONE, *FEW, *SNAPSHOTS, *AUTO)
+    assert against == (
+        "Against one member, fully fine-tuned, in calibrated NLL with a budget of 1.5 fine-tunings, over 3 seeds: "
+        "few (members=2) (by 0.097 [0.082, 0.111]) and snapshots (by 0.097 [0.068, 0.125]) are better; "
+        "auto is worse by 0.313 [0.275, 0.351]."
+    )
+    assert best == "few (members=2) has the lowest calibrated NLL (0.413); snapshots cannot be told apart from it."
+    both = "Both cost 1.50 fine-tunings; they predict: few (members=2) with 2 networks and snapshots with 6 networks."
+    assert costs == both
+
+
+def test_what_an_interval_cannot_tell_apart_is_said_to_be_so():
+    unsure = three("auto", (0.3, 0.7, 0.5))
+    against, best, _ = sentences(*ONE, *unsure)
+    assert against.endswith("auto cannot be told apart from it.")
+    assert best == "auto has the lowest calibrated NLL (0.500); few cannot be told apart from it."
+
+
+def test_one_seed_decides_nothing():
+    first, second = sentences(ONE[0], FEW[0])
+    assert first == (
+        "Without two seeds in common, nothing can be told apart. few (members=2) has the lowest calibrated NLL (0.400)."
+    )
+    assert second == "few (members=2) costs 1.50 fine-tunings and predicts with 2 networks."
+
+
+def test_a_row_of_one_seed_among_others_is_not_called_a_tie():
+    against, best, _ = sentences(*ONE, *FEW, AUTO[0])
+    assert "auto" not in against + best
+
+
+def test_costs_that_differ_by_time_are_given_both():
+    slow = [replace(r, cost=r.cost | {"total": r.cost["total"] | {"fine_tunings_by_time": 2.0}}) for r in FEW]
+    assert sentences(*ONE, *slow)[2].startswith("few (members=2) costs 1.50 fine-tunings by FLOPs, 2.00 by time")
+
+
+def test_a_row_without_the_number_that_decides_is_named_and_keeps_nobody_else_from_a_verdict():
+    silent = [replace(r, metrics={}) for r in AUTO]
+    _, best, _ = sentences(*ONE, *FEW, *silent)
+    assert best.endswith("(without auto, for lack of numbers).")
+
+
+def test_without_numbers_or_with_one_row_there_is_a_sentence_all_the_same():
+    assert sentences(*AUTO) == ("One row alone: there is nothing to compare it with.",)
+    assert sentences(*(replace(r, metrics={}) for r in [*AUTO, *FEW])) == ("No row has a number to compare.",)
+    assert findings(Comparison.of([])) == []
+
+
+def test_of_many_rows_that_lead_the_cheapest_is_named():
+    tied = [r for i in range(8) for r in three("novel", (0.4, 0.45, 0.4 + i / 100), spent=3.0 - i / 4, option=i)]
+    _, best, cheapest = sentences(*ONE, *tied)
+    assert best.count("novel") == 5
+    assert "and 3 more cannot be told apart from it." in best
+    assert cheapest == "The cheapest of these is novel (option=7): 1.25 fine-tunings, 2 networks."
+
+
+def at_budgets(strategy, values, **options):
+    return [r for budget, own in values.items() for r in three(strategy, own, budget=budget, **options)]
+
+
+def test_at_several_budgets_each_strategy_is_set_against_the_best_rival_of_its_budget():
+    few = at_budgets("few", {1.0: (0.50, 0.52, 0.51), 2.0: (0.30, 0.32, 0.31)}, members=2)
+    auto = at_budgets("auto", {1.0: (0.40, 0.41, 0.42), 2.0: (0.29, 0.34, 0.31)})
+    head = at_budgets("head", {1.0: (0.80, 0.81, 0.84), 2.0: (0.80, 0.82, 0.84)}, spent=0.1)
+    better, worse, best = sentences(*few, *auto, *head)
+    assert better.startswith(
+        "At equal cost, better than the best rival in calibrated NLL: auto with a budget of 1 (by 0.1"
+    )
+    assert worse == "Worse: head with every budget; of the other points, 1 cannot be told apart."
+    assert best.startswith("few at 2 fine-tunings has the lowest calibrated NLL of all (0.310)")
+    assert sentences(*few, *head)[0] == "At equal cost, no strategy is better than the best rival in calibrated NLL."
+
+
+def test_the_cheapest_point_like_the_best_is_named_and_how_far_the_best_is_from_the_baseline():
+    few = at_budgets("few", {1.2: (0.31, 0.32, 0.30), 2.0: (0.30, 0.32, 0.31)}, members=2)
+    head = at_budgets("head", {1.2: (0.80, 0.81, 0.84), 2.0: (0.80, 0.82, 0.84)}, spent=0.1)
+    best = sentences(*ONE, *few, *head)[2]
+    assert "better than one member, fully fine-tuned, by 0.200" in best or "cannot be told apart" in best
+
+
+def test_every_pair_of_tasks_has_its_own_finding():
+    other = [replace(r, dataset="mnist -> fashion") for r in [*ONE, *AUTO]]
+    found = findings(Comparison.of([*ONE, *FEW, *other]))
+    assert [finding.task for finding in found] == ["digits -> mnist", "mnist -> fashion"]
+    assert "auto is worse" in found[1].sentences[0]
+
+
+@pytest.mark.parametrize("sizes", [(100, 500)])
+def test_tasks_of_one_pair_are_told_apart_by_their_settings(sizes):
+    records = [
+        replace(r, config=r.config | {"dataset": {"target": {"train": size}}}) for size in sizes for r in [*ONE, *FEW]
+    ]
+    tasks = [finding.task for finding in findings(Comparison.of(records))]
+    assert tasks == [f"digits -> mnist (target.train={size})" for size in sizes]
