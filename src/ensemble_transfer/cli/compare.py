@@ -32,7 +32,8 @@ def compare(folders: Sequence[Path], output: Path, baseline: str | None = None) 
     Args:
         folders: Folders of sweeps or runs.
         output: Where ``index.html``, the tables and ``figures/`` go; with several pairs of tasks, a folder each too.
-        baseline: Label or strategy of the row that the others are compared with; by default ``full``, else the first.
+        baseline: Label or strategy of the row that the others are compared with; by default the
+            baseline (one member, fully fine-tuned), else ``full``, else the first.
 
     Returns:
         Exit code: 0, 1 if a run has failed, 2 if there is nothing to compare; the reason is printed.
@@ -114,7 +115,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="folder of a sweep or a run")
     parser.add_argument("--output", type=Path, help="where all goes; by default DIR/comparison of the first")
     parser.add_argument(
-        "--baseline", metavar="ROW", help="strategy or label to compare with; by default full, else the first row"
+        "--baseline",
+        metavar="ROW",
+        help="strategy or label to compare with; by default one fully fine-tuned member, else full, else the first row",
     )
     options = parser.parse_args(arguments)
     return compare(options.folders, options.output or options.folders[0] / "comparison", options.baseline)

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ensemble_transfer.report import latex
+from ensemble_transfer.report.baseline import is_baseline
 from ensemble_transfer.report.frontier import FRONTIER_NOTE, Frontier, frontier_of, frontier_table
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.rows import COLUMNS, DIFFERENCES, SOUP, Column, Row, rows_of
@@ -49,8 +50,8 @@ class Comparison:
         rows: Rows, in the order in which their first record comes.
         failed: Records of runs that failed or were interrupted, and have not finished in another folder since.
         repeated: Records left out, because their row already has a run with that seed.
-        baseline: Label or strategy of the row that others are compared with; None for ``full``, or the first row if
-            there is no ``full``.
+        baseline: Label or strategy of the row that others are compared with; None for one member, fully fine-tuned,
+            else ``full``, else the first row.
         untested: Records of finished runs that were not evaluated on test, such as the trials of a search.
     """
 
@@ -119,7 +120,8 @@ class Comparison:
 
     def _nearest(self, row: Row, rivals: Sequence[Row]) -> Row | None:
         name = self.baseline or "full"
-        found = [r for r in rivals if r.label == name] or [r for r in rivals if r.strategy == name]
+        found = [r for r in rivals if is_baseline(r.runs[0])] if self.baseline is None else []
+        found = found or [r for r in rivals if r.label == name] or [r for r in rivals if r.strategy == name]
         if not found and self.baseline is None:
             return rivals[0]
         if len(found) <= 1:
