@@ -1,3 +1,4 @@
+import shlex
 from dataclasses import replace
 from io import StringIO
 
@@ -6,6 +7,7 @@ from rich.console import Console
 
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.summary import markdown, number, table, write
+from ensemble_transfer.report.verdict import has_rivals
 
 QUALITY = (
     "ensemble/accuracy",
@@ -127,19 +129,47 @@ def test_the_shift_helps_where_it_beats_no_shift_and_a_random_one(
     assert "share no ancestor" in apart
 
 
-def test_rivals_that_were_not_run_are_named_with_their_commands(record, tmp_path):
-    command = (
-        "python -m ensemble_transfer ++strategy=shift strategy.scale=1.5 hydra.run.dir=here 'task.path=a b' seed=3"
-    )
+@pytest.fixture
+def spent(record):
     total = record.cost["total"] | {"fine_tunings": 1.413}
-    spent = replace(record, command=command, cost=record.cost | {"total": total})
-    text = markdown(spent, tmp_path)
+    return replace(record, cost=record.cost | {"total": total})
+
+
+def test_one_command_runs_the_rivals_of_a_run(spent, tmp_path):
+    folder = tmp_path / "a long name of a folder, with spaces and a good many more letters than a terminal has columns"
+    text = markdown(spent, folder)
     assert "**Not shown to pay**" in text
-    assert rows(text)["**total**"][3] == "1.41"
-    for rival in ("few", "snapshots"):
-        assert f"`python -m ensemble_transfer 'task.path=a b' seed=3 +strategy={rival} budget=1.42`" in text
-        assert "Not shown to pay" not in markdown(replace(spent, strategy=rival), tmp_path)
-    assert "Not shown to pay" not in markdown(replace(spent, cost=record.cost), tmp_path)  # an older record
+    assert "the same compute, 1.41 fine-tunings" in text
+    [line] = [line for line in text.splitlines() if "ensemble_transfer.rivals" in line]
+    assert shlex.split(line) == ["python", "-m", "ensemble_transfer.rivals", str(folder)]
+
+
+def test_the_command_of_the_rivals_is_one_line_on_the_terminal(spent, tmp_path):
+    folder = tmp_path / "with_a_name_that_is_longer_than_a_terminal_is_wide" / ("x" * 60)
+    folder.mkdir(parents=True)
+    shown = StringIO()
+    write(spent, folder, Console(file=shown, width=80, color_system=None))
+    assert f"\npython -m ensemble_transfer.rivals {folder}\n" in shown.getvalue()
+    assert rows(markdown(spent, folder))["**total**"][3] == "1.41"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"strategy": "few"},
+        {"strategy": "snapshots"},
+        {"strategy": "full"},
+        {"cost": {"added": {"members": 1}}},
+        {"command": "python -m ensemble_transfer.rivals RUN --seeds 2"},
+        {"config": {"evaluation": {"test": False}}},
+        {"cost": {"total": cost(1440)}},
+    ],
+    ids=["few", "snapshots", "full", "an extension", "run as a rival", "not on test", "without fine-tunings"],
+)
+def test_some_runs_have_no_rivals_to_run(spent, changes):
+    assert has_rivals(spent)
+    changes = changes | {"cost": {**spent.cost, **changes.get("cost", {})}}
+    assert not has_rivals(replace(spent, **changes))
 
 
 def shifted(record, probes=(0.8, 0.7, 0.6), strategy="shift", **more):

@@ -1,5 +1,6 @@
 """Write the summary of a run as one Markdown text, for the terminal and ``summary.md``."""
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,12 @@ def write(record: Record, folder: Path, console: Console | None = None) -> None:
     """Write ``summary.md`` into a run's folder and print it."""
     text = markdown(record, folder)
     (folder / SUMMARY).write_text(text, encoding="utf-8")
-    (console or Console()).print(Markdown(text))
+    printed = console or Console()
+    for place, part in enumerate(re.split(r"^ {4}(\S.*)$", text, flags=re.MULTILINE)):
+        if place % 2:  # a command, which stays one line, to be copied
+            printed.print(f"\n{part}\n", soft_wrap=True, markup=False, highlight=False)
+        else:
+            printed.print(Markdown(part))
 
 
 def markdown(record: Record, folder: Path) -> str:
@@ -33,7 +39,7 @@ def markdown(record: Record, folder: Path) -> str:
         *_elsewhere(record.metrics),
         *record.notes,
         choice_text(record),
-        *verdict(record),
+        *verdict(record, folder),
         *_added(record),
         _cost(record),
         _files(folder),

@@ -1,8 +1,9 @@
-"""Describe in a summary what the shift did before any fine-tuning, and name the commands that run the rivals."""
+"""Describe in a summary what the shift did before any fine-tuning, and name the command that runs the rivals."""
 
 import math
 import shlex
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from ensemble_transfer.report.frontier import RIVALS
 from ensemble_transfer.report.record import Record
@@ -13,42 +14,44 @@ BARRIER = 0.1
 UNRIVALLED = (*RIVALS, "full", "scratch", "random_shift")
 """Strategies that are rivals, references or controls themselves."""
 
-STRATEGY = "strategy"
+RIVALS_COMMAND = "python -m ensemble_transfer.rivals"
 
 
-def verdict(record: Record) -> Iterator[str]:
-    """Yield the effect of the shift before any fine-tuning, if it was measured, and the commands of the rivals."""
+def verdict(record: Record, folder: Path) -> Iterator[str]:
+    """Yield the effect of the shift before any fine-tuning, if it was measured, and the command of the rivals.
+
+    Args:
+        record: Record of the run.
+        folder: The run's folder.
+    """
     probed = [record.metrics.get(f"shift/probe_accuracy{rival}") for rival in ("", "_no_shift", "_random")]
     known = [accuracy for accuracy in probed if accuracy is not None]
     if record.strategy != "random_shift" and len(known) == len(probed):
         yield _shift(record, known)
-    commands = rivals(record)
-    if commands:
+    if has_rivals(record):
         spent = record.cost["total"]["fine_tunings"]
         yield (
             f"**Not shown to pay**: this run does not know what its rivals make of the same compute, {spent:.2f} "
-            "fine-tunings. Run them, with more than one seed, then "
-            "`python -m ensemble_transfer.compare` the folders:"
+            "fine-tunings. One command runs them and the baseline, one member fully fine-tuned, and ends with the "
+            "comparison; `--seeds 3` repeats all with three seeds, for intervals:"
         )
-        yield "\n".join(f"- `{command}`" for command in commands)
+        yield f"    {RIVALS_COMMAND} {shlex.quote(str(folder.absolute()))}"
 
 
-def rivals(record: Record) -> list[str]:
-    """Return the commands that run the rivals with this run's compute; none for a rival, reference or control.
+def has_rivals(record: Record) -> bool:
+    """Return whether a run is one to be compared with its rivals: no rival, reference or control, nor beside one.
 
-    There is none for an extension either, whose own command takes no strategy.
+    The command takes no extension, and no run that was not evaluated on test.
     """
     spent = record.cost["total"].get("fine_tunings")
-    if record.strategy in UNRIVALLED or not spent or "added" in record.cost:
-        return []
-    kept = [word for word in shlex.split(record.command) if not _replaced(word)]
-    return [shlex.join([*kept, f"+strategy={rival}", f"budget={math.ceil(spent * 100) / 100:g}"]) for rival in RIVALS]
-
-
-def _replaced(word: str) -> bool:
-    """Return whether an argument is one of the strategy, of the budget or of the run's own folder."""
-    name = word.lstrip("+~").partition("=")[0]
-    return name in (STRATEGY, "budget", "hydra.run.dir") or name.startswith(f"{STRATEGY}.")
+    beside = record.command.startswith(RIVALS_COMMAND)
+    return (
+        bool(spent)
+        and record.tested
+        and not beside
+        and "added" not in record.cost
+        and record.strategy not in UNRIVALLED
+    )
 
 
 def _shift(record: Record, probed: Sequence[float]) -> str:
