@@ -22,6 +22,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from ensemble_transfer import transfer_ensemble
+from ensemble_transfer.cli.main import COMMANDS
 from ensemble_transfer.runs import estimator
 from ensemble_transfer.runs.presets import conf_folder
 
@@ -99,7 +100,11 @@ def composed(own_conf):
     GlobalHydra.instance().clear()
 
 
-@pytest.mark.parametrize("command", [*told("python -m ensemble_transfer "), *told("ensemble-transfer ")])
+OTHERS = tuple(f"ensemble-transfer {name} " for name in COMMANDS)
+PROGRAM = [command for command in told("ensemble-transfer ") if not command.startswith(OTHERS)]
+
+
+@pytest.mark.parametrize("command", [*told("python -m ensemble_transfer "), *PROGRAM])
 def test_a_command_of_the_main_program_composes(composed, command):
     arguments = words(command)[1 if command.startswith("ensemble") else 3 :]
     overrides, before = [], ""
@@ -145,7 +150,10 @@ def parsed(arguments, module="", script=None):
             runpy.run_path(str(script), run_name="__main__")
 
 
-@pytest.mark.parametrize("command", told("python -m ensemble_transfer."))
+BY_NAME = [f"python -m ensemble_transfer.{command.partition(' ')[2]}" for other in OTHERS for command in told(other)]
+
+
+@pytest.mark.parametrize("command", [*told("python -m ensemble_transfer."), *BY_NAME])
 def test_a_command_of_another_program_parses(command):
     module, *arguments = words(command)[2:]
     assert module.endswith(".NAME") or (ROOT / "src" / f"{module.replace('.', '/')}.py").is_file()

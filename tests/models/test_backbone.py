@@ -1,3 +1,4 @@
+import json
 import math
 import os
 import pickle
@@ -357,3 +358,47 @@ def test_published_weights_without_network_are_refused_with_the_reason(monkeypat
     with pytest.raises(SettingError) as caught:
         backbone.pretrained_encoder(described)
     assert str(caught.value) == "pretrained='resnet10t': gives no weights for resnet10t: offline: no network"
+
+
+# The size of the images
+
+
+def test_a_vit_takes_the_size_of_the_images_by_itself():
+    described = Backbone("test_vit").architecture(32, 3, 5)
+    assert described.options == {"img_size": 32}
+    images = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    assert described.build()(images).shape == (2, 5)
+    again = Architecture.from_plain(json.loads(json.dumps(described.plain())))
+    assert again == described
+    assert equal(again.initial(3), described.initial(3))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "size", "expected"),
+    [
+        ("test_vit", {}, 160, {}),  # timm's own: keys of older fits stay
+        ("test_vit", {"img_size": 64}, 32, {"img_size": 64}),
+        ("test_vit", {"dynamic_img_size": True}, 32, {"dynamic_img_size": True}),
+        ("test_vit", {"patch_size": 4}, 28, {"patch_size": 4, "img_size": 28}),
+        ("resnet10t", {}, 32, {}),
+        ("convnext_atto", {}, 32, {}),
+    ],
+)
+def test_the_size_is_given_where_timm_takes_it_and_nobody_has(name, options, size, expected):
+    assert dict(Backbone(name, options).architecture(size, 3, 5).options) == expected
+
+
+def test_patches_that_leave_pixels_out_are_refused():
+    with pytest.raises(SettingError, match=r"^options.patch_size=16: must divide the image size, 28: the pixels"):
+        Backbone("vit_tiny_patch16_224").architecture(28, 3, 5)
+
+
+def test_weights_of_another_size_are_fitted_by_timm(tmp_path):
+    torch.manual_seed(0)
+    net = timm.create_model("test_vit", num_classes=7)
+    save_file(net.state_dict(), tmp_path / "net.safetensors")
+    backbone = Backbone("test_vit", checkpoint=str(tmp_path / "net.safetensors"))
+    described = backbone.architecture(32, 3, 5)
+    loaded = backbone.pretrained_encoder(described)
+    assert loaded["pos_embed"].shape[1] == 1 + (32 // 16) ** 2
+    assert torch.equal(loaded["blocks.0.attn.qkv.weight"], net.state_dict()["blocks.0.attn.qkv.weight"])

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.summary import markdown, number, table, write
-from ensemble_transfer.report.verdict import next_step
+from ensemble_transfer.report.verdict import has_rivals, next_step
 
 QUALITY = (
     "ensemble/accuracy",
@@ -176,6 +176,31 @@ def test_explanations_of_the_shift_stand_after_the_cost_warnings_first_three_sen
     [said] = [part for part in text.split("\n\n") if part.startswith("The shift **")]
     assert said.index("**Warning**") < said.index("Under the donor's head")
     assert "as long as the weights" not in said
+
+
+@pytest.fixture
+def spent(record):
+    total = record.cost["total"] | {"fine_tunings": 1.413}
+    return replace(record, cost=record.cost | {"total": total})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"strategy": "few"},
+        {"strategy": "snapshots"},
+        {"strategy": "full"},
+        {"cost": {"added": {"members": 1}}},
+        {"command": "python -m ensemble_transfer.rivals RUN --seeds 2"},
+        {"config": {"evaluation": {"test": False}}},
+        {"cost": {"total": cost(1440)}},
+    ],
+    ids=["few", "snapshots", "full", "an extension", "run as a rival", "not on test", "without fine-tunings"],
+)
+def test_some_runs_have_no_rivals_to_run(spent, changes):
+    assert has_rivals(spent)
+    changes = changes | {"cost": {**spent.cost, **changes.get("cost", {})}}
+    assert not has_rivals(replace(spent, **changes))
 
 
 def shifted(record, probes=(0.8, 0.7, 0.6), strategy="shift", **more):

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from pytorch_lightning import callbacks as lightning
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 
 from ensemble_transfer.errors import SettingError
@@ -13,6 +14,8 @@ from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.trained_part import WholeMember
 from ensemble_transfer.training.work import Work
 from ensemble_transfer.training.workers import number_of_workers
+
+RECIPE = Recipe(6)
 
 
 class Counts(Callback):
@@ -42,9 +45,9 @@ class Zeroes(Callback):
 def train(source_ensemble, source_task, settings):
     starts = [Start(member, weights, member) for member, weights in enumerate(source_ensemble.members)]
 
-    def run(callbacks, store=None, **changes):
-        fitter = Fitter(replace(settings, callbacks=callbacks, **changes), store)
-        return fitter.fit(source_ensemble.architecture, starts, source_task.train, Recipe(6), "full")
+    def run(callbacks, store=None, tracker=None, **changes):
+        fitter = Fitter(replace(settings, callbacks=callbacks, **changes), store, tracker)
+        return fitter.fit(source_ensemble.architecture, starts, source_task.train, RECIPE, "full")
 
     return run
 
@@ -84,8 +87,97 @@ def test_a_checkpoint_callback_writes_its_files(train, tmp_path):
 
 
 def test_a_callback_that_needs_a_logger_is_refused_in_one_line(train):
-    with pytest.raises(SettingError, match=r"^callbacks=\['LearningRateMonitor'\]: cannot be used .* no logger[^\n]*$"):
+    line = r"^callbacks=\['LearningRateMonitor'\]: cannot be used .* no logger but the run's \(logger=csv [^\n]*$"
+    with pytest.raises(SettingError, match=line):
         train([LearningRateMonitor()])
+
+
+class Rows:
+    """A run at a logger."""
+
+    def __init__(self, folder):
+        self.folder, self.rows = folder, []
+
+    def curve(self, phase, step, losses):
+        """Curves go their own way."""
+
+    def metrics(self, phase, step, values):
+        self.rows.append((phase, step, values))
+
+
+def test_what_callbacks_log_goes_to_the_runs_logger_with_phase_and_step(train, tmp_path):
+    run = Rows(tmp_path)
+    train([LearningRateMonitor()], tracker=run, group_size=3)
+    assert [(phase, step) for phase, step, _ in run.rows] == [("full", step) for step in range(RECIPE.steps)]
+    rates = [values["lr-AdamW/encoder"] for _, _, values in run.rows]
+    assert rates == pytest.approx([RECIPE.lr * RECIPE.rate(step) for step in range(RECIPE.steps)])
+
+
+def test_a_tracker_of_curves_alone_is_no_logger(train):
+    class Curves:
+        def curve(self, phase, step, losses):
+            """Take no more."""
+
+    with pytest.raises(SettingError, match="no logger but the run's"):
+        train([LearningRateMonitor()], tracker=Curves())
+
+
+def test_without_callbacks_nothing_but_curves_is_logged(train, tmp_path):
+    run = Rows(tmp_path)
+    train([], tracker=run)
+    assert run.rows == []
+
+
+@pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization")
+def test_the_mean_loss_of_the_members_can_be_monitored(train, tmp_path):
+    best = ModelCheckpoint(monitor="train/loss", filename="best", every_n_train_steps=1)
+    fits = train([best], tracker=Rows(tmp_path), group_size=3)
+    means = torch.stack([fitted.curve[:, 1] for fitted in fits.fitted]).mean(0)
+    assert float(best.best_model_score) == pytest.approx(float(means.min()), rel=1e-5)
+    assert best.best_model_path == str(tmp_path / "checkpoints" / "best.ckpt")
+
+
+def test_weights_are_averaged_over_steps(train, tmp_path):
+    averaged = train([lightning.EMAWeightAveraging(decay=0.5)], tracker=Rows(tmp_path))
+    plain = train([])
+    for one, other in zip(averaged.weights, plain.weights, strict=True):
+        assert not torch.equal(one["head.weight"], other["head.weight"])
+
+
+def test_a_summary_is_shown_and_lightning_is_quiet_otherwise(train, caplog):
+    with caplog.at_level("INFO", "pytorch_lightning"):
+        train([lightning.ModelSummary()], group_size=3)
+    assert [record.name for record in caplog.records] == ["pytorch_lightning.callbacks.model_summary"]
+    assert "Total params" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("make", "line"),
+    [
+        (
+            lambda: lightning.EarlyStopping("val_loss"),
+            "'EarlyStopping': stops at the end of an epoch .*recipe.full.steps",
+        ),
+        (lambda: lightning.StochasticWeightAveraging(0.1), "'StochasticWeightAveraging': .*EMAWeightAveraging"),
+        (lightning.TQDMProgressBar, "'TQDMProgressBar': shows a bar .*trainer.progress=false"),
+        (lightning.RichProgressBar, "'RichProgressBar': shows a bar"),
+        (
+            lambda: lightning.GradientAccumulationScheduler({0: 2}),
+            "'GradientAccumulationScheduler': .*recipe.full.batch_size",
+        ),
+        (lightning.LearningRateFinder, "'LearningRateFinder': .*hydra/sweeper=tune"),
+        (lightning.BatchSizeFinder, "'BatchSizeFinder': .*recipe.full.batch_size"),
+        (lightning.BackboneFinetuning, "'BackboneFinetuning': .*strategy=lp_ft"),
+        (
+            lambda: ModelCheckpoint(monitor="val_loss"),
+            "'ModelCheckpoint': monitors 'val_loss', and a fit logs 'train/loss'",
+        ),
+    ],
+)
+def test_what_a_fit_cannot_do_is_said_before_anything_is_loaded(make, line):
+    with pytest.raises(SettingError, match=f"^callbacks={line}") as error:
+        TrainerSettings(callbacks=[make()])
+    assert "\n" not in str(error.value)
 
 
 def test_callbacks_live_in_one_process(settings, source_ensemble, source_task):

@@ -13,9 +13,10 @@ from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.plugins.precision import MixedPrecision
 from torch.utils.data import DataLoader, TensorDataset
 
-from ensemble_transfer import EnsembleModule, SettingError, TaskDataModule
+from ensemble_transfer import Backbone, EnsembleModule, SettingError, TaskDataModule
 from ensemble_transfer.metrics.evaluate import evaluate
 from ensemble_transfer.models.ensemble import Ensemble
+from ensemble_transfer.seeding import derive
 from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.lightning import member_seed
 from ensemble_transfer.training.recipe import Recipe
@@ -143,6 +144,52 @@ def test_16_bit_scaling_scales_and_unscales(source_ensemble, source_task):
         for name, tensor in one.items():
             assert torch.allclose(tensor.float(), other[name].float(), atol=0.05), name
     assert not equal(scaled.ensemble(), source_ensemble)
+
+
+@pytest.fixture
+def without_batchnorm(target_task):
+    """Members whose gradient is the mean of those of the parts of a batch, since no statistics tie examples."""
+    backbone = Backbone("test_vit", {"patch_size": 4, "img_size": 8})
+    architecture = backbone.architecture(8, 1, len(target_task.classes))
+    members = tuple(architecture.initial(seed) for seed in range(2))
+    return Ensemble(architecture, members, tuple(target_task.classes), "independent")
+
+
+@pytest.mark.parametrize("clip", [None, 0.1])
+def test_accumulated_batches_make_the_step_of_a_larger_batch(without_batchnorm, target_task, clip):
+    recipe = Recipe(steps=3, lr=1e-3, clip=clip)
+    data = TensorDataset(target_task.train.images, target_task.train.labels)
+    whole, parts = (EnsembleModule(without_batchnorm, recipe, accumulate_grad_batches=n) for n in (1, 4))
+    trainer().fit(whole, DataLoader(data, batch_size=40))
+    fit = trainer()
+    fit.fit(parts, DataLoader(data, batch_size=10))
+    assert fit.global_step == recipe.steps  # 100 images: batches of 40, 40 and 20, in parts of 10
+    for one, other in zip(whole.ensemble().members, parts.ensemble().members, strict=True):
+        for name, tensor in one.items():
+            assert torch.allclose(tensor, other[name], atol=1e-4), name
+    assert not equal(parts.ensemble(), without_batchnorm)
+
+
+def test_parts_of_a_step_have_draws_of_their_own(source_ensemble, target_task):
+    plain, parts = (EnsembleModule(source_ensemble, RECIPE, accumulate_grad_batches=n) for n in (1, 2))
+    for module in (plain, parts):
+        module._trainer = SimpleNamespace(global_step=3)
+    assert plain._stream(0) == parts._stream(0) == derive(member_seed(0, 0), "step", 3)
+    parts._summed = 1
+    assert parts._stream(0) != plain._stream(0)
+
+
+def test_accumulation_is_kept_in_a_checkpoint_and_counted_in_steps(source_ensemble, target_task, tmp_path, caplog):
+    module = EnsembleModule(source_ensemble, RECIPE, target_task.classes, accumulate_grad_batches=3)
+    fit = trainer(max_epochs=2)  # of four batches: a step of three and one of one
+    with caplog.at_level(logging.WARNING, "ensemble_transfer"):
+        fit.fit(module, TaskDataModule(target_task, RECIPE))
+    assert fit.global_step == 4
+    assert "the trainer ends after 4 of the recipe's 8 steps" in caplog.text
+    fit.save_checkpoint(tmp_path / "last.ckpt")
+    assert EnsembleModule.load_from_checkpoint(tmp_path / "last.ckpt").accumulate_grad_batches == 3
+    with pytest.raises(SettingError, match="accumulate_grad_batches=0: must be at least 1"):
+        EnsembleModule(source_ensemble, RECIPE, accumulate_grad_batches=0)
 
 
 def test_own_loaders_and_any_batch_size_do(module, target_task):

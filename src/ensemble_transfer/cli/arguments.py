@@ -83,6 +83,11 @@ def folders(conf: Path, arguments: Sequence[str]) -> list[Path]:
     return found
 
 
+def groups(conf: Sequence[Path]) -> set[str]:
+    """Return the names of the groups in folders of configurations."""
+    return {path.name for folder in conf if folder.is_dir() for path in folder.iterdir() if path.is_dir()}
+
+
 def require_text(*texts: str) -> None:
     """Raise a SettingError for a text of the command line that has no Unicode in this locale."""
     for text in texts:

@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--against-full and --no-full exclude each other")
     command = shlex.join(["python", "-m", "ensemble_transfer.extend", *(arguments or sys.argv[1:])])
     try:
-        with _narrated():
+        with narrated():
             _extend(options.run, options.overrides, options.output, options.against_full, command)
     except Interrupted as stop:
         sys.stderr.write(f"{stop}\n")
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @contextmanager
-def _narrated() -> Iterator[None]:
+def narrated() -> Iterator[None]:
     """Print what the package logs, as Hydra does for a run, and take everything back afterwards."""
     logger, handler = logging.getLogger("ensemble_transfer"), logging.StreamHandler(sys.stderr)
     handler.setFormatter(PrintableFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
@@ -92,7 +92,7 @@ def _narrated() -> Iterator[None]:
 
 
 def _extend(folder: Path, overrides: Sequence[str], output: Path | None, against_full: bool, command: str) -> None:
-    changes = _changes(overrides)
+    changes = changes_of(overrides, OPEN, ("ensemble.add", "ensemble.members"), "an extension")
     add = _added(changes)
     from ensemble_transfer.cli.build import build_experiment, build_logger, resolved
     from ensemble_transfer.cli.job import recorded, require_free, show
@@ -102,11 +102,7 @@ def _extend(folder: Path, overrides: Sequence[str], output: Path | None, against
     from ensemble_transfer.runs.run import Origin
 
     run = Run.load(folder)
-    before = current(run.record.config)
-    before["logger"] = {"kind": "none"}  # a record talks to nobody: tracking is what the command line says
-    if OmegaConf.select(changes, "trainer.callbacks") is not None and isinstance(before.get("trainer"), dict):
-        before["trainer"]["callbacks"] = []  # those of the command line take their place
-    _require_data(folder, before, overrides)
+    before = as_data(folder, run.record, overrides, changes)
     cfg = resolved(_larger(before, changes, len(run.ensemble), add))
     experiment, logger = build_experiment(cfg), build_logger(cfg)  # every mistake shows before anything is written
     size = cfg.ensemble.size
@@ -130,15 +126,27 @@ def _extend(folder: Path, overrides: Sequence[str], output: Path | None, against
         show(record, where)
 
 
-def _changes(overrides: Sequence[str]) -> DictConfig:
+def changes_of(overrides: Sequence[str], groups: Sequence[str], names: Sequence[str], what: str) -> DictConfig:
+    """Return the changes that overrides make to the configuration of a record.
+
+    Args:
+        overrides: Those of the command line.
+        groups: Groups whose settings may change.
+        names: Single settings that may change too.
+        what: What they change for, in words.
+
+    Raises:
+        SettingError: For a setting that may not change, or a value that cannot be read.
+    """
     parsed = []
     for override in overrides:
-        require("=" in override, "OVERRIDE", override, "must be name=value, such as ensemble.add=3")
+        example = f"{(*names, f'{groups[0]}.threads')[0]}=3"
+        require("=" in override, "OVERRIDE", override, f"must be name=value, such as {example}")
         name, _, value = override.partition("=")
-        known = name in ("ensemble.add", "ensemble.members") or name.split(".")[0] in OPEN
-        rule = f"cannot change for an extension; allowed: ensemble.add, ensemble.members, {', '.join(OPEN)}"
+        known = name in names or name.split(".")[0] in groups
+        rule = f"cannot change for {what}; allowed: {', '.join([*names, *groups])}"
         require(known or name.endswith(_TARGET), name, value, rule)
-        require(name not in OPEN, name, value, f"is a group of settings; change one of them: {name}.NAME=VALUE")
+        require(name not in groups, name, value, f"is a group of settings; change one of them: {name}.NAME=VALUE")
         if known and not _OF_A_LIST.search(name):
             parsed.append(_parsed(override))
     return OmegaConf.unsafe_merge(OmegaConf.create(), *parsed)  # type: ignore[return-value]  # of groups
@@ -150,6 +158,28 @@ def _parsed(override: str) -> DictConfig:
     except Exception as error:  # YAML's parser and OmegaConf's raise what they like
         name, _, value = override.partition("=")
         raise SettingError(name, value, "cannot be read; does it need quotes?") from error
+
+
+def as_data(folder: Path, record: Record, overrides: Sequence[str], changes: DictConfig) -> dict[str, Any]:
+    """Return the configuration of a record in today's terms, once it is known to be data alone.
+
+    Callbacks of the record give way to those of the command line.
+
+    Args:
+        folder: The run's folder.
+        record: Its record.
+        overrides: Those of the command line, where the user may repeat the classes that are to be imported.
+        changes: The changes that they make.
+
+    Raises:
+        SettingError: For a configuration that is not whole, names a foreign class, or refers to something.
+    """
+    config: dict[str, Any] = current(record.config)
+    config["logger"] = {"kind": "none"}  # a record talks to nobody: tracking is what the command line says
+    if OmegaConf.select(changes, "trainer.callbacks") is not None and isinstance(config.get("trainer"), dict):
+        config["trainer"]["callbacks"] = []
+    _require_data(folder, config, overrides)
+    return config
 
 
 def _require_data(folder: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> None:

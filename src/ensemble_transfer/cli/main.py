@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from multiprocessing import current_process
 from pathlib import Path
 
@@ -19,13 +20,17 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ensemble_transfer import __version__
 from ensemble_transfer.cli import messages, sweep
-from ensemble_transfer.cli.arguments import VERSION, normalised, require_text, split, tells
+from ensemble_transfer.cli.arguments import VERSION, folders, groups, normalised, require_text, split, tells
 from ensemble_transfer.cli.command import command, complain, interruptible
 from ensemble_transfer.cli.search import is_search, winner
 from ensemble_transfer.cli.sweep import SweepStopped
+from ensemble_transfer.cli.words import require_ours
 from ensemble_transfer.errors import Interrupted, RunError, SettingError, require_uninterrupted
 from ensemble_transfer.machine import end_with
 from ensemble_transfer.runs.presets import conf_folder
+
+COMMANDS = ("compare", "evaluate", "extend", "export", "predict", "rivals")
+"""Commands besides the main one; each is a module of its own too."""
 
 INTERRUPTED = 128
 """Exit codes above this one say that a signal stopped the command."""
@@ -49,13 +54,24 @@ class _Process:
 _process = _Process()
 
 
+def program() -> int:
+    """Run the program ``ensemble-transfer``, which finds modules in the current folder, as ``python -m`` does."""
+    if not sys.flags.safe_path:
+        sys.path.insert(0, str(Path.cwd()))
+    return main()
+
+
 @command
 def main() -> int:
     """Run the command line and return its exit code.
 
-    It is 0, 1 if a job of a sweep failed, 2 for an error, 130 after Ctrl-C and 143 after SIGTERM.
+    It is 0, 1 if a job of a sweep failed, 2 for an error, 130 after Ctrl-C and 143 after SIGTERM. The other commands
+    are reached by their name, ``rivals RUN`` for ``python -m ensemble_transfer.rivals RUN``.
     """
     arguments = sys.argv[1:]
+    if arguments and arguments[0] in COMMANDS:
+        code: int = import_module(f"ensemble_transfer.cli.{arguments[0]}").main(arguments[1:])
+        return code
     if VERSION in split(arguments)[0]:
         sys.stdout.write(f"ensemble_transfer {__version__}\n")
         return 0
@@ -75,6 +91,7 @@ def _hydra(arguments: list[str]) -> int:
     wanted = os.environ.get("HYDRA_FULL_ERROR")
     try:
         require_text(os.getcwd(), *arguments)  # noqa: PTH109  # Path would fail where there is no such folder
+        require_ours(split(arguments)[1], groups(folders(conf_folder(), arguments)))
         with _settled():
             _run(normalised(arguments))
     except Interrupted as stop:

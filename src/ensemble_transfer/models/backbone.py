@@ -194,7 +194,21 @@ class Backbone:
         stated = timm.get_pretrained_cfg(self.name) if self.has_weights else None
         mean = self.mean or (_channelwise(stated.mean, channels) if stated else [0.5])
         std = self.std or (_channelwise(stated.std, channels) if stated else [0.5])
-        return Architecture(self.name, self.options, image_size, channels, classes, tuple(mean), tuple(std))
+        options = self._sized(image_size)
+        whole = Architecture(self.name, options, image_size, channels, classes, tuple(mean), tuple(std))
+        if options != self.options:
+            _require_all_pixels(whole)
+        return whole
+
+    def _sized(self, image_size: int) -> dict[str, Any]:
+        """Return the options, with the images' size for a family that is built for one: ViT, Swin, mixers, ...
+
+        It becomes an option like any other, so that a description rebuilds its classifier whatever timm's default is.
+        """
+        stated = timm.get_pretrained_cfg(self.name)
+        free = stated is None or not stated.fixed_input_size or stated.input_size[-1] == image_size
+        chosen = {"img_size", "dynamic_img_size"} & set(self.options)
+        return self.options if free or chosen else self.options | {"img_size": image_size}
 
     def pretrained_encoder(self, architecture: Architecture) -> dict[str, Tensor]:
         """Return the pretrained encoder's weights, adapted to the number of channels by timm.
@@ -229,6 +243,16 @@ class Backbone:
         shapes = [None if tensor is None else tuple(tensor.shape) for tensor in head.values()]
         fits = shapes == [(architecture.classes, architecture.features), (architecture.classes,)]
         return {part: tensor.float().clone() for part, tensor in head.items() if tensor is not None} if fits else None
+
+
+def _require_all_pixels(architecture: Architecture) -> None:
+    """Raise a SettingError if patches do not cover the images; timm leaves the rest out without a word."""
+    with torch.device("meta"):
+        patches = getattr(_encoder(architecture), "patch_embed", None)
+    sizes = getattr(patches, "patch_size", None)
+    for size in sizes if isinstance(sizes, tuple) else ():
+        rule = f"must divide the image size, {architecture.image_size}: the pixels that are left would not be seen"
+        require(architecture.image_size % size == 0, "options.patch_size", size, rule)
 
 
 def _require_known(name: str) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from ensemble_transfer.report.record import Record
+from ensemble_transfer.report.tracked_run import TrackedRun
 
 log = logging.getLogger(__name__)
 
@@ -14,6 +15,9 @@ class RunTracker(Protocol):
 
     def curve(self, phase: str, step: int, losses: Mapping[int, float]) -> None:
         """Take one step of the learning curves: the loss of each member that is trained, by the member's index."""
+
+    def metrics(self, phase: str, step: int, values: Mapping[str, float]) -> None:
+        """Take what the user's callbacks log at a step of a phase."""
 
     def record(self, record: Record) -> None:
         """Take the metrics and the cost of the finished run."""
@@ -45,19 +49,24 @@ class LoggedRun:
 
     Args:
         logger: The logger.
-        config: The run's configuration.
+        about: What is logged: its configuration, and the folder of the run.
         with_metrics: Whether the configuration is logged once more with the final metrics, for TensorBoard's table of
             hyperparameters, instead of the metrics alone.
     """
 
-    def __init__(self, logger: LightningLogger, config: Mapping[str, Any], with_metrics: bool = False) -> None:
-        self._logger, self._config, self._with_metrics = logger, dict(config), with_metrics
+    def __init__(self, logger: LightningLogger, about: TrackedRun, with_metrics: bool = False) -> None:
+        self._logger, self._config, self._with_metrics = logger, dict(about.config), with_metrics
+        self.folder = about.folder
         self._lost = False
         self._guarded(lambda: logger.log_hyperparams(self._config))
 
     def curve(self, phase: str, step: int, losses: Mapping[int, float]) -> None:
         """Log one step of the learning curves as one row, against the steps of the phase."""
-        row = {f"{phase}/loss/member_{member + 1:02d}": loss for member, loss in losses.items()}
+        self.metrics(phase, step, {f"loss/member_{member + 1:02d}": loss for member, loss in losses.items()})
+
+    def metrics(self, phase: str, step: int, values: Mapping[str, float]) -> None:
+        """Log numbers of a step of a phase as one row."""
+        row = {f"{phase}/{name}": value for name, value in values.items()}
         self._guarded(lambda: self._logger.log_metrics(row, step))
         self._guarded(self._logger.save)
 

@@ -76,8 +76,9 @@ class WandbRun:
     """
 
     def __init__(self, run: "wandb.Run", settings: LoggerSettings, folder: Path) -> None:
-        self._run, self._settings, self._folder = run, settings, folder
+        self._run, self._settings, self.folder = run, settings, folder
         self._phases: set[str] = set()
+        self._names: set[str] = set()
         self._lost = False
         self._logged = dict(run.summary) if run.resumed else {}
 
@@ -91,10 +92,18 @@ class WandbRun:
             step: Step within the phase.
             losses: Loss of each member, by the member's index from 0.
         """
+        self.metrics(phase, step, {f"loss/member_{member + 1:02d}": loss for member, loss in losses.items()})
+
+    def metrics(self, phase: str, step: int, values: Mapping[str, float]) -> None:
+        """Log numbers of a step of a phase as one row, likewise."""
+        named = {f"{phase}/{name}": value for name, value in values.items()}
+        new = [name for name in named if "/loss/" not in name and name not in self._names]
         if phase not in self._phases:
             self._phases.add(phase)
             self._guarded(lambda: self._define_phase(phase))
-        named = {f"{phase}/loss/member_{member + 1:02d}": loss for member, loss in losses.items()}
+        for name in new:
+            self._names.add(name)
+            self._guarded(lambda name=name: self._run.define_metric(name, step_metric=f"{phase}/step"))  # type: ignore[misc]
         done = self._logged.get(f"{phase}/step", -1)
         row = {name: loss for name, loss in named.items() if name not in self._logged or step > done}
         if row:
@@ -104,17 +113,17 @@ class WandbRun:
         """Write the metrics and the cost by phase to the run's summary, and log the run's files as artifacts."""
         self._guarded(lambda: self._summarise(record))
         if self._settings.artifacts and self._answers():
-            for item in artifacts_of(record, self._folder):
+            for item in artifacts_of(record, self.folder):
                 self._guarded(lambda item=item: self._log_artifact(item))  # type: ignore[misc]
 
     def comparison(self) -> None:
         """Log ``table.csv`` and the figures in the folder of a comparison and in those of its pairs of tasks."""
         import wandb
 
-        header, rows = read_table(self._folder / "table.csv")
+        header, rows = read_table(self.folder / "table.csv")
         self._guarded(lambda: self._run.log({"comparison": wandb.Table(columns=list(header), data=rows)}))
-        for path in sorted(self._folder.rglob("figures/*.png")):
-            name = Path("figures", path.parent.parent.relative_to(self._folder), path.stem).as_posix()
+        for path in sorted(self.folder.rglob("figures/*.png")):
+            name = Path("figures", path.parent.parent.relative_to(self.folder), path.stem).as_posix()
             self._guarded(lambda name=name, path=path: self._run.log({name: wandb.Image(str(path))}))  # type: ignore[misc]
 
     def close(self, exit_code: int = 0) -> None:
@@ -220,10 +229,10 @@ def _opened(settings: LoggerSettings, about: TrackedRun) -> RunTracker:
     if settings.kind == "wandb":
         return WandbRun(_start(settings, about), settings, about.folder)
     if settings.kind == "lightning":
-        return LoggedRun(settings.lightning, about.config)
+        return LoggedRun(settings.lightning, about)
     from ensemble_transfer.training.loggers import file_logger
 
-    return LoggedRun(file_logger(settings.kind, about.folder), about.config, settings.kind == "tensorboard")
+    return LoggedRun(file_logger(settings.kind, about.folder), about, settings.kind == "tensorboard")
 
 
 def _start(settings: LoggerSettings, about: TrackedRun) -> "wandb.Run":

@@ -53,6 +53,8 @@ class EnsembleModule(pl.LightningModule):
         classes: Names of the classes to train for, in the order of the labels. Where they are not the ensemble's, every
             member starts from a random head of its own. None for the ensemble's.
         seed: Decides what is random in the members: new heads, dropout.
+        accumulate_grad_batches: Batches whose mean gradient makes a step, as the trainer's argument of that name, which
+            manual optimization forbids. A step is taken at the end of an epoch too, from the batches that there are.
 
     Raises:
         SettingError: If the recipe cannot train whole members, or the members do not fit into memory.
@@ -64,9 +66,14 @@ class EnsembleModule(pl.LightningModule):
         recipe: Recipe | Mapping[str, Any],
         classes: Sequence[str] | None = None,
         seed: int = 0,
+        accumulate_grad_batches: int = 1,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
+        rule = "must be at least 1"
+        require(accumulate_grad_batches > 0, "accumulate_grad_batches", accumulate_grad_batches, rule)
+        self.accumulate_grad_batches = accumulate_grad_batches
+        self._summed = 0
         self.recipe = recipe if isinstance(recipe, Recipe) else Recipe(**recipe)
         self.recipe.check_whole()
         require(self.recipe.steps > 0, "steps", self.recipe.steps, "must be above 0")
@@ -79,7 +86,8 @@ class EnsembleModule(pl.LightningModule):
             members = _untrained(self.architecture, self._about["members"])
         self.members = nn.ModuleList(member.train() for member in members)
         self.seed = seed
-        self.save_hyperparameters({"ensemble": self._about, "recipe": asdict(self.recipe), "seed": seed})
+        about = {"ensemble": self._about, "recipe": asdict(self.recipe), "seed": seed}
+        self.save_hyperparameters(about | {"accumulate_grad_batches": accumulate_grad_batches})
 
     def __repr__(self) -> str:
         what = f"{len(self.members)} members of {self.architecture.backbone}, {len(self._about['classes'])} classes"
@@ -125,35 +133,60 @@ class EnsembleModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Say so if the trainer ends before the schedule does."""
-        ends = self.trainer.estimated_stepping_batches
+        self._summed = 0
+        ends = self._steps_of_the_trainer()
         if ends < self.recipe.steps and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning's
             text = "the trainer ends after %d of the recipe's %d steps, before the learning rate has come down"
             log.warning(text, ends, self.recipe.steps)
 
+    def _steps_of_the_trainer(self) -> float:
+        """Return how many steps the trainer would take, from its epochs and its own limit of steps."""
+        trainer, each = self.trainer, self.accumulate_grad_batches
+        if each == 1 or trainer.max_epochs == -1 or trainer.num_training_batches == float("inf"):
+            return trainer.estimated_stepping_batches
+        steps = -(-trainer.num_training_batches // each) * (trainer.max_epochs or 0)
+        return steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)
+
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int = 0) -> None:
-        """Take one step of every member."""
+        """Add a batch to every member's gradient, and take a step once there are as many as make one."""
         del batch_idx
         images, labels = batch
         apart = labels.ndim == 2
         optimizer, scheduler = self.optimizers(), self.lr_schedulers()
         assert isinstance(optimizer, LightningOptimizer)  # one, with one schedule: configure_optimizers says so
         assert isinstance(scheduler, LambdaLR)
-        optimizer.zero_grad()
-        step, logits, losses = self.global_step, [], []
+        if self._summed == 0:
+            optimizer.zero_grad()
+        logits, losses = [], []
         with self._own_draws() as seeded:
             for index, member in enumerate(self.members):
                 x, y = (images[index], labels[index]) if apart else (images, labels)
-                seeded(derive(member_seed(self.seed, index), "step", step))
+                seeded(self._stream(index))
                 out = member(x)
                 loss = cross_entropy(out, y, label_smoothing=self.recipe.label_smoothing)
-                self.manual_backward(loss)
+                self.manual_backward(loss / self.accumulate_grad_batches if self.accumulate_grad_batches > 1 else loss)
                 logits.append(out.detach().float())
                 losses.append(loss.detach())
-        optimizer.step()
-        scheduler.step()
+        self._summed += 1
+        if self._summed == self.accumulate_grad_batches or self.trainer.is_last_batch:
+            self._to_the_mean()
+            optimizer.step()
+            scheduler.step()
         self._log("train", torch.stack(logits), labels, torch.stack(losses))
         if self.global_step >= self.recipe.steps:
             self.trainer.should_stop = True
+
+    def _to_the_mean(self) -> None:
+        """Make the gradients those of the batches that were added, where an epoch ends before there are enough."""
+        missing, self._summed = self.accumulate_grad_batches / self._summed, 0
+        for parameter in self.members.parameters() if missing > 1 else ():
+            if parameter.grad is not None:
+                parameter.grad.mul_(missing)
+
+    def _stream(self, member: int) -> int:
+        """Return the seed of what is random in a member's forward pass, as the runner has it for the first batch."""
+        later = (self._summed,) if self._summed else ()
+        return derive(member_seed(self.seed, member), "step", self.global_step, *later)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip every member's gradient, which is unscaled by now."""

@@ -7,8 +7,8 @@ from math import isfinite
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from ensemble_transfer.errors import require_uninterrupted
@@ -101,7 +101,7 @@ class Lockstep(pl.LightningModule):
             self.group.clip(self.recipe.clip)
         return losses
 
-    def configure_optimizers(self) -> tuple[list[Optimizer], list[LambdaLR]]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return one optimizer over all members and its schedule, both at the step that the fit starts from."""
         recipe, start = self.recipe, self.step
         trained = [*self.group.trained()]
@@ -109,7 +109,8 @@ class Lockstep(pl.LightningModule):
         if self._optimizer_states:
             self.group.restore(optimizer, self._optimizer_states)
             self._optimizer_states = []
-        return [optimizer], [LambdaLR(optimizer, lambda step: recipe.rate(start + step))]
+        schedule = LambdaLR(optimizer, lambda step: recipe.rate(start + step))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}  # for monitors
 
     def on_train_start(self) -> None:
         """Start the clock."""

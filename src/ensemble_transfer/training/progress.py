@@ -4,7 +4,8 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from pathlib import Path
+from typing import Protocol, Self, runtime_checkable
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
@@ -37,6 +38,17 @@ class Tracker(Protocol):
 
     def curve(self, phase: str, step: int, losses: Mapping[int, float]) -> None:
         """Take one step of the learning curves: the loss of each member that is trained, by the member's index."""
+
+
+@runtime_checkable
+class MetricsTracker(Tracker, Protocol):
+    """A tracker that also takes what callbacks log, and names the folder in which they may write."""
+
+    @property
+    def folder(self) -> Path: ...  # noqa: D102
+
+    def metrics(self, phase: str, step: int, values: Mapping[str, float]) -> None:
+        """Take numbers of a step of a phase, by name."""
 
 
 @dataclass(frozen=True)
@@ -124,9 +136,8 @@ class ProgressCallback(Callback):
         self._tell(pl_module)
 
     def _tell(self, lockstep: pl.LightningModule) -> None:
-        curve, step = _curve(lockstep), lockstep.step
-        loss = sum(curve[-1][1]) / len(curve[-1][1]) if curve else None
-        self._report(Progressed(self._label, step, self._steps, loss))  # type: ignore[arg-type]  # Lockstep's int
+        step = lockstep.step
+        self._report(Progressed(self._label, step, self._steps, newest_loss(lockstep)))  # type: ignore[arg-type]  # int
 
 
 class SlowSteps(Callback):
@@ -188,6 +199,12 @@ class CurveCallback(Callback):
         for step, losses in curve[self._sent :]:
             self._tracker.curve(self._phase, step, dict(zip(self._members, losses, strict=True)))
         self._sent = len(curve)
+
+
+def newest_loss(lockstep: pl.LightningModule) -> float | None:
+    """Return the mean loss of the members at the last point of their curves; None before the first."""
+    curve = _curve(lockstep)
+    return sum(curve[-1][1]) / len(curve[-1][1]) if curve else None
 
 
 def _curve(lockstep: pl.LightningModule) -> Curve:

@@ -12,18 +12,29 @@ import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback, Checkpoint
+from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ensemble_transfer.errors import require
 from ensemble_transfer.training.batches import Batches
+from ensemble_transfer.training.callbacks import LogLoss
 from ensemble_transfer.training.copies import move
 from ensemble_transfer.training.cost import Meter, measured
 from ensemble_transfer.training.executors import grouped
 from ensemble_transfer.training.global_state import quiet_lightning
-from ensemble_transfer.training.lockstep import Lockstep
-from ensemble_transfer.training.progress import Bars, CurveCallback, ProgressCallback, Report, SlowSteps, Tracker
+from ensemble_transfer.training.lockstep import CURVE_POINTS, Lockstep
+from ensemble_transfer.training.loggers import FitLogger
+from ensemble_transfer.training.progress import (
+    Bars,
+    CurveCallback,
+    MetricsTracker,
+    ProgressCallback,
+    Report,
+    SlowSteps,
+    Tracker,
+)
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.store import Store, Unfinished
@@ -99,7 +110,10 @@ def run_group(
         if report is not None:
             callbacks.append(ProgressCallback(report, group.phase, group.members, group.recipe.steps))
         if lockstep.step < group.recipe.steps:
-            _fit(lockstep, batches, settings, callbacks)
+            logger = None
+            if settings.callbacks and isinstance(tracker, MetricsTracker):
+                logger = FitLogger(tracker, group.phase)
+            _fit(lockstep, batches, settings, callbacks, logger)
     meter.seconds += lockstep.seconds_before
     meter.cpu_seconds += lockstep.cpu_seconds_before
     weights = [{k: v.detach().cpu().contiguous() for k, v in state.items()} for state in executor.state_dicts()]
@@ -116,20 +130,23 @@ def _callbacks(group: Group, settings: TrainerSettings, store: Store | None, tra
 
 
 @quiet_lightning()
-def _fit(lockstep: Lockstep, batches: Batches, settings: TrainerSettings, callbacks: list[Callback]) -> None:
+def _fit(
+    lockstep: Lockstep, batches: Batches, settings: TrainerSettings, callbacks: list[Callback], logger: Logger | None
+) -> None:
     try:
-        _fit_under_trainer(lockstep, batches, settings, callbacks)
-    except MisconfigurationException as error:
+        _fit_under_trainer(lockstep, batches, settings, callbacks, logger)
+    except (MisconfigurationException, ModuleNotFoundError) as error:
         names = [type(callback).__name__ for callback in settings.callbacks]
-        reason = " ".join(str(error).split())
-        rule = f"cannot be used in the runner's fits, whose trainer has no logger and no validation: {reason}"
+        lacks = "" if logger is not None else "have no logger but the run's (logger=csv gives it one), and "
+        rule = f"cannot be used in the runner's fits, which {lacks}validate nothing: {' '.join(str(error).split())}"
         require(not names, "callbacks", names, rule)
         raise
 
 
 def _fit_under_trainer(
-    lockstep: Lockstep, batches: Batches, settings: TrainerSettings, callbacks: list[Callback]
+    lockstep: Lockstep, batches: Batches, settings: TrainerSettings, callbacks: list[Callback], logger: Logger | None
 ) -> None:
+    own = settings.callbacks
     trainer = pl.Trainer(
         accelerator=settings.device.type,
         strategy=FewCopies(settings.device),
@@ -137,9 +154,10 @@ def _fit_under_trainer(
         precision=settings.precision,  # type: ignore[arg-type]  # checked by TrainerSettings
         max_steps=lockstep.recipe.steps - lockstep.step,
         max_epochs=-1,
-        callbacks=[*callbacks, *settings.callbacks],
-        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in settings.callbacks),
-        logger=False,
+        callbacks=[*callbacks, *([LogLoss(), *own] if own else [])],
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in own),
+        logger=logger or False,
+        log_every_n_steps=-(-lockstep.recipe.steps // CURVE_POINTS),
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,

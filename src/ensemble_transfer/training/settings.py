@@ -58,7 +58,8 @@ class TrainerSettings:
         progress: Whether to show progress bars.
         callbacks: Lightning callbacks, which see every fit of a group of members. They may change what a fit computes,
             and its key cannot know: fits with callbacks are neither taken from the store nor kept there. They live in
-            this process, so ``auto`` is one worker. The trainer of a fit has no logger, and nothing to validate on.
+            this process, so ``auto`` is one worker. The trainer of a fit logs to the run's logger, if there is one, and
+            has nothing to validate on.
     """
 
     accelerator: str = "auto"
@@ -95,8 +96,9 @@ class TrainerSettings:
     def _check_callbacks(self) -> None:
         if not self.callbacks:
             return
-        for callback in self.callbacks:
-            require(is_callback(type(callback)), "callbacks", callback, "must be Lightning callbacks")
+        from ensemble_transfer.training.callbacks import require_usable
+
+        require_usable(self.callbacks)
         rule = "must be 1 or auto with callbacks, which live in one process"
         require(self.workers in ("auto", 1), "workers", self.workers, rule)
 

@@ -1,0 +1,121 @@
+"""Lightning's words for settings: each is answered with what does the same here, before anything heavy is imported."""
+
+from collections.abc import Collection, Iterable, Mapping
+
+from ensemble_transfer.errors import SettingError
+
+_STEPS = "recipe.full.steps=N, likewise recipe.tiny.steps and the others: a fit is counted in steps"
+_SAME = "the same command: a run, sweep or search that was stopped goes on where it stopped"
+_ONE_DEVICE = (
+    "trainer=gpu or trainer=cpu: a run has one device; hydra/launcher=jobs runs several at a time, "
+    "hydra/launcher=slurm on a cluster"
+)
+_NO_VALIDATION = "nothing: a fit validates nothing on the way; the ensemble is evaluated once, at the end of a run"
+_FOUND = "hydra/sweeper=tune, which searches"
+
+WORDS: Mapping[str, str] = {
+    "max_epochs": _STEPS,
+    "min_epochs": _STEPS,
+    "epochs": _STEPS,
+    "max_steps": _STEPS,
+    "min_steps": _STEPS,
+    "max_time": "budget=B, in full fine-tunings of one member",
+    "gradient_clip_val": "recipe.full.clip=NORM, likewise for the other recipes",
+    "gradient_clip_algorithm": "recipe.full.clip=NORM: gradients are clipped by their norm, for each member",
+    "accumulate_grad_batches": "recipe.full.batch_size=N; if memory is short, trainer.group_size=1 trains one member "
+    "at a time",
+    "fast_dev_run": "+experiment=quick, a run of seconds",
+    "overfit_batches": "dataset.target.train=N",
+    "limit_train_batches": "dataset.target.train=N",
+    "limit_val_batches": "dataset.target.validation=N",
+    "limit_test_batches": "dataset.target.test=N",
+    "limit_predict_batches": "dataset.target.test=N",
+    "val_check_interval": _NO_VALIDATION,
+    "check_val_every_n_epoch": _NO_VALIDATION,
+    "num_sanity_val_steps": _NO_VALIDATION,
+    "devices": _ONE_DEVICE,
+    "num_nodes": _ONE_DEVICE,
+    "num_processes": _ONE_DEVICE,
+    "strategy": "trainer.workers=auto, which splits the members over processes, on one device; strategy=... is a "
+    "strategy of the transfer",
+    "sync_batchnorm": _ONE_DEVICE,
+    "use_distributed_sampler": _ONE_DEVICE,
+    "gpus": "trainer=gpu",
+    "num_workers": "nothing: tasks are in memory; trainer.workers are processes that train members",
+    "logger": "logger=csv, logger=tensorboard or logger=wandb",
+    "log_every_n_steps": "logger=csv, which gets about fifty points of each fit's curve",
+    "enable_checkpointing": "trainer.checkpoint_seconds=S: every fit is kept in the store, and goes on there",
+    "ckpt_path": _SAME,
+    "resume_from_checkpoint": _SAME,
+    "default_root_dir": "hydra.run.dir=FOLDER",
+    "enable_progress_bar": "trainer.progress=false",
+    "enable_model_summary": "'trainer.callbacks=[{_target_: pytorch_lightning.callbacks.ModelSummary}]'",
+    "deterministic": "seed=N: fits are deterministic on a CPU",
+    "benchmark": "nothing: shapes are constant, and torch decides",
+    "inference_mode": "nothing: predictions are made without gradients",
+    "detect_anomaly": "nothing: a fit stops at its first loss that is not finite, and names member and step",
+    "profiler": "nothing: record.json has FLOPs, seconds and memory by phase",
+    "barebones": "trainer.progress=false and logger=none",
+    "plugins": "trainer.precision=bf16-mixed, the one that people ask for",
+    "reload_dataloaders_every_n_epochs": "nothing: batches are drawn anew by seed and step",
+    "enable_autolog_hparams": "logger=none",
+    "model_registry": "logger=wandb, which keeps ensembles as artifacts",
+    "auto_lr_find": _FOUND,
+    "auto_scale_batch_size": _FOUND,
+    "lr": "recipe.full.lr=RATE",
+    "learning_rate": "recipe.full.lr=RATE",
+    "batch_size": "recipe.full.batch_size=N",
+    "optimizer": "recipe.full.optimizer=adamw or sgd",
+    "weight_decay": "recipe.full.weight_decay=W",
+}
+"""What does here what Lightning's word does, by the word: arguments of its Trainer, past ones, and a few others."""
+
+_BF16 = (
+    "must be one of 32-true, bf16-mixed; for 16 bits take trainer.precision=bf16-mixed, whose losses need no scaling"
+)
+_FULL = "must be one of 32-true, bf16-mixed; for 32 bits take trainer.precision=32-true"
+
+VALUES: Mapping[str, Mapping[str, str]] = {
+    "trainer.precision": dict.fromkeys(("16", "16-mixed", "16-true", "bf16", "bf16-true"), _BF16)
+    | dict.fromkeys(("32", "64", "64-true"), _FULL),
+    "trainer.accelerator": dict.fromkeys(
+        ("cuda", "mps", "tpu", "hpu"), "must be auto, cpu or gpu: trainer=gpu is CUDA's"
+    ),
+    "strategy": dict.fromkeys(
+        ("ddp", "ddp_spawn", "ddp_notebook", "dp", "fsdp", "deepspeed", "ddp_find_unused_parameters_true"),
+        f"is Lightning's way over devices; here take {_ONE_DEVICE}",
+    ),
+}
+"""Rules for Lightning's values of settings that are ours too."""
+
+_MEMBERS = ("callbacks", "precision", "accelerator")
+"""Settings of the trainer here too, which need its name before them."""
+
+
+def require_ours(overrides: Iterable[str], groups: Collection[str]) -> None:
+    """Raise a SettingError for the first override that is written in Lightning's words.
+
+    Args:
+        overrides: Those of the command line.
+        groups: Names of the groups of the configuration, the user's own among them: they are no such words.
+
+    Raises:
+        SettingError: It names the setting that does the same here.
+    """
+    for override in overrides:
+        written, given, value = override.partition("=")
+        name = written.lstrip("+~")
+        group, _, word = name.rpartition(".")
+        if not given or (not group and word in groups):
+            answer = None
+        elif not group and word in _MEMBERS:
+            raise SettingError(name, value, f"is set as trainer.{word}=...")
+        else:
+            answer = WORDS.get(word) if group in ("", "trainer") else None
+        if answer is not None:
+            start, _, why = answer.partition("nothing: ")
+            said = f"needs nothing here: {why}" if why and not start else f"is Lightning's word; here it is {answer}"
+            raise SettingError(name, value, said)
+        for part in value.split(","):
+            if part in VALUES.get(name, {}):
+                raise SettingError(name, part, VALUES[name][part])

@@ -1,0 +1,201 @@
+"""``python -m ensemble_transfer.rivals``: the baseline and the rivals of a run at its cost, and the comparison."""
+
+import json
+import shutil
+import sys
+
+import pytest
+
+from ensemble_transfer.cli.main import main as ensemble_transfer
+from ensemble_transfer.cli.rivals import _budget, main
+from ensemble_transfer.report.baseline import is_baseline
+from ensemble_transfer.report.record import Record, read_records
+from ensemble_transfer.report.settings import decisive
+
+
+@pytest.fixture
+def run(finished_shift, tmp_path, monkeypatch):
+    shutil.copytree(finished_shift, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "run"
+
+
+def changed(run, change):
+    path = run / "record.json"
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+
+
+def found(run):
+    return {str(folder.relative_to(run)): record for folder, record in read_records([run]).items()}
+
+
+def test_the_rivals_of_a_run_cost_what_it_cost_and_differ_in_nothing_else(run, capsys):
+    assert main([str(run)]) == 0
+    out, err = capsys.readouterr()
+    records = found(run)
+    own = records.pop(".")
+    spent = own.cost["total"]["fine_tunings"]
+    assert set(records) == {f"rivals/{name}/seed_0" for name in ("baseline", "few_1", "few_2", "snapshots")}
+    assert is_baseline(records["rivals/baseline/seed_0"])
+    for name, record in records.items():
+        assert record.seed == own.seed
+        assert record.config["budget"] == (None if "baseline" in name else _budget(spent))
+        same = {"budget": None, "strategy": None, "seed": None}
+        assert decisive(record.config) | same == decisive(own.config) | same
+        assert record.cost["total"]["fine_tunings"] <= (1 if "baseline" in name else _budget(spent))
+    assert records["rivals/few_2/seed_0"].config["strategy"]["members"] == 2
+    assert {fit["phase"] for fit in records["rivals/baseline/seed_0"].reused_fits} == {"ancestor", "source", "full"}
+    assert out.splitlines()[-1] == str(run / "rivals" / "comparison" / "index.html")
+    assert (run / "rivals" / "comparison" / "index.html").is_file()
+    assert "minus few" in out
+    assert "1 of 4: baseline, seed 0" in err
+
+
+def test_further_seeds_repeat_the_run_too_and_what_is_finished_stays(run, capsys, monkeypatch):
+    assert main([str(run)]) == 0
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("record.json")}
+    capsys.readouterr()
+    assert main([str(run), "--seeds", "2"]) == 0
+    assert capsys.readouterr().err.count("finished before") == 4
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    again = Record.load(run / "rivals" / "shift" / "seed_1" / "record.json")
+    own = Record.load(run / "record.json")
+    assert "Not shown to pay" not in (run / "rivals" / "shift" / "seed_1" / "summary.md").read_text()
+    assert decisive(again.config) == decisive(own.config) | {"seed": 1}
+    rows = (run / "rivals" / "comparison" / "table.csv").read_text().splitlines()[1:]
+    assert len(rows) == 5
+    assert all(",2,0 1," in row for row in rows)
+
+
+def test_it_goes_on_where_it_was_stopped(run, capsys, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("ensemble_transfer.transfer.strategies.snapshots.Snapshots.run", _stopped)
+        assert main([str(run)]) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert Record.load(run / "rivals" / "snapshots" / "seed_0" / "record.json").status == "interrupted"
+    assert not (run / "rivals" / "comparison").exists()
+    assert main([str(run)]) == 0
+    assert capsys.readouterr().err.count("finished before") == 3
+    assert found(run)["rivals/snapshots/seed_0"].status == "finished"
+
+
+def _stopped(*_):
+    raise KeyboardInterrupt
+
+
+def test_a_rival_that_fails_does_not_lose_the_others(run, capsys):
+    def cheap(data):
+        data["cost"]["total"]["fine_tunings"] = 0.02  # of a fine-tuning of 5 steps
+
+    changed(run, cheap)
+    assert main([str(run)]) == 1
+    out, err = capsys.readouterr()
+    assert "error: budget=0.02: does not pay for " in err
+    assert "(rivals" not in err
+    assert "(snapshots/seed_0)" in err
+    assert "failed: snapshots" in out
+    assert found(run)["rivals/baseline/seed_0"].status == "finished"
+
+
+def test_it_is_a_command_of_the_program_too(run, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["ensemble-transfer", "rivals", str(run), "--seeds", "0"])
+    assert ensemble_transfer() == 2
+    assert capsys.readouterr().err == "error: --seeds=0: must be in 1..1000\n"
+
+
+def test_settings_of_trainer_and_store_may_change_and_others_not(run, tmp_path, capsys):
+    assert main([str(run), "seed=3"]) == 2
+    assert "seed='3': cannot change for rivals; allowed: trainer, store, logger" in capsys.readouterr().err
+    assert main([str(run), "recipe.full.steps=3"]) == 2
+    assert main([str(run), "evaluation.test=false"]) == 2
+    assert main([str(run), "trainer.threads=0"]) == 2
+    assert "trainer.threads=0: must be in 1..1024" in capsys.readouterr().err
+    assert not (run / "rivals").exists()
+    output = tmp_path / "elsewhere"
+    changed(run, lambda data: data["config"]["ensemble"].update(size=1))
+    assert main([str(run), f"store.root={tmp_path / 'another'}", "--output", str(output)]) == 0
+    names = {path.parent.parent.name for path in output.rglob("record.json")}
+    assert names == {"baseline", "few_1", "snapshots"}  # no two members of one
+    assert (tmp_path / "another").is_dir()
+    assert str(run) not in json.dumps(list(map(str, output.rglob("*"))))
+
+
+@pytest.mark.parametrize(
+    ("spent", "numbers"), [(0.2, [1]), (0.6, [1, 2]), (1.05, [2, 4]), (2.5, [4, 8]), (40.0, [4, 8])]
+)
+def test_the_numbers_of_members_follow_the_cost(run, monkeypatch, spent, numbers):
+    from omegaconf import OmegaConf
+
+    from ensemble_transfer.cli.rivals import _jobs
+
+    changed(run, lambda data: data["config"]["ensemble"].update(size=8))
+    changed(run, lambda data: data["cost"]["total"].update(fine_tunings=spent))
+    record = Record.load(run / "record.json")
+    jobs = list(_jobs(record, record.config, OmegaConf.create(), 1))
+    assert [job.cfg.strategy.members for job in jobs if job.name.startswith("few")] == numbers
+    assert jobs[0].name == "baseline"
+
+
+def test_a_budget_is_a_cost_rounded_up_to_three_digits():
+    assert [_budget(x) for x in (1.0, 1.413, 0.012345, 9.996, 12.34, 0.5)] == [1.0, 1.42, 0.0124, 10.0, 12.4, 0.5]
+
+
+def test_a_rival_is_compared_with_the_others(cli, quick, tmp_path):
+    assert cli("strategy=few", "strategy.members=1", *quick, "hydra.run.dir=run")[0] == 0
+    assert main([str(tmp_path / "run")]) == 0
+    assert set(found(tmp_path / "run")) == {".", "rivals/snapshots/seed_0"}  # it is the baseline itself
+
+
+# A record from elsewhere
+
+
+@pytest.mark.parametrize("place", ["dataset.target", "strategy"])
+def test_nothing_that_a_record_names_is_imported(run, tmp_path, capsys, monkeypatch, place):
+    (tmp_path / "payload.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def name(data):
+        node = data["config"]
+        for part in place.split("."):
+            node = node[part]
+        node["_target_"] = "payload.Task"
+
+    changed(run, name)
+    assert main([str(run), "--seeds", "2"]) == 2
+    assert "payload.Task': is no class of ensemble_transfer; a record is data" in capsys.readouterr().err
+    assert not (tmp_path / "ran").exists()
+    assert not (run / "rivals").exists()
+
+
+def test_nothing_that_a_record_refers_to_is_resolved(run, capsys):
+    changed(run, lambda data: data["config"]["dataset"]["target"].update(path="${oc.env:HOME}"))
+    assert main([str(run)]) == 2
+    assert "refers to something; a record is data" in capsys.readouterr().err
+
+
+UNFIT = {
+    "no record": (lambda d: d.clear(), "is not a readable record"),
+    "a run that failed": (lambda d: d.update(status="failed"), "must be a run that has finished"),
+    "an extension": (lambda d: d["cost"].update(added={"members": 1}), "is an extension; name the run that was"),
+    "no cost": (lambda d: d["cost"]["total"].pop("fine_tunings"), "has no cost in fine-tunings"),
+    "not on test": (lambda d: d["config"]["evaluation"].update(test=False), "must be evaluated on test"),
+    "no configuration": (lambda d: d.update(config={}), "has no configuration dataset"),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_a_run_without_rivals_is_one_line(run, capsys, name):
+    change, line = UNFIT[name]
+    changed(run, change)
+    assert main([str(run)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: RUN=")
+    assert line in error
+    assert error.count("\n") == 1
+
+
+def test_a_folder_without_a_run_is_one_line(tmp_path, capsys):
+    assert main([str(tmp_path)]) == 2
+    assert "must be the folder of a run, with record.json" in capsys.readouterr().err

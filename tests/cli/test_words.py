@@ -1,0 +1,142 @@
+"""Lightning's words for settings are answered with what does the same here, at once."""
+
+import inspect
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from ensemble_transfer.cli import main as entry
+from ensemble_transfer.cli.words import VALUES, WORDS, require_ours
+from ensemble_transfer.errors import SettingError
+from ensemble_transfer.runs.presets import conf_folder
+from ensemble_transfer.training.settings import TrainerSettings
+
+GUIDE = Path(__file__).parents[2] / "docs" / "lightning.md"
+ROWS = [
+    [cell.strip() for cell in line.strip("|").split(" | ")]
+    for line in GUIDE.read_text(encoding="utf-8").partition("## Lightning's words")[2].splitlines()
+    if line.startswith("| `")
+]
+GROUPS = {path.name for path in conf_folder().iterdir()}
+
+
+def test_every_argument_of_lightnings_trainer_is_ours_or_has_an_answer():
+    ours = {field.name for field in fields(TrainerSettings)}
+    theirs = set(inspect.signature(pl.Trainer).parameters)
+    assert theirs - ours <= set(WORDS)
+    assert not ours & set(WORDS)
+
+
+def written(word):
+    """A word of the guide as on the command line: with the value that it has there, or any."""
+    name = word if "=" in word else f"{word}=3"
+    return name if name.startswith(("trainer.", "strategy=")) else f"trainer.{name}"
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
+def test_every_word_of_the_guide_gives_the_answer_of_the_guide(cli, row):
+    words, here = re.findall(r"`([^`]+)`", row[0]), re.findall(r"`([^`]+)`", row[1])
+    for word in words:
+        code, out, err = cli("strategy=few", written(word))
+        assert (code, out) == (2, "")
+        assert err.count("\n") == 1
+        assert err.startswith(f"error: {written(word).partition('=')[0]}=")
+        assert here or "needs nothing here" in err or "the same command" in err, word
+        assert all(setting in err for setting in here), (word, err)
+
+
+def test_the_guide_has_every_word():
+    said = {written(word).partition("=")[0] for row in ROWS for word in re.findall(r"`([^`]+)`", row[0])}
+    assert said == {f"trainer.{word}" for word in WORDS} | set(VALUES)
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("trainer.max_epochs=3", "trainer.max_epochs='3': is Lightning's word; here it is recipe.full.steps=N"),
+        ("+trainer.max_epochs=3,4", "trainer.max_epochs='3,4': is Lightning's word; here it is recipe.full.steps=N"),
+        ("++max_epochs=3", "max_epochs='3': is Lightning's word; here it is recipe.full.steps=N"),
+        ("trainer.gradient_clip_val=1", "here it is recipe.full.clip=NORM"),
+        ("trainer.benchmark=true", "trainer.benchmark='true': needs nothing here: shapes are constant"),
+        ("trainer.precision=16-mixed", "trainer.precision='16-mixed': must be one of 32-true, bf16-mixed; for 16 bits"),
+        ("trainer.precision=32-true,16", "trainer.precision='16': must be one of 32-true, bf16-mixed"),
+        ("precision=16-mixed", "precision='16-mixed': is set as trainer.precision=..."),
+        ("callbacks=[x]", "callbacks='[x]': is set as trainer.callbacks=..."),
+        ("trainer.accelerator=cuda", "trainer.accelerator='cuda': must be auto, cpu or gpu"),
+        ("strategy=ddp", "strategy='ddp': is Lightning's way over devices"),
+        ("trainer.strategy=ddp", "here it is trainer.workers=auto"),
+        ("trainer.logger=false", "here it is logger=csv"),
+    ],
+)
+def test_a_word_is_answered_in_one_line(override, line):
+    with pytest.raises(SettingError) as error:
+        require_ours(["seed=1", override], GROUPS)
+    assert line in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("trainer.precision=bf16-mixed", "trainer=gpu", "strategy=few", "logger=csv", "recipe.full.lr=1", "+seed=1"),
+        *("~trainer.callbacks", "backbone.options.lr=1", "profiler=mine"),
+    ],
+)
+def test_our_own_words_and_groups_are_left_alone(override):
+    require_ours([override], {*GROUPS, "profiler"})
+
+
+def test_the_settings_of_the_answers_are_there():
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        cfg = compose("config", overrides=["strategy=few"])
+    named = {
+        name for answer in WORDS.values() for name in re.findall(r"\b((?:recipe|trainer|dataset)\.[\w.]+)=", answer)
+    }
+    assert {"recipe.full.steps", "recipe.full.clip", "trainer.group_size", "dataset.target.train"} <= named
+    for name in named:
+        node, _, key = name.rpartition(".")
+        assert key in OmegaConf.select(cfg, node), name
+    groups = {part for answer in WORDS.values() for part in re.findall(r"((?:\w+/)?\w+=\w+)\b", answer)}
+    for group, _, name in (part.partition("=") for part in groups):
+        if (conf_folder() / group).is_dir():
+            assert (conf_folder() / group / f"{name}.yaml").is_file(), (group, name)
+
+
+def test_an_answer_comes_before_anything_heavy_is_imported(tmp_path):
+    code = (
+        "import sys; from ensemble_transfer.cli.main import main; sys.argv[1:] = sys.argv[1:]; code = main(); "
+        "print(code, [name for name in ('torch', 'timm', 'pytorch_lightning') if name in sys.modules])"
+    )
+    told = [sys.executable, "-c", code, "strategy=few", "trainer.max_epochs=3"]
+    done = subprocess.run(told, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "2 []\n"
+    assert "recipe.full.steps=N" in done.stderr
+
+
+def test_the_program_finds_modules_in_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["elsewhere"])
+    monkeypatch.setattr(entry, "main", lambda: 7)
+    assert entry.program() == 7
+    assert sys.path == [str(tmp_path), "elsewhere"]
+
+
+def test_a_class_of_ones_own_is_found_by_the_program(tmp_path):
+    (tmp_path / "mine.py").write_text("from pathlib import Path\nPath('imported').touch()\n")
+    [line] = re.findall(r'^ensemble-transfer = "(.+)"$', (GUIDE.parents[1] / "pyproject.toml").read_text(), re.M)
+    module, _, name = line.partition(":")
+    script = tmp_path / "bin" / "ensemble-transfer"
+    script.parent.mkdir()
+    script.write_text(f"import sys\nfrom {module} import {name}\nsys.exit({name}())\n")  # as pip writes it
+    told = [sys.executable, str(script), "strategy=few", "strategy._target_=mine.Few"]
+    done = subprocess.run(told, cwd=tmp_path, capture_output=True, text=True)
+    assert "has no attribute" in done.stderr or "mine.Few" in done.stderr
+    assert (tmp_path / "imported").exists()
