@@ -3,11 +3,11 @@
     python scripts/recipe_report.py multirun/recipes/small
     python scripts/recipe_report.py multirun/recipes/pretrained --pack benchmarks/recipes/pretrained.tar.xz
 
-The runs differ in their strategy's options and in settings of the recipe. Those of one strategy that vary in the same
-settings are one search. For each setting the table has the calibrated NLL on validation (a temperature fitted on
-either half and used on the other), as a difference from the reference, paired by pair of tasks and seed, over the
-pairs and seeds that all of the search have. The reference is the setting with the most runs, or the first of them.
-The choice is the lowest mean; settings within a standard error of it are marked: there the smaller change wins.
+The runs differ in their strategy's options and in settings of the recipe. Those of one strategy and backbone that vary
+in the same settings are one search. For each setting the table has the calibrated NLL on validation (a temperature
+fitted on either half and used on the other), over the pairs of tasks and seeds that all of the search have. The choice
+is the lowest mean. The others have their difference from it, paired, with its standard error; those within one
+standard error are marked: there the smaller change wins.
 
 No run has read test: a folder with one that has is refused. --pack keeps the records, without what only figures need.
 """
@@ -43,9 +43,10 @@ Setting = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Search:
-    """The runs of one strategy that vary in the same settings, by setting and unit."""
+    """The runs of one strategy and backbone that vary in the same settings, by setting and unit."""
 
     strategy: str
+    backbone: str
     runs: Mapping[Setting, Mapping[Unit, Record]]
 
     @property
@@ -100,17 +101,19 @@ def searches_of(records: Iterable[Record]) -> list[Search]:
     Raises:
         ValueError: If a run was evaluated on test.
     """
-    by_strategy: dict[str, list[tuple[Record, dict[str, str]]]] = {}
+    by_strategy: dict[tuple[str, str], list[tuple[Record, dict[str, str]]]] = {}
     for record in records:
         if record.status == "finished" and record.tested:
             raise ValueError(f"{record.command or record.strategy} has read test: a search sets evaluation.test=false")
         if record.status == "finished":
             own = {name: value for name, value in flat(decisive(record.config)) if name.startswith(SEARCHED)}
-            by_strategy.setdefault(record.strategy, []).append((record, own))
-    return [search for strategy, runs in by_strategy.items() for search in _searches(strategy, runs)]
+            by_strategy.setdefault((record.strategy, record.backbone), []).append((record, own))
+    return [
+        search for (strategy, backbone), runs in by_strategy.items() for search in _searches(strategy, backbone, runs)
+    ]
 
 
-def _searches(strategy: str, runs: Sequence[tuple[Record, Mapping[str, str]]]) -> Iterable[Search]:
+def _searches(strategy: str, backbone: str, runs: Sequence[tuple[Record, Mapping[str, str]]]) -> Iterable[Search]:
     """Yield a strategy's searches: a family for each set of settings in which runs differ from the commonest."""
     names = dict.fromkeys(name for _, own in runs for name in own)
     usual = {name: _commonest(own.get(name, "-") for _, own in runs) for name in names}
@@ -124,7 +127,7 @@ def _searches(strategy: str, runs: Sequence[tuple[Record, Mapping[str, str]]]) -
             if all(own.get(name, "-") == usual[name] for name in names if name not in changed):
                 setting = tuple((name, own.get(name, "-")) for name in changed)
                 members.setdefault(setting, {})[record.dataset, record.seed] = record
-        search = Search(strategy, dict(sorted(members.items(), key=_order)))
+        search = Search(strategy, backbone, dict(sorted(members.items(), key=_order)))
         if len(members) > 1 and search.units:
             yield search
 
@@ -150,22 +153,21 @@ def _order(item: tuple[Setting, object]) -> list[tuple[int, float, str]]:
 def page(search: Search) -> str:
     """Return a search's heading, table and choice."""
     pairs = list(dict.fromkeys(pair for pair, _ in search.units))
-    reference = max(search.runs, key=lambda setting: len(search.runs[setting]))
-    best = search.best
     lines = []
     for setting in search.runs:
-        against, to_best = search.differences(setting, reference), search.differences(setting, best)
-        error = to_best.std / math.sqrt(to_best.n) if to_best.n > 1 else math.nan
-        mark = "**chosen**" if setting == best else "within a standard error" if to_best.mean <= error else ""
-        each = [f"{search.mean(setting, NLL, pair):.3f}" for pair in pairs]
+        behind = search.differences(setting, search.best)
+        error = behind.std / math.sqrt(behind.n) if behind.n > 1 else math.nan
+        chosen, near = setting == search.best, behind.mean <= error
+        each = [f"{search.mean(setting, NLL, pair):.3f}" for pair in pairs] + [f"{search.mean(setting, NLL):.3f}"]
+        apart = "-" if chosen else f"{behind.mean:+.3f} ± {error:.3f}"
+        mark = "**chosen**" if chosen else "within a standard error" if near else ""
         values = ", ".join(value for _, value in setting)
-        accuracy = f"{search.mean(setting, ACCURACY):.3f}"
-        lines.append([values, *each, f"{search.mean(setting, NLL):.3f}", f"{against.mean:+.3f}", accuracy, mark])
-    varied = ", ".join(name for name, _ in best)
-    seeds = sorted({seed for _, seed in search.units})
-    head = [varied, *pairs, "mean", "difference", "accuracy", ""]
-    title = f"## {search.strategy}: {varied}\n\nCalibrated NLL on validation, seeds {', '.join(map(str, seeds))}.\n\n"
-    return title + table(head, lines)
+        lines.append([values, *each, apart, f"{search.mean(setting, ACCURACY):.3f}", mark])
+    varied = ", ".join(name for name, _ in search.best)
+    head = [varied, *pairs, "mean", "behind", "accuracy", ""]
+    seeds = ", ".join(map(str, sorted({seed for _, seed in search.units})))
+    about = f"Calibrated NLL on validation, {search.backbone}, seeds {seeds}."
+    return f"## {search.strategy}: {varied}\n\n{about}\n\n{table(head, lines)}"
 
 
 def pack(records: Mapping[Path, Record], file: Path) -> None:

@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from ensemble_transfer.cli.build import build, build_logger, named
+from ensemble_transfer.cli.build import build, build_logger, named, resolved
 from ensemble_transfer.cli.main import conf_folder
 from ensemble_transfer.models.backbone import Backbone
 from ensemble_transfer.training.recipe import Recipes
@@ -37,7 +37,7 @@ def test_a_choice_composes_and_builds(path: Path):
         "task": f"task@dataset.target={name}",
         "experiment": f"+experiment={name}",
     }.get(group, f"{group}={name}")
-    cfg = composed(override) if group == "strategy" else composed(override, "strategy=shift")
+    cfg = resolved(composed(override) if group == "strategy" else composed(override, "strategy=shift"))
     for place in ("source", "target"):
         node = cfg.dataset[place]
         for key in [key for key in node if OmegaConf.is_missing(node, key)]:

@@ -52,6 +52,12 @@ def test_a_configuration_is_not_changed():
     assert config["strategy"]["_target_"] == "ensemble_transfer.strategies.full.Full"
 
 
+def test_older_runs_of_few_had_no_cycles():
+    few = {"_target_": "ensemble_transfer.transfer.strategies.few.Few", "members": 2}
+    assert decisive({"strategy": few}) == decisive({"strategy": few | {"cycles": []}})
+    assert decisive({"strategy": few}) != decisive({"strategy": few | {"cycles": [0.5, 0.5]}})
+
+
 def test_classes_that_have_not_moved_keep_their_path():
     assert current_name("mine.Strategy") == "mine.Strategy"
 

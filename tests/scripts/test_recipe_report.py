@@ -43,6 +43,7 @@ def a_run(pair, seed, rate=0.01, schedule="cosine", strategy="full", test=False)
 def runs():
     found = [a_run(pair, seed, rate) for pair in SHIFT for seed in range(3) for rate in BY_RATE]
     found += [a_run(pair, seed, schedule="constant") for pair in SHIFT for seed in range(3)]
+    found += [replace(a_run("a -> b", 0, rate), backbone="another") for rate in (0.01, 0.1)]
     return [run for run in found if not (run.dataset == "a -> c" and run.seed == 2 and "0.1" in str(run.config))]
 
 
@@ -64,7 +65,7 @@ def test_the_lowest_mean_over_common_units_is_chosen_and_ties_are_marked(runs, t
     done = report(runs, tmp_path)
     assert done.returncode == 0, done.stderr
     head, rates = rows(done.stdout, "full: recipe.full.lr")
-    assert head == ["recipe.full.lr", "a -> b", "a -> c", "mean", "difference", "accuracy", ""]
+    assert head == ["recipe.full.lr", "a -> b", "a -> c", "mean", "behind", "accuracy", ""]
     assert list(rates) == ["0.001", "0.01", "0.1"]
     assert [rates[rate][-1] for rate in rates] == ["", "**chosen**", "within a standard error"]
     units = [("a -> b", 0), ("a -> b", 1), ("a -> b", 2), ("a -> c", 0), ("a -> c", 1)]
@@ -74,7 +75,9 @@ def test_the_lowest_mean_over_common_units_is_chosen_and_ties_are_marked(runs, t
     assert 0 < mean(apart) < stdev(apart) / len(apart) ** 0.5
     _, schedules = rows(done.stdout, "full: recipe.full.schedule")
     assert {name: row[-1] for name, row in schedules.items()} == {"cosine": "**chosen**", "constant": ""}
-    assert schedules["constant"][4] == "+0.200"
+    assert schedules["constant"][4] == "+0.200 ± 0.000"
+    assert rates["0.1"][4] == f"{mean(apart):+.3f} ± {stdev(apart) / len(apart) ** 0.5:.3f}"
+    assert "Calibrated NLL on validation, another, seeds 0." in done.stdout
 
 
 def test_a_search_that_has_read_test_is_refused(runs, tmp_path):
