@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ensemble_transfer.models.backbone import Architecture, Classifier
 from ensemble_transfer.models.memory_format import placed
+from ensemble_transfer.models.tf32 import tf32
 from ensemble_transfer.seeding import generator
 from ensemble_transfer.training.augment import augmented
 from ensemble_transfer.training.recipe import Recipe
@@ -50,6 +51,7 @@ def _encoded(classifier: Classifier, batches: Iterable[Tensor], device: torch.de
 
 
 @torch.no_grad()
+@tf32(allowed=False)
 def reestimated_statistics(
     architecture: Architecture, encoder: Weights, images: Tensor, device: torch.device
 ) -> dict[str, Tensor]:
