@@ -25,7 +25,7 @@ def a_record(seed, config):
     [
         {"store": {"root": "b"}},
         {"logger": {"kind": "wandb"}},
-        {"trainer": {"precision": "32-true", "channels_last": True}},
+        {"trainer": {"precision": "32-true", "channels_last": True, "tf32": False}},
         {"strategy": {"_target_": "ensemble_transfer.strategies.shift.Shift", "donors": 1}},
     ],
 )
@@ -38,6 +38,7 @@ def test_settings_that_do_not_decide_a_result_are_left_out(change):
     [
         {"seed": 1},
         {"trainer": {"precision": "bf16-mixed"}},
+        {"trainer": {"precision": "32-true", "tf32": True}},
         {"strategy": {"_target_": "ensemble_transfer.strategies.full.Full", "donors": 1}},
         {"new": 1},
     ],

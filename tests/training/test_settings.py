@@ -5,8 +5,11 @@ import pytest
 import torch
 
 from ensemble_transfer.errors import SettingError
+from ensemble_transfer.models.backbone import Classifier
+from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.training import settings as settings_module
 from ensemble_transfer.training.fit import Fitter, Start
+from ensemble_transfer.training.losses import batch_loss
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.settings import FLOPS_A_THREAD, TrainerSettings
 
@@ -32,6 +35,35 @@ def test_a_setting_that_cannot_be_used_is_refused(setting, value, rule):
     with pytest.raises(SettingError) as caught:
         TrainerSettings(**{setting: value})
     assert str(caught.value) == f"{setting}={value!r}: {rule}"
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_tf32_is_what_was_asked_for_in_fits_and_off_in_predictions(monkeypatch, settings, backbone, source_task, asked):
+    def state():
+        return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+
+    def forward(self, images, original=Classifier.forward):
+        if not images.is_meta:  # which measures memory
+            seen.append(state())
+        return original(self, images)
+
+    seen, before = [], state()
+    monkeypatch.setattr(Classifier, "forward", forward)
+    architecture = backbone.architecture(8, 1, 5)
+    start, train = Start(0, architecture.initial(0), 0), source_task.train
+    [weights] = Fitter(replace(settings, tf32=asked)).fit(architecture, [start], train, Recipe(1), "full").weights
+    assert set(seen) == {(asked, asked)}
+    seen.clear()
+    Ensemble(architecture, (weights,), source_task.classes).predict(train.images)
+    batch_loss(architecture, weights, train.images, train.labels, torch.device("cpu"))
+    assert set(seen) == {(False, False)}
+    assert state() == before
+
+
+def test_tf32_makes_another_key_where_it_changes_a_fit(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert TrainerSettings(tf32=True).arithmetic == "32-true+tf32"
+    assert TrainerSettings().arithmetic == TrainerSettings("cpu", tf32=True).arithmetic == "32-true"
 
 
 @pytest.mark.parametrize(

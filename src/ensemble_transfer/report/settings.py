@@ -7,7 +7,7 @@ _INCIDENTAL = ("store", "logger", "sweep")
 """Groups that say where fits are kept, runs are logged, and how a sweep goes on."""
 
 _DECISIVE_OF_TRAINER = ("precision",)
-"""The trainer's settings that change results, besides callbacks. All others say where and how a fit is computed."""
+"""Settings of the trainer that change results, besides callbacks and TF32; others say where and how it computes."""
 
 _MOVED = {
     "ensemble_transfer.strategies.": "ensemble_transfer.transfer.strategies.",
@@ -56,8 +56,9 @@ def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
         kept["evaluation"] = {name: value for name, value in evaluation.items() if name != "test"}
     if isinstance(trainer, Mapping):
         kept["trainer"] = {name: trainer[name] for name in _DECISIVE_OF_TRAINER if name in trainer}
-        if trainer.get("callbacks"):  # older records have none
-            kept["trainer"]["callbacks"] = trainer["callbacks"]
+        for name in ("callbacks", "tf32"):  # older records have none
+            if trainer.get(name):
+                kept["trainer"][name] = trainer[name]
     return kept
 
 

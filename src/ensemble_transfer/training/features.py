@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ensemble_transfer.models.backbone import Architecture, Classifier
 from ensemble_transfer.models.memory_format import placed
+from ensemble_transfer.models.tf32 import tf32
 from ensemble_transfer.seeding import generator
 from ensemble_transfer.training.augment import augmented
 from ensemble_transfer.training.recipe import Recipe
@@ -57,6 +58,7 @@ def statistics_images(images: Tensor, most: int | None, seed: int) -> Tensor:
 
 
 @torch.no_grad()
+@tf32(allowed=False)
 def reestimated_statistics(
     architecture: Architecture, encoder: Weights, images: Tensor, device: torch.device
 ) -> dict[str, Tensor]:

@@ -94,7 +94,7 @@ class Fitter:
 
     def _fits(self, work: Work, starts: Sequence[Start]) -> Fits:
         require(len(work.data) > 1, "train", len(work.data), "a fit needs at least 2 examples")
-        keys = [work.key(start, self.settings.precision) for start in starts]
+        keys = [work.key(start, self.settings.arithmetic) for start in starts]
         by_key = dict(zip(keys, starts, strict=True))
         found = self._found(keys)
         missing = {key: start for key, start in by_key.items() if key not in found}
@@ -104,7 +104,7 @@ class Fitter:
                 log.info("%s: training %s, %d steps each", work.phase, members, work.recipe.steps)
             self.check(work.part.architecture)
             fitter = GroupFitter(self._decided(work, len(missing)), self._store_of_fits, self.tracker)
-            with self.settings.threads_applied(), generators_kept(self.settings.device):
+            with self.settings.applied(), generators_kept(self.settings.device):
                 workers = number_of_workers(self.settings, work, len(missing))
                 beside = workers > 1
                 found |= compute_beside(fitter, work, missing, workers) if beside else fitter.compute(work, missing)

@@ -6,12 +6,14 @@ from torch.nn.functional import cross_entropy
 
 from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.models.memory_format import placed
+from ensemble_transfer.models.tf32 import tf32
 from ensemble_transfer.weights import Weights
 
 _BATCH = 256
 
 
 @torch.no_grad()
+@tf32(allowed=False)
 def batch_loss(
     architecture: Architecture, weights: Weights, images: Tensor, labels: Tensor, device: torch.device
 ) -> tuple[float, float]:

@@ -10,6 +10,7 @@ import torch
 from ensemble_transfer.errors import require
 from ensemble_transfer.machine import usable_cores
 from ensemble_transfer.models.memory_format import channels_last_pays
+from ensemble_transfer.models.tf32 import tf32
 
 ACCELERATORS = ("auto", "cpu", "gpu")
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -42,6 +43,8 @@ class TrainerSettings:
     Attributes:
         accelerator: ``gpu``, ``cpu``, or ``auto`` for a GPU where there is one.
         precision: ``32-true``, or ``bf16-mixed`` for bfloat16 arithmetic with float32 weights.
+        tf32: Whether a GPU rounds float32 numbers to TF32 in the products of fits: three decimal digits, for speed. It
+            belongs to a fit's key. Predictions are computed without (see :mod:`~ensemble_transfer.models.tf32`).
         executor: ``loop`` trains the members of a group one after another in every step; ``vectorised`` trains
             them as one network; ``auto`` is the loop on a CPU, and on a GPU what suits number and size of the members
             (see :func:`~ensemble_transfer.training.executors.chosen_executor`).
@@ -64,6 +67,7 @@ class TrainerSettings:
 
     accelerator: str = "auto"
     precision: str = "32-true"
+    tf32: bool = False
     executor: str = "auto"
     channels_last: bool | None = None
     group_size: int | None = None
@@ -109,6 +113,11 @@ class TrainerSettings:
         return torch.device("cuda" if use_gpu else "cpu")
 
     @property
+    def arithmetic(self) -> str:
+        """The precision as it decides the result of a fit: with TF32 on a GPU, another one."""
+        return f"{self.precision}+tf32" if self.tf32 and self.device.type == "cuda" else self.precision
+
+    @property
     def lays_channels_last(self) -> bool:
         """Whether the loop uses channels last."""
         return channels_last_pays(self.device) if self.channels_last is None else self.channels_last
@@ -118,12 +127,13 @@ class TrainerSettings:
         return replace(self, workers=1, progress=False, threads=torch.get_num_threads())
 
     @contextmanager
-    def threads_applied(self) -> Iterator[None]:
-        """Let torch use ``threads`` in the block; null leaves the number as it is."""
+    def applied(self) -> Iterator[None]:
+        """Let torch use ``threads`` and ``tf32`` in the block; null threads leave their number as it is."""
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads or before)
         try:
-            yield
+            with tf32(self.tf32):
+                yield
         finally:
             torch.set_num_threads(before)
 

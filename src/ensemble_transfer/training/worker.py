@@ -151,11 +151,11 @@ class LineHandler(logging.Handler):
 
 def compute(job: Job, line: Line) -> Done:
     """Compute the fits of a job."""
-    torch.set_num_threads(job.settings.threads or 1)
     tracker = line if job.curves else None
     fitter = GroupFitter(job.settings, job.store, tracker, line.progress, job.beside, job.sharing)
     try:
-        return Done(fitter.compute(Work(job.part, opened(job.data), job.recipe, job.phase), job.starts))
+        with job.settings.applied():
+            return Done(fitter.compute(Work(job.part, opened(job.data), job.recipe, job.phase), job.starts))
     except Exception as error:  # noqa: BLE001  # whatever it is, the other process raises it
         return Done({}, _sendable(error))
 

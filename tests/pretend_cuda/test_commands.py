@@ -1,0 +1,51 @@
+"""A command of every strategy, at tiny size, with every tensor on the device where it belongs."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+
+from ensemble_transfer.cli.main import main
+
+ROOT = Path(__file__).resolve().parents[2]
+STRATEGIES = sorted(path.stem for path in (ROOT / "conf" / "strategy").glob("*.yaml"))
+NEEDS = {"auto": ["budget=3"], "few": ["budget=2"], "turns": ["strategy.donors=1", "strategy.scales=[0.5,1]"]}
+SIZES = {"ancestor": 12, "source": 3, "full": 5, "tiny": 2, "probe": 4, "head": 4}
+QUICK = [
+    "ensemble.size=3",
+    "backbone.options.channels=[4,8,8,8]",
+    "backbone.options.stem_width=4",
+    "dataset.image_size=8",
+    "dataset.target.train=60",
+    "dataset.target.validation=40",
+    "dataset.target.test=50",
+    "trainer=gpu",
+    "trainer.progress=false",
+    *(f"recipe.{phase}.steps={steps}" for phase, steps in SIZES.items()),
+    "recipe.full.augment=crop_flip",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """One folder, so that the strategies share a store and the source ensemble is trained once."""
+    return tmp_path_factory.mktemp("commands")
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_command_of_every_strategy_runs_on_the_device(strategy, folder, monkeypatch, capsys):
+    run = folder / strategy
+    monkeypatch.chdir(folder)
+    where = [f"hydra.run.dir={run}", f"store.root={folder / 'store'}"]
+    chosen = ["ensemble_transfer", f"strategy={strategy}", *QUICK, *NEEDS.get(strategy, []), *where]
+    monkeypatch.setattr(sys, "argv", chosen)
+    GlobalHydra.instance().clear()
+    code = main()
+    assert code == 0, capsys.readouterr().err
+    record = json.loads((run / "record.json").read_text())
+    assert (record["status"], record["strategy"]) == ("finished", strategy)
+    assert record["environment"]["device"] == torch.cuda.get_device_name()
+    assert 0 <= record["metrics"]["target/test/ensemble/accuracy"] <= 1
