@@ -94,21 +94,24 @@ def _shift(record: Record, probed: Sequence[float]) -> list[str]:
         f"other members reach {shifted:.3f} on validation, {unshifted:.3f} without the shift, {random:.3f} after a "
         "random one of the same length."
     )
-    return [text, *_noise(record, shifted, max(unshifted, random)), *_reasons(record, probed)]
+    return [text, *_noise(record, probed), *_reasons(record, probed)]
 
 
-def _noise(record: Record, shifted: float, rival: float) -> list[str]:
-    """Say whether a gain could be chance: two binomial standard errors of a difference of two accuracies."""
-    count = record.config.get("dataset", {}).get("target", {}).get("validation")
-    if not isinstance(count, int) or count < 1:
-        return []
-    error = 2 * math.sqrt((shifted * (1 - shifted) + rival * (1 - rival)) / count)
-    gain = shifted - rival
-    if abs(gain) > error:
+def _noise(record: Record, probed: Sequence[float]) -> list[str]:
+    """Say whether a gain could be chance: whether it is below two standard errors of the validation images."""
+    shifted, unshifted, random = probed
+    rival, key = max((unshifted, "shift/probe_gain_error"), (random, "shift/probe_gain_over_random_error"))
+    gain, error, what = shifted - rival, record.metrics.get(key), "standard errors, paired by validation image,"
+    if error is None:  # older records: as if the two were measured on different images
+        count = record.config.get("dataset", {}).get("target", {}).get("validation")
+        if not isinstance(count, int) or count < 1:
+            return []
+        error = math.sqrt((shifted * (1 - shifted) + rival * (1 - rival)) / count)
+        what = f"binomial standard errors of {count:,} validation images"
+    if abs(gain) > 2 * error:
         return []
     return [
-        f"That is **within noise**: {gain:+.3f} against the better of the two, where two binomial standard errors of "
-        f"{count:,} validation images are {error:.3f}."
+        f"That is **within noise**: {gain:+.3f} against the better of the two, where two {what} are {2 * error:.3f}."
     ]
 
 

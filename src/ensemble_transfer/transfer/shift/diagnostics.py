@@ -3,16 +3,19 @@
 Everything is measured on validation splits, so that it may guide a choice.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.seeding import generator
 from ensemble_transfer.tasks.task import Split
+from ensemble_transfer.training.features import features
 from ensemble_transfer.training.losses import batch_loss
 from ensemble_transfer.transfer.base import Workbench
 from ensemble_transfer.transfer.shift.vector import ShiftVector, learned
@@ -58,7 +61,8 @@ def diagnose_shift(work: Workbench, shift: ShiftVector, members: ShiftedMembers)
 
     Zero-shot accuracy is that of a recipient's encoder with the first donor's head, aligned like the vector. Probe
     accuracy is that of a new head on frozen features. Both are means over at most four recipients. Encoders without a
-    shift, or with a random one, get BatchNorm statistics of the target too.
+    shift, or with a random one, get BatchNorm statistics of the target too. Gains of probe accuracy have the standard
+    errors of differences that are paired by image (``..._error``): the noise of the validation images, not of seeds.
 
     Args:
         work: An unbilled workbench, since a diagnosis is no part of the transfer.
@@ -79,12 +83,15 @@ def diagnose_shift(work: Workbench, shift: ShiftVector, members: ShiftedMembers)
         "_no_shift": work.reestimate_statistics(originals),
         "_random": work.reestimate_statistics(random),
     }
-    zero_shot = {name: _accuracy(work, encoders, members.donor_heads) for name, encoders in rivals.items()}
-    probed = {name: _probed_accuracy(work, encoders, name) for name, encoders in rivals.items()}
-    metrics |= {f"shift/zero_shot_accuracy{name}": value for name, value in zero_shot.items()}
+    found = {name: _accuracies(work, encoders, members.donor_heads, name) for name, encoders in rivals.items()}
+    right = {name: own for name, (_, own) in found.items()}
+    probed = {name: float(own.mean()) for name, own in right.items()}
+    metrics |= {f"shift/zero_shot_accuracy{name}": zero_shot for name, (zero_shot, _) in found.items()}
     metrics |= {f"shift/probe_accuracy{name}": value for name, value in probed.items()}
     metrics["shift/probe_gain"] = probed[""] - probed["_no_shift"]
     metrics["shift/probe_gain_over_random"] = probed[""] - probed["_random"]
+    metrics["shift/probe_gain_error"] = _standard_error(right[""] - right["_no_shift"])
+    metrics["shift/probe_gain_over_random_error"] = _standard_error(right[""] - right["_random"])
     return metrics
 
 
@@ -160,11 +167,28 @@ def _donor_cosine(work: Workbench, donors: Mapping[int, Weights]) -> float:
     return mean_over_pairs(cosine, moves)
 
 
-def _probed_accuracy(work: Workbench, encoders: Mapping[int, Weights], rival: str) -> float:
-    starts = work.with_fresh_heads(encoders, "tiny")
-    return work.validation_accuracy(work.probe(starts, f"diagnosis{rival}").weights)
+def _accuracies(
+    work: Workbench, encoders: Mapping[int, Weights], donor_heads: Mapping[int, Weights], rival: str
+) -> tuple[float, Tensor]:
+    """Measure members on validation, with the donor's head and with one trained on frozen features.
+
+    Each encoder sees the images once, for both heads.
+
+    Returns:
+        The mean accuracy with the donor's head; and for every image the share of members that are right with their own
+        head: (images,).
+    """
+    probed = work.probe(work.with_fresh_heads(encoders, "tiny"), f"diagnosis{rival}")
+    split, device = work.target.validation, work.fitter.settings.device
+    right = []
+    for member, weights in zip(probed.members, probed.weights, strict=True):
+        seen = features(work.architecture.classifier(weights), split.images, device)
+        for head in (donor_heads[member], below(weights, "head")):
+            predicted = linear(seen, head["weight"], head["bias"]).softmax(-1).argmax(-1)
+            right.append((predicted == split.labels).double())
+    return float(torch.stack(right[0::2]).mean()), torch.stack(right[1::2]).mean(0)
 
 
-def _accuracy(work: Workbench, encoders: Mapping[int, Weights], heads: Mapping[int, Weights]) -> float:
-    members = [joined(encoder=encoder, head=heads[member]) for member, encoder in encoders.items()]
-    return work.validation_accuracy(members)
+def _standard_error(differences: Tensor) -> float:
+    """Return the standard error of the mean of differences that are paired by image; NaN for one image."""
+    return float(differences.std()) / math.sqrt(len(differences)) if len(differences) > 1 else math.nan
