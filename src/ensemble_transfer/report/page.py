@@ -65,7 +65,7 @@ def _facts(runs: Sequence[Record]) -> str:
     environments = [run.environment for run in runs]
     facts = {
         "backbone": _joined(run.backbone for run in runs),
-        "source ensemble": _joined(
+        "members before the transfer": _joined(
             f"{run.ensemble.get('size', '?')} members, {run.ensemble.get('lineage', 'unknown')} lineage" for run in runs
         ),
         "runs": f"{len(runs)} finished",

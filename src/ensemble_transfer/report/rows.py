@@ -274,7 +274,7 @@ class _Rivals:
 def _formatted(name: str, value: str, rivals: Iterable[Mapping[str, str]]) -> str:
     """Format a setting for a label; an out-of-distribution task that a rival lacks is shown by its name alone."""
     if name == "dataset":
-        return value
+        return value if " -> " in value else f"{value}, no source"
     path = name.removeprefix("strategy.").removeprefix("dataset.")
     if name.startswith(_OOD_TASKS):
         task = name.removeprefix(_OOD_TASKS).split(".")[0]

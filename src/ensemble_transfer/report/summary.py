@@ -54,10 +54,11 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def _splits(metrics: Mapping[str, float | None]) -> tuple[tuple[str, str], ...]:
-    """Return the start of the keys, and the name, of what was evaluated: the target, and the source task before."""
+    """Return the start of the keys, and the name, of what was evaluated: the target, and the source task, if any."""
     tested = "target/test/ensemble/accuracy" in metrics
     target = ("target/test", "target") if tested else ("target/validation", "target's validation split")
-    return target, ("source/test", "source, before")
+    source = (("source/test", "source, before"),) if "source/test/ensemble/accuracy" in metrics else ()
+    return target, *source
 
 
 def _quality(metrics: Mapping[str, float | None]) -> str:
@@ -134,7 +135,8 @@ def _cost(record: Record) -> str:
     rows.append(_cost_row("**total**", record.cost["total"]))
     if record.cost["marginal"]:
         rows.append(_cost_row("one more member", record.cost["marginal"]))
-    rows.append(_cost_row("source ensemble (not counted)", record.cost["source"]))
+    if "source" in record.cost:
+        rows.append(_cost_row("source ensemble (not counted)", record.cost["source"]))
     text = table(("cost", "steps", "examples", "GFLOPs", "fine-tunings", "seconds", "peak MB"), rows)
     reused = {(entry["phase"], entry["member"]) for entry in record.reused_fits}
     if not reused:

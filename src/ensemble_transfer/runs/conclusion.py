@@ -34,16 +34,17 @@ def conclude(prepared: PreparedRun, result: TransferResult, folder: Path) -> Rec
         folder: Folder of the files; must exist.
     """
     experiment, tasks, work = prepared.experiment, prepared.tasks, prepared.work
-    source, target, device = tasks.source, tasks.target, work.fitter.settings.device
+    target, device = tasks.target, work.fitter.settings.device
     metrics, line = _diagnosed(prepared, result)
     arrays = _predicted(prepared, result)
     _save(folder, arrays, result)
-    fits = [entry for entry in (*prepared.source_ledger.entries, *result.ledger.entries) if entry.reused]
+    entries = [*(prepared.source_ledger or Ledger()).entries, *result.ledger.entries]
+    fits = [entry for entry in entries if entry.reused]
     record = Record(
         status="finished",
         strategy=experiment.strategy.name,
         seed=work.seed,
-        dataset=f"{source.name} -> {target.name}",
+        dataset=tasks.name,
         backbone=work.architecture.backbone,
         ensemble={"size": len(result.ensemble), "lineage": work.source.lineage},
         metrics=metrics_of(arrays) | metrics,
@@ -64,7 +65,7 @@ def _predicted(prepared: PreparedRun, result: TransferResult) -> Arrays:
     device = work.fitter.settings.device
     split = ("test", tasks.target.test) if settings.test else ("validation", tasks.target.validation)
     log.info("evaluating on %d %s images", len(split[1]), split[0])
-    arrays = predict_source(work.source, tasks.source, device)
+    arrays = predict_source(work.source, tasks.source, device) if tasks.source is not None else {}
     arrays |= predict_target(result.ensemble, tasks, settings, device)
     if settings.test:
         aside = work.unbilled()
@@ -75,32 +76,35 @@ def _predicted(prepared: PreparedRun, result: TransferResult) -> Arrays:
 
 def _diagnosed(prepared: PreparedRun, result: TransferResult) -> tuple[dict[str, float], dict[str, Any]]:
     """Return metrics and curves of weights and of a shift; nothing here reads a test split."""
-    work, validation = prepared.work, prepared.tasks.source.validation
-    metrics = weight_metrics(work.source, result)
+    work, task = prepared.work, prepared.tasks.source
+    metrics = weight_metrics(work.source if task is not None else None, result)
     if not prepared.experiment.evaluation.diagnostics:
         return metrics, {}
     found, drawn = result.diagnose(work.unbilled())
-    if found:
-        metrics["source/validation/barrier"] = source_barrier(work.source, validation, work.fitter.settings.device)
+    if found and task is not None:
+        device = work.fitter.settings.device
+        metrics["source/validation/barrier"] = source_barrier(work.source, task.validation, device)
     return metrics | found, drawn
 
 
-def weight_metrics(source: Ensemble, result: TransferResult) -> dict[str, float]:
-    """Measure distance and cosine between the members' encoders, before and after the transfer."""
+def weight_metrics(source: Ensemble | None, result: TransferResult) -> dict[str, float]:
+    """Measure distance and cosine between the members' encoders, before (given a source) and after the transfer."""
     metrics: dict[str, float] = {}
     for name, ensemble in (("source", source), ("target", result.ensemble)):
+        if ensemble is None:
+            continue
         encoders = [floating(below(member, "encoder")) for member in ensemble.members]
         metrics[f"{name}/diversity/weight_distance"] = mean_over_pairs(distance, encoders)
         metrics[f"{name}/diversity/weight_cosine"] = mean_over_pairs(cosine, encoders)
     return metrics
 
 
-def costs(result: TransferResult, source: Ledger, full: int) -> dict[str, Any]:
+def costs(result: TransferResult, source: Ledger | None, full: int) -> dict[str, Any]:
     """Return the costs of a record.
 
     Args:
         result: The result of the strategy.
-        source: Cost of the source ensemble.
+        source: Cost of the source ensemble; None without a source task.
         full: FLOPs of one fine-tuning.
     """
     total, marginal, size = in_fine_tunings(result.ledger.total(), full), result.marginal(), len(result.ensemble)
@@ -109,7 +113,7 @@ def costs(result: TransferResult, source: Ledger, full: int) -> dict[str, Any]:
         "total": total,
         "per_member": {k: v if k == "peak_memory_bytes" else v / size for k, v in total.items()},
         "marginal": in_fine_tunings(marginal, full) if marginal else None,
-        "source": in_fine_tunings(source.total(), full),
+        **({} if source is None else {"source": in_fine_tunings(source.total(), full)}),
         "full_flops": full,
     }
 

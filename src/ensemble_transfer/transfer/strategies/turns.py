@@ -51,6 +51,7 @@ class Turns:
     """
 
     name: ClassVar[str] = "turns"
+    shifts: ClassVar[bool] = True
 
     donors: int = 2
     members: int | None = None
