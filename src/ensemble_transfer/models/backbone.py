@@ -162,8 +162,8 @@ class Backbone:
         options: Further arguments of ``timm.create_model``.
         pretrained: Start from published weights: those of an installed package, or else timm's, which need a network or
             a filled cache.
-        checkpoint: Start from this local file of the same architecture: ``.safetensors``, ``.pt``, ``.pth`` or Lightning's
-            ``.ckpt``.
+        checkpoint: Start from this local file of the same architecture: ``.safetensors``, ``.pt``, ``.pth``, or
+            ``.ckpt`` of Lightning.
         mean: Mean for the normalisation of the input; None for timm's with pretrained weights, else 0.5.
         std: Standard deviation, likewise.
 

@@ -24,9 +24,9 @@ NAMED = 3
 def read_checkpoint(path: str, name: str, expected: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Return the weights in a file under timm's names.
 
-    A prefix that the encoder's names have in common, such as ``net.``, ``model.`` or ``module.``, is left out, and named
-    in the log. What lies beside a network with a prefix, such as a metric's state, is left out too. A head beside an
-    ``encoder`` gets the name of timm's classifier.
+    A prefix that the encoder's names have in common, such as ``net.``, ``model.`` or ``module.``, is left out, and
+    named in the log. What lies beside a network with a prefix, such as a metric's state, is left out too. A head beside
+    an ``encoder`` gets the name of timm's classifier.
 
     Args:
         path: A ``.safetensors`` file, or a file of ``torch.save`` (``.pt``, ``.pth``, Lightning's ``.ckpt``), of which

@@ -10,8 +10,8 @@ Fields, in the order of the file:
 - ``metrics``: flat, the keys of the metrics under ``target/test/`` (unless ``evaluation.test`` is false),
   ``target/validation/`` and, with a source task, ``source/test/``; null where undefined.
 - ``cost``: ``phases``, ``total``, ``per_member``, ``marginal`` (one more member), and, with a source task, ``source``
-  (the source ensemble, which no strategy pays for); each with the fields of :class:`~ensemble_transfer.training.cost.Cost` and the FLOPs in
-  ``fine_tunings`` (``fulls`` in records of schema 1).
+  (the source ensemble, which no strategy pays for); each with the fields of
+  :class:`~ensemble_transfer.training.cost.Cost` and the FLOPs in ``fine_tunings`` (``fulls`` in records of schema 1).
 - ``reused_fits``: phase, member and key of the fits that came from the store.
 - ``curves``: data for figures, so that drawing needs no predictions.
 - ``config``: the resolved configuration. ``environment``: versions, hardware, git commit, time. ``command``.

@@ -58,7 +58,7 @@ def run(experiment: Experiment, folder: Path, origin: Origin | None = None) -> R
 
 
 def prepare(experiment: Experiment, tracker: Tracker | None) -> PreparedRun:
-    """Load the tasks, check the budget, and train the source ensemble and save it in the store, if there is a source."""
+    """Load the tasks, check the budget, and return the run with its members, trained on the source if there is one."""
     experiment.use_threads()
     seed, recipes, fitter = experiment.seed, experiment.recipes, replace(experiment.fitter, tracker=tracker)
     tasks, budget, size = load_tasks(experiment), experiment.budget, experiment.ensemble.count

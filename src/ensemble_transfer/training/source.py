@@ -43,11 +43,11 @@ class EnsembleSettings:
         fork: Of shared and snapshot members, the share of a member's steps that its ancestor takes, below 1; null for
             what the recipes ``ancestor`` and ``source`` say. The two recipes' steps are divided anew, their sum stays.
         members: Weights of members that exist, instead of training: files of the backbone's timm architecture
-            (``.safetensors``, ``.pt``, ``.pth``, ``.ckpt``), or folders of runs or ensembles that were saved here. Heads
-            that they bring are kept where they fit the classes of the source task. They are the first members, and so
-            the donors of a shift; where ``size`` is larger, the others are trained. Their lineage is what ``lineage``
-            says, but for a single folder that makes up the whole ensemble, which says it itself; given and trained ones
-            together are ``mixed``.
+            (``.safetensors``, ``.pt``, ``.pth``, ``.ckpt``), or folders of runs or ensembles that were saved here.
+            Heads that they bring are kept where they fit the classes of the source task. They are the first members,
+            and so the donors of a shift; where ``size`` is larger, the others are trained. Their lineage is what
+            ``lineage`` says, but for a single folder that makes up the whole ensemble, which says it itself; given and
+            trained ones together are ``mixed``.
         added: The same as the last members: those that an extension adds.
     """
 
