@@ -11,7 +11,7 @@ from ensemble_transfer.models.ensemble import COPIES, UNTRAINED, Ensemble
 from ensemble_transfer.seeding import derive
 from ensemble_transfer.tasks.task import Task
 from ensemble_transfer.training.existing import count_members, read_members
-from ensemble_transfer.training.source import EnsembleSettings
+from ensemble_transfer.training.source import MIXED, EnsembleSettings
 from ensemble_transfer.weights import Weights, below, fingerprint, joined
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ def lineage_alone(settings: EnsembleSettings, backbone: Backbone) -> str:
     given = bool(settings.members or settings.added)
     no_task = "there is no source task to train members on (dataset.source=null)"
     require(settings.fork is None, "fork", settings.fork, f"must be null: {no_task}")
-    known = settings.lineage == "shared" or (given and settings.lineage != "mixed")
+    known = settings.lineage == "shared" or (given and settings.lineage != MIXED)
     require(known, "lineage", settings.lineage, f"must be left out: {no_task}")
     if not given:
         return COPIES if backbone.has_weights else UNTRAINED

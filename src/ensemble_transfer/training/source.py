@@ -21,7 +21,11 @@ from ensemble_transfer.weights import Weights, joined
 
 log = logging.getLogger(__name__)
 
-LINEAGES = ("shared", "snapshot", "independent", "mixed")
+LINEAGES = ("shared", "snapshot", "independent")
+"""Lineages that are trained."""
+
+MIXED = "mixed"
+"""Lineage of given members together with trained ones."""
 
 SIZE = 8
 """Members of an ensemble where neither their number nor given ones say it."""
@@ -60,10 +64,10 @@ class EnsembleSettings:
     def __post_init__(self) -> None:
         size = SIZE if self.size is None else self.size
         require(0 < size <= LARGEST_SIZE, "size", size, f"must be in 1..{LARGEST_SIZE}")
-        require(self.lineage in LINEAGES, "lineage", self.lineage, f"must be one of {', '.join(LINEAGES)}")
+        require(self.lineage in (*LINEAGES, MIXED), "lineage", self.lineage, f"must be one of {', '.join(LINEAGES)}")
         given = bool(self.members or self.added)
         rule = "is for members that are given, beside others that are trained: ensemble.members=[...]"
-        require(given or self.lineage != "mixed", "lineage", self.lineage, rule)
+        require(given or self.lineage != MIXED, "lineage", self.lineage, rule)
         if self.fork is not None:
             require(0 <= self.fork < 1, "fork", self.fork, "must be in [0, 1), or null for what the recipes say")
             apart = self.lineage == "independent"
@@ -92,7 +96,7 @@ class EnsembleSettings:
         """
         count, given = self.count, count_members(self.members)
         trained = count - given - count_members(self.added)
-        asked = not given or not trained or backbone.has_weights or self.lineage == "mixed"
+        asked = not given or not trained or backbone.has_weights or self.lineage == MIXED
         rule = f"is more than the {given} given members, and {trained} would be trained from random weights beside "
         require(asked, "size", count, f"{rule}them; leave it out, or ask for that with ensemble.lineage=mixed")
 
@@ -130,7 +134,7 @@ def train_source(
         return work.ensemble(lineage or settings.lineage, [*given.weights, *added.weights]), Ledger(entries)
     fits = work.trained_members(number, len(given.weights))
     trained = [weights for fit in fits[1:] for weights in fit.weights]
-    lineage = "mixed" if given.weights or added.weights else settings.lineage
+    lineage = MIXED if given.weights or added.weights else settings.lineage
     members = [*given.weights, *trained, *added.weights]
     return work.ensemble(lineage, members), Ledger([*(entry for fit in fits for entry in fit.entries()), *entries])
 
