@@ -97,7 +97,7 @@ def _shape(task: GivenTask) -> tuple[int, int] | None:
     pictures = _pair(name, given)[0]
     if _paths(pictures) is not None:
         return None
-    images = read_images(f"{name}.images", np.asarray(pictures)[:1])  # the first says it
+    images = read_images(f"{name}.images", np.atleast_1d(np.asarray(pictures))[:1])  # the first says it
     return int(min(images.shape[-2:])), int(images.shape[1])
 
 
@@ -105,14 +105,21 @@ def labels_of(given: Given, task: Task) -> NDArray[Any]:
     """Return the labels (classes,) that predictions are given in: as they are in arrays, else the classes' names."""
     if not isinstance(given, tuple):
         return np.asarray(task.classes)
-    return np.unique(np.asarray(np.asarray(given[1]).reshape(-1).tolist()))  # a pandas column may hold objects
+    return np.unique(_plain(given[1]))
 
 
 def _pair(name: str, given: object) -> tuple[Array, Array]:
-    fits = isinstance(given, tuple) and len(given) == 2
+    fits = isinstance(given, tuple) and len(given) == 2 and not isinstance(given[0], Task | TaskLoader)
     what = "images and labels (arrays, or a list of files and labels)"
     require(fits, name, type(given).__name__, f"must be {what}, a Task, a loader, or the path of a folder of images")
-    return given  # type: ignore[return-value]  # the arrays are checked where they are read
+    pair: Any = given  # the arrays are checked where they are read
+    return pair[0], _plain(pair[1])
+
+
+def _plain(labels: Labels) -> NDArray[Any]:
+    """Return labels as an array; a pandas column may hold integers or texts as objects."""
+    array = np.asarray(labels)
+    return np.asarray(array.tolist()) if array.dtype.kind == "O" else array
 
 
 def saved_folder(given: object) -> Path | None:
