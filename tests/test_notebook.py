@@ -30,7 +30,7 @@ few = {"train": 60, "validation": 30, "test": 30}
 source = Digits(classes=["0", "1"], **few).load(8, 1)
 target = Digits(classes=["2", "3"], **few).load(8, 1)
 short = Recipes(Recipe(8), Recipe(4), Recipe(6), Recipe(2), Recipe(4), Recipe(4))
-model = TransferEnsemble(size=2, recipe=short, trainer="cpu").fit(source, target)
+model = TransferEnsemble("shift", size=2, source=source, recipe=short, trainer="cpu").fit(target)
 """
 
 
@@ -56,17 +56,18 @@ def texts(outputs):
 def test_every_snippet_of_the_page_runs(tmp_path):
     cells = snippets("notebook.md")
     code = [line for line in cells[0].splitlines() if line and not line.startswith(("from", "import"))]
-    assert len(code) == 5  # as the page promises
+    assert len(code) <= 5
     _, *done = executed([SHORTER, *cells], tmp_path)
     assert max(len(str(output)) for outputs in done for output in outputs) < LONG
     said = [texts(outputs) for outputs in done]
-    assert "Output()" in said[0]  # the widget of a bar
-    assert 0 < float(said[0][-1]) <= 1
-    assert re.match(r"\(array\(\['\d', '\d', '\d'\], dtype='<U1'\),\n array\(\[\[", said[1][-1])
-    assert re.match(r"\(Ensemble\(\d members of resnet10t, .*\),\n \d\.\d+,\n \d\.\d+\)", said[2][-1])
+    assert re.match(r"array\(\[[\d.]+, [\d.]+, [\d.]+\]\)", said[0][-1])
+    assert "Output()" in said[1]  # the widget of a bar
+    assert 0 < float(said[1][-1]) <= 1
+    assert re.match(r"\(array\(\['\d', '\d', '\d'\], dtype='<U1'\),\n array\(\[\[", said[2][-1])
+    assert re.match(r"\(Ensemble\(\d members of resnet10t, .*\),\n \d\.\d+,\n \d\.\d+\)", said[3][-1])
     assert (tmp_path / "moved" / "ensemble.json").is_file()
-    assert set(re.findall(r"'(\w+)': \(", said[4][-1])) == {"shift", "few", "head"}
-    assert said[5][-1].startswith("TransferEnsemble(")
+    assert set(re.findall(r"'(\w+)': \(", said[5][-1])) == {"shift", "few", "head"}
+    assert said[6][-1].startswith("TransferEnsemble(")
 
 
 def test_without_widgets_bars_are_short_text_and_nothing_warns(tmp_path):

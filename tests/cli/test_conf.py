@@ -38,7 +38,7 @@ def test_a_choice_composes_and_builds(path: Path):
         "experiment": f"+experiment={name}",
     }.get(group, f"{group}={name}")
     cfg = resolved(composed(override) if group == "strategy" else composed(override, "strategy=shift"))
-    for place in ("source", "target"):
+    for place in ("source", "target") if cfg.dataset.source is not None else ("target",):
         node = cfg.dataset[place]
         for key in [key for key in node if OmegaConf.is_missing(node, key)]:
             node[key] = "MNIST" if key == "name" else "some/path"

@@ -1,8 +1,9 @@
 """The door in the manner of scikit-learn: the same transfer as the workbench's, with scikit-learn's conventions."""
 
 import pickle
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -11,8 +12,11 @@ from PIL import Image
 from sklearn.base import clone, is_classifier
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer
 
-from ensemble_transfer import SettingError, TransferEnsemble, open_saved, train_source, transfer_ensemble
+from ensemble_transfer import Few, SettingError, TransferEnsemble, open_saved, train_source, transfer_ensemble
 from ensemble_transfer.runs.presets import preset_names, preset_object
 from ensemble_transfer.tasks.embedded import Digits
 from ensemble_transfer.training.source import EnsembleSettings
@@ -40,7 +44,7 @@ def small(backbone, recipes, settings, shared_store):
 
 @pytest.fixture(scope="module")
 def fitted(small, source_task, target_task):
-    return small(size=3).fit(source_task, target_task)
+    return small(size=3, source=source_task).fit(target_task)
 
 
 def test_it_is_the_transfer_of_the_workbench(fitted, backbone, recipes, fitter, source_task, target_task):
@@ -74,7 +78,7 @@ def test_arrays_keep_their_labels_and_come_in_any_shape(small, scans):
     images, labels = scans
     low, high = labels < 5, labels >= 5
     coloured = np.repeat(images[high][:, :, :, None], 3, axis=3)
-    model = small().fit((images[low], labels[low] * 10), (coloured, labels[high] * 10))
+    model = small(source=(images[low], labels[low] * 10)).fit(coloured, labels[high] * 10)
     assert model.classes_.tolist() == [50, 60, 70, 80, 90]
     assert model.ensemble_.architecture.channels == 3
     assert set(model.predict(images)) <= {50, 60, 70, 80, 90}  # gray ones, too
@@ -89,7 +93,7 @@ def test_folders_and_files_are_read(small, scans, tmp_path):
         folder = tmp_path / ("old" if label < 5 else "new") / f"class {label}"
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.rint(image * 255).astype(np.uint8)).save(folder / f"{number:03}.png")
-    model = small(image_size=8, channels=1, validation=0.2).fit(tmp_path / "old", str(tmp_path / "new"))
+    model = small(image_size=8, channels=1, validation=0.2, source=tmp_path / "old").fit(str(tmp_path / "new"))
     assert model.classes_.tolist() == [f"class {digit}" for digit in range(5, 10)]
     files = sorted((tmp_path / "new").glob("*/*.png"))
     assert len(files) - 1 == sum(model._examples.values())  # but for one, all are used
@@ -106,14 +110,14 @@ def test_folders_and_files_are_read(small, scans, tmp_path):
 
 def test_loaders_are_loaded(small):
     few = {"train": 60, "validation": 40, "test": 20}
-    model = small(image_size=8, channels=1, strategy="head")
-    model.fit(Digits(classes=["0", "1"], **few), Digits(classes=["2", "3"], **few))
+    model = small(image_size=8, channels=1, strategy="head", source=Digits(classes=["0", "1"], **few))
+    model.fit(Digits(classes=["2", "3"], **few))
     assert model.classes_.tolist() == ["2", "3"]
 
 
 def test_a_saved_model_is_a_saved_ensemble(fitted, target_task, tmp_path):
     fitted.save(tmp_path / "saved")
-    saved = open_saved(tmp_path / "saved")
+    saved = open_saved(str(tmp_path / "saved"))
     assert saved.ensemble.fingerprint == fitted.ensemble_.fingerprint
     assert saved.temperature == fitted.calibration_.temperature
     assert "one more member" in (tmp_path / "saved" / "README.md").read_text()
@@ -125,7 +129,7 @@ def test_a_saved_model_is_a_saved_ensemble(fitted, target_task, tmp_path):
 def test_every_strategy_of_the_command_line_has_its_name(small, source_task, target_task, name):
     budget = 3 if name == "auto" else None
     size = 3 if name == "turns" else 2  # two donors, and one to shift
-    model = small(name, size, budget=budget).fit(source_task, target_task)
+    model = small(name, size, budget=budget, source=source_task).fit(target_task)
     assert model.predict_proba(target_task.test.images).shape == (60, 5)
     assert model.ensemble_.history["strategy"] == preset_object("strategy", name).name
 
@@ -145,12 +149,12 @@ def test_scikit_learn_can_clone_and_set_it(backbone):
 
 
 def test_a_fit_leaves_settings_tasks_and_threads_as_they_were(small, source_task, target_task):
-    model = small("head", trainer="cpu", progress=False)
+    model = small("head", trainer="cpu", progress=False, source=source_task)
     before, marks, threads = dict(model.get_params()), (source_task.fingerprint, target_task.fingerprint), 3
     was = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        model.fit(source_task, target_task)
+        model.fit(target_task)
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(was)
@@ -160,16 +164,110 @@ def test_a_fit_leaves_settings_tasks_and_threads_as_they_were(small, source_task
 
 def test_the_test_split_is_not_read(small, source_task, target_task):
     fits = [(source_task, target_task), [replace(task, test=task.validation) for task in (source_task, target_task)]]
-    first, second = (small(strategy=Shift(if_better=True)).fit(*tasks) for tasks in fits)
+    first, second = (small(strategy=Shift(if_better=True), source=source).fit(target) for source, target in fits)
     assert first.ensemble_.fingerprint == second.ensemble_.fingerprint
 
 
 def test_a_folder_as_store_spares_the_second_fit(small, source_task, target_task, tmp_path):
-    first = small("head", store=tmp_path / "kept").fit(source_task, target_task)
+    first = small("head", store=tmp_path / "kept", source=source_task).fit(target_task)
     assert list((tmp_path / "kept").rglob("*.safetensors"))
-    again = small("head", store=Store(tmp_path / "kept")).fit(source_task, target_task)
+    again = small("head", store=Store(tmp_path / "kept"), source=source_task).fit(target_task)
     assert again.cost_["total"] == first.cost_["total"]  # the seconds are those of the real fit
     assert again.ensemble_.fingerprint == first.ensemble_.fingerprint
+
+
+# A target alone
+
+
+def test_a_target_alone_needs_images_and_labels(small, scans):
+    images, labels = scans
+    model = small("few").fit(images[:200], labels[:200])
+    assert model.classes_.dtype.kind == "i"
+    assert model.source_ensemble_.lineage == "untrained"
+    assert "source" not in model.cost_
+    assert model.predict(images[200:]).dtype.kind == "i"
+    assert model.score(images[200:], labels[200:]) == (model.predict(images[200:]) == labels[200:]).mean()
+    held = small("few").fit(images[:200], [f"digit {label}" for label in labels[:200]])
+    assert held.classes_.tolist() == [f"digit {digit}" for digit in range(10)]
+    as_objects = np.array(labels[:200].tolist(), dtype=object)
+    assert small("head").fit(images[:200], as_objects).classes_.dtype.kind == "i"
+
+
+def test_files_with_labels_are_a_target(small, scans, tmp_path):
+    files = []
+    for number, image in enumerate(scans[0][:80]):
+        files.append(tmp_path / f"{number}.png")
+        Image.fromarray(np.rint(image * 255).astype(np.uint8)).save(files[-1])
+    labels = scans[1][:80] % 2
+    settings = {"image_size": 8, "channels": 1}
+    model = small("head", **settings).fit(files, labels)
+    assert model.classes_.tolist() == [0, 1]
+    same = small("head", **settings).fit(np.array([str(file) for file in files]), labels)
+    assert np.array_equal(model.predict_proba(files), same.predict_proba(files))
+    assert len(cross_val_score(small("head", **settings), files, labels, cv=2)) == 2
+
+
+def test_scikit_learn_searches_scores_and_pipes_it(small, scans):
+    images, labels = scans[0][:120], scans[1][:120] % 3
+    scores = cross_val_score(small("head"), images, labels, cv=3)
+    assert scores.shape == (3,)
+    assert ((scores >= 0) & (scores <= 1)).all()
+    search = GridSearchCV(small("few"), {"strategy": ["head", Few(members=1)]}, cv=2, error_score="raise")
+    search.fit(images, labels)
+    assert search.best_estimator_.predict(images[:2]).dtype == labels.dtype
+    losses = cross_val_score(small("head"), images, labels, cv=2, scoring="neg_log_loss", error_score="raise")
+    assert (losses < 0).all()
+    pipeline = Pipeline([("mirror", FunctionTransformer(np.fliplr)), ("model", small("head"))]).fit(images, labels)
+    assert pipeline.score(images, labels) == pipeline.named_steps["model"].score(np.fliplr(images), labels)
+    assert clone(pipeline).set_params(model__seed=4).get_params()["model__seed"] == 4
+
+
+def test_a_clone_with_a_source_is_the_same_model(small, source_task, target_task, fitted):
+    twin = clone(small(size=3, source=source_task)).fit(target_task)
+    assert twin.ensemble_.fingerprint == fitted.ensemble_.fingerprint
+    pair = source_task.train.images.numpy(), source_task.train.labels.numpy()
+    assert clone(small("head", source=pair)).fit(target_task).source_ensemble_.lineage == "shared"
+
+
+@pytest.mark.parametrize("given", ["folder", "run", "opened"])
+def test_a_saved_ensemble_is_a_source(small, fitted, target_task, tmp_path, given):
+    folder = tmp_path / "run" / "ensemble"
+    fitted.source_ensemble_.save(folder)
+    source = {"folder": folder, "run": str(tmp_path / "run"), "opened": open_saved(folder)}[given]
+    model = small("turns", None, source=source, backbone=None).fit(target_task)  # backbone and size are the ensemble's
+    assert len(model.ensemble_) == 3
+    assert model.source_ensemble_.lineage == "shared"
+    for member, original in zip(model.source_ensemble_.members, fitted.source_ensemble_.members, strict=True):
+        assert all(torch.equal(t, original[name]) for name, t in member.items() if name.startswith("encoder."))
+    assert "source" not in model.cost_
+    (folder / "ensemble.json").write_text("{}")
+    with pytest.raises(SettingError, match=r"^members='.*': is not a readable ensemble"):
+        small("turns", None, source=source, backbone=None).fit(target_task)
+
+
+def test_a_strategy_of_ones_own_is_an_object(small, target_task):
+    @dataclass(frozen=True)
+    class First:
+        name: ClassVar[str] = "first"
+
+        def check(self, members, architecture):
+            pass
+
+        def plan(self, prices):
+            return None
+
+        def run(self, work):
+            fits = work.fine_tune_fully(work.first_encoders(1))
+            return work.result(self.name, fits.weights, fits.members)
+
+    assert len(small(First()).fit(target_task).ensemble_) == 1
+
+
+def test_the_defaults_are_a_few_members_of_a_pretrained_network_or_a_given_one():
+    model = TransferEnsemble()
+    assert (model.strategy, model.budget, model.size, model.source) == ("few", None, None, None)
+    with pytest.raises(SettingError, match=r"^strategy='shift': needs members that differ"):
+        TransferEnsemble("shift", image_size=8, channels=1).fit(np.zeros((9, 8, 8)), [0, 1, 2] * 3)
 
 
 WRONG = [
@@ -182,7 +280,8 @@ WRONG = [
     ({"strategy": Shift(donors=5)}, r"strategy.donors=5: "),
     ({"budget": "1"}, r"budget='1': must be a number of fine-tunings, or None"),
     ({"budget": -1}, r"budget=-1: must be above 0"),
-    ({"size": 2.5}, r"size=2.5: must be a whole number"),
+    ({"size": 2.5}, r"size=2.5: must be a whole number, or None"),
+    ({"source": 7}, r"source='int': must be images and labels .*, a Task, a loader, or the path of a folder of images"),
     ({"size": 0}, r"size=0: must be in 1..10000"),
     ({"lineage": "none"}, r"lineage='none': must be one of shared, snapshot, independent"),
     ({"members": "a.pt"}, r"members='a.pt': must be a list of files or folders"),
@@ -191,7 +290,7 @@ WRONG = [
     ({"recipe": "none"}, r"recipe='none': must be one of default, pretrained"),
     ({"trainer": "tpu"}, r"trainer='tpu': must be one of auto, cpu, gpu"),
     ({"store": 3}, r"store=3: must be a folder, a Store or None"),
-    ({"image_size": 16}, r"source='Task': has images of \(8, 1\) \(pixels, channels\), and .* ask for \(16, 1\)"),
+    ({"image_size": 16}, r"images='Task': has images of \(8, 1\) \(pixels, channels\), and .* ask for \(16, 1\)"),
     ({"seed": -1}, r"seed=-1: must be 0 or more"),
     ({"seed": True}, r"seed=True: must be a whole number"),
 ]
@@ -199,9 +298,9 @@ WRONG = [
 
 @pytest.mark.parametrize(("changed", "line"), WRONG, ids=[str(changed) for changed, _ in WRONG])
 def test_wrong_settings_are_one_line_before_anything_is_trained(small, source_task, target_task, changed, line):
-    model = small()
+    model = small(source=source_task)
     with pytest.raises(SettingError, match=f"^{line}") as error:
-        model.set_params(**changed).fit(source_task, target_task)
+        model.set_params(**changed).fit(target_task)
     assert "\n" not in str(error.value)
     assert not hasattr(model, "ensemble_")
 
@@ -209,15 +308,17 @@ def test_wrong_settings_are_one_line_before_anything_is_trained(small, source_ta
 def test_wrong_tasks_are_one_line(small, source_task, scans, tmp_path):
     images, labels = scans
     for given, line in (
-        (7, r"target='int': must be a Task, a pair \(images, labels\) of arrays, or the path of a folder"),
-        ((images,), r"target='tuple': must be a Task, a pair"),
-        ((images, labels[:-1]), r"target.labels=\(399,\): must be one for each of 400 images"),
-        ((images * 300, labels), r"target.images='from 0 to [0-9.]+': must be floats in \[0, 1\]"),
-        (tmp_path / "nowhere", r"target.path='.*nowhere': must be a folder that exists"),
-        ((images, labels * 0), r"target.classes="),
+        ((7,), r"images='int': must be images and labels \(arrays, or a list of files and labels\), a Task, a loader"),
+        ((images,), r"images='ndarray': must be images and labels"),
+        ((images, labels[:-1]), r"labels=\(399,\): must be one for each of 400 images"),
+        ((images * 300, labels), r"images='from 0 to [0-9.]+': must be floats in \[0, 1\]"),
+        ((tmp_path / "nowhere",), r"path='.*nowhere': must be a folder that exists"),
+        ((["nowhere.png"] * 9, [0, 1, 2] * 3), r"images='nowhere.png': cannot be read: does not exist$"),
+        ((images, labels * 0), r"classes="),
+        ((source_task, source_task), r"images='tuple': must be images and labels"),
     ):
         with pytest.raises(SettingError, match=f"^{line}") as error:
-            small().fit(source_task, given)
+            small("few").fit(*given)
         assert "\n" not in str(error.value)
 
 

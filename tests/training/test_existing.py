@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import timm
 import torch
+from pytorch_lightning import LightningModule, Trainer
 from safetensors.torch import save_file
+from torch import nn
 from torch.nn.functional import nll_loss
 
 from ensemble_transfer.errors import SettingError
@@ -25,7 +27,7 @@ def equal(a, b):
 @pytest.fixture(scope="module")
 def given(backbone, source_task, recipes, fitter):
     def run(*paths, size=None, task=source_task, backbone=backbone, recipes=recipes, **settings):
-        settings = EnsembleSettings(size or len(paths), members=[str(path) for path in paths], **settings)
+        settings = EnsembleSettings(size, members=[str(path) for path in paths], **settings)
         return train_source(settings, backbone, task.sealed(), 0, recipes, fitter)
 
     return run
@@ -84,6 +86,52 @@ def test_a_saved_ensemble_of_other_classes_gets_probed_heads(given, source_ensem
     for member, original in enumerate((*source_ensemble.members, source_ensemble.members[1])):
         assert equal(below(ensemble.members[member], "encoder"), below(original, "encoder"))
         assert not equal(below(ensemble.members[member], "head"), below(original, "head"))
+
+
+def test_given_members_come_first_and_the_others_are_trained(given, source_ensemble, file, recipes, caplog):
+    with caplog.at_level("INFO"):
+        ensemble, ledger = given(file, size=4, lineage="mixed")
+    assert equal(below(ensemble.members[0], "encoder"), below(source_ensemble.members[1], "encoder"))
+    for member, alone in zip(ensemble.members[1:], source_ensemble.members, strict=True):
+        assert equal(member, alone)  # as without the given one
+    assert ensemble.lineage == "mixed"
+    assert {(entry.phase, entry.member) for entry in ledger.entries} == {
+        ("source head", 0),
+        ("ancestor", 1),
+        *(("source", member) for member in (1, 2, 3)),
+    }
+    assert "1 given, 3 to be trained" in caplog.messages
+
+
+def test_added_members_come_last(given, source_ensemble, file):
+    ensemble, _ = given(size=4, added=[str(file)])
+    assert all(equal(a, b) for a, b in zip(ensemble.members[:3], source_ensemble.members, strict=True))
+    assert equal(below(ensemble.members[3], "encoder"), below(source_ensemble.members[1], "encoder"))
+    assert ensemble.lineage == "mixed"
+
+
+def test_random_members_beside_given_ones_are_refused_unless_asked_for(given, file, saved):
+    rule = "is more than the 1 given members, and 7 would be trained from random weights beside them"
+    assert refused(rule, given, file, size=8).setting == "ensemble.size"
+    assert refused("than the 4 given members, and 1 would", given, saved, file, size=5).value == 5
+    with pytest.raises(SettingError, match=r"^lineage='mixed': is for members that are given"):
+        EnsembleSettings(2, "mixed")
+
+
+def test_the_size_is_that_of_the_given_members(given, saved, file):
+    assert EnsembleSettings().count == 8
+    assert EnsembleSettings(members=[str(saved), str(file)]).count == 4
+    with pytest.raises(SettingError, match=r"^members='nowhere': is no file or folder$"):
+        _ = EnsembleSettings(members=["nowhere"]).count
+    assert len(given(saved, file, size=None)[0]) == 4
+
+
+def test_members_beside_given_ones_start_from_pretrained_weights(given, source_ensemble, source_task, file, recipes):
+    pretrained = Backbone("resnet10t", SMALL_NET, checkpoint=str(file), mean=[0.5], std=[0.5])
+    unmoved = replace(recipes, ancestor=Recipe(0), source=Recipe(0))
+    ensemble, _ = given(file, size=2, backbone=pretrained, recipes=unmoved)
+    assert all(equal(below(m, "encoder"), below(source_ensemble.members[1], "encoder")) for m in ensemble.members)
+    assert ensemble.lineage == "mixed"
 
 
 def test_only_members_without_a_head_are_probed(given, source_ensemble, saved, file):
@@ -158,6 +206,7 @@ def test_a_head_that_does_not_fit_is_probed_anew(given, knowing, caplog, tmp_pat
     said = [record.getMessage() for record in caplog.records if "its head of" in record.getMessage()]
     assert len(said) == 1
     assert said[0].startswith(f"{tmp_path / 'others.safetensors'}: its head of 5 classes is no better than chance")
+    assert said[0].endswith("dataset.image_size, backbone.mean or backbone.std may be others than in training")
 
 
 def test_the_heads_of_a_saved_ensemble_follow_the_order_of_the_classes(given, source_ensemble, source_task, tmp_path):
@@ -171,6 +220,30 @@ def test_the_heads_of_a_saved_ensemble_follow_the_order_of_the_classes(given, so
     ensemble, ledger = given(tmp_path / "turned", size=3)
     assert ensemble.fingerprint == source_ensemble.fingerprint
     assert ledger.entries == []
+
+
+def test_a_checkpoint_of_lightning_is_a_member(given, source_ensemble, knowing, tmp_path, caplog):
+    class Theirs(LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.save_hyperparameters({"lr": 0.1, "options": SMALL_NET})
+            self.net = timm.create_model("resnet10t", num_classes=5, in_chans=1, **SMALL_NET)
+            self.metric = nn.Linear(2, 2)
+
+        def configure_optimizers(self):
+            return torch.optim.AdamW(self.parameters())
+
+    theirs = Theirs()
+    theirs.net.load_state_dict(as_timm(knowing))
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    trainer = Trainer(enable_checkpointing=False, **quiet)
+    trainer.strategy.connect(theirs)
+    trainer.save_checkpoint(tmp_path / "their.ckpt")
+    with caplog.at_level("INFO"):
+        ensemble, ledger = given(tmp_path / "their.ckpt")
+    assert equal(ensemble.members[0], knowing)  # with its head
+    assert ledger.entries == []
+    assert f"{tmp_path / 'their.ckpt'}: the prefix 'net.' of its tensors' names is left out" in caplog.messages
 
 
 def test_damaged_files_are_refused_by_name(given, saved, file, tmp_path):

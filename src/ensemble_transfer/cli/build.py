@@ -82,7 +82,7 @@ def build_experiment(cfg: DictConfig) -> Experiment:
     images = build(_Images, _without(data, "source", "target"), "dataset")
     return Experiment(
         dataset=Dataset(
-            named(data.get("source"), "dataset.source"),
+            None if data.get("source") is None else named(data.source, "dataset.source"),
             named(data.get("target"), "dataset.target"),
             images.image_size,
             images.channels,
@@ -102,16 +102,29 @@ def build_experiment(cfg: DictConfig) -> Experiment:
 def resolved(cfg: DictConfig) -> DictConfig:
     """Return a configuration in which every reference to another setting, ``${...}``, is replaced by its value.
 
+    The size of the ensemble, too, is a number then: as many as there are given members, or the default.
+
     Raises:
-        SettingError: If a reference leads nowhere.
+        SettingError: If a reference leads nowhere, or a given member is missing.
     """
     try:
-        plain = OmegaConf.to_container(cfg, resolve=True)
+        plain = OmegaConf.to_container(_sized(cfg), resolve=True)
     except OmegaConfBaseException as error:
         key = str(getattr(error, "full_key", None) or "configuration")
         rule = f"cannot be resolved: {str(error).splitlines()[0]}"
         raise SettingError(key, _written(cfg, key), rule) from error
     return OmegaConf.create(plain)  # type: ignore[return-value]  # a group stays a group
+
+
+def _sized(cfg: DictConfig) -> DictConfig:
+    """Return a configuration with the number of members that a size of null stands for."""
+    node = cfg.get("ensemble")
+    if not isinstance(node, DictConfig) or "size" not in node or node.get("size") is not None:
+        return cfg
+    settings, cfg = build(EnsembleSettings, node, "ensemble"), cfg.copy()
+    with settings_under("ensemble"):
+        cfg.ensemble.size = settings.count
+    return cfg
 
 
 def _written(cfg: DictConfig, key: str) -> object:

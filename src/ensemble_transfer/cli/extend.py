@@ -232,11 +232,12 @@ def _larger(config: Any, changes: DictConfig, members: int, add: int) -> DictCon
     cfg = OmegaConf.create(config)
     assert isinstance(cfg, DictConfig)
     given = OmegaConf.select(changes, "ensemble.members")
-    before = list(OmegaConf.select(cfg, "ensemble.members") or [])
+    added = list(OmegaConf.select(cfg, "ensemble.added") or [])
+    before = [*(OmegaConf.select(cfg, "ensemble.members") or []), *added]
     rule = "is required: the run's own members were given, so the new ones must be too"
     require(not before or given is not None, "ensemble.members", None, rule)
     cfg.ensemble.size = members + add
-    cfg.ensemble.members = [*before, *(given or [])]
+    cfg.ensemble.added = [*added, *(given or [])]
     for group in OPEN:
         if group in changes:
             cfg[group] = OmegaConf.merge(cfg[group], changes[group])

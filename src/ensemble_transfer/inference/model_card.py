@@ -12,7 +12,7 @@ from typing import Any
 from ensemble_transfer.inference.preprocessing import preprocessing
 from ensemble_transfer.layout import CARD, replacing
 from ensemble_transfer.metrics.selective import risk_bound
-from ensemble_transfer.models.ensemble import Ensemble
+from ensemble_transfer.models.ensemble import COPIES, UNTRAINED, Ensemble
 
 _ABOUT = {
     "full": "every member was fine-tuned fully",
@@ -43,6 +43,11 @@ _QUALITY = {
     "temperature, fitted on validation": "calibrated/temperature",
     "disagreement of two members": "diversity/disagreement",
     "coverage at 5% errors, in hindsight": "selective/coverage_at_5_risk",
+}
+
+_START = {
+    COPIES: " Before, all members were copies of one pretrained encoder.",
+    UNTRAINED: " Before, every member had random weights.",
 }
 
 _TEST = "target/test/"
@@ -148,10 +153,9 @@ def _opening(ensemble: Ensemble) -> str:
     text = f"{count} image classifiers of one architecture, whose probabilities are averaged."
     if "target" in history and "strategy" in history:
         how = _ABOUT.get(str(history["strategy"]))
-        text += (
-            f" Trained on {_code(history.get('source', 'a source task'))} and moved to {_code(history['target'])} by "
-            f"the strategy {_code(history['strategy'])}{f': {how}' if how else ''}."
-        )
+        begun = f"Trained on {_code(history['source'])} and moved to" if "source" in history else "Fitted to"
+        text += f" {begun} {_code(history['target'])} by the strategy {_code(history['strategy'])}"
+        text += f"{f': {how}' if how else ''}." + ("" if "source" in history else _START.get(ensemble.lineage, ""))
     elif "source" in history:
         text += f" Trained on {_code(history['source'])}; not moved to another task."
     return text + " Made with ensemble_transfer."
@@ -219,7 +223,7 @@ def _costs(cost: Mapping[str, Any], members: int) -> Iterator[str]:
         yield "## Cost of training"
         yield from _table([("", "optimizer steps", "GFLOPs", "fine-tunings", "seconds"), *rows])
         yield (
-            "FLOPs are forward and backward by torch's counter; a full is one full fine-tuning of one member; "
+            "FLOPs are forward and backward by torch's counter; a fine-tuning is one full fine-tuning of one member; "
             "seconds are those of the machine it was trained on, also where a fit was found in the store."
         )
 

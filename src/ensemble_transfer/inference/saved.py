@@ -6,14 +6,13 @@ Torch is imported when something is read, so that a mistyped folder is reported 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.layout import CALIBRATION, DESCRIPTION, ENSEMBLE, PREDICTIONS
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from ensemble_transfer.inference.calibration import Calibration
     from ensemble_transfer.models.ensemble import Ensemble
 
@@ -56,7 +55,7 @@ def ensemble_folder(run: Path) -> Path:
     raise SettingError("RUN", str(run), "must be the folder of a run (with ensemble/) or of a saved ensemble")
 
 
-def open_saved(run: Path) -> SavedEnsemble:
+def open_saved(run: str | Path) -> SavedEnsemble:
     """Read the ensemble of a run, or a saved ensemble; nothing in it is executed.
 
     The calibration is read from the file beside the ensemble, or else fitted on the ``predictions.npz`` of the run.
@@ -71,6 +70,7 @@ def open_saved(run: Path) -> SavedEnsemble:
     from ensemble_transfer.metrics.archive import read_predictions
     from ensemble_transfer.models.ensemble import Ensemble
 
+    run = Path(run).expanduser()
     folder = ensemble_folder(run)
     ensemble = Ensemble.load(folder)
     if (folder / CALIBRATION).exists():

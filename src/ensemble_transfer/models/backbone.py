@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.machine import free_memory
 from ensemble_transfer.models.bounds import bounded, numbers, require_bounded
+from ensemble_transfer.models.checkpoint import classifiers, misfit, read_checkpoint, strict_overlay
 from ensemble_transfer.models.pretrained import hub_or_cache, packaged
 from ensemble_transfer.tasks.images import LARGEST
-from ensemble_transfer.weights import below
 
 # Arguments with which timm.create_model would read files, or build something else than the description says.
 _RESERVED = frozenset(
@@ -162,7 +162,8 @@ class Backbone:
         options: Further arguments of ``timm.create_model``.
         pretrained: Start from published weights: those of an installed package, or else timm's, which need a network or
             a filled cache.
-        checkpoint: Start from this local ``.safetensors``, ``.pt`` or ``.pth`` file of the same architecture.
+        checkpoint: Start from this local file of the same architecture: ``.safetensors``, ``.pt``, ``.pth``, or
+            ``.ckpt`` of Lightning.
         mean: Mean for the normalisation of the input; None for timm's with pretrained weights, else 0.5.
         std: Standard deviation, likewise.
 
@@ -217,16 +218,21 @@ class Backbone:
             SettingError: If the weights cannot be had or do not fit.
         """
         setting, value = ("checkpoint", self.checkpoint) if self.checkpoint else ("pretrained", self.name)
+        state: Mapping[str, Tensor] | None = None
         try:
-            state = _checkpoint(self.checkpoint, self.name) if self.checkpoint else packaged(self.name)
+            state = self._read(architecture) if self.checkpoint else packaged(self.name)
             if state is not None:
-                overlay = _strict_overlay(self.name, state)
+                overlay = strict_overlay(self.name, state)
                 return _encoder(architecture, pretrained=True, pretrained_cfg_overlay=overlay).state_dict()
             with hub_or_cache():
                 return _encoder(architecture, pretrained=True).state_dict()
         except Exception as error:  # a broken file makes readers raise anything: EOFError, struct.error, ...
-            reason = " ".join(str(error).split())[:400] or type(error).__name__
+            differs = misfit(state, self.name, _expected(architecture)) if self.checkpoint and state else ""
+            reason = differs or " ".join(str(error).split())[:400] or type(error).__name__
             raise SettingError(setting, value, f"gives no weights for {architecture.backbone}: {reason}") from error
+
+    def _read(self, architecture: Architecture) -> Mapping[str, Tensor]:
+        return read_checkpoint(str(self.checkpoint), self.name, _expected(architecture))
 
     def checkpoint_head(self, architecture: Architecture) -> dict[str, Tensor] | None:
         """Return the classifier in the checkpoint as a head; None if it has none of the architecture's shape.
@@ -235,10 +241,10 @@ class Backbone:
             SettingError: If the file cannot be read.
         """
         try:
-            state = _checkpoint(str(self.checkpoint), self.name)
+            state = self._read(architecture)
         except Exception as error:  # as above
             raise SettingError("checkpoint", self.checkpoint, f"cannot be read: {error}") from error
-        named = _classifiers(self.name)
+        named = classifiers(self.name)
         head = {part: state.get(f"{named[0]}.{part}") for part in ("weight", "bias")} if len(named) == 1 else {}
         shapes = [None if tensor is None else tuple(tensor.shape) for tensor in head.values()]
         fits = shapes == [(architecture.classes, architecture.features), (architecture.classes,)]
@@ -283,43 +289,16 @@ def _encoder(architecture: Architecture, **pretraining: Any) -> nn.Module:  # no
     return encoder
 
 
+def _expected(architecture: Architecture) -> dict[str, Tensor]:
+    """Return the encoder's weights without memory, for their names and shapes."""
+    with torch.device("meta"):
+        return _encoder(architecture).state_dict()
+
+
 def _reason(error: Exception) -> str:
     """Return an error's message on one line; of a bare ``assert``, the condition."""
     line = traceback.extract_tb(error.__traceback__)[-1].line
     return " ".join(str(error).split())[:200] or line or type(error).__name__
-
-
-def _checkpoint(path: str, name: str) -> Mapping[str, Tensor]:
-    """Return the weights of a file under timm's names, also those of a member that was saved here."""
-    try:
-        state: Mapping[str, Tensor] = timm.models.load_state_dict(path, weights_only=True)
-    except Exception as error:  # torch's reader meets anything
-        reason = " ".join(str(error).split())
-        raise ValueError(
-            f"no .safetensors, .pt or .pth file that can be read ({type(error).__name__}: {reason})"
-        ) from error
-    named = _classifiers(name)
-    if len(named) != 1 or not all(key.startswith(("encoder.", "head.")) for key in state):
-        return state
-    return below(state, "encoder") | {f"{named[0]}.{part}": tensor for part, tensor in below(state, "head").items()}
-
-
-def _classifiers(name: str) -> tuple[str, ...]:
-    """Return timm's names of the classifier's layers: one, but for families with several heads."""
-    stated = timm.get_pretrained_cfg(name)
-    heads = (stated.classifier if stated else None) or ()
-    return (heads,) if isinstance(heads, str) else tuple(heads)
-
-
-def _strict_overlay(name: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the overlay with which timm loads an encoder's weights strictly.
-
-    Where the number of classes differs, as it does without a head, timm drops the classifier and loads the rest with
-    ``strict=False``: a checkpoint of other names would be ignored. So the classifier is dropped here.
-    """
-    prefixes = tuple(f"{head}." for head in _classifiers(name))
-    encoder = {key: tensor for key, tensor in state.items() if not key.startswith(prefixes)}
-    return {"state_dict": encoder, "classifier": None}
 
 
 def _channelwise(values: Sequence[float], channels: int) -> list[float]:

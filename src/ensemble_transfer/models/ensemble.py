@@ -22,6 +22,11 @@ from ensemble_transfer.weights import Weights, fingerprint
 FORMAT = 1
 SHARE = 0.1
 """Share of a GPU's free memory that the images of a prediction may take."""
+COPIES, UNTRAINED = "copies", "untrained"
+"""Lineages without a source task: members of one pretrained encoder, and members with random weights of their own."""
+
+FINE_TUNED = {COPIES: "shared", UNTRAINED: "independent"}
+"""What members of these lineages are once they are fine-tuned, each by itself."""
 
 LARGEST_DESCRIPTION = 2**24
 """Most bytes of ``ensemble.json``; 100,000 classes take a tenth."""
@@ -35,7 +40,7 @@ class Ensemble:
         architecture: Description of the members' architecture.
         members: The members' weights, under the names of ``Classifier.state_dict()``.
         classes: Names of the classes, in the order of the labels.
-        lineage: Common origin of the members: ``shared``, ``independent``, ...
+        lineage: Common origin of the members before the last transfer: ``shared``, ``independent``, ``copies``, ...
         history: Origin of the ensemble, as plain data for readers of ``ensemble.json``.
 
     Raises:
@@ -139,7 +144,7 @@ class Ensemble:
         """
         path = folder / DESCRIPTION
         try:
-            description = _read_description(path)
+            description = read_description(path)
             architecture = Architecture.from_plain(description["architecture"])
             members = tuple(_read_member(folder, **entry) for entry in description["members"])
             _require_proportion(architecture, members)
@@ -182,8 +187,13 @@ def _check_fits(index: int, member: Weights, expected: Weights) -> None:
             )
 
 
-def _read_description(path: Path) -> dict[str, Any]:
-    """Return the content of ``ensemble.json``, after checking the type of every field."""
+def read_description(path: Path) -> dict[str, Any]:
+    """Return the content of ``ensemble.json``, after checking the type of every field but the architecture's.
+
+    Raises:
+        SettingError: If the file is too large, or a field is not what it must be.
+        OSError, ValueError, KeyError: If it cannot be read, is no JSON, or lacks a field.
+    """
     if path.exists():
         readable = path.is_file() and path.stat().st_size <= LARGEST_DESCRIPTION
         require(readable, "ensemble", str(path), f"must be a file of at most {LARGEST_DESCRIPTION} bytes")

@@ -69,10 +69,11 @@ def artifacts_of(record: Record, folder: Path) -> list[RunArtifact]:
 def _source(record: Record, provenance: Mapping[str, Any]) -> list[RunArtifact]:
     """Return the source ensemble, named by its fingerprint, so that all runs that start from it share it.
 
-    Its files come from the run's store. If they are gone, the artifact still identifies the ensemble.
+    Its files come from the run's store. If they are gone, the artifact still identifies the ensemble. Without a source
+    task there is none.
     """
     fingerprint = provenance.get("source_ensemble")
-    if fingerprint is None:
+    if fingerprint is None or not record.has_source:
         return []
     names = ("source", "seed")
     about = {name: provenance[name] for name in names if name in provenance} | dict(record.ensemble)

@@ -65,7 +65,7 @@ class _Others:
 def _formatted(name: str, value: str, rivals: Iterable[Mapping[str, str]]) -> str:
     """Format a setting for a label; an out-of-distribution task that a rival lacks is shown by its name alone."""
     if name == "dataset":
-        return value
+        return value if " -> " in value else f"{value}, no source"
     if (name, value) == ("budget", "None"):
         return "no budget"
     path = name.removeprefix("strategy.").removeprefix("dataset.")

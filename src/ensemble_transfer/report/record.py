@@ -5,13 +5,15 @@ Fields, in the order of the file:
 - ``schema_version``: of this format; readers accept older ones.
 - ``status``: ``finished``, ``failed`` or ``interrupted``. Runs that did not finish have ``error``, one line, and what
   was known by then; a ``seed`` that is not a number is null there.
-- ``strategy``, ``seed``, ``dataset`` (``source -> target``), ``backbone``, ``ensemble`` (``size``, ``lineage``).
+- ``strategy``, ``seed``, ``dataset`` (``source -> target``, or ``target`` without a source task), ``backbone``,
+  ``ensemble`` (``size``, ``lineage``).
 - ``metrics``: flat, the keys of the metrics under ``target/test/`` (unless ``evaluation.test`` is false),
-  ``target/validation/`` and ``source/test/``; null where undefined.
-- ``cost``: ``phases``, ``total``, ``per_member``, ``marginal`` (one more member), and ``source`` (the source ensemble,
-  which no strategy pays for); each with the fields of :class:`~ensemble_transfer.training.cost.Cost`, and in
-  full fine-tunings of one member: ``fine_tunings`` by FLOPs (``fulls`` in records of schema 1) and
-  ``fine_tunings_by_time`` by seconds of computation. ``prediction``: ``networks`` and ``flops`` for one image.
+  ``target/validation/`` and, with a source task, ``source/test/``; null where undefined.
+- ``cost``: ``phases``, ``total``, ``per_member``, ``marginal`` (one more member), and, with a source task, ``source``
+  (the source ensemble, which no strategy pays for); each with the fields of
+  :class:`~ensemble_transfer.training.cost.Cost`, and in full fine-tunings of one member: ``fine_tunings`` by FLOPs
+  (``fulls`` in records of schema 1) and ``fine_tunings_by_time`` by seconds of computation. ``prediction``:
+  ``networks`` and ``flops`` for one image.
 - ``reused_fits``: phase, member and key of the fits that came from the store.
 - ``curves``: data for figures, so that drawing needs no predictions.
 - ``config``: the resolved configuration. ``environment``: versions, hardware, git commit, time. ``command``.
@@ -107,6 +109,11 @@ class Record:
         """Whether the run was to be evaluated on the target's test split; a trial of a search is not."""
         evaluation = self.config.get("evaluation")
         return not isinstance(evaluation, Mapping) or evaluation.get("test") is not False
+
+    @property
+    def has_source(self) -> bool:
+        """Whether there was a source task; else ``dataset`` is the target's name alone."""
+        return " -> " in self.dataset
 
     def reproducible(self) -> dict[str, Any]:
         """Return what the same config and seed give again: all but timings, memory, reuse and environment."""

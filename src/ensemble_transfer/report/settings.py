@@ -51,7 +51,9 @@ def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
         config: A resolved configuration, as records keep it.
     """
     kept = {"budget": None} | {name: v for name, v in current(config).items() if name not in _INCIDENTAL}
-    trainer, evaluation = kept.pop("trainer", None), kept.get("evaluation")
+    trainer, evaluation, ensemble = kept.pop("trainer", None), kept.get("evaluation"), kept.get("ensemble")
+    if isinstance(ensemble, Mapping) and not ensemble.get("added"):  # as in every run before there were any
+        kept["ensemble"] = {name: value for name, value in ensemble.items() if name != "added"}
     if isinstance(evaluation, Mapping) and evaluation.get("test") is True:  # as in every run of version 0.1
         kept["evaluation"] = {name: value for name, value in evaluation.items() if name != "test"}
     if isinstance(trainer, Mapping):

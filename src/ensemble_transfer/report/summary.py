@@ -31,7 +31,7 @@ def markdown(record: Record, folder: Path) -> str:
     """Return the summary of a finished run: the result and what to do next first, explanations and files last."""
     size, lineage = record.ensemble["size"], record.ensemble["lineage"]
     title = f"# {record.strategy}: {record.dataset}"
-    about = f"{size} members of {lineage} lineage, {record.backbone}, seed {record.seed}. `{record.command}`"
+    about = f"{size} members, lineage {lineage}, {record.backbone}, seed {record.seed}. `{record.command}`"
     parts = [
         title,
         about,
@@ -64,15 +64,16 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def _splits(metrics: Mapping[str, float | None]) -> tuple[tuple[str, str], ...]:
-    """Return the start of the keys, and the name, of what was evaluated: the target, and the source task before."""
+    """Return the start of the keys, and the name, of what was evaluated: the target, and the source task, if any."""
     tested = "target/test/ensemble/accuracy" in metrics
     target = ("target/test", "target") if tested else ("target/validation", "target's validation split")
-    return target, ("source/test", "source, before")
+    source = (("source/test", "source, before"),) if "source/test/ensemble/accuracy" in metrics else ()
+    return target, *source
 
 
 def _result(record: Record) -> str:
     """Return the result in one line: quality, what it cost, and how many networks a prediction runs."""
-    (prefix, task), _ = _splits(record.metrics)
+    prefix, task = _splits(record.metrics)[0]
     accuracy, nll = (record.metrics.get(f"{prefix}/{name}") for name in ("ensemble/accuracy", "calibrated/nll"))
     where = "test" if task == "target" else "validation"
     text = f"**Result**: accuracy {number(accuracy)}, calibrated NLL {number(nll)} on {where}"
@@ -157,7 +158,7 @@ def _added(record: Record) -> list[str]:
 def _cost(record: Record) -> str:
     parts = record.cost["phases"] | {"**total**": record.cost["total"]}
     parts |= {"one more member": record.cost["marginal"]} if record.cost["marginal"] else {}
-    parts |= {"source ensemble (not counted)": record.cost["source"]}
+    parts |= {"source ensemble (not counted)": record.cost["source"]} if "source" in record.cost else {}
     timed = ("fine-tunings by time",) if "fine_tunings_by_time" in record.cost["total"] else ()
     rows = [_cost_row(phase, cost, bool(timed)) for phase, cost in parts.items()]
     text = table(("cost", "steps", "examples", "GFLOPs", "fine-tunings", *timed, "seconds", "peak MB"), rows)

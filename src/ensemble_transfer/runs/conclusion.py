@@ -1,7 +1,6 @@
 """The end of a run: evaluate the transferred ensemble, sum up its cost, and write the files."""
 
 import logging
-import math
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from ensemble_transfer.runs import environment
 from ensemble_transfer.runs.costs import costs
 from ensemble_transfer.runs.evaluation import Arrays, metrics_of, predict_soup, predict_source, predict_target
 from ensemble_transfer.runs.experiment import PreparedRun
+from ensemble_transfer.training.cost import Ledger
 from ensemble_transfer.transfer.base import TransferResult
 from ensemble_transfer.transfer.shift.diagnostics import source_barrier
 from ensemble_transfer.weights import below, floating, mean_distance_and_cosine
@@ -36,19 +36,20 @@ def conclude(prepared: PreparedRun, result: TransferResult, folder: Path) -> Rec
         folder: Folder of the files; must exist.
     """
     experiment, tasks, work = prepared.experiment, prepared.tasks, prepared.work
-    source, target, device = tasks.source, tasks.target, work.fitter.settings.device
+    target, device = tasks.target, work.fitter.settings.device
     metrics, line = _diagnosed(prepared, result)
     arrays = _predicted(prepared, result)
     _save(folder, arrays, result)
-    fits = [entry for entry in (*prepared.source_ledger.entries, *result.ledger.entries) if entry.reused]
+    entries = [*(prepared.source_ledger or Ledger()).entries, *result.ledger.entries]
+    fits = [entry for entry in entries if entry.reused]
     record = Record(
         status="finished",
         strategy=experiment.strategy.name,
         seed=work.seed,
-        dataset=f"{source.name} -> {target.name}",
+        dataset=tasks.name,
         backbone=work.architecture.backbone,
         ensemble={"size": len(result.ensemble), "lineage": work.source.lineage},
-        metrics=metrics_of(arrays) | metrics | {"source/chance_nll": math.log(len(source.classes))},
+        metrics=metrics_of(arrays) | metrics,
         cost=costs(result, prepared.source_ledger, work),
         reused_fits=[{"phase": fit.phase, "member": fit.member, "key": fit.key} for fit in fits],
         curves=_curves(arrays) | line | dict(result.story),
@@ -66,7 +67,7 @@ def _predicted(prepared: PreparedRun, result: TransferResult) -> Arrays:
     device = work.fitter.settings.device
     split = ("test", tasks.target.test) if settings.test else ("validation", tasks.target.validation)
     log.info("evaluating on %d %s images", len(split[1]), split[0])
-    arrays = predict_source(work.source, tasks.source, device)
+    arrays = predict_source(work.source, tasks.source, device) if tasks.source is not None else {}
     arrays |= predict_target(result.ensemble, tasks, settings, device)
     if settings.test:
         aside = work.unbilled()
@@ -77,20 +78,25 @@ def _predicted(prepared: PreparedRun, result: TransferResult) -> Arrays:
 
 def _diagnosed(prepared: PreparedRun, result: TransferResult) -> tuple[dict[str, float], dict[str, Any]]:
     """Return metrics and curves of weights and of a shift; nothing here reads a test split."""
-    work, validation = prepared.work, prepared.tasks.source.validation
-    metrics = weight_metrics(work.source, result)
+    work, task = prepared.work, prepared.tasks.source
+    metrics = weight_metrics(work.source if task is not None else None, result)
+    if task is not None:
+        metrics["source/chance_nll"] = math.log(len(task.classes))
     if not prepared.experiment.evaluation.diagnostics:
         return metrics, {}
     found, drawn = result.diagnose(work.unbilled())
-    if found:
-        metrics["source/validation/barrier"] = source_barrier(work.source, validation, work.fitter.settings.device)
+    if found and task is not None:
+        device = work.fitter.settings.device
+        metrics["source/validation/barrier"] = source_barrier(work.source, task.validation, device)
     return metrics | found, drawn
 
 
-def weight_metrics(source: Ensemble, result: TransferResult) -> dict[str, float]:
-    """Measure distance and cosine between the members' encoders, before and after the transfer."""
+def weight_metrics(source: Ensemble | None, result: TransferResult) -> dict[str, float]:
+    """Measure distance and cosine between the members' encoders, before (given a source) and after the transfer."""
     metrics: dict[str, float] = {}
     for name, ensemble in (("source", source), ("target", result.ensemble)):
+        if ensemble is None:
+            continue
         encoders = [floating(below(member, "encoder")) for member in ensemble.members]
         distance, cosine = mean_distance_and_cosine(encoders)
         metrics[f"{name}/diversity/weight_distance"] = distance

@@ -13,12 +13,12 @@ WARM, TIMED = 5, 25
 """Steps of two fits whose difference tells the time of a step, where nothing in the ledger does."""
 
 
-def costs(result: TransferResult, source: Ledger, work: Workbench) -> dict[str, Any]:
+def costs(result: TransferResult, source: Ledger | None, work: Workbench) -> dict[str, Any]:
     """Return the costs of a record.
 
     Args:
         result: The result of the strategy.
-        source: Cost of the source ensemble.
+        source: Cost of the source ensemble; None without a source task.
         work: The workbench of the transfer.
     """
     unit, ledger, marginal = fine_tuning(work, result.ledger), result.ledger, result.marginal()
@@ -28,7 +28,7 @@ def costs(result: TransferResult, source: Ledger, work: Workbench) -> dict[str, 
         "total": total,
         "per_member": {k: v if k == "peak_memory_bytes" else v / size for k, v in total.items()},
         "marginal": unit.measured(marginal) if marginal else None,
-        "source": unit.measured(source.total()),
+        **({} if source is None else {"source": unit.measured(source.total())}),
         "prediction": prediction(result.ensemble),
         "full_flops": unit.flops,
         "full_seconds": unit.seconds,

@@ -28,8 +28,9 @@ def expected_seconds(experiment: Experiment) -> float:
 
     The transfer takes its budget; without one, as long as fine-tuning all members fully, which none exceeds by much.
     """
-    recipes, size = experiment.recipes, experiment.ensemble.size
-    trained = size - min(size, len(experiment.ensemble.members))
+    recipes, size = experiment.recipes, experiment.ensemble.count
+    given = size if experiment.dataset.source is None else len(experiment.ensemble.members)
+    trained = size - min(size, given)
     ancestors = trained if experiment.ensemble.lineage == "independent" else min(1, trained)
     tuned = size if experiment.budget is None else experiment.budget
     speed = GPU_FLOPS_A_SECOND if experiment.fitter.settings.device.type == "cuda" else FLOPS_A_SECOND

@@ -3,9 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from numbers import Integral, Real
 from pathlib import Path
-from types import NoneType
 from typing import Any, Self
 
 import numpy as np
@@ -17,14 +15,28 @@ from sklearn.utils.validation import check_is_fitted
 from ensemble_transfer.errors import SettingError, require, settings_under
 from ensemble_transfer.inference.calibration import Calibration, Decisions, decide
 from ensemble_transfer.inference.model_card import write_card
-from ensemble_transfer.models.backbone import Backbone
+from ensemble_transfer.inference.saved import SavedEnsemble
+from ensemble_transfer.models.backbone import Architecture, Backbone
+from ensemble_transfer.runs.arguments import check_types
 from ensemble_transfer.runs.costs import costs
 from ensemble_transfer.runs.evaluation import EvaluationSettings
 from ensemble_transfer.runs.experiment import Dataset, Experiment
-from ensemble_transfer.runs.given import Given, GivenTask, Pictures, labels_of, read_pictures, shape_of
+from ensemble_transfer.runs.given import (
+    Given,
+    GivenTask,
+    Labels,
+    Pictures,
+    labels_of,
+    read_pictures,
+    saved_architecture,
+    saved_folder,
+    shape_of,
+)
 from ensemble_transfer.runs.presets import preset, preset_names, preset_object
 from ensemble_transfer.runs.run import prepare
 from ensemble_transfer.tasks.images import require_shape
+from ensemble_transfer.tasks.source import TaskLoader
+from ensemble_transfer.tasks.task import Task
 from ensemble_transfer.training.fit import Fitter
 from ensemble_transfer.training.recipe import Recipe, Recipes
 from ensemble_transfer.training.settings import TrainerSettings
@@ -34,36 +46,42 @@ from ensemble_transfer.transfer.base import Strategy
 
 
 class TransferEnsemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """An ensemble that is trained on a source task and moved to a target task, as a classifier of scikit-learn.
+    """An ensemble for a new task, from pretrained networks or one that was trained on a source task.
+
+    It is a classifier of scikit-learn: ``clone``, ``cross_val_score``, ``GridSearchCV`` and ``Pipeline`` take it.
 
     Examples:
         >>> from sklearn.datasets import load_digits
-        >>> from ensemble_transfer import MnistSample
         >>> scans = load_digits()
-        >>> target = MnistSample(train=200, validation=200, test=500).load(image_size=16, channels=1)
-        >>> model = TransferEnsemble(strategy="shift", size=2, progress=False)
-        >>> model = model.fit((scans.images / 16, scans.target), target)  # doctest: +SKIP
-        >>> model.score(target.test.images, target.test.labels)  # doctest: +SKIP
+        >>> model = TransferEnsemble(budget=1, progress=False)
+        >>> model = model.fit(scans.images[:500] / 16, scans.target[:500])  # doctest: +SKIP
+        >>> model.score(scans.images[500:] / 16, scans.target[500:])  # doctest: +SKIP
 
     Settings are checked when ``fit`` is called, before anything is trained. Fitted attributes:
 
     - ``ensemble_``: the transferred :class:`~ensemble_transfer.models.ensemble.Ensemble`.
     - ``classes_``: the labels that predictions are given in, in the order of the probabilities.
     - ``cost_``: what the transfer cost, as in a record: by ``phases``, in ``total``, of one more member (``marginal``),
-      and of the ``source`` ensemble; each in FLOPs, seconds and fine-tunings, among others.
+      and, where there is one, of the ``source`` ensemble; each in FLOPs, seconds and fine-tunings, among others.
     - ``calibration_``: the temperature, which was fitted on the target's validation images.
     - ``source_ensemble_``: the ensemble before the transfer.
 
     Args:
-        strategy: How to transfer: a strategy of the command line by its name, such as ``shift``, ``few`` or ``auto``,
-            or an object that has options of its own, such as ``Shift(scale=1.5)``.
+        strategy: How to transfer: a strategy of the command line by its name, such as ``few``, ``auto`` or ``shift``,
+            or an object that has options of its own, such as ``Few(members=3)``, also of your own class.
         budget: What the transfer may spend, in full fine-tunings of one member. None: what the recipe says.
-        size: Number of members.
+        size: Number of members; None for as many as are given, or else 8.
+        source: The source task, on which the members are trained before: a
+            :class:`~ensemble_transfer.tasks.task.Task`, a loader, a pair ``(images, labels)`` of arrays, or the path of
+            a folder of images. Or a saved ensemble, whose members are taken as they are: its folder, or what
+            :func:`~ensemble_transfer.inference.saved.open_saved` returns. None: there is none, and the members are
+            ``members``, or copies of the pretrained backbone.
         lineage: What members have in common: ``shared``, ``snapshot`` or ``independent``.
-        members: Source members that exist, instead of training: files of the backbone's architecture, or folders of
-            runs or saved ensembles.
-        backbone: A preset of the command line such as ``small_resnet``, a timm architecture, or a
-            :class:`~ensemble_transfer.models.backbone.Backbone`.
+        members: Members that exist, instead of training: files of the backbone's architecture, or folders of runs or
+            saved ensembles.
+        backbone: A preset of the command line such as ``efficientnet_lite0``, a timm architecture, or a
+            :class:`~ensemble_transfer.models.backbone.Backbone`. None: that of a saved ensemble, or ``small_resnet``,
+            which starts from random weights.
         recipe: A preset of the command line, or :class:`~ensemble_transfer.training.recipe.Recipes`. None:
             ``pretrained`` where the backbone starts from weights, else ``default``.
         trainer: ``auto``, ``cpu``, ``gpu``, or :class:`~ensemble_transfer.training.settings.TrainerSettings`.
@@ -78,13 +96,14 @@ class TransferEnsemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
 
     def __init__(  # noqa: PLR0913  # parameters as scikit-learn has them, keywords all
         self,
-        strategy: str | Strategy = "shift",
+        strategy: str | Strategy = "few",
         budget: float | None = None,
-        size: int = 8,
+        size: int | None = None,
         *,
+        source: Given | SavedEnsemble | None = None,
         lineage: str = "shared",
         members: Sequence[str | Path] = (),
-        backbone: str | Backbone = "small_resnet",
+        backbone: str | Backbone | None = None,
         recipe: str | Recipes | None = None,
         trainer: str | TrainerSettings = "auto",
         store: str | Path | Store | None = None,
@@ -97,6 +116,7 @@ class TransferEnsemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         self.strategy = strategy
         self.budget = budget
         self.size = size
+        self.source = source
         self.lineage = lineage
         self.members = members
         self.backbone = backbone
@@ -109,21 +129,24 @@ class TransferEnsemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         self.seed = seed
         self.progress = progress
 
-    def fit(self, source: Given, target: Given) -> Self:
-        """Train an ensemble on the source task and transfer it to the target task.
+    def fit(self, images: Pictures | Task | TaskLoader, labels: Labels | None = None) -> Self:
+        """Fit the ensemble to the target task, after it was trained on the source task, if there is one.
 
         Args:
-            source: A :class:`~ensemble_transfer.tasks.task.Task`, a pair ``(images, labels)`` of arrays (see
-                :func:`~ensemble_transfer.tasks.arrays.task_from_arrays`), the path of a folder of images (see
-                :class:`~ensemble_transfer.tasks.folder.ImageFolder`), or another loader.
-            target: The same. The test split of a task is not read. Of arrays and folders nothing is set apart to report
-                on, but for a single image: score images of your own.
+            images: An array of images (see :func:`~ensemble_transfer.tasks.arrays.task_from_arrays`) or a list of
+                files; or, without labels, a :class:`~ensemble_transfer.tasks.task.Task`, a loader, or the path of a
+                folder with a folder of images for each class.
+            labels: The class of each image, (N,): integers or texts.
+
+        The test split of a task is not read. Of arrays, files and folders nothing is set apart to report on, but for a
+        single image: score images of your own.
 
         Raises:
             SettingError: If a setting or a task cannot be used; one line says which, and what is allowed.
         """
+        target: Any = images if labels is None else (images, labels)
         with _own_names(), _threads_kept():
-            prepared = prepare(self._experiment(source, target), None)
+            prepared = prepare(self._experiment(target), None)
             result = prepared.experiment.strategy.run(prepared.work)
         task, self.device_ = prepared.tasks.target, str(prepared.work.fitter.settings.device)
         self.source_ensemble_, self.ensemble_ = prepared.work.source, result.ensemble
@@ -189,19 +212,25 @@ class TransferEnsemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         pictures = read_pictures(images, architecture.image_size, architecture.channels)
         return decide(self.ensemble_.predict(pictures, self.device_), self.calibration_.temperature)
 
-    def _experiment(self, source: Given, target: Given) -> Experiment:
+    def _experiment(self, target: Given) -> Experiment:
         """Return the experiment that the settings describe, before anything is loaded."""
-        self._check_types()
-        size, channels = shape_of(source, target, self.image_size, self.channels)
+        check_types(self.get_params(deep=False))
+        folder = saved_folder(self.source)
+        members = [*([] if folder is None else [str(folder)]), *map(str, self.members)]
+        saved = saved_architecture(members) if self.backbone is None else None
+        after = GivenTask(target, "target", self.validation)
+        given: Any = None if folder is not None else self.source
+        before = None if given is None else GivenTask(given, "source", self.validation)
+        own = (None, None) if saved is None else (saved.image_size, saved.channels)
+        tasks = [after] if before is None else [after, before]
+        size, channels = shape_of(tasks, self.image_size or own[0], self.channels or own[1])
         require_shape(size, channels)
-        backbone = self._backbone()
-        trainer = _trainer(self.trainer)
+        backbone, trainer = self._backbone(saved), _trainer(self.trainer)
         store = self.store if isinstance(self.store, Store | None) else Store(Path(self.store).expanduser())
-        before, after = (GivenTask(g, n, self.validation) for n, g in (("source", source), ("target", target)))
         return Experiment(
             dataset=Dataset(before, after, size, channels),
             backbone=backbone,
-            ensemble=EnsembleSettings(int(self.size), self.lineage, members=[str(path) for path in self.members]),
+            ensemble=EnsembleSettings(self.size, self.lineage, members=members),
             strategy=preset_object("strategy", self.strategy) if isinstance(self.strategy, str) else self.strategy,
             recipes=self._recipes(backbone),
             evaluation=EvaluationSettings(),
@@ -210,8 +239,11 @@ class TransferEnsemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
             budget=self.budget,
         )
 
-    def _backbone(self) -> Backbone:
-        named = self.backbone
+    def _backbone(self, saved: Architecture | None) -> Backbone:
+        """Return the backbone; without one, that of a saved ensemble."""
+        if saved is not None:
+            return Backbone(saved.backbone, dict(saved.options), mean=list(saved.mean), std=list(saved.std))
+        named = self.backbone or "small_resnet"
         if isinstance(named, Backbone):
             return named
         if named in preset_names("backbone"):
@@ -227,32 +259,6 @@ class TransferEnsemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         built: dict[str, Any] = {n: Recipe(**v) if isinstance(v, Mapping) else v for n, v in fields.items()}
         return Recipes(**built)
 
-    def _check_types(self) -> None:
-        """Raise a SettingError for a value of a wrong type; the classes that take the values check the rest."""
-        for name, (types, rule) in _TYPES.items():
-            value = getattr(self, name)
-            require(isinstance(value, types) and not isinstance(value, bool), name, value, rule)
-        whole = hasattr(self.strategy, "plan") and not isinstance(self.strategy, type)
-        known = isinstance(self.strategy, str) or whole
-        require(known, "strategy", self.strategy, "must be the name of a strategy, or a strategy such as Shift()")
-        require(self.seed >= 0, "seed", self.seed, "must be 0 or more")
-
-
-_TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
-    "budget": ((Real, NoneType), "must be a number of fine-tunings, or None"),
-    "size": ((Integral,), "must be a whole number"),
-    "lineage": ((str,), "must be a word"),
-    "members": ((list, tuple), "must be a list of files or folders"),
-    "backbone": ((str, Backbone), "must be a name or a Backbone"),
-    "recipe": ((str, Recipes, NoneType), "must be a name, Recipes or None"),
-    "trainer": ((str, TrainerSettings), "must be a name or TrainerSettings"),
-    "store": ((str, Path, Store, NoneType), "must be a folder, a Store or None"),
-    "image_size": ((Integral, NoneType), "must be a number of pixels, or None"),
-    "channels": ((Integral, NoneType), "must be 1, 3 or None"),
-    "validation": ((Real,), "must be a share or a number of images"),
-    "seed": ((Integral,), "must be a whole number"),
-}
-
 
 def _trainer(named: str | TrainerSettings) -> TrainerSettings:
     return named if isinstance(named, TrainerSettings) else TrainerSettings(**preset("trainer", named))
@@ -260,11 +266,14 @@ def _trainer(named: str | TrainerSettings) -> TrainerSettings:
 
 @contextmanager
 def _own_names() -> Iterator[None]:
-    """Give settings that are refused in the block the names that they have here: there is no group ``dataset``."""
+    """Give settings that are refused in the block the names that they have here, where there are no groups."""
     try:
         yield
     except SettingError as error:
-        name = error.setting.removeprefix("dataset.").removeprefix("ensemble.")
+        name = error.setting
+        for group in ("dataset.", "ensemble.", "target."):
+            name = name.removeprefix(group)
+        name = "images" if name == "target" else name
         raise SettingError(name, error.value, error.rule) from error
 
 

@@ -58,18 +58,23 @@ class Tasks:
     """The loaded tasks of a run.
 
     Attributes:
-        source: The source task.
+        source: The source task; None for a target alone.
         target: The target task.
         ood: Out-of-distribution images by name, those of the source task among them where its classes are others.
     """
 
-    source: Task
+    source: Task | None
     target: Task
     ood: Mapping[str, Split]
 
+    @property
+    def name(self) -> str:
+        """``source -> target``, or the target's name alone."""
+        return self.target.name if self.source is None else f"{self.source.name} -> {self.target.name}"
+
     def notes(self) -> list[str]:
         """Return why something is not evaluated that a reader would look for, a sentence each."""
-        if "source" in self.ood or not self.source.shares_classes(self.target):
+        if self.source is None or "source" in self.ood or not self.source.shares_classes(self.target):
             return []
         same = f"source and target have the same {len(self.target.classes)} classes"
         return [f"Images of the source are not counted as out of distribution: {same}."]
@@ -121,14 +126,15 @@ def predict_soup(soup: Ensemble, target: Task, device: torch.device) -> Arrays:
 def metrics_of(arrays: Arrays) -> dict[str, float]:
     """Return every metric of a run's arrays.
 
-    Their keys start with ``target/test/``, where the test split was predicted, ``target/validation/`` and
-    ``source/test/``.
+    Their keys start with ``target/test/``, where the test split was predicted, ``target/validation/`` and, with a
+    source task, ``source/test/``.
     """
     held_out = arrays["validation/probabilities"], arrays["validation/labels"]
-    of_source = arrays["source/validation/probabilities"], arrays["source/validation/labels"]
     parts = {"target/test": _of_test(arrays, held_out)} if "probabilities" in arrays else {}
     parts["target/validation"] = evaluate(*held_out)
-    parts["source/test"] = evaluate(arrays["source/probabilities"], arrays["source/labels"], validation=of_source)
+    if "source/probabilities" in arrays:
+        of_source = arrays["source/validation/probabilities"], arrays["source/validation/labels"]
+        parts["source/test"] = evaluate(arrays["source/probabilities"], arrays["source/labels"], validation=of_source)
     return {f"{part}/{key}": value for part, metrics in parts.items() for key, value in metrics.items()}
 
 

@@ -2,19 +2,21 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 
 from ensemble_transfer.errors import require, settings_under
 from ensemble_transfer.models.backbone import Architecture, Backbone
 from ensemble_transfer.runs.evaluation import EvaluationSettings, Tasks
+from ensemble_transfer.tasks.source import TaskLoader
 from ensemble_transfer.tasks.task import Task, TaskSource
+from ensemble_transfer.training.alone import lineage_alone
 from ensemble_transfer.training.cost import Ledger
 from ensemble_transfer.training.fit import Fitter
 from ensemble_transfer.training.flops import step_flops
 from ensemble_transfer.training.recipe import Recipes
 from ensemble_transfer.training.source import EnsembleSettings
-from ensemble_transfer.transfer.base import Strategy, Workbench
+from ensemble_transfer.transfer.base import Strategy, Workbench, check_members
 
 log = logging.getLogger(__name__)
 
@@ -24,16 +26,16 @@ LARGEST_BUDGET = 1_000_000
 
 @dataclass(frozen=True)
 class Dataset:
-    """A pair of source and target task, and the format of the images of both.
+    """A pair of source and target task, or a target alone, and the format of the images.
 
     Attributes:
-        source: Loader of the source task.
+        source: Loader of the source task; None for a target alone.
         target: Loader of the target task.
         image_size: Height and width of the images, in pixels.
         channels: 1 for gray, 3 for RGB.
     """
 
-    source: TaskSource
+    source: TaskSource | None
     target: TaskSource
     image_size: int
     channels: int
@@ -76,10 +78,18 @@ class Experiment:
         require(usable, "budget", self.budget, rule)
         with settings_under("backbone"):
             step_flops(self.architecture)
-        with settings_under("strategy"):
-            self.strategy.check(self.ensemble.size, self.architecture)
+        with settings_under("ensemble"):
+            lineage, size = self._lineage(), self.ensemble.count
+        check_members(self.strategy, size, self.architecture, lineage)
         with settings_under("trainer"):
             self.fitter.check(self.architecture)
+
+    def _lineage(self) -> str:
+        """Return the lineage of the members before the transfer, as far as the settings say it."""
+        if self.dataset.source is None:
+            return lineage_alone(self.ensemble, self.backbone)
+        self.ensemble.check(self.backbone)
+        return self.ensemble.lineage
 
     def use_threads(self) -> None:
         """Set the number of torch's threads to suit the steps of a full fine-tuning."""
@@ -93,19 +103,19 @@ class Experiment:
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A run whose tasks are loaded and whose source ensemble is trained.
+    """A run whose tasks are loaded and whose members are there, trained on the source task if there is one.
 
     Attributes:
         experiment: Its settings.
         tasks: Source, target and out-of-distribution images.
         work: The workbench of the transfer.
-        source_ledger: Cost of the source ensemble.
+        source_ledger: Cost of the source ensemble; None without a source task.
     """
 
     experiment: Experiment
     tasks: Tasks
     work: Workbench
-    source_ledger: Ledger
+    source_ledger: Ledger | None
 
 
 def load_tasks(experiment: Experiment) -> Tasks:
@@ -119,10 +129,26 @@ def load_tasks(experiment: Experiment) -> Tasks:
         with settings_under(setting):
             return source.load(dataset.image_size, dataset.channels)
 
-    source, target = load(dataset.source, "dataset.source"), load(dataset.target, "dataset.target")
+    source = None if dataset.source is None else load(dataset.source, "dataset.source")
+    target = load(dataset.target, "dataset.target")
     ood = {name: load(task, f"evaluation.ood.{name}").test for name, task in experiment.ood.items()}
     for what, task in (("source", source), ("target", target)):
-        sizes = (len(task.train), len(task.validation), len(task.test), len(task.classes))
-        log.info("%s task %s: %d train, %d validation, %d test images, %d classes", what, task.name, *sizes)
-    own = {} if source.shares_classes(target) else {"source": source.test}
+        if task is not None:
+            sizes = (len(task.train), len(task.validation), len(task.test), len(task.classes))
+            log.info("%s task %s: %d train, %d validation, %d test images, %d classes", what, task.name, *sizes)
+    if source is not None and (source.fingerprint == target.fingerprint or _same(dataset.source, dataset.target)):
+        log.warning("the source is the target, so that nothing is transferred; leave the source out: dataset=target")
+    own = {} if source is None or source.shares_classes(target) else {"source": source.test}
     return Tasks(source, target, own | ood)
+
+
+_DIVISION = ("train", "validation", "test", "per_class", "seed", "folds", "fold", "broken", "memory", "cache")
+"""Settings of a task that do not say which data it is."""
+
+
+def _same(source: object, target: object) -> bool:
+    """Return whether two loaders read the same data, however they divide it."""
+    if not isinstance(source, TaskLoader) or type(source) is not type(target):
+        return False
+    names = [field.name for field in fields(source) if field.name not in _DIVISION]
+    return all(getattr(source, name) == getattr(target, name) for name in names)

@@ -1,6 +1,6 @@
-"""Tasks as they are given in Python: a task, a pair of arrays, a folder of images, or a loader."""
+"""Tasks and members as they are given in Python: arrays, files, folders, tasks, loaders, saved ensembles."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ensemble_transfer.errors import SettingError, require
+from ensemble_transfer.inference.saved import SavedEnsemble, ensemble_folder
+from ensemble_transfer.layout import DESCRIPTION
+from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.models.ensemble import read_description
 from ensemble_transfer.tasks.arrays import Division, read_images, task_from_arrays
 from ensemble_transfer.tasks.folder import ImageFolder, image_files
 from ensemble_transfer.tasks.images import resize, with_channels
@@ -18,10 +22,11 @@ from ensemble_transfer.tasks.source import TaskLoader
 from ensemble_transfer.tasks.task import Task
 
 Array: TypeAlias = NDArray[Any] | Tensor
-Given: TypeAlias = Task | TaskLoader | tuple[Array, Array] | str | Path
-"""What a task can be given as."""
 Pictures: TypeAlias = Array | str | Path | Sequence[str | Path]
 """What images can be given as: an array, a file, a folder, or a list of files."""
+Labels: TypeAlias = Array | Sequence[Any]
+Given: TypeAlias = Task | TaskLoader | tuple[Array | Sequence[str | Path], Labels] | str | Path
+"""What a task can be given as."""
 
 SIDE = 64
 """Height and width of images, in pixels, where nothing that is given says it."""
@@ -31,8 +36,8 @@ SIDE = 64
 class GivenTask:
     """A task as it is given.
 
-    Of arrays and folders, some images are set apart to select on, and a single one stands for the test: the images to
-    report on are the caller's own.
+    Of arrays, files and folders, some images are set apart to select on, and a single one stands for the test: the
+    images to report on are the caller's own.
 
     Attributes:
         given: The task, or what it is made of.
@@ -54,24 +59,25 @@ class GivenTask:
         if isinstance(given, str | Path):
             return ImageFolder(path=str(given), **division).load(image_size, channels)
         images, labels = _pair(self.name, given)
+        if (paths := _paths(images)) is not None:
+            images = read_pictures(paths, image_size, channels)
         return task_from_arrays(self.name, images, labels, image_size=image_size, channels=channels, **division)
 
 
-def shape_of(source: Given, target: Given, image_size: int | None, channels: int | None) -> tuple[int, int]:
-    """Return height (and width) and channels that the images of both tasks are brought to.
+def shape_of(given: Iterable[GivenTask], image_size: int | None, channels: int | None) -> tuple[int, int]:
+    """Return height (and width) and channels that the images of all tasks are brought to.
 
     Args:
-        source: What is given as the source task.
-        target: What is given as the target task.
-        image_size: In pixels; None for a task's own, or else that of the target's arrays, or the source's.
+        given: The tasks, the most important first.
+        image_size: In pixels; None for a task's own, or else that of arrays.
         channels: 1 or 3; None for a task's own, or else 3 where any images may have colours.
 
     Raises:
         SettingError: If a task is loaded already with another shape.
     """
-    known = {"source": _shape("source", source), "target": _shape("target", target)}
-    fixed = {name: known[name] for name, given in (("source", source), ("target", target)) if isinstance(given, Task)}
-    order = [shape for shape in (*fixed.values(), known["target"], known["source"]) if shape is not None]
+    known = {task.name: _shape(task) for task in given}
+    fixed = {task.name: known[task.name] for task in given if isinstance(task.given, Task)}
+    order = [shape for shape in (*fixed.values(), *known.values()) if shape is not None]
     colours = [3 if shape is None else shape[1] for shape in (fixed or known).values()]
     size = image_size or next((shape[0] for shape in order), SIDE)
     wanted = size, channels or max(colours)
@@ -81,29 +87,69 @@ def shape_of(source: Given, target: Given, image_size: int | None, channels: int
     return wanted
 
 
-def _shape(name: str, given: Given) -> tuple[int, int] | None:
+def _shape(task: GivenTask) -> tuple[int, int] | None:
     """Return pixels and channels of images; None for those that are not read yet."""
+    name, given = task.name, task.given
     if isinstance(given, Task):
         return int(given.train.images.shape[-1]), int(given.train.images.shape[1])
-    if not isinstance(given, TaskLoader | str | Path):
-        images = read_images(f"{name}.images", np.asarray(_pair(name, given)[0])[:1])  # the first says it
-        return int(min(images.shape[-2:])), int(images.shape[1])
-    return None
+    if isinstance(given, TaskLoader | str | Path):
+        return None
+    pictures = _pair(name, given)[0]
+    if _paths(pictures) is not None:
+        return None
+    images = read_images(f"{name}.images", np.atleast_1d(np.asarray(pictures))[:1])  # the first says it
+    return int(min(images.shape[-2:])), int(images.shape[1])
 
 
 def labels_of(given: Given, task: Task) -> NDArray[Any]:
     """Return the labels (classes,) that predictions are given in: as they are in arrays, else the classes' names."""
     if not isinstance(given, tuple):
         return np.asarray(task.classes)
-    labels = np.asarray(given[1])
-    return np.asarray(task.classes) if labels.dtype.kind == "O" else np.unique(labels)
+    return np.unique(_plain(given[1]))
 
 
 def _pair(name: str, given: object) -> tuple[Array, Array]:
-    fits = isinstance(given, tuple) and len(given) == 2
-    rule = "must be a Task, a pair (images, labels) of arrays, or the path of a folder of images"
-    require(fits, name, type(given).__name__, rule)
-    return given  # type: ignore[return-value]  # the arrays are checked where they are read
+    fits = isinstance(given, tuple) and len(given) == 2 and not isinstance(given[0], Task | TaskLoader)
+    what = "images and labels (arrays, or a list of files and labels)"
+    require(fits, name, type(given).__name__, f"must be {what}, a Task, a loader, or the path of a folder of images")
+    pair: Any = given  # the arrays are checked where they are read
+    return pair[0], _plain(pair[1])
+
+
+def _plain(labels: Labels) -> NDArray[Any]:
+    """Return labels as an array; a pandas column may hold integers or texts as objects."""
+    array = np.asarray(labels)
+    return np.asarray(array.tolist()) if array.dtype.kind == "O" else array
+
+
+def saved_folder(given: object) -> Path | None:
+    """Return the folder of a saved ensemble, or of a run's, if it is one that is given."""
+    if isinstance(given, SavedEnsemble):
+        return given.folder
+    if not isinstance(given, str | Path):
+        return None
+    try:
+        return ensemble_folder(Path(given).expanduser())
+    except SettingError:
+        return None
+
+
+def saved_architecture(paths: Iterable[str | Path]) -> Architecture | None:
+    """Return the architecture of the first of the paths that is a saved ensemble; None if none is.
+
+    Raises:
+        SettingError: If it cannot be read.
+    """
+    folder = next(filter(None, map(saved_folder, paths)), None)
+    if folder is None:
+        return None
+    try:
+        return Architecture.from_plain(read_description(folder / DESCRIPTION)["architecture"])
+    except SettingError:
+        raise
+    except Exception as error:  # a stranger's file may hold anything
+        reason = " ".join(str(error).split())[:200]
+        raise SettingError("members", str(folder), f"is not a readable ensemble: {reason}") from error
 
 
 def read_pictures(given: Pictures, image_size: int, channels: int) -> Tensor:
@@ -114,7 +160,7 @@ def read_pictures(given: Pictures, image_size: int, channels: int) -> Tensor:
     """
     if isinstance(given, str | Path):
         given = [given]
-    paths = [Path(path) for path in given] if _are_paths(given) else None
+    paths = _paths(given)
     if paths is None:
         images = read_images("images", np.asarray(given))
         return with_channels(resize(images, image_size), channels)
@@ -126,5 +172,8 @@ def read_pictures(given: Pictures, image_size: int, channels: int) -> Tensor:
     return found
 
 
-def _are_paths(given: object) -> bool:
-    return isinstance(given, list | tuple) and bool(given) and all(isinstance(item, str | Path) for item in given)
+def _paths(given: object) -> list[Path] | None:
+    """Return a list of files as paths; None for anything else."""
+    listed = given.tolist() if isinstance(given, np.ndarray) and given.dtype.kind in "UO" else given
+    are = isinstance(listed, list | tuple) and bool(listed) and all(isinstance(item, str | Path) for item in listed)
+    return [Path(item) for item in listed] if are else None  # type: ignore[union-attr]  # a list then

@@ -1,4 +1,4 @@
-"""Run an experiment: train the source ensemble, transfer it, evaluate it, and write the record."""
+"""Run an experiment: train the source ensemble if there is a source, transfer it, evaluate it, write the record."""
 
 import logging
 from collections.abc import Mapping
@@ -12,10 +12,12 @@ from ensemble_transfer.report.record import Record
 from ensemble_transfer.runs.conclusion import conclude
 from ensemble_transfer.runs.duration import warn_of_days
 from ensemble_transfer.runs.experiment import Experiment, PreparedRun, load_tasks
+from ensemble_transfer.training.alone import members_alone
+from ensemble_transfer.training.cost import Ledger
 from ensemble_transfer.training.progress import Tracker
 from ensemble_transfer.training.source import keep_source, train_source
 from ensemble_transfer.training.store import Store
-from ensemble_transfer.transfer.base import Workbench
+from ensemble_transfer.transfer.base import Workbench, check_members
 from ensemble_transfer.transfer.prices import Prices
 
 log = logging.getLogger(__name__)
@@ -57,14 +59,19 @@ def run(experiment: Experiment, folder: Path, origin: Origin | None = None) -> R
 
 
 def prepare(experiment: Experiment, tracker: Tracker | None) -> PreparedRun:
-    """Load the tasks, check the budget, train the source ensemble, and save it in the store."""
+    """Load the tasks, check the budget, and return the run with its members, trained on the source if there is one."""
     experiment.use_threads()
     seed, recipes, fitter = experiment.seed, experiment.recipes, replace(experiment.fitter, tracker=tracker)
-    tasks, size, budget = load_tasks(experiment), experiment.ensemble.size, experiment.budget
+    tasks, budget, size = load_tasks(experiment), experiment.budget, experiment.ensemble.count
     experiment.strategy.plan(Prices.of(experiment.architecture, tasks.target, recipes, size, budget))
     warn_of_days(experiment)
-    source, ledger = train_source(experiment.ensemble, experiment.backbone, tasks.source, seed, recipes, fitter)
-    keep(source, fitter.store)
+    ledger: Ledger | None = None
+    if tasks.source is None:
+        source = members_alone(experiment.ensemble, experiment.backbone, tasks.target, seed)
+    else:
+        source, ledger = train_source(experiment.ensemble, experiment.backbone, tasks.source, seed, recipes, fitter)
+        keep(source, fitter.store)
+    check_members(experiment.strategy, len(source), source.architecture, source.lineage)  # given files may be the same
     work = Workbench(source, tasks.target.sealed(), seed, recipes, fitter, budget)
     return PreparedRun(experiment, tasks, work, ledger)
 

@@ -9,13 +9,18 @@ from pathlib import Path
 import torch
 
 from ensemble_transfer.errors import SettingError, require
-from ensemble_transfer.layout import ENSEMBLE
+from ensemble_transfer.layout import DESCRIPTION, ENSEMBLE
 from ensemble_transfer.models.backbone import Architecture, Backbone
-from ensemble_transfer.models.ensemble import Ensemble, probabilities
+from ensemble_transfer.models.ensemble import FINE_TUNED, Ensemble, probabilities, read_description
 from ensemble_transfer.tasks.task import Split, Task
-from ensemble_transfer.weights import Weights, below, joined
+from ensemble_transfer.weights import Weights, below, fingerprint, joined
 
 log = logging.getLogger(__name__)
+
+NO_BETTER = (
+    "is no better than chance on the source's validation images: it gets a new one; if that is a surprise, "
+    "dataset.image_size, backbone.mean or backbone.std may be others than in training"
+)
 
 
 @dataclass(frozen=True)
@@ -24,8 +29,8 @@ class ExistingMember:
 
     Attributes:
         encoder: Its encoder's weights.
-        head: Its head's weights; None if it has no head for the classes of the source task.
-        lineage: Lineage of the saved ensemble that it comes from; empty for a file.
+        head: Its head's weights; None if it has no head for the classes of the source task, or if there is none.
+        lineage: Lineage of the saved ensemble that it comes from, as its members are now; empty for a file.
     """
 
     encoder: Weights
@@ -33,8 +38,37 @@ class ExistingMember:
     lineage: str = ""
 
 
+def count_members(paths: Sequence[str]) -> int:
+    """Return how many members files and folders hold, of which no weights are read.
+
+    A folder that holds no ensemble counts as one member: what is wrong with it is said where it is read.
+
+    Raises:
+        SettingError: If a path is missing.
+    """
+    return sum(_count(path) for path in paths)
+
+
+def _count(path: str) -> int:
+    where = Path(path).expanduser()
+    require(where.exists(), "members", path, "is no file or folder")
+    try:
+        return len(read_description(_inside(where) / DESCRIPTION)["members"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return 1
+
+
+def _inside(folder: Path) -> Path:
+    """Return the folder of the ensemble in that of a run, or the folder itself."""
+    return folder / ENSEMBLE if (folder / ENSEMBLE).is_dir() else folder
+
+
 def read_members(
-    paths: Sequence[str], backbone: Backbone, architecture: Architecture, task: Task, device: torch.device
+    paths: Sequence[str],
+    backbone: Backbone,
+    architecture: Architecture,
+    task: Task | None = None,
+    device: torch.device | str = "cpu",
 ) -> list[ExistingMember]:
     """Read members, in the order of the paths.
 
@@ -44,7 +78,8 @@ def read_members(
         backbone: The encoder that files must fit, strictly.
         architecture: Of the members.
         task: The source task. A saved ensemble of the same classes keeps its heads. So does a file whose head has as
-            many outputs, if it is better than chance on the validation images: a file does not name its classes.
+            many outputs, if it is better than chance on the validation images: a file does not name its classes. None:
+            there is no source task, and no member keeps a head.
         device: Where heads are tried.
 
     Raises:
@@ -54,28 +89,28 @@ def read_members(
 
 
 def _read(
-    path: str, backbone: Backbone, architecture: Architecture, task: Task, device: torch.device
+    path: str, backbone: Backbone, architecture: Architecture, task: Task | None, device: torch.device | str
 ) -> Iterator[ExistingMember]:
     where = Path(path).expanduser()
     require(where.exists(), "members", path, "is no file or folder")
     if where.is_dir():
-        yield from _read_ensemble(where, path, architecture, task.classes)
+        yield from _read_ensemble(where, path, architecture, task.classes if task else ())
         return
     try:
         alone = replace(backbone, pretrained=False, checkpoint=str(where))
-        encoder, head = alone.pretrained_encoder(architecture), alone.checkpoint_head(architecture)
+        encoder = alone.pretrained_encoder(architecture)
+        head = alone.checkpoint_head(architecture) if task else None
     except SettingError as error:
         raise SettingError("members", path, error.rule) from error
-    knows = head is not None and _beats_chance(
-        architecture, joined(encoder=encoder, head=head), task.validation, device
-    )
-    if head is not None:
-        of_task, of_others = "is kept", "is no better than chance on the source's validation images: it gets a new one"
-        log.info("%s: its head of %d classes %s", path, architecture.classes, of_task if knows else of_others)
-    yield ExistingMember(encoder, head if knows else None)
+    if task is not None and head is not None:
+        member = joined(encoder=encoder, head=head)
+        knows = _beats_chance(architecture, member, task.validation, device)
+        log.info("%s: its head of %d classes %s", path, architecture.classes, "is kept" if knows else NO_BETTER)
+        head = head if knows else None
+    yield ExistingMember(encoder, head)
 
 
-def _beats_chance(architecture: Architecture, weights: Weights, validation: Split, device: torch.device) -> bool:
+def _beats_chance(architecture: Architecture, weights: Weights, validation: Split, device: torch.device | str) -> bool:
     """Return whether a member is right more often than the most frequent class is, by two standard errors."""
     classifier = architecture.build()
     classifier.load_state_dict(weights)
@@ -88,19 +123,20 @@ def _beats_chance(architecture: Architecture, weights: Weights, validation: Spli
 def _read_ensemble(
     folder: Path, path: str, architecture: Architecture, classes: Sequence[str]
 ) -> Iterator[ExistingMember]:
-    inside = folder / ENSEMBLE
     try:
-        saved = Ensemble.load(inside if inside.is_dir() else folder)
+        saved = Ensemble.load(_inside(folder))
     except SettingError as error:
         raise SettingError("members", path, f"holds no usable ensemble: {error}") from error
     same = replace(saved.architecture, classes=architecture.classes)
     rule = f"is an ensemble of another architecture ({_words(same)}) than this run's ({_words(architecture)})"
     require(same == architecture, "members", path, rule)
+    same_encoder = len({fingerprint(below(member, "encoder")) for member in saved.members}) == 1
+    lineage = saved.lineage if same_encoder else FINE_TUNED.get(saved.lineage, saved.lineage)
     keeps = set(saved.classes) == set(classes)
     order = [saved.classes.index(name) for name in classes] if keeps else []
     for member in saved.members:
         head = {name: tensor[order] for name, tensor in below(member, "head").items()} if keeps else None
-        yield ExistingMember(below(member, "encoder"), head, saved.lineage)
+        yield ExistingMember(below(member, "encoder"), head, lineage)
 
 
 def _words(architecture: Architecture) -> str:

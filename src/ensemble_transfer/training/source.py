@@ -13,7 +13,7 @@ from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.seeding import derive
 from ensemble_transfer.tasks.task import Task
 from ensemble_transfer.training.cost import Entry, Ledger
-from ensemble_transfer.training.existing import read_members
+from ensemble_transfer.training.existing import count_members, read_members
 from ensemble_transfer.training.fit import Fits, Fitter, Start
 from ensemble_transfer.training.recipe import Recipe, Recipes
 from ensemble_transfer.training.store import Store
@@ -22,6 +22,13 @@ from ensemble_transfer.weights import Weights, joined
 log = logging.getLogger(__name__)
 
 LINEAGES = ("shared", "snapshot", "independent")
+"""Lineages that are trained."""
+
+MIXED = "mixed"
+"""Lineage of given members together with trained ones."""
+
+SIZE = 8
+"""Members of an ensemble where neither their number nor given ones say it."""
 
 LARGEST_SIZE = 10_000
 """Members of an ensemble at the most: all of them are held in memory."""
@@ -32,35 +39,68 @@ class EnsembleSettings:
     """How many members there are, and what they have in common.
 
     Attributes:
-        size: Number of members.
+        size: Number of members; None for as many as are given, or else 8.
         lineage: ``shared`` members are trained apart from one ancestor, ``snapshot`` ones one after another, each from
             the one before (Huang et al. 2017, arXiv 1704.00109), ``independent`` ones from random starts of their own
-            (or from the backbone's pretrained weights with heads of their own).
+            (or from the backbone's pretrained weights with heads of their own). ``mixed`` allows given members beside
+            others that are trained from random weights.
         fork: Of shared and snapshot members, the share of a member's steps that its ancestor takes, below 1; null for
             what the recipes ``ancestor`` and ``source`` say. The two recipes' steps are divided anew, their sum stays.
-        members: Weights of members that exist, instead of training: ``.safetensors`` or ``.pt`` files of the backbone's
-            timm architecture, or folders of runs or ensembles that were saved here. Heads that they bring are kept
-            where they fit the classes of the source task. They are the last members; where ``size`` is larger, those
-            before them are trained. Their lineage is what ``lineage`` says, but for a single folder that makes up the
-            whole ensemble, which says it itself.
+        members: Weights of members that exist, instead of training: files of the backbone's timm architecture
+            (``.safetensors``, ``.pt``, ``.pth``, ``.ckpt``), or folders of runs or ensembles that were saved here.
+            Heads that they bring are kept where they fit the classes of the source task. They are the first members,
+            and so the donors of a shift; where ``size`` is larger, the others are trained. Their lineage is what
+            ``lineage`` says, but for a single folder that makes up the whole ensemble, which says it itself; given and
+            trained ones together are ``mixed``.
+        added: The same as the last members: those that an extension adds.
     """
 
-    size: int = 8
+    size: int | None = None
     lineage: str = "shared"
     fork: float | None = None
     members: list[str] = field(default_factory=list)
+    added: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        require(0 < self.size <= LARGEST_SIZE, "size", self.size, f"must be in 1..{LARGEST_SIZE}")
-        require(self.lineage in LINEAGES, "lineage", self.lineage, f"must be one of {', '.join(LINEAGES)}")
-        named = all(member.strip() for member in self.members)
+        size = SIZE if self.size is None else self.size
+        require(0 < size <= LARGEST_SIZE, "size", size, f"must be in 1..{LARGEST_SIZE}")
+        require(self.lineage in (*LINEAGES, MIXED), "lineage", self.lineage, f"must be one of {', '.join(LINEAGES)}")
+        named = all(member.strip() for member in (*self.members, *self.added))
         require(named, "members", self.members, "must name files or folders, none of them empty")
+        given = bool(self.members or self.added)
+        rule = "is for members that are given, beside others that are trained: ensemble.members=[...]"
+        require(given or self.lineage != MIXED, "lineage", self.lineage, rule)
         if self.fork is not None:
             require(0 <= self.fork < 1, "fork", self.fork, "must be in [0, 1), or null for what the recipes say")
             apart = self.lineage == "independent"
             require(not apart, "fork", self.fork, "must be null: independent members have no common ancestor")
-            alone = bool(self.members) and len(self.members) >= self.size
+            alone = given and len(self.members) + len(self.added) >= (self.size or 0)
             require(not alone, "fork", self.fork, "must be null: members that exist are not trained")
+
+    @property
+    def count(self) -> int:
+        """Number of members; folders are looked into for how many they hold.
+
+        Raises:
+            SettingError: If a given member is missing, or there are more than ``size`` says.
+        """
+        given = count_members([*self.members, *self.added])
+        count = self.size or given or SIZE
+        rule = f"must be {given} or more, as many as ensemble.members names, or null for as many"
+        require(count >= given, "size", count, rule)
+        return count
+
+    def check(self, backbone: Backbone) -> None:
+        """Raise a SettingError if members would be trained from random weights beside given ones, unasked.
+
+        Args:
+            backbone: What trained members start from.
+        """
+        count, given = self.count, count_members(self.members)
+        trained = count - given - count_members(self.added)
+        asked = not given or not trained or backbone.has_weights or self.lineage == MIXED
+        rule = f"is more than the {given} given members, and {trained} would be trained from random weights beside "
+        require(asked, "size", count, f"{rule}them; leave it out, or ask for that with ensemble.lineage=mixed")
 
 
 def train_source(
@@ -85,14 +125,20 @@ def train_source(
         recipes: What the fits may spend.
         fitter: Where and how they are computed and remembered.
     """
+    with settings_under("ensemble"):
+        settings.check(backbone)
     work = _SourceWork(settings, backbone, task, seed, _forked(recipes, settings.fork), fitter)
-    existing = work.existing_members()
-    if len(existing.weights) == settings.size:
-        return work.ensemble(existing.lineage or settings.lineage, existing.weights), Ledger([*existing.entries])
-    fits = work.trained_members(settings.size - len(existing.weights))
+    given = work.existing_members(settings.members, 0)
+    added = work.existing_members(settings.added, settings.count - count_members(settings.added))
+    entries, number = [*given.entries, *added.entries], settings.count - len(given.weights) - len(added.weights)
+    if not number:
+        lineage = given.lineage if not added.weights else None
+        return work.ensemble(lineage or settings.lineage, [*given.weights, *added.weights]), Ledger(entries)
+    fits = work.trained_members(number, len(given.weights))
     trained = [weights for fit in fits[1:] for weights in fit.weights]
-    entries = [entry for fit in fits for entry in fit.entries()]
-    return work.ensemble(settings.lineage, [*trained, *existing.weights]), Ledger([*entries, *existing.entries])
+    lineage = MIXED if given.weights or added.weights else settings.lineage
+    members = [*given.weights, *trained, *added.weights]
+    return work.ensemble(lineage, members), Ledger([*(entry for fit in fits for entry in fit.entries()), *entries])
 
 
 def keep_source(ensemble: Ensemble, store: Store) -> Path | None:
@@ -139,7 +185,7 @@ class _Existing:
     Attributes:
         weights: Their weights, with heads for the source task.
         entries: Cost of the heads that some of them lacked.
-        lineage: Lineage of the saved ensemble that they all come from; None if they come from several places.
+        lineage: Lineage of the saved ensemble that they all come from; None if they come from several places or none.
     """
 
     weights: Sequence[Weights] = ()
@@ -167,16 +213,18 @@ class _SourceWork:
         history = {"source": self.task.name, "seed": self.seed}
         return Ensemble(self.architecture, tuple(members), self.task.classes, lineage, history)
 
-    def existing_members(self) -> _Existing:
-        """Return the members that exist; those without a head for the task get one, on frozen features."""
-        settings, architecture = self.settings, self.architecture
-        if not settings.members:
+    def existing_members(self, paths: Sequence[str], first: int) -> _Existing:
+        """Return members that exist; those without a head for the task get one, on frozen features.
+
+        Args:
+            paths: Files and folders that hold them.
+            first: Index of the first of them in the ensemble.
+        """
+        if not paths:
             return _Existing()
         with settings_under("ensemble"):
-            found = read_members(settings.members, self.backbone, architecture, self.task, self.fitter.settings.device)
-            rule = f"must be {len(found)} or more, as many as ensemble.members names"
-            require(settings.size >= len(found), "size", settings.size, rule)
-        indexed = dict(enumerate(found, start=settings.size - len(found)))
+            found = read_members(paths, self.backbone, self.architecture, self.task, self.fitter.settings.device)
+        indexed = dict(enumerate(found, start=first))
         starts = [
             Start(
                 member,
@@ -187,30 +235,37 @@ class _SourceWork:
             if existing.head is None
         ]
         with self.recipes.naming(self.recipes.head, "head"):
-            heads = self.fitter.fit_heads(architecture, starts, self.task.train, self.recipes.head, "source head")
+            heads = self.fitter.fit_heads(self.architecture, starts, self.task.train, self.recipes.head, "source head")
         probed = dict(zip(heads.members, heads.weights, strict=True))
         weights: list[Weights] = [
             probed[member] if existing.head is None else joined(encoder=existing.encoder, head=existing.head)
             for member, existing in indexed.items()
         ]
-        return _Existing(weights, heads.entries(), found[0].lineage if len(settings.members) == 1 else None)
+        return _Existing(weights, heads.entries(), found[0].lineage if len(paths) == 1 else None)
 
-    def trained_members(self, number: int) -> list[Fits]:
-        """Return the fits of the ancestors, and then those of so many members."""
+    def trained_members(self, number: int, first: int) -> list[Fits]:
+        """Return the fits of the ancestors, and then those of so many members; they are what they are without others.
+
+        Args:
+            number: How many members are trained.
+            first: Index of the first of them in the ensemble, after those that are given.
+        """
+        if first:
+            log.info("%d given, %d to be trained", first, number)
         recipes, snapshots = self.recipes, self.settings.lineage == "snapshot"
         ancestors = range(number) if self.settings.lineage == "independent" else range(1)
         starts = [
-            Start(index, weights, derive(self.seed, "ancestor", index))
+            Start(first + index, weights, derive(self.seed, "ancestor", index))
             for index, weights in zip(ancestors, self._initial(ancestors), strict=True)
         ]
-        first = self._fit(starts, recipes.ancestor, "ancestor")
+        begun = self._fit(starts, recipes.ancestor, "ancestor")
         apart = [
-            Start(member, first.weights[member % len(ancestors)], derive(self.seed, "source", member))
-            for member in range(number)
+            Start(first + index, begun.weights[index % len(ancestors)], derive(self.seed, "source", index))
+            for index in range(number)
         ]
         if snapshots:
-            return [first, *self._one_after_another(apart)]
-        return [first, self._fit(apart, recipes.source, "source")]
+            return [begun, *self._one_after_another(apart)]
+        return [begun, self._fit(apart, recipes.source, "source")]
 
     def _one_after_another(self, starts: Sequence[Start]) -> list[Fits]:
         """Train members in turn, each from where the one before ended: one run with a cyclic learning rate."""

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from ensemble_transfer.errors import require
+from ensemble_transfer.errors import SettingError, require, settings_under
 from ensemble_transfer.models.backbone import Architecture
-from ensemble_transfer.models.ensemble import Ensemble
+from ensemble_transfer.models.ensemble import COPIES, UNTRAINED, Ensemble
 from ensemble_transfer.seeding import derive
 from ensemble_transfer.tasks.task import Task
 from ensemble_transfer.training.cost import Cost, Entry, Ledger, Meter, mean_cost, measured
@@ -83,6 +83,30 @@ class Strategy(Protocol):
         """Transfer the ensemble. The source ensemble does not change, and the workbench bills the work."""
 
 
+UNSHIFTABLE = {
+    COPIES: "all are copies of one encoder, and a shift of copies gives copies",
+    UNTRAINED: "they start from random weights, which nothing that another one learned suits",
+}
+"""Lineages whose members a shift does not serve, and why."""
+
+
+def check_members(strategy: Strategy, members: int, architecture: Architecture, lineage: str) -> None:
+    """Raise a SettingError if a strategy does not suit an ensemble.
+
+    Args:
+        strategy: The strategy; one that shifts members has the attribute ``shifts``, and it is true.
+        members: Number of members.
+        architecture: Their architecture.
+        lineage: Their lineage.
+    """
+    reason = UNSHIFTABLE.get(lineage) if getattr(strategy, "shifts", False) else None
+    if reason is not None:
+        take = "take few, snapshots, head or auto, or give members that differ: ensemble.members=[...] or a source task"
+        raise SettingError("strategy", strategy.name, f"needs members that differ; here {reason}: {take}")
+    with settings_under("strategy"):
+        strategy.check(members, architecture)
+
+
 def transfer_ensemble(  # noqa: PLR0913  # the library's door: all but three have a default
     strategy: Strategy,
     source: Ensemble,
@@ -106,7 +130,7 @@ def transfer_ensemble(  # noqa: PLR0913  # the library's door: all but three hav
     Raises:
         SettingError: If the strategy's options or the budget do not suit the ensemble. This is checked before training.
     """
-    strategy.check(len(source), source.architecture)
+    check_members(strategy, len(source), source.architecture, source.lineage)
     work = Workbench(source, target, seed, recipes or Recipes(), fitter or Fitter(), budget, strategy=strategy.name)
     return strategy.run(work)
 
@@ -302,7 +326,9 @@ class Workbench:
 
     def ensemble(self, members: Sequence[Weights], strategy: str) -> Ensemble:
         """Build the transferred ensemble from its members' weights."""
-        history = dict(self.source.history) | {"source_ensemble": self.source.fingerprint}
+        history = dict(self.source.history)
+        if "source" in history:  # the name of the source task
+            history["source_ensemble"] = self.source.fingerprint
         history |= {"strategy": strategy, "target": self.target.name}
         if any(entry.phase in CHOICES for entry in self.ledger.entries):
             history["chosen_on"] = "validation"

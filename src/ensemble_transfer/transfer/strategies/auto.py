@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.models.backbone import Architecture
-from ensemble_transfer.transfer.base import TransferResult, Workbench
+from ensemble_transfer.transfer.base import UNSHIFTABLE, TransferResult, Workbench
 from ensemble_transfer.transfer.choice import Candidate, choose, joined_candidates
 from ensemble_transfer.transfer.prices import Prices
 from ensemble_transfer.transfer.shift.turns import (
@@ -63,7 +63,8 @@ class Auto:
        better than the pilot on validation, heads for more members first. If not, and the pilot is
        better than heads on validation: ``two`` members. If it is not even better than heads, training is far from
        done: ``one`` member.
-    4. Shift other members as these moved, in turns, by the scale that serves one of them best, with probed heads.
+    4. Shift other members as these moved, in turns, by the scale that serves one of them best, with probed heads;
+       members that are copies of one encoder are not shifted.
        With one member a tenth of the budget is set aside for that, with more a twentieth.
     5. Take the ensemble of all this that has the lowest calibrated NLL on validation.
 
@@ -141,7 +142,7 @@ class Auto:
         left, trials = int(work.left), len(self.scales) * _recipient(prices)
         others = trials + max(0, prices.members - 2) * _recipient(prices)
         aside = min(int((SHIFTED if split == "one" or not plan.pilot else CHEAP) * limit), others)
-        aside = aside if aside >= trials else 0
+        aside = aside if aside >= trials and _can_shift(work) else 0
         if split == "many":
             count = max(1, min(prices.members - 1, (left - aside) // (plan.pilot * prices.step + prices.look)))
         else:
@@ -155,7 +156,7 @@ class Auto:
     ) -> tuple[float | None, Candidate | None]:
         """Return the scale that was chosen, and the members shifted by it that the rest of the budget pays for."""
         affordable = int(work.left) // _recipient(work.prices)
-        if affordable < len(self.scales) or not others:
+        if affordable < len(self.scales) or not others or not _can_shift(work):
             return None, None
         first, *more = others[: 1 + affordable - len(self.scales)]
         moves = Moves.in_turns(work, donors, [first, *more])
@@ -174,6 +175,11 @@ def _least(prices: Prices) -> int:
 def _recipient(prices: Prices) -> int:
     """Return what a shifted member costs: statistics, a probed head, and its predictions on validation."""
     return recipient_price(prices) + prices.look
+
+
+def _can_shift(work: Workbench) -> bool:
+    """Return whether a shift may serve the members; without a source task they may all be copies of one encoder."""
+    return work.source.lineage not in UNSHIFTABLE
 
 
 def _candidate(work: Workbench, name: str, members: Sequence[Weights]) -> Candidate:

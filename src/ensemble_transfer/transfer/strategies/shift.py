@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from math import ceil, isfinite
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -85,6 +86,8 @@ class Shift:
             norms (the control).
         finish: What follows the shift: a ``tiny`` fine-tuning, or ``head`` for the new head alone.
     """
+
+    shifts: ClassVar[bool] = True
 
     donors: int = 1
     members: int | None = None

@@ -55,6 +55,7 @@ class Turns:
     """
 
     name: ClassVar[str] = "turns"
+    shifts: ClassVar[bool] = True
 
     donors: int = 2
     members: int | None = None

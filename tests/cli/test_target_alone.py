@@ -1,0 +1,187 @@
+"""A target alone, from the command line: every strategy, what a run leaves, and the commands that take it up."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import save_file
+from sklearn.datasets import load_digits
+
+from ensemble_transfer.cli import compare, evaluate, export, extend, predict
+from ensemble_transfer.models.ensemble import Ensemble
+from ensemble_transfer.report.record import Record
+from ensemble_transfer.weights import below
+
+QUICK = ["backbone.options.channels=[4,8,8,8]", "backbone.options.stem_width=4", "dataset.image_size=8"]
+SHORT = [f"recipe.{phase}.steps={steps}" for phase, steps in (("full", 5), ("tiny", 2), ("probe", 4), ("head", 4))]
+ALONE = ["dataset=target", "dataset.target.path=photos", "dataset.channels=1", "trainer.progress=false", *QUICK, *SHORT]
+
+
+def pictures(root, digits):
+    """Write scans as PNG, in a folder for each digit."""
+    scans = load_digits()
+    for number, (image, label) in enumerate(zip(scans.images, scans.target, strict=True)):
+        folder = root / f"digit {label}"
+        if label in digits and (not folder.is_dir() or len(list(folder.iterdir())) < 40):
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.rint(image * 255 / 16).astype(np.uint8)).save(folder / f"{number:04}.png")
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    pictures(folder / "photos", range(5, 9))
+    return folder / "photos"
+
+
+@pytest.fixture
+def here(tmp_path, photos, source_ensemble):
+    """A folder with pictures, and three checkpoints of one's own."""
+    shutil.copytree(photos, tmp_path / "photos")
+    for member, weights in enumerate(source_ensemble.members):
+        save_file(below(weights, "encoder"), tmp_path / f"own{member}.safetensors")
+    return tmp_path
+
+
+START = ["backbone.checkpoint=own0.safetensors", "backbone.mean=[0.5]", "backbone.std=[0.5]"]
+GIVEN = "ensemble.members=[own0.safetensors,own1.safetensors,own2.safetensors]"
+
+
+def without_source(folder):
+    """Assert that nothing of a run speaks of a source task; return its record."""
+    record = Record.load(folder / "record.json")
+    assert record.dataset == "photos"
+    assert not record.has_source
+    assert not [key for key in record.metrics if key.startswith("source/")]
+    assert not [key for key in record.metrics if "/ood/" in key]
+    assert "source" not in record.cost
+    assert record.notes == []
+    with np.load(folder / "predictions.npz") as arrays:
+        assert not [name for name in arrays.files if name.startswith("source/")]
+    for text in ("summary.md", "ensemble/README.md"):
+        assert "source" not in (folder / text).read_text().replace("dataset.source", "")
+    return record
+
+
+@pytest.mark.parametrize(("strategy", "budget"), [("few", "null"), ("auto", "3")])
+def test_members_are_copies_of_the_pretrained_network(cli, here, strategy, budget):
+    run = [f"strategy={strategy}", f"budget={budget}", "ensemble.size=3", "hydra.run.dir=run"]
+    code, _, err = cli(*ALONE, *START, *run)
+    assert code == 0, err
+    record = without_source(here / "run")
+    assert record.ensemble["lineage"] == "copies"
+    assert record.metrics["target/test/ensemble/accuracy"] is not None
+
+
+def test_shifted_members_are_given_ones_and_no_copies(cli, here):
+    code, _, err = cli(*ALONE, *START, "strategy=shift")
+    assert code == 2
+    assert err.splitlines()[-1] == (
+        "error: strategy='shift': needs members that differ; here all are copies of one encoder, and a shift of copies "
+        "gives copies: take few, snapshots, head or auto, or give members that differ: ensemble.members=[...] or a "
+        "source task"
+    )
+    code, _, err = cli(*ALONE, "strategy=shift", GIVEN, "hydra.run.dir=run")
+    assert code == 0, err
+    record = without_source(here / "run")
+    assert record.ensemble == {"size": 3, "lineage": "shared"}
+    assert record.config["ensemble"]["size"] == 3
+    assert "source/validation/barrier" not in record.metrics
+    same = "ensemble.members=[own0.safetensors,own0.safetensors]"
+    code, _, err = cli(*ALONE, "strategy=turns", "strategy.donors=1", same)
+    assert code == 2
+    assert "a shift of copies gives copies" in err
+
+
+def test_random_weights_are_allowed_and_said(cli, here):
+    code, _, err = cli(*ALONE, "strategy=few", "hydra.run.dir=run")
+    assert code == 0, err
+    assert "resnet10t starts from random weights" in err
+    assert without_source(here / "run").ensemble == {"size": 2, "lineage": "untrained"}
+    code, _, err = cli(*ALONE, "strategy=shift")
+    assert code == 2
+    assert "needs members that differ; here they start from random weights" in err
+
+
+def test_a_pair_without_its_source_is_a_target_alone(cli, quick, tmp_path):
+    assert cli("strategy=head", *quick, "dataset.source=null", "hydra.run.dir=run")[0] == 0
+    record = Record.load(tmp_path / "run" / "record.json")
+    assert record.dataset == "mnist"
+    assert record.config["dataset"]["source"] is None
+
+
+def test_a_run_is_extended_predicted_with_exported_and_compared(cli, here, capsys):
+    assert cli(*ALONE, "strategy=shift", GIVEN, "hydra.run.dir=run")[0] == 0
+    save_file(below(Ensemble.load(here / "run" / "ensemble").members[1], "encoder"), here / "own3.safetensors")
+    assert extend.main(["run", "ensemble.add=1"]) == 2
+    assert "the run's own members were given, so the new ones must be too" in capsys.readouterr().err
+    assert extend.main(["run", "ensemble.members=[own3.safetensors]"]) == 0
+    assert without_source(here / "run" / "extended_4").ensemble == {"size": 4, "lineage": "shared"}
+    grown, before = (Ensemble.load(here / "run" / place) for place in ("extended_4/ensemble", "ensemble"))
+    assert Ensemble(grown.architecture, grown.members[:3], grown.classes).fingerprint == before.fingerprint
+    assert predict.main(["run", "photos", "--output", "labels.csv"]) == 0
+    assert len((here / "labels.csv").read_text().splitlines()) == 161
+    assert evaluate.main(["run/predictions.npz", "--json"]) == 0
+    pytest.importorskip("onnxruntime")
+    assert export.main(["run", "ensemble.onnx"]) == 0
+
+
+def test_runs_with_and_without_a_source_are_marked_and_not_paired(cli, here, capsys):
+    pictures(here / "old", range(5))
+    alone = [*ALONE, "strategy=few", "ensemble.size=2"]
+    pair = [word for word in alone if word != "dataset=target"]
+    assert cli(*alone, "hydra.run.dir=runs/alone")[0] == 0
+    short = ["recipe.ancestor.steps=5", "recipe.source.steps=2", "dataset.source.path=old", "hydra.run.dir=runs/pair"]
+    assert cli(*pair, "dataset=folders", *short)[0] == 0
+    assert compare.main(["runs"]) == 0
+    table = (here / "runs" / "comparison" / "table.md").read_text()
+    assert "photos, no source" in table
+    assert "dataset=" not in table
+    assert "old -> photos" in table
+    assert "difference to the baseline" not in table  # numbers of one are not set against the other
+    page = (here / "runs" / "comparison" / "photos" / "index.html").read_text()
+    assert "source ensemble" not in page
+    capsys.readouterr()
+
+
+def test_a_source_that_is_the_target_is_said(cli, here):
+    same = [word for word in ALONE if word != "dataset=target"]
+    short = ["recipe.ancestor.steps=5", "recipe.source.steps=2", "dataset.source.path=photos", "ensemble.size=1"]
+    code, _, err = cli(*same, "dataset=folders", "strategy=head", "dataset.source.train=20", *short)
+    assert code == 0, err
+    line = "the source is the target, so that nothing is transferred; leave the source out: dataset=target"
+    assert err.count(line) == 1
+
+
+def test_given_members_beside_trained_ones_are_the_donors(cli, quick, here):
+    many = [word for word in quick if not word.startswith("ensemble.size")]
+    two = ["ensemble.members=[own0.safetensors,own1.safetensors]", "dataset.source.train=60"]
+    code, _, err = cli("strategy=shift", *many, *two, "ensemble.size=3")
+    assert code == 2
+    assert "ensemble.size=3: is more than the 2 given members, and 1 would be trained from random weights" in err
+    code, _, err = cli("strategy=shift", *many, *two, "ensemble.size=3", "ensemble.lineage=mixed", "hydra.run.dir=run")
+    assert code == 0, err
+    assert "2 given, 1 to be trained" in err
+    record = json.loads((here / "run" / "record.json").read_text())
+    assert record["ensemble"] == {"size": 3, "lineage": "mixed"}
+
+
+def test_missing_paths_and_settings_of_a_source_are_one_line(cli, here):
+    for words, line in (
+        (["dataset=target", "strategy=few"], "dataset.target.path=None: is required: dataset.target.path=..."),
+        (
+            [*ALONE, "strategy=few", "ensemble=independent"],
+            "ensemble.lineage='independent': must be left out:",
+        ),
+        (
+            [*ALONE, "strategy=few", "ensemble.members=[nowhere.pt]"],
+            "ensemble.members='nowhere.pt': is no file or",
+        ),
+        ([*ALONE, "strategy=few", GIVEN, "ensemble.size=8"], "ensemble.size=8: is more than the 3 given members, and"),
+        (["dataset=target", "strategy=few", "dataset.source=5"], "dataset.source=5: must be a group of settings"),
+    ):
+        code, _, err = cli(*words)
+        assert code == 2
+        assert line in err.splitlines()[-1]

@@ -1,0 +1,82 @@
+"""Files of weights: prefixes of names, heads, and what does not fit."""
+
+import re
+
+import pytest
+import timm
+import torch
+
+from ensemble_transfer.errors import SettingError
+from ensemble_transfer.models.backbone import Backbone
+
+OPTIONS = {"channels": [4, 8, 8, 8], "stem_width": 4, "output_stride": 8}
+
+
+@pytest.fixture(scope="module")
+def state():
+    torch.manual_seed(0)
+    return timm.create_model("resnet10t", num_classes=5, **OPTIONS).state_dict()
+
+
+def read(path):
+    """Return encoder and head that a backbone takes from a file."""
+    backbone = Backbone("resnet10t", OPTIONS, checkpoint=str(path))
+    architecture = backbone.architecture(8, 3, 5)
+    return backbone.pretrained_encoder(architecture), backbone.checkpoint_head(architecture)
+
+
+def under(prefix, state):
+    return {f"{prefix}{name}": tensor for name, tensor in state.items()}
+
+
+@pytest.mark.parametrize("prefix", ["net.", "model.", "module.", "backbone.", "module.model.net."])
+def test_a_common_prefix_is_left_out_and_named(state, prefix, tmp_path, caplog):
+    torch.save({"state_dict": under(prefix, state), "epoch": 3}, tmp_path / "a.ckpt")
+    with caplog.at_level("INFO"):
+        encoder, head = read(tmp_path / "a.ckpt")
+    assert all(torch.equal(tensor, state[name]) for name, tensor in encoder.items())
+    assert torch.equal(head["weight"], state["fc.weight"])
+    assert f"{tmp_path / 'a.ckpt'}: the prefix {prefix!r} of its tensors' names is left out" in caplog.messages
+
+
+def test_what_lies_beside_a_network_is_left_out(state, tmp_path):
+    beside = {"metric.total": torch.zeros(1), "criterion.weight": torch.ones(5)}
+    torch.save(under("net.", state) | beside, tmp_path / "a.pt")
+    assert read(tmp_path / "a.pt")[0].keys() == {name for name in state if not name.startswith("fc.")}
+
+
+@pytest.mark.parametrize("before", ["", "model."])
+def test_an_encoder_with_a_head_beside_it_keeps_both(state, before, tmp_path):
+    encoder = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
+    head = {f"{before}head.{part}": state[f"fc.{part}"] for part in ("weight", "bias")}
+    torch.save(under(f"{before}encoder.", encoder) | head, tmp_path / "a.pt")
+    found, its_head = read(tmp_path / "a.pt")
+    assert all(torch.equal(tensor, state[name]) for name, tensor in found.items())
+    assert torch.equal(its_head["bias"], state["fc.bias"])
+
+
+def test_several_networks_in_a_file_are_refused(state, tmp_path):
+    torch.save(under("student.", state) | under("teacher.", state), tmp_path / "a.pt")
+    with pytest.raises(SettingError, match=re.escape("it holds 2 networks of this kind, student., teacher.: keep one")):
+        read(tmp_path / "a.pt")
+
+
+def test_a_file_without_tensors_is_refused(tmp_path):
+    torch.save({"epoch": 3, "lr": 0.1}, tmp_path / "a.ckpt")
+    with pytest.raises(SettingError, match="it holds no dictionary of tensors, nor one under state_dict"):
+        read(tmp_path / "a.ckpt")
+
+
+def test_what_does_not_fit_is_one_short_line_with_the_first_few(state, tmp_path):
+    wrong = {name.replace("layer", "stage"): tensor for name, tensor in state.items()}
+    wrong["bn1.weight"] = torch.zeros(3)
+    torch.save(wrong, tmp_path / "a.pt")
+    with pytest.raises(SettingError) as error:
+        read(tmp_path / "a.pt")
+    missing = [name for name in state if name.startswith("layer")]
+    assert error.value.rule == (
+        f"gives no weights for resnet10t: its tensors do not fit: {len(missing)} of {len(state) - 2} missing "
+        f"({', '.join(missing[:3])} and {len(missing) - 3} more); {len(missing)} unknown "
+        f"({', '.join(name.replace('layer', 'stage') for name in missing[:3])} and {len(missing) - 3} more); "
+        f"1 of another shape (bn1.weight (3,) for (8,))"
+    )

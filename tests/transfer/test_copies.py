@@ -1,0 +1,63 @@
+"""Which strategies take members that are copies of one encoder, and what these make of them."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ensemble_transfer import transfer_ensemble
+from ensemble_transfer.errors import SettingError
+from ensemble_transfer.models.backbone import Backbone
+from ensemble_transfer.runs.presets import preset_object
+from ensemble_transfer.training.alone import members_alone
+from ensemble_transfer.training.source import EnsembleSettings
+from ensemble_transfer.transfer.base import UNSHIFTABLE
+from ensemble_transfer.weights import below
+
+SHIFTS = ("shift", "zero_shot", "turns", "random_shift")
+OTHERS = ("full", "few", "matched", "snapshots", "head", "tiny", "lp_ft", "star", "laplace", "scratch")
+
+
+@pytest.fixture(scope="module")
+def copies(backbone, source_ensemble, target_task, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "pretrained.pt"
+    torch.save(dict(below(source_ensemble.members[0], "encoder")), path)
+    pretrained = Backbone(backbone.name, backbone.options, checkpoint=str(path), mean=[0.5], std=[0.5])
+    return members_alone(EnsembleSettings(3), pretrained, target_task)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_strategies_that_train_take_copies(copies, target_task, recipes, fitter, name):
+    if name == "laplace":
+        pytest.importorskip("laplace")
+    result = transfer_ensemble(preset_object("strategy", name), copies, target_task.sealed(), 0, recipes, fitter)
+    one, other = result.ensemble.members[:2]
+    assert not torch.equal(one["head.weight"], other["head.weight"])  # every member has its own randomness
+    assert "source_ensemble" not in result.ensemble.history
+    assert all(not tensor.any() for tensor in below(copies.members[0], "head").values())
+
+
+@pytest.mark.parametrize("name", SHIFTS)
+@pytest.mark.parametrize("lineage", UNSHIFTABLE)
+def test_strategies_that_shift_refuse_copies_before_anything_is_trained(
+    source_ensemble, target_task, recipes, fitter, monkeypatch, name, lineage
+):
+    same = replace(source_ensemble, lineage=lineage)
+    monkeypatch.setattr(type(fitter), "fit", lambda *_: pytest.fail("trained"))
+    rule = rf"^strategy='{name}': needs members that differ; here .*: take few, "
+    with pytest.raises(SettingError, match=rule) as error:
+        transfer_ensemble(preset_object("strategy", name), same, target_task.sealed(), 0, recipes, fitter)
+    assert "\n" not in str(error.value)
+
+
+def test_auto_leaves_the_shift_out_and_spends_what_it_saves(copies, source_ensemble, target_task, recipes, fitter):
+    auto = preset_object("strategy", "auto")
+    arguments = target_task.sealed(), 0, recipes, fitter, 20.0
+    result = transfer_ensemble(auto, copies, *arguments)
+    choice = result.story["choice"]
+    assert choice["scale"] is None
+    assert not [candidate for candidate in choice["candidates"] if "shifted" in candidate["name"]]
+    assert not set(result.ledger.by_phase()) & {"statistics", "probe"}
+    shifting = transfer_ensemble(auto, source_ensemble, *arguments)
+    assert shifting.story["choice"]["scale"] is not None
+    assert sum(choice["steps"]) > sum(shifting.story["choice"]["steps"])
