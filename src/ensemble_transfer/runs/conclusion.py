@@ -1,6 +1,7 @@
 """The end of a run: evaluate the transferred ensemble, sum up its cost, and write the files."""
 
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
