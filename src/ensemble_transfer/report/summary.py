@@ -159,9 +159,9 @@ def _cost(record: Record) -> str:
     parts = record.cost["phases"] | {"**total**": record.cost["total"]}
     parts |= {"one more member": record.cost["marginal"]} if record.cost["marginal"] else {}
     parts |= {"source ensemble (not counted)": record.cost["source"]} if "source" in record.cost else {}
-    timed = ("fine-tunings by time",) if "fine_tunings_by_time" in record.cost["total"] else ()
+    timed = ("by time",) if "fine_tunings_by_time" in record.cost["total"] else ()
     rows = [_cost_row(phase, cost, bool(timed)) for phase, cost in parts.items()]
-    text = table(("cost", "steps", "examples", "GFLOPs", "fine-tunings", *timed, "seconds", "peak MB"), rows)
+    text = table(("cost", "steps", "GFLOPs", "fine-tunings", *timed, "seconds", "peak MB"), rows)
     reused = {(entry["phase"], entry["member"]) for entry in record.reused_fits}
     if not reused:
         return text
@@ -170,10 +170,9 @@ def _cost(record: Record) -> str:
 
 
 def _cost_row(name: str, cost: Mapping[str, Any], timed: bool) -> list[str]:
-    counts = [f"{round(cost[field]):,}" for field in ("steps", "examples")]
     return [
         name,
-        *counts,
+        f"{round(cost['steps']):,}",
         f"{cost['flops'] / 1e9:,.1f}",
         number(cost.get("fine_tunings"), 2),
         *([number(cost.get("fine_tunings_by_time"), 2)] if timed else []),
