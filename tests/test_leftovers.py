@@ -35,13 +35,14 @@ class Job:
         self.temporary = folder / "tmp"
         self.temporary.mkdir()
         name, _, value = self._mark.partition("=")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "ensemble_transfer", *arguments],
-            cwd=folder,
-            env=os.environ | {name: value, "TMPDIR": str(self.temporary)},
-            stdout=subprocess.DEVNULL,
-            stderr=(folder / "stderr").open("w"),
-        )
+        with (folder / "stderr").open("w") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "ensemble_transfer", *arguments],
+                cwd=folder,
+                env=os.environ | {name: value, "TMPDIR": str(self.temporary)},
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+            )
 
     def alive(self) -> list[int]:
         found = []
@@ -54,37 +55,54 @@ class Job:
         return found
 
     def wait_for(self, pattern: str) -> None:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300  # cores are shared
         while not list(self.folder.glob(pattern)):
             assert time.monotonic() < deadline, (self.folder / "stderr").read_text()
             time.sleep(0.05)
 
     def end(self) -> None:
-        """Wait for the end of all processes; those that go on are killed, and fail the test."""
+        """Wait for the end of all processes: of the command, and then of those that look for it every second."""
         self.process.wait()
-        deadline = time.monotonic() + 10
-        while (alive := self.alive()) and time.monotonic() < deadline:
+        deadline = time.monotonic() + 20
+        while self.alive() and time.monotonic() < deadline:
             time.sleep(0.1)
-        for number in alive:
+        assert not self.alive()
+
+    def kill(self) -> None:
+        """Kill all processes, whatever became of the test."""
+        for number in self.alive():
             os.kill(number, signal.SIGKILL)
-        assert not alive
+        self.process.wait()
 
     def left(self) -> list[str]:
         """Return what is left in the temporary folder, but for torch's cache, which is one for all runs."""
         return [path.name for path in self.temporary.iterdir() if not path.name.startswith("torchinductor_")]
 
 
-def test_a_run_with_workers_leaves_no_process_and_no_file(tmp_path):
-    job = Job(tmp_path, "strategy=full", *QUICK, "trainer.workers=2", "hydra.run.dir=run")
+@pytest.fixture
+def start(tmp_path):
+    jobs = []
+
+    def start(*arguments: str) -> Job:
+        jobs.append(Job(tmp_path, *arguments))
+        return jobs[-1]
+
+    yield start
+    for job in jobs:
+        job.kill()
+
+
+def test_a_run_with_workers_leaves_no_process_and_no_file(start, tmp_path):
+    job = start("strategy=full", *QUICK, "trainer.workers=2", "hydra.run.dir=run")
     assert job.process.wait() == 0, (tmp_path / "stderr").read_text()
     job.end()
     assert job.left() == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_workers_of_a_killed_run_end_and_leave_no_file(tmp_path, number):
+def test_workers_of_a_killed_run_end_and_leave_no_file(start, number):
     endless = [*QUICK, "ensemble.lineage=independent", *ENDLESS]
-    job = Job(tmp_path, "strategy=full", *endless, "trainer.workers=2", "hydra.run.dir=run")
+    job = start("strategy=full", *endless, "trainer.workers=2", "hydra.run.dir=run")
     job.wait_for("store/unfinished/*/last.ckpt")
     job.process.send_signal(number)
     job.end()
@@ -93,11 +111,11 @@ def test_workers_of_a_killed_run_end_and_leave_no_file(tmp_path, number):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_jobs_of_a_killed_sweep_end(tmp_path, number):
+def test_jobs_of_a_killed_sweep_end(start, number):
     if importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is None:
         pytest.skip("hydra_joblib_launcher is not installed")
     sweep = ["-m", "hydra/launcher=jobs", "strategy=full", "seed=0,1", *QUICK, *ENDLESS, "hydra.sweep.dir=sweep"]
-    job = Job(tmp_path, *sweep)
+    job = start(*sweep)
     job.wait_for("store/unfinished/*/last.ckpt")
     job.process.send_signal(number)
     job.end()
