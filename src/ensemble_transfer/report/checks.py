@@ -7,13 +7,14 @@ STATUSES = ("finished", "failed", "interrupted")
 
 _COLUMNS = {
     "reliability": ("count", "confidence", "accuracy"),
+    "reliability_calibrated": ("count", "confidence", "accuracy"),
     "accuracy_rejection": ("rejection", "accuracy"),
     "ensemble_size": ("size", "accuracy", "calibrated_nll"),
     "shift_line": ("scale", "loss", "accuracy"),
 }
 """Curves that are columns of one length, with the columns that readers use."""
 
-_COSTS = ("total", "per_member", "marginal", "source")
+_COSTS = ("total", "per_member", "marginal", "source", "prediction")
 _GROUPS = ("dataset", "backbone", "ensemble", "strategy", "recipe", "trainer", "logger", "store", "evaluation")
 
 
@@ -43,6 +44,10 @@ def _check_finished(data: Mapping[str, Any]) -> None:
         if name in data["ensemble"]:
             fits = isinstance(data["ensemble"][name], str) if name == "lineage" else _is_whole(data["ensemble"][name])
             _require(fits, f"ensemble.{name}", "must be a whole number" if name == "size" else "must be a text")
+    classes = data["ensemble"].get("classes", [])
+    _require(
+        isinstance(classes, list) and all(isinstance(c, str) for c in classes), "ensemble.classes", "must be texts"
+    )
     _require(_is_numbers(data.get("metrics", {})), "metrics", "must be numbers or null")
     _check_cost(data.get("cost", {}))
     _check_curves(data.get("curves", {}))
@@ -71,10 +76,13 @@ def _check_curves(curves: Mapping[str, Any]) -> None:
             fits = isinstance(curve, Mapping) and all(_is_series(curve.get(column)) for column in columns)
             fits = fits and len({len(curve[column]) for column in columns}) == 1
             _require(fits, f"curves.{name}", f"must hold {', '.join(columns)}: lists of numbers of one length")
-    matrix = curves.get("disagreement")
-    if matrix:
-        fits = isinstance(matrix, list) and all(_is_series(line) and len(line) == len(matrix) for line in matrix)
-        _require(fits, "curves.disagreement", "must be a square of numbers")
+    for name in ("disagreement", "confusion"):
+        matrix = curves.get(name)
+        if matrix:
+            fits = isinstance(matrix, list) and all(_is_series(line) and len(line) == len(matrix) for line in matrix)
+            _require(fits, f"curves.{name}", "must be a square of numbers")
+    counts = curves.get("confusion") or []
+    _require(all(_is_whole(n) and n >= 0 for line in counts for n in line), "curves.confusion", "must hold counts")
     members = curves.get("member_accuracy")
     _require(not members or _is_series(members), "curves.member_accuracy", "must be a list of numbers")
 

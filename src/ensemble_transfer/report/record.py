@@ -5,14 +5,17 @@ Fields, in the order of the file:
 - ``schema_version``: of this format; readers accept older ones.
 - ``status``: ``finished``, ``failed`` or ``interrupted``. Runs that did not finish have ``error``, one line, and what
   was known by then; a ``seed`` that is not a number is null there.
-- ``strategy``, ``seed``, ``dataset`` (``source -> target``), ``backbone``, ``ensemble`` (``size``, ``lineage``).
+- ``strategy``, ``seed``, ``dataset`` (``source -> target``), ``backbone``, ``ensemble`` (``size``,
+  ``lineage`` and, where they are known, the names of the ``classes``).
 - ``metrics``: flat, the keys of the metrics under ``target/test/`` (unless ``evaluation.test`` is false),
   ``target/validation/`` and ``source/test/``; null where undefined.
 - ``cost``: ``phases``, ``total``, ``per_member``, ``marginal`` (one more member), and ``source`` (the source ensemble,
-  which no strategy pays for); each with the fields of :class:`~ensemble_transfer.training.cost.Cost` and the FLOPs in
-  ``fine_tunings`` (``fulls`` in records of schema 1).
+  which no strategy pays for); each with the fields of :class:`~ensemble_transfer.training.cost.Cost`, the FLOPs in
+  ``fine_tunings`` (``fulls`` in records of schema 1) and, since then, the seconds of computation in
+  ``fine_tunings_by_time``. ``prediction``: ``networks`` that a prediction runs, and their ``flops``.
 - ``reused_fits``: phase, member and key of the fits that came from the store.
-- ``curves``: data for figures, so that drawing needs no predictions.
+- ``curves``: data for figures, so that drawing needs no predictions; ``confusion`` counts test examples by class and
+  prediction.
 - ``config``: the resolved configuration. ``environment``: versions, hardware, git commit, time. ``command``.
 - ``notes``: why something was not evaluated that a reader would look for, a sentence each.
 """
