@@ -13,7 +13,7 @@ import yaml
 
 from ensemble_transfer.metrics.equivalent import deep_ensemble_equivalent
 from ensemble_transfer.report.record import Record, read_records
-from ensemble_transfer.report.rows import COLUMNS, FINE_TUNINGS, WORTH, WORTH_PER_COST
+from ensemble_transfer.report.rows import BY_TIME, COLUMNS, FINE_TUNINGS, NETWORKS, WORTH, WORTH_PER_COST
 from ensemble_transfer.report.statistics import Difference, paired_difference
 
 KEYS = ["dataset", "M", "strategy"]
@@ -31,7 +31,7 @@ FULL_MEMBERS = "full members"
 TABLE = [
     replace(column, name=FULL_MEMBERS, digits=1) if column.name == WORTH else column
     for column in COLUMNS
-    if column.name not in (FINE_TUNINGS, WORTH_PER_COST)
+    if column.name not in (FINE_TUNINGS, BY_TIME, NETWORKS, WORTH_PER_COST)
 ]
 """Columns of the study's tables: those of comparisons at version 0.1."""
 

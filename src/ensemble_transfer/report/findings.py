@@ -8,7 +8,16 @@ from ensemble_transfer.report.baseline import SAME
 from ensemble_transfer.report.comparison import Comparison
 from ensemble_transfer.report.frontier import RIVALS, Frontier, Point, budget_of
 from ensemble_transfer.report.reference import name_of, of_baseline
-from ensemble_transfer.report.rows import BY_TIME, CALIBRATED, COLUMNS, FINE_TUNINGS, Column, Row, costs_differ
+from ensemble_transfer.report.rows import (
+    BY_TIME,
+    CALIBRATED,
+    COLUMNS,
+    FINE_TUNINGS,
+    NETWORKS,
+    Column,
+    Row,
+    costs_differ,
+)
 from ensemble_transfer.report.statistics import Difference, paired_difference
 
 NAMED = 4
@@ -193,7 +202,7 @@ def _price(row: Row) -> str:
 
 
 def _networks(row: Row) -> str:
-    counts = sorted({int(count) for count in row.numbers.get("networks", {}).values()})
+    counts = sorted({int(count) for count in row.numbers.get(NETWORKS, {}).values()})
     if not counts:
         return "an unknown number of networks"
     text = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
