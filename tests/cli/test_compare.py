@@ -57,7 +57,7 @@ def test_the_command_compares_a_sweep_and_writes_beside_it(tmp_path, capsys):
 def test_the_command_joins_folders_and_writes_where_it_is_told(tmp_path):
     one, two = sweep(tmp_path / "one", a_record(seed=0)), sweep(tmp_path / "two", a_record(seed=5))
     assert main([str(one), str(two), "--output", str(tmp_path / "out")]) == 0
-    assert re.search(r"^\| shift \|.* 0, 5 \(n=2\) \|$", (tmp_path / "out" / "table.md").read_text(), re.MULTILINE)
+    assert "\nshift,2,0 5," in (tmp_path / "out" / "table.csv").read_text()
     assert not (one / "comparison").exists()
 
 
@@ -88,7 +88,7 @@ def test_processes_draw_what_one_process_draws(tmp_path, monkeypatch):
         monkeypatch.setattr(cli, "usable_cores", lambda cores=cores: cores)
         assert main([str(root), "--output", str(tmp_path / str(cores))]) == 0
     drawn = [path.relative_to(tmp_path / "1") for path in sorted((tmp_path / "1").rglob("*.svg"))]
-    assert len(drawn) == 2
+    assert len(drawn) == 4  # two for each pair: quality against cost, and the same for phones
     for path in (*drawn, "mnist_to_fashion/index.html"):
         assert (tmp_path / "1" / path).read_bytes() == (tmp_path / "2" / path).read_bytes()
 
@@ -141,6 +141,10 @@ DAMAGED = {
     "a curve of two lengths": lambda d: d["curves"].update(accuracy_rejection={"rejection": [0, 1], "accuracy": [1]}),
     "a curve without a column": lambda d: d["curves"].update(reliability={"count": [1]}),
     "a matrix that is no square": lambda d: d["curves"].update(disagreement=[[0, 1]]),
+    "a confusion of halves": lambda d: d["curves"].update(confusion=[[0.5, 0.5], [1, 0]]),
+    "a text as calibrated curve": lambda d: d["curves"].update(reliability_calibrated="a"),
+    "a number as classes": lambda d: d["ensemble"].update(classes=10),
+    "a text as networks": lambda d: d["cost"].update(prediction={"networks": "2"}),
     "a text as configuration": lambda d: d.update(config="seed=1"),
     "a list as group": lambda d: d["config"].update(ensemble=[8]),
     "a text as fork": lambda d: d["config"].update(ensemble={"fork": "early"}),
@@ -184,7 +188,7 @@ def undrawn(monkeypatch):
     """Draw no figures, but remember where they were to go, and whether they were to be of several tasks."""
     drawn = {}
 
-    def draw(rows, folder, across=False):
+    def draw(rows, folder, across=False, baseline=None):
         folder.mkdir(parents=True)
         drawn[folder] = across
         return []

@@ -65,7 +65,8 @@ def test_what_an_interval_cannot_tell_apart_is_said_to_be_so():
 def test_one_seed_decides_nothing():
     first, second = sentences(ONE[0], FEW[0])
     assert first == (
-        "Without two seeds in common, nothing can be told apart. few (members=2) has the lowest calibrated NLL (0.400)."
+        "No difference has an interval, so nothing can be told apart. "
+        "few (members=2) has the lowest calibrated NLL (0.400)."
     )
     assert second == "few (members=2) costs 1.50 fine-tunings and predicts with 2 networks."
 

@@ -7,6 +7,7 @@ STATUSES = ("finished", "failed", "interrupted")
 
 _COLUMNS = {
     "reliability": ("count", "confidence", "accuracy"),
+    "reliability_calibrated": ("count", "confidence", "accuracy"),
     "accuracy_rejection": ("rejection", "accuracy"),
     "ensemble_size": ("size", "accuracy", "calibrated_nll"),
     "shift_line": ("scale", "loss", "accuracy"),
@@ -64,6 +65,9 @@ def _check_finished(data: Mapping[str, Any]) -> None:
             value = data["ensemble"][name]
             fits = isinstance(value, str) if name == "lineage" else _is_whole(value) and value > 0
             _require(fits, f"ensemble.{name}", "must be a whole number above 0" if name == "size" else "must be a text")
+    classes = data["ensemble"].get("classes", [])
+    named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    _require(named, "ensemble.classes", "must be texts")
     metrics = data.get("metrics", {})
     _require(_is_numbers(metrics), "metrics", "must be numbers or null")
     for key, value in metrics.items():
@@ -99,10 +103,13 @@ def _check_curves(curves: Mapping[str, Any]) -> None:
             for column in columns:
                 for value in curve[column]:
                     _require_possible(f"curves.{name}.{column}", value, column)
-    matrix = curves.get("disagreement")
-    if matrix:
-        fits = isinstance(matrix, list) and all(_is_series(line) and len(line) == len(matrix) for line in matrix)
-        _require(fits, "curves.disagreement", "must be a square of numbers")
+    for name in ("disagreement", "confusion"):
+        matrix = curves.get(name)
+        if matrix:
+            fits = isinstance(matrix, list) and all(_is_series(line) and len(line) == len(matrix) for line in matrix)
+            _require(fits, f"curves.{name}", "must be a square of numbers")
+    counts = curves.get("confusion") or []
+    _require(all(_is_whole(n) and n >= 0 for line in counts for n in line), "curves.confusion", "must hold counts")
     members = curves.get("member_accuracy")
     _require(not members or _is_series(members), "curves.member_accuracy", "must be a list of numbers")
 

@@ -293,7 +293,7 @@ def _sortable(text: str) -> Cell:
 def _narrow(table: Table, first: str = "strategy") -> TerminalTable:
     """Return a table for a terminal: the words of headings, and deviations and intervals, on lines of their own."""
     stacked = [name.replace(" ", "\n").replace("fine-tunings", "fine-\ntunings") for name in table.columns[1:]]
-    shown = TerminalTable(first, *stacked, box=SIMPLE_HEAD)
+    shown = TerminalTable(first, *stacked, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for line in table.lines:
         texts = [("\n".join(filter(None, cell.lines)), "bold" if cell.best else "") for cell in line.values()]
         shown.add_row(*(Text(text.replace("± ", "±"), style) for text, style in texts))

@@ -8,7 +8,16 @@ from ensemble_transfer.report.baseline import SAME
 from ensemble_transfer.report.comparison import Comparison
 from ensemble_transfer.report.frontier import RIVALS, Frontier, Point, budget_of
 from ensemble_transfer.report.reference import name_of, of_baseline
-from ensemble_transfer.report.rows import BY_TIME, CALIBRATED, COLUMNS, FINE_TUNINGS, Column, Row, costs_differ
+from ensemble_transfer.report.rows import (
+    BY_TIME,
+    CALIBRATED,
+    COLUMNS,
+    FINE_TUNINGS,
+    NETWORKS,
+    Column,
+    Row,
+    costs_differ,
+)
 from ensemble_transfer.report.statistics import Difference, paired_difference
 
 NAMED = 4
@@ -24,10 +33,12 @@ class Finding:
     """What was found on one target task.
 
     Attributes:
-        task: The pair of tasks, and what else tells the task from others of the comparison.
+        pair: The pair of tasks.
+        task: The pair, and what else tells the task from others of the comparison.
         sentences: At most three.
     """
 
+    pair: str
     task: str
     sentences: tuple[str, ...]
 
@@ -38,11 +49,13 @@ def findings(comparison: Comparison) -> list[Finding]:
     if len(pairs) > 1:
         return [finding for own in pairs.values() for finding in findings(own)]
     if comparison.frontier is not None:
-        return [Finding(next(iter(pairs)), tuple(_at_budgets(comparison, comparison.frontier)))]
+        [pair] = pairs
+        return [Finding(pair, pair, tuple(_at_budgets(comparison, comparison.frontier)))]
     tasks: dict[frozenset[tuple[str, str]], list[Row]] = {}
     for row in comparison.rows:
         tasks.setdefault(row.task, []).append(row)
-    return [Finding(_task_name(task, list(tasks)), tuple(_of(comparison, rows))) for task, rows in tasks.items()]
+    names = {task: _task_name(task, list(tasks)) for task in tasks}
+    return [Finding(dict(task)["dataset"], names[task], tuple(_of(comparison, tasks[task]))) for task in tasks]
 
 
 def _task_name(task: frozenset[tuple[str, str]], tasks: Sequence[frozenset[tuple[str, str]]]) -> str:
@@ -67,7 +80,7 @@ def _of(comparison: Comparison, rows: Sequence[Row]) -> list[str]:
     word = "highest" if column.higher_is_better else "lowest"
     best = f"{_name(first, rows)} has the {word} {measure} ({first.values[measure].mean:.{column.digits}f})"
     if not sentences:
-        return [f"Without two seeds in common, nothing can be told apart. {best}.", *_costs([first], rows)]
+        return [f"No difference has an interval, so nothing can be told apart. {best}.", *_costs([first], rows)]
     if tied:
         best += f"; {_several([_name(row, rows) for row in tied])} cannot be told apart from it"
     if len(known) < len(rows):
@@ -189,7 +202,7 @@ def _price(row: Row) -> str:
 
 
 def _networks(row: Row) -> str:
-    counts = sorted({int(count) for count in row.numbers.get("networks", {}).values()})
+    counts = sorted({int(count) for count in row.numbers.get(NETWORKS, {}).values()})
     if not counts:
         return "an unknown number of networks"
     text = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"

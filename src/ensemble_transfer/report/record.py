@@ -6,7 +6,7 @@ Fields, in the order of the file:
 - ``status``: ``finished``, ``failed`` or ``interrupted``. Runs that did not finish have ``error``, one line, and what
   was known by then; a ``seed`` that is not a number is null there.
 - ``strategy``, ``seed``, ``dataset`` (``source -> target``, or ``target`` without a source task), ``backbone``,
-  ``ensemble`` (``size``, ``lineage``).
+  ``ensemble`` (``size``, ``lineage`` and, where they are known, the names of the ``classes``).
 - ``metrics``: flat, the keys of the metrics under ``target/test/`` (unless ``evaluation.test`` is false),
   ``target/validation/`` and, with a source task, ``source/test/``; null where undefined.
 - ``cost``: ``phases``, ``total``, ``per_member``, ``marginal`` (one more member), and, with a source task, ``source``
@@ -15,7 +15,8 @@ Fields, in the order of the file:
   (``fulls`` in records of schema 1) and ``fine_tunings_by_time`` by seconds of computation. ``prediction``:
   ``networks`` and ``flops`` for one image.
 - ``reused_fits``: phase, member and key of the fits that came from the store.
-- ``curves``: data for figures, so that drawing needs no predictions.
+- ``curves``: data for figures, so that drawing needs no predictions; ``confusion`` counts test examples by class and
+  prediction.
 - ``config``: the resolved configuration. ``environment``: versions, hardware, git commit, time. ``command``.
 - ``notes``: why something was not evaluated that a reader would look for, a sentence each.
 - ``checksum``: SHA-256 of all other fields. It is no signature: it shows that a file is not what was written. Older

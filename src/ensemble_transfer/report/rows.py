@@ -79,6 +79,9 @@ FINE_TUNINGS = "fine-tunings"
 BY_TIME = "fine-tunings by time"
 """The same by seconds of computation."""
 
+NETWORKS = "networks"
+"""How many networks a prediction runs."""
+
 WORTH_PER_COST = "worth / cost"
 """Above 1, a strategy is better at equal cost than as many fully fine-tuned members as it costs."""
 
@@ -94,7 +97,7 @@ RESULTS = (
     Column(WORTH, lambda _: None, 2, True, optional=True),
     Column(FINE_TUNINGS, partial(_cost, part="total", field="fine_tunings"), 2, optional=True),
     Column(BY_TIME, partial(_cost, part="total", field="fine_tunings_by_time"), 2, optional=True),
-    Column("networks", networks, 0, optional=True),
+    Column(NETWORKS, networks, 0, optional=True),
 )
 """Columns that decide: quality, and what it costs to train and to predict."""
 

@@ -223,9 +223,8 @@ def _compute(rows: Sequence[Row], svg: Path, look: Mapping[str, Style], found: R
         return None
     for path, is_narrow in ((svg, False), (narrow, True)):
         save(compute.compute(able, look, found, is_narrow), path)
-    columns = ("accuracy", CALIBRATED, FINE_TUNINGS)
     text = _with_missing(compute.caption(able, found), rows, able)
-    return Drawn(COMPUTE, text, _alt(COMPUTE, columns, able), svg, narrow)
+    return Drawn(COMPUTE, text, _alt(COMPUTE, ("accuracy", *compute.columns(able)), able), svg, narrow)
 
 
 COMPUTE = "Quality against cost"

@@ -18,9 +18,6 @@ from ensemble_transfer.report.reference import name_of, of_baseline
 from ensemble_transfer.report.rows import CALIBRATED, FINE_TUNINGS, Row
 from ensemble_transfer.report.statistics import Difference, paired_difference
 
-MEASURES = ((CALIBRATED, False), ("accuracy", True))
-"""What the panels show, and whether higher is better."""
-
 LEAST = 1.5
 """Ratio between the ends of the axis of cost, at least: costs that are nearly equal must not look far apart."""
 
@@ -47,8 +44,18 @@ class Place:
 
 
 def able(row: Row) -> bool:
-    """Return whether a row has what the figure needs."""
-    return row.numbers.keys() >= {"accuracy", CALIBRATED, FINE_TUNINGS} and row.values[FINE_TUNINGS].mean > 0
+    """Return whether a row has what the figure needs; rows of older records have other columns for it."""
+    quality, cost = columns([row])
+    return row.numbers.keys() >= {"accuracy", quality, cost} and row.values[cost].mean > 0
+
+
+def columns(rows: Sequence[Row]) -> tuple[str, str]:
+    """Return the columns of loss and of cost that all rows have: the calibrated NLL and fine-tunings, if they do."""
+
+    def first(*names: str) -> str:
+        return next((name for name in names if all(name in row.numbers for row in rows)), names[-1])
+
+    return first(CALIBRATED, "NLL"), first(FINE_TUNINGS, "GFLOPs")
 
 
 def compute(rows: Sequence[Row], look: Mapping[str, Style], references: References, narrow: bool = False) -> Figure:
@@ -62,11 +69,12 @@ def compute(rows: Sequence[Row], look: Mapping[str, Style], references: Referenc
         references: The row that each row is compared with, by label.
         narrow: Whether the panels stand below each other, for a phone.
     """
-    frontier = frontier_of(rows)
+    frontier, (loss, cost) = frontier_of(rows), columns(rows)
     shape, size = ((2, 1), (4.2, 6.4)) if narrow else ((1, 2), (9.6, 4.3))
     figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.12))
-    for axes, (column, higher) in zip(figure.subplots(*shape).flat, MEASURES, strict=True):
-        places = _places(rows, references, frontier, column, higher)
+    for axes, column in zip(figure.subplots(*shape).flat, (loss, "accuracy"), strict=True):
+        higher = column == "accuracy"
+        places = _places(rows, references, frontier, (column, cost))
         styles = look if frontier is None else variants(frontier)
         low, high = _scale(axes, [place.cost for place in places])
         spots = dodged([place.cost for place in places], low, high)
@@ -81,7 +89,7 @@ def compute(rows: Sequence[Row], look: Mapping[str, Style], references: Referenc
         front = pareto([(place.cost, place.value if higher else -place.value) for place in places])
         seen = [i for i in front if low <= places[i].difference.mean <= high]
         axes.plot([spots[i] for i in seen], [places[i].difference.mean for i in seen], **RING)
-        axes.set_xlabel("cost (fine-tunings)")
+        axes.set_xlabel(f"cost ({cost})")
         axes.set_ylabel(f"{column}, minus the baseline's\n({'higher' if higher else 'lower'} is better)")
     names = list(dict.fromkeys(place.name for place in places))
     handles = [Line2D([], [], **styles[name].line2d() | {"linestyle": "none"}, label=name) for name in names]
@@ -103,23 +111,24 @@ def caption(rows: Sequence[Row], references: References) -> str:
 
 
 def _places(
-    rows: Sequence[Row], references: References, frontier: Frontier | None, column: str, higher: bool
+    rows: Sequence[Row], references: References, frontier: Frontier | None, names: tuple[str, str]
 ) -> list[Place]:
-    """Return where everything stands whose difference to its reference is known."""
+    """Return where everything stands whose difference to its reference is known, by the columns of two axes."""
+    column, cost = names
     base = _baseline(rows, references)
     if frontier is None:
         own = [(row.label, row.numbers, r.numbers) for row in rows if (r := references[row.label]) is not None]
     elif base is not None:
         own = [(point.strategy, point.numbers, base.numbers) for point in frontier.points]
     else:
-        rivals = {budget: frontier.rival(budget, column, higher) for budget in frontier.budgets}
+        rivals = {budget: frontier.rival(budget, column, column == "accuracy") for budget in frontier.budgets}
         own = [(p.strategy, p.numbers, best.numbers) for p in frontier.points if (best := rivals[p.budget]) is not None]
     found = []
     for name, numbers, reference in own:
         difference = paired_difference(numbers.get(column, {}), reference.get(column, {}))
-        if difference is not None and FINE_TUNINGS in numbers:
-            cost, value = (sum(by_seed.values()) / len(by_seed) for by_seed in (numbers[FINE_TUNINGS], numbers[column]))
-            found.append(Place(name, cost, value, difference))
+        if difference is not None and cost in numbers:
+            spent, value = (sum(by_seed.values()) / len(by_seed) for by_seed in (numbers[cost], numbers[column]))
+            found.append(Place(name, spent, value, difference))
     return found
 
 
