@@ -22,6 +22,7 @@ FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 
 @pytest.fixture
 def fetch(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
     spec = importlib.util.spec_from_file_location("fetch_data", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "fetch_data", module)
@@ -29,36 +30,41 @@ def fetch(monkeypatch):
     return module
 
 
-def drawing(fetch, name, character):
-    font = fetch.ImageFont.truetype(FONTS / name, fetch.POINTS)
-    return fetch.draw(font, character)
+@pytest.fixture
+def fonts(fetch):
+    return sys.modules["render_fonts"]
+
+
+def drawing(fonts, name, character):
+    font = fonts.ImageFont.truetype(FONTS / name, fonts.POINTS)
+    return fonts.draw(font, character)
 
 
 # Fonts
 
 
 @pytest.fixture
-def letters(fetch, monkeypatch):
+def letters(fetch, fonts, monkeypatch):
     """The letters of matplotlib's fonts: DejaVu's, STIX's and Computer Modern's."""
-    monkeypatch.setitem(fetch.FONT_SETS, "letters", fetch.FontSet("ABCOHX", (str(FONTS),), "fonts-any", 0.3, 0.2))
+    monkeypatch.setitem(fetch.FONT_SETS, "letters", fonts.FontSet("ABCOHX", (str(FONTS),), "fonts-any", 0.3, 0.2))
     return fetch
 
 
-def test_ink_fills_24_pixels_in_the_middle_and_keeps_its_aspect(fetch):
+def test_ink_fills_24_pixels_in_the_middle_and_keeps_its_aspect(fonts):
     for character, tall in (("H", True), ("-", False), ("l", True)):
-        image = drawing(fetch, "DejaVuSans.ttf", character)
+        image = drawing(fonts, "DejaVuSans.ttf", character)
         assert (image.shape, image.dtype) == ((28, 28), np.uint8)
         rows, columns = (np.flatnonzero(image.any(axis)) for axis in (1, 0))
         longest = rows if tall else columns
         assert (longest[0], longest[-1]) == (2, 25)
         for places in (rows, columns):
             assert abs(places[0] + places[-1] - 27) <= 1
-    ink = drawing(fetch, "DejaVuSans.ttf", "l")
+    ink = drawing(fonts, "DejaVuSans.ttf", "l")
     assert np.flatnonzero(ink.any(0)).size < 6
-    assert drawing(fetch, "DejaVuSans.ttf", " ") is None
+    assert drawing(fonts, "DejaVuSans.ttf", " ") is None
 
 
-def test_letters_make_a_task(letters, tmp_path, capsys):
+def test_letters_make_a_task(letters, fonts, tmp_path, capsys):
     assert letters.main(["letters", "--root", str(tmp_path)]) == 0
     task = Npz(path=str(tmp_path / "letters.npz")).load(28, 1)
     assert task.classes == tuple("ABCOHX")
@@ -68,7 +74,7 @@ def test_letters_make_a_task(letters, tmp_path, capsys):
         counts = split.labels.bincount(minlength=6)
         assert (counts > 0).all()
         assert f"{name}: {len(split)} images of 6 classes: A {counts[0]}, B {counts[1]}, C {counts[2]}" in printed
-    image = drawing(letters, "DejaVuSans.ttf", "B")
+    image = drawing(fonts, "DejaVuSans.ttf", "B")
     same = [(split.images[:, 0].numpy() == image).all((1, 2)) for split in splits.values()]
     (found,) = [split.labels[which] for split, which in zip(splits.values(), same, strict=True) if which.any()]
     assert found.tolist() == [1]
@@ -97,19 +103,19 @@ def test_splits_have_the_shares_that_are_asked_for(fetch):
     assert shares == pytest.approx({"test": 0.3, "validation": 0.15, "train": 0.55}, abs=0.02)
 
 
-def test_placeholders_absent_characters_copies_and_poor_fonts_are_left_out(fetch, monkeypatch):
-    glyphs = fetch.font_glyphs(FONTS / "DejaVuSans.ttf", "Aא\u0410Zﷺ\uf8ff")
+def test_placeholders_absent_characters_copies_and_poor_fonts_are_left_out(fonts, monkeypatch):
+    glyphs = fonts.font_glyphs(FONTS / "DejaVuSans.ttf", "Aא\u0410Zﷺ\uf8ff")
     assert list(glyphs) == ["א", "Z"]  # Cyrillic A looks like the Latin one; the last two are in no cmap
     a, b, c, d = (np.full((28, 28), value, np.uint8) for value in (1, 2, 3, 4))
     drawn = {"first": {"A": a, "B": b}, "copy": {"A": a, "B": c}, "poor": {"A": a}, "other": {"A": d, "B": b}}
-    monkeypatch.setattr(fetch, "font_glyphs", lambda font, _: drawn[font.name])
+    monkeypatch.setattr(fonts, "font_glyphs", lambda font, _: drawn[font.name])
     splits = {"first": "train", "copy": "test", "poor": "train", "other": "validation"}
-    arrays = fetch.render({Path(font): split for font, split in splits.items()}, "AB")
+    arrays = fonts.render({Path(font): split for font, split in splits.items()}, "AB")
     images = {split: arrays[f"{split}_images"][:, 0, 0].tolist() for split in ("train", "validation", "test")}
     assert images == {"train": [1, 2], "validation": [4], "test": [3]}
     assert arrays["test_labels"].tolist() == [1]
     drawn["poor"] = {"B": np.full((28, 28), 5, np.uint8)}
-    assert len(fetch.render({Path(font): split for font, split in splits.items()}, "AB")["train_images"]) == 2
+    assert len(fonts.render({Path(font): split for font, split in splits.items()}, "AB")["train_images"]) == 2
 
 
 # Clipart
@@ -278,11 +284,13 @@ def test_no_icon_of_a_test_was_seen_in_another_theme(icons, tmp_path):
 # What is missing
 
 
-def test_a_missing_package_is_one_line_that_says_what_to_install(fetch, tmp_path, monkeypatch, capsys):
+def test_a_missing_package_is_one_line_that_says_what_to_install(fetch, fonts, tmp_path, monkeypatch, capsys):
     nowhere = tmp_path / "nowhere"
     for name, wanted in fetch.FONT_SETS.items():
         monkeypatch.setitem(
-            fetch.FONT_SETS, name, fetch.FontSet(wanted.characters, (str(nowhere),), wanted.packages, 0, 0)
+            fetch.FONT_SETS,
+            name,
+            fonts.FontSet(wanted.characters, (str(nowhere),), wanted.packages, 0, 0),
         )
     monkeypatch.setattr(fetch, "CLIPART", nowhere)
     monkeypatch.setattr(fetch, "STAMPS", nowhere)
