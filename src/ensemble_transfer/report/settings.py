@@ -7,7 +7,7 @@ _INCIDENTAL = ("store", "logger", "sweep")
 """Groups that say where fits are kept, runs are logged, and how a sweep goes on."""
 
 _DECISIVE_OF_TRAINER = ("precision",)
-"""The trainer's settings that change results, besides callbacks and TF32; others say where and how fits are computed."""
+"""The trainer's settings that change results, besides callbacks and TF32. All others say where and how a fit runs."""
 
 _MOVED = {
     "ensemble_transfer.strategies.": "ensemble_transfer.transfer.strategies.",
