@@ -3,16 +3,20 @@
 from dataclasses import replace
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import nn
 
+from ensemble_transfer import EnsembleModule, TaskDataModule
 from ensemble_transfer.machine import free_memory
+from ensemble_transfer.models import copies
 from ensemble_transfer.models.backbone import Architecture
-from ensemble_transfer.training import copies
+from ensemble_transfer.models.copies import move
 from ensemble_transfer.training.augment import BATCHED
 from ensemble_transfer.training.batches import Batches
-from ensemble_transfer.training.copies import move
 from ensemble_transfer.training.fit import Fitter, Start
+from ensemble_transfer.training.global_state import quiet_lightning
+from ensemble_transfer.training.lockstep import Lockstep
 from ensemble_transfer.training.memory import is_out_of_memory
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.run import Group, run_group
@@ -115,3 +119,47 @@ def test_a_module_that_moves_keeps_names_layouts_and_tied_weights_and_drops_grad
     assert all(parameter.grad is None for parameter in parameters)
     move(net, torch.device("cpu"))
     assert all(torch.equal(tensor, values[name]) for name, tensor in net.state_dict().items())
+
+
+def test_batches_of_a_data_module_are_sent_from_pinned_memory(target_task, source_ensemble):
+    recipe = Recipe(2, batch_size=25)
+    module, data = EnsembleModule(source_ensemble, recipe, target_task.classes), TaskDataModule(target_task, recipe)
+    assert not next(iter(data.train_dataloader()))[0].is_pinned()
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    with quiet_lightning():
+        pl.Trainer(accelerator="gpu", max_epochs=1, limit_val_batches=0, **quiet).fit(module, data)
+        assert all(tensor.is_pinned() for tensor in next(iter(data.train_dataloader())))
+    assert next(iter(data.test_dataloader()))[0].is_pinned()
+
+
+@pytest.mark.parametrize(("before", "after"), [("loop", "vectorised"), ("vectorised", "loop")])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_fit_goes_on_with_the_checkpoint_of_either_executor(
+    source_task, backbone, store, monkeypatch, before, after, optimizer
+):
+    architecture, recipe = backbone.architecture(8, 1, 5), Recipe(6, optimizer=optimizer, lr=1e-3, augment="crop_flip")
+    starts = [Start(member, architecture.initial(member), seed=member) for member in range(2)]
+
+    def fit(executor, store=None):
+        fitter = Fitter(replace(ON_GPU, executor=executor, checkpoint_seconds=1e-9, workers=1), store)
+        return fitter.fit(architecture, starts, source_task.train, recipe, "full").weights
+
+    def stop(lockstep, *_):
+        if lockstep.step == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopping:
+        stopping.setattr(Lockstep, "on_train_batch_start", stop)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            fit(before, store)
+    assert len(list(store.root.glob("unfinished/*/*"))) == 2
+    steps = []
+    monkeypatch.setattr(Lockstep, "on_train_batch_start", lambda lockstep, *_: steps.append(lockstep.step))
+    for a, b in zip(fit(after, store), fit(after), strict=True):
+        assert all(torch.allclose(a[name].float(), b[name].float(), atol=1e-3) for name in a)
+    assert steps == [3, 4, 5, 0, 1, 2, 3, 4, 5]

@@ -37,27 +37,47 @@ def test_a_setting_that_cannot_be_used_is_refused(setting, value, rule):
     assert str(caught.value) == f"{setting}={value!r}: {rule}"
 
 
-@pytest.mark.parametrize("asked", [True, False])
-def test_tf32_is_what_was_asked_for_in_fits_and_off_in_predictions(monkeypatch, settings, backbone, source_task, asked):
-    def state():
-        return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+def tf32_state():
+    return torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
 
+
+@pytest.mark.parametrize(
+    ("device", "asked", "state"),
+    [("cuda", True, (True, "high")), ("cuda", False, (False, "highest")), ("cpu", True, (False, "highest"))],
+)
+def test_tf32_is_what_was_asked_for_while_settings_are_applied(monkeypatch, device, asked, state):
+    monkeypatch.setattr(TrainerSettings, "device", torch.device(device))
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")  # which the user may have chosen for other work
+        with TrainerSettings(tf32=asked).applied():
+            assert tf32_state() == state
+        assert tf32_state() == (True, "medium")
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_fits_apply_their_settings_and_predictions_are_computed_without_tf32(
+    monkeypatch, settings, backbone, source_task
+):
     def forward(self, images, original=Classifier.forward):
         if not images.is_meta:  # which measures memory
-            seen.append(state())
+            seen.append(tf32_state())
         return original(self, images)
 
-    seen, before = [], state()
+    seen, before = [], tf32_state()
     monkeypatch.setattr(Classifier, "forward", forward)
     architecture = backbone.architecture(8, 1, 5)
     start, train = Start(0, architecture.initial(0), 0), source_task.train
-    [weights] = Fitter(replace(settings, tf32=asked)).fit(architecture, [start], train, Recipe(1), "full").weights
-    assert set(seen) == {(asked, asked)}
+    with monkeypatch.context() as asking:
+        asking.setattr(TrainerSettings, "_uses_tf32", True)
+        [weights] = Fitter(settings).fit(architecture, [start], train, Recipe(1), "full").weights
+    assert set(seen) == {(True, "high")}
     seen.clear()
     Ensemble(architecture, (weights,), source_task.classes).predict(train.images)
     batch_loss(architecture, weights, train.images, train.labels, torch.device("cpu"))
-    assert set(seen) == {(False, False)}
-    assert state() == before
+    assert set(seen) == {(False, "highest")}
+    assert tf32_state() == before
 
 
 def test_tf32_makes_another_key_where_it_changes_a_fit(monkeypatch):

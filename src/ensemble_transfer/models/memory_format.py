@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
+from ensemble_transfer.models.copies import move
+
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -27,5 +29,6 @@ def channels_last(network: Network) -> Network:
 
 def placed(network: Network, device: torch.device | str) -> Network:
     """Move a network to a device, in place, in evaluation mode and in the layout that is fast there."""
-    network.to(device).eval()
+    move(network, torch.device(device))
+    network.eval()
     return channels_last(network) if channels_last_pays(device) else network

@@ -13,10 +13,14 @@ import torch
 @contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
     """Allow TF32 in convolutions and matrix products of the block, or forbid it in both."""
-    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = convolutions.allow_tf32, products.allow_tf32
-    convolutions.allow_tf32 = products.allow_tf32 = allowed
+    before = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    _set(allowed, "high" if allowed else "highest")
     try:
         yield
     finally:
-        convolutions.allow_tf32, products.allow_tf32 = before
+        _set(*before)
+
+
+def _set(convolutions: bool, products: str) -> None:
+    torch.backends.cudnn.allow_tf32 = convolutions
+    torch.set_float32_matmul_precision(products)

@@ -5,9 +5,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ensemble_transfer.machine import free_memory
+from ensemble_transfer.models.copies import together
 from ensemble_transfer.seeding import derive, generator
 from ensemble_transfer.training.augment import BATCHED, augmented, moved, moves
-from ensemble_transfer.training.copies import together
 
 SHARE = 0.1
 """Share of a device's free memory that the data of a fit may take; a group of members may take most of the rest."""

@@ -63,9 +63,7 @@ class TaskDataModule(pl.LightningDataModule):
         seeds = seeds or [derive(self._seed, "members")]
         batches = Batches([data.images] * len(seeds), data.labels, recipe.batch_size, seeds, recipe.augment)
         steps = _Steps(len(data) // batches.batch_size, self._done)
-        return _Resumable(
-            batches if apart else _OfOne(batches), batch_size=None, sampler=steps, num_workers=self._num_workers
-        )
+        return _Resumable(batches if apart else _OfOne(batches), sampler=steps, **self._loading)
 
     def val_dataloader(self) -> Loader:
         """Return the validation split, in order."""
@@ -88,7 +86,13 @@ class TaskDataModule(pl.LightningDataModule):
 
     def _in_order(self, split: Split) -> Loader:
         parts = _Parts(split, self._eval_batch_size)
-        return DataLoader(parts, batch_size=None, sampler=range(len(parts)), num_workers=self._num_workers)
+        return DataLoader(parts, sampler=range(len(parts)), **self._loading)
+
+    @property
+    def _loading(self) -> dict[str, Any]:
+        """Arguments that all loaders have: a GPU reads batches from pinned memory, for which nobody waits."""
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return {"batch_size": None, "num_workers": self._num_workers, "pin_memory": on_gpu}
 
 
 class _Steps(Sampler[int]):

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ensemble_transfer.errors import require
+from ensemble_transfer.models.copies import move
 from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.callbacks import LogLoss
-from ensemble_transfer.training.copies import move
 from ensemble_transfer.training.cost import Meter, measured
 from ensemble_transfer.training.executors import grouped
 from ensemble_transfer.training.global_state import quiet_lightning

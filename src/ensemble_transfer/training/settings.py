@@ -115,7 +115,11 @@ class TrainerSettings:
     @property
     def arithmetic(self) -> str:
         """The precision as it decides the result of a fit: with TF32 on a GPU, another one."""
-        return f"{self.precision}+tf32" if self.tf32 and self.device.type == "cuda" else self.precision
+        return f"{self.precision}+tf32" if self._uses_tf32 else self.precision
+
+    @property
+    def _uses_tf32(self) -> bool:
+        return self.tf32 and self.device.type == "cuda"
 
     @property
     def lays_channels_last(self) -> bool:
@@ -132,7 +136,7 @@ class TrainerSettings:
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads or before)
         try:
-            with tf32(self.tf32):
+            with tf32(self._uses_tf32):
                 yield
         finally:
             torch.set_num_threads(before)

@@ -2,7 +2,7 @@
 
 import torch
 
-from ensemble_transfer.training.copies import ALIGNMENT, together
+from ensemble_transfer.models.copies import ALIGNMENT, together
 
 CPU = torch.device("cpu")
 
