@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensemble_transfer.training.batches import Batches
+from ensemble_transfer.training.batches import Batches, FeatureBatches, drawn
 
 LABELS = torch.arange(10) * 7
 
@@ -117,3 +117,23 @@ def test_a_device_gets_the_data_once(monkeypatch):
 def test_data_whose_images_are_augmented_one_by_one_stay_here():
     data = Batches([torch.zeros(10, 1, 8, 8, dtype=torch.uint8)], LABELS, 4, [1], "trivial")
     assert data.on(META) is data
+
+
+@given(st.integers(2, 40), st.integers(1, 50), st.integers(0, 30), st.integers(0, 2**62))
+def test_what_steps_draw_is_what_their_batches_hold(examples, batch_size, steps, seed):
+    data = Batches([torch.arange(examples)], torch.arange(examples), batch_size, [seed])
+    seen = {int(example) for step in range(steps) for example in data[step][0][0]}
+    assert drawn(seed, examples, batch_size, steps).tolist() == sorted(seen)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 11])
+def test_features_come_in_the_order_of_their_images(steps):
+    labels, seeds = torch.arange(10) * 7, [3, 4]
+    examples = [drawn(seed, 10, 3, steps) for seed in seeds]
+    data = FeatureBatches([own[:, None] + torch.tensor([0.0, 0.5]) for own in examples], examples, labels, 3, seeds)
+    plain = Batches([torch.arange(10)] * 2, labels, 3, seeds)
+    assert data.encoded == [len(own) for own in examples]
+    for step in [*range(steps), 0]:
+        (inputs, found), (chosen, wanted) = data[step], plain[step]
+        assert torch.equal(inputs, torch.stack([chosen, chosen + 0.5, torch.ones(2, 3)], -1))
+        assert torch.equal(found, wanted)

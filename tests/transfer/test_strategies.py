@@ -82,7 +82,7 @@ def test_scale_zero_is_tiny_for_recipients(source_ensemble, target_task, recipes
 
 @pytest.mark.parametrize("head", ["probe", "donor", "fresh"])
 def test_the_head_starts_where_the_option_says(source_ensemble, target_task, recipes, fitter, head):
-    untouched = replace(recipes, tiny=Recipe(0))
+    untouched = replace(recipes, tiny=Recipe(1, lr=1e-30))
     result = transfer_ensemble(Shift(head=head), source_ensemble, target_task, 0, untouched, fitter)
     donor, *others = (below(member, "head")["weight"] for member in result.ensemble.members)
     assert all(torch.equal(donor, other) for other in others) == (head == "donor")

@@ -148,6 +148,7 @@ def _run(job: Job) -> float:
     cfg = resolved(job.cfg)
     config = _plain(cfg)
     experiment = build_experiment(cfg)  # every mistake shows before anything is written
+    config["trainer"]["channels_last"] = experiment.fitter.settings.lays_channels_last  # null decides nothing by itself
     logger = build_logger(cfg)
     if job.sweep is not None and (done := finished_before(config, job.sweep)) is not None:
         log.info("not repeated: this sweep has finished %s", done.command)

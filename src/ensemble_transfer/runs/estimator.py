@@ -223,7 +223,9 @@ class TransferEnsemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         named = self.recipe or ("pretrained" if backbone.has_weights else "default")
         if isinstance(named, Recipes):
             return named
-        return Recipes(**{phase: Recipe(**fields) for phase, fields in preset("recipe", named).items()})
+        fields = dict(preset("recipe", named))
+        statistics = fields.pop("statistics")
+        return Recipes(**{phase: Recipe(**recipe) for phase, recipe in fields.items()}, statistics=statistics)
 
     def _check_types(self) -> None:
         """Raise a SettingError for a value of a wrong type; the classes that take the values check the rest."""

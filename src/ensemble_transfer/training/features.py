@@ -24,7 +24,7 @@ def features(classifier: Classifier, images: Tensor, device: torch.device) -> Te
 
 
 def features_of_views(
-    classifier: Classifier, images: Tensor, device: torch.device, recipe: Recipe, seed: int
+    classifier: Classifier, images: Tensor, device: torch.device, recipe: Recipe, seed: int, drawn: Tensor | None = None
 ) -> Tensor:
     """Return the features (views * examples, features) of augmented views of images, view after view.
 
@@ -34,11 +34,16 @@ def features_of_views(
         device: Where they are computed.
         recipe: Says how many views there are of every image, and how they are augmented.
         seed: Stream of randomness.
+        drawn: The rows of the result to compute, in ascending order; None for all.
     """
+    rows = torch.arange(recipe.views * len(images)) if drawn is None else drawn
+    bounds = torch.arange(1, recipe.views) * len(images)
+    shown = [rows_of_view % len(images) for rows_of_view in rows.tensor_split(torch.searchsorted(rows, bounds))]
     batches = (
-        augmented(batch, recipe.augment, generator(seed, "view", view, place))
-        for view in range(recipe.views)
-        for place, batch in enumerate(torch.split(images, _BATCH))
+        augmented(images[examples], recipe.augment, generator(seed, "view", view, place))
+        for view, of_view in enumerate(shown)
+        for place, examples in enumerate(torch.split(of_view, _BATCH))
+        if len(examples)
     )
     return _encoded(classifier, batches, device)
 
@@ -47,6 +52,20 @@ def features_of_views(
 def _encoded(classifier: Classifier, batches: Iterable[Tensor], device: torch.device) -> Tensor:
     classifier = placed(classifier, device)
     return torch.cat([classifier.encode(batch.to(device)).float().cpu() for batch in batches])
+
+
+def statistics_images(images: Tensor, most: int | None, seed: int) -> Tensor:
+    """Return the images that BatchNorm's statistics are estimated on: some of them, drawn at random, or all.
+
+    Args:
+        images: (examples, channels, height, width).
+        most: Number of images at the most; None for all.
+        seed: Stream of randomness.
+    """
+    if most is None or most >= len(images):
+        return images
+    chosen = torch.randperm(len(images), generator=generator(seed, "statistics"))[:most]
+    return images[chosen.sort().values]
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from ensemble_transfer.training.recipe import Recipe
 
 
-def optimizer_of(recipe: Recipe, trained: Iterable[tuple[str, nn.Parameter]]) -> Optimizer:
+def optimizer_of(recipe: Recipe, trained: Iterable[tuple[str, nn.Parameter]], fused: bool = False) -> Optimizer:
     """Return one optimizer over the parameters of all members, at the recipe's highest learning rates.
 
     AdamW and SGD update each weight by itself, so members that share an optimizer do not influence each other.
@@ -17,6 +17,7 @@ def optimizer_of(recipe: Recipe, trained: Iterable[tuple[str, nn.Parameter]]) ->
     Args:
         recipe: Optimizer and learning rates.
         trained: The parameters of all members, with the names that they have in a member.
+        fused: Whether one kernel updates a weight: faster on a CPU for weights that are few and small.
     """
     named = list(trained)
     encoder = [parameter for name, parameter in named if not name.startswith("head.")]
@@ -24,7 +25,7 @@ def optimizer_of(recipe: Recipe, trained: Iterable[tuple[str, nn.Parameter]]) ->
     groups: list[dict[str, Any]] = [{"params": head, "lr": recipe.lr * recipe.head_lr_factor, "name": "head"}]
     if encoder:
         groups.append({"params": encoder, "lr": recipe.lr, "name": "encoder"})
+    common: dict[str, Any] = {"weight_decay": recipe.weight_decay, "foreach": not fused, "fused": fused}
     if recipe.optimizer == "adamw":
-        return AdamW(groups, weight_decay=recipe.weight_decay, foreach=True)
-    nesterov = recipe.momentum > 0
-    return SGD(groups, momentum=recipe.momentum, nesterov=nesterov, weight_decay=recipe.weight_decay, foreach=True)
+        return AdamW(groups, **common)
+    return SGD(groups, momentum=recipe.momentum, nesterov=recipe.momentum > 0, **common)

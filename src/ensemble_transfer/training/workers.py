@@ -33,8 +33,8 @@ from ensemble_transfer.training.worker import Answer, Done, Job, Message, Point,
 STARTING = 10.0
 """Seconds that workers need to import torch, Lightning and timm."""
 
-FLOPS_A_SECOND, SECONDS_A_STEP = 2e10, 4e-3
-"""What a core computes of small convolutions, and what a member's step costs besides, both roughly."""
+FLOPS_A_SECOND = 2e10
+"""What a core computes of small convolutions, roughly."""
 
 BYTES_A_WORKER = 700 * 2**20
 """Memory of a worker before it computes anything: the imports."""
@@ -66,7 +66,7 @@ def number_of_workers(settings: TrainerSettings, work: Work, members: int) -> in
         by_memory = free_memory() // (2 * BYTES_A_WORKER)  # as much again for what it computes
         most = min(usable_cores() // torch.get_num_threads(), by_memory)
     workers = max(1, min(most, members))
-    alone = members * work.recipe.steps * (work.step_flops / FLOPS_A_SECOND + SECONDS_A_STEP)
+    alone = members * (work.flops / FLOPS_A_SECOND + work.recipe.steps * work.part.overhead)
     saved = alone - alone * -(-members // workers) / members
     return workers if saved > (STARTING if len(_pool) < workers else 1.0) else 1
 
