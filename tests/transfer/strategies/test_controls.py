@@ -6,14 +6,13 @@ import pytest
 import torch
 
 from ensemble_transfer.models.ensemble import Ensemble
-from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.features import is_statistic
+from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.transfer.base import Transfer, transfer_ensemble
 from ensemble_transfer.transfer.strategies.full import Full
 from ensemble_transfer.transfer.strategies.scratch import Scratch
 from ensemble_transfer.transfer.strategies.star import Star
 from ensemble_transfer.weights import below
-
 
 STILL = Recipe(1, lr=1e-30)
 """A recipe whose steps move no weight, but running statistics."""
