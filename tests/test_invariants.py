@@ -24,6 +24,9 @@ from ensemble_transfer.transfer.strategies.head import HeadOnly
 from ensemble_transfer.transfer.strategies.shift import Shift
 from ensemble_transfer.weights import Weights, add_scaled, below, floating, subtract
 
+STILL = Recipe(1, lr=1e-30)
+"""A recipe whose steps move no weight."""
+
 STRATEGIES = [Full(), Shift(), Shift(donors=2, head="donor", statistics="shift"), HeadOnly()]
 
 
@@ -53,9 +56,7 @@ def test_2_the_shift_keeps_every_difference_between_recipients(
     source_ensemble, target_task, recipes, fitter, statistics
 ):
     strategy = Shift(head="fresh", statistics=statistics)
-    shifted_only = transfer_ensemble(
-        strategy, source_ensemble, target_task, 0, replace(recipes, tiny=Recipe(1, lr=1e-30)), fitter
-    )
+    shifted_only = transfer_ensemble(strategy, source_ensemble, target_task, 0, replace(recipes, tiny=STILL), fitter)
     one, two = (below(source_ensemble.members[i], "encoder") for i in (1, 2))
     moved_one, moved_two = (below(shifted_only.ensemble.members[i], "encoder") for i in (1, 2))
     learned = [name for name in floating(one) if not is_statistic(name)]

@@ -135,7 +135,7 @@ def in_own_process(module: str, *arguments: object) -> dict[str, float]:
 
 def about() -> Result:
     """Return date, machine, versions and load."""
-    found = environment.describe(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    found = environment.describe(TrainerSettings())
     return {
         **{key: str(found[key]) for key in ("created", "processor", "device", "platform", "git_commit")},
         "cores": os.cpu_count() or 0,

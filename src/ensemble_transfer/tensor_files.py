@@ -4,9 +4,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from ensemble_transfer.layout import replacing
@@ -24,12 +25,8 @@ def write_tensors(path: Path, tensors: Weights, header: Mapping[str, str] | None
 
 
 def _in_order(data: bytes) -> bytes:
-    """Return a safetensors file with the texts of its header in order: the library writes them in a random one.
-
-    A file is the length of its header (8 bytes, little endian), the header (JSON, padded with spaces), the tensors.
-    """
-    end = 8 + int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:end])
+    """Return a safetensors file with the texts of its header in order: the library writes them in a random one."""
+    header, end = _header(data)
     if "__metadata__" not in header:
         return data
     header = {"__metadata__": dict(sorted(header.pop("__metadata__").items())), **header}
@@ -52,6 +49,30 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise ValueError(f"is not a readable safetensors file: {error}") from error
+
+
+def tensors_of(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and the header of a file's content.
+
+    Raises:
+        ValueError: If it is not that of a whole safetensors file.
+    """
+    try:
+        tensors = load(data)
+    except SafetensorError as error:
+        raise ValueError(f"is not a readable safetensors file: {error}") from error
+    header: dict[str, str] = _header(data)[0].get("__metadata__", {})
+    return tensors, header
+
+
+def _header(data: bytes) -> tuple[dict[str, Any], int]:
+    """Return the header of a file's content, and where it ends.
+
+    A file is the length of its header (8 bytes, little endian), the header (JSON, padded with spaces), the tensors.
+    """
+    end = 8 + int.from_bytes(data[:8], "little")
+    header: dict[str, Any] = json.loads(data[8:end])
+    return header, end
 
 
 def checksum(tensors: Weights, header: Mapping[str, str]) -> str:

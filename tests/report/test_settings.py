@@ -25,7 +25,7 @@ def a_record(seed, config):
     [
         {"store": {"root": "b"}},
         {"logger": {"kind": "wandb"}},
-        {"trainer": {"precision": "32-true", "channels_last": True, "tf32": False}},
+        {"trainer": {"precision": "32-true", "threads": 4, "executor": "loop", "workers": 2, "tf32": False}},
         {"strategy": {"_target_": "ensemble_transfer.strategies.shift.Shift", "donors": 1}},
     ],
 )
@@ -39,12 +39,39 @@ def test_settings_that_do_not_decide_a_result_are_left_out(change):
         {"seed": 1},
         {"trainer": {"precision": "bf16-mixed"}},
         {"trainer": {"precision": "32-true", "tf32": True}},
+        {"trainer": {"precision": "32-true", "channels_last": True}},
         {"strategy": {"_target_": "ensemble_transfer.strategies.full.Full", "donors": 1}},
         {"new": 1},
     ],
 )
 def test_settings_that_decide_a_result_are_kept(change):
     assert decisive(CONFIG | change) != decisive(CONFIG)
+
+
+def with_tasks(target="ensemble_transfer.tasks.folder.ImageFolder", **options):
+    task = {"_target_": target, "path": "photos"} | options
+    return CONFIG | {"dataset": {"source": task, "target": task}, "evaluation": {"ood": {"far": task}}}
+
+
+def test_where_images_are_kept_does_not_decide_a_result():
+    plain = decisive(with_tasks())
+    assert decisive(with_tasks(memory="disk", cache="elsewhere")) == decisive(with_tasks(memory="ram")) == plain
+    assert decisive(with_tasks(path="others")) != plain
+    own = [decisive(with_tasks("mine.Task", memory=memory)) for memory in ("long", "short")]  # whatever it means there
+    assert own[0] != own[1]
+
+
+def test_layouts_are_kept_apart_in_a_comparison():
+    first, last = (CONFIG | {"trainer": {"precision": "32-true", "channels_last": value}} for value in (False, True))
+    rows, _ = rows_of([a_record(0, first), a_record(1, first), a_record(0, last)])
+    assert [row.seeds for row in rows] == [(0, 1), (0,)]
+    assert [row.label for row in rows] == ["shift (trainer.channels_last=False)", "shift (trainer.channels_last=True)"]
+
+
+def test_recipes_of_older_runs_estimated_statistics_on_all_images():
+    assert current({"recipe": {"full": {"steps": 3}}})["recipe"] == {"full": {"steps": 3}, "statistics": None}
+    assert current({"recipe": {"statistics": 256}})["recipe"] == {"statistics": 256}
+    assert "recipe" not in current({"seed": 0})
 
 
 def test_a_configuration_is_not_changed():

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensemble_transfer.training.batches import Batches, ResidentBatches, SentBatches
+from ensemble_transfer.training.batches import Batches, FeatureBatches, ResidentBatches, SentBatches, drawn
 
 LABELS = torch.arange(10) * 7
 
@@ -142,3 +142,23 @@ def test_batches_of_a_device_are_those_of_the_cpu_bit_for_bit(augment, way):
         for mine, other in zip(data[step], sent[step], strict=True):
             assert (other.shape, other.dtype) == (mine.shape, mine.dtype)
             assert torch.equal(mine, other)
+
+
+@given(st.integers(2, 40), st.integers(1, 50), st.integers(0, 30), st.integers(0, 2**62))
+def test_what_steps_draw_is_what_their_batches_hold(examples, batch_size, steps, seed):
+    data = Batches([torch.arange(examples)], torch.arange(examples), batch_size, [seed])
+    seen = {int(example) for step in range(steps) for example in data[step][0][0]}
+    assert drawn(seed, examples, batch_size, steps).tolist() == sorted(seen)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 11])
+def test_features_come_in_the_order_of_their_images(steps):
+    labels, seeds = torch.arange(10) * 7, [3, 4]
+    examples = [drawn(seed, 10, 3, steps) for seed in seeds]
+    data = FeatureBatches([own[:, None] + torch.tensor([0.0, 0.5]) for own in examples], examples, labels, 3, seeds)
+    plain = Batches([torch.arange(10)] * 2, labels, 3, seeds)
+    assert data.encoded == [len(own) for own in examples]
+    for step in [*range(steps), 0]:
+        (inputs, found), (chosen, wanted) = data[step], plain[step]
+        assert torch.equal(inputs, torch.stack([chosen, chosen + 0.5, torch.ones(2, 3)], -1))
+        assert torch.equal(found, wanted)

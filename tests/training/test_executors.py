@@ -98,6 +98,31 @@ def test_masks_are_drawn_from_each_members_own_stream(seeds):
     assert torch.allclose(*losses, rtol=1e-6)
 
 
+class Scaled(nn.Module):
+    """A net with a parameter that has no dimension, as ConvNeXt's or EVA's scales may be."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.head = nn.Parameter(torch.tensor(3.0)), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.scale * self.head(x)
+
+
+def test_a_scalar_parameter_is_clipped_as_in_the_loop():
+    members = [Scaled(), Scaled()]
+    inputs, labels = 9 * torch.randn(2, 6, 4), torch.zeros(2, 6, dtype=torch.int64)
+    groups = Loop(deepcopy(members)), Vectorised(members)
+    for group in groups:
+        group.backward(inputs, labels, [0, 1], 0.0)
+        group.clip(0.01)
+    looped = torch.stack([member.scale.grad for member in groups[0].members])
+    stacked = dict(groups[1].trained())["scale"].grad
+    assert stacked.shape == (2,)
+    torch.testing.assert_close(stacked, looped)
+    assert bool((stacked.abs() < 0.01).all())
+
+
 def test_a_step_without_draws_is_not_watched_for_them_again():
     stacked = Vectorised([nn.Sequential(nn.Linear(4, 2)) for _ in range(2)])
     stacked.backward(torch.randn(2, 3, 4), torch.zeros(2, 3, dtype=torch.int64), [0, 1], 0.0)

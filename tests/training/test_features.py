@@ -3,7 +3,13 @@ import timm
 import torch
 
 from ensemble_transfer.models.backbone import Architecture
-from ensemble_transfer.training.features import features, features_of_views, is_statistic, reestimated_statistics
+from ensemble_transfer.training.features import (
+    features,
+    features_of_views,
+    is_statistic,
+    reestimated_statistics,
+    statistics_images,
+)
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.weights import below, copied
 
@@ -121,6 +127,22 @@ def test_only_statistics_change_and_all_of_them_do(architecture, encoder, target
         name for name in encoder if name.endswith(("running_mean", "running_var", "num_batches_tracked"))
     }
     assert all(torch.equal(encoder[name], before[name]) for name in encoder)
+
+
+@pytest.mark.parametrize("most", [1, 30, 99])
+def test_statistics_are_estimated_on_some_images_each_at_most_once(target_task, most):
+    images = target_task.train.images
+    some = statistics_images(images, most, seed=1)
+    assert (len(some), some.dtype) == (most, torch.uint8)
+    kept = [images[place] for place in range(len(images)) if any(torch.equal(images[place], own) for own in some)]
+    assert torch.equal(torch.stack(kept), some)  # in their order
+    assert torch.equal(statistics_images(images, most, seed=1), some)
+    assert not torch.equal(statistics_images(images, most, seed=2), some)
+
+
+@pytest.mark.parametrize("most", [None, 100, 1000])
+def test_statistics_are_estimated_on_all_images_where_these_are_few(target_task, most):
+    assert statistics_images(target_task.train.images, most, seed=1) is target_task.train.images
 
 
 def test_statistics_do_not_depend_on_those_before(architecture, encoder, target_task):

@@ -115,6 +115,7 @@ def test_either_executor_goes_on_with_the_others_checkpoint(
     settings, store, start, backbone, source_task, monkeypatch, caplog, before, after
 ):
     caplog.set_level("INFO")
+    settings = replace(settings, channels_last=False)  # the layout of vectorised members
     interrupted(Fitter(replace(settings, executor=before), store), start, backbone, source_task, monkeypatch)
     resumed = fit(Fitter(replace(settings, executor=after), store), start, backbone, source_task)
     assert "going on with an interrupted fit at step 3" in caplog.messages

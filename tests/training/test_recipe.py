@@ -98,7 +98,26 @@ def test_every_step_has_a_rate_below_that_of_no_warmup(recipe):
 
 
 def test_recipes_name_what_a_run_spends_on():
-    assert [field.name for field in fields(Recipes)] == ["ancestor", "source", "full", "tiny", "probe", "head"]
+    phases = ["ancestor", "source", "full", "tiny", "probe", "head"]
+    assert [field.name for field in fields(Recipes)] == [*phases, "statistics"]
+
+
+@pytest.mark.parametrize("phase", ["full", "tiny", "probe", "head"])
+def test_a_fit_on_the_target_takes_a_step(phase):
+    with pytest.raises(SettingError, match=f"^{phase}.steps=0: must be above 0$"):
+        Recipes(**{phase: Recipe(0)})
+
+
+@pytest.mark.parametrize("phase", ["ancestor", "source"])
+def test_what_is_not_trained_on_the_source_has_no_steps(phase):
+    assert getattr(Recipes(**{phase: Recipe(0)}), phase).steps == 0
+
+
+@pytest.mark.parametrize("images", [0, -1])
+def test_statistics_need_an_image(images):
+    with pytest.raises(SettingError, match=f"^statistics={images}: must be above 0, or null for all training images$"):
+        Recipes(statistics=images)
+    assert (Recipes(statistics=1).statistics, Recipes(statistics=None).statistics) == (1, None)
 
 
 def test_a_tiny_fine_tuning_is_a_small_share_of_a_full_one_by_default():
@@ -122,26 +141,6 @@ def test_views_are_for_heads_and_heads_need_them(recipes, text):
 
 def test_augmented_recipes_that_fit():
     Recipes(full=Recipe(1, augment="crop"), probe=Recipe(1, augment="crop", views=2), tiny=Recipe(1, augment="trivial"))
-
-
-def test_what_was_added_later_is_left_out_of_a_key_where_it_changes_nothing():
-    plain = Recipe(3).plain()
-    assert sorted(plain) == [
-        "batch_size",
-        "clip",
-        "head_lr_factor",
-        "label_smoothing",
-        "lr",
-        "momentum",
-        "optimizer",
-        "schedule",
-        "steps",
-        "warmup",
-        "weight_decay",
-    ]
-    changed = Recipe(3, augment="flip", views=4).plain()
-    assert changed == plain | {"augment": "flip", "views": 4}
-    assert Recipe(3, augment="flip").plain() == plain | {"augment": "flip"}
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import pickle
@@ -7,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from select import select
@@ -149,6 +150,53 @@ def test_a_damaged_file_counts_as_absent_and_is_named(store, caplog, damage):
     [message] = caplog.messages
     assert message.startswith(f"{path} is damaged (")
     assert message.endswith("); the fit is computed again")
+
+
+def failing(error, monkeypatch):
+    """Let no file be read, because of the system."""
+
+    def fail(path):
+        raise OSError(error, os.strerror(error), str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.ESTALE, errno.EMFILE, errno.EACCES])
+def test_a_file_that_the_system_cannot_read_now_is_not_damaged_and_stays(store, caplog, monkeypatch, error):
+    path = filled(store)
+    store.put_unfinished(KEY, UNFINISHED)
+    with monkeypatch.context() as broken:
+        failing(error, broken)
+        assert store.get(KEY) is None
+        assert store.unfinished(KEY) is None
+    reason = os.strerror(error)
+    assert [message.split(" ", 1)[1] for message in caplog.messages] == [
+        f"cannot be read now ({reason}); the fit is computed again",
+        f"cannot be read now ({reason}); the fit starts again",
+    ]
+    assert path.exists()
+    assert store.get(KEY) is not None
+    assert store.unfinished(KEY).step == 7
+
+
+def test_no_file_handle_left_is_not_damage(store, caplog):
+    resource = pytest.importorskip("resource")
+    filled(store)
+    before, kept = resource.getrlimit(resource.RLIMIT_NOFILE), []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, before[0]), before[1]))
+    try:
+        with suppress(OSError):
+            while True:
+                kept.append(open(os.devnull))  # noqa: SIM115, PTH123  # until there are no more
+        found = store.get(KEY)
+    finally:
+        for file in kept:
+            file.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert found is None
+    [message] = caplog.messages
+    assert "cannot be read now (Too many open files)" in message
+    assert store.get(KEY) is not None
 
 
 def test_no_flipped_byte_goes_unnoticed(store, caplog):
@@ -394,7 +442,7 @@ def test_a_damaged_fit_is_computed_again(store, settings, architecture, target_t
 
 
 def test_a_fit_has_another_key_for_all_that_decides_its_result(settings, store, architecture, target_task):
-    start, data, recipe = Start(0, architecture.initial(0), 1), target_task.train, Recipe(0)
+    start, data, recipe = Start(0, architecture.initial(0), 1), target_task.train, Recipe(1)
 
     def key(architecture=architecture, start=start, data=data, recipe=recipe, settings=settings, heads=False):
         fitter = Fitter(settings, store)
@@ -415,11 +463,11 @@ def test_a_fit_has_another_key_for_all_that_decides_its_result(settings, store, 
     ]
     assert len({key(), *deciding}) == 1 + len(deciding)
     assert key(start=replace(start, member=3)) == key()
-    assert key(settings=replace(settings, group_size=1, executor="vectorised", checkpoint_seconds=1.0)) == key()
+    assert key(settings=replace(settings, group_size=1, checkpoint_seconds=1.0)) == key()
 
 
 RECIPE_CHANGES = [
-    {"steps": 1},
+    {"steps": 2},
     {"batch_size": 16},
     {"optimizer": "sgd"},
     {"lr": 1e-4},

@@ -154,8 +154,7 @@ def choose(monkeypatch):
         monkeypatch.setattr(workers_module, "_pool", [None] * alive)
         monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-        steps = round(seconds / workers_module.SECONDS_A_STEP / members)
-        work = SimpleNamespace(recipe=Recipe(steps), step_flops=0)
+        work = SimpleNamespace(recipe=Recipe(round(seconds / members)), flops=0, part=SimpleNamespace(overhead=1.0))
         device = torch.device("cuda" if gpus else "cpu")
         return number_of_workers(SimpleNamespace(workers=asked, device=device, callbacks=[]), work, members)
 

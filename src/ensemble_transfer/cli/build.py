@@ -209,9 +209,18 @@ def _find_class(name: str) -> type:
         logger.disabled = False
 
 
+def lays_channels_last(cfg: DictConfig) -> bool:
+    """Return whether a configuration's fits use channels last, which ``trainer.channels_last: null`` leaves open."""
+    return _trainer_alone(_settings(cfg.trainer, "trainer")).lays_channels_last
+
+
+def _trainer_alone(node: DictConfig) -> TrainerSettings:
+    return build(TrainerSettings, _without(node, "callbacks"), "trainer")
+
+
 def _trainer(node: Any) -> TrainerSettings:  # noqa: ANN401
     node = _settings(node, "trainer")
-    settings = build(TrainerSettings, _without(node, "callbacks"), "trainer")
+    settings = _trainer_alone(node)
     given = node.get("callbacks", [])
     rule = "must be a list, such as [{_target_: package.module.Class}]"
     require(given is None or isinstance(given, ListConfig | list), "trainer.callbacks", _plain(given), rule)

@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ensemble_transfer.cli.arguments import CONFIG_DIR
-from ensemble_transfer.cli.build import build_experiment, build_logger, resolved
+from ensemble_transfer.cli.build import build_experiment, build_logger, lays_channels_last, resolved
 from ensemble_transfer.cli.search import OBJECTIVE
 from ensemble_transfer.cli.sweep import finished, finished_before
 from ensemble_transfer.errors import Interrupted, RunError, SettingError, require
@@ -174,6 +174,7 @@ def _leave(folder: Path, record: Record, trace: str = "") -> str:
 def _run(job: Job) -> float:
     cfg = resolved(job.cfg)
     config = _plain(cfg)
+    config["trainer"]["channels_last"] = lays_channels_last(cfg)  # null decides nothing by itself
     if job.sweep is not None and (done := finished_before(config, job.sweep)) is not None:
         log.info("not repeated: this sweep has finished %s", done.command)
         return _objective(done)

@@ -6,8 +6,15 @@ from typing import Any
 _INCIDENTAL = ("store", "logger", "sweep")
 """Groups that say where fits are kept, runs are logged, and how a sweep goes on."""
 
-_DECISIVE_OF_TRAINER = ("precision",)
-"""Settings of the trainer that change results, besides callbacks and TF32; others say where and how it computes."""
+_DECISIVE_OF_TRAINER = ("precision", "channels_last")
+"""The trainer's settings that decide a result, besides callbacks and TF32: those in the key of a fit.
+
+All others say where and how it is computed. Threads and device are in a record's environment: they round differently
+too, but seeds that several machines have computed belong together.
+"""
+
+_PLACES_OF_IMAGES = ("memory", "cache")
+"""Options of our tasks that say where images are kept while they are used."""
 
 _MOVED = {
     "ensemble_transfer.strategies.": "ensemble_transfer.transfer.strategies.",
@@ -23,6 +30,9 @@ _ADDED: Mapping[str, Mapping[str, Any]] = {
     "ensemble_transfer.transfer.strategies.star.Star": {"cycle": None, "first": 0.4, "members": 8},
 }
 """Options that classes got after version 0.1, by class, with the values by which older runs were computed."""
+
+_ADDED_RECIPES: Mapping[str, Any] = {"statistics": None}
+"""What recipes got after version 0.1, with the values by which older runs were computed."""
 
 _REMOVED: Mapping[str, tuple[str, ...]] = {
     _SHIFT: ("scales", "search_budget"),
@@ -50,7 +60,7 @@ def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         config: A resolved configuration, as records keep it.
     """
-    kept = {"budget": None} | {name: v for name, v in current(config).items() if name not in _INCIDENTAL}
+    kept = {"budget": None} | {n: _placeless(v) for n, v in current(config).items() if n not in _INCIDENTAL}
     trainer, evaluation, ensemble = kept.pop("trainer", None), kept.get("evaluation"), kept.get("ensemble")
     if isinstance(ensemble, Mapping) and not ensemble.get("added"):  # as in every run before there were any
         kept["ensemble"] = {name: value for name, value in ensemble.items() if name != "added"}
@@ -64,10 +74,20 @@ def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
+def _placeless(node: Any) -> Any:  # noqa: ANN401
+    """Return a configuration, or a part of it, without where our tasks keep their images."""
+    if isinstance(node, Mapping):
+        ours = str(node.get("_target_")).startswith("ensemble_transfer.tasks.")
+        return {n: _placeless(v) for n, v in node.items() if not (ours and n in _PLACES_OF_IMAGES)}
+    return [_placeless(inner) for inner in node] if isinstance(node, list) else node
+
+
 def current(node: Any) -> Any:  # noqa: ANN401
     """Return a configuration, or a part of it, as today's version writes it: class paths and options are renewed."""
     if isinstance(node, Mapping):
         named = {str(key): current(inner) for key, inner in node.items()}
+        if isinstance(named.get("recipe"), dict):
+            named["recipe"] = dict(_ADDED_RECIPES) | named["recipe"]
         return _renewed(named) if isinstance(named.get("_target_"), str) else named
     return [current(inner) for inner in node] if isinstance(node, list | tuple) else node
 

@@ -37,7 +37,7 @@ def conclude(prepared: PreparedRun, result: TransferResult, folder: Path) -> Rec
         folder: Folder of the files; must exist.
     """
     experiment, tasks, work = prepared.experiment, prepared.tasks, prepared.work
-    target, device = tasks.target, work.fitter.settings.device
+    target = tasks.target
     metrics, line = _diagnosed(prepared, result)
     arrays = _predicted(prepared, result)
     _save(folder, arrays, result)
@@ -54,7 +54,7 @@ def conclude(prepared: PreparedRun, result: TransferResult, folder: Path) -> Rec
         cost=costs(result, prepared.source_ledger, work),
         reused_fits=[{"phase": fit.phase, "member": fit.member, "key": fit.key} for fit in fits],
         curves=_curves(arrays) | line | dict(result.story),
-        environment=environment.describe(device),
+        environment=environment.describe(work.fitter.settings),
         notes=tasks.notes(),
     )
     examples = {"train": len(target.train), "validation": len(target.validation), "test": len(target.test)}

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from ensemble_transfer.training.settings import TrainerSettings
+
 _PACKAGES = [
     "ensemble-transfer",
     "torch",
@@ -25,8 +27,9 @@ _PACKAGES = [
 ]
 
 
-def describe(device: torch.device) -> dict[str, Any]:
-    """Return versions, hardware, threads, git commit and time, as plain data."""
+def describe(settings: TrainerSettings) -> dict[str, Any]:
+    """Return versions, hardware, threads, memory layout, git commit and time, as plain data."""
+    device = settings.device
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
@@ -34,6 +37,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "channels_last": settings.lays_channels_last,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "git_commit": _git_commit(),
     }

@@ -1,7 +1,12 @@
 """The examples that each member sees at a step."""
 
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Self
+
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.utils.data import Dataset
 
 from ensemble_transfer.machine import free_memory
@@ -16,6 +21,23 @@ SHARE = 0.1
 def order(seed: int, epoch: int, examples: int) -> Tensor:
     """Return the order of an epoch: a permutation of so many examples (examples,), int64."""
     return torch.randperm(examples, generator=generator(seed, "order", epoch))
+
+
+def drawn(seed: int, examples: int, batch_size: int, steps: int) -> Tensor:
+    """Return the examples that so many steps draw, each once and in ascending order (drawn,), int64.
+
+    Within the first epoch these are ``steps * batch_size``. After it they may lack some of the examples that were left
+    after the last whole batch of every epoch.
+    """
+    size = min(batch_size, examples)
+    epochs, rest = divmod(steps, examples // size)
+    seen = torch.zeros(examples, dtype=torch.bool)
+    for epoch in range(epochs + 1):
+        shown = examples // size if epoch < epochs else rest
+        seen[order(seed, epoch, examples)[: shown * size]] = True
+        if seen.all():
+            break
+    return seen.nonzero()[:, 0]
 
 
 class Batches(Dataset[tuple[Tensor, Tensor]]):
@@ -42,6 +64,7 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         self.batch_size = min(batch_size, len(labels))
         self.seeds = seeds
         self.augment = augment
+        self.encoded = [0] * len(seeds)
         self._epoch = -1
         self._orders = torch.empty(0)
 
@@ -137,3 +160,54 @@ class SentBatches(Batches):
         """Return the inputs and labels of a step."""
         inputs, labels = together(super().__getitem__(step), self._device, waiting=False)
         return inputs, labels
+
+
+class FeatureBatches:
+    """The batch of every step for heads in lockstep, each on features of its own; orders are those of :class:`Batches`.
+
+    Item ``step`` holds inputs (members, batch, features + 1), whose last column is 1 for the bias, and labels (members,
+    batch).
+
+    Args:
+        features: Features (drawn, features) of the examples that each member's steps draw.
+        examples: These examples of each member, as :func:`drawn` returns them.
+        labels: Labels (examples,) of all examples, int64.
+        batch_size: Examples in a batch; all where there are fewer.
+        seeds: One seed a member, from which its orders are derived.
+    """
+
+    def __init__(
+        self,
+        features: Sequence[Tensor],
+        examples: Sequence[Tensor],
+        labels: Tensor,
+        batch_size: int,
+        seeds: Sequence[int],
+    ) -> None:
+        self.encoded = [len(own) for own in examples]
+        self.batch_size = min(batch_size, len(labels))
+        self.seeds = [*seeds]
+        self._features = pad(torch.cat([*features]), (0, 1), value=1.0)
+        self._labels = torch.cat([labels[own] for own in examples])
+        self._rows = torch.zeros(len(seeds), len(labels), dtype=torch.int64)  # of each member's examples, in the above
+        for rows, own, end in zip(self._rows, examples, accumulate(self.encoded), strict=True):
+            rows[own] = torch.arange(end - len(own), end)
+        self._epoch = -1
+        self._order = self._ordered_labels = torch.empty(0)
+
+    def on(self, device: torch.device) -> Self:
+        """Move the data to a device."""
+        self._features, self._labels = self._features.to(device), self._labels.to(device)
+        return self
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return the inputs and labels of a step."""
+        members, examples = self._rows.shape
+        epoch, position = divmod(step, examples // self.batch_size)
+        if epoch != self._epoch:
+            orders = [rows[order(seed, epoch, examples)] for rows, seed in zip(self._rows, self.seeds, strict=True)]
+            self._epoch, self._order = epoch, torch.stack(orders).to(self._labels.device)
+            self._ordered_labels = self._labels[self._order]
+        chosen = slice(position * self.batch_size, (position + 1) * self.batch_size)
+        inputs = self._features.index_select(0, self._order[:, chosen].reshape(-1))
+        return inputs.view(members, self.batch_size, -1), self._ordered_labels[:, chosen]

@@ -133,7 +133,7 @@ class Vectorised(nn.Module):
     def clip(self, highest: float) -> None:
         """Scale every member's gradient to at most this norm."""
         gradients = [p.grad for p in self._stacked if p.grad is not None]
-        norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
+        norms = torch.stack([g.reshape(self._size, -1).norm(dim=1) for g in gradients]).norm(dim=0)
         factors = (highest / (norms + 1e-6)).clamp(max=1.0)  # the same 1e-6 as torch's clip_grad_norm_
         for gradient in gradients:
             gradient.mul_(factors.view(-1, *[1] * (gradient.ndim - 1)))

@@ -25,7 +25,7 @@ def features(classifier: Classifier, images: Tensor, device: torch.device) -> Te
 
 
 def features_of_views(
-    classifier: Classifier, images: Tensor, device: torch.device, recipe: Recipe, seed: int
+    classifier: Classifier, images: Tensor, device: torch.device, recipe: Recipe, seed: int, drawn: Tensor | None = None
 ) -> Tensor:
     """Return the features (views * examples, features) of augmented views of images, view after view.
 
@@ -35,11 +35,16 @@ def features_of_views(
         device: Where they are computed.
         recipe: Says how many views there are of every image, and how they are augmented.
         seed: Stream of randomness.
+        drawn: The rows of the result to compute, in ascending order; None for all.
     """
+    rows = torch.arange(recipe.views * len(images)) if drawn is None else drawn
+    bounds = torch.arange(1, recipe.views) * len(images)
+    shown = [rows_of_view % len(images) for rows_of_view in rows.tensor_split(torch.searchsorted(rows, bounds))]
     batches = (
-        augmented(batch, recipe.augment, generator(seed, "view", view, place))
-        for view in range(recipe.views)
-        for place, batch in enumerate(torch.split(images, _BATCH))
+        augmented(images[examples], recipe.augment, generator(seed, "view", view, place))
+        for view, of_view in enumerate(shown)
+        for place, examples in enumerate(torch.split(of_view, _BATCH))
+        if len(examples)
     )
     return _encoded(classifier, batches, device)
 
@@ -51,10 +56,17 @@ def _encoded(classifier: Classifier, batches: Iterable[Tensor], device: torch.de
 
 
 def statistics_images(images: Tensor, most: int | None, seed: int) -> Tensor:
-    """Return at most so many images, drawn at random, to estimate BatchNorm statistics on; all for None."""
-    if most is None or len(images) <= most:
+    """Return the images that BatchNorm's statistics are estimated on: some of them, drawn at random, or all.
+
+    Args:
+        images: (examples, channels, height, width).
+        most: Number of images at the most; None for all.
+        seed: Stream of randomness.
+    """
+    if most is None or most >= len(images):
         return images
-    return images[torch.randperm(len(images), generator=generator(seed, "statistics"))[:most]]
+    chosen = torch.randperm(len(images), generator=generator(seed, "statistics"))[:most]
+    return images[chosen.sort().values]
 
 
 @torch.no_grad()

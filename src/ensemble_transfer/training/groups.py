@@ -2,16 +2,20 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.machine import free_memory
+from ensemble_transfer.training.batches import FeatureBatches
 from ensemble_transfer.training.cost import Cost, measured
+from ensemble_transfer.training.heads import ALONE, run_heads
 from ensemble_transfer.training.lockstep import DivergedError
 from ensemble_transfer.training.memory import is_out_of_memory, released
-from ensemble_transfer.training.progress import Report, Tracker, spoken
+from ensemble_transfer.training.progress import Bars, Report, Tracker, in_one_bar, spoken
 from ensemble_transfer.training.run import Group, run_group
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.store import Fitted, Store, Unfinished
@@ -49,13 +53,20 @@ class GroupFitter:
             SettingError: If a fit diverges.
             MemoryError: If a single member does not fit into memory.
         """
+        with ExitStack() as shown:
+            report = self.report
+            if report is None and self.settings.progress:
+                report = shown.enter_context(Bars())
+            return replace(self, report=report)._in_groups(work, missing)
+
+    def _in_groups(self, work: Work, missing: dict[str, Start]) -> dict[str, Fitted]:
         found: dict[str, Fitted] = {}
         left = list(missing.items())
         size = self._group_size(work, len(left))
         while left:
             group = dict(left[:size])
             try:
-                found |= self._computed(work, group)
+                found |= self._telling(work, missing, len(found))._computed(work, group)
                 left = left[size:]
             except (RuntimeError, MemoryError, OSError) as error:
                 if not is_out_of_memory(error):
@@ -68,6 +79,13 @@ class GroupFitter:
                 log.warning("out of memory with %d members in lockstep; going on with %d", len(group), size)
                 released()
         return found
+
+    def _telling(self, work: Work, all_fits: dict[str, Start], done: int) -> Self:
+        """Return this fitter with a report that shows heads, which are trained one after another, as one bar."""
+        if self.report is None or work.is_whole:
+            return self
+        label = f"{work.phase}, {spoken([start.member for start in all_fits.values()])}"
+        return replace(self, report=in_one_bar(self.report, label, done, len(all_fits)))
 
     def _computed(self, work: Work, starts: dict[str, Start]) -> dict[str, Fitted]:
         """Compute a group of fits; those that another job finishes meanwhile are taken from the store."""
@@ -101,30 +119,39 @@ class GroupFitter:
         members, keys = [start.member for start in starts.values()], list(starts)
         group = Group(modules, batches, recipe, work.phase, members, keys, interrupted, len(starts) * work.step_seconds)
         try:
-            result = run_group(group, self.settings, self.store, self.tracker, self.report)
+            run = run_heads if isinstance(batches, FeatureBatches) else run_group
+            result = run(group, self.settings, self.store, self.tracker, self.report)
             _check_finite(result.weights)
         except DivergedError as error:
             if self.store is not None:
                 for key in keys:
                     self.store.drop_unfinished(key)
             raise _diverged(group, error) from error
-        seen, prepared = result.steps * batches.batch_size, part.prepared(len(data), recipe)
-        cost = Cost(
+        spent = Cost(
             steps=result.steps,
-            examples=seen + prepared,
-            flops=part.flops(seen, prepared),
             seconds=(preparing.seconds + result.meter.seconds) / len(starts) / self.beside,
             cpu_seconds=(preparing.cpu_seconds + result.meter.cpu_seconds) / len(starts),
             peak_memory_bytes=max(preparing.peak_memory_bytes, result.meter.peak_memory_bytes),
             trained_parameters=sum(p.numel() for p in modules[0].parameters()),
         )
+        seen = result.steps * batches.batch_size
+        costs = [
+            replace(spent, examples=seen + encoded, flops=part.flops(seen, encoded)) for encoded in batches.encoded
+        ]
         return {
             key: Fitted(copied(part.weights(start.weights, trained)), curve, cost, key)
-            for (key, start), trained, curve in zip(starts.items(), result.weights, result.curves, strict=True)
+            for (key, start), trained, curve, cost in zip(
+                starts.items(), result.weights, result.curves, costs, strict=True
+            )
         }
 
     def _group_size(self, work: Work, members: int) -> int:
-        """Return how many members to train in lockstep: as asked for, or as many as fit into the free memory."""
+        """Return how many members to train in lockstep: as asked for, or as many as fit into the free memory.
+
+        Heads are trained one after another where they are to be the same beside any others.
+        """
+        if not work.is_whole and self.settings.device.type in ALONE:
+            return 1
         if self.settings.group_size is not None or members < 2:
             return self.settings.group_size or 1
         free = free_memory(self.settings.device) // self.sharing

@@ -9,6 +9,7 @@ import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from ensemble_transfer.errors import require_uninterrupted
@@ -65,7 +66,7 @@ class Lockstep(pl.LightningModule):
         self.recipe = recipe
         self._batches = batches
         self.step = interrupted[0].step if interrupted else 0
-        self.curve: Curve = _joined([state.curve for state in interrupted])
+        self.curve: Curve = joined([state.curve for state in interrupted])
         self.seconds_before = sum(state.seconds for state in interrupted)
         self.cpu_seconds_before = sum(state.cpu_seconds for state in interrupted)
         self._unchecked: list[Tensor] = []
@@ -86,7 +87,7 @@ class Lockstep(pl.LightningModule):
         optimizer.step()
         scheduler.step()
         self._unchecked.append(losses)
-        on_curve = self.step % -(-self.recipe.steps // CURVE_POINTS) == 0 or self.step == self.recipe.steps - 1
+        on_curve = is_on_curve(self.step, self.recipe.steps)
         if on_curve or losses.device.type == "cpu":  # a GPU is waited for at the points of the curve only
             finite = require_finite(self._unchecked, self.step)
             self._unchecked = []
@@ -120,21 +121,20 @@ class Lockstep(pl.LightningModule):
         """Return every member's state after the last step."""
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
-        members = len(self._batches.seeds)
-        spent = [
-            now - then for now, then in zip((time.perf_counter(), time.process_time()), self._started, strict=True)
-        ]
-        seconds, cpu = (self.seconds_before + spent[0]) / members, (self.cpu_seconds_before + spent[1]) / members
-        of_optimizer = self.group.optimizer_states(optimizer.optimizer)
-        return [
-            Unfinished(copied(weights), copied(state), curve, self.step, seconds, cpu)
-            for weights, state, curve in zip(self.group.state_dicts(), of_optimizer, self.curves(), strict=True)
-        ]
+        spent = (
+            self.seconds_before + time.perf_counter() - self._started[0],
+            self.cpu_seconds_before + time.process_time() - self._started[1],
+        )
+        return states_of(self.group, optimizer.optimizer, self.curve, self.step, spent)
 
     def curves(self) -> list[Tensor]:
         """Return every member's curve (points, 2): step and loss."""
-        points = [[[float(step), loss] for loss in losses] for step, losses in self.curve]
-        return list(torch.tensor(points).reshape(-1, len(self._batches.seeds), 2).transpose(0, 1))
+        return split_curve(self.curve, len(self._batches.seeds))
+
+
+def is_on_curve(step: int, steps: int) -> bool:
+    """Return whether a step is a point of a fit's curve."""
+    return step % -(-steps // CURVE_POINTS) == 0 or step == steps - 1
 
 
 def require_finite(losses: Sequence[Tensor], last: int) -> list[list[float]]:
@@ -151,7 +151,33 @@ def require_finite(losses: Sequence[Tensor], last: int) -> list[list[float]]:
     return found
 
 
-def _joined(curves: Sequence[Tensor]) -> Curve:
+def states_of(
+    group: Loop | Vectorised, optimizer: Optimizer, curve: Curve, step: int, spent: tuple[float, float]
+) -> list[Unfinished]:
+    """Return every member's state after so many steps.
+
+    Args:
+        group: The members.
+        optimizer: Their optimizer.
+        curve: Their common curve.
+        step: Steps taken.
+        spent: Wall-clock and processor seconds that the group has spent.
+    """
+    weights, optimizers = group.state_dicts(), group.optimizer_states(optimizer)
+    seconds, cpu_seconds = (total / len(weights) for total in spent)
+    return [
+        Unfinished(copied(own), copied(state), points, step, seconds, cpu_seconds)
+        for own, state, points in zip(weights, optimizers, split_curve(curve, len(weights)), strict=True)
+    ]
+
+
+def split_curve(curve: Curve, members: int) -> list[Tensor]:
+    """Return the curve (points, 2) of each of so many members, step and loss, of their common curve."""
+    points = [[[float(step), loss] for loss in losses] for step, losses in curve]
+    return list(torch.tensor(points).reshape(-1, members, 2).transpose(0, 1))
+
+
+def joined(curves: Sequence[Tensor]) -> Curve:
     """Return the common curve of members that have each their own (points, 2)."""
     return [
         (int(points[0][0]), [loss for _, loss in points]) for points in zip(*map(Tensor.tolist, curves), strict=True)

@@ -105,6 +105,18 @@ class Bars:
         self._progress.update(self._bars[now.label], completed=now.step, loss=loss)
 
 
+def in_one_bar(report: Report, label: str, done: int, fits: int) -> Report:
+    """Return a report of one of several fits that follow one another, which tells their progress as that of one.
+
+    Args:
+        report: Who is told.
+        label: Name of them all.
+        done: Number of fits that have ended before.
+        fits: Number of all.
+    """
+    return lambda now: report(Progressed(label, done * now.steps + now.step, fits * now.steps, now.loss))
+
+
 class ProgressCallback(Callback):
     """Reports a fit's progress after every step.
 

@@ -15,9 +15,6 @@ AUGMENTATIONS = ("none", "flip", "crop", "crop_flip", "resized_crop", "trivial")
 LARGEST_STEPS = 1_000_000_000
 """Steps of a fit at the most; a GPU takes months for as many."""
 
-_LATER = {"augment": "none", "views": 1}
-"""Fields that were added when there were finished fits already, and the values by which these were computed."""
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -78,17 +75,22 @@ class Recipe:
         require(self.views == 1 or self.augment != "none", "views", self.views, "needs an augmentation: set augment")
 
     def plain(self) -> dict[str, Any]:
-        """Return the fields as plain data for a fit's key; later fields are left out at their defaults."""
-        return {name: value for name, value in asdict(self).items() if name not in _LATER or value != _LATER[name]}
+        """Return the fields as plain data, for a fit's key."""
+        return asdict(self)
 
     def check_head(self) -> None:
         """Raise a SettingError if this recipe cannot train a head on the features of a frozen encoder."""
+        self.check_trains()
         rule = "must be 2 or more with an augmentation: the features of every view are computed once"
         require(self.augment == "none" or self.views > 1, "views", self.views, rule)
 
     def check_whole(self) -> None:
         """Raise a SettingError if this recipe cannot train a whole member."""
         require(self.views == 1, "views", self.views, "must be 1: only a head is trained on views that are kept")
+
+    def check_trains(self) -> None:
+        """Raise a SettingError if this recipe has no step."""
+        require(self.steps > 0, "steps", self.steps, "must be above 0")
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step as a share of ``lr``."""
@@ -102,7 +104,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Recipes:
-    """The recipes of a run, by phase.
+    """The recipes of a run, by phase. Those of ``ancestor`` and ``source`` may have no step: nothing is trained then.
 
     Attributes:
         ancestor: From a random start on the source task: the shared ancestor, or each independent member.
@@ -111,7 +113,7 @@ class Recipes:
         tiny: Tiny fine-tuning on the target task.
         probe: The head on frozen features, before a tiny fine-tuning.
         head: The head on frozen features, where that is all (strategy ``head``).
-        statistics: Training images that BatchNorm statistics are estimated on, at most; None for all.
+        statistics: Images that BatchNorm's statistics are estimated on, of the target's training images; null for all.
     """
 
     ancestor: Recipe = field(default_factory=lambda: Recipe(steps=500))
@@ -123,8 +125,11 @@ class Recipes:
     statistics: int | None = 256
 
     def __post_init__(self) -> None:
-        enough = self.statistics is None or self.statistics > 1
-        require(enough, "statistics", self.statistics, "must be at least 2 images, or null for all")
+        known = self.statistics is None or self.statistics > 1
+        require(known, "statistics", self.statistics, "must be at least 2 images, or null for all training images")
+        for name in ("full", "tiny"):
+            with settings_under(name):
+                getattr(self, name).check_trains()
         for name in ("ancestor", "source", "full", "tiny"):
             with settings_under(name):
                 getattr(self, name).check_whole()

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import count
 from math import inf
@@ -19,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from ensemble_transfer.errors import require
 from ensemble_transfer.models.copies import move
-from ensemble_transfer.training.batches import Batches
+from ensemble_transfer.training.batches import Batches, FeatureBatches
 from ensemble_transfer.training.callbacks import LogLoss
 from ensemble_transfer.training.cost import Meter, measured
 from ensemble_transfer.training.executors import grouped
@@ -27,7 +26,6 @@ from ensemble_transfer.training.global_state import quiet_lightning
 from ensemble_transfer.training.lockstep import CURVE_POINTS, Lockstep
 from ensemble_transfer.training.loggers import FitLogger
 from ensemble_transfer.training.progress import (
-    Bars,
     CurveCallback,
     MetricsTracker,
     ProgressCallback,
@@ -56,7 +54,7 @@ class Group:
     """
 
     modules: Sequence[nn.Module]
-    batches: Batches
+    batches: Batches | FeatureBatches
     recipe: Recipe
     phase: str
     members: Sequence[int]
@@ -89,24 +87,23 @@ def run_group(
     tracker: Tracker | None = None,
     report: Report | None = None,
 ) -> GroupFit:
-    """Train modules in lockstep and return their weights.
+    """Train whole members in lockstep and return their weights.
 
     Args:
         group: The modules, and how to train them.
         settings: Where and how it is computed, with the executor decided.
         store: Where checkpoints are written; None for none.
         tracker: Where learning curves are sent while they grow.
-        report: Who is told of the progress; None for a bar on the terminal, if the settings want one.
+        report: Who is told of the progress; None for nobody.
     """
+    assert isinstance(group.batches, Batches)
     for module, state in zip(group.modules, group.interrupted, strict=False):
         module.load_state_dict(dict(state.weights), strict=True)
     executor = grouped(group.modules, settings)
     callbacks = _callbacks(group, settings, store, tracker)
-    with measured(settings.device) as meter, ExitStack() as shown:
+    with measured(settings.device) as meter:
         batches = group.batches.on(settings.device)
         lockstep = Lockstep(executor, group.recipe, batches, group.interrupted)
-        if report is None and settings.progress:
-            report = shown.enter_context(Bars())
         if report is not None:
             callbacks.append(ProgressCallback(report, group.phase, group.members, group.recipe.steps))
         if lockstep.step < group.recipe.steps:

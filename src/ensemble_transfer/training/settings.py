@@ -49,7 +49,7 @@ class TrainerSettings:
             them as one network; ``auto`` is the loop on a CPU, and on a GPU what suits number and size of the members
             (see :func:`~ensemble_transfer.training.executors.chosen_executor`).
         channels_last: Whether the loop keeps images and convolutions in the layout channels last; null for where it
-            pays (see :mod:`~ensemble_transfer.models.memory_format`).
+            pays (see :mod:`~ensemble_transfer.models.memory_format`). It is part of a fit's key.
         group_size: Members that are trained in lockstep at the most; null for as many as fit into the free memory.
         workers: Processes that the members of a phase are split over: a number, or ``auto`` for as many as pay (see
             :func:`~ensemble_transfer.training.workers.number_of_workers`). With the loop the fits are the same, bit for
@@ -59,10 +59,11 @@ class TrainerSettings:
         threads: Threads of torch on the CPU; null for as many as a step can feed, of the cores this process may use.
         checkpoint_seconds: Seconds between the checkpoints of a fit.
         progress: Whether to show progress bars.
-        callbacks: Lightning callbacks, which see every fit of a group of members. They may change what a fit computes,
-            and its key cannot know: fits with callbacks are neither taken from the store nor kept there. They live in
-            this process, so ``auto`` is one worker. The trainer of a fit logs to the run's logger, if there is one, and
-            has nothing to validate on.
+        callbacks: Lightning callbacks, which see every fit of a group of whole members. Heads on frozen features are no
+            Lightning fits: callbacks do not see them. They may change what a fit computes, and its key cannot know:
+            fits with callbacks are neither taken from the store nor kept there. They live in this process, so ``auto``
+            is one worker. The trainer of a fit logs to the run's logger, if there is one, and has nothing to validate
+            on.
     """
 
     accelerator: str = "auto"
@@ -123,7 +124,9 @@ class TrainerSettings:
 
     @property
     def lays_channels_last(self) -> bool:
-        """Whether the loop uses channels last."""
+        """Whether fits use channels last; members that are one network do not."""
+        if self.executor == "vectorised":
+            return False
         return channels_last_pays(self.device) if self.channels_last is None else self.channels_last
 
     def in_worker(self) -> Self:

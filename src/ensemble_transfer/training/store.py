@@ -2,7 +2,8 @@
 
 Each finished fit is one safetensors file, named by its key. The member's weights and its training curve are tensors;
 cost and origin are in the header, with a checksum over both. A damaged file is reported, and the fit is computed again.
-Interrupted fits have files of the same kind, so that any group of members can go on with them.
+Interrupted fits have files of the same kind, so that any group of members can go on with them. A file that cannot be
+read at the moment is not damaged, and stays.
 """
 
 import hashlib
@@ -22,11 +23,11 @@ from torch import Tensor
 
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.layout import lock_of, make_below
-from ensemble_transfer.tensor_files import read_tensors, write_tensors
+from ensemble_transfer.tensor_files import tensors_of, write_tensors
 from ensemble_transfer.training.cost import Cost, plain
 from ensemble_transfer.weights import Weights, below, copied, fingerprint, joined
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of what a key means. Raise it whenever the same inputs would give another result."""
 
 ENSEMBLES = "ensembles"
@@ -124,6 +125,9 @@ class Store:
                 return None
             tensors, about = found
             return Fitted(below(tensors, "weights"), tensors["curve"], Cost(**about["cost"]), key, reused=True)
+        except OSError as error:
+            log.warning("%s cannot be read now (%s); the fit is computed again", self._path(key), error.strerror)
+            return None
         except (ValueError, KeyError, TypeError) as error:
             log.warning("%s is damaged (%s); the fit is computed again", self._path(key), error)
             return None
@@ -146,6 +150,9 @@ class Store:
             tensors, about = found
             parts = below(tensors, "weights"), below(tensors, "optimizer"), tensors["curve"]
             return Unfinished(*parts, int(about["step"]), float(about["seconds"]), float(about["cpu_seconds"]))
+        except OSError as error:
+            log.warning("%s cannot be read now (%s); the fit starts again", path, error.strerror)
+            return None
         except (ValueError, KeyError, TypeError) as error:
             log.warning("%s is damaged (%s); the fit starts again", path, " ".join(str(error).split())[:200])
             self.drop_unfinished(key)
@@ -230,10 +237,15 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     Raises:
         ValueError: If the file is damaged.
         KeyError: If its header lacks a field.
+        OSError: If the system cannot read it, now: too many open files, a network that does not answer.
     """
-    if not path.exists():
+    if path.exists() and not path.is_file():
+        raise ValueError("it is not a regular file")
+    try:
+        data = path.read_bytes()  # not mapped: an error of the disk would then be a signal that ends the process
+    except FileNotFoundError:
         return None
-    tensors, header = read_tensors(path)
+    tensors, header = tensors_of(data)
     if header["checksum"] != _checksum(header["about"], tensors):
         raise ValueError("the checksum does not match")
     return tensors, json.loads(header["about"])

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from ensemble_transfer.models.backbone import Architecture, Classifier
 from ensemble_transfer.tasks.task import Split
-from ensemble_transfer.training.batches import Batches
-from ensemble_transfer.training.features import features, features_of_views
+from ensemble_transfer.training.batches import Batches, FeatureBatches, drawn
+from ensemble_transfer.training.features import features_of_views
 from ensemble_transfer.training.flops import encode_flops, head_flops, step_flops
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.weights import Weights, below, joined
@@ -27,19 +27,23 @@ class TrainedPart(Protocol):
     def architecture(self) -> Architecture:
         """Architecture of the member."""
 
+    @property
+    def overhead(self) -> float:
+        """Seconds that a member's step takes on a CPU besides its operations, roughly."""
+
     def module(self, initial: Weights) -> nn.Module:
-        """Return the module to train, whose head's parameters are named ``head.*``."""
+        """Return the module to train; parameters of the head are named ``head.*``."""
 
     def batches(
         self, initial: Sequence[Weights], data: Split, recipe: Recipe, seeds: Sequence[int], device: torch.device
-    ) -> Batches:
+    ) -> Batches | FeatureBatches:
         """Return the modules' inputs and labels at every step, from their initial weights and streams of randomness."""
 
     def weights(self, initial: Weights, trained: Weights) -> Weights:
         """Return the member's weights from those of the trained module."""
 
     def prepared(self, examples: int, recipe: Recipe) -> int:
-        """Return how many examples, of a task of so many, went forward before the first step."""
+        """Return how many examples, of a task of so many, go forward before the first step, at the most."""
 
     def flops(self, seen: int, prepared: int) -> int:
         """Return the operations of seeing so many examples in training steps, after preparing so many."""
@@ -51,6 +55,7 @@ class WholeMember:
 
     architecture: Architecture
     name: str = "whole"
+    overhead: float = 4e-3
 
     def module(self, initial: Weights) -> nn.Module:
         """Return the member's classifier."""
@@ -79,45 +84,57 @@ class WholeMember:
         return seen * step_flops(self.architecture)
 
 
+class Head(nn.Module):
+    """Weight and bias of a linear head in one parameter (classes, features + 1), whose last column is the bias.
+
+    Args:
+        weights: Its ``weight`` and ``bias``.
+    """
+
+    def __init__(self, weights: Weights) -> None:
+        super().__init__()
+        self.both = nn.Parameter(torch.cat([weights["weight"], weights["bias"][:, None]], 1))
+
+
 @dataclass(frozen=True)
 class HeadOnFeatures:
-    """The head, trained on the features of a frozen encoder, each computed once."""
+    """The head, trained on the features of a frozen encoder, each computed once: of the images that its steps draw."""
 
     architecture: Architecture
     name: str = "head"
+    overhead: float = 1e-4
 
     def module(self, initial: Weights) -> nn.Module:
         """Return the member's head."""
-        weights = below(initial, "head")
-        classes, width = weights["weight"].shape
-        module = nn.Sequential()
-        module.add_module("head", nn.Linear(width, classes))
-        module.load_state_dict(joined(head=weights), strict=True)
-        return module
+        return nn.ModuleDict({"head": Head(below(initial, "head"))})
 
     def batches(
         self, initial: Sequence[Weights], data: Split, recipe: Recipe, seeds: Sequence[int], device: torch.device
-    ) -> Batches:
+    ) -> FeatureBatches:
         """Return batches of every member's features of the images, or of views of them."""
-        inputs = [
-            self._features(weights, data.images, recipe, seed, device)
-            for weights, seed in zip(initial, seeds, strict=True)
+        labels = data.labels.repeat(recipe.views)
+        examples = [drawn(seed, len(labels), recipe.batch_size, recipe.steps) for seed in seeds]
+        features = [
+            features_of_views(loaded(self.architecture, weights), data.images, device, recipe, seed, own)
+            for weights, seed, own in zip(initial, seeds, examples, strict=True)
         ]
-        return Batches(inputs, data.labels.repeat(recipe.views), recipe.batch_size, [*seeds])
-
-    def _features(self, weights: Weights, images: Tensor, recipe: Recipe, seed: int, device: torch.device) -> Tensor:
-        classifier = loaded(self.architecture, weights)
-        if recipe.augment == "none":
-            return features(classifier, images, device)
-        return features_of_views(classifier, images, device, recipe, seed)
+        return FeatureBatches(features, examples, labels, recipe.batch_size, seeds)
 
     def weights(self, initial: Weights, trained: Weights) -> Weights:
         """Return the frozen encoder's weights with the trained head's."""
-        return joined(encoder=below(initial, "encoder")) | dict(trained)
+        return joined(
+            encoder=below(initial, "encoder"),
+            head={"weight": trained["head.both"][:, :-1], "bias": trained["head.both"][:, -1]},
+        )
 
     def prepared(self, examples: int, recipe: Recipe) -> int:
-        """Return the number of examples that were encoded, every view of each."""
-        return examples * recipe.views
+        """Return how many examples the steps draw, each view of an image counted.
+
+        The number is exact within the first epoch. Of more steps it is that of all examples. They may draw fewer, by
+        those left after the last whole batch of every epoch; the batches know the exact number.
+        """
+        shown = examples * recipe.views
+        return min(shown, recipe.steps * min(recipe.batch_size, shown))
 
     def flops(self, seen: int, prepared: int) -> int:
         """Return the operations of the steps and of encoding."""

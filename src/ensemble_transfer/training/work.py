@@ -1,6 +1,6 @@
 """A phase's work: what is trained, on which data, by which recipe; and where each member starts."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -8,9 +8,11 @@ from torch import Tensor, nn
 
 from ensemble_transfer.machine import FLOPS_A_SECOND, SECONDS_A_STEP
 from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.models.memory_format import channels_last_pays
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.memory import Need, need_of
 from ensemble_transfer.training.recipe import Recipe
+from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.store import key_of
 from ensemble_transfer.training.trained_part import TrainedPart, WholeMember
 from ensemble_transfer.weights import Weights, fingerprint
@@ -51,8 +53,19 @@ class Work:
 
     @property
     def batch_size(self) -> int:
-        """Examples in a step."""
-        return min(self.recipe.batch_size, len(self.data))
+        """Examples in a step, views counted."""
+        return min(self.recipe.batch_size, len(self.data) * self.recipe.views)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether whole members are trained, and not heads alone."""
+        return isinstance(self.part, WholeMember)
+
+    @property
+    def flops(self) -> int:
+        """Operations of one member's fit, at the most."""
+        prepared = self.part.prepared(len(self.data), self.recipe)
+        return self.part.flops(self.recipe.steps * self.batch_size, prepared)
 
     @property
     def step_flops(self) -> int:
@@ -64,8 +77,16 @@ class Work:
         """Seconds that a training step of one member takes on one core, roughly."""
         return self.step_flops / FLOPS_A_SECOND + SECONDS_A_STEP
 
-    def key(self, start: Start, precision: str) -> str:
-        """Return a fit's key in the store: a hash of all that decides its result."""
+    def key(self, start: Start, settings: TrainerSettings) -> str:
+        """Return a fit's key in the store: a hash of all that decides its result.
+
+        Kind of processor and number of threads are not part of it. They decide rounding too, but a store that moves to
+        another machine is to serve what it has. Heads are trained in float32, on features in the layout of the device.
+        """
+        precision, channels_last = settings.arithmetic, settings.lays_channels_last
+        if not self.is_whole:
+            precision = precision.replace(settings.precision, "32-true")
+            channels_last = channels_last_pays(settings.device)
         return key_of(
             trained=self.part.name,
             architecture=self.part.architecture.plain(),
@@ -74,6 +95,7 @@ class Work:
             recipe=self.recipe.plain(),
             seed=start.seed,
             precision=precision,
+            channels_last=channels_last,
         )
 
     def need(self) -> Need:
@@ -85,9 +107,11 @@ class Work:
                 member: nn.Module = architecture.build()
                 images = _images(architecture, examples)
                 features = torch.empty(examples, architecture.features)
-            whole = isinstance(self.part, WholeMember)
+            whole = self.is_whole
             _needs[kind] = need_of(member, images) if whole else need_of(member.get_submodule("head"), features)
-        return _needs[kind]
+        prepared = self.part.prepared(len(self.data), self.recipe)
+        need = _needs[kind]
+        return replace(need, weights=need.weights + 4 * prepared * architecture.features)
 
     def about(self) -> dict[str, Any]:
         """Return the fit's origin as plain data, for whoever reads the store."""

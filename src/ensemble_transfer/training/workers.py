@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from ensemble_transfer.errors import RunError
-from ensemble_transfer.machine import FLOPS_A_SECOND, SECONDS_A_STEP, free_memory, is_one_of_many, usable_cores
+from ensemble_transfer.machine import FLOPS_A_SECOND, free_memory, is_one_of_many, usable_cores
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.groups import GroupFitter
 from ensemble_transfer.training.progress import Bars, Progressed, Report, spoken
@@ -63,7 +63,7 @@ def number_of_workers(settings: TrainerSettings, work: Work, members: int) -> in
         by_memory = free_memory() // (2 * BYTES_A_WORKER)  # as much again for what it computes
         most = min(usable_cores() // torch.get_num_threads(), by_memory)
     workers = max(1, min(most, members))
-    alone = members * work.recipe.steps * (work.step_flops / FLOPS_A_SECOND + SECONDS_A_STEP)
+    alone = members * (work.flops / FLOPS_A_SECOND + work.recipe.steps * work.part.overhead)
     saved = alone - alone * -(-members // workers) / members
     return workers if saved > (STARTING if len(_pool) < workers else 1.0) else 1
 

@@ -1,0 +1,243 @@
+"""Heads on features: the steps of softmax regression, each head by itself."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch import nn
+
+from ensemble_transfer.errors import SettingError
+from ensemble_transfer.tasks.task import Split
+from ensemble_transfer.training import groups as groups_module
+from ensemble_transfer.training import heads as heads_module
+from ensemble_transfer.training.batches import Batches, FeatureBatches, drawn
+from ensemble_transfer.training.fit import Fitter, Start
+from ensemble_transfer.training.heads import run_heads
+from ensemble_transfer.training.optimizer import optimizer_of
+from ensemble_transfer.training.recipe import Recipe
+from ensemble_transfer.training.run import Group
+from ensemble_transfer.training.store import CHECKPOINT
+from ensemble_transfer.training.trained_part import Head
+
+CPU = torch.device("cpu")
+RECIPES = {
+    "adamw": Recipe(40, lr=1e-2),
+    "sgd": Recipe(40, optimizer="sgd", lr=0.05),
+    "no momentum": Recipe(40, optimizer="sgd", momentum=0.0, lr=0.05),
+    "clipped": Recipe(40, optimizer="sgd", lr=0.05, clip=0.1),
+    "smoothed": Recipe(40, lr=1e-2, label_smoothing=0.2),
+    "schedule": Recipe(40, lr=1e-2, schedule="constant", warmup=0.3),
+    "factor": Recipe(40, lr=1e-3, head_lr_factor=7.0, weight_decay=0.2),
+}
+MEMBERS, EXAMPLES, CLASSES, WIDTH, BATCH = 3, 50, 4, 6, 8
+
+
+def draws(seed, *shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def group_of(recipe):
+    """Return heads on random features, in doubles: what is left of a difference is no rounding."""
+    labels, seeds = torch.arange(EXAMPLES) % CLASSES, [*range(MEMBERS)]
+    examples = [drawn(seed, EXAMPLES, BATCH, recipe.steps) for seed in seeds]
+    every = [draws(seed, EXAMPLES, WIDTH) for seed in seeds]
+    features = [own[rows] for own, rows in zip(every, examples, strict=True)]
+    modules = [
+        nn.ModuleDict({"head": Head({"weight": draws(9 + s, CLASSES, WIDTH), "bias": draws(s, CLASSES)})})
+        for s in seeds
+    ]
+    batches = FeatureBatches(features, examples, labels, BATCH, seeds)
+    return Group(modules, batches, recipe, "head", seeds), every, labels
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_heads_take_the_steps_of_autograd_and_of_torchs_optimizers(name, settings):
+    recipe = replace(RECIPES[name], batch_size=BATCH)
+    group, every, labels = group_of(recipe)
+    plain = []
+    for module in group.modules:
+        linear = nn.Linear(WIDTH, CLASSES).double()
+        with torch.no_grad():
+            linear.weight.copy_(module["head"].both[:, :-1])
+            linear.bias.copy_(module["head"].both[:, -1])
+        plain.append(linear)
+    found = run_heads(group, settings)
+    batches = Batches(every, labels, BATCH, [*range(MEMBERS)])
+    for member, linear in enumerate(plain):
+        optimizer = optimizer_of(recipe, ((f"head.{n}", p) for n, p in linear.named_parameters()))
+        highest, losses = optimizer.param_groups[0]["lr"], []
+        for step in range(recipe.steps):
+            optimizer.param_groups[0]["lr"] = highest * recipe.rate(step)
+            optimizer.zero_grad()
+            inputs, wanted = batches[step]
+            loss = nn.functional.cross_entropy(
+                linear(inputs[member]), wanted[member], label_smoothing=recipe.label_smoothing
+            )
+            loss.backward()
+            if recipe.clip is not None:
+                nn.utils.clip_grad_norm_(linear.parameters(), recipe.clip)
+            optimizer.step()
+            losses.append(float(loss.detach()))
+        both = found.weights[member]["head.both"]
+        torch.testing.assert_close(both[:, :-1], linear.weight.detach(), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(both[:, -1], linear.bias.detach(), rtol=1e-6, atol=1e-6)
+        assert found.curves[member][:, 1].tolist() == pytest.approx(losses, rel=1e-5)
+
+
+@pytest.fixture
+def train(backbone, source_task, settings):
+    """Return fits of the heads of some members, in some order."""
+    architecture = backbone.architecture(8, 1, 5)
+
+    def run(members, recipe=RECIPES["adamw"], store=None, tracker=None, data=source_task.train, **changes):
+        starts = [Start(member, architecture.initial(member), 50 + member) for member in members]
+        fitter = Fitter(replace(settings, **changes), store, tracker)
+        return fitter.fit_heads(architecture, starts, data, recipe, "head")
+
+    return run
+
+
+def assert_same(fits, others):
+    """Compare the fits of members bit for bit; members may stand in any order."""
+    by_member = dict(zip(others.members, others.fitted, strict=True))
+    for member, fitted in zip(fits.members, fits.fitted, strict=True):
+        other = by_member[member]
+        assert fitted.weights.keys() == other.weights.keys()
+        assert all(torch.equal(fitted.weights[name], other.weights[name]) for name in other.weights)
+        assert torch.equal(fitted.curve, other.curve)
+        assert (fitted.cost.steps, fitted.cost.examples, fitted.cost.flops) == (
+            other.cost.steps,
+            other.cost.examples,
+            other.cost.flops,
+        )
+
+
+def test_a_head_is_the_same_beside_any_number_of_others_in_any_order(train):
+    recipe = Recipe(8, lr=1e-2)
+    thirteen = train(range(13), recipe)
+    assert len({fitted.weights["head.weight"].sum().item() for fitted in thirteen.fitted}) == 13
+    for number in (1, 2, 3, 5, 8):
+        assert_same(train(range(number), recipe), thirteen)
+    order = torch.randperm(13, generator=torch.Generator().manual_seed(0)).tolist()
+    assert_same(train(order, recipe), thirteen)
+    assert_same(train([12, 4, 7], recipe, executor="vectorised", group_size=2), thirteen)
+
+
+def test_a_head_is_the_same_where_its_features_end_in_an_odd_place(train, source_task):
+    few = Split(source_task.train.images[:131], source_task.train.labels[:131])
+    recipe = Recipe(9, batch_size=13, clip=0.5)
+    five = train(range(5), recipe, data=few)
+    assert_same(train([3], recipe, data=few), five)
+    assert_same(train([4, 0], recipe, data=few), five)
+
+
+def test_a_head_is_the_same_with_threads_whose_kernels_divide_a_batch(backbone, source_task, settings):
+    architecture = backbone.architecture(8, 1, 1000)
+    starts = [Start(member, architecture.initial(member), member) for member in range(4)]
+    fitter, recipe = Fitter(replace(settings, threads=2)), Recipe(6, batch_size=33, lr=1e-2)
+
+    def train(starts):
+        return fitter.fit_heads(architecture, starts, source_task.train, recipe, "head")
+
+    four = train(starts)
+    assert_same(train(starts[2:3]), four)
+    assert_same(train([starts[3], starts[1]]), four)
+
+
+@pytest.mark.parametrize("recipe", [RECIPES["adamw"], RECIPES["clipped"], RECIPES["no momentum"]], ids=str)
+def test_interrupted_heads_go_on_exactly(train, store, recipe, monkeypatch):
+    advance, taken = heads_module._HeadsFit.advance, []
+
+    def stop(self, inputs, labels):
+        taken.append(1)
+        if len(taken) > recipe.steps + 17:
+            raise KeyboardInterrupt
+        return advance(self, inputs, labels)
+
+    with monkeypatch.context() as stopping:
+        stopping.setattr(heads_module._HeadsFit, "advance", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(range(3), recipe, store, checkpoint_seconds=1e-9)
+    [checkpoint] = store.root.glob(f"unfinished/*/{CHECKPOINT}")  # the first head is stored, the third not begun
+    assert store.unfinished(checkpoint.parent.name).step == 17
+    resumed = train([4, 2, 1, 0], recipe, store)
+    assert [fitted.reused for fitted in resumed.fitted] == [False, False, False, True]
+    assert_same(resumed, train(range(5), recipe))
+    assert not list(store.root.glob("unfinished/*"))
+
+
+def test_on_other_devices_heads_are_one_batch(train, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(heads_module, "ALONE", frozenset())
+    monkeypatch.setattr(groups_module, "ALONE", frozenset())
+    run = groups_module.run_heads
+    monkeypatch.setattr(
+        groups_module, "run_heads", lambda group, *rest: sizes.append(len(group.keys)) or run(group, *rest)
+    )
+    together = train(range(5))
+    assert sizes == [5]
+    monkeypatch.undo()
+    for batched, alone in zip(together.fitted, train(range(5)).fitted, strict=True):
+        assert all(torch.allclose(batched.weights[n], alone.weights[n], atol=1e-3) for n in alone.weights)
+        assert batched.cost.examples == alone.cost.examples
+
+
+def test_a_head_that_diverges_stops_and_is_named(train, store):
+    with pytest.raises(
+        SettingError, match=r"^lr=1e\+38: is too high: the loss is not finite in phase 'head', member 3"
+    ):
+        train([2], Recipe(60, optimizer="sgd", lr=1e38), store)
+    assert not list(store.root.rglob("*.safetensors"))
+    assert not list(store.root.glob("unfinished/*"))
+
+
+def test_a_head_whose_start_is_bad_is_not_blamed_on_the_rate(train, monkeypatch):
+    made = Head.__init__
+    monkeypatch.setattr(
+        Head, "__init__", lambda self, weights: made(self, {n: w * torch.inf for n, w in weights.items()})
+    )
+    with pytest.raises(SettingError, match=r"^phase='head': member 3 starts from weights whose loss is not finite"):
+        train([2])
+
+
+class Curves(list):
+    def curve(self, phase, step, losses):
+        self.extend((phase, member, step, loss) for member, loss in losses.items())
+
+
+def test_curves_reach_the_tracker_and_progress_is_one_bar(train, capfd):
+    curves = Curves()
+    fits = train(range(3), tracker=curves, progress=True)
+    assert curves == [
+        ("head", member, int(step), loss)
+        for member, fitted in zip(fits.members, fits.fitted, strict=True)
+        for step, loss in fitted.curve.tolist()
+    ]
+    shown = capfd.readouterr().err
+    assert "head, members 1-3" in shown
+    assert "120/120" in shown
+    assert "member 1 " not in shown
+
+
+class Refuses(Callback):
+    def on_train_start(self, trainer, pl_module):
+        raise AssertionError
+
+
+def test_callbacks_do_not_see_heads_and_so_heads_are_stored(train, store):
+    train([0], store=store, callbacks=[Refuses()])
+    assert train([0], store=store, callbacks=[Refuses()]).fitted[0].reused
+
+
+def test_a_head_of_no_steps_is_refused(train):
+    with pytest.raises(SettingError, match=r"^steps=0: must be above 0$"):
+        train([0], Recipe(0))
+
+
+@pytest.mark.parametrize(("steps", "drawn_examples"), [(1, 32), (4, 128), (7, 200)])
+def test_a_fit_costs_the_examples_that_it_encoded(train, source_task, steps, drawn_examples):
+    data = Split(source_task.train.images[:200], source_task.train.labels[:200])
+    [fitted] = train([0], Recipe(steps), data=data).fitted
+    encoded = fitted.cost.examples - 32 * steps
+    assert encoded == drawn_examples if steps < 7 else drawn_examples - 8 <= encoded <= drawn_examples
