@@ -113,9 +113,9 @@ def test_what_is_not_trained_on_the_source_has_no_steps(phase):
     assert getattr(Recipes(**{phase: Recipe(0)}), phase).steps == 0
 
 
-@pytest.mark.parametrize("images", [0, -1])
-def test_statistics_need_an_image(images):
-    with pytest.raises(SettingError, match=f"^statistics={images}: must be above 0, or null for all training images$"):
+@pytest.mark.parametrize("images", [1, 0, -1])
+def test_statistics_need_two_images(images):
+    with pytest.raises(SettingError, match=f"^statistics={images}: must be at least 2 images, or null for all training images$"):
         Recipes(statistics=images)
     assert (Recipes(statistics=1).statistics, Recipes(statistics=None).statistics) == (1, None)
 
