@@ -60,7 +60,7 @@ def test_every_snippet_of_the_page_runs(tmp_path):
     _, *done = executed([SHORTER, *cells], tmp_path)
     assert max(len(str(output)) for outputs in done for output in outputs) < LONG
     said = [texts(outputs) for outputs in done]
-    assert re.match(r"array\(\[[\d.]+, [\d.]+, [\d.]+\]\)", said[0][-1])
+    assert re.match(r"array\(\[[\d., ]+\]\)", said[0][-1])
     assert "Output()" in said[1]  # the widget of a bar
     assert 0 < float(said[1][-1]) <= 1
     assert re.match(r"\(array\(\['\d', '\d', '\d'\], dtype='<U1'\),\n array\(\[\[", said[2][-1])

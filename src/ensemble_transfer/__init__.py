@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ensemble_transfer.tasks.task import Split as Split
     from ensemble_transfer.tasks.task import Task as Task
     from ensemble_transfer.tasks.torchvision_sets import TorchvisionDataset as TorchvisionDataset
+    from ensemble_transfer.training.alone import members_alone as members_alone
     from ensemble_transfer.training.cost import Cost as Cost
     from ensemble_transfer.training.cost import Ledger as Ledger
     from ensemble_transfer.training.data_module import TaskDataModule as TaskDataModule
@@ -114,6 +115,7 @@ _MODULES = {
     "Turns": "transfer.strategies.turns",
     "Workbench": "transfer.base",
     "as_frame": "report.record",
+    "members_alone": "training.alone",
     "open_saved": "inference.saved",
     "read_records": "report.record",
     "task_from_arrays": "tasks.arrays",

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from ensemble_transfer.cli.build import build, build_logger, named, resolved
 from ensemble_transfer.cli.main import conf_folder
+from ensemble_transfer.errors import SettingError
 from ensemble_transfer.models.backbone import Backbone
 from ensemble_transfer.training.recipe import Recipes
 from ensemble_transfer.training.settings import TrainerSettings
@@ -50,6 +51,19 @@ def test_a_choice_composes_and_builds(path: Path):
     if cfg.trainer.accelerator != "gpu":
         build(TrainerSettings, cfg.trainer, "trainer")
     named(cfg.strategy, "strategy").check(8, build(Backbone, cfg.backbone, "backbone").architecture(28, 1, 10))
+
+
+def test_the_size_of_the_ensemble_is_resolved_to_a_number(tmp_path):
+    for name in ("a.pt", "b.pt"):
+        (tmp_path / name).touch()
+    given = f"ensemble.members=[{tmp_path / 'a.pt'},{tmp_path / 'b.pt'}]"
+    for overrides, size in (([], 8), (["ensemble.size=3"], 3), ([given], 2), ([given, "ensemble.size=5"], 5)):
+        cfg = composed("strategy=shift", "strategy.donors=${ensemble.size}", *overrides)
+        assert resolved(cfg).ensemble.size == size
+        assert resolved(cfg).strategy.donors == size
+    few = build(EnsembleSettings, composed("strategy=shift", given, "ensemble.size=1").ensemble, "ensemble")
+    with pytest.raises(SettingError, match=r"^size=1: must be 2 or more, as many as ensemble.members names"):
+        _ = few.count
 
 
 def test_the_files_list_every_option_and_agree_with_the_library():

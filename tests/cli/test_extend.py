@@ -97,7 +97,8 @@ def test_members_that_exist_can_be_added(cli, quick, run, tmp_path):
     before, grown = Ensemble.load(run / "ensemble"), Ensemble.load(run / "extended_3" / "ensemble")
     assert [fingerprint(member) for member in grown.members[:2]] == [fingerprint(m) for m in before.members]
     record = Record.load(run / "extended_3" / "record.json")
-    assert record.config["ensemble"]["members"] == [str(given)]
+    assert record.config["ensemble"]["added"] == [str(given)]
+    assert record.ensemble == {"size": 3, "lineage": "mixed"}
     assert record.cost["source"]["steps"] == 12 + 2 * 3 + 4  # ancestor, two members, the head of the given one
 
 

@@ -125,6 +125,13 @@ def test_a_task_without_folds_is_that_of_version_0_1():
     assert current(older | {"folds": 5, "fold": 0})["folds"] == 5
 
 
+def test_an_ensemble_to_which_nothing_was_added_is_that_of_older_records():
+    older = {"size": 8, "lineage": "shared", "fork": None, "members": []}
+    today = decisive(CONFIG | {"ensemble": older | {"added": []}})
+    assert today == decisive(CONFIG | {"ensemble": older})
+    assert decisive(CONFIG | {"ensemble": older | {"added": ["a.pt"]}}) != today
+
+
 def test_a_configuration_without_a_budget_is_that_of_no_budget():
     assert decisive(CONFIG | {"budget": None}) == decisive(CONFIG) != decisive(CONFIG | {"budget": 1.0})
 

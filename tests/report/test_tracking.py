@@ -339,6 +339,13 @@ def test_a_run_without_a_shift_has_no_source_and_no_shift(tmp_path):
     assert artifacts_of(record(), tmp_path / "nowhere") == []
 
 
+def test_a_target_alone_has_a_shift_and_no_source(tmp_path):
+    finished_run(tmp_path)
+    with_source = [item.type for item in artifacts_of(record(), tmp_path)]
+    assert with_source == ["shift", "ensemble", "record", "ensemble"]
+    assert [item.type for item in artifacts_of(record(dataset="b"), tmp_path)] == ["shift", "ensemble", "record"]
+
+
 def test_no_logger_means_no_tracker(tmp_path):
     with tracking(LoggerSettings(), a_run(tmp_path)) as tracker:
         assert tracker is None

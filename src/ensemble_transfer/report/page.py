@@ -98,7 +98,7 @@ def _facts(runs: Sequence[Record]) -> dict[str, str]:
     environments = [run.environment for run in runs]
     facts = {
         "backbone": _joined(run.backbone for run in runs),
-        "members before the transfer": _joined(map(_source, runs)),
+        "ensemble": _joined(map(_source, runs)),
         "runs": f"{len(runs)} finished",
         "seeds": _joined(str(seed) for seed in sorted({run.seed for run in runs})),
         "hardware": _joined(

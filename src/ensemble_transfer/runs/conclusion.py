@@ -49,7 +49,11 @@ def conclude(prepared: PreparedRun, result: TransferResult, folder: Path) -> Rec
         seed=work.seed,
         dataset=tasks.name,
         backbone=work.architecture.backbone,
-        ensemble={"size": len(result.ensemble), "lineage": work.source.lineage},
+        ensemble={
+            "size": len(result.ensemble),
+            "lineage": work.source.lineage,
+            "classes": list(result.ensemble.classes),
+        },
         metrics=metrics_of(arrays) | metrics,
         cost=costs(result, prepared.source_ledger, work),
         reused_fits=[{"phase": fit.phase, "member": fit.member, "key": fit.key} for fit in fits],
