@@ -110,7 +110,7 @@ def test_settings_of_trainer_and_store_may_change_and_others_not(run, tmp_path, 
     assert "seed='3': cannot change for rivals; allowed: trainer, store, logger" in capsys.readouterr().err
     assert main([str(run), "recipe.full.steps=3"]) == 2
     assert main([str(run), "evaluation.test=false"]) == 2
-    assert main([str(run), "trainer.threads=0"]) == 2
+    assert main([str(run), "--seeds", "2", "trainer.threads=0"]) == 2
     assert "trainer.threads=0: must be in 1..1024" in capsys.readouterr().err
     assert not (run / "rivals").exists()
     output = tmp_path / "elsewhere"
