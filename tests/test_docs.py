@@ -134,14 +134,17 @@ class ParsedError(Exception):
 
 def parsed(arguments, module="", script=None):
     """Let a module's or script's own parser parse arguments, and do nothing more."""
-    parse = argparse.ArgumentParser.parse_args
 
-    def stop(self, args=None, namespace=None):
-        parse(self, args, namespace)
-        raise ParsedError
+    def stopping(parse):
+        def stop(self, args=None, namespace=None):
+            parse(self, args, namespace)
+            raise ParsedError
+
+        return stop
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(argparse.ArgumentParser, "parse_args", stop)
+        for name in ("parse_args", "parse_intermixed_args"):
+            patch.setattr(argparse.ArgumentParser, name, stopping(getattr(argparse.ArgumentParser, name)))
         patch.setattr(sys, "argv", [str(script), *arguments])
         if script is None:
             import_module(module.replace("ensemble_transfer.", "ensemble_transfer.cli.")).main(arguments)

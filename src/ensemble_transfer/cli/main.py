@@ -5,7 +5,7 @@ import math
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from multiprocessing import current_process
@@ -57,7 +57,8 @@ _process = _Process()
 def program() -> int:
     """Run the program ``ensemble-transfer``, which finds modules in the current folder, as ``python -m`` does."""
     if not sys.flags.safe_path:
-        sys.path.insert(0, str(Path.cwd()))
+        with suppress(OSError):  # a folder that is gone; main says so
+            sys.path.insert(0, str(Path.cwd()))
     return main()
 
 

@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--seeds", type=int, default=1, metavar="N", help="repeat all, the run too, with N-1 further seeds"
     )
     parser.add_argument("--output", type=Path, help=f"folder of the rivals; by default RUN/{FOLDER}")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)  # settings may stand behind options
     command = shlex.join(["python", "-m", "ensemble_transfer.rivals", *(arguments or sys.argv[1:])])
     try:
         with narrated():
@@ -234,7 +234,7 @@ def _run(job: Job, experiment: "Experiment", logger: "LoggerSettings", output: P
         return Record(strategy=strategy, seed=job.seed, dataset=of.dataset, backbone=of.backbone, ensemble={}, **own)
 
     with recorded(folder, unfinished):
-        about = TrackedRun(folder, f"{job.name}, seed {job.seed}", str(output), strategy, config)
+        about = TrackedRun(folder, f"{job.name}, seed {job.seed}", f"{of.dataset}, {of.backbone}", strategy, config)
         with tracking(logger, about) as tracker:
             record = run(experiment, folder, Origin(config, of.command, tracker))
             if tracker is not None:
