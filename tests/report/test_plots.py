@@ -281,14 +281,15 @@ def test_reliability_is_drawn_before_and_after_the_temperature():
     assert list(both.lines[2].get_xdata()) == [0.4, 0.9]
 
 
-def test_of_many_rows_each_strategy_has_its_best_in_figures_of_panels(tmp_path):
+def test_of_many_rows_each_strategy_has_its_best(tmp_path):
     many = [a_record(name, seed=0, option=i) for name in ("shift", "head") for i in range(MANY)]
     for i, record in enumerate(many):
         record.metrics["target/test/calibrated/nll"] = 1.0 - i / 100
     found = {figure.svg.stem: figure for figure in draw(rows(*many), tmp_path)}
     assert "Each strategy is shown where its calibrated NLL is lowest." in found["reliability"].caption
     assert found["confusion"].alt.count("option=") == 2
-    assert found["diversity"].alt.count("option=") == 2 * MANY
+    assert found["ensemble_size"].alt.count("option=") == 2
+    assert found["compute"].alt.count("option=") == 2 * MANY
 
 
 def luminance(colour):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
-from ensemble_transfer.metrics.equivalent import worth
+from ensemble_transfer.metrics.equivalent import deep_ensemble_equivalent, worth
 from ensemble_transfer.report.labels import labels
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.settings import decisive, flat
@@ -216,8 +216,9 @@ def _worth(record: Record, reference: Record | None) -> tuple[float | None, bool
     """Return a run's worth, if it is known and at least one member, and whether it is only known to be that or more."""
     curve = (reference.curves.get("ensemble_size") or {}).get("calibrated_nll") if reference is not None else None
     nll = _metric(record, "calibrated/nll")
-    value = worth(nll, curve) if nll is not None and curve and None not in curve else None
-    return (float(len(curve)), True) if curve and value == math.inf else (value, False)
+    if nll is None or not curve or None in curve:
+        return None, False
+    return worth(nll, curve), math.isinf(deep_ensemble_equivalent(nll, curve))
 
 
 def _numbers(

@@ -33,7 +33,7 @@ class Plan:
         draw: Draws rows in their styles.
         enough: Returns whether the rows that have the data are worth a figure.
         across: Whether rows of different tasks may share the figure.
-        single: Whether each row has a panel of its own. Where there are many rows, each strategy has its best then.
+        every: Whether all rows are drawn, however many there are; in other figures each strategy then has its best.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Plan:
     draw: Callable[[Sequence[Row], Mapping[str, Style]], Figure]
     enough: Callable[[Sequence[Row]], bool] = bool
     across: bool = False
-    single: bool = False
+    every: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ PLANS = (
         lambda row: budget_of(row) is not None and _with_columns("accuracy", CALIBRATED, FINE_TUNINGS)(row),
         frontier,
         enough=lambda rows: frontier_of(rows) is not None,
+        every=True,
     ),
     Plan(
         "diversity",
@@ -125,7 +126,6 @@ PLANS = (
         ("ECE",),
         _with_curve("reliability"),
         charts.reliability,
-        single=True,
     ),
     Plan(
         "confusion",
@@ -135,7 +135,6 @@ PLANS = (
         ("accuracy",),
         has_confusion,
         charts.confusion,
-        single=True,
     ),
     Plan(
         "corruption",
@@ -162,7 +161,6 @@ PLANS = (
         ("disagreement",),
         lambda row: _with_curve("disagreement")(row) and len({len(r.curves["disagreement"]) for r in row.runs}) == 1,
         charts.matrices,
-        single=True,
     ),
     Plan(
         "shift_line",
@@ -184,12 +182,13 @@ PLANS = (
         charts.benefit,
         enough=lambda rows: len(charts.lineages(rows)) > 1,
         across=True,
+        every=True,
     ),
 )
 
 
 MANY = 10
-"""Panels, at most, of a figure in which each row has its own."""
+"""Rows, at most, that a figure can tell apart."""
 
 
 def draw(rows: Sequence[Row], folder: Path, across: bool = False, baseline: str | None = None) -> list[Drawn]:
@@ -237,7 +236,7 @@ def _drawn(plan: Plan, rows: Sequence[Row], folder: Path, look: Mapping[str, Sty
     if not able or not plan.enough(able):
         return None
     caption = _with_missing(plan.caption, rows, able)
-    if plan.single and len(able) > MANY:
+    if not plan.every and len(able) > MANY:
         able = best_of_each_strategy(able)[:MANY]
         caption += " Each strategy is shown where its calibrated NLL is lowest."
     save(plan.draw(able, look), svg)
