@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from ensemble_transfer.layout import clear
+
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are found in /proc")
 
 QUICK = [
@@ -90,6 +92,16 @@ def start(tmp_path):
     yield start
     for job in jobs:
         job.kill()
+
+
+def test_a_run_that_starts_again_removes_what_a_killed_one_was_writing(tmp_path):
+    (tmp_path / "ensemble").mkdir()
+    partial = [tmp_path / f".record.json.{uuid.uuid4().hex}", tmp_path / "ensemble" / f".a.b.{uuid.uuid4().hex}"]
+    others = [tmp_path / ".mine", tmp_path / "notes.txt"]
+    for path in (*partial, *others):
+        path.touch()
+    clear(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [".mine", "ensemble", "notes.txt"]
 
 
 def test_a_run_with_workers_leaves_no_process_and_no_file(start, tmp_path):

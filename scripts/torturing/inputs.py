@@ -28,8 +28,8 @@ IMPOSSIBLE = (
 )
 """Settings with values that no run can have: each must be refused."""
 
-PATIENCE = 180
-"""Seconds that a small job may take."""
+PATIENCE = 600
+"""Seconds that a small job may take, the first imports included, on a machine that others use."""
 
 
 class _LongError(BaseException):

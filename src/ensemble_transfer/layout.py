@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock
@@ -39,8 +39,9 @@ def clear(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
     for name in (DESCRIPTION, CALIBRATION, CARD):
         (folder / ENSEMBLE / name).unlink(missing_ok=True)
-    for member in (folder / ENSEMBLE).glob(MEMBERS):
-        member.unlink()
+    partial = f".*.{'[0-9a-f]' * 32}"  # what a killed job was writing, see :func:`replacing`
+    for path in (*(folder / ENSEMBLE).glob(MEMBERS), *(folder / ENSEMBLE).glob(partial), *folder.glob(partial)):
+        path.unlink()
 
 
 def lock_of(path: Path) -> FileLock:
@@ -64,7 +65,8 @@ def make_below(root: Path, folder: Path) -> None:
             place.mkdir()
         except FileExistsError:
             continue
-        place.chmod(root.stat().st_mode & 0o7777)
+        with suppress(OSError):  # a file system without permissions
+            place.chmod(root.stat().st_mode & 0o7777)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
 
 from ensemble_transfer.errors import SettingError
+from ensemble_transfer.tasks.mapped import stored
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.cost import Cost
 from ensemble_transfer.training.fit import Fitter, Start
@@ -403,6 +404,18 @@ def test_two_users_of_a_group_share_a_store(mode, monkeypatch):
                     store.put(KEY, a_fit(), {})
         assert (root / "locks" / f"{KEY}.lock").stat().st_mode & 0o777 == mode & 0o666
         assert {path.stat().st_mode & 0o7777 for path in root.rglob("*") if path.is_dir()} == {mode}
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can act as two users")
+def test_a_user_reads_the_decoded_images_of_another():
+    images = torch.arange(2 * 16, dtype=torch.uint8).view(2, 1, 4, 4)
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        path = Path(folder) / "some.npy"
+        stored(path, (1, 4, 4), lambda _: [images])
+        with acting_as(1001, 1001):
+            found = stored(path, (1, 4, 4), lambda _: pytest.fail("decoded again"))[0]
+            assert torch.equal(found, images)
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can act as two users")

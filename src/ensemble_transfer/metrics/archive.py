@@ -110,8 +110,9 @@ def with_checksum(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]
 
 
 def _digest(array: NDArray[Any]) -> str:
-    about = f"{array.dtype.str} {array.shape} ".encode()
-    return hashlib.sha256(about + np.ascontiguousarray(array).tobytes()).hexdigest()
+    digest = hashlib.sha256(f"{array.dtype.str} {array.shape} ".encode())
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def _checksum(digests: Mapping[str, str]) -> str:

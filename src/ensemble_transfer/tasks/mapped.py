@@ -8,6 +8,7 @@ its file is shared by all members, runs and jobs. It may be deleted when none of
 import hashlib
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -61,6 +62,16 @@ def stored(path: Path, shape: Shape, produce: Callable[[Notes], Iterable[Tensor]
     require(found is not None, "cache", str(path.parent), "its files are being changed by something else")
     assert found is not None
     return found
+
+
+def bytes_of(path: Path, size: int) -> Tensor:
+    """Return the first bytes of a file, mapped into memory.
+
+    The mapping is shared where the file may be written, as torch wants it. A private one counts as memory that may be
+    needed, and is refused where it exceeds the machine's.
+    """
+    shared = os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+    return torch.from_file(str(path), shared=shared, size=size, dtype=torch.uint8)
 
 
 def require_room(folder: Path, size: int) -> None:
@@ -140,10 +151,7 @@ def _opened(path: Path) -> tuple[Tensor, Notes] | None:
         return None
     _whole[path] = state
     there = npy.open_memmap(path, mode="r")
-    # shared: a private mapping counts as memory that may be needed, and is refused where it exceeds the machine's.
-    end = there.offset + there.size
-    flat = torch.from_file(str(path), shared=True, size=end, dtype=torch.uint8)  # NumPy's own map cannot be read-only
-    return flat[there.offset :].view(there.shape), notes
+    return bytes_of(path, there.offset + there.size)[there.offset :].view(there.shape), notes
 
 
 def _about(path: Path, notes: Notes) -> str:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ensemble_transfer.machine import end_with
+from ensemble_transfer.tasks.mapped import bytes_of
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.groups import GroupFitter
 from ensemble_transfer.training.progress import Progressed
@@ -164,8 +165,7 @@ def opened(shared: SharedSplit) -> Split:
     """Return a split whose images are mapped from its file."""
     if shared.fingerprint not in _splits:
         end = shared.offset + torch.Size(shared.shape).numel()
-        flat: Tensor = torch.from_file(str(shared.file), shared=True, size=end, dtype=torch.uint8)
-        split = Split(flat[shared.offset :].view(shared.shape), shared.labels)
+        split = Split(bytes_of(shared.file, end)[shared.offset :].view(shared.shape), shared.labels)
         split.__dict__["fingerprint"] = shared.fingerprint  # known: no need to read all images for it
         _splits[shared.fingerprint] = split
     return _splits[shared.fingerprint]
