@@ -44,10 +44,14 @@ def move(module: nn.Module, device: torch.device) -> None:
     """Move a module's parameters and buffers to a device, in place and in few copies; gradients are dropped."""
     for parameter in module.parameters():
         parameter.grad = None
-    moving = [t for t in {id(t): t for t in _tensors(module)}.values() if t.device.type != device.type]
+    moving = [t for t in {id(t): t for t in _tensors(module)}.values() if not _is_on(t, device)]
     for block in _blocks(moving):
         for tensor, there in zip(block, together([tensor.data for tensor in block], device), strict=True):
             tensor.data = there
+
+
+def _is_on(tensor: Tensor, device: torch.device) -> bool:
+    return tensor.device.type == device.type and device.index in (None, tensor.device.index)
 
 
 def _tensors(module: nn.Module) -> Iterator[Tensor]:
