@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ensemble_transfer.cli.command import command as as_command
+from ensemble_transfer.cli.command import complain, some_path
 from ensemble_transfer.cli.extend import as_data, changes_of, narrated
 from ensemble_transfer.errors import Interrupted, RunError, SettingError, require
 from ensemble_transfer.layout import RECORD, SUMMARY
@@ -89,14 +90,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "fully fine-tuned; and at the run's own cost few members fully fine-tuned, and snapshots of one. Ends with "
         "the comparison. Goes on where it stopped, and takes from the store what is there.",
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run")
+    parser.add_argument("run", type=some_path, metavar="RUN", help="folder of the run")
     parser.add_argument(
         "overrides", nargs="*", metavar="OVERRIDE", help=f"settings of {', '.join(OPEN)}, such as trainer.threads=1"
     )
     parser.add_argument(
         "--seeds", type=int, default=1, metavar="N", help="repeat all, the run too, with N-1 further seeds"
     )
-    parser.add_argument("--output", type=Path, help=f"folder of the rivals; by default RUN/{FOLDER}")
+    parser.add_argument("--output", type=some_path, help=f"folder of the rivals; by default RUN/{FOLDER}")
     options = parser.parse_intermixed_args(arguments)  # settings may stand behind options
     command = shlex.join(["python", "-m", "ensemble_transfer.rivals", *(arguments or sys.argv[1:])])
     try:
@@ -108,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SettingError, OmegaConfBaseException, OSError) as error:
         if isinstance(error, BrokenPipeError):
             raise
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        complain(error)
         return 2
 
 
@@ -135,7 +136,7 @@ def _rivals(options: argparse.Namespace, command: str) -> int:
             _run(job, experiment, logger, output, replace(record, command=command))
         except (SettingError, RunError) as error:
             failed += 1
-            sys.stderr.write(f"error: {' '.join(str(error).split())} ({job.place})\n")
+            complain(f"{error} ({job.place})")
     from ensemble_transfer.cli.compare import compare
 
     within = output.resolve().is_relative_to(options.run.resolve())
