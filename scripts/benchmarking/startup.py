@@ -32,10 +32,10 @@ def run(options: Options) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         small = [f"recipe.{name}.steps=2" for name in ("ancestor", "source", "head")]
         common = ["ensemble.size=2", *small[:2], f"store.root={folder}/store", "trainer.progress=false"]
-        until_end([*package, "+strategy=head", *common, small[2], f"hydra.run.dir={folder}/filling"])
+        until_end([*package, "strategy=head", *common, small[2], f"hydra.run.dir={folder}/filling"])
         checkpoints = ["trainer.checkpoint_seconds=1e-9", "seed=0", "recipe.full.steps=100000"]
-        step = [*package, "+strategy=full", *common, *checkpoints, f"hydra.run.dir={folder}/timed"]
-        job = [*package, "+strategy=shift", f"store.root={folder}/store", "trainer.progress=false"]
+        step = [*package, "strategy=full", *common, *checkpoints, f"hydra.run.dir={folder}/timed"]
+        job = [*package, "strategy=shift", f"store.root={folder}/store", "trainer.progress=false"]
         job += [*common, "recipe.full.steps=2", "recipe.tiny.steps=2"] if options.quick else []
         until_end([*job, f"hydra.run.dir={folder}/cold"])
         for turn in range(1 if options.quick else 5):

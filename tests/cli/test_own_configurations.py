@@ -74,7 +74,7 @@ def test_an_experiment_of_version_0_1_still_sweeps_over_strategies(cli, quick, o
 
 def test_mistakes_name_what_the_users_folder_has(cli, own):
     name = own.name
-    assert "  +strategy=mine          Mine too.\n" in cli("--config-dir", name)[2]
+    assert "  strategy=mine          Mine too.\n" in cli("--config-dir", name)[2]
     assert "strategy='nope': must be one of auto, few, " in cli("strategy=nope", "--config-dir", name)[2]
     assert "mine, random_shift" in cli("strategy=nope", "--config-dir", name)[2]
     assert cli("strategy=mine", "strategy.x=1", "--config-dir", name)[2].endswith("strategy has _target_\n")

@@ -25,10 +25,6 @@ def test_the_same_overrides_find_the_same_folder():
     assert once != folder_of(["strategy=full,shift", "seed=0,1", "~evaluation.severities"])
 
 
-def test_folders_of_version_0_1_are_found_again():
-    assert folder_of(["strategy=head,tiny", "seed=0,-1"]) == "multirun/strategy-head-tiny-seed-0-1-f77cd9c3"
-
-
 CONFIG = {
     "seed": 0,
     "strategy": {"donors": 1},

@@ -80,7 +80,7 @@ def choose_strategy(conf: Sequence[Path]) -> str:
     lines = ["choose a strategy:"]
     for name, path in sorted(found.items()):
         about = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
-        lines.append(f"  +strategy={name:<13} {about}")
+        lines.append(f"  strategy={name:<13} {about}")
     return "\n".join(lines)
 
 

@@ -130,8 +130,7 @@ def finish(config: DictConfig) -> int | None:
 
 def folder_of(overrides: Sequence[str]) -> str:
     """Return the folder of a sweep that the same overrides find again, in whatever order they stand."""
-    written = [re.sub(r"^strategy=", "+strategy=", override) for override in overrides]  # as in version 0.1
-    written.sort(key=lambda word: (not word.startswith("+strategy="), not word.startswith("seed="), word))
+    written = sorted(overrides, key=lambda word: (not word.startswith("strategy="), not word.startswith("seed="), word))
     digest = hashlib.sha256("\n".join(written).encode()).hexdigest()[:8]
     words = re.sub(r"[^A-Za-z0-9.]+", "-", " ".join(written)).strip("-")[:60]
     return f"multirun/{words}-{digest}"
