@@ -41,7 +41,8 @@ def test_a_group_that_the_device_cannot_hold_is_halved_and_leaves_nothing_there(
     assert torch.cuda.memory_allocated() == used
     limit(int(0.7 * needed))
     halved = fit(SETTINGS)
-    assert caplog.messages == ["out of memory with 8 members in lockstep; going on with 4"]
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warned == ["out of memory with 8 members in lockstep; going on with 4"]
     for a, b in zip(whole.weights, halved.weights, strict=True):
         assert all(torch.allclose(a[name].float(), b[name].float(), atol=1e-4) for name in a)
 
@@ -49,4 +50,4 @@ def test_a_group_that_the_device_cannot_hold_is_halved_and_leaves_nothing_there(
 def test_without_a_group_size_a_group_is_planned_that_fits(fit, limit, caplog):
     limit(fit(SETTINGS).fitted[0].cost.peak_memory_bytes // 2)
     fit(replace(SETTINGS, group_size=None))
-    assert caplog.messages == []
+    assert not any(record.levelname == "WARNING" for record in caplog.records)
