@@ -4,6 +4,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any, ClassVar
@@ -81,12 +82,13 @@ class Laplace:
             torch.manual_seed(work.stream("laplace"))
             with measured(device) as fitting:
                 seen = features(classifier, train.images, device)
-                posterior = self._posterior(classifier.head.cpu(), _loader(seen, train))
+                head = deepcopy(classifier.head).cpu()  # the encoder goes on using the device
+                posterior = self._posterior(head, _loader(seen, train))
             with measured(device) as searching:
                 _choose_prior(
                     posterior, _loader(features(classifier, validation.images, device), validation), self.members
                 )
-            heads = self._drawn(posterior, classifier.head, work.stream("laplace", "heads"))
+            heads = self._drawn(posterior, head, work.stream("laplace", "heads"))
         posterior_cost = _cost(len(train), self._posterior_price(work.prices), fitting)
         search_cost = _cost(len(validation), self._search_price(work.prices), searching)
         work.bill([Entry("posterior", 0, posterior_cost), Entry("choice", None, search_cost)])
