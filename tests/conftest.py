@@ -10,6 +10,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, and for the processes that tests start
 
+import hypothesis
 import pytest
 import torch
 
@@ -22,6 +23,9 @@ from ensemble_transfer.training.recipe import Recipe, Recipes
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.source import EnsembleSettings, train_source
 from ensemble_transfer.training.store import Store
+
+hypothesis.settings.register_profile("any machine", deadline=None)  # a busy one needs longer than 200 ms an example
+hypothesis.settings.load_profile("any machine")
 
 SMALL_NET = {"channels": [4, 8, 8, 8], "stem_width": 4, "output_stride": 8}
 

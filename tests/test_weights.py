@@ -316,3 +316,9 @@ def test_a_small_distance_between_long_vectors_keeps_its_digits():
     near = long.clone()
     near[0] += 1e-4
     assert mean_distance_and_cosine([{"w": long}, {"w": near}])[0] == pytest.approx(1e-4, rel=1e-6)
+
+
+def test_the_order_of_the_tensors_does_not_matter():
+    many = [{name: torch.randn(50) for name in "abcdefgh"} for _ in range(4)]
+    turned = [dict(reversed(weights.items())) for weights in many]
+    assert mean_distance_and_cosine(many) == mean_distance_and_cosine(turned)

@@ -93,8 +93,8 @@ def cosine(a: Weights, b: Weights) -> float:
 def mean_distance_and_cosine(all_weights: Sequence[Weights]) -> tuple[float, float]:
     """Return the mean Euclidean distance and the mean cosine over all pairs of vectors; 0 where there is no pair.
 
-    Both come from inner products of all vectors at once, tensor by tensor. For distances these are taken from the first
-    vector on, so that vectors that are close to each other lose no digits.
+    Tensor by tensor each vector meets all later ones at once. Products of matrices would be faster, but their last bits
+    depend on where the memory lies.
     """
     first, *others = all_weights
     for other in others:
@@ -102,18 +102,17 @@ def mean_distance_and_cosine(all_weights: Sequence[Weights]) -> tuple[float, flo
     members = len(all_weights)
     if members < 2:
         return 0.0, 0.0
-    products, moves = (torch.zeros(members, members, dtype=torch.float64) for _ in range(2))
-    for name in first:
+    squares, dots = (torch.zeros(members, members, dtype=torch.float64) for _ in range(2))
+    for name in sorted(first):  # sums depend on their order, and that of a mapping says nothing
         rows = torch.stack([weights[name].flatten() for weights in all_weights]).double()
-        products += rows @ rows.T
-        rows -= rows[0].clone()
-        moves += rows @ rows.T
+        for one in range(members):
+            squares[one, one:] += (rows[one:] - rows[one]).square().sum(1)
+            dots[one, one:] += (rows[one:] * rows[one]).sum(1)
     one, two = torch.triu_indices(members, members, 1)
-    squares, lengths = moves.diagonal(), products.diagonal().sqrt()
-    distances = (squares[one] + squares[two] - 2 * moves[one, two]).clamp(min=0).sqrt()
+    lengths = dots.diagonal().sqrt()
     scales = lengths[one] * lengths[two]
-    cosines = torch.where(scales > 0, products[one, two] / scales.clamp(min=torch.finfo(torch.float64).tiny), 0.0)
-    return distances.mean().item(), cosines.mean().item()
+    cosines = torch.where(scales > 0, dots[one, two] / scales.clamp(min=torch.finfo(torch.float64).tiny), 0.0)
+    return squares[one, two].sqrt().mean().item(), cosines.mean().item()
 
 
 def mean_over_pairs(measure: Callable[[Weights, Weights], float], all_weights: Sequence[Weights]) -> float:

@@ -98,7 +98,7 @@ def test_members_that_exist_can_be_added(cli, quick, run, tmp_path):
     assert [fingerprint(member) for member in grown.members[:2]] == [fingerprint(m) for m in before.members]
     record = Record.load(run / "extended_3" / "record.json")
     assert record.config["ensemble"]["added"] == [str(given)]
-    assert record.ensemble == {"size": 3, "lineage": "mixed"}
+    assert {"size": 3, "lineage": "mixed"}.items() <= record.ensemble.items()
     assert record.cost["source"]["steps"] == 12 + 2 * 3 + 4  # ancestor, two members, the head of the given one
 
 

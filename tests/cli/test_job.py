@@ -79,7 +79,7 @@ def test_a_list_for_a_number_costs_a_sweep_one_job(cli, quick, tmp_path):
     errors = [line for line in err.splitlines() if "rror" in line]
     assert errors == ["error: seed=[1]: must be a whole number (job 1)"]
     assert "failed: head, digits_to_mnist, seed None: seed=[1]: must be a whole number" in out
-    assert (tmp_path / "s" / "comparison" / "figures" / "compute.svg").is_file()
+    assert (tmp_path / "s" / "comparison" / "index.html").is_file()
 
 
 def test_settings_may_refer_to_each_other(cli, quick, tmp_path):

@@ -25,6 +25,7 @@ def changed(run, change):
     path = run / "record.json"
     data = json.loads(path.read_text())
     change(data)
+    data.pop("checksum", None)  # of what it was before
     path.write_text(json.dumps(data))
 
 

@@ -15,7 +15,8 @@ ACCURACY = "target/test/ensemble/accuracy"
 def run(strategy="few", size=1, budget=None, accuracy=0.5, seed=0):
     config = {"strategy": {"name": strategy, "members": size}, "budget": budget, "seed": seed}
     about = ("a -> b", "resnet10t", {"size": size, "lineage": "shared"})
-    return Record("finished", strategy, seed, *about, metrics={ACCURACY: accuracy}, config=config)
+    cost = {"total": {"fine_tunings": budget or 1.0}}
+    return Record("finished", strategy, seed, *about, metrics={ACCURACY: accuracy}, cost=cost, config=config)
 
 
 @pytest.mark.parametrize("budget", [None, 1, 1.0])

@@ -26,7 +26,7 @@ def a_run(pair, seed, rate=0.01, schedule="cosine", strategy="full", test=False)
         pair,
         "resnet10t",
         {"size": 1, "lineage": "shared"},
-        {"target/validation/calibrated/nll": nll, "target/validation/ensemble/accuracy": 1 - nll},
+        {"target/validation/calibrated/nll": nll, "target/validation/ensemble/accuracy": 1 - nll / 2},
         {"total": {"flops": 1, "fine_tunings": 1.0, "seconds": 1.0}},
         curves={"anything": [1] * 1000},
         reused_fits=[{"phase": "full", "member": 0, "key": "k"}],

@@ -89,7 +89,8 @@ def test_a_group_without_enough_memory_is_halved_and_the_fit_goes_on(
     tried = groups(2, failure)
     halved = fit(Fitter(settings, store), backbone, source_task)
     assert tried == [5, 2, 2, 1]
-    assert caplog.messages == ["out of memory with 5 members in lockstep; going on with 2"]
+    told = [message for message in caplog.messages if "training members" not in message]
+    assert told == ["out of memory with 5 members in lockstep; going on with 2"]
     for a, b in zip(whole, halved, strict=True):
         assert all(torch.equal(a[name], b[name]) for name in a)
     assert not list(store.root.glob("unfinished/*"))

@@ -11,6 +11,7 @@ from rich.table import Table as TerminalTable
 from rich.text import Text
 
 from ensemble_transfer.report import latex
+from ensemble_transfer.report.escape import markdown_cell
 from ensemble_transfer.report.frontier import FRONTIER_NOTE, Frontier, budget_of, frontier_of, frontier_table
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.reference import references
@@ -212,7 +213,7 @@ class Comparison:
         if self.rows:
             parts = [part for table in self.tables for part in (f"## {table.title}", table.markdown())]
             parts += [FRONTIER_NOTE, *self.notes] if self.frontier else self.notes
-        return "\n\n".join([*parts, *self.failures()]) + "\n"
+        return "\n\n".join([*parts, *map(markdown_cell, self.failures())]) + "\n"
 
     @cached_property
     def frontier(self) -> Frontier | None:

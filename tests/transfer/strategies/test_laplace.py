@@ -105,7 +105,7 @@ def test_the_price_is_what_the_posterior_and_its_search_compute(
         laplace._choose_prior(posterior, held_out, strategy.members)
     with Counting() as drawing:
         strategy._drawn(posterior, head, 0)
-    assert fitting.flops + drawing.flops == strategy._posterior_price(prices) - prices.statistics
+    assert fitting.flops + drawing.flops == strategy._posterior_price(prices) - prices.encode(prices.examples)
     assert searching.flops == strategy._search_price(prices) - prices.look
 
 
