@@ -28,7 +28,7 @@ WRONG = {
     "trainer.progress=0.5": "trainer.progress=0.5: must be true or false",
     "ensemble.members=['']": "ensemble.members=['']: must name files or folders, none of them empty",
     "backbone.mean=.5": "backbone.mean=0.5: must be a list of numbers, such as [0.5,0.5,0.5]",
-    "backbone.checkpoint=/etc/passwd": "gives no weights for resnet10t: no .safetensors, .pt, .pth or .ckpt file that can be",
+    "backbone.checkpoint=/etc/passwd": "gives no weights for resnet10t: no .safetensors, .pt, .pth or .ckpt file that",
 }
 
 

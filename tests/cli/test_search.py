@@ -39,6 +39,7 @@ def test_a_run_without_test_predicts_and_says_nothing_of_it(trial):
         assert {name for name in arrays if not name.startswith("source/")} == {
             "validation/probabilities",
             "validation/labels",
+            "checksum",
         }
 
 

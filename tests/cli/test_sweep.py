@@ -1,18 +1,13 @@
 """A sweep that is started again goes on where it stopped."""
 
-import shlex
-import tarfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from ensemble_transfer.cli import sweep as sweep_module
-from ensemble_transfer.cli.arguments import normalised
-from ensemble_transfer.cli.main import conf_folder
 from ensemble_transfer.cli.sweep import finished_before, folder_of
 from ensemble_transfer.errors import RunError
 from ensemble_transfer.report.record import Record
@@ -77,25 +72,6 @@ def test_records_are_parsed_once_however_many_jobs_ask(tmp_path, monkeypatch):
     saved(tmp_path / "1", config=CONFIG | {"seed": 8})
     assert finished_before(CONFIG | {"seed": 8}, tmp_path) is not None
     assert finished_before(CONFIG | {"seed": 1}, tmp_path) is None
-
-
-LINEAGE = Path(__file__).parents[2] / "benchmarks" / "lineage" / "records.tar.xz"
-
-
-def test_finished_jobs_of_older_sweeps_are_recognised_by_todays_configuration(tmp_path):
-    with tarfile.open(LINEAGE) as archive:
-        names = sorted(name for name in archive.getnames() if name.endswith("record.json"))[::8]
-        archive.extractall(tmp_path, members=[archive.getmember(name) for name in names], filter="data")
-    assert len(names) > 5
-    for name in names:
-        record = Record.load(tmp_path / name)
-        overrides = normalised([word for word in shlex.split(record.command)[3:] if not word.startswith("hydra.")])
-        sizes = record.config["dataset"]["target"]  # presets have changed since
-        overrides += [f"dataset.target.{name}={sizes[name] or 'null'}" for name in ("validation", "test")]
-        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-            config = OmegaConf.to_container(compose("config", overrides=overrides), resolve=True)
-        done = finished_before(config, (tmp_path / name).parents[1])
-        assert done == record, name
 
 
 def test_a_sweep_repeats_what_failed_or_is_missing_and_nothing_else(cli, quick, tmp_path):

@@ -7,6 +7,7 @@
 import logging
 import os
 import pickle
+import shutil
 import sys
 import time
 import traceback
@@ -185,7 +186,8 @@ def _sendable(error: Exception) -> Exception:
 
 def main(descriptor: int) -> None:
     """Compute jobs until the socket is closed."""
-    end_with(os.getppid(), os.environ["TMPDIR"])
+    parent, temporary = os.getppid(), os.environ["TMPDIR"]
+    end_with(parent, temporary)
     line = Line(Connection(descriptor))
     logger = logging.getLogger("ensemble_transfer")
     logger.setLevel(logging.INFO)
@@ -195,7 +197,8 @@ def main(descriptor: int) -> None:
         while True:
             line.say(compute(line.job(), line))
     except (EOFError, BrokenPipeError):
-        return
+        if os.getppid() != parent:  # it was killed, and this process noticed before the thread that looks for it
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 if __name__ == "__main__":
