@@ -23,7 +23,7 @@ from ensemble_transfer.cli.command import complain, some_path
 from ensemble_transfer.cli.extend import as_data, changes_of, narrated
 from ensemble_transfer.errors import Interrupted, RunError, SettingError, require
 from ensemble_transfer.layout import RECORD, SUMMARY
-from ensemble_transfer.report.record import Record
+from ensemble_transfer.report.record import Record, finished_run
 from ensemble_transfer.report.settings import decisive
 
 if TYPE_CHECKING:
@@ -150,13 +150,7 @@ def _finished(folder: Path) -> Record:
     Raises:
         SettingError: If the folder holds none.
     """
-    path = folder / RECORD
-    require(path.is_file(), "RUN", str(folder), f"must be the folder of a run, with {RECORD}")
-    try:
-        record = Record.load(path)
-    except ValueError as error:
-        raise SettingError("RUN", str(folder), str(error)) from error
-    require(record.status == "finished", "RUN", str(folder), "must be a run that has finished")
+    record = finished_run(folder)
     require(record.tested, "RUN", str(folder), "must be evaluated on test: run it with evaluation.test=true")
     require("added" not in record.cost, "RUN", str(folder), "is an extension; name the run that was extended")
     known = bool((record.cost.get("total") or {}).get("fine_tunings"))

@@ -31,6 +31,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.layout import RECORD, replacing
 from ensemble_transfer.report.checks import check, check_depth, no_constant
 from ensemble_transfer.report.escape import all_printable
@@ -123,6 +124,22 @@ class Record:
             data.pop(name)
         data["cost"] = _without_timings(data["cost"])
         return data
+
+
+def finished_run(folder: Path) -> Record:
+    """Return the record of a finished run.
+
+    Raises:
+        SettingError: If the folder holds none.
+    """
+    path = folder / RECORD
+    require(path.is_file(), "RUN", str(folder), f"must be the folder of a run, with {RECORD}")
+    try:
+        record = Record.load(path)
+    except ValueError as error:
+        raise SettingError("RUN", str(folder), str(error)) from error
+    require(record.status == "finished", "RUN", str(folder), "must be a run that has finished")
+    return record
 
 
 def read_records(folders: Iterable[Path], refused: list[ValueError] | None = None) -> dict[Path, Record]:

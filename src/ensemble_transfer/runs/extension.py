@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ensemble_transfer.errors import SettingError, require
-from ensemble_transfer.layout import ENSEMBLE, RECORD, SHIFT
+from ensemble_transfer.layout import ENSEMBLE, SHIFT
 from ensemble_transfer.models.ensemble import Ensemble
-from ensemble_transfer.report.record import Record
+from ensemble_transfer.report.record import Record, finished_run
 from ensemble_transfer.runs.conclusion import conclude
 from ensemble_transfer.runs.experiment import Experiment, PreparedRun
 from ensemble_transfer.runs.run import Origin, prepare
@@ -46,13 +46,7 @@ class Run:
         Raises:
             SettingError: If the folder holds no finished run that shifted members, or a file of it is damaged.
         """
-        path = folder / RECORD
-        require(path.is_file(), "RUN", str(folder), f"must be the folder of a run, with {RECORD}")
-        try:
-            record = Record.load(path)
-        except ValueError as error:
-            raise SettingError("RUN", str(folder), str(error)) from error
-        require(record.status == "finished", "RUN", str(folder), "must be a run that has finished")
+        record = finished_run(folder)
         has_vector, turns = (folder / SHIFT).is_file(), record.curves.get("turns")
         rule = f"must be a run of strategy shift, which leaves {SHIFT}, or of turns; this one is {record.strategy}"
         require(has_vector or _tells_its_turns(turns), "RUN", str(folder), rule)
