@@ -28,6 +28,7 @@ NAMES = {
     "memory": "peak memory by members and executor, against the estimate",
     "cache": "heads on cached features against the frozen forward",
     "shift": "search, statistics, probe and tiny fine-tuning against the donor's fine-tuning",
+    "prices": "what a shifted member costs by the number of images",
     "startup": "--help, and the time to the first training step",
     "compare": "the comparison of 132 records, with its figures",
 }
