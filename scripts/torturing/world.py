@@ -37,7 +37,17 @@ _CACHE = "torchinductor_"
 """Torch's cache of compiled code: one folder of a user, whatever is run."""
 
 _MARK = "ENSEMBLE_TRANSFER_TORTURE"
-_OF_THE_MACHINE = ("seconds", "cpu_seconds", "peak_memory_bytes", "reused_fits", "environment", "command", "checksum")
+_OF_THE_MACHINE = (
+    "seconds",
+    "cpu_seconds",
+    "fine_tunings_by_time",
+    "full_seconds",
+    "peak_memory_bytes",
+    "reused_fits",
+    "environment",
+    "command",
+    "checksum",
+)
 
 
 @dataclass
