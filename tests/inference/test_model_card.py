@@ -31,9 +31,17 @@ METRICS = {
     "target/test/selective/coverage_at_5_risk": math.nan,
 }
 COST = {
-    "total": {"steps": 500, "flops": 37.5e9, "seconds": 2.31, "examples": 9},
+    "total": {
+        "steps": 500,
+        "flops": 37.5e9,
+        "fine_tunings": 1.251,
+        "fine_tunings_by_time": 1.4,
+        "seconds": 2.31,
+        "examples": 9,
+    },
     "marginal": None,
     "source": {"steps": 210.0, "flops": 6.5e10, "seconds": 3.7},
+    "prediction": {"networks": 2, "flops": 2_500_000},
 }
 
 
@@ -104,9 +112,10 @@ def test_it_shows_the_test_split_and_leaves_out_what_is_undefined(text):
 
 def test_it_shows_what_the_training_cost(text):
     facts = rows(text)
-    assert facts["moving all 2 members"] == ["500", "37.5", "-", "2.3"]
-    assert facts["source ensemble, not counted above"] == ["210", "65.0", "-", "3.7"]
+    assert facts["moving all 2 members"] == ["500", "37.5", "1.25", "1.40", "2.3"]
+    assert facts["source ensemble, not counted above"] == ["210", "65.0", "-", "-", "3.7"]
     assert "one more member" not in facts
+    assert "2 networks, 2.5 MFLOPs an image." in text
 
 
 def test_its_example_runs(ensemble, tmp_path):

@@ -221,16 +221,22 @@ def _costs(cost: Mapping[str, Any], members: int) -> Iterator[str]:
     ]
     if rows:
         yield "## Cost of training"
-        yield from _table([("", "optimizer steps", "GFLOPs", "fine-tunings", "seconds"), *rows])
+        yield from _table([("", "optimizer steps", "GFLOPs", "fine-tunings", "by time", "seconds"), *rows])
         yield (
-            "FLOPs are forward and backward by torch's counter; a fine-tuning is one full fine-tuning of one member; "
+            "A fine-tuning is one full fine-tuning of one member, by FLOPs, forward and backward, and by time; "
             "seconds are those of the machine it was trained on, also where a fit was found in the store."
         )
+    if "prediction" in cost:
+        networks, flops = cost["prediction"]["networks"], cost["prediction"]["flops"]
+        yield "## Cost of a prediction"
+        yield f"{networks} network{'' if networks == 1 else 's'}, {flops / 1e6:,.1f} MFLOPs an image."
 
 
-def _flops(spent: Mapping[str, Any]) -> tuple[str, str]:
-    """Return a cost in GFLOPs and in fine-tunings, which records of version 0.1 do not have."""
-    return f"{spent['flops'] / 1e9:,.1f}", f"{spent['fine_tunings']:.2f}" if "fine_tunings" in spent else "-"
+def _flops(spent: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return a cost in GFLOPs and in fine-tunings, by FLOPs and by time; older records lack some."""
+    shares = (spent.get(name) for name in ("fine_tunings", "fine_tunings_by_time"))
+    by_flops, by_time = ("-" if share is None else f"{share:.2f}" for share in shares)
+    return f"{spent['flops'] / 1e9:,.1f}", by_flops, by_time
 
 
 def _limits(metrics: Mapping[str, float], examples: Mapping[str, int]) -> str:
