@@ -31,7 +31,8 @@ def markdown(record: Record, folder: Path) -> str:
     """Return the summary of a finished run: the result and what to do next first, explanations and files last."""
     size, lineage = record.ensemble["size"], record.ensemble["lineage"]
     title = f"# {record.strategy}: {record.dataset}"
-    about = f"{size} members of {lineage} lineage, {record.backbone}, seed {record.seed}. `{record.command}`"
+    members = f"{size} member{'' if size == 1 else 's'}"
+    about = f"{members} of {lineage} lineage, {record.backbone}, seed {record.seed}. `{record.command}`"
     parts = [
         title,
         about,
