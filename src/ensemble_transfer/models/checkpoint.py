@@ -75,7 +75,7 @@ def _prefix(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
         for prefix in {key.removesuffix(name) for key in state if key == name or key.endswith(f".{name}")}:
             fitting[prefix] = fitting.get(prefix, 0) + 1
     most = max(fitting.values(), default=0)
-    best = [prefix for prefix, count in fitting.items() if count == most]
+    best = sorted(prefix for prefix, count in fitting.items() if count == most)
     if "" in best or not best:
         return ""
     if len(best) > 1:
