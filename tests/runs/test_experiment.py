@@ -1,9 +1,13 @@
 """What an experiment loads, and what its result is compared with."""
 
+from dataclasses import replace
+
 import pytest
 
+from ensemble_transfer.errors import SettingError
 from ensemble_transfer.runs.evaluation import EvaluationSettings
 from ensemble_transfer.runs.experiment import Dataset, Experiment, load_tasks
+from ensemble_transfer.runs.run import prepare
 from ensemble_transfer.tasks.embedded import Digits
 from ensemble_transfer.training.source import EnsembleSettings
 from ensemble_transfer.transfer.strategies.head import HeadOnly
@@ -12,14 +16,27 @@ FEW = {"train": 20, "validation": 10, "test": 12}
 
 
 @pytest.fixture
-def loaded(backbone, recipes, fitter):
-    def load(source, target, /, **ood):
+def experiment(backbone, recipes, fitter):
+    def build(source, target, /, **ood):
         data = Dataset(*(Digits(classes=list(classes), **FEW) for classes in (source, target)), 8, 1)
         others = {name: Digits(classes=list(classes), **FEW) for name, classes in ood.items()}
         settings = EnsembleSettings(2), HeadOnly(), recipes, EvaluationSettings(), fitter
-        return load_tasks(Experiment(data, backbone, *settings, ood=others))
+        return Experiment(data, backbone, *settings, ood=others)
 
-    return load
+    return build
+
+
+@pytest.fixture
+def loaded(experiment):
+    return lambda *classes, **ood: load_tasks(experiment(*classes, **ood))
+
+
+def test_what_a_run_refuses_to_pay_names_its_strategy(experiment):
+    work = prepare(replace(experiment("01", "23"), budget=0.5), None).work
+    with pytest.raises(
+        SettingError, match=r"^budget=0\.5: leaves 0\.5 fine-tunings, and phase 'full' of head takes 2$"
+    ):
+        work.fine_tune_fully(work.encoders)
 
 
 def test_images_of_other_classes_are_out_of_distribution(loaded):

@@ -72,7 +72,8 @@ def prepare(experiment: Experiment, tracker: Tracker | None) -> PreparedRun:
         source, ledger = train_source(experiment.ensemble, experiment.backbone, tasks.source, seed, recipes, fitter)
         keep(source, fitter.store)
     check_members(experiment.strategy, len(source), source.architecture, source.lineage)  # given files may be the same
-    work = Workbench(source, tasks.target.sealed(), seed, recipes, fitter, budget)
+    name = experiment.strategy.name
+    work = Workbench(source, tasks.target.sealed(), seed, recipes, fitter, budget, strategy=name)
     return PreparedRun(experiment, tasks, work, ledger)
 
 
