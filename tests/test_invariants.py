@@ -41,9 +41,9 @@ def close(a: Weights, b: Weights, tolerance: float) -> bool:
 
 
 def test_1_a_donor_plus_its_own_shift_is_the_fine_tuned_donor(source_ensemble, target_task, recipes, fitter):
-    work = Workbench(source_ensemble, target_task, 0, recipes, fitter)
-    before = {0: work.encoders[0]}
-    fits = work.fine_tune_fully(before)
+    bench = Workbench(source_ensemble, target_task, 0, recipes, fitter)
+    before = {0: bench.encoders[0]}
+    fits = bench.fine_tune_fully(before)
     vector = transfer_ensemble(Shift(), source_ensemble, target_task, 0, recipes, fitter).shift.scaled()
     after = below(fits.weights[0], "encoder")
     assert not close(floating(before[0]), floating(after), 1e-4)

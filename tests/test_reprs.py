@@ -9,11 +9,11 @@ from ensemble_transfer import Auto, Ledger, Shift, ShiftVector, Store, Workbench
 def objects(source_ensemble, target_task, recipes, fitter, tmp_path_factory):
     result = transfer_ensemble(Shift(), source_ensemble, target_task, 0, recipes, fitter)
     chosen = transfer_ensemble(Auto(), source_ensemble, target_task, 0, recipes, fitter, budget=3)
-    work = Workbench(source_ensemble, target_task, 0, recipes, fitter)
-    fits = work.fine_tune_fully(work.first_encoders(1))
+    bench = Workbench(source_ensemble, target_task, 0, recipes, fitter)
+    fits = bench.fine_tune_fully(bench.first_encoders(1))
     store = Store(tmp_path_factory.mktemp("store"))
-    starts = work.with_fresh_heads(work.encoders, "tiny")
-    whole = [result, chosen, result.shift, result.ledger, work, fits, store, starts, result.ensemble, target_task]
+    starts = bench.with_fresh_heads(bench.encoders, "tiny")
+    whole = [result, chosen, result.shift, result.ledger, bench, fits, store, starts, result.ensemble, target_task]
     return {type(value).__name__: value for value in whole}
 
 

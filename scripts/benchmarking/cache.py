@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from benchmarking.measure import Options, Result, digits, fitter, interleaved, medians, network, ratios, starts, under
 from ensemble_transfer.models.backbone import Architecture
-from ensemble_transfer.models.memory_format import placed
+from ensemble_transfer.models.memory_format import to_device
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.fit import Fitter, Start
@@ -57,7 +57,7 @@ def compare(
 
 def behind_frozen_encoder(architecture: Architecture, start: Start, data: Split, recipe: Recipe) -> Weights:
     """Train a head as one would without a cache: every batch goes through the encoder."""
-    net = placed(loaded(architecture, start.weights), "cpu")
+    net = to_device(loaded(architecture, start.weights), "cpu")
     optimizer = torch.optim.AdamW(net.head.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, foreach=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, recipe.rate)
     batches = Batches([data.images], data.labels, recipe.batch_size, [start.seed])

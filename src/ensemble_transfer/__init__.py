@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from ensemble_transfer.tasks.folder import ImageFolder as ImageFolder
     from ensemble_transfer.tasks.hugging_face import HuggingFace as HuggingFace
     from ensemble_transfer.tasks.image_csv import ImageCsv as ImageCsv
+    from ensemble_transfer.tasks.loader import Collection as Collection
+    from ensemble_transfer.tasks.loader import TaskLoader as TaskLoader
     from ensemble_transfer.tasks.npz import Npz as Npz
-    from ensemble_transfer.tasks.source import Collection as Collection
-    from ensemble_transfer.tasks.source import TaskLoader as TaskLoader
     from ensemble_transfer.tasks.task import Split as Split
     from ensemble_transfer.tasks.task import Task as Task
     from ensemble_transfer.tasks.torchvision_sets import TorchvisionDataset as TorchvisionDataset

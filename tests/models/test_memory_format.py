@@ -5,7 +5,7 @@ import torch
 
 from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.models.ensemble import probabilities
-from ensemble_transfer.models.memory_format import channels_last, channels_last_pays, placed
+from ensemble_transfer.models.memory_format import channels_last, channels_last_pays, to_device
 from ensemble_transfer.weights import fingerprint
 
 SMALL = {"channels": [4, 8, 8, 8], "stem_width": 4, "output_stride": 8}
@@ -20,7 +20,7 @@ NETS = [
 @pytest.mark.parametrize("architecture", NETS, ids=lambda a: f"{a.backbone} of {a.channels}")
 def test_the_layout_is_no_part_of_the_weights_or_the_function(architecture):
     weights = architecture.initial(0)
-    plain, laid_out = architecture.classifier(weights).eval(), placed(architecture.classifier(weights), "cpu")
+    plain, laid_out = architecture.classifier(weights).eval(), to_device(architecture.classifier(weights), "cpu")
     images = torch.randint(256, (6, architecture.channels, 16, 16), dtype=torch.uint8)
     assert fingerprint(laid_out.state_dict()) == fingerprint(weights)
     with torch.no_grad():

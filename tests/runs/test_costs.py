@@ -14,7 +14,7 @@ from ensemble_transfer.transfer.strategies.head import HeadOnly
 
 
 @pytest.fixture(scope="module")
-def work(source_ensemble, target_task, recipes, fitter):
+def bench(source_ensemble, target_task, recipes, fitter):
     return Workbench(source_ensemble, target_task.sealed(), 0, replace(recipes, full=Recipe(40)), fitter)
 
 
@@ -25,19 +25,19 @@ def test_a_cost_is_told_in_both_units():
     assert replace(unit, on_gpu=True).measured(Cost(seconds=9.0, cpu_seconds=5.0))["fine_tunings_by_time"] == 2.25
 
 
-def test_a_whole_fine_tuning_is_one_by_flops_and_by_time(work):
-    work = replace(work, ledger=Ledger())
-    spent = costs(Few(1).run(work), Ledger(), work)["total"]
+def test_a_whole_fine_tuning_is_one_by_flops_and_by_time(bench):
+    bench = replace(bench, ledger=Ledger())
+    spent = costs(Few(1).run(bench), Ledger(), bench)["total"]
     assert spent["fine_tunings"] == 1
     assert spent["fine_tunings_by_time"] == pytest.approx(1)
 
 
-def test_half_of_a_fine_tuning_tells_the_time_of_the_whole(work):
+def test_half_of_a_fine_tuning_tells_the_time_of_the_whole(bench):
     half = Ledger([Entry("full", 0, Cost(steps=20, cpu_seconds=3.0)), Entry("tiny", 0, Cost(steps=90))])
-    assert fine_tuning(work, half).seconds == 6.0
+    assert fine_tuning(bench, half).seconds == 6.0
 
 
-def test_without_a_fine_tuning_one_is_timed_and_nobody_pays(work, monkeypatch):
+def test_without_a_fine_tuning_one_is_timed_and_nobody_pays(bench, monkeypatch):
     timed = []
     compute = Fitter.fit
 
@@ -45,19 +45,19 @@ def test_without_a_fine_tuning_one_is_timed_and_nobody_pays(work, monkeypatch):
         timed.append((recipe.steps, self.store))
         return compute(self, architecture, starts, data, recipe, phase)
 
-    work = replace(work, ledger=Ledger())
-    result = HeadOnly().run(work)
+    bench = replace(bench, ledger=Ledger())
+    result = HeadOnly().run(bench)
     before = result.ledger.total()
     monkeypatch.setattr(Fitter, "fit", fit)
-    spent = costs(result, Ledger(), work)
+    spent = costs(result, Ledger(), bench)
     assert timed == [(25, None), (5, None)]
     assert result.ledger.total() == before
     assert spent["full_seconds"] > 0
     assert spent["total"]["fine_tunings_by_time"] > 0
 
 
-def test_a_prediction_takes_a_forward_pass_of_every_member(work):
+def test_a_prediction_takes_a_forward_pass_of_every_member(bench):
     layers = [(16, 3, 1, 9), (16, 4, 3, 9), (16, 8, 4, 9), (4, 4, 8, 9), (4, 4, 4, 9), (4, 4, 8, 1)]
     layers += [(1, 8, 4, 9), (1, 8, 8, 9), (1, 8, 4, 1), *[(1, 8, 8, 9)] * 4, (1, 5, 8, 1)]
     by_hand = 2 * sum(positions * outputs * inputs * kernel for positions, outputs, inputs, kernel in layers)
-    assert prediction(work.source) == {"networks": 3, "flops": 3 * by_hand}
+    assert prediction(bench.source) == {"networks": 3, "flops": 3 * by_hand}

@@ -257,9 +257,9 @@ def test_a_strategy_of_ones_own_is_an_object(small, target_task):
         def plan(self, prices):
             return None
 
-        def run(self, work):
-            fits = work.fine_tune_fully(work.first_encoders(1))
-            return work.result(self.name, fits.weights, fits.members)
+        def run(self, bench):
+            fits = bench.fine_tune_fully(bench.first_encoders(1))
+            return bench.result(self.name, fits.weights, fits.members)
 
     assert len(small(First()).fit(target_task).ensemble_) == 1
 

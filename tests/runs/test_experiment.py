@@ -32,11 +32,11 @@ def loaded(experiment):
 
 
 def test_what_a_run_refuses_to_pay_names_its_strategy(experiment):
-    work = prepare(replace(experiment("01", "23"), budget=0.5), None).work
+    bench = prepare(replace(experiment("01", "23"), budget=0.5), None).bench
     with pytest.raises(
         SettingError, match=r"^budget=0\.5: leaves 0\.5 fine-tunings, and phase 'full' of head takes 2$"
     ):
-        work.fine_tune_fully(work.encoders)
+        bench.fine_tune_fully(bench.encoders)
 
 
 def test_images_of_other_classes_are_out_of_distribution(loaded):

@@ -6,7 +6,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
-from ensemble_transfer.tasks.source import TaskLoader
+from ensemble_transfer.tasks.loader import TaskLoader
 
 CONF = Path(__file__).parents[2] / "conf"
 TASKS = sorted(path.stem for path in (CONF / "task").glob("[!_]*.yaml"))

@@ -11,8 +11,8 @@ from ensemble_transfer.errors import SettingError
 from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.settings import TrainerSettings
+from ensemble_transfer.training.spec import FitSpec
 from ensemble_transfer.training.trained_part import WholeMember
-from ensemble_transfer.training.work import Work
 from ensemble_transfer.training.workers import number_of_workers
 
 RECIPE = Recipe(6)
@@ -186,5 +186,5 @@ def test_callbacks_live_in_one_process(settings, source_ensemble, source_task):
         TrainerSettings(workers=2, callbacks=[Counts()])
     with pytest.raises(SettingError, match="callbacks='loud': must be Lightning callbacks"):
         TrainerSettings(callbacks=["loud"])
-    work = Work(WholeMember(source_ensemble.architecture), source_task.train, Recipe(10**9), "full")
-    assert number_of_workers(replace(settings, callbacks=[Counts()]), work, 8) == 1
+    spec = FitSpec(WholeMember(source_ensemble.architecture), source_task.train, Recipe(10**9), "full")
+    assert number_of_workers(replace(settings, callbacks=[Counts()]), spec, 8) == 1

@@ -58,10 +58,10 @@ def test_training_on_the_source_names_the_recipe(backbone, source_task, recipes,
 
 
 def test_weights_that_are_bad_from_the_start_keep_their_phase(source_ensemble, target_task, recipes, fitter):
-    work = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
-    starts = [replace(start, weights=infinite(start.weights)) for start in work.with_fresh_heads(work.encoders, "tiny")]
+    spec = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
+    starts = [replace(start, weights=infinite(start.weights)) for start in spec.with_fresh_heads(spec.encoders, "tiny")]
     with pytest.raises(SettingError, match=r"^phase='tiny': member 1 starts from weights"):
-        work.fit(starts, recipes.tiny, "tiny")
+        spec.fit(starts, recipes.tiny, "tiny")
 
 
 def infinite(weights):

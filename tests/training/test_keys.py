@@ -11,8 +11,8 @@ from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.cost import Cost
 from ensemble_transfer.training.recipe import Recipe
+from ensemble_transfer.training.spec import FitSpec, Start
 from ensemble_transfer.training.trained_part import HeadOnFeatures, WholeMember
-from ensemble_transfer.training.work import Start, Work
 
 ARCHITECTURE = Architecture(
     "resnet10t", {"channels": [4, 8, 8, 8], "stem_width": 4, "output_stride": 8}, 8, 1, 5, (0.5,), (0.5,)
@@ -41,7 +41,7 @@ def key_of(settings, kind, **changes):
         for name, tensor in ARCHITECTURE.build().state_dict().items()
     }
     part = (HeadOnFeatures if kind.startswith("head") else WholeMember)(ARCHITECTURE)
-    return Work(part, DATA, Recipe(1, lr=0.01, **changes), "any").key(Start(3, weights, seed=2), settings)
+    return FitSpec(part, DATA, Recipe(1, lr=0.01, **changes), "any").key(Start(3, weights, seed=2), settings)
 
 
 @pytest.mark.parametrize("kind", PINNED)

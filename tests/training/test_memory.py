@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ensemble_transfer.training import groups as groups_module
-from ensemble_transfer.training import work as work_module
+from ensemble_transfer.training import spec as work_module
 from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.memory import Need, graph_bytes, is_out_of_memory
 from ensemble_transfer.training.recipe import Recipe

@@ -121,9 +121,9 @@ def _threads_restored():
     ("threads", "cores", "work", "used"),
     [(3, 2, 1, 3), (1, 8, 100, 1), (None, 8, 0, 1), (None, 8, 1, 1), (None, 8, 3, 3), (None, 2, 100, 2)],
 )
-def test_threads_are_those_asked_for_or_what_a_step_can_feed_of_the_cores(monkeypatch, threads, cores, work, used):
+def test_threads_are_those_asked_for_or_what_a_step_can_feed_of_the_cores(monkeypatch, threads, cores, spec, used):
     monkeypatch.setattr(settings_module, "usable_cores", lambda: cores)
-    assert TrainerSettings(threads=threads).use_threads(work * FLOPS_A_THREAD) == used
+    assert TrainerSettings(threads=threads).use_threads(spec * FLOPS_A_THREAD) == used
     assert torch.get_num_threads() == used
 
 

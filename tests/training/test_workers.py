@@ -154,9 +154,9 @@ def choose(monkeypatch):
         monkeypatch.setattr(workers_module, "_pool", [None] * alive)
         monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-        work = SimpleNamespace(recipe=Recipe(round(seconds / members)), flops=0, part=SimpleNamespace(overhead=1.0))
+        spec = SimpleNamespace(recipe=Recipe(round(seconds / members)), flops=0, part=SimpleNamespace(overhead=1.0))
         device = torch.device("cuda" if gpus else "cpu")
-        return number_of_workers(SimpleNamespace(workers=asked, device=device, callbacks=[]), work, members)
+        return number_of_workers(SimpleNamespace(workers=asked, device=device, callbacks=[]), spec, members)
 
     return number
 

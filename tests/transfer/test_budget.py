@@ -63,11 +63,11 @@ def equal(a, b):
 @pytest.mark.parametrize("budget", [0.7, 1.3])
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_11_no_strategy_spends_more_than_its_budget(name, budget, source_ensemble, target_task, longer, fitter):
-    work = Workbench(source_ensemble, target_task.sealed(), 0, longer, fitter, budget)
-    result = STRATEGIES[name].run(work)
-    spent = result.ledger.total().flops / work.prices.full
+    bench = Workbench(source_ensemble, target_task.sealed(), 0, longer, fitter, budget)
+    result = STRATEGIES[name].run(bench)
+    spent = result.ledger.total().flops / bench.prices.full
     assert spent <= budget
-    assert spent == work.ledger.total().flops / work.prices.full
+    assert spent == bench.ledger.total().flops / bench.prices.full
     if name != "head":  # heads cannot be stretched
         assert spent > 0.9 * budget
 
@@ -127,12 +127,12 @@ def test_few_divides_a_members_share_into_cycles(source_ensemble, target_task, l
 
 
 def test_few_keeps_every_member_after_each_cycle(source_ensemble, target_task, longer, fitter):
-    work = Workbench(source_ensemble, target_task.sealed(), 0, longer, fitter, 1.0)
-    result = Few(2, [0.6, 0.2, 0.2]).run(work)
+    bench = Workbench(source_ensemble, target_task.sealed(), 0, longer, fitter, 1.0)
+    result = Few(2, [0.6, 0.2, 0.2]).run(bench)
     kept = result.ensemble.members
     assert len(kept) == 6
     assert not any(equal(a, b) for place, a in enumerate(kept) for b in kept[:place])
-    first = work.unbilled().fine_tune_in(work.first_encoders(2), [27, 27]).weights
+    first = bench.unbilled().fine_tune_in(bench.first_encoders(2), [27, 27]).weights
     assert all(equal(a, b) for a, b in zip(kept[:2], first, strict=True))
     assert result.recipients == (0, 1)
     assert result.marginal().steps == 45  # one more member, with all its cycles
@@ -150,14 +150,14 @@ def test_cycles_are_as_many_as_fit(budget, cycles, source_ensemble, target_task,
 
 
 def test_a_snapshot_goes_on_from_the_one_before(source_ensemble, target_task, longer, fitter):
-    work = Workbench(source_ensemble, target_task.sealed(), 0, longer, fitter, 0.6)
-    still = replace(work, recipes=replace(longer, full=replace(longer.full, lr=1e-12)), ledger=Ledger())
-    moved, unmoved = (Snapshots().run(bench).ensemble.members for bench in (work, still))
+    bench = Workbench(source_ensemble, target_task.sealed(), 0, longer, fitter, 0.6)
+    still = replace(bench, recipes=replace(longer, full=replace(longer.full, lr=1e-12)), ledger=Ledger())
+    moved, unmoved = (Snapshots().run(bench).ensemble.members for bench in (bench, still))
     assert len(moved) == len(unmoved) == 2
     weight = next(name for name in moved[0] if name.endswith("conv1.weight"))
     assert not torch.equal(moved[0][weight], moved[1][weight])
     torch.testing.assert_close(unmoved[0][weight], unmoved[1][weight], rtol=0, atol=1e-9)
-    assert list(work.ledger.by_phase()) == ["full", "cycle"]
+    assert list(bench.ledger.by_phase()) == ["full", "cycle"]
 
 
 def test_star_and_snapshots_differ_only_in_where_a_cycle_starts(source_ensemble, target_task, longer, fitter):
@@ -204,9 +204,9 @@ def test_a_member_added_to_a_shift_with_a_budget_gets_the_tiny_fine_tuning_of_th
     source_ensemble: Ensemble, target_task, longer, fitter
 ):
     small = replace(source_ensemble, members=source_ensemble.members[:2])
-    work = Workbench(small, target_task.sealed(), 0, longer, fitter, 2.0)
-    run = Shift().run(work)
-    assert run.shift.tiny == Shift().plan(work.prices).tiny != longer.tiny
+    bench = Workbench(small, target_task.sealed(), 0, longer, fitter, 2.0)
+    run = Shift().run(bench)
+    assert run.shift.tiny == Shift().plan(bench.prices).tiny != longer.tiny
     later = Workbench(source_ensemble, target_task.sealed(), 0, longer, fitter)
     Shift().add(later, {2: later.encoders[2]}, run.shift, run.ensemble.members[:1])
     assert later.ledger.by_phase()["tiny"].steps == run.shift.tiny.steps
@@ -214,7 +214,7 @@ def test_a_member_added_to_a_shift_with_a_budget_gets_the_tiny_fine_tuning_of_th
 
 def test_auto_tells_what_it_tried(source_ensemble, target_task, longer, fitter):
     result = transfer_ensemble(Auto(), source_ensemble, target_task.sealed(), 0, longer, fitter, 1.3)
-    choice = result.story["choice"]
+    choice = result.decisions["choice"]
     taken = [candidate for candidate in choice["candidates"] if candidate["taken"]]
     assert len(taken) == 1
     assert taken[0]["nll"] == min(candidate["nll"] for candidate in choice["candidates"])
@@ -232,7 +232,7 @@ def test_auto_spends_a_budget_that_heads_would_eat_on_one_member(source_ensemble
     few = transfer_ensemble(Few(1), source_ensemble, target, 0, longer, fitter, dear)
     assert alone.ensemble.fingerprint == few.ensemble.fingerprint
     assert alone.ledger.total() == few.ledger.total()
-    assert alone.story["choice"]["candidates"] == []
+    assert alone.decisions["choice"]["candidates"] == []
 
 
 def test_a_pilot_sees_every_image_twice(source_ensemble, target_task, longer):

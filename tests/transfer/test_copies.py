@@ -54,10 +54,10 @@ def test_auto_leaves_the_shift_out_and_spends_what_it_saves(copies, source_ensem
     auto = preset_object("strategy", "auto")
     arguments = target_task.sealed(), 0, recipes, fitter, 20.0
     result = transfer_ensemble(auto, copies, *arguments)
-    choice = result.story["choice"]
+    choice = result.decisions["choice"]
     assert choice["scale"] is None
     assert not [candidate for candidate in choice["candidates"] if "shifted" in candidate["name"]]
     assert not set(result.ledger.by_phase()) & {"statistics", "probe"}
     shifting = transfer_ensemble(auto, source_ensemble, *arguments)
-    assert shifting.story["choice"]["scale"] is not None
-    assert sum(choice["steps"]) > sum(shifting.story["choice"]["steps"])
+    assert shifting.decisions["choice"]["scale"] is not None
+    assert sum(choice["steps"]) > sum(shifting.decisions["choice"]["steps"])

@@ -75,15 +75,15 @@ class Untrained(Fitter):
     def begin(self) -> None:
         """Notice that something is trained."""
 
-    def _fits(self, work, starts):
+    def _fits(self, bench, starts):
         self.begin()
-        assert work.recipe.steps > 0 or not starts
-        seen = work.recipe.steps * min(work.recipe.batch_size, len(work.data) * work.recipe.views)
-        prepared = work.part.prepared(len(work.data), work.recipe)
-        cost = Cost(work.recipe.steps, seen + prepared, work.part.flops(seen, prepared))
-        curve = torch.tensor([[0.0, 9.0], [work.recipe.steps, 0.0 if self.learns else 9.0]])
+        assert bench.recipe.steps > 0 or not starts
+        seen = bench.recipe.steps * min(bench.recipe.batch_size, len(bench.data) * bench.recipe.views)
+        prepared = bench.part.prepared(len(bench.data), bench.recipe)
+        cost = Cost(bench.recipe.steps, seen + prepared, bench.part.flops(seen, prepared))
+        curve = torch.tensor([[0.0, 9.0], [bench.recipe.steps, 0.0 if self.learns else 9.0]])
         fitted = tuple(Fitted(start.weights, curve, cost) for start in starts)
-        return Fits(work.phase, tuple(start.member for start in starts), fitted)
+        return Fits(bench.phase, tuple(start.member for start in starts), fitted)
 
 
 def task_of(labels: int, validation: int) -> Task:
@@ -155,10 +155,10 @@ class Spendthrift:
     def plan(self, prices):
         pass
 
-    def run(self, work: Workbench) -> TransferResult:
-        fits = work.fine_tune_fully(work.encoders)
-        work.look(fits.weights)
-        return work.result(self.name, fits.weights, fits.members)
+    def run(self, bench: Workbench) -> TransferResult:
+        fits = bench.fine_tune_fully(bench.encoders)
+        bench.look(fits.weights)
+        return bench.result(self.name, fits.weights, fits.members)
 
 
 def test_the_workbench_refuses_what_the_rest_of_the_budget_does_not_pay_before_it_is_done(
@@ -176,6 +176,6 @@ def test_the_workbench_refuses_what_the_rest_of_the_budget_does_not_pay_before_i
 
 
 def test_a_fit_of_no_steps_is_refused(source_ensemble, target_task, recipes, fitter):
-    work = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
+    bench = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
     with pytest.raises(SettingError, match=r"^steps=0: must be at least 1 in phase 'full'$"):
-        work.fine_tune_fully(work.encoders, Recipe(0))
+        bench.fine_tune_fully(bench.encoders, Recipe(0))

@@ -54,8 +54,8 @@ def test_without_recipients_there_is_no_marginal_cost(source_ensemble, target_ta
     assert result.marginal() is None
     assert len(result.ensemble) == 3
     assert result.shift is not None
-    work = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
-    metrics = result.diagnose(work)[0]
+    bench = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
+    metrics = result.diagnose(bench)[0]
     assert -1 <= metrics["shift/donor_cosine"] <= 1
     assert "shift/probe_gain" not in metrics
 
@@ -91,8 +91,8 @@ def test_the_head_starts_where_the_option_says(source_ensemble, target_task, rec
 
 def test_diagnostics_compare_with_a_vector_of_the_same_norm(source_ensemble, target_task, recipes, fitter):
     result = transfer_ensemble(Shift(), source_ensemble, target_task, 0, recipes, fitter)
-    work = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
-    metrics = result.diagnose(work)[0]
+    bench = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
+    metrics = result.diagnose(bench)[0]
     gain = metrics["shift/probe_accuracy"] - metrics["shift/probe_accuracy_no_shift"]
     assert metrics["shift/probe_gain"] == pytest.approx(gain)
     learned = {n: t for n, t in result.shift.vector.items() if "running" not in n}
@@ -104,13 +104,14 @@ def test_the_line_of_the_shift_goes_from_the_loss_before_to_the_loss_after(
     source_ensemble, target_task, recipes, fitter
 ):
     result = transfer_ensemble(Shift(), source_ensemble, target_task.sealed(), 0, recipes, fitter)
-    work = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
-    line = shift_line(work, result)
+    bench = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
+    line = shift_line(bench, result)
     head, validation = below(result.ensemble.members[0], "head"), target_task.validation
-    for scale, encoders in ((0.0, work.encoders), (1.0, result.shifted)):
+    for scale, encoders in ((0.0, bench.encoders), (1.0, result.shifted)):
         weights = [joined(encoder=encoders[member], head=head) for member in (1, 2)]
         found = [
-            batch_loss(work.architecture, w, validation.images, validation.labels, torch.device("cpu")) for w in weights
+            batch_loss(bench.architecture, w, validation.images, validation.labels, torch.device("cpu"))
+            for w in weights
         ]
         place = line["scale"].index(scale)
         assert line["loss"][place] == pytest.approx(sum(loss for loss, _ in found) / 2, abs=1e-4)
@@ -120,8 +121,8 @@ def test_the_line_of_the_shift_goes_from_the_loss_before_to_the_loss_after(
 
 def test_without_recipients_the_line_is_empty(source_ensemble, target_task, recipes, fitter):
     result = transfer_ensemble(Shift(donors=3), source_ensemble, target_task.sealed(), 0, recipes, fitter)
-    work = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
-    assert shift_line(work, result) == {"scale": [], "loss": [], "accuracy": []}
+    bench = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
+    assert shift_line(bench, result) == {"scale": [], "loss": [], "accuracy": []}
 
 
 def test_the_barrier_is_the_rise_between_members(source_ensemble, source_task, settings):

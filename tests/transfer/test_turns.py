@@ -28,14 +28,14 @@ def same(a, b):
 def test_donors_are_few_and_each_member_moves_as_the_donor_whose_turn_it_is(
     source_ensemble, target_task, longer, fitter
 ):
-    work = Workbench(source_ensemble, target_task.sealed(), 0, longer, fitter)
+    bench = Workbench(source_ensemble, target_task.sealed(), 0, longer, fitter)
     few = transfer_ensemble(Few(2), source_ensemble, target_task.sealed(), 0, longer, fitter).ensemble
-    turns = Turns(scales=[1.5]).run(work).ensemble
+    turns = Turns(scales=[1.5]).run(bench).ensemble
     assert all(same(a, b) for a, b in zip(few.members, turns.members[:2], strict=True))
-    moves = Moves.in_turns(work, dict(enumerate(few.members)), [2, 7, 8])
+    moves = Moves.in_turns(bench, dict(enumerate(few.members)), [2, 7, 8])
     assert moves.members == {2: 0, 7: 1, 8: 0}
-    move = subtract(below(few.members[0], "encoder"), work.encoders[0])
-    moved = add_scaled(work.encoders[2], move, 1.5)
+    move = subtract(below(few.members[0], "encoder"), bench.encoders[0])
+    moved = add_scaled(bench.encoders[2], move, 1.5)
     weights = below(turns.members[2], "encoder")
     assert all(
         torch.equal(weights[name], moved[name]) for name in weights if "running" not in name and "num_" not in name
@@ -52,17 +52,17 @@ def test_one_donor_and_one_scale_are_zero_shot(source_ensemble, target_task, lon
 
 
 def test_the_scale_is_the_one_that_serves_the_first_recipient_best(source_ensemble, target_task, longer, fitter):
-    work = Workbench(source_ensemble, target_task.sealed(), 0, longer, fitter)
-    result = Turns(scales=[0.0, 1.0]).run(work)
-    labels = work.target.validation.labels
-    moves = Moves.in_turns(work, dict(enumerate(result.ensemble.members[:2])), [2])
+    bench = Workbench(source_ensemble, target_task.sealed(), 0, longer, fitter)
+    result = Turns(scales=[0.0, 1.0]).run(bench)
+    labels = bench.target.validation.labels
+    moves = Moves.in_turns(bench, dict(enumerate(result.ensemble.members[:2])), [2])
     losses = {}
     for scale in (0.0, 1.0):
         taken, candidate = best_scale(moves, [scale])
         assert isinstance(candidate, Candidate)
         assert taken == scale
         losses[scale] = float(candidate.losses(labels).mean())
-    assert result.story["turns"]["scale"] == min(losses, key=losses.get)
+    assert result.decisions["turns"]["scale"] == min(losses, key=losses.get)
 
 
 def test_a_shifted_member_may_keep_the_head_of_its_donor(source_ensemble, target_task, longer, fitter):
@@ -75,15 +75,15 @@ def test_a_shifted_member_may_keep_the_head_of_its_donor(source_ensemble, target
 
 
 def test_one_more_member_costs_statistics_and_a_head_whatever_was_tried(source_ensemble, target_task, longer, fitter):
-    work = Workbench(source_ensemble, target_task.sealed(), 0, longer, fitter)
-    result = Turns(scales=[0.0, 1.0, 1.5]).run(work)
-    assert result.marginal().flops <= recipient_price(work.prices)
+    bench = Workbench(source_ensemble, target_task.sealed(), 0, longer, fitter)
+    result = Turns(scales=[0.0, 1.0, 1.5]).run(bench)
+    assert result.marginal().flops <= recipient_price(bench.prices)
     assert result.ledger.by_phase()["scale search"].flops == 2 * result.marginal().flops
 
 
 def test_a_budget_pays_for_trials_recipients_and_donors(source_ensemble, target_task, longer):
-    work = Workbench(source_ensemble, target_task.sealed(), 0, longer, budget=1.3)
-    prices, plan = work.prices, Turns().plan(work.prices)
+    bench = Workbench(source_ensemble, target_task.sealed(), 0, longer, budget=1.3)
+    prices, plan = bench.prices, Turns().plan(bench.prices)
     price = recipient_price(prices)
     spent = sum(plan.steps) * prices.step + (plan.recipients + 2) * price + 3 * prices.look
     assert plan.recipients == 1

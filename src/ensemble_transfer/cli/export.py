@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _check(options)
         for line in _export(options):
             sys.stdout.write(f"{line}\n")
-    except BrokenPipeError:  # an OSError, which the door handles
+    except BrokenPipeError:  # an OSError, which the entry point handles
         raise
     except (ValueError, OSError) as error:
         complain(error)

@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--against-full and --no-full exclude each other")
     command = shlex.join(["python", "-m", "ensemble_transfer.extend", *(arguments or sys.argv[1:])])
     try:
-        with narrated():
+        with live_progress():
             _extend(options.run, options.overrides, options.output, options.against_full, command)
     except Interrupted as stop:
         sys.stderr.write(f"{stop}\n")
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @contextmanager
-def narrated() -> Iterator[None]:
+def live_progress() -> Iterator[None]:
     """Print what the package logs, as Hydra does for a run, and take everything back afterwards."""
     logger, handler = logging.getLogger("ensemble_transfer"), logging.StreamHandler(sys.stderr)
     handler.setFormatter(PrintableFormatter("%(asctime)s %(message)s", "%H:%M:%S"))

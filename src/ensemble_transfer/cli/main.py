@@ -48,7 +48,7 @@ class _Process:
 
     jobs_inside: bool = False
     failures: list[Exception] = field(default_factory=list)
-    told: list[Exception] = field(default_factory=list)
+    reported: list[Exception] = field(default_factory=list)
 
 
 _process = _Process()
@@ -101,7 +101,7 @@ def _hydra(arguments: list[str]) -> int:
     except (SettingError, RunError, HydraException, OmegaConfBaseException, OSError, ValueError) as error:
         if _lost_output(error) or wanted not in (None, "", "0"):
             raise
-        if error not in _process.told:
+        if error not in _process.reported:
             complain(messages.one_line(error, conf_folder(), arguments), whole=True)
         return 2
     return 0
@@ -139,7 +139,7 @@ def _settled() -> Iterator[None]:
     logging.raiseExceptions = False  # a log that cannot be written, on a full disk, prints no traceback
     _process.jobs_inside = True
     _process.failures.clear()
-    _process.told.clear()
+    _process.reported.clear()
     try:
         yield
     finally:
@@ -175,7 +175,7 @@ def _job(cfg: DictConfig) -> float:
         if own.mode == RunMode.MULTIRUN:
             line = messages.one_line(error, conf_folder(), own.overrides.task)
             complain(f"{line} (job {Path(own.runtime.output_dir).name})", whole=True)
-            _process.told.append(error)
+            _process.reported.append(error)
         if not _process.jobs_inside:
             raise
         _process.failures.append(error)

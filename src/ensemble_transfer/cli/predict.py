@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _check(options)
         return _predict(options)
-    except BrokenPipeError:  # an OSError, which the door handles
+    except BrokenPipeError:  # an OSError, which the entry point handles
         raise
     except (ValueError, OSError) as error:
         complain(error)

@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ensemble_transfer.cli.command import command as as_command
 from ensemble_transfer.cli.command import complain, some_path
-from ensemble_transfer.cli.extend import as_data, changes_of, narrated
+from ensemble_transfer.cli.extend import as_data, changes_of, live_progress
 from ensemble_transfer.errors import Interrupted, RunError, SettingError, require
 from ensemble_transfer.layout import RECORD, SUMMARY
 from ensemble_transfer.report.record import Record, finished_run
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_intermixed_args(arguments)  # settings may stand behind options
     command = shlex.join(["python", "-m", "ensemble_transfer.rivals", *(arguments or sys.argv[1:])])
     try:
-        with narrated():
+        with live_progress():
             return _rivals(options, command)
     except Interrupted as stop:
         sys.stderr.write(f"{stop}\n")

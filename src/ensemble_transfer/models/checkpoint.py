@@ -102,8 +102,8 @@ def misfit(state: Mapping[str, Tensor], name: str, expected: Mapping[str, Tensor
         "unknown": [key for key in own if key not in expected],
         "of another shape": [*shapes.values()],
     }
-    told = "; ".join(f"{len(keys)} {what} ({_some(keys)})" for what, keys in parts.items() if keys)
-    return f"its tensors do not fit: {told}" if told else ""
+    misfits = "; ".join(f"{len(keys)} {what} ({_some(keys)})" for what, keys in parts.items() if keys)
+    return f"its tensors do not fit: {misfits}" if misfits else ""
 
 
 def _some(names: Iterable[str]) -> str:

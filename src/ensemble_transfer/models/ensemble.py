@@ -14,7 +14,7 @@ from ensemble_transfer.layout import CALIBRATION, DESCRIPTION, replacing
 from ensemble_transfer.machine import free_memory
 from ensemble_transfer.models.backbone import Architecture, Classifier
 from ensemble_transfer.models.bounds import numbers
-from ensemble_transfer.models.memory_format import placed
+from ensemble_transfer.models.memory_format import to_device
 from ensemble_transfer.models.tf32 import tf32
 from ensemble_transfer.tensor_files import read_tensors, write_tensors
 from ensemble_transfer.weights import Weights, fingerprint
@@ -169,7 +169,7 @@ def probabilities(
     classifier: Classifier, images: Tensor, device: torch.device | str = "cpu", batch_size: int = 256
 ) -> Tensor:
     """Return one classifier's probabilities (examples, classes), float32, on the CPU: a GPU is waited for once."""
-    classifier = placed(classifier, device)
+    classifier = to_device(classifier, device)
     with torch.inference_mode(), tf32(allowed=False):
         batches = [classifier(batch.to(device)).float().softmax(-1) for batch in torch.split(images, batch_size)]
         return torch.cat(batches).cpu()

@@ -28,7 +28,7 @@ def channels_last(network: Network) -> Network:
     return network
 
 
-def placed(network: Network, device: torch.device | str) -> Network:
+def to_device(network: Network, device: torch.device | str) -> Network:
     """Move a network to a device, in place, in evaluation mode and in the layout that is fast there."""
     move(network, torch.device(device))
     network.eval()

@@ -36,7 +36,7 @@ def conclude(prepared: PreparedRun, result: TransferResult, folder: Path) -> Rec
         result: The result of its strategy.
         folder: Folder of the files; must exist.
     """
-    experiment, tasks, work = prepared.experiment, prepared.tasks, prepared.work
+    experiment, tasks, bench = prepared.experiment, prepared.tasks, prepared.bench
     target = tasks.target
     metrics, line = _diagnosed(prepared, result)
     arrays = _predicted(prepared, result)
@@ -46,19 +46,19 @@ def conclude(prepared: PreparedRun, result: TransferResult, folder: Path) -> Rec
     record = Record(
         status="finished",
         strategy=experiment.strategy.name,
-        seed=work.seed,
+        seed=bench.seed,
         dataset=tasks.name,
-        backbone=work.architecture.backbone,
+        backbone=bench.architecture.backbone,
         ensemble={
             "size": len(result.ensemble),
-            "lineage": work.source.lineage,
+            "lineage": bench.source.lineage,
             "classes": list(result.ensemble.classes),
         },
         metrics=metrics_of(arrays) | metrics,
-        cost=costs(result, prepared.source_ledger, work),
+        cost=costs(result, prepared.source_ledger, bench),
         reused_fits=[{"phase": fit.phase, "member": fit.member, "key": fit.key} for fit in fits],
-        curves=_curves(arrays) | line | dict(result.story),
-        environment=environment.describe(work.fitter.settings),
+        curves=_curves(arrays) | line | dict(result.decisions),
+        environment=environment.describe(bench.fitter.settings),
         notes=tasks.notes(),
     )
     examples = {"train": len(target.train), "validation": len(target.validation), "test": len(target.test)}
@@ -68,14 +68,14 @@ def conclude(prepared: PreparedRun, result: TransferResult, folder: Path) -> Rec
 
 def _predicted(prepared: PreparedRun, result: TransferResult) -> Arrays:
     """Return every array of ``predictions.npz``."""
-    tasks, work, settings = prepared.tasks, prepared.work, prepared.experiment.evaluation
-    device = work.fitter.settings.device
+    tasks, bench, settings = prepared.tasks, prepared.bench, prepared.experiment.evaluation
+    device = bench.fitter.settings.device
     split = ("test", tasks.target.test) if settings.test else ("validation", tasks.target.validation)
     log.info("evaluating on %d %s images", len(split[1]), split[0])
-    arrays = predict_source(work.source, tasks.source, device) if tasks.source is not None else {}
+    arrays = predict_source(bench.source, tasks.source, device) if tasks.source is not None else {}
     arrays |= predict_target(result.ensemble, tasks, settings, device)
     if settings.test:
-        aside = work.unbilled()
+        aside = bench.unbilled()
         soup = aside.ensemble([aside.soup(result.ensemble.members)], "soup")
         arrays |= predict_soup(soup, tasks.target, device)
     return arrays
@@ -83,16 +83,16 @@ def _predicted(prepared: PreparedRun, result: TransferResult) -> Arrays:
 
 def _diagnosed(prepared: PreparedRun, result: TransferResult) -> tuple[dict[str, float], dict[str, Any]]:
     """Return metrics and curves of weights and of a shift; nothing here reads a test split."""
-    work, task = prepared.work, prepared.tasks.source
-    metrics = weight_metrics(work.source if task is not None else None, result)
+    bench, task = prepared.bench, prepared.tasks.source
+    metrics = weight_metrics(bench.source if task is not None else None, result)
     if task is not None:
         metrics["source/chance_nll"] = math.log(len(task.classes))
     if not prepared.experiment.evaluation.diagnostics:
         return metrics, {}
-    found, drawn = result.diagnose(work.unbilled())
+    found, drawn = result.diagnose(bench.unbilled())
     if found and task is not None:
-        device = work.fitter.settings.device
-        metrics["source/validation/barrier"] = source_barrier(work.source, task.validation, device)
+        device = bench.fitter.settings.device
+        metrics["source/validation/barrier"] = source_barrier(bench.source, task.validation, device)
     return metrics | found, drawn
 
 

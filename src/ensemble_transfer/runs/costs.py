@@ -13,15 +13,15 @@ WARM, TIMED = 5, 25
 """Steps of two fits whose difference tells the time of a step, where nothing in the ledger does."""
 
 
-def costs(result: TransferResult, source: Ledger | None, work: Workbench) -> dict[str, Any]:
+def costs(result: TransferResult, source: Ledger | None, bench: Workbench) -> dict[str, Any]:
     """Return the costs of a record.
 
     Args:
         result: The result of the strategy.
         source: Cost of the source ensemble; None without a source task.
-        work: The workbench of the transfer.
+        bench: The workbench of the transfer.
     """
-    unit, ledger, marginal = fine_tuning(work, result.ledger), result.ledger, result.marginal()
+    unit, ledger, marginal = fine_tuning(bench, result.ledger), result.ledger, result.marginal()
     total, size = unit.measured(ledger.total()), len(result.ensemble)
     return {
         "phases": {phase: unit.measured(cost) for phase, cost in ledger.by_phase().items()},
@@ -42,25 +42,25 @@ def prediction(ensemble: Ensemble) -> dict[str, int]:
     return {"networks": len(ensemble), "flops": len(ensemble) * forward}
 
 
-def fine_tuning(work: Workbench, ledger: Ledger) -> FineTuning:
+def fine_tuning(bench: Workbench, ledger: Ledger) -> FineTuning:
     """Return the unit of cost on this machine.
 
     Its seconds are those of the longest full fine-tuning in the ledger, by its steps. Where there is none of twenty
     steps, a short one is timed, which nobody pays for.
     """
-    unit = FineTuning(work.prices.full, 1.0, work.fitter.settings.device.type == "cuda")
+    unit = FineTuning(bench.prices.full, 1.0, bench.fitter.settings.device.type == "cuda")
     whole = [entry.cost for entry in ledger.entries if entry.phase == "full" and entry.cost.steps >= TIMED - WARM]
     longest = max(whole, key=lambda cost: cost.steps, default=None)
     if longest is not None:
         seconds_a_step = unit.time(longest) / longest.steps
     else:
-        seconds_a_step = (unit.time(_timed(work, TIMED)) - unit.time(_timed(work, WARM))) / (TIMED - WARM)
-    return replace(unit, seconds=max(seconds_a_step, 1e-9) * work.recipes.full.steps)
+        seconds_a_step = (unit.time(_timed(bench, TIMED)) - unit.time(_timed(bench, WARM))) / (TIMED - WARM)
+    return replace(unit, seconds=max(seconds_a_step, 1e-9) * bench.recipes.full.steps)
 
 
-def _timed(work: Workbench, steps: int) -> Cost:
+def _timed(bench: Workbench, steps: int) -> Cost:
     """Return the cost of a short full fine-tuning, which changes nothing, is not stored and shows no progress."""
-    quiet = Fitter(replace(work.fitter.settings, progress=False, callbacks=[], workers=1))
-    aside = replace(work.unbilled(), fitter=quiet)
-    still = replace(work.recipes.full, steps=steps, lr=1e-12)
-    return aside.fine_tune_fully(work.first_encoders(1), still).fitted[0].cost
+    quiet = Fitter(replace(bench.fitter.settings, progress=False, callbacks=[], workers=1))
+    aside = replace(bench.unbilled(), fitter=quiet)
+    still = replace(bench.recipes.full, steps=steps, lr=1e-12)
+    return aside.fine_tune_fully(bench.first_encoders(1), still).fitted[0].cost

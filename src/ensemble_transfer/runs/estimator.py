@@ -35,7 +35,7 @@ from ensemble_transfer.runs.given import (
 from ensemble_transfer.runs.presets import preset, preset_names, preset_object
 from ensemble_transfer.runs.run import prepare
 from ensemble_transfer.tasks.images import require_shape
-from ensemble_transfer.tasks.source import TaskLoader
+from ensemble_transfer.tasks.loader import TaskLoader
 from ensemble_transfer.tasks.task import Task
 from ensemble_transfer.training.fit import Fitter
 from ensemble_transfer.training.recipe import Recipe, Recipes
@@ -147,10 +147,10 @@ class TransferEnsemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         target: Any = images if labels is None else (images, labels)
         with _own_names(), _threads_kept():
             prepared = prepare(self._experiment(target), None)
-            result = prepared.experiment.strategy.run(prepared.work)
-        task, self.device_ = prepared.tasks.target, str(prepared.work.fitter.settings.device)
-        self.source_ensemble_, self.ensemble_ = prepared.work.source, result.ensemble
-        self.cost_ = costs(result, prepared.source_ledger, prepared.work)
+            result = prepared.experiment.strategy.run(prepared.bench)
+        task, self.device_ = prepared.tasks.target, str(prepared.bench.fitter.settings.device)
+        self.source_ensemble_, self.ensemble_ = prepared.bench.source, result.ensemble
+        self.cost_ = costs(result, prepared.source_ledger, prepared.bench)
         held_out = result.ensemble.predict(task.validation.images, self.device_)
         self.calibration_ = Calibration.fit(held_out, task.validation.labels)
         self.classes_ = labels_of(target, task)

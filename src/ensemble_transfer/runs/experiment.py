@@ -8,8 +8,8 @@ from functools import cached_property
 from ensemble_transfer.errors import require, settings_under
 from ensemble_transfer.models.backbone import Architecture, Backbone
 from ensemble_transfer.runs.evaluation import EvaluationSettings, Tasks
-from ensemble_transfer.tasks.source import TaskLoader
-from ensemble_transfer.tasks.task import Task, TaskSource
+from ensemble_transfer.tasks.loader import TaskLoader
+from ensemble_transfer.tasks.task import Loader, Task
 from ensemble_transfer.training.alone import lineage_alone
 from ensemble_transfer.training.cost import Ledger
 from ensemble_transfer.training.fit import Fitter
@@ -35,8 +35,8 @@ class Dataset:
         channels: 1 for gray, 3 for RGB.
     """
 
-    source: TaskSource | None
-    target: TaskSource
+    source: Loader | None
+    target: Loader
     image_size: int
     channels: int
 
@@ -68,7 +68,7 @@ class Experiment:
     recipes: Recipes
     evaluation: EvaluationSettings
     fitter: Fitter
-    ood: Mapping[str, TaskSource] = field(default_factory=dict)
+    ood: Mapping[str, Loader] = field(default_factory=dict)
     seed: int = 0
     budget: float | None = None
 
@@ -108,13 +108,13 @@ class PreparedRun:
     Attributes:
         experiment: Its settings.
         tasks: Source, target and out-of-distribution images.
-        work: The workbench of the transfer.
+        bench: The workbench of the transfer.
         source_ledger: Cost of the source ensemble; None without a source task.
     """
 
     experiment: Experiment
     tasks: Tasks
-    work: Workbench
+    bench: Workbench
     source_ledger: Ledger | None
 
 
@@ -125,7 +125,7 @@ def load_tasks(experiment: Experiment) -> Tasks:
     """
     dataset = experiment.dataset
 
-    def load(source: TaskSource, setting: str) -> Task:
+    def load(source: Loader, setting: str) -> Task:
         with settings_under(setting):
             return source.load(dataset.image_size, dataset.channels)
 

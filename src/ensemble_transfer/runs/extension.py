@@ -1,4 +1,4 @@
-"""The story of an extension: new source members -> the shift of the run -> record."""
+"""An extension: new source members -> the shift of the run -> record."""
 
 import logging
 import math
@@ -66,12 +66,12 @@ class Run:
         return len(self.record.curves["turns"]["donor_weights"].split(","))
 
 
-def _tells_its_turns(story: Any) -> bool:  # noqa: ANN401  # what a record holds
+def _tells_its_turns(decisions: Any) -> bool:  # noqa: ANN401  # what a record holds
     """Return whether a record holds what a run of ``turns`` needs to be extended."""
-    if not isinstance(story, dict) or not {"scale", "donor_weights", "target_task"} <= story.keys():
+    if not isinstance(decisions, dict) or not {"scale", "donor_weights", "target_task"} <= decisions.keys():
         return False
-    finite = isinstance(story["scale"], int | float) and math.isfinite(story["scale"])
-    return finite and isinstance(story["donor_weights"], str)
+    finite = isinstance(decisions["scale"], int | float) and math.isfinite(decisions["scale"])
+    return finite and isinstance(decisions["donor_weights"], str)
 
 
 def extend(
@@ -96,14 +96,14 @@ def extend(
     origin = origin or Origin()
     quiet = replace(experiment.evaluation, diagnostics=False)
     prepared = prepare(replace(experiment, evaluation=quiet, budget=None), origin.tracker)
-    work = prepared.work
-    new = range(len(run.ensemble), len(work.source))
+    bench = prepared.bench
+    new = range(len(run.ensemble), len(bench.source))
     if run.shift is not None:
-        result: TransferResult = _by_the_vector(run, run.shift, work, experiment.strategy, new)
+        result: TransferResult = _by_the_vector(run, run.shift, bench, experiment.strategy, new)
     else:
-        result = _in_turns(run, work, experiment.strategy, new)
+        result = _in_turns(run, bench, experiment.strategy, new)
     record = conclude(prepared, result, folder)
-    on_gpu = work.fitter.settings.device.type == "cuda"
+    on_gpu = bench.fitter.settings.device.type == "cuda"
     unit = FineTuning(record.cost["full_flops"], record.cost["full_seconds"], on_gpu)
     record = _with_the_run_before(record, run, unit)
     if against_full:
@@ -113,32 +113,32 @@ def extend(
     return record
 
 
-def _by_the_vector(run: Run, shift: ShiftVector, work: Workbench, strategy: Strategy, new: range) -> ShiftResult:
+def _by_the_vector(run: Run, shift: ShiftVector, bench: Workbench, strategy: Strategy, new: range) -> ShiftResult:
     """Add members by the stored shift vector."""
     require(isinstance(strategy, Shift), "strategy", strategy.name, "must be shift")
     assert isinstance(strategy, Shift)
-    shift.require_fit(work.source, work.target)
+    shift.require_fit(bench.source, bench.target)
     log.info("adding members %d to %d by the stored shift vector", new[0] + 1, new[-1] + 1)
     donors = [run.ensemble.members[donor] for donor in shift.donors]
-    added = strategy.add(work, {member: work.encoders[member] for member in new}, shift, donors)
-    whole = _larger(run, work.ensemble((*run.ensemble.members, *added.weights), strategy.name))
-    return ShiftResult(whole, work.ledger, tuple(new), shift, added.shifted)
+    added = strategy.add(bench, {member: bench.encoders[member] for member in new}, shift, donors)
+    whole = _larger(run, bench.ensemble((*run.ensemble.members, *added.weights), strategy.name))
+    return ShiftResult(whole, bench.ledger, tuple(new), shift, added.shifted)
 
 
-def _in_turns(run: Run, work: Workbench, strategy: Strategy, new: range) -> TransferResult:
+def _in_turns(run: Run, bench: Workbench, strategy: Strategy, new: range) -> TransferResult:
     """Add members as the donors moved, in turns: from the source ensemble to the run's."""
     require(isinstance(strategy, Turns), "strategy", strategy.name, "must be turns")
     assert isinstance(strategy, Turns)
-    kept, target = run.record.curves["turns"], work.target
+    kept, target = run.record.curves["turns"], bench.target
     rule = f"was made for another task than {target.name} of this run"
     require(kept["target_task"] == target.fingerprint, "turns", kept["target_task"], rule)
     donors = dict(enumerate(run.ensemble.members[: strategy.donors]))
     rule = f"was made from other donors than the first {strategy.donors} members of this ensemble"
-    require(kept["donor_weights"] == donor_weights(work.source, donors), "turns", kept["donor_weights"], rule)
+    require(kept["donor_weights"] == donor_weights(bench.source, donors), "turns", kept["donor_weights"], rule)
     log.info("adding members %d to %d as the donors moved, in turns", new[0] + 1, new[-1] + 1)
-    added = strategy.add(work, donors, new, kept["scale"])
-    whole = _larger(run, work.ensemble((*run.ensemble.members, *added), strategy.name))
-    return TransferResult(whole, work.ledger, tuple(new), story={"turns": kept})
+    added = strategy.add(bench, donors, new, kept["scale"])
+    whole = _larger(run, bench.ensemble((*run.ensemble.members, *added), strategy.name))
+    return TransferResult(whole, bench.ledger, tuple(new), decisions={"turns": kept})
 
 
 def _larger(run: Run, whole: Ensemble) -> Ensemble:
@@ -171,17 +171,17 @@ def _sum(unit: FineTuning, *costs: Mapping[str, Any] | None) -> dict[str, Any]:
 def _with_full(record: Record, prepared: PreparedRun, weights: Sequence[Weights], unit: FineTuning) -> Record:
     """Return the record with a full fine-tuning of the new members beside theirs: accuracy on test, and cost."""
     log.info("fine-tuning the added members fully, to compare")
-    work, test = prepared.work.unbilled(), prepared.tasks.target.test
-    new = range(len(work.source) - len(weights), len(work.source))
-    full = work.fine_tune_fully({member: work.encoders[member] for member in new})
+    bench, test = prepared.bench.unbilled(), prepared.tasks.target.test
+    new = range(len(bench.source) - len(weights), len(bench.source))
+    full = bench.fine_tune_fully({member: bench.encoders[member] for member in new})
     metrics: dict[str, float] = {}
     for name, members in (("", weights), ("full_", full.weights)):
-        predicted = work.ensemble(members, "extend").predict(test.images, work.fitter.settings.device).argmax(-1)
+        predicted = bench.ensemble(members, "extend").predict(test.images, bench.fitter.settings.device).argmax(-1)
         right = (predicted == test.labels).double().mean(-1)
         metrics |= {f"extend/member_{m}/{name}accuracy": float(a) for m, a in zip(new, right, strict=True)}
         metrics[f"extend/{name}accuracy"] = float(right.mean())
     metrics["extend/accuracy_gain_over_full"] = metrics["extend/accuracy"] - metrics["extend/full_accuracy"]
-    spent = work.ledger.total()
+    spent = bench.ledger.total()
     metrics["extend/flops_ratio_to_full"] = record.cost["added"]["total"]["flops"] / spent.flops
     added_full = {"members": len(new), "total": unit.measured(spent)}
     return replace(record, metrics={**record.metrics, **metrics}, cost=dict(record.cost) | {"added_full": added_full})

@@ -17,8 +17,8 @@ from ensemble_transfer.models.ensemble import read_description
 from ensemble_transfer.tasks.arrays import Division, read_images, task_from_arrays
 from ensemble_transfer.tasks.folder import ImageFolder, image_files
 from ensemble_transfer.tasks.images import resize, with_channels
+from ensemble_transfer.tasks.loader import TaskLoader
 from ensemble_transfer.tasks.pictures import Files, decoded
-from ensemble_transfer.tasks.source import TaskLoader
 from ensemble_transfer.tasks.task import Task
 
 Array: TypeAlias = NDArray[Any] | Tensor
@@ -50,7 +50,7 @@ class GivenTask:
     validation: float
 
     def load(self, image_size: int, channels: int) -> Task:
-        """Return the task; see :class:`~ensemble_transfer.tasks.task.TaskSource`."""
+        """Return the task; see :class:`~ensemble_transfer.tasks.task.Loader`."""
         given, division = self.given, Division(validation=self.validation, test=1)
         if isinstance(given, Task):
             return given

@@ -51,8 +51,8 @@ def run(experiment: Experiment, folder: Path, origin: Origin | None = None) -> R
     """
     origin = origin or Origin()
     prepared = prepare(experiment, origin.tracker)
-    log.info("%s: transferring %d members", experiment.strategy.name, len(prepared.work.source))
-    result = experiment.strategy.run(prepared.work)
+    log.info("%s: transferring %d members", experiment.strategy.name, len(prepared.bench.source))
+    result = experiment.strategy.run(prepared.bench)
     record = replace(conclude(prepared, result, folder), config=origin.config, command=origin.command)
     record.save(folder)
     return record
@@ -73,8 +73,8 @@ def prepare(experiment: Experiment, tracker: Tracker | None) -> PreparedRun:
         keep(source, fitter.store)
     check_members(experiment.strategy, len(source), source.architecture, source.lineage)  # given files may be the same
     name = experiment.strategy.name
-    work = Workbench(source, tasks.target.sealed(), seed, recipes, fitter, budget, strategy=name)
-    return PreparedRun(experiment, tasks, work, ledger)
+    bench = Workbench(source, tasks.target.sealed(), seed, recipes, fitter, budget, strategy=name)
+    return PreparedRun(experiment, tasks, bench, ledger)
 
 
 def keep(source: Ensemble, store: Store | None) -> None:

@@ -9,14 +9,14 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ensemble_transfer.errors import SettingError, require
-from ensemble_transfer.tasks.source import Collection, TaskLoader
+from ensemble_transfer.tasks.loader import Collection, TaskLoader
 from ensemble_transfer.tasks.task import Split, Task
 
 Array = NDArray[Any]
 
 
 class Division(TypedDict, total=False):
-    """How images are divided into the three splits: settings of :class:`~ensemble_transfer.tasks.source.TaskLoader`."""
+    """How images are divided into the three splits: settings of :class:`~ensemble_transfer.tasks.loader.TaskLoader`."""
 
     train: int | float | None
     validation: int | float | None
@@ -60,7 +60,7 @@ def task_from_arrays(
         image_size: Height and width of the task's images: the largest centred square is scaled to it. None: its own.
         channels: Channels of the task's images: 1 for gray, 3 for RGB. None: their own.
         **division: ``train``, ``validation``, ``test`` (a count, or a fraction below 1), ``per_class``, ``seed``,
-            ``folds``, ``fold``: see :class:`~ensemble_transfer.tasks.source.TaskLoader`.
+            ``folds``, ``fold``: see :class:`~ensemble_transfer.tasks.loader.TaskLoader`.
 
     Raises:
         SettingError: An argument does not fit; the message names it.

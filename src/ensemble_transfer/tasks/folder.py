@@ -9,9 +9,9 @@ import torch
 
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.tasks.images import require_shape
-from ensemble_transfer.tasks.picture_source import PictureSource
+from ensemble_transfer.tasks.loader import SPLITS, existing_folder
+from ensemble_transfer.tasks.picture_loader import PictureLoader
 from ensemble_transfer.tasks.pictures import Files
-from ensemble_transfer.tasks.source import SPLITS, existing_folder
 from ensemble_transfer.tasks.task import Task, is_text
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class ImageFolder(PictureSource):
+class ImageFolder(PictureLoader):
     """A folder with one folder of images per class, or with train, validation and test folders of such folders.
 
     Class folders may contain folders and links. Hidden files, and files that are not images, are ignored. Images of any
@@ -34,7 +34,7 @@ class ImageFolder(PictureSource):
     path: str
 
     def load(self, image_size: int, channels: int) -> Task:
-        """Return the task; see :class:`~ensemble_transfer.tasks.task.TaskSource`."""
+        """Return the task; see :class:`~ensemble_transfer.tasks.task.Loader`."""
         require_shape(image_size, channels)
         try:
             root = existing_folder(self.path)

@@ -19,8 +19,8 @@ from torch import Tensor
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.machine import answers
 from ensemble_transfer.tasks.images import require_shape
-from ensemble_transfer.tasks.picture_source import PictureSource
-from ensemble_transfer.tasks.source import SPLITS
+from ensemble_transfer.tasks.loader import SPLITS
+from ensemble_transfer.tasks.picture_loader import PictureLoader
 from ensemble_transfer.tasks.task import Task
 
 Part = Any
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class HuggingFace(PictureSource):
+class HuggingFace(PictureLoader):
     """A data set of the Hugging Face hub, or a folder that ``save_to_disk`` wrote. No code of the data set is executed.
 
     Args:
@@ -57,7 +57,7 @@ class HuggingFace(PictureSource):
         require(not self.splits or "train" in self.splits, "splits", self.splits, "must name the split for train")
 
     def load(self, image_size: int, channels: int) -> Task:
-        """Return the task; see :class:`~ensemble_transfer.tasks.task.TaskSource`."""
+        """Return the task; see :class:`~ensemble_transfer.tasks.task.Loader`."""
         require_shape(image_size, channels)
         library = self._library()
         parts = self._chosen(self._read(library))

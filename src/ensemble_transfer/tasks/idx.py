@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ensemble_transfer.errors import SettingError, require
-from ensemble_transfer.tasks.source import Collection, TaskLoader, existing_folder
+from ensemble_transfer.tasks.loader import Collection, TaskLoader, existing_folder
 from ensemble_transfer.tasks.task import Split, Task
 
 FASHION = (
@@ -48,7 +48,7 @@ class IdxFolder(TaskLoader):
     class_names: list[str] = field(default_factory=list)
 
     def load(self, image_size: int, channels: int) -> Task:
-        """Return the task; see :class:`~ensemble_transfer.tasks.task.TaskSource`."""
+        """Return the task; see :class:`~ensemble_transfer.tasks.task.Loader`."""
         folder = existing_folder(self.path, "must be a folder with IDX files")
         data = read_idx_folder(folder, tuple(self.class_names))
         return self.make_task(folder.name, data, image_size, channels)
@@ -65,7 +65,7 @@ class FashionMnist(TaskLoader):
     path: str = "/usr/share/datasets/fashion-mnist"
 
     def load(self, image_size: int, channels: int) -> Task:
-        """Return the task; see :class:`~ensemble_transfer.tasks.task.TaskSource`."""
+        """Return the task; see :class:`~ensemble_transfer.tasks.task.Loader`."""
         data = read_idx_folder(existing_folder(self.path, FASHION_HINT), FASHION)
         return self.make_task("fashion", data, image_size, channels)
 

@@ -10,14 +10,14 @@ import torch
 
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.tasks.images import require_shape
-from ensemble_transfer.tasks.picture_source import PictureSource
+from ensemble_transfer.tasks.loader import SPLITS
+from ensemble_transfer.tasks.picture_loader import PictureLoader
 from ensemble_transfer.tasks.pictures import Files
-from ensemble_transfer.tasks.source import SPLITS
 from ensemble_transfer.tasks.task import Task
 
 
 @dataclass(frozen=True)
-class ImageCsv(PictureSource):
+class ImageCsv(PictureLoader):
     """A CSV file with a line for each image: its path, its label and optionally its split.
 
     Labels are names. Classes are sorted alphabetically, or by number where all are numbers. No image may be listed
@@ -36,7 +36,7 @@ class ImageCsv(PictureSource):
     split_column: str = "split"
 
     def load(self, image_size: int, channels: int) -> Task:
-        """Return the task; see :class:`~ensemble_transfer.tasks.task.TaskSource`."""
+        """Return the task; see :class:`~ensemble_transfer.tasks.task.Loader`."""
         require_shape(image_size, channels)
         path = Path(self.path).expanduser()
         lines = self._lines(path)

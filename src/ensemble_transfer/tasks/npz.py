@@ -11,7 +11,7 @@ from torch import Tensor
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.metrics.archive import read_array
 from ensemble_transfer.tasks.arrays import Array, read_classes, read_images, read_labels
-from ensemble_transfer.tasks.source import Collection, TaskLoader, whence
+from ensemble_transfer.tasks.loader import Collection, TaskLoader, whence
 from ensemble_transfer.tasks.task import Split, Task
 
 PREFIXES = {"train": ("", "train_"), "validation": ("validation_", "val_"), "test": ("test_",)}
@@ -33,7 +33,7 @@ class Npz(TaskLoader):
     path: str
 
     def load(self, image_size: int, channels: int) -> Task:
-        """Return the task; see :class:`~ensemble_transfer.tasks.task.TaskSource`."""
+        """Return the task; see :class:`~ensemble_transfer.tasks.task.Loader`."""
         try:
             data = _collection(_read(Path(self.path).expanduser()))
         except SettingError as error:

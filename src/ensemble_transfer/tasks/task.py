@@ -134,8 +134,8 @@ class _SealedSplit:
         self.__getattr__("__len__")
 
 
-class TaskSource(Protocol):
-    """Anything that loads a task; :class:`~ensemble_transfer.tasks.source.TaskLoader` is the base class for one."""
+class Loader(Protocol):
+    """Anything that loads a task; :class:`~ensemble_transfer.tasks.loader.TaskLoader` is the base class for one."""
 
     def load(self, image_size: int, channels: int) -> Task:
         """Return the task with images of (channels, image_size, image_size).

@@ -15,7 +15,7 @@ from PIL import Image
 from ensemble_transfer.errors import require
 from ensemble_transfer.machine import answers
 from ensemble_transfer.tasks.images import fit, require_shape
-from ensemble_transfer.tasks.source import Collection, HintedError, TaskLoader
+from ensemble_transfer.tasks.loader import Collection, HintedError, TaskLoader
 from ensemble_transfer.tasks.task import Split, Task
 
 Arguments = Mapping[str, object]
@@ -70,7 +70,7 @@ class TorchvisionDataset(TaskLoader):
         require(self.name in DATASETS, "name", self.name, f"must be one of {', '.join(DATASETS)}")
 
     def load(self, image_size: int, channels: int) -> Task:
-        """Return the task; see :class:`~ensemble_transfer.tasks.task.TaskSource`."""
+        """Return the task; see :class:`~ensemble_transfer.tasks.task.Loader`."""
         require_shape(image_size, channels)
         try:
             data = self._read(image_size, channels)

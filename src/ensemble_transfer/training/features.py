@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ensemble_transfer.models.backbone import Architecture, Classifier
-from ensemble_transfer.models.memory_format import placed
+from ensemble_transfer.models.memory_format import to_device
 from ensemble_transfer.models.tf32 import tf32
 from ensemble_transfer.seeding import generator
 from ensemble_transfer.training.augment import augmented
@@ -51,7 +51,7 @@ def features_of_views(
 
 @torch.no_grad()
 def _encoded(classifier: Classifier, batches: Iterable[Tensor], device: torch.device) -> Tensor:
-    classifier = placed(classifier, device)
+    classifier = to_device(classifier, device)
     return torch.cat([classifier.encode(batch.to(device)).float().cpu() for batch in batches])
 
 
@@ -82,7 +82,7 @@ def reestimated_statistics(
     with torch.random.fork_rng(devices=[]):
         classifier = architecture.build()
     classifier.encoder.load_state_dict(dict(encoder), strict=True)
-    placed(classifier, device)
+    to_device(classifier, device)
     for layer in classifier.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.track_running_stats:
             layer.reset_running_stats()

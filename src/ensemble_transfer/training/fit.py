@@ -13,13 +13,13 @@ from ensemble_transfer.training.cost import Entry
 from ensemble_transfer.training.executors import chosen_executor, refuse_unvectorisable
 from ensemble_transfer.training.global_state import generators_kept
 from ensemble_transfer.training.groups import GroupFitter
-from ensemble_transfer.training.progress import Tracker, spoken
+from ensemble_transfer.training.progress import Tracker, member_names
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.settings import TrainerSettings
+from ensemble_transfer.training.spec import FitSpec
+from ensemble_transfer.training.spec import Start as Start
 from ensemble_transfer.training.store import Fitted, Store
 from ensemble_transfer.training.trained_part import HeadOnFeatures, WholeMember
-from ensemble_transfer.training.work import Start as Start
-from ensemble_transfer.training.work import Work
 from ensemble_transfer.training.workers import compute_beside, number_of_workers
 from ensemble_transfer.weights import Weights
 
@@ -85,7 +85,7 @@ class Fitter:
             phase: Name of the phase, for ledger, progress bar and learning curves.
         """
         recipe.check_whole()
-        return self._fits(Work(WholeMember(architecture), data, recipe, phase), starts)
+        return self._fits(FitSpec(WholeMember(architecture), data, recipe, phase), starts)
 
     def fit_heads(
         self, architecture: Architecture, starts: Sequence[Start], data: Split, recipe: Recipe, phase: str
@@ -95,36 +95,36 @@ class Fitter:
         Only the images that its steps draw are encoded. It is no Lightning fit, and callbacks do not see it.
         """
         recipe.check_head()
-        return self._fits(Work(HeadOnFeatures(architecture), data, recipe, phase), starts)
+        return self._fits(FitSpec(HeadOnFeatures(architecture), data, recipe, phase), starts)
 
-    def _fits(self, work: Work, starts: Sequence[Start]) -> Fits:
-        require(len(work.data) > 1, "train", len(work.data), "a fit needs at least 2 examples")
-        keys = [work.key(start, self.settings) for start in starts]
+    def _fits(self, spec: FitSpec, starts: Sequence[Start]) -> Fits:
+        require(len(spec.data) > 1, "train", len(spec.data), "a fit needs at least 2 examples")
+        keys = [spec.key(start, self.settings) for start in starts]
         by_key = dict(zip(keys, starts, strict=True))
-        store = None if self.settings.callbacks and work.is_whole else self.store  # callbacks may change a fit
+        store = None if self.settings.callbacks and spec.is_whole else self.store  # callbacks may change a fit
         found = {} if store is None else {key: fitted for key in keys if (fitted := store.get(key)) is not None}
         missing = {key: start for key, start in by_key.items() if key not in found}
         if missing:
             if not self.settings.progress:
-                members = spoken([start.member for start in missing.values()])
-                log.info("%s: training %s, %d steps each", work.phase, members, work.recipe.steps)
-            settings = self._decided(work, len(missing)) if work.is_whole else self.settings
+                members = member_names([start.member for start in missing.values()])
+                log.info("%s: training %s, %d steps each", spec.phase, members, spec.recipe.steps)
+            settings = self._decided(spec, len(missing)) if spec.is_whole else self.settings
             fitter = GroupFitter(settings, store, self.tracker)
             with self.settings.applied(), generators_kept(self.settings.device):
-                workers = number_of_workers(self.settings, work, len(missing))
+                workers = number_of_workers(self.settings, spec, len(missing))
                 beside = workers > 1
-                found |= compute_beside(fitter, work, missing, workers) if beside else fitter.compute(work, missing)
-        fits = Fits(work.phase, tuple(start.member for start in starts), tuple(found[key] for key in keys))
+                found |= compute_beside(fitter, spec, missing, workers) if beside else fitter.compute(spec, missing)
+        fits = Fits(spec.phase, tuple(start.member for start in starts), tuple(found[key] for key in keys))
         self._send_reused_curves(fits)
         return fits
 
-    def _decided(self, work: Work, members: int) -> TrainerSettings:
+    def _decided(self, spec: FitSpec, members: int) -> TrainerSettings:
         """Return the settings with an executor that trains so many members of this work."""
-        self.check(work.part.architecture)
-        executor = chosen_executor(self.settings, members, work.step_flops)
+        self.check(spec.part.architecture)
+        executor = chosen_executor(self.settings, members, spec.step_flops)
         settings = replace(self.settings, executor=executor)
         try:
-            replace(self, settings=settings).check(work.part.architecture)
+            replace(self, settings=settings).check(spec.part.architecture)
         except SettingError as error:  # only of what auto chose: what was asked for has been checked
             log.info("executor=auto: loop (%s)", error)
             settings = replace(settings, executor="loop")

@@ -15,11 +15,11 @@ from ensemble_transfer.training.cost import Cost, measured
 from ensemble_transfer.training.heads import ALONE, run_heads
 from ensemble_transfer.training.lockstep import DivergedError
 from ensemble_transfer.training.memory import is_out_of_memory, released
-from ensemble_transfer.training.progress import Bars, Report, Tracker, in_one_bar, spoken
+from ensemble_transfer.training.progress import Bars, Report, Tracker, in_one_bar, member_names
 from ensemble_transfer.training.run import Group, run_group
 from ensemble_transfer.training.settings import TrainerSettings
+from ensemble_transfer.training.spec import FitSpec, Start
 from ensemble_transfer.training.store import Fitted, Store, Unfinished
-from ensemble_transfer.training.work import Start, Work
 from ensemble_transfer.weights import Weights, copied, floating
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class GroupFitter:
         settings: How fits are computed, with the executor decided.
         store: Where finished and interrupted fits are kept; None for nowhere.
         tracker: Where learning curves are sent.
-        report: Who is told of the progress; None for bars on the terminal.
+        report: Receives the progress; None for bars on the terminal.
         beside: Number of processes that compute fits of the phase at the same time, this one included. They share
             wall-clock seconds.
         sharing: Number of those that compute on the same device, this one included. They share its free memory.
@@ -46,7 +46,7 @@ class GroupFitter:
     beside: int = 1
     sharing: int = 1
 
-    def compute(self, work: Work, missing: dict[str, Start]) -> dict[str, Fitted]:
+    def compute(self, spec: FitSpec, missing: dict[str, Start]) -> dict[str, Fitted]:
         """Return fits by key, computed in groups that fit into memory; a group that does not is halved.
 
         Raises:
@@ -57,45 +57,45 @@ class GroupFitter:
             report = self.report
             if report is None and self.settings.progress:
                 report = shown.enter_context(Bars())
-            return replace(self, report=report)._in_groups(work, missing)
+            return replace(self, report=report)._in_groups(spec, missing)
 
-    def _in_groups(self, work: Work, missing: dict[str, Start]) -> dict[str, Fitted]:
+    def _in_groups(self, spec: FitSpec, missing: dict[str, Start]) -> dict[str, Fitted]:
         found: dict[str, Fitted] = {}
         left = list(missing.items())
-        size = self._group_size(work, len(left))
+        size = self._group_size(spec, len(left))
         while left:
             group = dict(left[:size])
             try:
-                found |= self._telling(work, missing, len(found))._computed(work, group)
+                found |= self._telling(spec, missing, len(found))._computed(spec, group)
                 left = left[size:]
             except (RuntimeError, MemoryError, OSError) as error:
                 if not is_out_of_memory(error):
                     raise
                 if len(group) == 1:
                     [start] = group.values()
-                    raise _too_large(work.phase, start.member, error) from error
+                    raise _too_large(spec.phase, start.member, error) from error
                 size = len(group) // 2
             if left and size < len(group):
                 log.warning("out of memory with %d members in lockstep; going on with %d", len(group), size)
                 released()
         return found
 
-    def _telling(self, work: Work, all_fits: dict[str, Start], done: int) -> Self:
+    def _telling(self, spec: FitSpec, all_fits: dict[str, Start], done: int) -> Self:
         """Return this fitter with a report that shows heads, which are trained one after another, as one bar."""
-        if self.report is None or work.is_whole:
+        if self.report is None or spec.is_whole:
             return self
-        label = f"{work.phase}, {spoken([start.member for start in all_fits.values()])}"
+        label = f"{spec.phase}, {member_names([start.member for start in all_fits.values()])}"
         return replace(self, report=in_one_bar(self.report, label, done, len(all_fits)))
 
-    def _computed(self, work: Work, starts: dict[str, Start]) -> dict[str, Fitted]:
+    def _computed(self, spec: FitSpec, starts: dict[str, Start]) -> dict[str, Fitted]:
         """Compute a group of fits; those that another job finishes meanwhile are taken from the store."""
         if self.store is None:
-            return self._run(work, starts, [])
+            return self._run(spec, starts, [])
         with self.store.locked(list(starts)):
             found = self._found(list(starts))
             for group, interrupted in self._at_one_step([key for key in starts if key not in found]):
-                for key, fitted in self._run(work, {key: starts[key] for key in group}, interrupted).items():
-                    self.store.put(key, fitted, work.about())
+                for key, fitted in self._run(spec, {key: starts[key] for key in group}, interrupted).items():
+                    self.store.put(key, fitted, spec.about())
                     found[key] = fitted
         return found
 
@@ -110,14 +110,14 @@ class GroupFitter:
                 log.info("going on with an interrupted fit at step %d", step)
             yield group, [state for key in group if (state := states.pop(key)) is not None]
 
-    def _run(self, work: Work, starts: dict[str, Start], interrupted: Sequence[Unfinished]) -> dict[str, Fitted]:
-        part, data, recipe = work.part, work.data, work.recipe
+    def _run(self, spec: FitSpec, starts: dict[str, Start], interrupted: Sequence[Unfinished]) -> dict[str, Fitted]:
+        part, data, recipe = spec.part, spec.data, spec.recipe
         modules = [part.module(start.weights) for start in starts.values()]
         with measured(self.settings.device) as preparing:
             initial, seeds = [s.weights for s in starts.values()], [s.seed for s in starts.values()]
             batches = part.batches(initial, data, recipe, seeds, self.settings.device)
         members, keys = [start.member for start in starts.values()], list(starts)
-        group = Group(modules, batches, recipe, work.phase, members, keys, interrupted, len(starts) * work.step_seconds)
+        group = Group(modules, batches, recipe, spec.phase, members, keys, interrupted, len(starts) * spec.step_seconds)
         try:
             run = run_heads if isinstance(batches, FeatureBatches) else run_group
             result = run(group, self.settings, self.store, self.tracker, self.report)
@@ -145,17 +145,17 @@ class GroupFitter:
             )
         }
 
-    def _group_size(self, work: Work, members: int) -> int:
+    def _group_size(self, spec: FitSpec, members: int) -> int:
         """Return how many members to train in lockstep: as asked for, or as many as fit into the free memory.
 
         Heads are trained one after another where they are to be the same beside any others.
         """
-        if not work.is_whole and self.settings.device.type in ALONE:
+        if not spec.is_whole and self.settings.device.type in ALONE:
             return 1
         if self.settings.group_size is not None or members < 2:
             return self.settings.group_size or 1
         free = free_memory(self.settings.device) // self.sharing
-        return work.need().members(free, vectorised=self.settings.executor == "vectorised")
+        return spec.need().members(free, vectorised=self.settings.executor == "vectorised")
 
     def _found(self, keys: Sequence[str]) -> dict[str, Fitted]:
         assert self.store is not None
@@ -165,7 +165,7 @@ class GroupFitter:
 def _too_large(phase: str, member: int, error: BaseException) -> MemoryError:
     reason = str(error).strip().split("\n")[0] or type(error).__name__
     advice = "lower batch_size of its recipe, or the size of images or backbone"
-    return MemoryError(f"out of memory in phase {phase!r} with {spoken([member])} alone ({reason}); {advice}")
+    return MemoryError(f"out of memory in phase {phase!r} with {member_names([member])} alone ({reason}); {advice}")
 
 
 def _check_finite(members: Sequence[Weights]) -> None:
@@ -177,7 +177,7 @@ def _check_finite(members: Sequence[Weights]) -> None:
 
 def _diverged(group: Group, error: DivergedError) -> SettingError:
     """Return what a user has to know about a fit that diverged: phase, member, step and what to change."""
-    recipe, member = group.recipe, spoken([group.members[error.place]])
+    recipe, member = group.recipe, member_names([group.members[error.place]])
     if error.step == 0 or recipe.steps == 0:
         rule = f"{member} starts from weights whose loss is not finite; lower what they come from (strategy.scale, ...)"
         return SettingError("phase", group.phase, rule)

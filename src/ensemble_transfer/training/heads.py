@@ -18,7 +18,7 @@ from ensemble_transfer.training.cost import measured
 from ensemble_transfer.training.executors import Vectorised
 from ensemble_transfer.training.lockstep import is_on_curve, joined, require_finite, split_curve, states_of
 from ensemble_transfer.training.optimizer import optimizer_of
-from ensemble_transfer.training.progress import Progressed, Report, Tracker, spoken
+from ensemble_transfer.training.progress import Progressed, Report, Tracker, member_names
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.run import Group, GroupFit
 from ensemble_transfer.training.settings import TrainerSettings
@@ -85,10 +85,14 @@ def run_heads(
         settings: Says the device, and how often checkpoints are written. Its callbacks are not called.
         store: Where checkpoints are written; None for none.
         tracker: Where learning curves are sent while they grow.
-        report: Who is told of the progress, at every point of the curves; None for nobody.
+        report: Receives the progress, at every point of the curves; None for nobody.
     """
     assert isinstance(group.batches, FeatureBatches)
-    batches, recipe, label = group.batches.on(settings.device), group.recipe, f"{group.phase}, {spoken(group.members)}"
+    batches, recipe, label = (
+        group.batches.on(settings.device),
+        group.recipe,
+        f"{group.phase}, {member_names(group.members)}",
+    )
     fit = _HeadsFit(group.modules, recipe, settings.device, group.interrupted)
     with measured(settings.device) as meter, torch.no_grad():
         kept = time.monotonic()

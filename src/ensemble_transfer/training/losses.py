@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ensemble_transfer.models.backbone import Architecture
-from ensemble_transfer.models.memory_format import placed
+from ensemble_transfer.models.memory_format import to_device
 from ensemble_transfer.models.tf32 import tf32
 from ensemble_transfer.weights import Weights
 
@@ -29,7 +29,7 @@ def batch_loss(
         labels: (examples,) int64.
         device: Where to compute.
     """
-    classifier = placed(architecture.classifier(weights), device)
+    classifier = to_device(architecture.classifier(weights), device)
     for layer in classifier.modules() if len(images) > 1 else ():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             layer.train()

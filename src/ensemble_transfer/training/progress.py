@@ -109,7 +109,7 @@ def in_one_bar(report: Report, label: str, done: int, fits: int) -> Report:
     """Return a report of one of several fits that follow one another, which tells their progress as that of one.
 
     Args:
-        report: Who is told.
+        report: Receives the progress.
         label: Name of them all.
         done: Number of fits that have ended before.
         fits: Number of all.
@@ -121,14 +121,14 @@ class ProgressCallback(Callback):
     """Reports a fit's progress after every step.
 
     Args:
-        report: Who is told.
+        report: Receives the progress.
         phase: Name of the phase.
         members: Indices of the members that are trained.
         steps: Steps of the fit.
     """
 
     def __init__(self, report: Report, phase: str, members: Sequence[int], steps: int) -> None:
-        self._report, self._label, self._steps = report, f"{phase}, {spoken(members)}", steps
+        self._report, self._label, self._steps = report, f"{phase}, {member_names(members)}", steps
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Report where the fit starts; an interrupted one goes on where it stopped."""
@@ -224,7 +224,7 @@ def _curve(lockstep: pl.LightningModule) -> Curve:
     return curve
 
 
-def spoken(members: Sequence[int]) -> str:
+def member_names(members: Sequence[int]) -> str:
     """Return members in words, counted from 1: ``member 3``, ``members 1-8``, ``members 1, 4``."""
     numbers = [member + 1 for member in members]
     if len(numbers) == 1:

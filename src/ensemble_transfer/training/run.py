@@ -94,7 +94,7 @@ def run_group(
         settings: Where and how it is computed, with the executor decided.
         store: Where checkpoints are written; None for none.
         tracker: Where learning curves are sent while they grow.
-        report: Who is told of the progress; None for nobody.
+        report: Receives the progress; None for nobody.
     """
     assert isinstance(group.batches, Batches)
     for module, state in zip(group.modules, group.interrupted, strict=False):

@@ -127,18 +127,18 @@ def train_source(
     """
     with settings_under("ensemble"):
         settings.check(backbone)
-    work = _SourceWork(settings, backbone, task, seed, _forked(recipes, settings.fork), fitter)
-    given = work.existing_members(settings.members, 0)
-    added = work.existing_members(settings.added, settings.count - count_members(settings.added))
+    training = _SourceTraining(settings, backbone, task, seed, _forked(recipes, settings.fork), fitter)
+    given = training.existing_members(settings.members, 0)
+    added = training.existing_members(settings.added, settings.count - count_members(settings.added))
     entries, number = [*given.entries, *added.entries], settings.count - len(given.weights) - len(added.weights)
     if not number:
         lineage = given.lineage if not added.weights else None
-        return work.ensemble(lineage or settings.lineage, [*given.weights, *added.weights]), Ledger(entries)
-    fits = work.trained_members(number, len(given.weights))
+        return training.ensemble(lineage or settings.lineage, [*given.weights, *added.weights]), Ledger(entries)
+    fits = training.trained_members(number, len(given.weights))
     trained = [weights for fit in fits[1:] for weights in fit.weights]
     lineage = MIXED if given.weights or added.weights else settings.lineage
     members = [*given.weights, *trained, *added.weights]
-    return work.ensemble(lineage, members), Ledger([*(entry for fit in fits for entry in fit.entries()), *entries])
+    return training.ensemble(lineage, members), Ledger([*(entry for fit in fits for entry in fit.entries()), *entries])
 
 
 def keep_source(ensemble: Ensemble, store: Store) -> Path | None:
@@ -194,7 +194,7 @@ class _Existing:
 
 
 @dataclass(frozen=True)
-class _SourceWork:
+class _SourceTraining:
     """The arguments of :func:`train_source`, and the steps that it takes with them."""
 
     settings: EnsembleSettings

@@ -26,9 +26,9 @@ from ensemble_transfer.training.groups import GroupFitter
 from ensemble_transfer.training.progress import Progressed
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.settings import TrainerSettings
+from ensemble_transfer.training.spec import FitSpec, Start
 from ensemble_transfer.training.store import Fitted, Store
 from ensemble_transfer.training.trained_part import TrainedPart
-from ensemble_transfer.training.work import Start, Work
 
 SECONDS_BETWEEN_REPORTS = 0.1
 
@@ -157,7 +157,7 @@ def compute(job: Job, line: Line) -> Done:
     fitter = GroupFitter(job.settings, job.store, tracker, line.progress, job.beside, job.sharing)
     try:
         with job.settings.applied():
-            return Done(fitter.compute(Work(job.part, opened(job.data), job.recipe, job.phase), job.starts))
+            return Done(fitter.compute(FitSpec(job.part, opened(job.data), job.recipe, job.phase), job.starts))
     except Exception as error:  # noqa: BLE001  # whatever it is, the other process raises it
         return Done({}, _sendable(error))
 

@@ -24,10 +24,10 @@ from ensemble_transfer.errors import RunError
 from ensemble_transfer.machine import FLOPS_A_SECOND, free_memory, is_one_of_many, usable_cores
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.groups import GroupFitter
-from ensemble_transfer.training.progress import Bars, Progressed, Report, spoken
+from ensemble_transfer.training.progress import Bars, Progressed, Report, member_names
 from ensemble_transfer.training.settings import TrainerSettings
+from ensemble_transfer.training.spec import FitSpec, Start
 from ensemble_transfer.training.store import Fitted
-from ensemble_transfer.training.work import Start, Work
 from ensemble_transfer.training.worker import Answer, Done, Job, Message, Point, SharedSplit
 
 STARTING = 10.0
@@ -41,7 +41,7 @@ _KEPT_FILES = 4
 log = logging.getLogger(__name__)
 
 
-def number_of_workers(settings: TrainerSettings, work: Work, members: int) -> int:
+def number_of_workers(settings: TrainerSettings, spec: FitSpec, members: int) -> int:
     """Return over how many processes to split so many members; 1 for this process alone.
 
     A number that was asked for is kept. ``auto`` is one worker a GPU, or as many as there are cores for the threads
@@ -50,7 +50,7 @@ def number_of_workers(settings: TrainerSettings, work: Work, members: int) -> in
 
     Args:
         settings: The trainer's settings.
-        work: What the members are trained for.
+        spec: What the members are trained for.
         members: Number of the fits that are missing.
     """
     if isinstance(settings.workers, int):
@@ -63,7 +63,7 @@ def number_of_workers(settings: TrainerSettings, work: Work, members: int) -> in
         by_memory = free_memory() // (2 * BYTES_A_WORKER)  # as much again for what it computes
         most = min(usable_cores() // torch.get_num_threads(), by_memory)
     workers = max(1, min(most, members))
-    alone = members * (work.flops / FLOPS_A_SECOND + work.recipe.steps * work.part.overhead)
+    alone = members * (spec.flops / FLOPS_A_SECOND + spec.recipe.steps * spec.part.overhead)
     saved = alone - alone * -(-members // workers) / members
     return workers if saved > (STARTING if len(_pool) < workers else 1.0) else 1
 
@@ -146,7 +146,7 @@ def start_workers(number: int) -> None:
         _pool.append(Worker(len(_pool)))
 
 
-def compute_beside(fitter: GroupFitter, work: Work, missing: Mapping[str, Start], workers: int) -> dict[str, Fitted]:
+def compute_beside(fitter: GroupFitter, spec: FitSpec, missing: Mapping[str, Start], workers: int) -> dict[str, Fitted]:
     """Return fits by key, computed in so many worker processes.
 
     With the loop they are the fits that this process would compute, bit for bit; vectorised members round differently
@@ -157,8 +157,8 @@ def compute_beside(fitter: GroupFitter, work: Work, missing: Mapping[str, Start]
         Exception: What went wrong in a worker.
     """
     start_workers(workers)
-    data = _shared(work.data)
-    common = work.part, data, work.recipe, work.phase
+    data = _shared(spec.data)
+    common = spec.part, data, spec.recipe, spec.phase
     how = fitter.settings.in_worker(), fitter.store, fitter.tracker is not None, workers
     sharing = sharing_a_device(workers, fitter.settings.device)
     jobs = [
@@ -235,7 +235,7 @@ class _Dispatch:
         how = _pool[place].end()
         _pool[place] = Worker(place)
         job = self._jobs[place]
-        what = f"{job.phase}, {spoken([start.member for start in job.starts.values()])}"
+        what = f"{job.phase}, {member_names([start.member for start in job.starts.values()])}"
         if self._tries[place] < 2:
             log.warning("the worker process of %s %s; these fits are tried once more", what, how)
             self._send(place)

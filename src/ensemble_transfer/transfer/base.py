@@ -34,26 +34,26 @@ class TransferResult:
         ensemble: The transferred ensemble.
         ledger: Cost by phase and member.
         recipients: Indices of the members, in the ledger, that show what one more member costs.
-        story: Decisions of the strategy, as plain data for the record.
+        decisions: Decisions of the strategy, as plain data for the record.
     """
 
     ensemble: Ensemble
     ledger: Ledger
     recipients: tuple[int, ...]
-    story: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+    decisions: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
 
     def marginal(self) -> Cost | None:
         """Return the cost of one more member, the mean over recipients; None where every member is a donor."""
         costs = [self.ledger.of_member(member) for member in self.recipients]
         return mean_cost(costs) if costs else None
 
-    def diagnose(self, work: "Workbench") -> tuple[dict[str, float], dict[str, Any]]:
+    def diagnose(self, bench: "Workbench") -> tuple[dict[str, float], dict[str, Any]]:
         """Measure how the strategy worked; return metrics and curves. By default there are none.
 
         Args:
-            work: An unbilled workbench, since a diagnosis is no part of the transfer.
+            bench: An unbilled workbench, since a diagnosis is no part of the transfer.
         """
-        del work
+        del bench
         return {}, {}
 
     def save(self, folder: Path) -> None:
@@ -79,7 +79,7 @@ class Strategy(Protocol):
             SettingError: If the budget is too small for the strategy.
         """
 
-    def run(self, work: "Workbench") -> TransferResult:
+    def run(self, bench: "Workbench") -> TransferResult:
         """Transfer the ensemble. The source ensemble does not change, and the workbench bills the work."""
 
 
@@ -107,7 +107,7 @@ def check_members(strategy: Strategy, members: int, architecture: Architecture, 
         strategy.check(members, architecture)
 
 
-def transfer_ensemble(  # noqa: PLR0913  # the library's door: all but three have a default
+def transfer_ensemble(  # noqa: PLR0913  # the library's entry point: all but three have a default
     strategy: Strategy,
     source: Ensemble,
     target: Task,
@@ -131,8 +131,8 @@ def transfer_ensemble(  # noqa: PLR0913  # the library's door: all but three hav
         SettingError: If the strategy's options or the budget do not suit the ensemble. This is checked before training.
     """
     check_members(strategy, len(source), source.architecture, source.lineage)
-    work = Workbench(source, target, seed, recipes or Recipes(), fitter or Fitter(), budget, strategy=strategy.name)
-    return strategy.run(work)
+    bench = Workbench(source, target, seed, recipes or Recipes(), fitter or Fitter(), budget, strategy=strategy.name)
+    return strategy.run(bench)
 
 
 @dataclass(frozen=True, repr=False)

@@ -64,12 +64,12 @@ def choose(candidates: Sequence[Candidate], labels: Tensor) -> tuple[Candidate, 
     """
     losses = [candidate.losses(labels) for candidate in candidates]
     best = min(range(len(candidates)), key=lambda index: float(losses[index].mean()))
-    told = []
+    scores = []
     for index, (candidate, own) in enumerate(zip(candidates, losses, strict=True)):
         difference = (own - losses[best]).double()
         error = REACH * float(difference.std()) / math.sqrt(len(labels)) if len(labels) > 1 else math.nan
         behind = float(difference.mean())
-        told.append(
+        scores.append(
             {
                 "name": candidate.name,
                 "members": len(candidate.members),
@@ -81,4 +81,4 @@ def choose(candidates: Sequence[Candidate], labels: Tensor) -> tuple[Candidate, 
                 "taken": index == best,
             }
         )
-    return candidates[best], told
+    return candidates[best], scores

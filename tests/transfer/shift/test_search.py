@@ -15,15 +15,15 @@ from ensemble_transfer.weights import add_scaled, below, fingerprint, subtract
 
 
 @pytest.fixture(scope="module")
-def work(source_ensemble, target_task, recipes, fitter):
+def bench(source_ensemble, target_task, recipes, fitter):
     return Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
 
 
 @pytest.fixture(scope="module")
-def donor(work):
+def donor(bench):
     """A donor that has learned the task: its encoder before and its weights after."""
-    longer = replace(work, recipes=replace(work.recipes, full=Recipe(60, lr=1e-2)))
-    return work.encoders[0], longer.fine_tune_fully({0: work.encoders[0]}).weights[0]
+    longer = replace(bench, recipes=replace(bench.recipes, full=Recipe(60, lr=1e-2)))
+    return bench.encoders[0], longer.fine_tune_fully({0: bench.encoders[0]}).weights[0]
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +33,13 @@ def own(donor):
     return before, subtract(below(after, "encoder"), before), below(after, "head")
 
 
-def test_probes_find_the_encoder_that_serves_a_new_head(work, own):
+def test_probes_find_the_encoder_that_serves_a_new_head(bench, own):
     encoder, vector, _ = own
     better, worse = (
         {1: add_scaled(encoder, vector)},
         {1: {name: torch.zeros_like(tensor) for name, tensor in encoder.items()}},
     )
-    tuned = replace(work, recipes=replace(work.recipes, probe=Recipe(40, lr=1e-2)))
+    tuned = replace(bench, recipes=replace(bench.recipes, probe=Recipe(40, lr=1e-2)))
     assert best_probed(tuned, {1.0: better, 0.0: worse}) == 1.0
     assert best_probed(tuned, {1.0: worse, 0.0: better}) == 0.0
     assert best_probed(tuned, {1.0: better, 0.0: better}) == 1.0  # a tie

@@ -75,8 +75,8 @@ def test_lp_ft_starts_from_a_probed_head_and_costs_the_probe_more(source_ensembl
     assert lp_ft.ledger.total().flops == full.ledger.total().flops + phases["probe"].flops
     assert phases["probe"].steps == 3 * 10
     untouched = transfer_ensemble(Full("probe"), source_ensemble, target_task, 0, replace(recipes, full=STILL), fitter)
-    work = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
-    probed = work.probe(work.with_fresh_heads(work.encoders, "full"))
+    bench = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
+    probed = bench.probe(bench.with_fresh_heads(bench.encoders, "full"))
     for member, weights in zip(untouched.ensemble.members, probed.weights, strict=True):
         assert equal(learned(member), learned(weights))
     assert not equal(full.ensemble.members[0], lp_ft.ensemble.members[0])
@@ -84,9 +84,9 @@ def test_lp_ft_starts_from_a_probed_head_and_costs_the_probe_more(source_ensembl
 
 
 def test_the_soup_of_twins_is_the_twin(source_ensemble, target_task, recipes, fitter):
-    work = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
+    bench = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
     member = transfer_ensemble(Full(), source_ensemble, target_task, 0, recipes, fitter).ensemble.members[0]
-    alone, twins = work.soup([member]), work.soup([member, member])
+    alone, twins = bench.soup([member]), bench.soup([member, member])
     assert equal(alone, twins)
     statistics = [name for name in member if "running" in name or "num_batches" in name]
     assert all(torch.equal(member[name], twins[name]) for name in member if name not in statistics)
@@ -94,7 +94,7 @@ def test_the_soup_of_twins_is_the_twin(source_ensemble, target_task, recipes, fi
 
 
 def test_a_soup_is_the_mean_of_its_members(source_ensemble, target_task, recipes, fitter):
-    work = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
+    bench = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
     members = transfer_ensemble(Full(), source_ensemble, target_task, 0, recipes, fitter).ensemble.members
-    head = below(work.soup(members), "head")["weight"]
+    head = below(bench.soup(members), "head")["weight"]
     torch.testing.assert_close(head, sum(below(member, "head")["weight"] for member in members) / 3)

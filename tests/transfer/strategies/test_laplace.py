@@ -62,13 +62,13 @@ def test_the_curvature_is_that_of_a_softmax_regression():
 
 
 def test_the_posterior_is_billed(source_ensemble, target_task, recipes, fitter):
-    work = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
-    result = Laplace(2, "diag").run(work)
+    bench = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
+    result = Laplace(2, "diag").run(bench)
     phases = result.ledger.by_phase()
     assert list(phases) == ["full", "posterior", "choice"]
-    assert phases["full"].flops == work.prices.full
-    assert phases["posterior"].flops > work.prices.statistics
-    assert phases["choice"].flops > work.prices.look
+    assert phases["full"].flops == bench.prices.full
+    assert phases["posterior"].flops > bench.prices.statistics
+    assert phases["choice"].flops > bench.prices.look
     assert phases["choice"].examples == len(target_task.validation)
     assert result.ensemble.history["chosen_on"] == "validation"
 
@@ -116,9 +116,9 @@ def test_it_spends_its_budget_and_no_more(source_ensemble, target_task, recipes,
     heads = strategy._posterior_price(priced) + strategy._search_price(priced)
     least = (heads + priced.step) / priced.full
     for budget in (least * 1.0001, least + 0.5):
-        work = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter, budget)
-        strategy.run(work)
-        assert 0 <= work.prices.limit - work.ledger.total().flops < priced.step
+        bench = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter, budget)
+        strategy.run(bench)
+        assert 0 <= bench.prices.limit - bench.ledger.total().flops < priced.step
     refused = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter, least * 0.9999)
     with pytest.raises(SettingError, match="does not pay for a step of fine-tuning and a posterior"):
         strategy.run(refused)

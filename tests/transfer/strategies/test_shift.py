@@ -81,12 +81,12 @@ def test_a_random_head_that_nothing_trains_is_refused():
 
 
 def test_each_layer_group_is_shifted_by_its_own_scale(source_ensemble, target_task, recipes, fitter, shift):
-    work = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
+    bench = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
     scales = dict.fromkeys(shift.shift.scales, 0.0) | {"layer2": 0.5, "layer3": 2.0}
     strategy = Shift(finish="head", head="donor", statistics="reestimate")
-    added = strategy.add(work, {1: work.encoders[1]}, replace(shift.shift, scales=scales), shift.ensemble.members[:1])
+    added = strategy.add(bench, {1: bench.encoders[1]}, replace(shift.shift, scales=scales), shift.ensemble.members[:1])
     for name, vector in learned(shift.shift.vector).items():
-        moved = added.shifted[1][name] - work.encoders[1][name]
+        moved = added.shifted[1][name] - bench.encoders[1][name]
         torch.testing.assert_close(moved, scales[layer_group(name)] * vector, rtol=1e-4, atol=1e-6)
         assert name.startswith(("layer2", "layer3")) == bool(moved.any())
 
@@ -102,13 +102,13 @@ def test_a_member_added_later_is_the_one_of_the_start(
     whole = transfer(strategy)
     small = replace(source_ensemble, members=source_ensemble.members[:2])
     stored = transfer(strategy, small)
-    work = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
+    bench = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
     donors = stored.ensemble.members[: strategy.donors]
     stored.shift.require_fit(source_ensemble, target_task)
-    added = strategy.add(work, {2: work.encoders[2]}, stored.shift, donors)
+    added = strategy.add(bench, {2: bench.encoders[2]}, stored.shift, donors)
     assert equal(added.weights[0], whole.ensemble.members[2])
     assert equal(added.shifted[2], whole.shifted[2])
-    assert work.ledger.total().flops == whole.ledger.of_member(2).flops
+    assert bench.ledger.total().flops == whole.ledger.of_member(2).flops
 
 
 @pytest.fixture(scope="module")
@@ -144,18 +144,18 @@ def test_an_aligned_shift_gives_a_permuted_copy_the_permuted_donor(twins, transf
 def test_diagnostics_see_an_aligned_recipient_under_the_aligned_head(twins, target_task, recipes, fitter, transfer):
     source, *_ = twins
     result = transfer(Shift(align="weights", finish="head", statistics="shift"), source)
-    work = Workbench(source, target_task.sealed(), 0, recipes, fitter)
+    bench = Workbench(source, target_task.sealed(), 0, recipes, fitter)
     images, labels = target_task.validation.images, target_task.validation.labels
     donor = result.ensemble.members[0]
     accuracy = float((result.ensemble.predict(images)[0].argmax(-1) == labels).double().mean())
-    metrics, curves = result.diagnose(work)
+    metrics, curves = result.diagnose(bench)
     assert metrics["shift/zero_shot_accuracy"] == pytest.approx(accuracy)
     line = curves["shift_line"]
 
     def loss(head):
-        return batch_loss(work.architecture, joined(encoder=result.shifted[1], head=head), images, labels, CPU)[0]
+        return batch_loss(bench.architecture, joined(encoder=result.shifted[1], head=head), images, labels, CPU)[0]
 
-    whole, _ = batch_loss(work.architecture, donor, images, labels, CPU)
+    whole, _ = batch_loss(bench.architecture, donor, images, labels, CPU)
     assert line["loss"][line["scale"].index(1.0)] == pytest.approx(whole, abs=1e-4)
     assert loss(result.donor_heads[1]) == pytest.approx(whole, abs=1e-4)
     assert loss(below(donor, "head")) != pytest.approx(whole, abs=1e-3)  # not aligned

@@ -56,7 +56,7 @@ class ShiftedMembers:
     donor_heads: Mapping[int, Weights]
 
 
-def diagnose_shift(work: Workbench, shift: ShiftVector, members: ShiftedMembers) -> dict[str, float]:
+def diagnose_shift(bench: Workbench, shift: ShiftVector, members: ShiftedMembers) -> dict[str, float]:
     """Compute the metrics ``shift/...``.
 
     Zero-shot accuracy is that of a recipient's encoder with the first donor's head, aligned like the vector. Probe
@@ -65,25 +65,25 @@ def diagnose_shift(work: Workbench, shift: ShiftVector, members: ShiftedMembers)
     errors of differences that are paired by image (``..._error``): the noise of the validation images, not of seeds.
 
     Args:
-        work: An unbilled workbench, since a diagnosis is no part of the transfer.
+        bench: An unbilled workbench, since a diagnosis is no part of the transfer.
         shift: The shift vector.
         members: The members that it moved.
     """
-    metrics = shift_norms(shift.vector, work.encoders[next(iter(members.donors))])
-    metrics["shift/donor_cosine"] = _donor_cosine(work, members.donors)
+    metrics = shift_norms(shift.vector, bench.encoders[next(iter(members.donors))])
+    metrics["shift/donor_cosine"] = _donor_cosine(bench, members.donors)
     metrics |= {f"shift/scale/{group}": scale for group, scale in shift.scales.items()}
     chosen = list(members.shifted)[:DIAGNOSED]
     if not chosen:
         return metrics
-    originals = {member: work.encoders[member] for member in chosen}
-    noise = random_like(learned(shift.scaled()), generator(work.seed, "random shift"))
+    originals = {member: bench.encoders[member] for member in chosen}
+    noise = random_like(learned(shift.scaled()), generator(bench.seed, "random shift"))
     random = {member: _add_learned(encoder, noise) for member, encoder in originals.items()}
     rivals: dict[str, Mapping[int, Weights]] = {
         "": {member: members.shifted[member] for member in chosen},
-        "_no_shift": work.reestimate_statistics(originals),
-        "_random": work.reestimate_statistics(random),
+        "_no_shift": bench.reestimate_statistics(originals),
+        "_random": bench.reestimate_statistics(random),
     }
-    found = {name: _accuracies(work, encoders, members.donor_heads, name) for name, encoders in rivals.items()}
+    found = {name: _accuracies(bench, encoders, members.donor_heads, name) for name, encoders in rivals.items()}
     right = {name: own for name, (_, own) in found.items()}
     probed = {name: float(own.mean()) for name, own in right.items()}
     metrics |= {f"shift/zero_shot_accuracy{name}": zero_shot for name, (zero_shot, _) in found.items()}
@@ -109,7 +109,7 @@ def shift_norms(vector: Weights, encoder: Weights) -> dict[str, float]:
     return {"shift/norm": norm(moved), "shift/relative_norm": norm(moved) / whole, **relative}
 
 
-def shift_line(work: Workbench, members: ShiftedMembers) -> dict[str, list[float]]:
+def shift_line(bench: Workbench, members: ShiftedMembers) -> dict[str, list[float]]:
     """Compute validation loss and accuracy on the straight line from before to after the shift, and beyond.
 
     Each point has the first donor's head, aligned like the vector, and no fine-tuning. BatchNorm normalises by the
@@ -119,9 +119,9 @@ def shift_line(work: Workbench, members: ShiftedMembers) -> dict[str, list[float
     for scale in LINE if members.shifted else ():
         points = []
         for member in list(members.shifted)[:DIAGNOSED]:
-            before = work.encoders[member]
+            before = bench.encoders[member]
             moved = add_scaled(before, subtract(members.shifted[member], before), scale)
-            points.append(_loss(work, joined(encoder=moved, head=members.donor_heads[member])))
+            points.append(_loss(bench, joined(encoder=moved, head=members.donor_heads[member])))
         line["scale"].append(scale)
         line["loss"].append(sum(loss for loss, _ in points) / len(points))
         line["accuracy"].append(sum(accuracy for _, accuracy in points) / len(points))
@@ -149,9 +149,9 @@ def source_barrier(source: Ensemble, validation: Split, device: torch.device) ->
     return sum(barriers) / len(barriers) if barriers else float("nan")
 
 
-def _loss(work: Workbench, weights: Weights) -> tuple[float, float]:
-    split, device = work.target.validation, work.fitter.settings.device
-    return batch_loss(work.architecture, weights, split.images, split.labels, device)
+def _loss(bench: Workbench, weights: Weights) -> tuple[float, float]:
+    split, device = bench.target.validation, bench.fitter.settings.device
+    return batch_loss(bench.architecture, weights, split.images, split.labels, device)
 
 
 def _add_learned(encoder: Weights, vector: Weights) -> dict[str, Tensor]:
@@ -159,16 +159,16 @@ def _add_learned(encoder: Weights, vector: Weights) -> dict[str, Tensor]:
     return {name: moved.get(name, tensor) for name, tensor in encoder.items()}
 
 
-def _donor_cosine(work: Workbench, donors: Mapping[int, Weights]) -> float:
+def _donor_cosine(bench: Workbench, donors: Mapping[int, Weights]) -> float:
     """Return the mean cosine between the donors' own shifts; NaN with one donor."""
     if len(donors) < 2:
         return float("nan")
-    moves = [learned(subtract(below(after, "encoder"), work.encoders[m])) for m, after in donors.items()]
+    moves = [learned(subtract(below(after, "encoder"), bench.encoders[m])) for m, after in donors.items()]
     return mean_over_pairs(cosine, moves)
 
 
 def _accuracies(
-    work: Workbench, encoders: Mapping[int, Weights], donor_heads: Mapping[int, Weights], rival: str
+    bench: Workbench, encoders: Mapping[int, Weights], donor_heads: Mapping[int, Weights], rival: str
 ) -> tuple[float, Tensor]:
     """Measure members on validation, with the donor's head and with one trained on frozen features.
 
@@ -178,11 +178,11 @@ def _accuracies(
         The mean accuracy with the donor's head; and for every image the share of members that are right with their own
         head: (images,).
     """
-    probed = work.probe(work.with_fresh_heads(encoders, "tiny"), f"diagnosis{rival}")
-    split, device = work.target.validation, work.fitter.settings.device
+    probed = bench.probe(bench.with_fresh_heads(encoders, "tiny"), f"diagnosis{rival}")
+    split, device = bench.target.validation, bench.fitter.settings.device
     right = []
     for member, weights in zip(probed.members, probed.weights, strict=True):
-        seen = features(work.architecture.classifier(weights), split.images, device)
+        seen = features(bench.architecture.classifier(weights), split.images, device)
         for head in (donor_heads[member], below(weights, "head")):
             predicted = linear(seen, head["weight"], head["bias"]).softmax(-1).argmax(-1)
             right.append((predicted == split.labels).double())

@@ -25,13 +25,13 @@ class ShiftResult(TransferResult):
     shifted: Mapping[int, Weights] = field(default_factory=dict, repr=False)
     donor_heads: Mapping[int, Weights] = field(default_factory=dict, repr=False)
 
-    def diagnose(self, work: Workbench) -> tuple[dict[str, float], dict[str, Any]]:
+    def diagnose(self, bench: Workbench) -> tuple[dict[str, float], dict[str, Any]]:
         """Compute the metrics ``shift/...`` and the curve ``shift_line``; none for ``random_shift``, the control."""
         if self.shift.options["direction"] == "random":
             return {}, {}
         donors = {m: w for m, w in enumerate(self.ensemble.members) if m not in self.recipients}
         members = ShiftedMembers(donors, self.shifted, self.donor_heads)
-        return diagnose_shift(work, self.shift, members), {"shift_line": shift_line(work, members)}
+        return diagnose_shift(bench, self.shift, members), {"shift_line": shift_line(bench, members)}
 
     def save(self, folder: Path) -> None:
         """Write ``shift.safetensors`` into a run's folder."""

@@ -27,44 +27,44 @@ class Moves:
     """How members are shifted: each as the donor whose turn it is moved.
 
     Attributes:
-        work: The workbench.
+        bench: The workbench.
         donors: Weights of the donors after their fine-tuning, by member.
         members: The members that are shifted, by the donor whose turn it is.
         head: Where their heads come from: ``probe`` to train them on frozen features, ``donor`` to copy the donor's.
     """
 
-    work: Workbench
+    bench: Workbench
     donors: Mapping[int, Weights] = field(repr=False)
     members: Mapping[int, int]
     head: str = "probe"
 
     @classmethod
     def in_turns(
-        cls, work: Workbench, donors: Mapping[int, Weights], members: Sequence[int], head: str = "probe"
+        cls, bench: Workbench, donors: Mapping[int, Weights], members: Sequence[int], head: str = "probe"
     ) -> "Moves":
         """Return the moves of members that take the donors in turns."""
         order = list(donors)
-        return cls(work, donors, {m: order[place % len(order)] for place, m in enumerate(members)}, head)
+        return cls(bench, donors, {m: order[place % len(order)] for place, m in enumerate(members)}, head)
 
     def of(self, members: Sequence[int]) -> "Moves":
         """Return the moves of some of the members."""
         return replace(self, members={member: self.members[member] for member in members})
 
-    def shifted(self, scale: float, work: Workbench | None = None) -> list[Weights]:
+    def shifted(self, scale: float, bench: Workbench | None = None) -> list[Weights]:
         """Shift the members, estimate their BatchNorm statistics on the target, and give each a head.
 
         Args:
             scale: How far they are shifted, as a multiple of their donor's move.
-            work: Workbench to bill; by default that of the moves.
+            bench: Workbench to bill; by default that of the moves.
         """
-        work = work or self.work
+        bench = bench or self.bench
         moved: dict[int, Weights] = {}
         for member, donor in self.members.items():
-            move = subtract(below(self.donors[donor], "encoder"), work.encoders[donor])
-            moved[member] = add_scaled(work.encoders[member], move, scale)
-        encoders = work.reestimate_statistics(moved)
+            move = subtract(below(self.donors[donor], "encoder"), bench.encoders[donor])
+            moved[member] = add_scaled(bench.encoders[member], move, scale)
+        encoders = bench.reestimate_statistics(moved)
         if self.head == "probe":
-            return [start.weights for start in work.with_probed_heads(encoders)]
+            return [start.weights for start in bench.with_probed_heads(encoders)]
         heads = {member: below(self.donors[donor], "head") for member, donor in self.members.items()}
         return [joined(encoder=encoder, head=heads[member]) for member, encoder in encoders.items()]
 
@@ -74,10 +74,10 @@ def best_scale(moves: Moves, scales: Sequence[float]) -> tuple[float, Candidate]
 
     Every trial is billed: one to the member, as any member costs, the others as the search that they are.
     """
-    work, labels, trials = moves.work, moves.work.target.validation.labels, dict[float, Candidate]()
+    bench, labels, trials = moves.bench, moves.bench.target.validation.labels, dict[float, Candidate]()
     first = moves.of([next(iter(moves.members))])
     for place, scale in enumerate(scales):
-        members = first.shifted(scale, work if place == 0 else work.billing("scale search"))
-        trials[scale] = Candidate("shifted", members, work.look(members))
+        members = first.shifted(scale, bench if place == 0 else bench.billing("scale search"))
+        trials[scale] = Candidate("shifted", members, bench.look(members))
     best = min(trials, key=lambda scale: float(trials[scale].losses(labels).mean()))
     return best, trials[best]

@@ -108,41 +108,45 @@ class Auto:
         paid = heads * head + pilot * prices.step + prices.look + least <= limit
         return AutoPlan(heads, pilot if telling and paid else 0)
 
-    def run(self, work: Workbench) -> TransferResult:
+    def run(self, bench: Workbench) -> TransferResult:
         """Return the chosen ensemble; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
-        plan, labels = self.plan(work.prices), work.target.validation.labels
+        plan, labels = self.plan(bench.prices), bench.target.validation.labels
         if not plan.heads:
-            return self._alone(work)
-        heads = _heads(work, range(plan.heads))
-        pilots, seen = _pilot(work, plan.pilot, heads)
-        split = _split(seen, work.budget or 0.0)
+            return self._alone(bench)
+        heads = _heads(bench, range(plan.heads))
+        pilots, seen = _pilot(bench, plan.pilot, heads)
+        split = _split(seen, bench.budget or 0.0)
         if seen is not None and split == "many" and seen["heads"] < seen["pilot"]:
-            heads = _more_heads(work, heads)
-        lengths = self._lengths(work, plan, split)
-        rest = _fine_tuned(work, lengths, len(pilots))
+            heads = _more_heads(bench, heads)
+        lengths = self._lengths(bench, plan, split)
+        rest = _fine_tuned(bench, lengths, len(pilots))
         used = len(pilots) + len(rest)
         donors = {len(pilots) + place: fitted.members[0] for place, fitted in enumerate(rest)}
-        others = [*range(used, len(work.source)), *range(len(pilots))]
-        scale, shifted = self._shifted(work, donors, others)
-        taken, told = choose(_candidates(heads, pilots, rest, shifted), labels)
-        story = {"candidates": told, "pilot": seen, "split": split, "steps": [*lengths], "scale": scale}
+        others = [*range(used, len(bench.source)), *range(len(pilots))]
+        scale, shifted = self._shifted(bench, donors, others)
+        taken, scores = choose(_candidates(heads, pilots, rest, shifted), labels)
+        decisions = {"candidates": scores, "pilot": seen, "split": split, "steps": [*lengths], "scale": scale}
         recipients = tuple(others[: len(shifted.members)]) if shifted else ()
-        return TransferResult(work.ensemble(taken.members, self.name), work.ledger, recipients, story={"choice": story})
+        return TransferResult(
+            bench.ensemble(taken.members, self.name), bench.ledger, recipients, decisions={"choice": decisions}
+        )
 
-    def _alone(self, work: Workbench) -> TransferResult:
+    def _alone(self, bench: Workbench) -> TransferResult:
         """Fine-tune one member with the whole budget."""
-        steps = work.prices.steps(int(work.left), 1)
-        fits = work.fine_tune_in(work.first_encoders(1), steps)
-        story = {"candidates": [], "pilot": None, "split": "alone", "steps": steps, "scale": None}
-        return TransferResult(work.ensemble(fits.weights, self.name), work.ledger, (), story={"choice": story})
+        steps = bench.prices.steps(int(bench.left), 1)
+        fits = bench.fine_tune_in(bench.first_encoders(1), steps)
+        decisions = {"candidates": [], "pilot": None, "split": "alone", "steps": steps, "scale": None}
+        return TransferResult(
+            bench.ensemble(fits.weights, self.name), bench.ledger, (), decisions={"choice": decisions}
+        )
 
-    def _lengths(self, work: Workbench, plan: AutoPlan, split: str) -> list[int]:
+    def _lengths(self, bench: Workbench, plan: AutoPlan, split: str) -> list[int]:
         """Return the steps of the members that the rest of the budget is split among."""
-        prices, limit = work.prices, work.prices.limit or 0
-        left, trials = int(work.left), len(self.scales) * _recipient(prices)
+        prices, limit = bench.prices, bench.prices.limit or 0
+        left, trials = int(bench.left), len(self.scales) * _recipient(prices)
         others = trials + max(0, prices.members - 2) * _recipient(prices)
         aside = min(int((SHIFTED if split == "one" or not plan.pilot else CHEAP) * limit), others)
-        aside = aside if aside >= trials and _can_shift(work) else 0
+        aside = aside if aside >= trials and _can_shift(bench) else 0
         if split == "many":
             count = max(1, min(prices.members - 1, (left - aside) // (plan.pilot * prices.step + prices.look)))
         else:
@@ -152,18 +156,18 @@ class Auto:
         return prices.steps(left - aside - count * prices.look, count)
 
     def _shifted(
-        self, work: Workbench, donors: Mapping[int, Weights], others: Sequence[int]
+        self, bench: Workbench, donors: Mapping[int, Weights], others: Sequence[int]
     ) -> tuple[float | None, Candidate | None]:
         """Return the scale that was chosen, and the members shifted by it that the rest of the budget pays for."""
-        affordable = int(work.left) // _recipient(work.prices)
-        if affordable < len(self.scales) or not others or not _can_shift(work):
+        affordable = int(bench.left) // _recipient(bench.prices)
+        if affordable < len(self.scales) or not others or not _can_shift(bench):
             return None, None
         first, *more = others[: 1 + affordable - len(self.scales)]
-        moves = Moves.in_turns(work, donors, [first, *more])
+        moves = Moves.in_turns(bench, donors, [first, *more])
         scale, shifted = best_scale(moves, self.scales)
         if not more:
             return scale, shifted
-        further = _candidate(work, "shifted", moves.of(more).shifted(scale))
+        further = _candidate(bench, "shifted", moves.of(more).shifted(scale))
         return scale, joined_candidates("shifted", shifted, further)
 
 
@@ -177,40 +181,40 @@ def _recipient(prices: Prices) -> int:
     return recipient_price(prices) + prices.look
 
 
-def _can_shift(work: Workbench) -> bool:
+def _can_shift(bench: Workbench) -> bool:
     """Return whether a shift may serve the members; without a source task they may all be copies of one encoder."""
-    return work.source.lineage not in UNSHIFTABLE
+    return bench.source.lineage not in UNSHIFTABLE
 
 
-def _candidate(work: Workbench, name: str, members: Sequence[Weights]) -> Candidate:
-    return Candidate(name, members, work.look(members))
+def _candidate(bench: Workbench, name: str, members: Sequence[Weights]) -> Candidate:
+    return Candidate(name, members, bench.look(members))
 
 
-def _heads(work: Workbench, members: Sequence[int]) -> Candidate:
-    starts = work.with_fresh_heads({member: work.encoders[member] for member in members}, "head")
-    return _candidate(work, "heads alone", work.fit_heads(starts, work.recipes.head, "head").weights)
+def _heads(bench: Workbench, members: Sequence[int]) -> Candidate:
+    starts = bench.with_fresh_heads({member: bench.encoders[member] for member in members}, "head")
+    return _candidate(bench, "heads alone", bench.fit_heads(starts, bench.recipes.head, "head").weights)
 
 
-def _more_heads(work: Workbench, heads: Candidate) -> Candidate:
+def _more_heads(bench: Workbench, heads: Candidate) -> Candidate:
     """Return the heads with those of further members, which may take half of what is left."""
-    first, price = len(heads.members), work.prices.head + work.prices.look
-    last = min(len(work.source), first + min(int(work.left) // 2, int(work.left) - _least(work.prices)) // price)
-    return joined_candidates("heads alone", heads, _heads(work, range(first, last))) if last > first else heads
+    first, price = len(heads.members), bench.prices.head + bench.prices.look
+    last = min(len(bench.source), first + min(int(bench.left) // 2, int(bench.left) - _least(bench.prices)) // price)
+    return joined_candidates("heads alone", heads, _heads(bench, range(first, last))) if last > first else heads
 
 
-def _fine_tuned(work: Workbench, steps: Sequence[int], first: int) -> list[Candidate]:
+def _fine_tuned(bench: Workbench, steps: Sequence[int], first: int) -> list[Candidate]:
     """Fine-tune members fully, from a first one on, each with its number of steps."""
-    encoders = {first + place: work.encoders[first + place] for place in range(len(steps))}
-    weights = work.fine_tune_in(encoders, steps).weights
-    return [_candidate(work, f"{s} steps", [member]) for s, member in zip(steps, weights, strict=True)]
+    encoders = {first + place: bench.encoders[first + place] for place in range(len(steps))}
+    weights = bench.fine_tune_in(encoders, steps).weights
+    return [_candidate(bench, f"{s} steps", [member]) for s, member in zip(steps, weights, strict=True)]
 
 
-def _pilot(work: Workbench, steps: int, heads: Candidate) -> tuple[list[Candidate], dict[str, float] | None]:
+def _pilot(bench: Workbench, steps: int, heads: Candidate) -> tuple[list[Candidate], dict[str, float] | None]:
     """Fine-tune the pilot; return it, and its losses beside that of heads: nothing and None without a pilot."""
     if not steps:
         return [], None
-    fits, labels = work.fine_tune_in(work.first_encoders(1), [steps]), work.target.validation.labels
-    pilot = _candidate(work, f"{steps} steps", fits.weights)
+    fits, labels = bench.fine_tune_in(bench.first_encoders(1), [steps]), bench.target.validation.labels
+    pilot = _candidate(bench, f"{steps} steps", fits.weights)
     training = float(fits.fitted[0].curve[-SETTLED:, 1].mean())
     losses = {name: float(candidate.losses(labels).mean()) for name, candidate in (("pilot", pilot), ("heads", heads))}
     return [pilot], {"steps": steps, "training": training, **losses}

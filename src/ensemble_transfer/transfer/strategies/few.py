@@ -59,18 +59,18 @@ class Few:
         lengths = self.cycles or [1.0]
         return self.members * prices.step * ceil(sum(lengths) / min(lengths) - 1e-9)
 
-    def run(self, work: Workbench) -> TransferResult:
+    def run(self, bench: Workbench) -> TransferResult:
         """Return the transferred ensemble; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
-        plan = self.plan(work.prices)
-        fits = work.fine_tune_in(work.first_encoders(self.members), [steps[0] for steps in plan])
+        plan = self.plan(bench.prices)
+        fits = bench.fine_tune_in(bench.first_encoders(self.members), [steps[0] for steps in plan])
         kept = list(fits.weights)
         for cycle, steps in enumerate(plan[0][1:], 1):
-            kept += self._next(work, fits.members, kept[-self.members :], cycle, steps)
-        return work.result(self.name, kept, fits.members)
+            kept += self._next(bench, fits.members, kept[-self.members :], cycle, steps)
+        return bench.result(self.name, kept, fits.members)
 
     def _next(
-        self, work: Workbench, members: Sequence[int], weights: Sequence[Weights], cycle: int, steps: int
+        self, bench: Workbench, members: Sequence[int], weights: Sequence[Weights], cycle: int, steps: int
     ) -> tuple[Weights, ...]:
         """Fine-tune all members for one more cycle."""
-        starts = [Start(m, w, work.stream("cycle", m, cycle)) for m, w in zip(members, weights, strict=True)]
-        return work.fit(starts, replace(work.recipes.full, steps=steps), "cycle").weights
+        starts = [Start(m, w, bench.stream("cycle", m, cycle)) for m, w in zip(members, weights, strict=True)]
+        return bench.fit(starts, replace(bench.recipes.full, steps=steps), "cycle").weights

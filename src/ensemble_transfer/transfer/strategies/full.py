@@ -47,11 +47,11 @@ class Full:
         prices.require_limit(probes + members * prices.step, what)
         return stretched(recipe, prices.scaled(probes, members * prices.full, what))
 
-    def run(self, work: Workbench) -> TransferResult:
+    def run(self, bench: Workbench) -> TransferResult:
         """Return the transferred ensemble; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
-        recipe = self.plan(work.prices)
+        recipe = self.plan(bench.prices)
         if self.head == "probe":
-            fits = work.fit(work.with_probed_heads(work.encoders, "full"), recipe, "full")
+            fits = bench.fit(bench.with_probed_heads(bench.encoders, "full"), recipe, "full")
         else:
-            fits = work.fine_tune_fully(work.encoders, recipe)
-        return work.result(self.name, fits.weights, fits.members)
+            fits = bench.fine_tune_fully(bench.encoders, recipe)
+        return bench.result(self.name, fits.weights, fits.members)

@@ -24,8 +24,8 @@ class HeadOnly:
         """Return how many members get a head; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
         return prices.affordable(prices.head, prices.members, "one new head")
 
-    def run(self, work: Workbench) -> TransferResult:
+    def run(self, bench: Workbench) -> TransferResult:
         """Return the transferred ensemble; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
-        starts = work.with_fresh_heads(work.first_encoders(self.plan(work.prices)), "head")
-        fits = work.fit_heads(starts, work.recipes.head, "head")
-        return work.result(self.name, fits.weights, fits.members)
+        starts = bench.with_fresh_heads(bench.first_encoders(self.plan(bench.prices)), "head")
+        fits = bench.fit_heads(starts, bench.recipes.head, "head")
+        return bench.result(self.name, fits.weights, fits.members)

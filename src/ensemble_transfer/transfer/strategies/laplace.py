@@ -71,15 +71,15 @@ class Laplace:
         prices.require_limit(heads + prices.step, "a step of fine-tuning and a posterior")
         return (prices.limit - heads) // prices.step
 
-    def run(self, work: Workbench) -> TransferResult:
+    def run(self, bench: Workbench) -> TransferResult:
         """Return the transferred ensemble; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
-        recipe = replace(work.recipes.full, steps=self.plan(work.prices))
-        [weights] = work.fine_tune_fully(work.first_encoders(1), recipe).weights
-        work.require_left(self._posterior_price(work.prices) + self._search_price(work.prices), "posterior")
-        classifier, device = work.architecture.classifier(weights), work.fitter.settings.device
-        train, validation = work.target.train, work.target.validation
+        recipe = replace(bench.recipes.full, steps=self.plan(bench.prices))
+        [weights] = bench.fine_tune_fully(bench.first_encoders(1), recipe).weights
+        bench.require_left(self._posterior_price(bench.prices) + self._search_price(bench.prices), "posterior")
+        classifier, device = bench.architecture.classifier(weights), bench.fitter.settings.device
+        train, validation = bench.target.train, bench.target.validation
         with _quietly(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(work.stream("laplace"))
+            torch.manual_seed(bench.stream("laplace"))
             with measured(device) as fitting:
                 seen = features(classifier, train.images, device)
                 head = deepcopy(classifier.head).cpu()  # the encoder goes on using the device
@@ -88,12 +88,12 @@ class Laplace:
                 _choose_prior(
                     posterior, _loader(features(classifier, validation.images, device), validation), self.members
                 )
-            heads = self._drawn(posterior, head, work.stream("laplace", "heads"))
-        posterior_cost = _cost(len(train), self._posterior_price(work.prices), fitting)
-        search_cost = _cost(len(validation), self._search_price(work.prices), searching)
-        work.bill([Entry("posterior", 0, posterior_cost), Entry("choice", None, search_cost)])
+            heads = self._drawn(posterior, head, bench.stream("laplace", "heads"))
+        posterior_cost = _cost(len(train), self._posterior_price(bench.prices), fitting)
+        search_cost = _cost(len(validation), self._search_price(bench.prices), searching)
+        bench.bill([Entry("posterior", 0, posterior_cost), Entry("choice", None, search_cost)])
         encoder = below(weights, "encoder")
-        return work.result(self.name, [joined(encoder=encoder, head=head) for head in heads], range(1, self.members))
+        return bench.result(self.name, [joined(encoder=encoder, head=head) for head in heads], range(1, self.members))
 
     def _posterior(self, head: nn.Module, train: Features) -> Any:  # noqa: ANN401  # untyped
         """Return the Laplace approximation of a head on features."""

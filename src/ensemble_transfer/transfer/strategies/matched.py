@@ -36,10 +36,10 @@ class Matched:
         limit = shift_flops(prices, self.donors) if prices.limit is None else prices.limit
         return prices.steps(limit, prices.members)
 
-    def run(self, work: Workbench) -> TransferResult:
+    def run(self, bench: Workbench) -> TransferResult:
         """Return the transferred ensemble; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
-        fits = work.fine_tune_in(work.encoders, self.plan(work.prices))
-        return work.result(self.name, fits.weights, fits.members)
+        fits = bench.fine_tune_in(bench.encoders, self.plan(bench.prices))
+        return bench.result(self.name, fits.weights, fits.members)
 
 
 def shift_flops(prices: Prices, donors: int) -> int:

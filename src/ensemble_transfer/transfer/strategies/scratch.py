@@ -27,13 +27,13 @@ class Scratch:
             return prices.recipes.full.steps
         return prices.steps(prices.limit, prices.members)[-1]
 
-    def run(self, work: Workbench) -> TransferResult:
+    def run(self, bench: Workbench) -> TransferResult:
         """Return the ensemble; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
-        recipe = replace(work.recipes.full, steps=self.plan(work.prices))
+        recipe = replace(bench.recipes.full, steps=self.plan(bench.prices))
         starts = [
-            Start(member, work.architecture.initial(work.stream("scratch", member)), work.stream("full", member))
-            for member in range(len(work.source))
+            Start(member, bench.architecture.initial(bench.stream("scratch", member)), bench.stream("full", member))
+            for member in range(len(bench.source))
         ]
-        fits = work.fit(starts, recipe, "scratch")
-        ensemble = replace(work.ensemble(fits.weights, self.name), lineage="independent")
-        return TransferResult(ensemble, work.ledger, fits.members)
+        fits = bench.fit(starts, recipe, "scratch")
+        ensemble = replace(bench.ensemble(fits.weights, self.name), lineage="independent")
+        return TransferResult(ensemble, bench.ledger, fits.members)

@@ -149,24 +149,24 @@ class Shift:
         factor = prices.scaled(recipients * fixed + aside, self._schedules(prices, recipients), self.name)
         return ShiftPlan(self.donors + recipients, stretched(recipes.full, factor), stretched(recipes.tiny, factor))
 
-    def run(self, work: Workbench) -> ShiftResult:
+    def run(self, bench: Workbench) -> ShiftResult:
         """Return the transferred ensemble; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
-        plan = self.plan(work.prices)
-        recipients = work.first_encoders(plan.members)
+        plan = self.plan(bench.prices)
+        recipients = bench.first_encoders(plan.members)
         before = {member: recipients.pop(member) for member in range(self.donors)}
-        donors = work.fine_tune_fully(before, plan.full)
-        aligner = Aligner(work, self.align, before[0])
-        vector = self._direction(work, aligner, before, donors)
-        scale = self._better(work, aligner, recipients, vector) if self.if_better and recipients else self.scale
-        shift = ShiftVector(vector, dict.fromkeys(layer_groups(vector), scale), self._provenance(work, plan))
-        added = self.add(work, recipients, shift, donors.weights, aligner)
+        donors = bench.fine_tune_fully(before, plan.full)
+        aligner = Aligner(bench, self.align, before[0])
+        vector = self._direction(bench, aligner, before, donors)
+        scale = self._better(bench, aligner, recipients, vector) if self.if_better and recipients else self.scale
+        shift = ShiftVector(vector, dict.fromkeys(layer_groups(vector), scale), self._provenance(bench, plan))
+        added = self.add(bench, recipients, shift, donors.weights, aligner)
         heads = {member: aligner.head(member, below(donors.weights[0], "head")) for member in recipients}
-        ensemble = work.ensemble((*donors.weights, *added.weights), self.name)
-        return ShiftResult(ensemble, work.ledger, tuple(recipients), shift, added.shifted, heads)
+        ensemble = bench.ensemble((*donors.weights, *added.weights), self.name)
+        return ShiftResult(ensemble, bench.ledger, tuple(recipients), shift, added.shifted, heads)
 
     def add(
         self,
-        work: Workbench,
+        bench: Workbench,
         recipients: Mapping[int, Weights],
         shift: ShiftVector,
         donors: Sequence[Weights],
@@ -178,20 +178,20 @@ class Shift:
         is added later equals the one that would have been there from the start.
 
         Args:
-            work: The workbench.
+            bench: The workbench.
             recipients: Encoders before the shift, by member.
             shift: The shift vector.
             donors: The donors' weights after their fine-tuning, for ``head=donor``.
             aligner: Aligner with cached permutations; by default a new one.
         """
-        aligner = aligner or Aligner(work, self.align, work.encoders[0])
+        aligner = aligner or Aligner(bench, self.align, bench.encoders[0])
         vector = shift.scaled()
         own = {member: aligner.to_member(member, encoder, vector) for member, encoder in recipients.items()}
-        shifted = self._shifted(work, recipients, own)
-        starts = self._with_heads(shifted, donors, work, aligner)
+        shifted = self._shifted(bench, recipients, own)
+        starts = self._with_heads(shifted, donors, bench, aligner)
         if self.finish == "head":
             return Recipients(tuple(start.weights for start in starts), shifted)
-        return Recipients(work.fit(starts, shift.tiny or work.recipes.tiny, "tiny").weights, shifted)
+        return Recipients(bench.fit(starts, shift.tiny or bench.recipes.tiny, "tiny").weights, shifted)
 
     def _tunes(self, recipients: int) -> bool:
         return self.finish == "tiny" and recipients > 0
@@ -213,30 +213,30 @@ class Shift:
         return aligned + (2 * (statistics + prices.probe + prices.look) if self.if_better else 0)
 
     def _direction(
-        self, work: Workbench, aligner: Aligner, before: Mapping[int, Weights], donors: Fits
+        self, bench: Workbench, aligner: Aligner, before: Mapping[int, Weights], donors: Fits
     ) -> dict[str, Tensor]:
         """Return the vector to shift along, in the coordinates of the first donor."""
         moves = {member: subtract(below(w, "encoder"), before[member]) for member, w in enumerate(donors.weights)}
         others = [aligner.from_member(m, before[m], move) for m, move in moves.items() if m > 0]
         vector = mean([moves[0], *others])
         if self.direction == "random":
-            vector |= random_like(learned(vector), generator(work.seed, "random shift"))
+            vector |= random_like(learned(vector), generator(bench.seed, "random shift"))
         return vector
 
-    def _better(self, work: Workbench, aligner: Aligner, recipients: Mapping[int, Weights], vector: Weights) -> float:
+    def _better(self, bench: Workbench, aligner: Aligner, recipients: Mapping[int, Weights], vector: Weights) -> float:
         """Return the scale, or 0 where the first recipient's new head does better on validation without a shift."""
         member, encoder = next(iter(recipients.items()))
-        own, aside = aligner.to_member(member, encoder, vector), work.billing("scale search")
+        own, aside = aligner.to_member(member, encoder, vector), bench.billing("scale search")
         ways = {scale: {name: scale * tensor for name, tensor in own.items()} for scale in (self.scale, 0.0)}
         tried = {scale: self._shifted(aside, {member: encoder}, {member: way}) for scale, way in ways.items()}
         return best_probed(aside, tried)
 
     def _shifted(
-        self, work: Workbench, encoders: Mapping[int, Weights], vectors: Mapping[int, Weights]
+        self, bench: Workbench, encoders: Mapping[int, Weights], vectors: Mapping[int, Weights]
     ) -> dict[int, Weights]:
         """Return ``encoder + vector`` of every member, with running statistics as the option says."""
         moved: dict[int, Weights] = {m: self._moved(encoder, vectors[m]) for m, encoder in encoders.items()}
-        return work.reestimate_statistics(moved) if self.statistics == "reestimate" else moved
+        return bench.reestimate_statistics(moved) if self.statistics == "reestimate" else moved
 
     def _moved(self, encoder: Weights, vector: Weights) -> dict[str, Tensor]:
         """Return ``encoder + vector``, without the running statistics unless they are to be shifted."""
@@ -246,26 +246,26 @@ class Shift:
         return {name: encoder[name] if is_statistic(name) else tensor for name, tensor in moved.items()}
 
     def _with_heads(
-        self, encoders: Mapping[int, Weights], donors: Sequence[Weights], work: Workbench, aligner: Aligner
+        self, encoders: Mapping[int, Weights], donors: Sequence[Weights], bench: Workbench, aligner: Aligner
     ) -> list[Start]:
         """Return the starts of the tiny fine-tuning, with the heads that the options ask for."""
         if self.head == "probe":
-            return work.with_probed_heads(encoders)
-        starts = work.with_fresh_heads(encoders, "tiny")
+            return bench.with_probed_heads(encoders)
+        starts = bench.with_fresh_heads(encoders, "tiny")
         if self.head == "fresh":
             return starts
         turns = 1 if self.align != "none" else self.donors  # vectors come in the coordinates of the first donor
         heads = {s.member: aligner.head(s.member, below(donors[s.member % turns], "head")) for s in starts}
         return [replace(s, weights=joined(encoder=encoders[s.member], head=heads[s.member])) for s in starts]
 
-    def _provenance(self, work: Workbench, plan: ShiftPlan) -> dict[str, str]:
-        within = {} if work.budget is None else {"budget": str(work.budget), "tiny": json.dumps(asdict(plan.tiny))}
+    def _provenance(self, bench: Workbench, plan: ShiftPlan) -> dict[str, str]:
+        within = {} if bench.budget is None else {"budget": str(bench.budget), "tiny": json.dumps(asdict(plan.tiny))}
         return {
             "donors": ",".join(map(str, range(self.donors))),
-            "donor_weights": donor_weights(work.source, range(self.donors)),
-            "source_ensemble": work.source.fingerprint,
-            "target_task": work.target.fingerprint,
-            "target": work.target.name,
+            "donor_weights": donor_weights(bench.source, range(self.donors)),
+            "source_ensemble": bench.source.fingerprint,
+            "target_task": bench.target.fingerprint,
+            "target": bench.target.name,
             "options": json.dumps(asdict(self)),
             "recipe": json.dumps(asdict(plan.full)),
             **within,

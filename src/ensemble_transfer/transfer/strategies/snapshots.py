@@ -42,13 +42,15 @@ class Snapshots:
         """Return the steps of every cycle; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
         return prices.cycles(self.first, self.cycle, self.members)
 
-    def run(self, work: Workbench) -> TransferResult:
+    def run(self, bench: Workbench) -> TransferResult:
         """Return the transferred ensemble; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
-        [start] = work.with_fresh_heads(work.first_encoders(1), "full")
+        [start] = bench.with_fresh_heads(bench.first_encoders(1), "full")
         kept: list[Weights] = []
-        for place, steps in enumerate(self.plan(work.prices)):
+        for place, steps in enumerate(self.plan(bench.prices)):
             if kept:
-                start = Start(place, kept[-1], work.stream("snapshots", place))
-            [weights] = work.fit([start], replace(work.recipes.full, steps=steps), "cycle" if kept else "full").weights
+                start = Start(place, kept[-1], bench.stream("snapshots", place))
+            [weights] = bench.fit(
+                [start], replace(bench.recipes.full, steps=steps), "cycle" if kept else "full"
+            ).weights
             kept.append(weights)
-        return work.result(self.name, kept, range(1, len(kept)))
+        return bench.result(self.name, kept, range(1, len(kept)))

@@ -57,17 +57,17 @@ class Star:
         steps = tiny if self.cycle is None else max(1, round(self.cycle * full))
         return full, steps, prices.members - self.donors
 
-    def run(self, work: Workbench) -> TransferResult:
+    def run(self, bench: Workbench) -> TransferResult:
         """Return the transferred ensemble; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
-        first, steps, copies = self.plan(work.prices)
-        whole = work.budget is not None or self.cycle is not None
-        recipe, phase = (work.recipes.full, "cycle") if whole else (work.recipes.tiny, "tiny")
-        donors = work.fine_tune_fully(work.first_encoders(self.donors), replace(work.recipes.full, steps=first))
+        first, steps, copies = self.plan(bench.prices)
+        whole = bench.budget is not None or self.cycle is not None
+        recipe, phase = (bench.recipes.full, "cycle") if whole else (bench.recipes.tiny, "tiny")
+        donors = bench.fine_tune_fully(bench.first_encoders(self.donors), replace(bench.recipes.full, steps=first))
         if not copies:
-            return work.result(self.name, donors.weights, ())
+            return bench.result(self.name, donors.weights, ())
         starts = [
-            Start(member, donors.weights[member % self.donors], work.stream(phase, member))
+            Start(member, donors.weights[member % self.donors], bench.stream(phase, member))
             for member in range(self.donors, self.donors + copies)
         ]
-        fits = work.fit(starts, replace(recipe, steps=steps), phase)
-        return work.result(self.name, (*donors.weights, *fits.weights), fits.members)
+        fits = bench.fit(starts, replace(recipe, steps=steps), phase)
+        return bench.result(self.name, (*donors.weights, *fits.weights), fits.members)

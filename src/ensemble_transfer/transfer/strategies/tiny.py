@@ -28,9 +28,9 @@ class Tiny:
         factor = prices.scaled(members * fixed, members * prices.tiny, "one tiny fine-tuning")
         return members, stretched(prices.recipes.tiny, factor)
 
-    def run(self, work: Workbench) -> TransferResult:
+    def run(self, bench: Workbench) -> TransferResult:
         """Return the transferred ensemble; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
-        members, recipe = self.plan(work.prices)
-        encoders = work.reestimate_statistics(work.first_encoders(members))
-        fits = work.fit(work.with_probed_heads(encoders), recipe, "tiny")
-        return work.result(self.name, fits.weights, fits.members)
+        members, recipe = self.plan(bench.prices)
+        encoders = bench.reestimate_statistics(bench.first_encoders(members))
+        fits = bench.fit(bench.with_probed_heads(encoders), recipe, "tiny")
+        return bench.result(self.name, fits.weights, fits.members)

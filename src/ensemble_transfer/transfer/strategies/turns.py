@@ -89,33 +89,33 @@ class Turns:
         recipients = min(wanted, (most - aside) // price)
         return TurnsPlan(prices.steps(prices.limit - aside - recipients * price, self.donors), recipients)
 
-    def run(self, work: Workbench) -> TransferResult:
+    def run(self, bench: Workbench) -> TransferResult:
         """Return the transferred ensemble; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
-        plan = self.plan(work.prices)
-        fits = work.fine_tune_in(work.first_encoders(self.donors), plan.steps)
+        plan = self.plan(bench.prices)
+        fits = bench.fine_tune_in(bench.first_encoders(self.donors), plan.steps)
         recipients = range(self.donors, self.donors + plan.recipients)
         donors = dict(zip(fits.members, fits.weights, strict=True))
         scale, shifted = self.scales[0], list[Weights]()
         if len(self.scales) > 1:
-            scale, first = best_scale(Moves.in_turns(work, donors, recipients, self.head), self.scales)
+            scale, first = best_scale(Moves.in_turns(bench, donors, recipients, self.head), self.scales)
             shifted = [*first.members]
-        shifted += self.add(work, donors, recipients[len(shifted) :], scale)
-        ensemble = work.ensemble((*fits.weights, *shifted), self.name)
-        story = {"scale": scale, "donor_weights": donor_weights(work.source, donors)}
-        story["target_task"] = work.target.fingerprint
-        return TransferResult(ensemble, work.ledger, tuple(recipients), story={"turns": story})
+        shifted += self.add(bench, donors, recipients[len(shifted) :], scale)
+        ensemble = bench.ensemble((*fits.weights, *shifted), self.name)
+        decisions = {"scale": scale, "donor_weights": donor_weights(bench.source, donors)}
+        decisions["target_task"] = bench.target.fingerprint
+        return TransferResult(ensemble, bench.ledger, tuple(recipients), decisions={"turns": decisions})
 
-    def add(self, work: Workbench, donors: Mapping[int, Weights], members: range, scale: float) -> list[Weights]:
+    def add(self, bench: Workbench, donors: Mapping[int, Weights], members: range, scale: float) -> list[Weights]:
         """Shift members, during a transfer or at any later time.
 
         The result for a member depends only on its own weights and index, the donors and the scale. So a member that is
         added later equals the one that would have been there from the start.
 
         Args:
-            work: The workbench.
+            bench: The workbench.
             donors: The donors' weights after their fine-tuning, by member.
             members: Indices of the members to shift, all after the donors.
             scale: How far they are shifted, as a multiple of a donor's move.
         """
-        moves = Moves.in_turns(work, donors, range(self.donors, members.stop), self.head)
+        moves = Moves.in_turns(bench, donors, range(self.donors, members.stop), self.head)
         return moves.of(members).shifted(scale)

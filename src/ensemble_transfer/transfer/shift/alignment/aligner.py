@@ -18,12 +18,12 @@ class Aligner:
     """Permutes vectors and heads from a donor's channel order to that of other members, and caches permutations.
 
     Args:
-        work: The workbench. Activations are those of the target's training images.
+        bench: The workbench. Activations are those of the target's training images.
         method: ``none``, ``weights`` or ``activations``.
         donor: The donor's encoder before its fine-tuning.
     """
 
-    work: Workbench
+    bench: Workbench
     method: str
     donor: Weights
     _found: dict[int, Permutations] = field(default_factory=dict)
@@ -48,16 +48,16 @@ class Aligner:
 
     @cached_property
     def _groups(self) -> tuple[Group, ...]:
-        return channel_groups(self.work.architecture)
+        return channel_groups(self.bench.architecture)
 
     def _match(self, one: Weights, other: Weights, member: int) -> Permutations:
-        images, device = self.work.target.train.images, self.work.fitter.settings.device
+        images, device = self.bench.target.train.images, self.bench.fitter.settings.device
         encoded = 0 if self.method == "weights" else 2 * len(images)
-        self.work.require_left(self.work.prices.encode(encoded), "alignment")
+        self.bench.require_left(self.bench.prices.encode(encoded), "alignment")
         with measured(device) as meter:
             if self.method == "weights":
-                found = match_weights(self._groups, one, other, self.work.stream("alignment", member))
+                found = match_weights(self._groups, one, other, self.bench.stream("alignment", member))
             else:
-                found = match_activations(self.work.architecture, self._groups, one, other, images, device)
-        self.work.bill_encoding("alignment", member, encoded, meter)
+                found = match_activations(self.bench.architecture, self._groups, one, other, images, device)
+        self.bench.bill_encoding("alignment", member, encoded, meter)
         return found

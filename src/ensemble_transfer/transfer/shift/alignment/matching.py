@@ -12,7 +12,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from ensemble_transfer.models.backbone import Architecture, Classifier
-from ensemble_transfer.models.memory_format import placed
+from ensemble_transfer.models.memory_format import to_device
 from ensemble_transfer.seeding import generator
 from ensemble_transfer.transfer.shift.alignment.permutations import Group, Permutations, check_weights, identity
 from ensemble_transfer.weights import Weights, norm
@@ -187,7 +187,7 @@ def _classifier(architecture: Architecture, encoder: Weights, device: torch.devi
     with torch.random.fork_rng(devices=[]):
         classifier = architecture.build()
     classifier.encoder.load_state_dict(dict(encoder), strict=True)
-    return placed(classifier, device)
+    return to_device(classifier, device)
 
 
 @contextmanager

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from ensemble_transfer.errors import SettingError
-from ensemble_transfer.tasks.source import Collection, TaskLoader, existing_folder, whence
+from ensemble_transfer.tasks.loader import Collection, TaskLoader, existing_folder, whence
 from ensemble_transfer.tasks.task import Split
 
 CLASSES = ("ant", "bee", "cow", "dog")
@@ -130,7 +130,7 @@ def test_values_that_this_data_does_not_fit(settings, text):
 
 
 def test_images_that_would_not_fit_into_memory_are_refused_before_they_are_scaled(monkeypatch):
-    monkeypatch.setattr("ensemble_transfer.tasks.source.free_memory", lambda: 10 * 3 * 64**2)
+    monkeypatch.setattr("ensemble_transfer.tasks.loader.free_memory", lambda: 10 * 3 * 64**2)
     assert len(make(size=64, channels=3, train=4, validation=4, test=1).train) == 4
     with pytest.raises(
         SettingError, match=r"^train=40: at 64 pixels the images take 0\.\d GiB, and 0\.\d GiB are free"

@@ -1,4 +1,4 @@
-"""A phase's work: what is trained, on which data, by which recipe; and where each member starts."""
+"""What is trained, on which data, by which recipe: what the fits of a phase have in common; and where each starts."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -36,7 +36,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Work:
+class FitSpec:
     """What the fits of a phase have in common.
 
     Attributes:

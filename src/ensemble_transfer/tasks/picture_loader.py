@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.machine import free_memory
+from ensemble_transfer.tasks.loader import Collection, HintedError, TaskLoader
 from ensemble_transfer.tasks.pictures import Pictures, appearance, decoded, decoded_on_disk
-from ensemble_transfer.tasks.source import Collection, HintedError, TaskLoader
 from ensemble_transfer.tasks.task import Split
 
 SHARE = 0.25
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureSource(TaskLoader):
+class PictureLoader(TaskLoader):
     """Base class of loaders of encoded pictures. Its fields are settings that all of them have.
 
     Args:

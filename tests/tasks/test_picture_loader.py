@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from ensemble_transfer.errors import SettingError
-from ensemble_transfer.tasks import mapped, picture_source, pictures
+from ensemble_transfer.tasks import mapped, picture_loader, pictures
 from ensemble_transfer.tasks.embedded import MnistSample
 from ensemble_transfer.tasks.folder import ImageFolder
 from ensemble_transfer.tasks.mapped import each, rows
@@ -156,13 +156,13 @@ def test_broken_images_are_remembered(photos, tmp_path, decodings, caplog):
 
 @pytest.mark.parametrize(("free", "expected"), [(10**9, False), (120 * 16 * 16 * 3, True)])
 def test_auto_goes_to_disk_where_memory_is_short(on_disk, monkeypatch, free, expected):
-    monkeypatch.setattr(picture_source, "free_memory", lambda: free)
+    monkeypatch.setattr(picture_loader, "free_memory", lambda: free)
     assert is_mapped(replace(on_disk, memory="auto").load(16, 1).train) == expected
 
 
 def test_free_memory_is_a_part_of_the_machines():
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    assert 0 < picture_source.free_memory() <= machine
+    assert 0 < picture_loader.free_memory() <= machine
 
 
 def test_a_folder_without_room_or_rights(on_disk, tmp_path, monkeypatch):
