@@ -153,6 +153,6 @@ def _warnings(record: Record) -> list[str]:
     if record.ensemble["lineage"] == "independent":
         found.append(
             "**Warning**: members of independent lineage share no ancestor: nothing says that one's shift suits "
-            "another, unless it is aligned (`strategy.align`)."
+            "another."
         )
     return found
