@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ensemble_transfer.errors import SettingError as SettingError
     from ensemble_transfer.inference.calibration import Calibration as Calibration
-    from ensemble_transfer.inference.saved import Saved as Saved
     from ensemble_transfer.inference.saved import SavedEnsemble as SavedEnsemble
     from ensemble_transfer.inference.saved import open_saved as open_saved
     from ensemble_transfer.models.backbone import Architecture as Architecture
@@ -93,7 +92,6 @@ _MODULES = {
     "Recipe": "training.recipe",
     "Recipes": "training.recipe",
     "Record": "report.record",
-    "Saved": "inference.saved",
     "SavedEnsemble": "inference.saved",
     "Scratch": "transfer.strategies.scratch",
     "SettingError": "errors",
