@@ -54,7 +54,6 @@ if TYPE_CHECKING:
     from ensemble_transfer.transfer.strategies.few import Few as Few
     from ensemble_transfer.transfer.strategies.full import Full as Full
     from ensemble_transfer.transfer.strategies.head import HeadOnly as HeadOnly
-    from ensemble_transfer.transfer.strategies.laplace import Laplace as Laplace
     from ensemble_transfer.transfer.strategies.matched import Matched as Matched
     from ensemble_transfer.transfer.strategies.scratch import Scratch as Scratch
     from ensemble_transfer.transfer.strategies.shift import Shift as Shift
@@ -83,7 +82,6 @@ _MODULES = {
     "HuggingFace": "tasks.hugging_face",
     "ImageCsv": "tasks.image_csv",
     "ImageFolder": "tasks.folder",
-    "Laplace": "transfer.strategies.laplace",
     "Ledger": "training.cost",
     "Matched": "transfer.strategies.matched",
     "MnistSample": "tasks.embedded",
