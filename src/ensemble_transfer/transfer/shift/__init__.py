@@ -1,1 +1,1 @@
-"""The shift vector, the choice whether to shift, and diagnostics."""
+"""The shift vector, its diagnostics, and shifts in turns."""

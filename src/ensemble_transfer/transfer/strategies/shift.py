@@ -24,7 +24,6 @@ from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.transfer.base import Workbench
 from ensemble_transfer.transfer.prices import FIXED, Prices, stretched
 from ensemble_transfer.transfer.shift.result import ShiftResult
-from ensemble_transfer.transfer.shift.search import best_probed
 from ensemble_transfer.transfer.shift.vector import ShiftVector, donor_weights, layer_groups, learned
 from ensemble_transfer.weights import Weights, add_scaled, below, joined, mean, random_like, subtract
 
@@ -199,10 +198,17 @@ class Shift:
         return vector
 
     def _better(self, bench: Workbench, recipients: Mapping[int, Weights], vector: Weights) -> float:
-        """Return the scale, or 0 where the first recipient's new head does better on validation without a shift."""
+        """Return the scale, or 0 where the first recipient's new head does better on validation without a shift.
+
+        A new head makes the comparison fair: an unshifted encoder cannot suit the donor's head.
+        """
         first, aside = dict([next(iter(recipients.items()))]), bench.billing("scale search")
-        ways = {scale: {name: scale * tensor for name, tensor in vector.items()} for scale in (self.scale, 0.0)}
-        return best_probed(aside, {scale: self._shifted(aside, first, way) for scale, way in ways.items()})
+        accuracies = {}
+        for scale in (self.scale, 0.0):
+            shifted = self._shifted(aside, first, {name: scale * tensor for name, tensor in vector.items()})
+            fits = aside.probe(aside.with_fresh_heads(shifted, "tiny"))
+            accuracies[scale] = aside.validation_accuracy(fits.weights, "scale search")
+        return max(accuracies, key=accuracies.__getitem__)
 
     def _shifted(self, bench: Workbench, encoders: Mapping[int, Weights], vector: Weights) -> dict[int, Weights]:
         """Return ``encoder + vector`` of every member, with running statistics as the option says."""
