@@ -1,11 +1,11 @@
 import multiprocessing
-import os
 import socket
 import threading
 import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import joblib
 import pytest
 
 from ensemble_transfer import machine
@@ -122,50 +122,16 @@ def test_free_memory_is_the_least_of_machine_and_container(cgroup, files, free):
     assert free_memory() == free
 
 
-@pytest.fixture
-def cores_of(monkeypatch, tmp_path):
-    """Pretend to have so many cores, files of the container's quota, and a number that a launcher asked for."""
-
-    def pretend(cores, files, asked):
-        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
-        monkeypatch.setattr(machine, "_CGROUP", tmp_path)
-        for name, text in files.items():
-            (tmp_path / name).parent.mkdir(exist_ok=True)
-            (tmp_path / name).write_text(text + "\n")
-        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-        if asked is not None:
-            monkeypatch.setenv("OMP_NUM_THREADS", asked)
-        return usable_cores()
-
-    return pretend
-
-
 @pytest.mark.parametrize(
-    ("cores", "quota", "asked", "usable"),
-    [
-        (8, None, None, 8),
-        (8, "max 100000", None, 8),
-        (8, "300000 100000", None, 3),
-        (8, "250000 100000", None, 2),
-        (8, "50000 100000", None, 1),
-        (2, "800000 100000", None, 2),
-        (8, None, "4", 4),
-        (8, None, "16", 8),
-        (8, None, "0", 8),
-        (8, None, "4,2", 8),
-        (8, None, "", 8),
-        (8, "300000 100000", "2", 2),
-        (8, "100000 100000", "2", 1),
-    ],
+    ("cores", "asked", "usable"),
+    [(8, None, 8), (8, "4", 4), (8, "16", 8), (8, "0", 8), (8, "4,2", 8), (8, "", 8), (1, "2", 1)],
 )
-def test_usable_cores_are_the_fewest_of_affinity_container_and_request(cores_of, cores, quota, asked, usable):
-    assert cores_of(cores, {} if quota is None else {"cpu.max": quota}, asked) == usable
-
-
-@pytest.mark.parametrize(("quota", "usable"), [("-1", 8), ("300000", 3), ("50000", 1)])
-def test_the_quota_of_an_older_container_counts_too(cores_of, quota, usable):
-    files = {"cpu/cpu.cfs_quota_us": quota, "cpu/cpu.cfs_period_us": "100000"}
-    assert cores_of(8, files, None) == usable
+def test_usable_cores_are_the_fewest_of_the_machine_and_of_what_was_asked_for(monkeypatch, cores, asked, usable):
+    monkeypatch.setattr(joblib, "cpu_count", lambda: cores)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert usable_cores() == usable
 
 
 @pytest.mark.parametrize(

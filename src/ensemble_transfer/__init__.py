@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ensemble_transfer.errors import SettingError as SettingError
     from ensemble_transfer.inference.calibration import Calibration as Calibration
-    from ensemble_transfer.inference.saved import Saved as Saved
     from ensemble_transfer.inference.saved import SavedEnsemble as SavedEnsemble
     from ensemble_transfer.inference.saved import open_saved as open_saved
     from ensemble_transfer.models.backbone import Architecture as Architecture
@@ -55,7 +54,6 @@ if TYPE_CHECKING:
     from ensemble_transfer.transfer.strategies.few import Few as Few
     from ensemble_transfer.transfer.strategies.full import Full as Full
     from ensemble_transfer.transfer.strategies.head import HeadOnly as HeadOnly
-    from ensemble_transfer.transfer.strategies.laplace import Laplace as Laplace
     from ensemble_transfer.transfer.strategies.matched import Matched as Matched
     from ensemble_transfer.transfer.strategies.scratch import Scratch as Scratch
     from ensemble_transfer.transfer.strategies.shift import Shift as Shift
@@ -84,7 +82,6 @@ _MODULES = {
     "HuggingFace": "tasks.hugging_face",
     "ImageCsv": "tasks.image_csv",
     "ImageFolder": "tasks.folder",
-    "Laplace": "transfer.strategies.laplace",
     "Ledger": "training.cost",
     "Matched": "transfer.strategies.matched",
     "MnistSample": "tasks.embedded",
@@ -93,7 +90,6 @@ _MODULES = {
     "Recipe": "training.recipe",
     "Recipes": "training.recipe",
     "Record": "report.record",
-    "Saved": "inference.saved",
     "SavedEnsemble": "inference.saved",
     "Scratch": "transfer.strategies.scratch",
     "SettingError": "errors",

@@ -51,13 +51,13 @@ def free_memory(device: "torch.device | None" = None) -> int:
 def usable_cores() -> int:
     """Return how many cores this process may use.
 
-    The fewest of its affinity, the quota of its container (cgroup v2, v1) and OMP_NUM_THREADS.
+    The fewest of its affinity, the quota of its container (both by joblib) and OMP_NUM_THREADS.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    import joblib
+
+    cores: int = joblib.cpu_count()
     asked = os.environ.get("OMP_NUM_THREADS", "")  # launchers set it so that jobs side by side share the cores
-    cores = min(cores, int(asked)) if asked.isdigit() and int(asked) > 0 else cores
-    quota = _quota()
-    return cores if quota is None else max(1, min(cores, int(quota)))
+    return min(cores, int(asked)) if asked.isdigit() and int(asked) > 0 else cores
 
 
 def end_with(parent: int, *folders: str) -> None:
@@ -86,19 +86,6 @@ def is_one_of_many() -> bool:
     local_job = os.environ.get("SUBMITIT_EXECUTOR") == "local"
     name = multiprocessing.current_process().name
     return local_job or not name.startswith(("MainProcess", "Loky"))
-
-
-def _quota() -> float | None:
-    """Return how many cores the container may use; None for all."""
-    together = _CGROUP / "cpu.max"
-    if together.exists():
-        quota, period = together.read_text(encoding="utf-8").split()
-        return None if quota == "max" else int(quota) / int(period)
-    apart = [_CGROUP / "cpu" / f"cpu.cfs_{name}_us" for name in ("quota", "period")]
-    if not all(path.exists() for path in apart):
-        return None
-    microseconds, period_of = (int(path.read_text(encoding="utf-8")) for path in apart)
-    return microseconds / period_of if microseconds > 0 else None
 
 
 def _field(path: Path, name: str, default: int) -> int:

@@ -94,7 +94,7 @@ def test_an_extension_imports_no_callback_that_a_record_names(finished_shift, ow
     data["config"]["trainer"]["callbacks"] = [{"_target_": own, "file": "seen"}]
     del data["checksum"]
     path.write_text(json.dumps(data))
-    add = ["--no-full", str(tmp_path / "run"), "ensemble.add=1"]
+    add = [str(tmp_path / "run"), "ensemble.add=1"]
     assert main(add) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: trainer.callbacks.0._target_='{own}': is no class of ensemble_transfer; a record")

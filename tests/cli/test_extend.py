@@ -93,7 +93,7 @@ def test_members_that_exist_can_be_added(cli, quick, run, tmp_path):
     given = tmp_path / "given.safetensors"
     weights, _ = read_tensors(run / "ensemble" / "member_01.safetensors")
     write_tensors(given, below(weights, "encoder"))
-    assert main([str(run), f"ensemble.members=[{given}]", "--no-full"]) == 0
+    assert main([str(run), f"ensemble.members=[{given}]"]) == 0
     before, grown = Ensemble.load(run / "ensemble"), Ensemble.load(run / "extended_3" / "ensemble")
     assert [fingerprint(member) for member in grown.members[:2]] == [fingerprint(m) for m in before.members]
     record = Record.load(run / "extended_3" / "record.json")
@@ -102,9 +102,8 @@ def test_members_that_exist_can_be_added(cli, quick, run, tmp_path):
     assert record.cost["source"]["steps"] == 12 + 2 * 3 + 4  # ancestor, two members, the head of the given one
 
 
-@pytest.mark.parametrize("flags", [[], ["--no-full"]])
-def test_nothing_is_compared_unless_asked_for(run, tmp_path, capsys, flags):
-    assert main([str(run), "ensemble.add=1", *flags, "--output", str(tmp_path / "there")]) == 0
+def test_nothing_is_compared_unless_asked_for(run, tmp_path, capsys):
+    assert main([str(run), "ensemble.add=1", "--output", str(tmp_path / "there")]) == 0
     record = Record.load(tmp_path / "there" / "record.json")
     assert "added_full" not in record.cost
     assert not any(key.startswith("extend/") for key in record.metrics)
@@ -113,13 +112,6 @@ def test_nothing_is_compared_unless_asked_for(run, tmp_path, capsys, flags):
     assert "+strategy=few" not in said
     assert "fully fine-tuned" not in said
     assert "--against-full fine-tunes them fully as well" in said
-
-
-def test_the_flags_exclude_each_other(run, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main([str(run), "ensemble.add=1", "--against-full", "--no-full"])
-    assert stop.value.code == 2
-    assert "--against-full and --no-full exclude each other" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_an_extension_makes_no_logger_that_a_record_names(finished_shift, tmp_pa
     data["config"]["logger"] |= {"kind": "lightning", "lightning": {"_target_": name, "save_dir": "mine"}}
     del data["checksum"]
     path.write_text(json.dumps(data))
-    add = ["--no-full", str(tmp_path / "run"), "ensemble.add=1"]
+    add = [str(tmp_path / "run"), "ensemble.add=1"]
     assert main(add) == 0
     assert not (tmp_path / "mine").exists()
     given = ["logger.kind=lightning", f"logger.lightning._target_={name}", "logger.lightning.save_dir=mine"]

@@ -14,7 +14,6 @@ from ensemble_transfer.cli.search import winner
 from ensemble_transfer.errors import Interrupted
 from ensemble_transfer.report.comparison import Comparison
 from ensemble_transfer.report.record import Record
-from ensemble_transfer.report.settings import decisive
 
 NLL = "target/validation/calibrated/nll"
 TRIALS = "not evaluated on test (evaluation.test=false): "
@@ -66,12 +65,6 @@ def test_a_comparison_counts_trials_and_compares_the_tested(trial):
     record = Record.load(trial / "record.json")
     assert Comparison.of([record, record]).rows == ()
     assert Comparison.of([record, record]).failures() == [f"{TRIALS}2 runs"]
-
-
-def test_old_runs_are_those_that_were_tested():
-    old = {"seed": 0, "evaluation": {"diagnostics": True}}
-    assert decisive(old) == decisive({"seed": 0, "evaluation": {"diagnostics": True, "test": True}})
-    assert decisive(old) != decisive({"seed": 0, "evaluation": {"diagnostics": True, "test": False}})
 
 
 def test_the_winner_is_the_best_on_validation_and_is_evaluated_once(cli, trial, tmp_path):

@@ -21,6 +21,7 @@ def a_record(strategy="shift", seed=0, accuracy=0.5, nll=1.0, dataset="digits ->
     cost = {"total": {"steps": steps, "flops": steps * 10**9, "seconds": 2.0 * steps}}
     defaults = {
         "seed": seed,
+        "budget": None,
         "strategy": {"name": strategy, "donors": 1, "scale": 1.0} if strategy == "shift" else {"name": strategy},
         "recipe": {"tiny": {"steps": 20, "lr": 0.003}},
         "ensemble": {"size": 8},

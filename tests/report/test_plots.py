@@ -11,7 +11,7 @@ from ensemble_transfer.report.frontier import pareto
 from ensemble_transfer.report.plots import MANY, PLANS, charts, compute, draw, styles
 from ensemble_transfer.report.plots import style as style_module
 from ensemble_transfer.report.plots.charts import severities
-from ensemble_transfer.report.plots.style import INK, PAPER, strategies
+from ensemble_transfer.report.plots.style import INK, strategies
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.reference import references
 from ensemble_transfer.report.rows import COLUMNS
@@ -115,20 +115,18 @@ def test_lineages_are_compared_where_there_are_two_and_the_shift_is_a_donors(tmp
 
 
 def test_every_run_of_a_lineage_is_a_point_in_each_panel():
-    compared = rows(*LINEAGES, with_strategy(align="weights"))
+    compared = rows(*LINEAGES)
     figure = charts.benefit(compared, styles(compared))
     shown = [[line for line in panel.lines if line.get_marker() not in ("None", "")] for panel in figure.axes]
-    assert [len(lines) for lines in shown] == [5, 5, 5, 5]
+    assert [len(lines) for lines in shown] == [4, 4, 4, 4]
     assert {(line.get_color(), line.get_marker()) for line in shown[0][:2]}.isdisjoint(
         (line.get_color(), line.get_marker()) for line in shown[0][2:]
     )
     x = [line.get_xdata()[0] for line in shown[0]], [line.get_xdata()[0] for line in shown[2]]
     y = [line.get_ydata()[0] for line in shown[0]], [line.get_ydata()[0] for line in shown[1]]
-    assert x == ([0.01, 0.01, 1.0, 1.0, 1.0], [0.1, 0.1, 10.0, 10.0, 10.0])
-    assert y[0] == pytest.approx([0.199, 0.199, 0.1, 0.1, 0.1])
-    assert y[1] == pytest.approx([0.249, 0.249, 0.15, 0.15, 0.15])
-    hollow = [line.get_markerfacecolor() == PAPER for line in shown[0]]
-    assert hollow == [False, False, False, False, True]
+    assert x == ([0.01, 0.01, 1.0, 1.0], [0.1, 0.1, 10.0, 10.0])
+    assert y[0] == pytest.approx([0.199, 0.199, 0.1, 0.1])
+    assert y[1] == pytest.approx([0.249, 0.249, 0.15, 0.15])
 
 
 def test_a_lineage_says_its_fork_and_its_pretrained_ancestor():

@@ -16,7 +16,6 @@ from ensemble_transfer.transfer.strategies.auto import Auto
 from ensemble_transfer.transfer.strategies.few import Few
 from ensemble_transfer.transfer.strategies.full import Full
 from ensemble_transfer.transfer.strategies.head import HeadOnly
-from ensemble_transfer.transfer.strategies.laplace import Laplace
 from ensemble_transfer.transfer.strategies.matched import Matched
 from ensemble_transfer.transfer.strategies.scratch import Scratch
 from ensemble_transfer.transfer.strategies.shift import Shift
@@ -41,7 +40,6 @@ STRATEGIES = {
     "scratch": Scratch(),
     "auto": Auto(),
     "turns": Turns(),
-    "laplace": Laplace(),
 }
 
 

@@ -15,7 +15,7 @@ from ensemble_transfer.transfer.base import UNSHIFTABLE
 from ensemble_transfer.weights import below
 
 SHIFTS = ("shift", "zero_shot", "turns", "random_shift")
-OTHERS = ("full", "few", "matched", "snapshots", "head", "tiny", "lp_ft", "star", "laplace", "scratch")
+OTHERS = ("full", "few", "matched", "snapshots", "head", "tiny", "lp_ft", "star", "scratch")
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +28,6 @@ def copies(backbone, source_ensemble, target_task, tmp_path_factory):
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_strategies_that_train_take_copies(copies, target_task, recipes, fitter, name):
-    if name == "laplace":
-        pytest.importorskip("laplace")
     result = transfer_ensemble(preset_object("strategy", name), copies, target_task.sealed(), 0, recipes, fitter)
     one, other = result.ensemble.members[:2]
     assert not torch.equal(one["head.weight"], other["head.weight"])  # every member has its own randomness

@@ -17,7 +17,7 @@ from ensemble_transfer.training.flops import step_flops
 from ensemble_transfer.training.losses import batch_loss
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.transfer.base import Workbench, transfer_ensemble
-from ensemble_transfer.transfer.shift.diagnostics import shift_line, source_barrier
+from ensemble_transfer.transfer.shift.diagnostics import ShiftedMembers, shift_line, source_barrier
 from ensemble_transfer.transfer.strategies.full import Full
 from ensemble_transfer.transfer.strategies.matched import Matched
 from ensemble_transfer.transfer.strategies.shift import Shift
@@ -105,7 +105,7 @@ def test_the_line_of_the_shift_goes_from_the_loss_before_to_the_loss_after(
 ):
     result = transfer_ensemble(Shift(), source_ensemble, target_task.sealed(), 0, recipes, fitter)
     bench = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
-    line = shift_line(bench, result)
+    line = shift_line(bench, ShiftedMembers({0: result.ensemble.members[0]}, result.shifted))
     head, validation = below(result.ensemble.members[0], "head"), target_task.validation
     for scale, encoders in ((0.0, bench.encoders), (1.0, result.shifted)):
         weights = [joined(encoder=encoders[member], head=head) for member in (1, 2)]
@@ -122,7 +122,12 @@ def test_the_line_of_the_shift_goes_from_the_loss_before_to_the_loss_after(
 def test_without_recipients_the_line_is_empty(source_ensemble, target_task, recipes, fitter):
     result = transfer_ensemble(Shift(donors=3), source_ensemble, target_task.sealed(), 0, recipes, fitter)
     bench = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
-    assert shift_line(bench, result) == {"scale": [], "loss": [], "accuracy": []}
+    members = ShiftedMembers(dict(enumerate(result.ensemble.members)), result.shifted)
+    assert shift_line(bench, members) == {
+        "scale": [],
+        "loss": [],
+        "accuracy": [],
+    }
 
 
 def test_the_barrier_is_the_rise_between_members(source_ensemble, source_task, settings):

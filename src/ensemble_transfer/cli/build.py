@@ -17,7 +17,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ensemble_transfer.errors import SettingError, require, settings_under
 from ensemble_transfer.models.backbone import Backbone
-from ensemble_transfer.report.settings import current_name
 from ensemble_transfer.report.tracking import LoggerSettings
 from ensemble_transfer.runs.evaluation import EvaluationSettings
 from ensemble_transfer.runs.experiment import Dataset, Experiment
@@ -204,7 +203,7 @@ def _find_class(name: str) -> type:
     logger = logging.getLogger("hydra.utils")
     logger.disabled = True  # Hydra logs the error that it raises
     try:
-        return get_class(current_name(name))
+        return get_class(name)
     finally:
         logger.disabled = False
 

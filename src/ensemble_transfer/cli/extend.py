@@ -11,6 +11,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from ensemble_transfer.cli.command import complain, some_path
 from ensemble_transfer.errors import Interrupted, RunError, SettingError, require
 from ensemble_transfer.report.escape import PrintableFormatter
 from ensemble_transfer.report.record import Record
-from ensemble_transfer.report.settings import current
 
 OPEN = ("trainer", "store", "logger", "evaluation")
 """Groups of the run's configuration that an extension may change: none that decides what members are."""
@@ -57,10 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="store_true",
         help="fine-tune the new members fully as well, only to compare: this takes longer than adding them",
     )
-    parser.add_argument("--no-full", action="store_true", help=argparse.SUPPRESS)  # what --against-full is without
     options = parser.parse_intermixed_args(arguments)
-    if options.against_full and options.no_full:
-        parser.error("--against-full and --no-full exclude each other")
     command = shlex.join(["python", "-m", "ensemble_transfer.extend", *(arguments or sys.argv[1:])])
     try:
         with live_progress():
@@ -161,7 +158,7 @@ def _parsed(override: str) -> DictConfig:
 
 
 def as_data(folder: Path, record: Record, overrides: Sequence[str], changes: DictConfig) -> dict[str, Any]:
-    """Return the configuration of a record in today's terms, once it is known to be data alone.
+    """Return the configuration of a record, once it is known to be data alone.
 
     Callbacks of the record give way to those of the command line.
 
@@ -174,7 +171,7 @@ def as_data(folder: Path, record: Record, overrides: Sequence[str], changes: Dic
     Raises:
         SettingError: For a configuration that is not whole, names a foreign class, or refers to something.
     """
-    config: dict[str, Any] = current(record.config)
+    config: dict[str, Any] = deepcopy(dict(record.config))
     config["logger"] = {"kind": "none"}  # a record talks to nobody: tracking is what the command line says
     if OmegaConf.select(changes, "trainer.callbacks") is not None and isinstance(config.get("trainer"), dict):
         config["trainer"]["callbacks"] = []

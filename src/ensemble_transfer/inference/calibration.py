@@ -100,28 +100,20 @@ class Calibration:
     def load(cls, folder: Path, ensemble: str) -> Self:
         """Read what :meth:`save` wrote.
 
-        Older files have no checksum. They are still read, so damage in them may go unnoticed.
-
         Raises:
             SettingError: If the file is missing, damaged, or belongs to another ensemble.
         """
         path = folder / CALIBRATION
         try:
             tensors, header = read_tensors(path)
-            _check_header(tensors, header)
+            if header.pop("sha256", None) != checksum(tensors, header):
+                raise ValueError("does not have the checksum that its header states")
             _check(tensors)
         except ValueError as error:
             raise SettingError("calibration", str(path), str(error)) from error
         if header.get("ensemble") != ensemble:
             raise SettingError("calibration", str(path), "belongs to another ensemble; remove it to predict without")
         return cls(tensors["temperature"].item(), tensors["confidence"], tensors["correct"])
-
-
-def _check_header(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
-    """Raise unless the checksum is right, or the header is exactly that of an older file without one."""
-    stated = {name: text for name, text in header.items() if name != "sha256"}
-    if stated.keys() != {"ensemble"} or ("sha256" in header and header["sha256"] != checksum(tensors, stated)):
-        raise ValueError("does not have the checksum that its header states")
 
 
 def _check(tensors: Mapping[str, Tensor]) -> None:

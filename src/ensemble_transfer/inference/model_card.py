@@ -1,6 +1,6 @@
 """The model card: ``README.md`` in an ensemble's folder, for users who have only the folder.
 
-The Hugging Face hub reads its front matter. The YAML is written as JSON, a subset of YAML.
+The Hugging Face hub reads its front matter.
 """
 
 import json
@@ -25,7 +25,6 @@ _ABOUT = {
     "turns, and each got a new head",
     "few": "a few members were fine-tuned fully, within a budget",
     "snapshots": "one member was fine-tuned in cycles, and kept at the end of each",
-    "laplace": "one member was fine-tuned fully, and heads were drawn from a Laplace approximation around its own",
     "auto": "what was best on validation, within a budget, of new heads, fully fine-tuned members and shifted ones",
     "tiny": "every member was fine-tuned briefly, without a shift",
     "star": "a donor was fine-tuned fully, and all others started from it, fine-tuned briefly",
@@ -111,14 +110,19 @@ classes, temperature and preprocessing."""
 
 
 def _front_matter(ensemble: Ensemble, metrics: Mapping[str, float]) -> str:
-    tags = ["ensemble", "transfer-learning", "uncertainty", "image-classification", ensemble.architecture.backbone]
-    fields: dict[str, Any] = {
-        "library_name": "ensemble_transfer",
-        "pipeline_tag": "image-classification",
-        "tags": tags,
-    }
+    from huggingface_hub import EvalResult, ModelCardData
+
+    target = str(ensemble.history.get("target", "target"))
     results = [
-        {"type": kind, "value": metrics[_TEST + key], "name": name}
+        EvalResult(
+            task_type="image-classification",
+            dataset_type=target,
+            dataset_name=target,
+            dataset_split="test",
+            metric_type=kind,
+            metric_value=metrics[_TEST + key],
+            metric_name=name,
+        )
         for kind, key, name in (
             ("accuracy", "ensemble/accuracy", "Accuracy"),
             ("nll", "ensemble/nll", "Negative log likelihood"),
@@ -126,20 +130,14 @@ def _front_matter(ensemble: Ensemble, metrics: Mapping[str, float]) -> str:
         )
         if _TEST + key in metrics
     ]
-    if results:
-        target = str(ensemble.history.get("target", "target"))
-        about = {
-            "task": {"type": "image-classification"},
-            "dataset": {"name": target, "type": target, "split": "test"},
-        }
-        fields |= {
-            "metrics": ["accuracy"],
-            "model-index": [{"name": _name(ensemble), "results": [about | {"metrics": results}]}],
-        }
-    lines = [f"{name}: {json.dumps(value, ensure_ascii=True)}" for name, value in fields.items()]
-    return "\n".join(
-        ["---", "# license: yours to state, with that of the data and of pretrained weights", *lines, "---"]
+    evaluated: dict[str, Any] = {"metrics": ["accuracy"], "model_name": _name(ensemble), "eval_results": results}
+    data = ModelCardData(
+        library_name="ensemble_transfer",
+        pipeline_tag="image-classification",
+        tags=["ensemble", "transfer-learning", "uncertainty", "image-classification", ensemble.architecture.backbone],
+        **(evaluated if results else {}),
     )
+    return f"---\n# license: yours to state, with that of the data and of pretrained weights\n{data.to_yaml()}\n---"
 
 
 def _name(ensemble: Ensemble) -> str:
@@ -233,7 +231,7 @@ def _costs(cost: Mapping[str, Any], members: int) -> Iterator[str]:
 
 
 def _flops(spent: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Return a cost in GFLOPs and in fine-tunings, by FLOPs and by time; older records lack some."""
+    """Return a cost in GFLOPs and in fine-tunings, by FLOPs and by time, where they are known."""
     shares = (spent.get(name) for name in ("fine_tunings", "fine_tunings_by_time"))
     by_flops, by_time = ("-" if share is None else f"{share:.2f}" for share in shares)
     return f"{spent['flops'] / 1e9:,.1f}", by_flops, by_time

@@ -87,7 +87,3 @@ def open_saved(run: str | Path) -> SavedEnsemble:
     except (ValueError, MemoryError) as error:
         raise SettingError(PREDICTIONS, str(predictions), str(error)) from error
     return SavedEnsemble(folder, ensemble, fitted)
-
-
-Saved = SavedEnsemble
-"""The class under its older name."""

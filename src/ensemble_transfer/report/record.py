@@ -2,7 +2,7 @@
 
 Fields, in the order of the file:
 
-- ``schema_version``: of this format; readers accept older ones.
+- ``schema_version``: of this format; readers refuse newer ones.
 - ``status``: ``finished``, ``failed`` or ``interrupted``. Runs that did not finish have ``error``, one line, and what
   was known by then; a ``seed`` that is not a number is null there.
 - ``strategy``, ``seed``, ``dataset`` (``source -> target``, or ``target`` without a source task), ``backbone``,
@@ -12,15 +12,15 @@ Fields, in the order of the file:
 - ``cost``: ``phases``, ``total``, ``per_member``, ``marginal`` (one more member), and, with a source task, ``source``
   (the source ensemble, which no strategy pays for); each with the fields of
   :class:`~ensemble_transfer.training.cost.Cost`, and in full fine-tunings of one member: ``fine_tunings`` by FLOPs
-  (``fulls`` in records of schema 1) and ``fine_tunings_by_time`` by seconds of computation. ``prediction``:
+  and ``fine_tunings_by_time`` by seconds of computation. ``prediction``:
   ``networks`` and ``flops`` for one image.
 - ``reused_fits``: phase, member and key of the fits that came from the store.
 - ``curves``: data for figures, so that drawing needs no predictions; ``confusion`` counts test examples by class and
   prediction.
 - ``config``: the resolved configuration. ``environment``: versions, hardware, git commit, time. ``command``.
 - ``notes``: why something was not evaluated that a reader would look for, a sentence each.
-- ``checksum``: SHA-256 of all other fields. It is no signature: it shows that a file is not what was written. Older
-  records have none.
+- ``checksum``: SHA-256 of all other fields. It is no signature: it shows that a file is not what was written. A record
+  without one is read too.
 """
 
 import hashlib
@@ -94,8 +94,6 @@ class Record:
             if data.get("checksum") not in (None, checksum(data)):
                 raise ValueError("its checksum does not match: it was edited or damaged after it was written")
             own = {f.name: data[f.name] for f in fields(cls) if f.name in data}
-            if version < 2:
-                own["cost"] = _renamed(own.get("cost", {}), {"fulls": "fine_tunings"})
             check(own)
             return cls(**own)
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -210,13 +208,6 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ValueError("it must hold an object")
     return data
-
-
-def _renamed(data: Any, names: Mapping[str, str]) -> Any:  # noqa: ANN401
-    """Return nested data with other names for some keys."""
-    if not isinstance(data, Mapping):
-        return data
-    return {names.get(key, key): _renamed(value, names) for key, value in data.items()}
 
 
 def _flat(node: Mapping[str, Any], path: str = "") -> Iterable[tuple[str, Any]]:

@@ -1,6 +1,5 @@
 """Describe in a summary what the shift did before any fine-tuning, and name the command that runs the rivals."""
 
-import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -101,17 +100,12 @@ def _noise(record: Record, probed: Sequence[float]) -> list[str]:
     """Say whether a gain could be chance: whether it is below two standard errors of the validation images."""
     shifted, unshifted, random = probed
     rival, key = max((unshifted, "shift/probe_gain_error"), (random, "shift/probe_gain_over_random_error"))
-    gain, error, what = shifted - rival, record.metrics.get(key), "standard errors, paired by validation image,"
-    if error is None:  # older records: as if the two were measured on different images
-        count = record.config.get("dataset", {}).get("target", {}).get("validation")
-        if not isinstance(count, int) or count < 1:
-            return []
-        error = math.sqrt((shifted * (1 - shifted) + rival * (1 - rival)) / count)
-        what = f"binomial standard errors of {count:,} validation images"
-    if abs(gain) > 2 * error:
+    gain, error = shifted - rival, record.metrics.get(key)
+    if error is None or abs(gain) > 2 * error:
         return []
     return [
-        f"That is **within noise**: {gain:+.3f} against the better of the two, where two {what} are {2 * error:.3f}."
+        f"That is **within noise**: {gain:+.3f} against the better of the two, where two standard errors, paired by "
+        f"validation image, are {2 * error:.3f}."
     ]
 
 
@@ -153,6 +147,6 @@ def _warnings(record: Record) -> list[str]:
     if record.ensemble["lineage"] == "independent":
         found.append(
             "**Warning**: members of independent lineage share no ancestor: nothing says that one's shift suits "
-            "another, unless it is aligned (`strategy.align`)."
+            "another."
         )
     return found

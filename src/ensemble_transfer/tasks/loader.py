@@ -201,10 +201,6 @@ class TaskLoader:
         return f"{name} ({traits})" if traits else name
 
 
-Source = TaskLoader
-"""The class under its older name."""
-
-
 def existing_folder(path: str, hint: str = "must be a folder that exists") -> Path:
     """Return the path of a folder with ``~`` expanded; raise a SettingError with the hint if there is none."""
     folder = Path(path).expanduser()

@@ -25,14 +25,14 @@ def bench(source_ensemble, target_task, recipes, settings):
 
 @pytest.fixture
 def members(result):
-    return ShiftedMembers({0: result.ensemble.members[0]}, result.shifted, result.donor_heads)
+    return ShiftedMembers({0: result.ensemble.members[0]}, result.shifted)
 
 
 def test_accuracies_are_those_of_whole_members(bench, result, members):
     metrics = diagnose_shift(bench, result.shift, members)
     ways = {"": members.shifted, "_no_shift": bench.reestimate_statistics({m: bench.encoders[m] for m in (1, 2)})}
     for name, encoders in ways.items():
-        zero_shot = [joined(encoder=encoder, head=members.donor_heads[m]) for m, encoder in encoders.items()]
+        zero_shot = [joined(encoder=encoder, head=members.head) for m, encoder in encoders.items()]
         probed = bench.probe(bench.with_fresh_heads(encoders, "tiny")).weights
         image = 1 / (2 * len(bench.target.validation))
         for key, whole in (("zero_shot", zero_shot), ("probe", probed)):

@@ -6,7 +6,6 @@ from math import ceil, floor, log10
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -269,22 +268,11 @@ def benefit(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
         panel.axhline(0, color=INK, linewidth=0.8)
         for row in rows:
             for run in row.runs if row.runs[0].dataset == pair else ():
-                _run(panel, (run.metrics[x], run.metrics[GAINS[over]]), style[lineage(run)], aligned(row))
+                place = np.array([run.metrics[x], run.metrics[GAINS[over]]], dtype=float)
+                panel.plot(*place, **style[lineage(run)].line2d() | {"linestyle": "none"})
         panel.set_xlabel("loss barrier (nats)" if x == BARRIER else "distance of weights")
         panel.set_ylabel(f"gain over {over}")
         panel.set_title(pair, fontsize=8.5)
     handles = [Line2D([], [], **style[name].line2d() | {"linestyle": "none"}, label=name) for name in names]
-    if any(map(aligned, rows)):
-        hollow = Style(INK, "o", "none", filled=False)
-        handles.append(Line2D([], [], **hollow.line2d(), label="hollow: aligned"))
     legend_above(figure, handles)
     return figure
-
-
-def aligned(row: Row) -> bool:
-    """Return whether a row's shift was aligned to each recipient."""
-    return row.settings.get("strategy.align", "none") != "none"
-
-
-def _run(panel: Axes, place: tuple[float | None, float | None], style: Style, hollow: bool) -> None:
-    panel.plot(*np.array(place, dtype=float), **replace(style, filled=not hollow).line2d() | {"linestyle": "none"})

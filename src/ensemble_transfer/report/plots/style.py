@@ -38,7 +38,6 @@ _KNOWN = {
     "few": ("#1b1d22", "h"),
     "snapshots": ("#7A7A7A", "<"),
     "auto": ("#8A63D2", "*"),
-    "laplace": ("#2E8B4F", ">"),
     "turns": ("#B453A4", "d"),
 }
 _OTHERS = [(c, m) for m, c in product("PX*<>hp", ["#2A8FC9", "#7A7A7A", *(colour for colour, _ in _KNOWN.values())])]

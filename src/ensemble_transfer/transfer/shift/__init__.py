@@ -1,1 +1,1 @@
-"""The shift vector, the choice whether to shift, diagnostics, and alignment of channels."""
+"""The shift vector, its diagnostics, and shifts in turns."""

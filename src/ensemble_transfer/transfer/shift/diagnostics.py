@@ -48,18 +48,21 @@ class ShiftedMembers:
     Attributes:
         donors: The donors' weights after their fine-tuning, by member.
         shifted: The recipients' encoders after the shift, before any fine-tuning, by member.
-        donor_heads: The first donor's fine-tuned head by recipient, its features in the order of the recipient's.
     """
 
     donors: Mapping[int, Weights]
     shifted: Mapping[int, Weights]
-    donor_heads: Mapping[int, Weights]
+
+    @property
+    def head(self) -> dict[str, Tensor]:
+        """The first donor's head after its fine-tuning."""
+        return below(next(iter(self.donors.values())), "head")
 
 
 def diagnose_shift(bench: Workbench, shift: ShiftVector, members: ShiftedMembers) -> dict[str, float]:
     """Compute the metrics ``shift/...``.
 
-    Zero-shot accuracy is that of a recipient's encoder with the first donor's head, aligned like the vector. Probe
+    Zero-shot accuracy is that of a recipient's encoder with the first donor's head. Probe
     accuracy is that of a new head on frozen features. Both are means over at most four recipients. Encoders without a
     shift, or with a random one, get BatchNorm statistics of the target too. Gains of probe accuracy have the standard
     errors of differences that are paired by image (``..._error``): the noise of the validation images, not of seeds.
@@ -83,7 +86,7 @@ def diagnose_shift(bench: Workbench, shift: ShiftVector, members: ShiftedMembers
         "_no_shift": bench.reestimate_statistics(originals),
         "_random": bench.reestimate_statistics(random),
     }
-    found = {name: _accuracies(bench, encoders, members.donor_heads, name) for name, encoders in rivals.items()}
+    found = {name: _accuracies(bench, encoders, members.head, name) for name, encoders in rivals.items()}
     right = {name: own for name, (_, own) in found.items()}
     probed = {name: float(own.mean()) for name, own in right.items()}
     metrics |= {f"shift/zero_shot_accuracy{name}": zero_shot for name, (zero_shot, _) in found.items()}
@@ -112,7 +115,7 @@ def shift_norms(vector: Weights, encoder: Weights) -> dict[str, float]:
 def shift_line(bench: Workbench, members: ShiftedMembers) -> dict[str, list[float]]:
     """Compute validation loss and accuracy on the straight line from before to after the shift, and beyond.
 
-    Each point has the first donor's head, aligned like the vector, and no fine-tuning. BatchNorm normalises by the
+    Each point has the first donor's head and no fine-tuning. BatchNorm normalises by the
     validation images. Values are means over at most four recipients; lists are empty without recipients.
     """
     line: dict[str, list[float]] = {"scale": [], "loss": [], "accuracy": []}
@@ -121,7 +124,7 @@ def shift_line(bench: Workbench, members: ShiftedMembers) -> dict[str, list[floa
         for member in list(members.shifted)[:DIAGNOSED]:
             before = bench.encoders[member]
             moved = add_scaled(before, subtract(members.shifted[member], before), scale)
-            points.append(_loss(bench, joined(encoder=moved, head=members.donor_heads[member])))
+            points.append(_loss(bench, joined(encoder=moved, head=members.head)))
         line["scale"].append(scale)
         line["loss"].append(sum(loss for loss, _ in points) / len(points))
         line["accuracy"].append(sum(accuracy for _, accuracy in points) / len(points))
@@ -168,7 +171,7 @@ def _donor_cosine(bench: Workbench, donors: Mapping[int, Weights]) -> float:
 
 
 def _accuracies(
-    bench: Workbench, encoders: Mapping[int, Weights], donor_heads: Mapping[int, Weights], rival: str
+    bench: Workbench, encoders: Mapping[int, Weights], donor_head: Weights, rival: str
 ) -> tuple[float, Tensor]:
     """Measure members on validation, with the donor's head and with one trained on frozen features.
 
@@ -181,9 +184,9 @@ def _accuracies(
     probed = bench.probe(bench.with_fresh_heads(encoders, "tiny"), f"diagnosis{rival}")
     split, device = bench.target.validation, bench.fitter.settings.device
     right = []
-    for member, weights in zip(probed.members, probed.weights, strict=True):
+    for weights in probed.weights:
         seen = features(bench.architecture.classifier(weights), split.images, device)
-        for head in (donor_heads[member], below(weights, "head")):
+        for head in (donor_head, below(weights, "head")):
             predicted = linear(seen, head["weight"], head["bias"]).softmax(-1).argmax(-1)
             right.append((predicted == split.labels).double())
     return float(torch.stack(right[0::2]).mean()), torch.stack(right[1::2]).mean(0)

@@ -18,19 +18,17 @@ class ShiftResult(TransferResult):
     Attributes:
         shift: The shift vector.
         shifted: Encoders of the recipients after the shift, before any fine-tuning.
-        donor_heads: The first donor's fine-tuned head by recipient, its features in the order of the recipient's.
     """
 
     shift: ShiftVector
     shifted: Mapping[int, Weights] = field(default_factory=dict, repr=False)
-    donor_heads: Mapping[int, Weights] = field(default_factory=dict, repr=False)
 
     def diagnose(self, bench: Workbench) -> tuple[dict[str, float], dict[str, Any]]:
         """Compute the metrics ``shift/...`` and the curve ``shift_line``; none for ``random_shift``, the control."""
         if self.shift.options["direction"] == "random":
             return {}, {}
         donors = {m: w for m, w in enumerate(self.ensemble.members) if m not in self.recipients}
-        members = ShiftedMembers(donors, self.shifted, self.donor_heads)
+        members = ShiftedMembers(donors, self.shifted)
         return diagnose_shift(bench, self.shift, members), {"shift_line": shift_line(bench, members)}
 
     def save(self, folder: Path) -> None:

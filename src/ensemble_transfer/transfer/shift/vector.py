@@ -27,7 +27,7 @@ class ShiftVector:
     """A shift vector and its provenance.
 
     Attributes:
-        vector: Difference of the encoder's floating-point tensors, with channels in the order of the first donor.
+        vector: Difference of the encoder's floating-point tensors.
         scales: How far recipients are shifted along it, by layer group (see :func:`layer_group`).
         provenance: Texts by name: ``source_ensemble`` (fingerprint), ``donors`` (indices), ``donor_weights``
             (fingerprints before the transfer), ``target_task`` (fingerprint), ``target`` (name), ``options`` of the

@@ -23,10 +23,7 @@ from ensemble_transfer.training.fit import Fits, Start
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.transfer.base import Workbench
 from ensemble_transfer.transfer.prices import FIXED, Prices, stretched
-from ensemble_transfer.transfer.shift.alignment import channel_groups
-from ensemble_transfer.transfer.shift.alignment.aligner import ALIGNMENTS, Aligner
 from ensemble_transfer.transfer.shift.result import ShiftResult
-from ensemble_transfer.transfer.shift.search import best_probed
 from ensemble_transfer.transfer.shift.vector import ShiftVector, donor_weights, layer_groups, learned
 from ensemble_transfer.weights import Weights, add_scaled, below, joined, mean, random_like, subtract
 
@@ -76,8 +73,6 @@ class Shift:
         members: Number of transferred members, including the donors; None for all.
         scale: Factor of the shift vector.
         if_better: Whether to shift only if a probed head is more accurate on validation with the shift than without.
-        align: How to permute the donor's channels to each recipient's before the shift: ``none``, by ``weights`` or by
-            ``activations`` (for members of independent lineage).
         statistics: Running statistics of BatchNorm after the shift: ``reestimate`` them on the target's training
             images, or ``shift`` them like weights.
         head: How a recipient's head starts: ``probe`` to train it on frozen features, ``donor`` to copy a donor's
@@ -93,7 +88,6 @@ class Shift:
     members: int | None = None
     scale: float = 1.0
     if_better: bool = False
-    align: str = "none"
     statistics: str = "reestimate"
     head: str = "probe"
     direction: str = "donor"
@@ -105,7 +99,6 @@ class Shift:
         require(enough, "members", self.members, f"must be at least donors={self.donors}, or null for all")
         require(isfinite(self.scale), "scale", self.scale, "must be a finite number")
         for name, value, allowed in (
-            ("align", self.align, ALIGNMENTS),
             ("statistics", self.statistics, STATISTICS),
             ("head", self.head, HEADS),
             ("direction", self.direction, DIRECTIONS),
@@ -123,12 +116,10 @@ class Shift:
         return "zero_shot" if self.finish == "head" else "shift"
 
     def check(self, members: int, architecture: Architecture) -> None:
-        """Raise a SettingError if there are too few members, or if the encoder cannot be aligned as requested."""
+        """Raise a SettingError if there are too few members."""
         rule = f"must be at most ensemble.size={members}"
         require(self.donors <= members, "donors", self.donors, rule)
         require(self.members is None or self.members <= members, "members", self.members, rule)
-        if self.align != "none":
-            channel_groups(architecture)
 
     def plan(self, prices: Prices) -> ShiftPlan:
         """Return how the budget is spent; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
@@ -155,22 +146,15 @@ class Shift:
         recipients = bench.first_encoders(plan.members)
         before = {member: recipients.pop(member) for member in range(self.donors)}
         donors = bench.fine_tune_fully(before, plan.full)
-        aligner = Aligner(bench, self.align, before[0])
-        vector = self._direction(bench, aligner, before, donors)
-        scale = self._better(bench, aligner, recipients, vector) if self.if_better and recipients else self.scale
+        vector = self._direction(bench, before, donors)
+        scale = self._better(bench, recipients, vector) if self.if_better and recipients else self.scale
         shift = ShiftVector(vector, dict.fromkeys(layer_groups(vector), scale), self._provenance(bench, plan))
-        added = self.add(bench, recipients, shift, donors.weights, aligner)
-        heads = {member: aligner.head(member, below(donors.weights[0], "head")) for member in recipients}
+        added = self.add(bench, recipients, shift, donors.weights)
         ensemble = bench.ensemble((*donors.weights, *added.weights), self.name)
-        return ShiftResult(ensemble, bench.ledger, tuple(recipients), shift, added.shifted, heads)
+        return ShiftResult(ensemble, bench.ledger, tuple(recipients), shift, added.shifted)
 
     def add(
-        self,
-        bench: Workbench,
-        recipients: Mapping[int, Weights],
-        shift: ShiftVector,
-        donors: Sequence[Weights],
-        aligner: Aligner | None = None,
+        self, bench: Workbench, recipients: Mapping[int, Weights], shift: ShiftVector, donors: Sequence[Weights]
     ) -> Recipients:
         """Transfer recipients by a shift vector, during a transfer or at any later time.
 
@@ -182,13 +166,9 @@ class Shift:
             recipients: Encoders before the shift, by member.
             shift: The shift vector.
             donors: The donors' weights after their fine-tuning, for ``head=donor``.
-            aligner: Aligner with cached permutations; by default a new one.
         """
-        aligner = aligner or Aligner(bench, self.align, bench.encoders[0])
-        vector = shift.scaled()
-        own = {member: aligner.to_member(member, encoder, vector) for member, encoder in recipients.items()}
-        shifted = self._shifted(bench, recipients, own)
-        starts = self._with_heads(shifted, donors, bench, aligner)
+        shifted = self._shifted(bench, recipients, shift.scaled())
+        starts = self._with_heads(shifted, donors, bench)
         if self.finish == "head":
             return Recipients(tuple(start.weights for start in starts), shifted)
         return Recipients(bench.fit(starts, shift.tiny or bench.recipes.tiny, "tiny").weights, shifted)
@@ -202,40 +182,37 @@ class Shift:
 
     def _fixed(self, prices: Prices) -> int:
         """Return what a recipient takes whatever the schedules are, in FLOPs."""
-        aligned = prices.encode(2 * prices.examples) if self.align == "activations" else 0
         statistics = prices.statistics if self.statistics == "reestimate" else 0
-        return aligned + statistics + (prices.probe if self.head == "probe" else 0)
+        return statistics + (prices.probe if self.head == "probe" else 0)
 
     def _aside(self, prices: Prices) -> int:
         """Return what is spent once, besides donors and recipients, in FLOPs."""
-        aligned = (self.donors - 1) * prices.encode(2 * prices.examples) if self.align == "activations" else 0
         statistics = prices.statistics if self.statistics == "reestimate" else 0
-        return aligned + (2 * (statistics + prices.probe + prices.look) if self.if_better else 0)
+        return 2 * (statistics + prices.probe + prices.look) if self.if_better else 0
 
-    def _direction(
-        self, bench: Workbench, aligner: Aligner, before: Mapping[int, Weights], donors: Fits
-    ) -> dict[str, Tensor]:
-        """Return the vector to shift along, in the coordinates of the first donor."""
-        moves = {member: subtract(below(w, "encoder"), before[member]) for member, w in enumerate(donors.weights)}
-        others = [aligner.from_member(m, before[m], move) for m, move in moves.items() if m > 0]
-        vector = mean([moves[0], *others])
+    def _direction(self, bench: Workbench, before: Mapping[int, Weights], donors: Fits) -> dict[str, Tensor]:
+        """Return the vector to shift along: the donors' mean move, or a random one as long."""
+        vector = mean([subtract(below(w, "encoder"), before[donor]) for donor, w in enumerate(donors.weights)])
         if self.direction == "random":
             vector |= random_like(learned(vector), generator(bench.seed, "random shift"))
         return vector
 
-    def _better(self, bench: Workbench, aligner: Aligner, recipients: Mapping[int, Weights], vector: Weights) -> float:
-        """Return the scale, or 0 where the first recipient's new head does better on validation without a shift."""
-        member, encoder = next(iter(recipients.items()))
-        own, aside = aligner.to_member(member, encoder, vector), bench.billing("scale search")
-        ways = {scale: {name: scale * tensor for name, tensor in own.items()} for scale in (self.scale, 0.0)}
-        tried = {scale: self._shifted(aside, {member: encoder}, {member: way}) for scale, way in ways.items()}
-        return best_probed(aside, tried)
+    def _better(self, bench: Workbench, recipients: Mapping[int, Weights], vector: Weights) -> float:
+        """Return the scale, or 0 where the first recipient's new head does better on validation without a shift.
 
-    def _shifted(
-        self, bench: Workbench, encoders: Mapping[int, Weights], vectors: Mapping[int, Weights]
-    ) -> dict[int, Weights]:
+        A new head makes the comparison fair: an unshifted encoder cannot suit the donor's head.
+        """
+        first, aside = dict([next(iter(recipients.items()))]), bench.billing("scale search")
+        accuracies = {}
+        for scale in (self.scale, 0.0):
+            shifted = self._shifted(aside, first, {name: scale * tensor for name, tensor in vector.items()})
+            fits = aside.probe(aside.with_fresh_heads(shifted, "tiny"))
+            accuracies[scale] = aside.validation_accuracy(fits.weights, "scale search")
+        return max(accuracies, key=accuracies.__getitem__)
+
+    def _shifted(self, bench: Workbench, encoders: Mapping[int, Weights], vector: Weights) -> dict[int, Weights]:
         """Return ``encoder + vector`` of every member, with running statistics as the option says."""
-        moved: dict[int, Weights] = {m: self._moved(encoder, vectors[m]) for m, encoder in encoders.items()}
+        moved: dict[int, Weights] = {member: self._moved(encoder, vector) for member, encoder in encoders.items()}
         return bench.reestimate_statistics(moved) if self.statistics == "reestimate" else moved
 
     def _moved(self, encoder: Weights, vector: Weights) -> dict[str, Tensor]:
@@ -245,18 +222,16 @@ class Shift:
             return {k: v.clamp(min=0) if k.endswith("running_var") else v for k, v in moved.items()}
         return {name: encoder[name] if is_statistic(name) else tensor for name, tensor in moved.items()}
 
-    def _with_heads(
-        self, encoders: Mapping[int, Weights], donors: Sequence[Weights], bench: Workbench, aligner: Aligner
-    ) -> list[Start]:
+    def _with_heads(self, encoders: Mapping[int, Weights], donors: Sequence[Weights], bench: Workbench) -> list[Start]:
         """Return the starts of the tiny fine-tuning, with the heads that the options ask for."""
         if self.head == "probe":
             return bench.with_probed_heads(encoders)
         starts = bench.with_fresh_heads(encoders, "tiny")
         if self.head == "fresh":
             return starts
-        turns = 1 if self.align != "none" else self.donors  # vectors come in the coordinates of the first donor
-        heads = {s.member: aligner.head(s.member, below(donors[s.member % turns], "head")) for s in starts}
-        return [replace(s, weights=joined(encoder=encoders[s.member], head=heads[s.member])) for s in starts]
+        heads = [below(donors[start.member % self.donors], "head") for start in starts]
+        given = [joined(encoder=encoders[s.member], head=head) for s, head in zip(starts, heads, strict=True)]
+        return [replace(start, weights=weights) for start, weights in zip(starts, given, strict=True)]
 
     def _provenance(self, bench: Workbench, plan: ShiftPlan) -> dict[str, str]:
         within = {} if bench.budget is None else {"budget": str(bench.budget), "tiny": json.dumps(asdict(plan.tiny))}
