@@ -49,6 +49,10 @@ class Laplace:
     """
 
     name: ClassVar[str] = "laplace"
+    about: ClassVar[str] = (
+        "Fine-tune one member fully and draw heads from a Laplace posterior: the cheapest uncertainty there is."
+    )
+    role: ClassVar[str] = "method"
 
     members: int = 8
     structure: str = "kron"
