@@ -16,7 +16,7 @@ from sklearn.datasets import load_sample_image
 from ensemble_transfer.tasks.folder import ImageFolder
 from ensemble_transfer.tasks.npz import Npz
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "fetch_data.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "data" / "fetch_data.py"
 FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 
 

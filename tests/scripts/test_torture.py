@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+SCRIPTS = Path(__file__).parents[2] / "scripts" / "hardening"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -16,8 +16,8 @@ def _importable():
     sys.path.insert(0, str(SCRIPTS))
     yield
     sys.path.remove(str(SCRIPTS))
-    for name in [name for name in sys.modules if name.split(".")[0] == "torturing"]:
-        del sys.modules[name]
+    for name in ("damage", "inputs", "kills", "world"):
+        sys.modules.pop(name, None)
 
 
 def torture(*arguments, cwd, mutant=""):
@@ -78,7 +78,7 @@ def test_mutants_are_noticed(tmp_path, mutant, arguments, line, said):
 
 @pytest.mark.parametrize(("read", "said"), [(Path.read_bytes, "accepted with another content"), (None, "TypeError")])
 def test_what_accepts_a_damaged_file_or_breaks_on_it_is_found(tmp_path, read, said):
-    from torturing.damage import flip
+    from damage import flip
 
     path = tmp_path / "file"
     path.write_bytes(bytes(100))
@@ -92,7 +92,7 @@ def test_what_accepts_a_damaged_file_or_breaks_on_it_is_found(tmp_path, read, sa
 
 
 def test_an_input_that_breaks_is_found(tmp_path, monkeypatch):
-    from torturing.inputs import mistype
+    from inputs import mistype
 
     def broken(*_: object) -> None:
         raise KeyError("lost")
@@ -110,7 +110,7 @@ process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]
 
 @pytest.mark.parametrize(("orphan", "said"), [(True, "processes go on after the"), (False, "files stay in the temp")])
 def test_orphans_and_leftovers_are_found(tmp_path, monkeypatch, orphan, said):
-    from torturing import world
+    import world
 
     monkeypatch.setattr(world, "GRACE", 0.5)
     (tmp_path / "untidy.py").write_text(SLEEPER.format(orphan=orphan, keep="place"))
@@ -123,7 +123,7 @@ def test_orphans_and_leftovers_are_found(tmp_path, monkeypatch, orphan, said):
 
 
 def test_what_tidies_up_leaves_nothing(tmp_path):
-    from torturing import world
+    import world
 
     (tmp_path / "tidy.py").write_text("import tempfile\nwith tempfile.TemporaryDirectory(): pass\n")
     assert world.run(["tidy"], tmp_path) is None
