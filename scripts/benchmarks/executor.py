@@ -9,20 +9,7 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from measure import (
-    Options,
-    Result,
-    digits,
-    fitter,
-    interleaved,
-    medians,
-    network,
-    ratios,
-    settings,
-    starts,
-    under,
-    widened,
-)
+from measure import Options, Result, digits, fitter, interleaved, medians, network, ratios, starts, under
 
 from ensemble_transfer.training.executors import chosen_executor
 from ensemble_transfer.training.flops import step_flops
@@ -48,7 +35,7 @@ def compare(options: Options, members: int, width: int, size: int, precision: st
     """Return the ratios of one case, and how far the rule's choice is from the faster executor."""
     ways: dict[str, dict[str, object]] = {name: {"executor": name} for name in ("loop", "vectorised")}
     ways["loop, other layout"] = {"executor": "loop", "channels_last": torch.cuda.is_available()}
-    architecture, data = network(size, options=widened(width)), digits(500, size)
+    architecture, data = network(size, width=width), digits(500, size)
     recipe, begin = Recipe(2 if options.quick else STEPS), starts(architecture, members)
     calls = {}
     for name, way in ways.items():
@@ -62,7 +49,7 @@ def compare(options: Options, members: int, width: int, size: int, precision: st
     vectorised = float(result["ratio vectorised to loop, wall"])
     result["ratio throughput vectorised to loop, wall"] = 1 / vectorised
     flops = recipe.batch_size * step_flops(architecture)
-    chosen = chosen_executor(settings(options), members, flops)
+    chosen = chosen_executor(fitter(options).settings, members, flops)
     result["GFLOPs of a member's step"] = flops / 1e9
     result["auto is"] = chosen
     result["ratio auto to the faster, wall"] = (vectorised if chosen == "vectorised" else 1.0) / min(vectorised, 1.0)

@@ -19,9 +19,6 @@ from ensemble_transfer.training.settings import TrainerSettings
 
 Result = dict[str, float | str]
 
-SMALL = {"channels": [8, 16, 32, 64], "stem_width": 8, "output_stride": 8}
-"""Options of conf/backbone/small_resnet."""
-
 
 @dataclass(frozen=True)
 class Options:
@@ -80,20 +77,10 @@ def under(prefix: str, result: Result) -> Result:
     return {f"{prefix}/{key}": value for key, value in result.items()}
 
 
-def settings(options: Options, **changes: object) -> TrainerSettings:
-    """Return the trainer's settings on this machine, with torch's threads set."""
-    torch.set_num_threads(options.threads)
-    return TrainerSettings(threads=options.threads, progress=False, **changes)  # type: ignore[arg-type]
-
-
-def widened(times: int) -> dict[str, object]:
-    """Return the default network's options with so many times its channels."""
-    return SMALL | {"channels": [times * channels for channels in (8, 16, 32, 64)], "stem_width": 8 * times}
-
-
-def network(size: int = 28, channels: int = 1, options: Mapping[str, object] | None = None) -> Architecture:
-    """Return the default network, or another of its family."""
-    return Backbone("resnet10t", dict(SMALL if options is None else options)).architecture(size, channels, 10)
+def network(size: int = 28, channels: int = 1, width: int = 1) -> Architecture:
+    """Return the default network, or one that is so many times as wide."""
+    options = {"channels": [width * c for c in (8, 16, 32, 64)], "stem_width": 8 * width, "output_stride": 8}
+    return Backbone("resnet10t", options).architecture(size, channels, 10)
 
 
 def digits(examples: int, size: int = 28) -> Split:
@@ -109,8 +96,9 @@ def starts(architecture: Architecture, members: int) -> list[Start]:
 
 
 def fitter(options: Options, **changes: object) -> Fitter:
-    """Return a fitter that remembers nothing."""
-    return Fitter(settings(options, **changes))
+    """Return a fitter that remembers nothing, with torch's threads set."""
+    torch.set_num_threads(options.threads)
+    return Fitter(TrainerSettings(threads=options.threads, progress=False, **changes))  # type: ignore[arg-type]
 
 
 def about() -> Result:

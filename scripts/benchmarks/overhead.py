@@ -6,24 +6,12 @@ under a plain ``pl.Trainer``, on as many steps and members: what a Trainer and i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import TypeVar
 
 import pytorch_lightning as pl
 import torch
-from measure import (
-    Options,
-    Result,
-    digits,
-    fitter,
-    interleaved,
-    medians,
-    network,
-    ratios,
-    starts,
-    under,
-)
+from measure import Options, Result, digits, fitter, interleaved, medians, network, ratios, starts, under
 from torch.nn.functional import cross_entropy
 
 from ensemble_transfer.models.backbone import Architecture
@@ -32,46 +20,37 @@ from ensemble_transfer.models.memory_format import channels_last
 from ensemble_transfer.seeding import generator
 from ensemble_transfer.tasks.task import Split, Task
 from ensemble_transfer.training.data_module import TaskDataModule
-from ensemble_transfer.training.fit import Fitter, Start
+from ensemble_transfer.training.fit import Start
 from ensemble_transfer.training.global_state import quiet_lightning
 from ensemble_transfer.training.lightning import EnsembleModule
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.weights import Weights
 
-T = TypeVar("T")
-
 
 def run(options: Options) -> Result:
     """Compare one member and eight; "same weights" is 1 where both loops end at the same ones, bit for bit."""
+    cases = ((1, 4, 1), (2, 3, 1)) if options.quick else ((1, 300, 5), (8, 100, 3))
+    return {key: value for case in cases for key, value in compare(options, *case).items()}
+
+
+def compare(options: Options, members: int, steps: int, repeats: int) -> Result:
+    """Compare members over some steps."""
     architecture, data = network(), digits(500)
-    found: Result = {}
-    for members, steps, repeats in ((1, 4, 1), (2, 3, 1)) if options.quick else ((1, 300, 5), (8, 100, 3)):
-        recipe, begin = Recipe(steps, lr=1e-2), starts(architecture, members)
-        results: dict[str, Sequence[Weights]] = {}
+    recipe, begin, ours = Recipe(steps, lr=1e-2), starts(architecture, members), fitter(options, accelerator="cpu")
+    ended: dict[str, Sequence[Weights]] = {}
 
-        ours = fitter(options, accelerator="cpu")
-        fit = partial(fitted, ours, architecture, begin, data, recipe)
-        plain = partial(hand_written, architecture, begin, data, recipe)
-        fitted(ours, architecture, begin, data, Recipe(2))
-        module = partial(under_a_trainer, architecture, begin, data, recipe)
-        calls = {"fit": kept(fit, "fit", results), "plain": kept(plain, "plain", results), "module": module}
-        times = interleaved(calls, repeats)
-        same = all(torch.equal(a[k], b[k]) for a, b in zip(results["fit"], results["plain"], strict=True) for k in a)
-        compared = ratios(times, "fit", "plain") | ratios(times, "module", "fit")
-        found |= under(f"M={members}", compared | medians(times) | {"same weights": int(same)})
-    return found
+    def fit(recipe: Recipe = recipe) -> None:
+        ended["fit"] = ours.fit(architecture, begin, data, recipe, "benchmark").weights
 
+    def plain() -> None:
+        ended["plain"] = [plain_loop(architecture, start, data, recipe) for start in begin]
 
-def fitted(
-    ours: Fitter, architecture: Architecture, begin: Sequence[Start], data: Split, recipe: Recipe
-) -> Sequence[Weights]:
-    """Train members with the fitter."""
-    return ours.fit(architecture, begin, data, recipe, "benchmark").weights
-
-
-def hand_written(architecture: Architecture, begin: Sequence[Start], data: Split, recipe: Recipe) -> Sequence[Weights]:
-    """Train members one after another."""
-    return [plain_loop(architecture, start, data, recipe) for start in begin]
+    fit(Recipe(2))
+    module = partial(under_a_trainer, architecture, begin, data, recipe)
+    times = interleaved({"fit": fit, "plain": plain, "module": module}, repeats)
+    same = all(torch.equal(a[k], b[k]) for a, b in zip(ended["fit"], ended["plain"], strict=True) for k in a)
+    compared = ratios(times, "fit", "plain") | ratios(times, "module", "fit")
+    return under(f"M={members}", compared | medians(times) | {"same weights": int(same)})
 
 
 def under_a_trainer(
@@ -87,15 +66,6 @@ def under_a_trainer(
         trainer = pl.Trainer(accelerator="cpu", max_epochs=-1, limit_val_batches=0, enable_model_summary=False, **quiet)
         trainer.fit(module, batches)
     return module.ensemble().members
-
-
-def kept(call: Callable[[], T], name: str, results: dict[str, T]) -> Callable[[], None]:
-    """Return the call as one that keeps its result under a name."""
-
-    def keep() -> None:
-        results[name] = call()
-
-    return keep
 
 
 def plain_loop(architecture: Architecture, start: Start, data: Split, recipe: Recipe) -> Weights:

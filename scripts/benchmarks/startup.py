@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 from measure import Options, Result, Seconds, medians, ratios
@@ -52,10 +51,10 @@ def run(options: Options) -> Result:
     return found | medians(times)
 
 
-def until_end(command: list[str], env: Mapping[str, str] | None = None) -> Seconds:
+def until_end(command: list[str]) -> Seconds:
     """Return what a process takes until it ends, its children included."""
     started, before = time.perf_counter(), _of_children()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return Seconds(time.perf_counter() - started, _of_children() - before)
 
 

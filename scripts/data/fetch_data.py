@@ -43,28 +43,19 @@ class MissingError(Exception):
     """What a set is made from is not there; the message says how to get it."""
 
 
-CLIPART = Path("/usr/share/openclipart/png")
-CLIPART_CLASSES = (
-    *(
-        "animals",
-        "buildings",
-        "computer",
-        "education",
-        "electronics",
-        "food",
-        "geography",
-        "office",
-        "people",
-        "plants",
+CLIPART = "animals buildings computer education electronics food geography office people plants recreation shapes"
+CLIPART += " signs_and_symbols tools transportation"
+DRAWINGS = {
+    "clipart": ("/usr/share/openclipart/png", "openclipart-png", CLIPART),
+    "stamps": (
+        "/usr/share/tuxpaint/stamps", "tuxpaint-stamps-default", "animals clothes food household plants town vehicles",
     ),
-    *("recreation", "shapes", "signs_and_symbols", "tools", "transportation"),
-)
-CLIPART_MOST, CLIPART_SIDE = 300, 96  # of a class; pixels
+}  # fmt: skip
+"""Folder, package, and classes; of the stamps those with forty or more."""
+
+MOST, SIDE = 300, 96  # of a class; pixels
 
 BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning)
-
-STAMPS = Path("/usr/share/tuxpaint/stamps")
-STAMP_CLASSES = ("animals", "clothes", "food", "household", "plants", "town", "vehicles")
 
 EMOJI = "emoji-datasource-{vendor}@16.0.0"
 TEST, VALIDATION = 0.32, 0.16  # shares of code points, or of icons' names, of the sets that are split by them
@@ -106,22 +97,14 @@ def make_fonts(name: str, root: Path) -> None:
         report(path, split, Counter(wanted.characters[label] for label in arrays[f"{split}_labels"]))
 
 
-def make_clipart(root: Path) -> None:
-    """Copy up to 300 drawings of each class, scaled down, into ``ROOT/clipart``."""
-    if not CLIPART.is_dir():
-        raise MissingError(f"no folder {CLIPART}; apt-get install openclipart-png")
-    with fresh(root / "clipart") as folder:
-        counts = {name: shrink_class(CLIPART / name, folder / name) for name in CLIPART_CLASSES}
-    report(root / "clipart", "all", counts)
-
-
-def make_stamps(root: Path) -> None:
-    """Copy the stamps of the kinds that have forty or more, scaled down, into ``ROOT/stamps``."""
-    if not STAMPS.is_dir():
-        raise MissingError(f"no folder {STAMPS}; apt-get install tuxpaint-stamps-default")
-    with fresh(root / "stamps") as folder:
-        counts = {name: shrink_class(STAMPS / name, folder / name) for name in STAMP_CLASSES}
-    report(root / "stamps", "all", counts)
+def make_drawings(name: str, root: Path) -> None:
+    """Copy up to 300 drawings of each class, scaled down, into ``ROOT/NAME``."""
+    source, package, classes = DRAWINGS[name]
+    if not Path(source).is_dir():
+        raise MissingError(f"no folder {source}; apt-get install {package}")
+    with fresh(root / name) as folder:
+        counts = {kind: shrink_class(Path(source, kind), folder / kind) for kind in classes.split()}
+    report(root / name, "all", counts)
 
 
 def shrink_class(source: Path, target: Path) -> int:
@@ -131,7 +114,7 @@ def shrink_class(source: Path, target: Path) -> int:
     files = {digest(str(file.relative_to(source))): file for file in source.rglob("*.png") if not file.is_symlink()}
     copied = 0
     for name, file in sorted(files.items()):
-        if copied == CLIPART_MOST:
+        if copied == MOST:
             break
         try:
             with warnings.catch_warnings(category=Image.DecompressionBombWarning, action="error"):
@@ -151,7 +134,7 @@ def shrink(file: Path) -> Image.Image:
     if box is None:
         raise ValueError("nothing but transparency")
     drawing = drawing.crop(box)
-    drawing.thumbnail((CLIPART_SIDE, CLIPART_SIDE))
+    drawing.thumbnail((SIDE, SIDE))
     side = max(drawing.size)
     square = Image.new("RGBA", (side, side))
     square.paste(drawing, ((side - drawing.width) // 2, (side - drawing.height) // 2))
@@ -216,7 +199,7 @@ def on_white(file: Path) -> Image.Image:
     """Return what a file shows, at most 96 pixels, transparency on white: RGB."""
     with Image.open(file) as image:
         drawing = image.convert("RGBA")
-    drawing.thumbnail((CLIPART_SIDE, CLIPART_SIDE))
+    drawing.thumbnail((SIDE, SIDE))
     white = Image.new("RGBA", drawing.size, "white")
     white.alpha_composite(drawing)
     return white.convert("RGB")
@@ -278,11 +261,10 @@ def report(path: Path, split: str, counts: Mapping[str, int]) -> None:
 
 MAKERS: dict[str, Callable[[Path], None]] = {
     **{name: partial(make_fonts, name) for name in FONT_SETS},
-    "clipart": make_clipart,
+    **{name: partial(make_drawings, name) for name in DRAWINGS},
     "emoji": make_emoji,
     "google_emoji": partial(make_split_emoji, "google"),
     "twitter_emoji": partial(make_split_emoji, "twitter"),
-    "stamps": make_stamps,
     "icons": make_icons,
 }
 

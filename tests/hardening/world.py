@@ -1,34 +1,21 @@
 """The small job, and the processes and files that commands leave behind."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 SMALL = [
-    "ensemble.size=2",
-    "backbone.options.channels=[4,8,8,8]",
-    "backbone.options.stem_width=4",
-    "dataset.image_size=8",
-    "dataset.target.train=60",
-    "dataset.target.validation=40",
-    "dataset.target.test=50",
-    "recipe.ancestor.steps=60",
-    "recipe.source.steps=20",
-    "recipe.full.steps=20",
-    "recipe.tiny.steps=5",
-    "recipe.probe.steps=5",
-    "trainer.threads=1",
-    "trainer.progress=false",
-    "trainer.checkpoint_seconds=0.02",
-]
+    "ensemble.size=2", "backbone.options.channels=[4,8,8,8]", "backbone.options.stem_width=4", "dataset.image_size=8",
+    "dataset.target.train=60", "dataset.target.validation=40", "dataset.target.test=50", "recipe.ancestor.steps=60",
+    "recipe.source.steps=20", "recipe.full.steps=20", "recipe.tiny.steps=5", "recipe.probe.steps=5",
+    "trainer.threads=1", "trainer.progress=false", "trainer.checkpoint_seconds=0.02",
+]  # fmt: skip
+"""Settings of a job of seconds."""
 
 GRACE = 5.0
 """Seconds in which the workers of a killed command must have ended: they look for it every second."""
@@ -37,38 +24,6 @@ _CACHE = "torchinductor_"
 """Torch's cache of compiled code: one folder of a user, whatever is run."""
 
 _MARK = "ENSEMBLE_TRANSFER_TORTURE"
-_OF_THE_MACHINE = (
-    "seconds",
-    "cpu_seconds",
-    "fine_tunings_by_time",
-    "full_seconds",
-    "peak_memory_bytes",
-    "reused_fits",
-    "environment",
-    "command",
-    "checksum",
-)
-
-
-@dataclass
-class Line:
-    """A line of the table: what was tried, how often, and what failed.
-
-    Attributes:
-        name: What was done.
-        tried: How often.
-        failures: A text for each failure.
-    """
-
-    name: str
-    tried: int = 0
-    failures: list[str] = field(default_factory=list)
-
-    def note(self, failure: str | None) -> None:
-        """Count a trial, and keep what failed."""
-        self.tried += 1
-        if failure is not None:
-            self.failures.append(failure)
 
 
 class Command:
@@ -133,15 +88,3 @@ def run(words: Sequence[str], folder: Path) -> str | None:
     command = Command(words, folder)
     code, said = command.end()
     return f"exit code {code}: {said[-300:]}" if code else command.left()
-
-
-def reproducible(record: Path) -> Any:  # noqa: ANN401
-    """Return what a record must hold whatever happened to its run; read without the package, which may be wrong."""
-    return without_machine(json.loads(record.read_text(encoding="utf-8")))
-
-
-def without_machine(data: Any) -> Any:  # noqa: ANN401
-    """Return nested data without what another run of the same configuration may have otherwise."""
-    if isinstance(data, Mapping):
-        return {name: without_machine(value) for name, value in data.items() if name not in _OF_THE_MACHINE}
-    return [without_machine(value) for value in data] if isinstance(data, list) else data

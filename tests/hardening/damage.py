@@ -107,7 +107,7 @@ def _decoded(path: Path) -> object:
     return None if found is None else (hashed(found[0].numpy()), found[1])
 
 
-def hashed(data: Any) -> object:  # noqa: ANN401
+def hashed(data: Any) -> object:
     """Return nested data with a hash for each array."""
     if isinstance(data, Mapping):
         return {str(name): hashed(value) for name, value in data.items()}

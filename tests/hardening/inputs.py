@@ -4,11 +4,9 @@ import contextlib
 import io
 import random
 import shutil
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 
 from world import SMALL
 
@@ -27,13 +25,6 @@ IMPOSSIBLE = (
     ("dataset.target.train", "-1"),
 )
 """Settings with values that no run can have: each must be refused."""
-
-PATIENCE = 600
-"""Seconds that a small job may take, the first imports included, on a machine that others use."""
-
-
-class _LongError(BaseException):
-    """A job takes too long; no Exception, so that the job does not take it for a failure of its own."""
 
 
 def inputs(count: int, rng: random.Random) -> Iterator[tuple[str, str, bool]]:
@@ -61,24 +52,16 @@ def mistype(setting: str, value: str, folder: Path, impossible: bool = False) ->
     folder.mkdir(exist_ok=True)
     shutil.rmtree(folder / "outputs", ignore_errors=True)
     GlobalHydra.instance().clear()
-    err, argv, before = io.StringIO(), sys.argv, signal.signal(signal.SIGALRM, _give_up)
+    err, argv = io.StringIO(), sys.argv
     sys.argv = ["ensemble_transfer", "strategy=shift", *SMALL, f"{setting}={value}"]
-    signal.alarm(PATIENCE)
     try:
         with contextlib.chdir(folder), contextlib.redirect_stderr(err), contextlib.redirect_stdout(io.StringIO()):
             code = main.main()
     except BaseException as error:  # noqa: BLE001  # whatever escapes is a failure
         return f"{setting}={value}: {type(error).__name__}: {error}"
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
         sys.argv = argv
     return _judged(f"{setting}={value}", code, err.getvalue(), folder, impossible)
-
-
-def _give_up(number: int, frame: FrameType | None) -> None:
-    del number, frame
-    raise _LongError(f"the small job took more than {PATIENCE} s")
 
 
 def _judged(what: str, code: int, said: str, folder: Path, impossible: bool) -> str | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from world import SMALL, Command, reproducible, run
+from world import SMALL, Command, run
 
 RUN = ["ensemble_transfer", "strategy=shift", *SMALL, "hydra.run.dir=run"]
 SWEEP = ["ensemble_transfer", "-m", "strategy=head,shift", *SMALL, "hydra.sweep.dir=sweep"]
@@ -20,14 +20,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
 
 @dataclass(frozen=True)
 class Victim:
-    """A command that is stopped.
-
-    Attributes:
-        name: Its name.
-        words: The words after ``python -m``.
-        result: Returns, for a folder, what must be the same whatever happened to the command there.
-        needs_run: Whether it needs a finished run.
-    """
+    """A command that is stopped: the words after ``python -m``, and what must be the same in its folder afterwards."""
 
     name: str
     words: list[str]
@@ -35,8 +28,10 @@ class Victim:
     needs_run: bool = False
 
 
-def _records(folder: Path) -> Any:  # noqa: ANN401
-    return {str(path.relative_to(folder)): reproducible(path) for path in sorted(folder.rglob("record.json"))}
+def _records(folder: Path) -> Any:
+    from ensemble_transfer.report.record import read_records
+
+    return {str(place.relative_to(folder)): record.reproducible() for place, record in read_records([folder]).items()}
 
 
 def _onnx(folder: Path) -> object:
@@ -45,25 +40,19 @@ def _onnx(folder: Path) -> object:
     return [prop.value for prop in onnx.load(folder / "out.onnx").metadata_props]
 
 
+def _text(name: str) -> Callable[[Path], str]:
+    return lambda folder: (folder / name).read_text(encoding="utf-8")
+
+
 VICTIMS = (
     Victim("a run", RUN, _records),
     Victim("a run with two workers", [*RUN, "trainer.workers=2"], _records),
     Victim("a sweep", SWEEP, _records),
     Victim("a sweep of jobs side by side", [*SWEEP, "hydra/launcher=jobs"], _records),
     Victim("extend", ["ensemble_transfer.extend", "run", "ensemble.add=1"], _records, needs_run=True),
-    Victim(
-        "predict",
-        ["ensemble_transfer.predict", "run", "images", "--output", "out.csv"],
-        lambda folder: (folder / "out.csv").read_text(),
-        needs_run=True,
-    ),
+    Victim("predict", ["ensemble_transfer.predict", "run", "images", "--output", "out"], _text("out"), needs_run=True),
     Victim("export", ["ensemble_transfer.export", "run", "out.onnx"], _onnx, needs_run=True),
-    Victim(
-        "compare",
-        ["ensemble_transfer.compare", "run", "--output", "out"],
-        lambda folder: (folder / "out" / "table.csv").read_text(),
-        needs_run=True,
-    ),
+    Victim("compare", ["ensemble_transfer.compare", "run", "--output", "out"], _text("out/table.csv"), needs_run=True),
 )
 
 
@@ -72,7 +61,7 @@ class Kills:
 
     Args:
         folder: An empty folder.
-        run: A folder in which the run has finished that nobody stopped.
+        run: A folder in which the run has finished that nobody stopped, in so many ``seconds``.
         seconds: How long it took.
         rng: Randomness.
     """

@@ -1,6 +1,6 @@
 """Torture the package: stop commands, damage files, mistype settings; print what was tried and what failed.
 
-    python scripts/hardening/torture.py --kills 50 --flips 200 --inputs 300
+    python tests/hardening/torture.py --kills 50 --flips 200 --inputs 300
 
 Everything happens in a fresh folder with small settings, and a seed repeats it. A stopped command must end as its
 signal says, leave no process and no temporary file, and go on to the same result. A damaged file must be refused or
@@ -21,12 +21,12 @@ from pathlib import Path
 from damage import flip, prepare, readers
 from inputs import inputs, mistype
 from kills import RUN, Kills
-from world import Line, run
+from world import run
 
 
-def tortured(folder: Path, kills: int, flips: int, bad: int, rng: random.Random) -> Iterator[Line]:
-    """Try everything in a fresh folder, and yield the lines of the table as they are done."""
-    whole = folder / "whole"
+def tortured(folder: Path, options: argparse.Namespace, rng: random.Random) -> Iterator[tuple[str, list[str | None]]]:
+    """Try everything in a fresh folder; yield what was done, and what was wrong each time, as it is done."""
+    whole, kills, flips = folder / "whole", range(options.kills), range(options.flips)
     whole.mkdir()
     started = time.monotonic()
     if kills or flips:
@@ -34,22 +34,15 @@ def tortured(folder: Path, kills: int, flips: int, bad: int, rng: random.Random)
         if wrong is not None:
             raise RuntimeError(f"the job fails by itself: {wrong}")
     if kills:
-        line, killer = Line("kills"), Kills(folder, whole, time.monotonic() - started, rng)
-        for _ in range(kills):
-            line.note(killer.kill())
-        yield line
+        killer = Kills(folder, whole, time.monotonic() - started, rng)
+        yield "kills", [killer.kill() for _ in kills]
     if flips:
         prepare(whole)
     for name, (pattern, read) in readers().items() if flips else ():
-        line = Line(f"damaged {name}")
-        for _ in range(flips):
-            line.note(flip(whole, pattern, read, rng))
-        yield line
-    if bad:
-        line = Line("bad inputs")
-        for setting, value, impossible in inputs(bad, rng):
-            line.note(mistype(setting, value, folder / "inputs", impossible))
-        yield line
+        yield f"damaged {name}", [flip(whole, pattern, read, rng) for _ in flips]
+    if options.inputs:
+        given = inputs(options.inputs, rng)
+        yield "bad inputs", [mistype(setting, value, folder / "inputs", must) for setting, value, must in given]
 
 
 def main() -> int:
@@ -64,9 +57,10 @@ def main() -> int:
     print(f"{'tried':<36} {'times':>6} {'failed':>6}")
     logging.getLogger("ensemble_transfer").setLevel(logging.ERROR)  # damaged files are what we make
     with tempfile.TemporaryDirectory() as folder:
-        for line in tortured(Path(folder), options.kills, options.flips, options.inputs, rng):
-            print(f"{line.name:<36} {line.tried:>6} {len(line.failures):>6}", flush=True)
-            failures += [f"{line.name}: {failure}" for failure in line.failures]
+        for name, found in tortured(Path(folder), options, rng):
+            wrong = [f"{name}: {failure}" for failure in found if failure is not None]
+            print(f"{name:<36} {len(found):>6} {len(wrong):>6}", flush=True)
+            failures += wrong
     for failure in failures:
         print(failure, file=sys.stderr)
     return 1 if failures else 0

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-SCRIPTS = Path(__file__).parents[2] / "scripts" / "hardening"
+SCRIPT = Path(__file__).with_name("torture.py")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _importable():
-    sys.path.insert(0, str(SCRIPTS))
+    sys.path.insert(0, str(SCRIPT.parent))
     yield
-    sys.path.remove(str(SCRIPTS))
+    sys.path.remove(str(SCRIPT.parent))
     for name in ("damage", "inputs", "kills", "world"):
         sys.modules.pop(name, None)
 
@@ -24,9 +24,9 @@ def torture(*arguments, cwd, mutant=""):
     """Run the script, in which, and in the commands of which, a mutant is at work."""
     (cwd / "mutants").mkdir()
     (cwd / "mutants" / "sitecustomize.py").write_text(mutant)
-    paths = [str(cwd / "mutants"), *(path for path in sys.path if path and path != str(SCRIPTS))]
+    paths = [str(cwd / "mutants"), *(path for path in sys.path if path and path != str(SCRIPT.parent))]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-    command = [sys.executable, str(SCRIPTS / "torture.py"), *arguments]
+    command = [sys.executable, str(SCRIPT), *arguments]
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
     rows = [line.rsplit(maxsplit=2) for line in done.stdout.splitlines()[1:]]
     return done.returncode, {name: (int(times), int(failed)) for name, times, failed in rows}, done.stderr
