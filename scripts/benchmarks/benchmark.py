@@ -22,7 +22,7 @@ NAMES = {
     "executor": "vectorised members, and the other memory layout, against the loop, and what auto takes",
     "workers": "members over 2 and 4 processes against one",
     "memory": "peak memory by members and executor, against the estimate",
-    "prices": "what a shifted member costs by the number of images; nothing is trained",
+    "prices": "what a shifted member and a head cost by the number of images; nothing is trained",
     "startup": "--help, the time to the first training step, and a run whose fits are in the store",
 }
 

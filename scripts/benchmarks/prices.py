@@ -1,6 +1,6 @@
-"""What a shifted member costs, in fine-tunings by FLOPs, for 500 to 100,000 training images. Nothing is trained.
+"""What a shifted member and a new head cost, in fine-tunings by FLOPs, for 500 to 100,000 training images.
 
-With a probed head, all its parts; and with the donor's head, which costs nothing.
+Nothing is trained. A member with a probed head, all its parts; and with the donor's head, which costs nothing.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ def run(options: Options) -> Result:
             given = (prices.statistics + prices.tiny) / prices.full
             found[f"{net}, {examples:,} images: probed head"] = given + prices.probe / prices.full
             found[f"{net}, {examples:,} images: donor's head"] = given
+            found[f"{net}, {examples:,} images: strategy head"] = prices.head / prices.full
             on_all = replace(prices, recipes=replace(recipes, statistics=None)).statistics
             found[f"{net}, {examples:,} images: statistics on all"] = on_all / prices.full
     return found
