@@ -39,7 +39,7 @@ docs: setup ## build the documentation into site/
 
 gpu: setup ## the tests and benchmarks that need a GPU, into benchmarks/gpu
 	$(BIN)/python -m pytest -m gpu tests/test_gpu.py
-	$(BIN)/python scripts/benchmark.py executor channels_last batches memory workers overhead --save benchmarks/gpu
+	$(BIN)/python scripts/benchmarks/benchmark.py executor memory workers overhead --save benchmarks/gpu
 
 pretend-gpu: setup ## what a pretend CUDA device can show without a GPU: devices, guards, waits; never numerics or speed
 	$(BIN)/python tests/pretend_cuda/run.py $(BIN)/python -m pytest tests/test_gpu.py tests/pretend_cuda
@@ -47,7 +47,7 @@ pretend-gpu: setup ## what a pretend CUDA device can show without a GPU: devices
 frontier: setup ## what a budget buys: the small pairs of the protocol on the confirmation seeds, and the page
 	for part in frontier frontier_few frontier_full; do \
 		$(BIN)/python -m ensemble_transfer +experiment=$$part 'seed=range(100,110)' hydra/launcher=jobs || exit; done
-	$(BIN)/python scripts/frontier_report.py multirun/frontier benchmarks/frontier
+	$(BIN)/python scripts/evidence/frontier_report.py multirun/frontier benchmarks/frontier
 
 clean: ## remove the environment and the caches, but no results
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

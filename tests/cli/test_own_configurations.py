@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from ensemble_transfer.cli import sweep
-from ensemble_transfer.report.record import Record
+from ensemble_transfer.report.plots.style import styles
+from ensemble_transfer.report.record import Record, read_records
+from ensemble_transfer.report.reference import references
+from ensemble_transfer.report.rows import rows_of
 from ensemble_transfer.runs.presets import conf_folder
 
 EXPERIMENT = """# @package _global_
@@ -135,3 +138,35 @@ def test_a_folder_that_is_named_is_kept(cli, quick, tmp_path):
     assert sweep.asked.overrides[-1] == "hydra.sweep.dir=mine"
     assert {path.name for path in tmp_path.iterdir()} == {"mine", "store"}
     assert Path("mine/0/record.json").is_file()
+
+
+STRATEGY = """
+from ensemble_transfer.transfer.strategies.{module} import {name}
+
+
+class Mine({name}):
+    name, about, role = "mine", "Do it my way: with heads.", "rival"
+"""
+
+
+def test_a_strategy_is_added_by_its_file_and_its_yaml_alone(cli, quick, tmp_path, monkeypatch):
+    (tmp_path / "mine_alone.py").write_text(STRATEGY.format(module="head", name="HeadOnly"))
+    yaml = tmp_path / "conf" / "strategy" / "mine.yaml"
+    yaml.parent.mkdir(parents=True)
+    yaml.write_text("# Do it my way: with heads.\n_target_: mine_alone.Mine\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "  strategy=mine          Do it my way: with heads.\n" in cli("--config-dir", "conf")[2]
+
+    sweep = ("-m", "strategy=head,mine", "seed=0,1", "budget=0.2", *quick, "--config-dir", "conf")
+    assert cli(*sweep, "hydra.sweep.dir=sweep")[0] == 0
+    records = read_records([tmp_path / "sweep"])
+    folder, mine = next((folder, record) for folder, record in records.items() if record.strategy == "mine")
+    assert (mine.role, mine.about) == ("rival", "Do it my way: with heads.")
+    card = " ".join((folder / "ensemble" / "README.md").read_text().split())
+    assert "by the strategy `mine`: do it my way: with heads." in card
+
+    rows, _ = rows_of(records.values())
+    assert [row.strategy for row in rows] == ["head", "mine"]
+    head, own = (styles(rows)[row.label] for row in rows)
+    assert (head.colour, head.marker) != (own.colour, own.marker)
+    assert {row.strategy for row in references(rows).values()} == {"mine"}  # the rival, which the rows are held against

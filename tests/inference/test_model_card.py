@@ -16,6 +16,7 @@ ARCHITECTURE = Backbone("resnet10t", {"channels": [4, 8, 8, 8], "stem_width": 4}
     8, 1, 3
 )
 HISTORY = {"source": "digits", "seed": 1, "strategy": "shift", "target": "letters", "source_ensemble": "abc123"}
+HISTORY |= {"about": "Fine-tune a donor, then shift."}
 METRICS = {
     "target/test/ensemble/accuracy": 0.91,
     "target/test/member/accuracy": 0.87,
@@ -93,7 +94,7 @@ def test_it_tells_what_the_ensemble_is_and_came_from(text):
     assert facts["source ensemble"] == ["`abc123`"]
     weights = sum(tensor.numel() for tensor in ARCHITECTURE.initial(0).values())
     assert facts["members"] == [f"2, each `resnet10t` with {weights:,} weights and statistics"]
-    assert "moved to `letters` by the strategy `shift`: the encoders" in " ".join(text.split())
+    assert "moved to `letters` by the strategy `shift`: fine-tune a donor, then shift. Made" in " ".join(text.split())
 
 
 def test_it_shows_the_test_split_and_leaves_out_what_is_undefined(text):

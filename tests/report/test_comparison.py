@@ -296,7 +296,7 @@ def test_the_baseline_is_named_or_one_member_or_a_rival_or_full_or_the_first(rec
 def test_one_member_is_the_baseline_unless_a_budget_stretches_it(budget, spent, expected):
     record = one_member(budget, spent)
     assert is_baseline(record) == expected
-    assert not is_baseline(replace(record, strategy="snapshots"))
+    assert not is_baseline(replace(record, strategy="shift"))
     assert not is_baseline(replace(record, ensemble={"size": 2}))
 
 

@@ -250,6 +250,8 @@ def test_a_strategy_of_ones_own_is_an_object(small, target_task):
     @dataclass(frozen=True)
     class First:
         name: ClassVar[str] = "first"
+        about: ClassVar[str] = "Fine-tune the first member."
+        role: ClassVar[str] = "rival"
 
         def check(self, members, architecture):
             pass

@@ -7,51 +7,54 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+SCRIPTS = Path(__file__).parents[2] / "scripts" / "benchmarks"
 
 
 def benchmark(*arguments):
-    command = [sys.executable, str(ROOT / "scripts" / "benchmark.py"), *map(str, arguments)]
+    command = [sys.executable, str(SCRIPTS / "benchmark.py"), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
 def test_the_benchmarks_run_and_give_a_flat_dict_and_files(tmp_path):
-    names = ["overhead", "executor", "channels_last", "workers", "cache"]
-    done = benchmark(*names, "--quick", "--json", "--save", tmp_path)
+    done = benchmark("overhead", "executor", "workers", "prices", "--quick", "--json", "--save", tmp_path)
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)
     assert all(isinstance(value, int | float | str) for value in results.values())
     assert results["threads"] == 1
     assert results["overhead/M=1/same weights"] == results["overhead/M=2/same weights"] == 1
     assert results["workers/2 workers, same weights as 1"] == 1
-    assert results["cache/M=1/largest difference of a weight"] < 1e-5
-    assert results["channels_last/fit, default net, 8 pixels/ratio last to first, CPU"] > 0
     overheads = [f"overhead/M=2/ratio {which}" for which in ("fit to plain", "module to fit")]
-    for name in (*overheads, "cache/M=1/ratio frozen to cached"):
+    executors = "executor/2 members, 1 x as wide, 8 pixels, 32-true/ratio"
+    for name in (*overheads, f"{executors} vectorised to loop", f"{executors} loop, other layout to loop"):
         assert all(results[f"{name}, {clock}"] > 0 for clock in ("CPU", "wall"))
-    for name in ("overhead", "executor", "cache"):
-        kept = json.loads((tmp_path / f"{name}.json").read_text())
-        assert kept["torch version"] == results["torch version"]
-        assert "processor: " in (tmp_path / f"{name}.txt").read_text()
+    prices = [results[f"prices/small_resnet, 500 images: {head} head"] for head in ("probed", "donor's")]
+    assert 1 > prices[0] > prices[1] > 0
+    for name in ("overhead", "executor", "workers"):
+        assert json.loads((tmp_path / f"{name}.json").read_text())["torch version"] == results["torch version"]
     page = (tmp_path / "README.md").read_text()
-    assert page.count("| [overhead](overhead.txt) |") == 1  # of 1 member: the quick sizes have no 8
-    assert "| [cache](cache.txt) | frozen forward against cached features, 1 member | at least 10 |" in page
-    assert "peers" not in page
+    assert page.count("| [overhead](overhead.json) |") == 1  # of 1 member: the quick sizes have no 8
+    assert (
+        "| [workers](workers.json) | weights equal to those of 1 process, bit for bit | at least 1 | 1 | yes |" in page
+    )
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"), [(["peers"], "peers needs --peers-env FOLDER"), (["nothing"], "invalid choice: 'nothing'")]
-)
-def test_what_cannot_be_run_is_refused_in_a_line(arguments, said):
-    done = benchmark(*arguments)
+def test_a_process_tells_the_memory_of_its_own_fit():
+    command = [sys.executable, str(SCRIPTS / "memory.py"), "loop", "2", "1"]
+    found = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1])
+    assert found["peak"] > 1
+    assert found["estimate"] > 1
+
+
+def test_what_cannot_be_run_is_refused_in_a_line():
+    done = benchmark("nothing")
     assert done.returncode == 2
-    assert said in done.stderr
+    assert "invalid choice: 'nothing'" in done.stderr
 
 
 @pytest.fixture
 def measure(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    from benchmarking import measure
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import measure
 
     return measure
 
@@ -74,27 +77,31 @@ def test_calls_take_turns(measure):
 
 @pytest.fixture
 def aims(measure):
-    from benchmarking import aims
+    import aims
 
     return aims
 
 
-def test_an_aim_is_held_against_the_worst_case(aims):
-    below, above = (
-        aims.Aim("b", "what", "*/ratio, CPU", 1.05),
-        aims.Aim("b", "what", "*/ratio, CPU", 1.0, at_least=True),
-    )
+def test_an_aim_is_held_against_the_worst_case(aims, monkeypatch):
+    rows = [("b", "below", "*/ratio, CPU", "at most", 1.05), ("b", "above", "*/ratio, CPU", "at least", 1.0)]
+    monkeypatch.setattr(aims, "AIMS", rows)
     results = {"M=1/ratio, CPU": 0.9, "M=2/ratio, CPU": 1.05, "M=2/ratio, wall": 7.0, "device": "cpu"}
-    assert below.row(results)[2:] == ["at most 1.05", "1.05", "yes"]
-    assert above.row(results)[2:] == ["at least 1", "0.9", "**no**"]
-    assert below.row(results | {"M=3/ratio, CPU": 1.0501})[-1] == "**no**"
-    assert below.row({"M=1/ratio, wall": 0.1}) is None
+    _, _, below, above = aims.table({"b": results}).splitlines()
+    assert below == "| [b](b.json) | below | at most 1.05 | 1.05 | yes |"
+    assert above == "| [b](b.json) | above | at least 1 | 0.9 | **no** |"
+    assert "**no**" in aims.table({"b": results | {"M=3/ratio, CPU": 1.0501}}).splitlines()[2]
+    assert len(aims.table({"b": {"M=1/ratio, wall": 0.1}}).splitlines()) == 2
 
 
-def test_the_page_has_the_aims_and_the_findings(tmp_path, aims):
+def test_the_page_gets_a_new_table_and_keeps_what_was_found(tmp_path, aims):
     (tmp_path / "memory.json").write_text(json.dumps({"M=32, loop/peak MB": 80.0, "M=32, vectorised/peak MB": 2100.4}))
-    (tmp_path / "FINDINGS.md").write_text("Found.\n")
-    aims.write(tmp_path)
-    page = (tmp_path / "README.md").read_text()
-    assert "| [memory](memory.txt) | MB of 32 members beyond the imports | at most 2000 | 2,100 | **no** |" in page
-    assert page.endswith("\n\nFound.\n")
+    (tmp_path / "README.md").write_text("# A\n\n<!-- aims -->\n| old |\n| --- |\n\nFound.\n\n| other |\n")
+    for _ in range(2):
+        aims.write(tmp_path)
+    before, page = (tmp_path / "README.md").read_text().split("<!-- aims -->\n| benchmark |")
+    assert before == "# A\n\n"
+    assert (
+        "| [memory](memory.json) | MB of 32 members beyond the imports | at most 2000 | 2,100 | **no** |\n\nFound."
+        in page
+    )
+    assert page.endswith("\n\n| other |\n")

@@ -13,7 +13,7 @@ STAGES = (2, 3, 4, 3, 3, 1)
 
 @pytest.fixture
 def script(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    monkeypatch.syspath_prepend(str(ROOT / "scripts" / "data"))
     sys.modules.pop("convert_mobilenetv2", None)
     import convert_mobilenetv2
 

@@ -16,7 +16,7 @@ from sklearn.datasets import load_sample_image
 from ensemble_transfer.tasks.folder import ImageFolder
 from ensemble_transfer.tasks.npz import Npz
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "fetch_data.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "data" / "fetch_data.py"
 FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 
 
@@ -137,8 +137,7 @@ def clipart(fetch, tmp_path, monkeypatch):
     Image.new("L", (1200, 1200), 9).save(package / "tools" / "large.png")
     (package / "tools" / "link.png").symlink_to(package / "animals" / "deep" / "0.png")
     monkeypatch.setattr(fetch.Image, "MAX_IMAGE_PIXELS", 1_000_000)
-    monkeypatch.setattr(fetch, "CLIPART", package)
-    monkeypatch.setattr(fetch, "CLIPART_CLASSES", ("animals", "tools"))
+    monkeypatch.setitem(fetch.DRAWINGS, "clipart", (str(package), "openclipart-png", "animals tools"))
     return fetch
 
 
@@ -161,7 +160,7 @@ def test_clipart_is_shrunk_to_what_it_shows_and_broken_files_are_named(clipart, 
 def test_a_class_has_no_more_than_its_share_and_a_second_time_replaces_the_first(clipart, tmp_path, monkeypatch):
     clipart.main(["clipart", "--root", str(tmp_path)])
     everything = {path.name: path.read_bytes() for path in (tmp_path / "clipart" / "animals").iterdir()}
-    monkeypatch.setattr(clipart, "CLIPART_MOST", 3)
+    monkeypatch.setattr(clipart, "MOST", 3)
     clipart.main(["clipart", "--root", str(tmp_path)])
     fewer = {path.name: path.read_bytes() for path in (tmp_path / "clipart" / "animals").iterdir()}
     assert len(fewer) == 3
@@ -292,8 +291,8 @@ def test_a_missing_package_is_one_line_that_says_what_to_install(fetch, fonts, t
             name,
             fonts.FontSet(wanted.characters, (str(nowhere),), wanted.packages, 0, 0),
         )
-    monkeypatch.setattr(fetch, "CLIPART", nowhere)
-    monkeypatch.setattr(fetch, "STAMPS", nowhere)
+    for name, (_, package, classes) in fetch.DRAWINGS.items():
+        monkeypatch.setitem(fetch.DRAWINGS, name, (str(nowhere), package, classes))
     monkeypatch.setattr(fetch, "ICONS", nowhere)
     monkeypatch.setattr(fetch.shutil, "which", lambda _: None)
     assert fetch.main(["all", "--root", str(tmp_path / "data")]) == 2
@@ -302,10 +301,10 @@ def test_a_missing_package_is_one_line_that_says_what_to_install(fetch, fonts, t
         f"error: font_digits: no fonts in {nowhere}; apt-get install fonts-aenigma",
         f"error: hebrew: no fonts in {nowhere}; apt-get install fonts-culmus fonts-culmus-fancy",
         f"error: clipart: no folder {nowhere}; apt-get install openclipart-png",
+        f"error: stamps: no folder {nowhere}; apt-get install tuxpaint-stamps-default",
         "error: emoji: npm is missing; apt-get install npm",
         "error: google_emoji: npm is missing; apt-get install npm",
         "error: twitter_emoji: npm is missing; apt-get install npm",
-        f"error: stamps: no folder {nowhere}; apt-get install tuxpaint-stamps-default",
         f"error: icons: no folder {nowhere}/oxygen; apt-get install oxygen-icon-theme",
     ]
     assert list((tmp_path / "data").iterdir()) == []

@@ -111,7 +111,7 @@ def saved(records, folder):
 
 
 def report(folder, *arguments):
-    script = ROOT / "scripts" / "frontier_report.py"
+    script = ROOT / "scripts" / "evidence" / "frontier_report.py"
     command = [sys.executable, script, folder, folder / "page", "--claims", folder / "claims.yaml", *arguments]
     return subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=120)
 
@@ -234,7 +234,7 @@ def test_what_cannot_be_told_apart_and_what_is_missing_are_refused(records, tmp_
 
 
 def test_the_claims_of_the_protocol_can_be_read(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    monkeypatch.syspath_prepend(str(ROOT / "scripts" / "evidence"))
     from frontier_claims import GAIN, MEASURES, read_claims
 
     claims = read_claims(ROOT / "benchmarks" / "frontier" / "claims.yaml")

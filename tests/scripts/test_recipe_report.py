@@ -10,7 +10,7 @@ import pytest
 
 from ensemble_transfer.report.record import Record, read_records
 
-ROOT = Path(__file__).parents[2]
+SCRIPT = Path(__file__).parents[2] / "scripts" / "evidence" / "recipe_report.py"
 SHIFT = {"a -> b": 0.0, "a -> c": 0.3}
 BY_RATE = {0.001: 0.8, 0.01: 0.5, 0.1: 0.52}
 
@@ -51,7 +51,12 @@ def report(runs, folder, *arguments):
     for index, run in enumerate(runs):
         (folder / "runs" / str(index)).mkdir(parents=True)
         run.save(folder / "runs" / str(index))
-    command = [sys.executable, str(ROOT / "scripts" / "recipe_report.py"), str(folder / "runs"), *map(str, arguments)]
+    command = [
+        sys.executable,
+        str(SCRIPT),
+        str(folder / "runs"),
+        *map(str, arguments),
+    ]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
@@ -94,6 +99,10 @@ def test_packed_records_give_the_same_table(runs, tmp_path):
     kept = read_records([tmp_path / "kept"])
     assert len(kept) == len(runs)
     assert {str(record.curves) for record in kept.values()} == {"{}"}
-    command = [sys.executable, str(ROOT / "scripts" / "recipe_report.py"), str(tmp_path / "kept" / "search")]
+    command = [
+        sys.executable,
+        str(SCRIPT),
+        str(tmp_path / "kept" / "search"),
+    ]
     again = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert again.stdout + f"{file}\n" == first

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "scripts" / "wandb_workspace.py"
+SCRIPT = ROOT / "scripts" / "evidence" / "wandb_workspace.py"
 
 
 @pytest.fixture

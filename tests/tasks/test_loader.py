@@ -235,7 +235,7 @@ def test_existing_folder(tmp_path, monkeypatch):
 
 
 def test_a_missing_file_that_a_script_makes_says_so():
-    assert whence("data/letters.npz") == "; python scripts/fetch_data.py letters makes it"
-    assert whence("data/emoji") == "; python scripts/fetch_data.py emoji makes it"
-    assert whence("data/icons/mate") == "; python scripts/fetch_data.py icons makes it"
+    assert whence("data/letters.npz") == "; python scripts/data/fetch_data.py letters makes it"
+    assert whence("data/emoji") == "; python scripts/data/fetch_data.py emoji makes it"
+    assert whence("data/icons/mate") == "; python scripts/data/fetch_data.py icons makes it"
     assert whence("data/mine.npz") == whence("elsewhere/letters.npz") == ""

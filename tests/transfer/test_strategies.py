@@ -5,6 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from ensemble_transfer.errors import SettingError
+from ensemble_transfer.models.ensemble import COPIES
+from ensemble_transfer.report.record import FORMER_ROLES, Record
 from ensemble_transfer.runs.evaluation import (
     EvaluationSettings,
     Tasks,
@@ -13,16 +16,38 @@ from ensemble_transfer.runs.evaluation import (
     predict_source,
     predict_target,
 )
+from ensemble_transfer.runs.presets import conf_folder, preset_names, preset_object
 from ensemble_transfer.training.flops import step_flops
 from ensemble_transfer.training.losses import batch_loss
 from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.transfer.base import Workbench, transfer_ensemble
-from ensemble_transfer.transfer.shift.diagnostics import ShiftedMembers, shift_line, source_barrier
+from ensemble_transfer.transfer.base import ROLES, Workbench, check_members, transfer_ensemble
+from ensemble_transfer.transfer.shift.diagnostics import shift_line, source_barrier
 from ensemble_transfer.transfer.strategies.full import Full
 from ensemble_transfer.transfer.strategies.matched import Matched
 from ensemble_transfer.transfer.strategies.shift import Shift
 from ensemble_transfer.transfer.strategies.tiny import Tiny
 from ensemble_transfer.weights import add_scaled, below, joined, norm, subtract
+
+
+@pytest.mark.parametrize("name", preset_names("strategy"))
+def test_a_strategy_says_itself_what_its_configuration_and_records_say(name):
+    strategy = preset_object("strategy", name)
+    first, *_ = (conf_folder() / "strategy" / f"{name}.yaml").read_text().splitlines()
+    assert (strategy.name, f"# {strategy.about}") == (name, first)
+    assert strategy.role in ROLES
+
+
+@pytest.mark.parametrize(("name", "role"), [*FORMER_ROLES.items(), ("shift", "method")])
+def test_a_record_that_lacks_its_role_has_that_of_its_strategy(name, role):
+    assert Record("finished", name, 0, "a -> b", "net", {}).known_role == role == preset_object("strategy", name).role
+    assert Record("finished", name, 0, "a -> b", "net", {}, role="control").known_role == "control"
+
+
+@pytest.mark.parametrize(("missing", "value"), [("about", None), ("role", "winner")])
+def test_a_strategy_that_does_not_say_what_it_is_is_refused(missing, value):
+    unsaid = type("Unsaid", (Tiny,), {missing: value})()
+    with pytest.raises(SettingError, match=r"^strategy='tiny': needs `about`, .* `role`, one of method, rival, "):
+        check_members(unsaid, 3, None, COPIES)
 
 
 def equal(a, b):

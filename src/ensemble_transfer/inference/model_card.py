@@ -14,24 +14,6 @@ from ensemble_transfer.layout import CARD, replacing
 from ensemble_transfer.metrics.selective import risk_bound
 from ensemble_transfer.models.ensemble import COPIES, UNTRAINED, Ensemble
 
-_ABOUT = {
-    "full": "every member was fine-tuned fully",
-    "matched": "every member was fine-tuned fully, with as much compute in all as `shift` spends",
-    "shift": "the encoders of all members were moved by the shift vector of a fully fine-tuned donor, then fine-tuned "
-    "briefly ([arXiv 2206.13116](https://arxiv.org/abs/2206.13116))",
-    "zero_shot": "the encoders of all members were moved by the shift vector of a fully fine-tuned donor, and every "
-    "member got a new head ([arXiv 2206.13116](https://arxiv.org/abs/2206.13116))",
-    "turns": "a few donors were fine-tuned fully, the encoders of the other members were moved as the donors moved, in "
-    "turns, and each got a new head",
-    "few": "a few members were fine-tuned fully, within a budget",
-    "snapshots": "one member was fine-tuned in cycles, and kept at the end of each",
-    "auto": "what was best on validation, within a budget, of new heads, fully fine-tuned members and shifted ones",
-    "tiny": "every member was fine-tuned briefly, without a shift",
-    "star": "a donor was fine-tuned fully, and all others started from it, fine-tuned briefly",
-    "scratch": "every member was trained on the target task alone",
-    "head": "the encoders stayed as they were, and every member got a new head",
-}
-
 _QUALITY = {
     "accuracy of the ensemble": "ensemble/accuracy",
     "accuracy of a member, mean": "member/accuracy",
@@ -150,10 +132,11 @@ def _opening(ensemble: Ensemble) -> str:
     history, count = ensemble.history, len(ensemble.members)
     text = f"{count} image classifiers of one architecture, whose probabilities are averaged."
     if "target" in history and "strategy" in history:
-        how = _ABOUT.get(str(history["strategy"]))
+        how = _line(history.get("about", "")).rstrip(".")
         begun = f"Trained on {_code(history['source'])} and moved to" if "source" in history else "Fitted to"
         text += f" {begun} {_code(history['target'])} by the strategy {_code(history['strategy'])}"
-        text += f"{f': {how}' if how else ''}." + ("" if "source" in history else _START.get(ensemble.lineage, ""))
+        text += f": {how[0].lower()}{how[1:]}." if how else "."
+        text += "" if "source" in history else _START.get(ensemble.lineage, "")
     elif "source" in history:
         text += f" Trained on {_code(history['source'])}; not moved to another task."
     return text + " Made with ensemble_transfer."

@@ -3,7 +3,7 @@
 On a CPU, oneDNN computes convolutions fastest with channels last: each pixel's channels side by side. Layers between
 convolutions take their input as it comes, so nothing is reordered. It is the same arithmetic in another order: results
 of a step differ in their last bits, and those of some hundred steps in the labels of 5.4 to 6.9% of test images. So the
-layout is part of a fit's key. ``scripts/benchmark.py channels_last`` measures what it saves.
+layout is part of a fit's key. ``scripts/benchmarks/benchmark.py executor`` measures what it saves.
 """
 
 from typing import TypeVar

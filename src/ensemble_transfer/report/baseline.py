@@ -7,7 +7,7 @@ SAME = 0.02
 
 
 def is_baseline(record: Record) -> bool:
-    """Return whether a run is the baseline: strategy ``few`` with one member, at the cost of one fine-tuning."""
+    """Return whether a run is the baseline: a rival of one member, at the cost of one fine-tuning."""
     spent = (record.cost.get("total") or {}).get("fine_tunings")
     unstretched = record.config.get("budget") is None or (spent is not None and abs(spent - 1) <= SAME)
-    return record.strategy == "few" and record.ensemble.get("size") == 1 and unstretched
+    return record.known_role == "rival" and record.ensemble.get("size") == 1 and unstretched

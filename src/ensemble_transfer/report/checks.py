@@ -45,7 +45,7 @@ def check(data: Mapping[str, Any]) -> None:
         data: The fields of a record that the file has, as parsed JSON.
     """
     _require(data["status"] in STATUSES, "status", f"must be one of {', '.join(STATUSES)}")
-    for name in ("strategy", "dataset", "backbone", "command"):
+    for name in ("strategy", "role", "about", "dataset", "backbone", "command"):
         _require(isinstance(data.get(name, ""), str), name, "must be a text")
     _require(isinstance(data.get("error"), str | None), "error", "must be a text")
     for name in ("ensemble", "metrics", "cost", "curves", "config", "environment"):

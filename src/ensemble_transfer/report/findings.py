@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ensemble_transfer.report.baseline import SAME
 from ensemble_transfer.report.comparison import Comparison
-from ensemble_transfer.report.frontier import RIVALS, Frontier, Point, budget_of
+from ensemble_transfer.report.frontier import Frontier, Point, budget_of
 from ensemble_transfer.report.reference import name_of, of_baseline
 from ensemble_transfer.report.rows import (
     BY_TIME,
@@ -173,7 +173,7 @@ def _budget(rows: Sequence[Row]) -> str:
 
 
 def _of_each(references: Iterable[Row]) -> str:
-    return "the best rival of its budget" if {row.strategy for row in references} <= set(RIVALS) else "its baseline"
+    return "the best rival of its budget" if {row.role for row in references} == {"rival"} else "its baseline"
 
 
 def _costs(leading: Sequence[Row], rows: Sequence[Row]) -> list[str]:
@@ -218,7 +218,7 @@ def _at_budgets(comparison: Comparison, frontier: Frontier) -> list[str]:
         if lead is not None and _measured(lead):
             found[_kind(lead, _NLL) if lead.significant else "apart"].append((point, lead))
         else:
-            unknown += point.strategy not in RIVALS
+            unknown += point.role != "rival"
     sentences = [_better(found["better"]), _worse(frontier, found["worse"], len(found["apart"]), unknown)]
     return sentences + _best(comparison, frontier)
 

@@ -1,7 +1,7 @@
 """Compare strategies at each budget with the best rival, from the rows of a comparison.
 
-The rivals need no ensemble: ``few`` fully fine-tuned members, and ``snapshots`` of one member. The number of members of
-``few`` is chosen on validation for each seed and budget. This choice is not billed, which favours the rival.
+Rivals need no ensemble: strategies whose role is ``rival``. What a rival was run with at a budget, such as its number
+of members, is chosen on validation for each seed. This choice is not billed, which favours the rival.
 """
 
 import math
@@ -14,9 +14,8 @@ from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.rows import CALIBRATED, FINE_TUNINGS, WORTH, WORTH_PER_COST, Row
 from ensemble_transfer.report.statistics import Difference, Spread, paired_difference
 
-RIVALS = ("few", "snapshots")
 CHOICE = "target/validation/calibrated/nll"
-"""Metric that chooses the number of members of ``few``: NLL on validation, calibrated across its two halves."""
+"""Metric that chooses the options of a rival: NLL on validation, calibrated across its two halves."""
 
 Numbers = Mapping[str, Mapping[int, float]]
 """Values by column, then by seed."""
@@ -28,13 +27,15 @@ class Point:
 
     Attributes:
         strategy: The strategy, with the options that set it apart from others of its name.
+        role: Its role.
         budget: In fine-tunings.
         numbers: Values by column, then by seed.
-        members: Chosen numbers of members by seed, for ``few``; empty for others.
+        members: Chosen numbers of members by seed, where several were run; else empty.
         bounds: Columns whose numbers are lower bounds.
     """
 
     strategy: str
+    role: str
     budget: float
     numbers: Numbers
     members: Mapping[int, int]
@@ -84,15 +85,14 @@ class Frontier:
         return next((p for p in self.points if (p.strategy, p.budget) == (strategy, budget)), None)
 
     def rival(self, budget: float, column: str, higher_is_better: bool) -> Point | None:
-        """Return the best rival at a budget: the better of ``few`` and ``snapshots`` by a column's mean on test."""
-        return best_of(
-            [p for p in self.points if p.budget == budget and p.strategy in RIVALS], column, higher_is_better
-        )
+        """Return the best rival at a budget: the best by a column's mean on test."""
+        rivals = [p for p in self.points if p.budget == budget and p.role == "rival"]
+        return best_of(rivals, column, higher_is_better)
 
     def lead(self, point: Point, column: str, higher_is_better: bool) -> Difference | None:
         """Return the difference of a point to the best rival at its budget, paired by seed; None without one."""
         rival = self.rival(point.budget, column, higher_is_better)
-        if rival is None or point.strategy in RIVALS:
+        if rival is None or point.role == "rival":
             return None
         return paired_difference(point.numbers.get(column, {}), rival.numbers.get(column, {}))
 
@@ -146,8 +146,8 @@ def budget_of(row: Row) -> float | None:
 
 
 def _name(row: Row, rows: Sequence[Row]) -> str:
-    """Return the strategy with its options that differ among rows of its name; the members of ``few`` do not count."""
-    if row.strategy in RIVALS:
+    """Return the strategy with its options that differ among rows of its name; those of a rival do not count."""
+    if row.role == "rival":
         return row.strategy
     same = [other for other in rows if other.strategy == row.strategy]
     apart = [
@@ -161,7 +161,7 @@ def _name(row: Row, rows: Sequence[Row]) -> str:
 def _point(name: str, budget: float, rows: Sequence[Row]) -> Point:
     """Return the point of rows of one strategy at one budget; where there are several, each seed has its best."""
     if len(rows) == 1:
-        return Point(name, budget, rows[0].numbers, {}, rows[0].bounds)
+        return Point(name, rows[0].role, budget, rows[0].numbers, {}, rows[0].bounds)
     by_seed: dict[int, tuple[Row, Record]] = {}
     for row in rows:
         for run in row.runs:
@@ -175,7 +175,8 @@ def _point(name: str, budget: float, rows: Sequence[Row]) -> Point:
         if all(seed in row.numbers.get(column, {}) for seed, (row, _) in by_seed.items())
     }
     members = {seed: int(run.ensemble["size"]) for seed, (_, run) in sorted(by_seed.items())}
-    return Point(name, budget, numbers, members, frozenset().union(*(row.bounds for row, _ in by_seed.values())))
+    bounds = frozenset[str]().union(*(row.bounds for row, _ in by_seed.values()))
+    return Point(name, rows[0].role, budget, numbers, members, bounds)
 
 
 def _chosen_by(run: Record) -> float:
@@ -184,14 +185,14 @@ def _chosen_by(run: Record) -> float:
 
 
 def members_text(point: Point) -> str:
-    """Return how many members a point of ``few`` had: their mean over seeds, or a dash."""
+    """Return how many members the runs had that a point takes: their mean over seeds, or a dash."""
     return f"{mean(point.members.values()):.1f}" if point.members else "-"
 
 
 FRONTIER_NOTE = (
-    "The best rival at a budget is the better of `few` and `snapshots` by the column's mean on test, of those with the "
-    "most seeds. `few` has the number of members that validation prefers for each seed, and is billed for that number "
-    "alone. Both favour the rival. Differences are paired by seed with a 95% interval; a strategy is better at equal "
+    "The best rival at a budget is the one with the best mean of the column on test, of those with the most seeds. A "
+    "rival has the number of members that validation prefers for each seed, and is billed for that number alone. Both "
+    "favour the rival. Differences are paired by seed with a 95% interval; a strategy is better at equal "
     "cost only where it excludes zero."
 )
 

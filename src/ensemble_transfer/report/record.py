@@ -5,8 +5,9 @@ Fields, in the order of the file:
 - ``schema_version``: of this format; readers refuse newer ones.
 - ``status``: ``finished``, ``failed`` or ``interrupted``. Runs that did not finish have ``error``, one line, and what
   was known by then; a ``seed`` that is not a number is null there.
-- ``strategy``, ``seed``, ``dataset`` (``source -> target``, or ``target`` without a source task), ``backbone``,
-  ``ensemble`` (``size``, ``lineage`` and, where they are known, the names of the ``classes``).
+- ``strategy``, its ``role`` in comparisons and what it is ``about``, in a line (older records lack both); ``seed``;
+  ``dataset`` (``source -> target``, or ``target`` without a source task), ``backbone``, ``ensemble``
+  (``size``, ``lineage`` and, where they are known, the names of the ``classes``).
 - ``metrics``: flat, the keys of the metrics under ``target/test/`` (unless ``evaluation.test`` is false),
   ``target/validation/`` and, with a source task, ``source/test/``; null where undefined.
 - ``cost``: ``phases``, ``total``, ``per_member``, ``marginal`` (one more member), and, with a source task, ``source``
@@ -41,6 +42,11 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 2
 
+FORMER_ROLES = {"few": "rival", "snapshots": "rival", "full": "reference"} | dict.fromkeys(
+    ("tiny", "random_shift", "scratch"), "control"
+)
+"""Roles of the strategies of records that do not say them: older ones, and runs that failed before they were known."""
+
 LARGEST = 64 * 2**20
 """Bytes of a record at most; a run of 100 members takes a hundredth."""
 
@@ -64,6 +70,8 @@ class Record:
     command: str = ""
     error: str | None = None
     notes: list[str] = field(default_factory=list)
+    about: str = ""
+    role: str = ""
     schema_version: int = SCHEMA_VERSION
 
     def save(self, folder: Path) -> Path:
@@ -103,6 +111,11 @@ class Record:
         """Return the same record for showing: no text of it moves the cursor of a terminal, or hides or turns text."""
         texts = {f.name: all_printable(getattr(self, f.name)) for f in fields(self)}
         return replace(self, **texts)
+
+    @property
+    def known_role(self) -> str:
+        """Role of the strategy; that of its name where the record does not say it."""
+        return self.role or FORMER_ROLES.get(self.strategy, "method")
 
     @property
     def tested(self) -> bool:

@@ -3,15 +3,15 @@
 from collections.abc import Iterable, Sequence
 
 from ensemble_transfer.report.baseline import is_baseline
-from ensemble_transfer.report.frontier import RIVALS, budget_of
+from ensemble_transfer.report.frontier import budget_of
 from ensemble_transfer.report.rows import CALIBRATED, Row
 
 
 def references(rows: Iterable[Row], named: str | None = None) -> dict[str, Row | None]:
     """Return the row that each row is compared with, by label: of the same task, and nearest in its other settings.
 
-    It is the baseline: one member, fully fine-tuned. Without one it is the best rival (``few``, ``snapshots``) of the
-    row's budget, if any has it, by calibrated NLL; then ``full``; then the first row.
+    It is the baseline: one member, fully fine-tuned. Without one it is the best rival of the row's
+    budget, if any has it, by calibrated NLL; then the reference; then the first row.
 
     Args:
         rows: Rows.
@@ -37,12 +37,12 @@ def _reference(row: Row, rivals: Sequence[Row], named: str | None) -> Row | None
     if named is not None:
         return _nearest(row, [r for r in rivals if r.label == named] or [r for r in rivals if r.strategy == named])
     found = list(filter(of_baseline, rivals)) or _best_rival(row, rivals)
-    return _nearest(row, found or [r for r in rivals if r.strategy == "full"] or rivals[:1])
+    return _nearest(row, found or [r for r in rivals if r.role == "reference"] or rivals[:1])
 
 
 def _best_rival(row: Row, rows: Sequence[Row]) -> list[Row]:
     """Return the rival with the lowest calibrated NLL, of those with the most seeds; empty without any."""
-    rivals = [r for r in rows if r.strategy in RIVALS and CALIBRATED in r.numbers]
+    rivals = [r for r in rows if r.role == "rival" and CALIBRATED in r.numbers]
     equal = [r for r in rivals if budget_of(r) == budget_of(row)] or rivals
     most = max((len(r.seeds) for r in equal), default=0)
     complete = [r for r in equal if len(r.seeds) == most]

@@ -147,6 +147,11 @@ class Row:
         return self.runs[0].strategy
 
     @property
+    def role(self) -> str:
+        """Role of the strategy."""
+        return self.runs[0].known_role
+
+    @property
     def seeds(self) -> tuple[int, ...]:
         """Seeds of the runs."""
         return tuple(run.seed for run in self.runs)
@@ -188,24 +193,24 @@ def rows_of(records: Iterable[Record]) -> tuple[list[Row], list[Record]]:
 
 
 _References = Mapping[tuple[str, int], Sequence[tuple[Record, Mapping[str, str]]]]
-"""Runs of strategy ``full`` with what was run, by pair of tasks and seed."""
+"""Runs of the reference with what was run, by pair of tasks and seed."""
 
 
 def _references(records: Iterable[tuple[Record, Mapping[str, str]]]) -> _References:
     found: dict[tuple[str, int], list[tuple[Record, Mapping[str, str]]]] = {}
     for record, what in records:
-        if record.strategy == "full":
+        if record.known_role == "reference":
             found.setdefault((record.dataset, record.seed), []).append((record, what))
     return found
 
 
 def reference_of(record: Record, own: Mapping[str, str], references: _References) -> Record | None:
-    """Return the run of strategy ``full`` that shares all of a run's settings but strategy and budget; None without.
+    """Return the run of the reference that shares all of a run's settings but strategy and budget; None without.
 
     Args:
         record: The run.
         own: What was run, flat.
-        references: Runs of strategy ``full``.
+        references: Runs of the reference.
     """
     shared = {name: value for name, value in own.items() if not name.startswith("strategy") and name != "budget"}
     found = references.get((record.dataset, record.seed), ())

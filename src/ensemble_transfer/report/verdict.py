@@ -4,14 +4,10 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from ensemble_transfer.report.frontier import RIVALS
 from ensemble_transfer.report.record import Record
 
 BARRIER = 0.1
 """Loss barrier between members, in nats, up to which there is no warning."""
-
-UNRIVALLED = (*RIVALS, "full", "scratch", "random_shift")
-"""Strategies that are rivals, references or controls themselves."""
 
 RIVALS_COMMAND = "python -m ensemble_transfer.rivals"
 
@@ -61,20 +57,14 @@ def has_rivals(record: Record) -> bool:
     """
     spent = record.cost["total"].get("fine_tunings")
     beside = record.command.startswith(RIVALS_COMMAND)
-    return (
-        bool(spent)
-        and record.tested
-        and not beside
-        and "added" not in record.cost
-        and record.strategy not in UNRIVALLED
-    )
+    return bool(spent) and record.tested and not beside and "added" not in record.cost and record.known_role == "method"
 
 
 def shift_effect(record: Record) -> str:
     """Return what the shift did before any fine-tuning, warnings first; empty where it was not measured."""
     probed = [record.metrics.get(f"shift/probe_accuracy{rival}") for rival in ("", "_no_shift", "_random")]
     known = [accuracy for accuracy in probed if accuracy is not None]
-    if record.strategy == "random_shift" or len(known) != len(probed):
+    if record.known_role == "control" or len(known) != len(probed):
         return ""
     first, *more = _shift(record, known)
     ordered = sorted(more, key=lambda sentence: not sentence.startswith("**Warning**"))

@@ -46,6 +46,8 @@ def conclude(prepared: PreparedRun, result: TransferResult, folder: Path) -> Rec
     record = Record(
         status="finished",
         strategy=experiment.strategy.name,
+        about=experiment.strategy.about,
+        role=experiment.strategy.role,
         seed=bench.seed,
         dataset=tasks.name,
         backbone=bench.architecture.backbone,

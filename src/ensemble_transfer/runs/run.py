@@ -72,8 +72,8 @@ def prepare(experiment: Experiment, tracker: Tracker | None) -> PreparedRun:
         source, ledger = train_source(experiment.ensemble, experiment.backbone, tasks.source, seed, recipes, fitter)
         keep(source, fitter.store)
     check_members(experiment.strategy, len(source), source.architecture, source.lineage)  # given files may be the same
-    name = experiment.strategy.name
-    bench = Workbench(source, tasks.target.sealed(), seed, recipes, fitter, budget, strategy=name)
+    name, about = experiment.strategy.name, experiment.strategy.about
+    bench = Workbench(source, tasks.target.sealed(), seed, recipes, fitter, budget, strategy=name, about=about)
     return PreparedRun(experiment, tasks, bench, ledger)
 
 

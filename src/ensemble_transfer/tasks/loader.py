@@ -28,7 +28,7 @@ SPLITS = {
 """Names of splits in folders and tables, and ours for them."""
 
 FETCHED = ("letters", "font_digits", "hebrew", "clipart", "emoji", "google_emoji", "twitter_emoji", "stamps", "icons")
-"""What ``scripts/fetch_data.py`` makes below ``data``."""
+"""What ``scripts/data/fetch_data.py`` makes below ``data``."""
 
 
 class HintedError(SettingError):
@@ -212,7 +212,7 @@ def whence(path: str) -> str:
     """Return the command that makes a missing path, if a preset of the configuration names the path."""
     first, *rest = Path(path).parts or ("",)
     name = Path(rest[0]).stem if first == "data" and rest else ""
-    return f"; python scripts/fetch_data.py {name} makes it" if name in FETCHED else ""
+    return f"; python scripts/data/fetch_data.py {name} makes it" if name in FETCHED else ""
 
 
 def _require_size(name: str, size: Size) -> None:

@@ -24,7 +24,7 @@ LAUNCH_BOUND = 2e10
 
 A forward and a backward pass of a small network launch some 500 kernels, which takes about 5 ms whatever their size.
 A GPU that sustains 4e12 operations a second on small convolutions does 2e10 in that time. Vectorised members share
-the launches. ``scripts/benchmark.py executor`` measures it; the number is still to be confirmed on a GPU.
+the launches. ``scripts/benchmarks/benchmark.py executor`` measures it; the number is still to be confirmed on a GPU.
 """
 
 _COUNTER = "step"

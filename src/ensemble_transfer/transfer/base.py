@@ -22,6 +22,14 @@ from ensemble_transfer.training.recipe import Recipe, Recipes
 from ensemble_transfer.transfer.prices import Prices
 from ensemble_transfer.weights import Weights, below, floating, joined, mean
 
+ROLES = ("method", "rival", "reference", "control")
+"""What a strategy is in a comparison.
+
+A ``method`` is what a comparison is about. A ``rival`` needs no ensemble for the same compute: the best one at a budget
+is what methods are held against. The ``reference`` says what an ensemble is worth. A ``control`` shows what a method's
+ingredient does.
+"""
+
 CHOICES = ("choice", "scale search")
 """Phases in which something is chosen on the target's validation images."""
 
@@ -67,6 +75,14 @@ class Strategy(Protocol):
     def name(self) -> str:
         """Name in records and comparisons."""
 
+    @property
+    def about(self) -> str:
+        """What it does, in one line: the first line of its YAML, and in records and model cards."""
+
+    @property
+    def role(self) -> str:
+        """What it is in a comparison: one of ``ROLES``."""
+
     def check(self, members: int, architecture: Architecture) -> None:
         """Raise a SettingError if the options do not suit this many members of this architecture."""
 
@@ -91,7 +107,7 @@ UNSHIFTABLE = {
 
 
 def check_members(strategy: Strategy, members: int, architecture: Architecture, lineage: str) -> None:
-    """Raise a SettingError if a strategy does not suit an ensemble.
+    """Raise a SettingError if a strategy does not suit an ensemble, or does not say what it is.
 
     Args:
         strategy: The strategy; one that shifts members has the attribute ``shifts``, and it is true.
@@ -103,6 +119,9 @@ def check_members(strategy: Strategy, members: int, architecture: Architecture, 
     if reason is not None:
         take = "take few, snapshots, head or auto, or give members that differ: ensemble.members=[...] or a source task"
         raise SettingError("strategy", strategy.name, f"needs members that differ; here {reason}: {take}")
+    rule = f"needs `about`, a text of one line, and `role`, one of {', '.join(ROLES)}"
+    said = isinstance(getattr(strategy, "about", None), str) and getattr(strategy, "role", None) in ROLES
+    require(said, "strategy", strategy.name, rule)
     with settings_under("strategy"):
         strategy.check(members, architecture)
 
@@ -131,7 +150,9 @@ def transfer_ensemble(  # noqa: PLR0913  # the library's entry point: all but th
         SettingError: If the strategy's options or the budget do not suit the ensemble. This is checked before training.
     """
     check_members(strategy, len(source), source.architecture, source.lineage)
-    bench = Workbench(source, target, seed, recipes or Recipes(), fitter or Fitter(), budget, strategy=strategy.name)
+    name, about = strategy.name, strategy.about
+    recipes, fitter = recipes or Recipes(), fitter or Fitter()
+    bench = Workbench(source, target, seed, recipes, fitter, budget, strategy=name, about=about)
     return strategy.run(bench)
 
 
@@ -150,6 +171,7 @@ class Workbench:
         budget: Maximum cost of the transfer, in fine-tunings; None to use the recipes unchanged.
         ledger: Cost so far.
         strategy: Name of the strategy, for errors.
+        about: What the strategy does, in a line, for the ensemble's history.
         billed_to: Phase and member that all work is billed to; None for each to its own.
     """
 
@@ -161,6 +183,7 @@ class Workbench:
     budget: float | None = None
     ledger: Ledger = field(default_factory=Ledger)
     strategy: str = "strategy"
+    about: str = ""
     billed_to: tuple[str, int | None] | None = None
 
     def __repr__(self) -> str:
@@ -329,7 +352,7 @@ class Workbench:
         history = dict(self.source.history)
         if "source" in history:  # the name of the source task
             history["source_ensemble"] = self.source.fingerprint
-        history |= {"strategy": strategy, "target": self.target.name}
+        history |= {"strategy": strategy, "about": self.about, "target": self.target.name}
         if any(entry.phase in CHOICES for entry in self.ledger.entries):
             history["chosen_on"] = "validation"
         return Ensemble(self.architecture, tuple(members), self.target.classes, self.source.lineage, history)

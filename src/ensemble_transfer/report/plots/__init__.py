@@ -81,9 +81,9 @@ PLANS = (
     Plan(
         "frontier",
         "What a budget buys",
-        "Lines: strategies at their budgets, mean over seeds, bands of one standard deviation; `few` has the number of "
-        "members that validation prefers at each budget and seed. Ringed: the Pareto front, which no other point beats "
-        "at the same cost or less; costs within 2% are equal. Far worse points are cut off.",
+        "Lines: strategies at their budgets, mean over seeds, bands of one standard deviation; a rival has the number "
+        "of members that validation prefers at each budget and seed. Ringed: the Pareto front, which no other point "
+        "beats at the same cost or less; costs within 2% are equal. Far worse points are cut off.",
         ("accuracy", CALIBRATED, FINE_TUNINGS, WORTH_PER_COST),
         lambda row: budget_of(row) is not None and _with_columns("accuracy", CALIBRATED, FINE_TUNINGS)(row),
         frontier,

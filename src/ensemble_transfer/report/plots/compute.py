@@ -61,7 +61,7 @@ def columns(rows: Sequence[Row]) -> tuple[str, str]:
 def compute(rows: Sequence[Row], look: Mapping[str, Style], references: References, narrow: bool = False) -> Figure:
     """Draw the differences of rows to their baseline against cost, with 95% intervals, and the Pareto front.
 
-    Strategies at several budgets are lines; ``few`` then has the number of members that validation prefers.
+    Strategies at several budgets are lines; a rival then has the number of members that validation prefers.
 
     Args:
         rows: Rows of one pair of tasks.

@@ -40,6 +40,7 @@ _KNOWN = {
     "auto": ("#8A63D2", "*"),
     "turns": ("#B453A4", "d"),
 }
+"""Looks of known strategies, the same in all that was published; any other gets one of the others by its name."""
 _OTHERS = [(c, m) for m, c in product("PX*<>hp", ["#2A8FC9", "#7A7A7A", *(colour for colour, _ in _KNOWN.values())])]
 RC: dict[Any, Any] = dict.fromkeys(
     ("text.color", "axes.labelcolor", "axes.titlecolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK

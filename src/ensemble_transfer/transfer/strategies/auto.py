@@ -79,6 +79,10 @@ class Auto:
     """
 
     name: ClassVar[str] = "auto"
+    about: ClassVar[str] = (
+        "Look for the best use of a budget on validation: heads, few or many members, a shift. Needs budget=..."
+    )
+    role: ClassVar[str] = "method"
 
     scales: list[float] = field(default_factory=lambda: [1.0, 1.5, 2.0])
 

@@ -27,6 +27,8 @@ class Few:
     """
 
     name: ClassVar[str] = "few"
+    about: ClassVar[str] = "Fine-tune a few members fully with the whole budget: the rival to beat."
+    role: ClassVar[str] = "rival"
 
     members: int = 2
     cycles: list[float] = field(default_factory=list)

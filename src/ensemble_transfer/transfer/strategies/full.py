@@ -33,6 +33,18 @@ class Full:
         """``full``, or ``lp_ft`` from a probed head."""
         return "full" if self.head == "fresh" else "lp_ft"
 
+    @property
+    def about(self) -> str:
+        """What it does, in a line."""
+        if self.head == "fresh":
+            return "Fine-tune every member fully: the traditional approach, M times the cost."
+        return "Probe the heads on frozen features first, then fine-tune every member fully."
+
+    @property
+    def role(self) -> str:
+        """``full`` is the reference of worth."""
+        return "reference" if self.head == "fresh" else "method"
+
     def check(self, members: int, architecture: Architecture) -> None:
         """Accept any ensemble."""
 

@@ -16,6 +16,8 @@ class HeadOnly:
     """
 
     name: ClassVar[str] = "head"
+    about: ClassVar[str] = "Freeze the encoders and train new heads only: the cheapest."
+    role: ClassVar[str] = "method"
 
     def check(self, members: int, architecture: Architecture) -> None:
         """Accept any ensemble."""

@@ -21,6 +21,8 @@ class Matched:
     """
 
     name: ClassVar[str] = "matched"
+    about: ClassVar[str] = "Fine-tune every member fully with the whole budget, or with all that shift would spend."
+    role: ClassVar[str] = "method"
 
     donors: int = 1
 

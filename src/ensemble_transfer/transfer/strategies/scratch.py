@@ -17,6 +17,8 @@ class Scratch:
     """
 
     name: ClassVar[str] = "scratch"
+    about: ClassVar[str] = "Train every member on the target task alone, from random weights: no transfer."
+    role: ClassVar[str] = "control"
 
     def check(self, members: int, architecture: Architecture) -> None:
         """Accept any ensemble."""

@@ -31,6 +31,11 @@ DIRECTIONS = ("donor", "random")
 STATISTICS = ("reestimate", "shift")
 HEADS = ("probe", "donor", "fresh")
 FINISHES = ("tiny", "head")
+_ABOUT = {
+    "shift": "Fine-tune a donor fully, shift all other encoders as it moved, then a tiny fine-tuning for each.",
+    "zero_shot": "Shift and probe a head, without fine-tuning recipients: the cheapest that has a shift.",
+    "random_shift": "Shift along a random vector whose every tensor has the norm of the donor's: the control.",
+}
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,16 @@ class Shift:
         if self.direction == "random":
             return "random_shift"
         return "zero_shot" if self.finish == "head" else "shift"
+
+    @property
+    def about(self) -> str:
+        """What it does, in a line."""
+        return _ABOUT[self.name]
+
+    @property
+    def role(self) -> str:
+        """``random_shift`` is a control."""
+        return "control" if self.direction == "random" else "method"
 
     def check(self, members: int, architecture: Architecture) -> None:
         """Raise a SettingError if there are too few members."""

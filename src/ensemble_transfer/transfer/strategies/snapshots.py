@@ -25,6 +25,10 @@ class Snapshots:
     """
 
     name: ClassVar[str] = "snapshots"
+    about: ClassVar[str] = (
+        "Fine-tune one member in cycles and keep it at the end of each: the rival for the price of one."
+    )
+    role: ClassVar[str] = "rival"
 
     first: float = 0.4
     cycle: float = 0.2

@@ -28,6 +28,8 @@ class Star:
     """
 
     name: ClassVar[str] = "star"
+    about: ClassVar[str] = "Fine-tune a donor fully and start all others from it: the rival without diversity."
+    role: ClassVar[str] = "method"
 
     donors: int = 1
     cycle: float | None = None

@@ -17,6 +17,8 @@ class Tiny:
     """
 
     name: ClassVar[str] = "tiny"
+    about: ClassVar[str] = "Give every member the recipient's treatment without the shift: the control."
+    role: ClassVar[str] = "control"
 
     def check(self, members: int, architecture: Architecture) -> None:
         """Accept any ensemble."""

@@ -55,6 +55,10 @@ class Turns:
     """
 
     name: ClassVar[str] = "turns"
+    about: ClassVar[str] = (
+        "Fine-tune a few donors fully, shift the others as the donors moved, in turns, and train their heads."
+    )
+    role: ClassVar[str] = "method"
     shifts: ClassVar[bool] = True
 
     donors: int = 2

@@ -1,0 +1,57 @@
+"""Members over processes: a fit of eight members by 1, 2 and 4 workers.
+
+Workers are alive before the clock starts, as in a run after its first phase; what starting them takes is a row of its
+own. CPU seconds are those of all workers, from the ledger. Aim on 2 cores: at most 0.6 of one process's wall seconds.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from functools import partial
+
+import torch
+from measure import Options, Result, digits, fitter, network, starts
+
+from ensemble_transfer.training.fit import Fits
+from ensemble_transfer.training.recipe import Recipe
+from ensemble_transfer.training.workers import close_workers, start_workers
+
+MEMBERS = 8
+
+
+def run(options: Options) -> Result:
+    """Fit eight members of the default net by more and more workers, in turn; 1 is this process alone."""
+    repeats, recipe = (1, Recipe(2)) if options.quick else (3, Recipe(150))
+    numbers = (1, 2) if options.quick else (1, 2, 4)
+    architecture, data = network(), digits(64 if options.quick else 500)
+    begin = starts(architecture, 2 if options.quick else MEMBERS)
+    found: Result = {}
+    started = time.perf_counter()
+    start_workers(numbers[-1])
+    warm = {n: partial(fitter(options, workers=n).fit, architecture, begin, data) for n in numbers}
+    for fit in warm.values():
+        fit(Recipe(1), "warm")
+    found["starting all workers, wall s"] = time.perf_counter() - started
+
+    walls: dict[int, list[float]] = {n: [] for n in numbers}
+    fits: dict[int, Fits] = {}
+    for _ in range(repeats):
+        for n, fit in warm.items():
+            started = time.perf_counter()
+            fits[n] = fit(recipe, "benchmark")
+            walls[n].append(time.perf_counter() - started)
+    close_workers()
+    for n in numbers:
+        found[f"{n} workers, wall s"] = statistics.median(walls[n])
+        found[f"{n} workers, CPU s"] = sum(fitted.cost.cpu_seconds for fitted in fits[n].fitted)
+        if n > 1:
+            pairs = zip(walls[n], walls[1], strict=True)
+            found[f"ratio {n} workers to 1, wall"] = statistics.median(a / b for a, b in pairs)
+            found[f"{n} workers, same weights as 1"] = float(_equal(fits[n], fits[1]))
+    return found
+
+
+def _equal(one: Fits, other: Fits) -> bool:
+    pairs = zip(one.weights, other.weights, strict=True)
+    return all(torch.equal(a[name], b[name]) for a, b in pairs for name in a)

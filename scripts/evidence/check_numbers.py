@@ -1,0 +1,130 @@
+"""Find every number of README and docs that states a result in what it came from; list those without a source.
+
+    python scripts/evidence/check_numbers.py                           # README.md and docs/*.md
+    python scripts/evidence/check_numbers.py docs/budget.md --run      # and run the commands that sources name
+
+A result is a number with a decimal point, or one with a unit of time, memory or quality, outside of code and links. Its
+paragraph, item or row names the source by a link to ``benchmarks``; or a comment before the paragraph, list or table:
+
+    <!-- numbers: benchmarks/fast -->                            the numbers are in the files of this folder, rounded
+    <!-- numbers: python scripts/benchmarks/benchmark.py prices -->      this command prints them
+    <!-- numbers: set -->                                        no result: somebody has set or assumed them
+
+The exit code is 1 if a number has no source, or is not in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+COMMENT = re.compile(r"<!-- numbers: (.+?) -->")
+PLACE = re.compile(r"[(`]((?:\.\./)*benchmarks/[\w./-]+)[)`]")
+NO_RESULT = re.compile(r"(?s)`[^`]*`|\]\([^)]*\)|<!--.*?-->|arXiv [\d.]+|Python \d\.\d+|version \d[\d.]*|\b95%")
+UNITS = r"(?:%|seconds?|minutes?|[KMG]i?B|bytes|points?|nats|times)\b"
+RESULT = re.compile(rf"(?<![\w.])(\d*\.\d+|\d+(?= ?{UNITS}))(?!\.?[\w])|(?<![\w.])(\d+\.\d+)(?=s\b)")
+ANY = re.compile(r"(?<![\w.])-?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[+-]?\d+)?(?!\w|\.\d)")
+WORDS = ("python", "make", "ensemble-transfer")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A paragraph, an item of a list or a row of a table: its first line, its text, and the sources of its numbers."""
+
+    line: int
+    text: str
+    sources: tuple[str, ...]
+
+    def results(self) -> list[str]:
+        """Return the numbers that state results, each once, in their order."""
+        return list(dict.fromkeys(a or b for a, b in RESULT.findall(NO_RESULT.sub(" ", self.text))))
+
+
+def blocks(page: str) -> Iterator[Block]:
+    """Yield the blocks of a page without its code; a comment is a source of the block that it stands before or in."""
+    above, kept, start, fenced = tuple[str, ...](), list[str](), 1, False
+    for number, line in enumerate([*page.splitlines(), ""], 1):
+        if line.lstrip().startswith("```"):
+            fenced = not fenced
+        elif not fenced and not (line.startswith("    ") and not kept) and line.strip():
+            start = start if kept else number
+            kept.append(line)
+        elif kept:
+            text = "\n".join(kept)
+            named = (*above, *(match for part in COMMENT.findall(text) for match in part.split(", ")))
+            alone = not COMMENT.sub("", text).strip()
+            for offset, entry in () if alone else entries(kept):
+                yield Block(start + offset, entry, (*named, *PLACE.findall(entry)))
+            above, kept = named if alone else (), []
+
+
+def entries(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Yield the rows of a table, the items of a list, or a paragraph as a whole, with their distance to the first."""
+    begun = [place for place, line in enumerate(lines) if place == 0 or line.startswith(("|", "- "))]
+    for place, end in zip(begun, [*begun[1:], len(lines)], strict=True):
+        yield place, "\n".join(lines[place:end])
+
+
+def written(place: str) -> str:
+    """Return the text of a file, or of all files of a folder, below the root."""
+    path = ROOT / place.replace("../", "")
+    files = [path] if path.is_file() else sorted(path.glob("*"))
+    return "\n".join(f.read_text(encoding="utf-8") for f in files if f.suffix in (".md", ".csv", ".json", ".yaml"))
+
+
+@cache
+def printed(command: str) -> str:
+    """Return what a command prints, run at the root by this Python."""
+    words = shlex.split(command)
+    words = [sys.executable, *words[1:]] if words[0] == "python" else words
+    return subprocess.run(words, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def holds(text: str, number: str) -> bool:
+    """Return whether a text has a number that rounds to the given one, as it is or as a share of a hundred."""
+    wanted, half = float(number), 0.5 * 10 ** -len(number.partition(".")[2]) + 1e-9
+    found = (float(other.replace(",", "")) for other in ANY.findall(text))
+    return any(abs(abs(value) * unit - wanted) <= half for value in found for unit in (1, 100))
+
+
+def wrong(block: Block, run: bool) -> Iterator[str]:
+    """Yield what is wrong with the numbers of a block."""
+    numbers, sources = block.results(), [source for source in block.sources if source != "set"]
+    if not numbers or "set" in block.sources:
+        return
+    commands = [source for source in sources if source.startswith(WORDS)]
+    if not sources:
+        yield f"{', '.join(numbers)}: no source"
+    elif run or not commands:
+        texts = [printed(s) if s in commands else written(s) for s in sources]
+        if missing := [number for number in numbers if not any(holds(text, number) for text in texts)]:
+            yield f"{', '.join(missing)}: not in {', '.join(sources)}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check pages; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pages", nargs="*", type=Path, metavar="PAGE", help="default: README.md and docs/*.md")
+    parser.add_argument(
+        "--run", action="store_true", help="run the commands that sources name, and read what they print"
+    )
+    options = parser.parse_args(arguments)
+    found = 0
+    for page in options.pages or [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for block in blocks(page.read_text(encoding="utf-8")):
+            for line in wrong(block, options.run):
+                found += 1
+                print(f"{page}:{block.line}: {line}")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

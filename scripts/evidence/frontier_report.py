@@ -1,0 +1,179 @@
+"""Write the page of the frontier from records alone: claims with verdicts, regret of auto, added members, all tables.
+
+    python scripts/evidence/frontier_report.py multirun/frontier multirun/frontier_pretrained benchmarks/frontier
+    python scripts/evidence/frontier_report.py multirun/frontier /tmp/page --development
+
+What is tested stands in ``claims.yaml`` of benchmarks/frontier, how and why in PROTOCOL.md beside it. The page,
+README.md of the output folder, has the confirmation seeds alone; with --development it has the development seeds, and
+says so. Differences are paired by seed over the seeds that both sides have on all pairs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import product
+from pathlib import Path
+from statistics import mean
+
+from frontier_claims import GAIN, MEASURES, BySeed, Claim, Runs, Side, Spec, read_claims
+
+from ensemble_transfer.metrics.equivalent import worth
+from ensemble_transfer.report.record import Record, read_records
+from ensemble_transfer.report.statistics import Spread, holm, paired_difference
+from ensemble_transfer.report.summary import number, table
+
+CLAIMS = Path(__file__).parents[2] / "benchmarks" / "frontier" / "claims.yaml"
+DEVELOPMENT, CONFIRMATION = range(3), range(100, 110)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0, or 2 if there is nothing to report."""
+    parser = argparse.ArgumentParser(
+        prog="python scripts/evidence/frontier_report.py",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="folders of the sweeps")
+    parser.add_argument("output", type=Path, metavar="OUT", help="folder of the page")
+    parser.add_argument("--claims", type=Path, default=CLAIMS, metavar="FILE", help="default: that of the protocol")
+    parser.add_argument("--development", action="store_true", help="the development seeds, to look at and tune on")
+    options = parser.parse_args(arguments)
+    seeds = DEVELOPMENT if options.development else CONFIRMATION
+    try:
+        runs = Runs.of(read_records(options.folders).values(), seeds)
+        if not runs.by_pair:
+            raise ValueError(f"no finished run of seeds {seeds[0]} to {seeds[-1]} below the folders")
+        text = page(runs, read_claims(options.claims), seeds)
+    except ValueError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    options.output.mkdir(parents=True, exist_ok=True)
+    (options.output / "README.md").write_text(text, encoding="utf-8")
+    print(options.output / "README.md")
+    return 0
+
+
+def page(runs: Runs, claims: Sequence[Claim], seeds: Sequence[int]) -> str:
+    """Return the page."""
+    records = [record for own in runs.by_pair.values() for record, _ in own]
+    kind = "confirmation" if seeds == CONFIRMATION else "development (nothing here is a result)"
+    machines = sorted({str(record.environment.get("processor", "unknown")) for record in records})
+    opening = (
+        f"Written by `scripts/evidence/frontier_report.py` from {len(records)} runs on {kind} seeds {seeds[0]} to "
+        f"{seeds[-1]}, one thread of {' and '.join(machines)}. What is tested, how, and what verdicts mean: "
+        "[PROTOCOL.md](PROTOCOL.md). Leads are own minus other, turned so that positive is better, with 95% intervals."
+    )
+    parts = ["# The frontier: what a budget buys", opening, "## Claims", _claims(runs, claims, len(seeds))]
+    parts += ["## Regret of auto", _regret(runs), "## Members that are added later", _added(runs)]
+    for pair in runs.by_pair:
+        parts += [f"## {pair}", _everything(runs, pair)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _claims(runs: Runs, claims: Sequence[Claim], least: int) -> str:
+    leads = [claim.leads(runs) for claim in claims]
+    tests = [claim.test(own) for claim, own in zip(claims, leads, strict=True)]
+    complete = [p if lead is not None and lead.n >= least else math.nan for lead, p in tests]
+    lines = []
+    for claim, own, (lead, p), adjusted in zip(claims, leads, tests, holm(complete), strict=True):
+        digits = MEASURES[claim.measure][2] if claim.measure in MEASURES else 3
+        each = (f"{pair} {mean(by.values()):+.{digits}f}" for pair, by in own.items() if by)
+        text = "-" if lead is None else lead.text(digits)
+        n = "0" if lead is None else str(lead.n)
+        verdict = claim.verdict(lead, adjusted, least)
+        lines.append([f"{claim.says} ({claim.id})", claim.measure, n, text, number(p), number(adjusted), verdict])
+        lines[-1].append("; ".join(each) or "-")
+    head = ("claim", "measure", "n", "lead", "p", "p after Holm", "verdict", "by pair")
+    return table(head, lines)
+
+
+def _budgets(runs: Runs, pair: str) -> list[float]:
+    return sorted({float(own["budget"]) for _, own in runs.by_pair[pair] if own["budget"] != "None"})
+
+
+def _regret(runs: Runs) -> str:
+    """Return how far auto is behind the best single strategy, and with wrong rates behind itself."""
+    lines = []
+    for pair in runs.by_pair:
+        for budget, measure in product(_budgets(runs, pair), ("accuracy", "calibrated NLL")):
+            side, digits = Side(runs, measure), MEASURES[measure][2]
+            auto = side.values(pair, {"strategy": "auto"}, budget, ())
+            if not auto:
+                continue
+            against: list[BySeed] = [side.values(pair, other, budget, auto) for other in ("best", "rule")]
+            wrong = [side.values(pair, {"strategy": "auto", "lr": lr}, budget, ()) for lr in (3, 1 / 3)]
+            leads = [paired_difference(auto, other) for other in against]
+            leads += [paired_difference(own, auto) for own in wrong]
+            cells = ["-" if lead is None else lead.text(digits) for lead in leads]
+            lines.append([pair, f"{budget:g}", measure, *cells, str(len(auto))])
+    head = (
+        "pair",
+        "budget",
+        "measure",
+        "auto minus the best",
+        "minus the rule",
+        "rate x 3 minus auto",
+        "rate / 3",
+        "n",
+    )
+    return table(head, lines) if lines else "No run of `auto` yet."
+
+
+def _added(runs: Runs) -> str:
+    """Return what shifted members add to a donor, for what price, beside further fully fine-tuned members."""
+    lines = []
+    for pair in runs.by_pair:
+        gain, specs = Side(runs, GAIN), [("zero_shot", None, members) for members in (2, 4, 8)]
+        for strategy, budget, members in [*specs, ("few", 2, 2)]:
+            spec = {"strategy": strategy, "members": members} | ({"cycles": "[]"} if strategy == "few" else {})
+            found = runs.find(pair, spec, budget)
+            gains = gain.values(pair, spec, budget, ())
+            if not gains:
+                continue
+            full = runs.find(pair, {"strategy": "full"}, None)
+            worths = [value for seed in found.keys() & full.keys() if (value := _worth(found[seed], full[seed]))]
+            price = Spread.of([found[seed].cost["total"]["fine_tunings"] - 1 for seed in gains])
+            worth_text = Spread.of(worths).text(2) if worths else "-"
+            each = [strategy, str(members - 1), price.text(2), worth_text, Spread.of(list(gains.values())).text(3)]
+            lines.append([pair, *each, str(len(gains))])
+    head = ("pair", "added by", "members added", "price", "worth of all", f"NLL's {GAIN}", "n")
+    return table(head, lines) if lines else "No run yet."
+
+
+def _worth(record: Record, full: Record) -> float | None:
+    curve, nll = (full.curves.get("ensemble_size") or {}).get("calibrated_nll"), MEASURES["calibrated NLL"][0](record)
+    return worth(nll, curve) if curve and None not in curve and nll is not None else None
+
+
+def _everything(runs: Runs, pair: str) -> str:
+    """Return the table of a pair: every strategy at every budget, in every column."""
+    head = ["budget", "strategy", *MEASURES, "fine-tunings", "CPU seconds", "networks", "n"]
+    lines = []
+    for budget in _budgets(runs, pair):
+        for spec in [*runs.singles(pair, budget), {"strategy": "auto"}]:
+            records = list(runs.find(pair, spec, budget).values())
+            if records:
+                lines.append([f"{budget:g}", _label(spec), *_cells(records), str(len(records))])
+    return table(head, lines)
+
+
+def _label(spec: Spec) -> str:
+    shown = [(name, str(spec.get(name, "None"))) for name in ("members", "cycles")]
+    options = ", ".join(f"{name}={value}" for name, value in shown if value not in ("None", "[]"))
+    return f"{spec['strategy']} ({options})" if options else str(spec["strategy"])
+
+
+def _cells(records: Sequence[Record]) -> Iterator[str]:
+    for read, _, digits in MEASURES.values():
+        values = [value for record in records if (value := read(record)) is not None]
+        yield Spread.of(values).text(digits) if len(values) == len(records) else "-"
+    for field, digits in (("fine_tunings", 2), ("cpu_seconds", 1)):
+        yield number(mean(record.cost["total"][field] for record in records), digits)
+    yield number(mean(record.ensemble["size"] for record in records), 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

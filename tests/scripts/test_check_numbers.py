@@ -1,0 +1,91 @@
+"""Numbers of pages are found in what they came from, and those without a source are listed."""
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def numbers(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts" / "evidence"))
+    import check_numbers
+
+    return check_numbers
+
+
+def test_every_result_of_the_docs_has_a_source(numbers, capsys):
+    pages = sorted((ROOT / "docs").glob("*.md"))
+    assert len(pages) > 10
+    assert numbers.main([str(page) for page in pages]) == 0, capsys.readouterr().out
+
+
+PAGE = """# A page of 2026, with Python 3.11, arXiv 1704.00109 and `budget=1.65`
+
+A fit took 0.955 of the time and {memory} MB ([here](benchmarks/fast/README.md)), in intervals of 95%.
+
+<!-- numbers: benchmarks/fast/workers.json -->
+
+- Two workers: 0.50, and 49.8%.
+- Another thing, 97 times: .75
+
+    a code block with 9.99
+
+<!-- numbers: set -->
+
+At least 0.25 points.
+
+<!-- numbers: python -c 'print("| 0.12349 |")' -->
+
+| a | b |
+| --- | --- |
+| printed | {printed} |
+"""
+
+
+@pytest.fixture
+def said(numbers, tmp_path, capsys, monkeypatch):
+    def check(text, *options):
+        (tmp_path / "page.md").write_text(text)
+        code = numbers.main([str(tmp_path / "page.md"), *options])
+        lines = [line.partition("page.md:")[2] for line in capsys.readouterr().out.splitlines()]
+        assert code == bool(lines)
+        return lines
+
+    return check
+
+
+def test_what_is_not_in_its_source_is_listed(said):
+    wrong = "8: 97, .75: not in benchmarks/fast/workers.json"
+    assert said(PAGE.format(memory=313, printed="0.123")) == [wrong]
+    assert said(PAGE.format(memory=314, printed="0.124")) == ["3: 314: not in benchmarks/fast/README.md", wrong]
+    assert said(PAGE.format(memory=313, printed="0.123"), "--run") == [wrong]
+    printed = "20: 0.124: not in python -c 'print(\"| 0.12349 |\")'"
+    assert said(PAGE.format(memory=313, printed="0.124"), "--run") == [wrong, printed]
+
+
+@pytest.mark.parametrize(
+    ("text", "missing"),
+    [
+        ("It gains 0.02 nats.", ["1: 0.02: no source"]),
+        ("It takes 12 seconds.", ["1: 12: no source"]),
+        ("| a | 0.7 |\n| b | 0.8 (`benchmarks/nothing/README.md`) |", ["1: 0.7: no source", "2: 0.8: not in "]),
+        ("<!-- numbers: set -->\nHalf is 0.5.\n\nBut it is 0.6.", ["4: 0.6: no source"]),
+        ("In 2026, with 8 members and `lr=0.1`, see [0.3](0.4).", ["1: 0.3: no source"]),
+    ],
+)
+def test_a_source_serves_its_own_entry_alone(said, text, missing):
+    found = said(text)
+    assert len(found) == len(missing)
+    assert all(line.startswith(start) for line, start in zip(found, missing, strict=True))
+
+
+@pytest.mark.parametrize("number", ["0.12", "0.124", "12.4", ".1", "1200"])
+def test_a_number_is_held_by_one_that_rounds_to_it(numbers, number):
+    assert numbers.holds("a -0.1237 and 1,200 in v1.2.3", number)
+
+
+@pytest.mark.parametrize("number", ["0.123", "1.2", "0.2", "1201", "2"])
+def test_a_number_is_not_held_by_others_nor_by_a_version(numbers, number):
+    assert not numbers.holds("a -0.1237 and 1,200 in v1.2.3 or 1.2.3", number)
