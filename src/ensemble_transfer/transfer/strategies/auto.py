@@ -1,245 +1,193 @@
-"""Strategy ``auto``: looks for the best use of a budget on validation, and pays for looking out of the budget."""
+"""Strategy ``auto``: chooses learning rate, members and heads within a budget, and pays for choosing out of it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from math import inf, log
+from typing import Any, ClassVar
+
+from torch import Tensor
 
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.models.backbone import Architecture
-from ensemble_transfer.transfer.base import UNSHIFTABLE, TransferResult, Workbench
+from ensemble_transfer.training.cost import Cost, Entry
+from ensemble_transfer.transfer.base import TransferResult, Workbench
 from ensemble_transfer.transfer.choice import Candidate, choose, joined_candidates
 from ensemble_transfer.transfer.prices import Prices
-from ensemble_transfer.transfer.shift.turns import (
-    Moves,
-    best_scale,
-    recipient_price,
-    require_scales,
-)
 from ensemble_transfer.weights import Weights
 
-HEADS, SHIFTED, CHEAP = 0.05, 0.1, 0.05
-"""Shares of the budget: what heads may take, and shifted members beside one that is fine-tuned, and beside more."""
+HEADS = 0.05
+"""Share of the budget that heads alone may take; one is trained in any case."""
 
-SHARED = 1.2
-"""Budget in fine-tunings from which two members share it where no pilot says what to do."""
+PILOT, PILOTS = 1 / 16, 3
+"""Length of a pilot as a share of a fine-tuning, or of the budget where that is less, and number of pilots."""
 
-PILOT = 1 / 8
-"""Length of the pilot as a share of the budget."""
+FEWEST_STEPS = 10
+"""Steps below which a pilot says nothing about its learning rate, and there is none."""
 
-FITTED = 0.5
-"""A pilot whose training loss is below this share of its validation loss has learned what the labels hold."""
+SETTLED = 0.75
+"""Share of a pilot after which its training loss counts."""
+
+NEAR = 0.8
+"""Share of the fastest pilot's progress that the pilot with the rate that is taken has made."""
+
+EPOCHS, FEW, MANY = 10, 2, 8
+"""Epochs that a member gets at least where there are more than ``FEW`` members; there are at most ``MANY``."""
 
 DEAR = 0.1
 """Share of the budget above which a head is too dear, and one member is fine-tuned with all of it."""
 
-FEWEST_STEPS, FEWEST_EPOCHS, FEWEST_IMAGES = 10, 2, 20
-"""Steps and epochs of a pilot, below which there is none, and validation images, below which nothing can be chosen."""
-
-SETTLED = 5
-"""Points of the learning curve whose mean is the training loss at the end of a fit."""
+FEWEST_IMAGES = 20
+"""Validation images, below which nothing can be chosen."""
 
 
 @dataclass(frozen=True)
 class AutoPlan:
-    """How ``auto`` begins.
+    """What ``auto`` will train.
 
     Attributes:
         heads: Members that get a head alone; 0 to fine-tune one member with the whole budget, and choose nothing.
-        pilot: Steps of the pilot; 0 for none.
+        pilot: Steps of a pilot; 0 for none.
+        steps: Steps of every member that is fine-tuned.
     """
 
     heads: int
     pilot: int
+    steps: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """A short fine-tuning that shows how fast a learning rate learns.
+
+    Attributes:
+        lr: Learning rate of ``recipe.full``.
+        training: Mean training loss over its last quarter, in nats; None if it diverged.
+        progress: How far that is below the loss of guessing, in nats; 0 if it is not below.
+    """
+
+    lr: float
+    training: float | None
+    progress: float
 
 
 @dataclass(frozen=True)
 class Auto:
-    """Choose among heads, one, two or many fully fine-tuned members, and a shift, on validation and within the budget.
+    """Choose the learning rate by training loss, and heads, fine-tuned members or both by validation.
 
     1. Train heads alone, for as many members as a twentieth of the budget pays for.
-    2. Fine-tune a pilot fully: one member, with an eighth of the budget.
-    3. Split what is left by what the pilot shows. If its training loss is below half of its validation loss, the labels
-       are learned, and longer training is no use: ``many`` members of the pilot's length, and, where heads alone are
-       better than the pilot on validation, heads for more members first. If not, and the pilot is
-       better than heads on validation: ``two`` members. If it is not even better than heads, training is far from
-       done: ``one`` member.
-    4. Shift other members as these moved, in turns, by the scale that serves one of them best, with probed heads;
-       members that are copies of one encoder are not shifted.
-       With one member a tenth of the budget is set aside for that, with more a twentieth.
-    5. Take the ensemble of all this that has the lowest calibrated NLL on validation.
+    2. Fine-tune the first member for a sixteenth of a fine-tuning, or of the budget, with the learning rate of
+       ``recipe.full``, and with one ``factor`` times as high: the pilots. If the higher one is clearly ahead, a third
+       pilot has a rate higher still, otherwise a lower one than the first. Take the lowest rate that has made four
+       fifths of the fastest's progress. This looks at training loss alone, which is steady where validation images are
+       few.
+    3. Split what is left evenly among two members; among more, up to eight, if each of them sees every image ten times.
+       Fine-tune them fully with the rate that was taken.
+    4. Take heads, fine-tuned members or both, whichever has the lowest calibrated NLL on validation.
 
-    A pilot that sees the training images fewer than twice says nothing, and there is none: the budget goes to ``one``
-    member, from 1.2 fine-tunings on to ``two``, and a tenth of it is set aside for shifted ones. Where a head would
-    take more than a tenth of the budget, one member is fine-tuned with all of it, and nothing is chosen.
-
-    Every fit and every prediction for validation images is billed.
+    Pilots of fewer than 10 steps say nothing, and there are none: the recipe's rate is used. Where a head would take
+    more than a tenth of the budget, one member is fine-tuned with all of it, and nothing is chosen. Pilots are not
+    part of the ensemble. Every fit and every prediction for validation images is billed. Nothing is shifted.
 
     Attributes:
-        scales: Scales that are tried with the first shifted member.
+        factor: Factor between the learning rates that are tried; 1 to use that of the recipe.
     """
 
     name: ClassVar[str] = "auto"
 
-    scales: list[float] = field(default_factory=lambda: [1.0, 1.5, 2.0])
+    factor: float = 3.0
 
     def __post_init__(self) -> None:
-        require_scales(self.scales)
+        require(1 <= self.factor < inf, "factor", self.factor, "must be at least 1 and finite")
 
     def check(self, members: int, architecture: Architecture) -> None:
         """Raise a SettingError if there is nothing to choose from."""
         require(members > 1, "auto", members, "needs an ensemble of at least 2 members")
 
     def plan(self, prices: Prices) -> AutoPlan:
-        """Return how the choice begins; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
+        """Return what will be trained; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
         if prices.limit is None:
-            raise SettingError(
-                "budget", None, "is required by auto: what the transfer may spend in fine-tunings, such as 1.1"
-            )
+            rule = "is required by auto: what the transfer may spend in fine-tunings, such as 1.1"
+            raise SettingError("budget", None, rule)
         rule = f"must be at least {FEWEST_IMAGES} for auto, which chooses on them"
         require(prices.validation >= FEWEST_IMAGES, "validation", prices.validation, rule)
-        head, least, limit = prices.head + prices.look, _least(prices), prices.limit
         prices.require_limit(prices.step, "a step of fine-tuning")
+        limit, head, least = prices.limit, prices.head + prices.look, prices.step + prices.look
         if prices.head > DEAR * limit or limit < head + least:
-            return AutoPlan(heads=0, pilot=0)
-        heads = max(1, min(prices.members, int(HEADS * limit) // head))
-        pilot = int(PILOT * limit) // prices.step
-        shown = pilot * min(prices.recipes.full.batch_size, prices.examples)
-        telling = pilot >= FEWEST_STEPS and shown >= FEWEST_EPOCHS * prices.examples and prices.members > 2
-        paid = heads * head + pilot * prices.step + prices.look + least <= limit
-        return AutoPlan(heads, pilot if telling and paid else 0)
+            return AutoPlan(0, 0, tuple(prices.steps(limit, 1)))
+        heads = max(1, min(prices.members, int(HEADS * limit) // head, (limit - least) // head))
+        left = limit - heads * head
+        pilot = int(PILOT * min(limit, prices.full)) // prices.step if self.factor > 1 else 0
+        if pilot < FEWEST_STEPS or left - PILOTS * pilot * prices.step < least:
+            pilot = 0
+        left -= PILOTS * pilot * prices.step
+        members = min(_members(prices, left), left // least)
+        return AutoPlan(heads, pilot, tuple(prices.steps(left - members * prices.look, members)))
 
     def run(self, work: Workbench) -> TransferResult:
         """Return the chosen ensemble; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
         plan, labels = self.plan(work.prices), work.target.validation.labels
         if not plan.heads:
-            return self._alone(work)
-        heads = _heads(work, range(plan.heads))
-        pilots, seen = _pilot(work, plan.pilot, heads)
-        split = _split(seen, work.budget or 0.0)
-        if seen is not None and split == "many" and seen["heads"] < seen["pilot"]:
-            heads = _more_heads(work, heads)
-        lengths = self._lengths(work, plan, split)
-        rest = _fine_tuned(work, lengths, len(pilots))
-        used = len(pilots) + len(rest)
-        donors = {len(pilots) + place: fitted.members[0] for place, fitted in enumerate(rest)}
-        others = [*range(used, len(work.source)), *range(len(pilots))]
-        scale, shifted = self._shifted(work, donors, others)
-        taken, told = choose(_candidates(heads, pilots, rest, shifted), labels)
-        story = {"candidates": told, "pilot": seen, "split": split, "steps": [*lengths], "scale": scale}
-        recipients = tuple(others[: len(shifted.members)]) if shifted else ()
-        return TransferResult(work.ensemble(taken.members, self.name), work.ledger, recipients, story={"choice": story})
+            return self._alone(work, plan)
+        encoders = work.first_encoders(plan.heads)
+        starts = work.with_fresh_heads(encoders, "head")
+        heads = _candidate(work, "heads alone", work.fit_heads(starts, work.recipes.head, "head").weights)
+        pilots, lr = self._rate(work, plan.pilot)
+        fits = _at(work, lr).fine_tune_in(work.first_encoders(len(plan.steps)), plan.steps)
+        tuned = _candidate(work, f"{len(plan.steps)} fine-tuned", fits.weights)
+        both = joined_candidates(f"{tuned.name} and heads alone", tuned, heads)
+        taken, told = choose([heads, tuned, both], labels)
+        rates = [{"lr": p.lr, "steps": plan.pilot, "training": p.training, "taken": p.lr == lr} for p in pilots]
+        return self._result(work, taken.members, {"candidates": told, "rates": rates, "lr": lr, "steps": [*plan.steps]})
 
-    def _alone(self, work: Workbench) -> TransferResult:
+    def _alone(self, work: Workbench, plan: AutoPlan) -> TransferResult:
         """Fine-tune one member with the whole budget."""
-        steps = work.prices.steps(int(work.left), 1)
-        fits = work.fine_tune_in(work.first_encoders(1), steps)
-        story = {"candidates": [], "pilot": None, "split": "alone", "steps": steps, "scale": None}
-        return TransferResult(work.ensemble(fits.weights, self.name), work.ledger, (), story={"choice": story})
+        fits = work.fine_tune_in(work.first_encoders(1), plan.steps)
+        story = {"candidates": [], "rates": [], "lr": work.recipes.full.lr, "steps": [*plan.steps]}
+        return self._result(work, fits.weights, story)
 
-    def _lengths(self, work: Workbench, plan: AutoPlan, split: str) -> list[int]:
-        """Return the steps of the members that the rest of the budget is split among."""
-        prices, limit = work.prices, work.prices.limit or 0
-        left, trials = int(work.left), len(self.scales) * _recipient(prices)
-        others = trials + max(0, prices.members - 2) * _recipient(prices)
-        aside = min(int((SHIFTED if split == "one" or not plan.pilot else CHEAP) * limit), others)
-        aside = aside if aside >= trials and _can_shift(work) else 0
-        if split == "many":
-            count = max(1, min(prices.members - 1, (left - aside) // (plan.pilot * prices.step + prices.look)))
-        else:
-            count = {"one": 1, "two": min(2, prices.members - 1)}[split]
-        count = min(count, left // _least(prices))
-        aside = aside if left - aside >= count * _least(prices) else 0
-        return prices.steps(left - aside - count * prices.look, count)
+    def _rate(self, work: Workbench, steps: int) -> tuple[list[Pilot], float]:
+        """Train the pilots; return them and the learning rate that is taken, that of the recipe without pilots."""
+        own = work.recipes.full.lr
+        if not steps:
+            return [], own
+        first, higher = (_pilot(work, lr, steps) for lr in (own, own * self.factor))
+        rises = first.progress < NEAR * higher.progress
+        pilots = [first, higher, _pilot(work, higher.lr * self.factor if rises else own / self.factor, steps)]
+        fastest = max(pilot.progress for pilot in pilots)
+        if not fastest:  # none has learned anything, so none tells
+            return pilots, own
+        return pilots, min(pilot.lr for pilot in pilots if pilot.progress >= NEAR * fastest)
 
-    def _shifted(
-        self, work: Workbench, donors: Mapping[int, Weights], others: Sequence[int]
-    ) -> tuple[float | None, Candidate | None]:
-        """Return the scale that was chosen, and the members shifted by it that the rest of the budget pays for."""
-        affordable = int(work.left) // _recipient(work.prices)
-        if affordable < len(self.scales) or not others or not _can_shift(work):
-            return None, None
-        first, *more = others[: 1 + affordable - len(self.scales)]
-        moves = Moves.in_turns(work, donors, [first, *more])
-        scale, shifted = best_scale(moves, self.scales)
-        if not more:
-            return scale, shifted
-        further = _candidate(work, "shifted", moves.of(more).shifted(scale))
-        return scale, joined_candidates("shifted", shifted, further)
+    def _result(self, work: Workbench, members: Sequence[Weights], choice: Mapping[str, Any]) -> TransferResult:
+        return TransferResult(work.ensemble(members, self.name), work.ledger, (), story={"choice": choice})
 
 
-def _least(prices: Prices) -> int:
-    """Return what the shortest member costs: a step of fine-tuning, and its predictions on validation."""
-    return prices.step + prices.look
+def _members(prices: Prices, flops: int) -> int:
+    """Return how many members share FLOPs: as many as see every image ten times, two at least and eight at most."""
+    epoch = -(-prices.examples // prices.recipes.full.batch_size)
+    count = flops // (EPOCHS * epoch * prices.step)
+    return min(prices.members, max(FEW, min(MANY, count)))
 
 
-def _recipient(prices: Prices) -> int:
-    """Return what a shifted member costs: statistics, a probed head, and its predictions on validation."""
-    return recipient_price(prices) + prices.look
+def _at(work: Workbench, lr: float) -> Workbench:
+    """Return the workbench, with the same ledger, at another learning rate of ``recipe.full``."""
+    recipes = replace(work.recipes, full=replace(work.recipes.full, lr=lr))
+    return replace(work, recipes=recipes)
 
 
-def _can_shift(work: Workbench) -> bool:
-    """Return whether a shift may serve the members; without a source task they may all be copies of one encoder."""
-    return work.source.lineage not in UNSHIFTABLE
+def _pilot(work: Workbench, lr: float, steps: int) -> Pilot:
+    """Fine-tune the first member for some steps at a learning rate; one that diverges costs as much as any."""
+    bench = _at(work, lr).billing("pilot", 0)
+    try:
+        curve: Tensor = bench.fine_tune_in(work.first_encoders(1), [steps]).fitted[0].curve
+    except SettingError as error:
+        if error.setting != "recipe.full.lr":
+            raise
+        bench.bill([Entry("pilot", 0, Cost(steps=steps, flops=steps * work.prices.step))])
+        return Pilot(lr, None, 0.0)
+    training = float(curve[curve[:, 0] >= SETTLED * curve[-1, 0], 1].mean())
+    return Pilot(lr, training, max(0.0, log(len(work.target.classes)) - training))
 
 
 def _candidate(work: Workbench, name: str, members: Sequence[Weights]) -> Candidate:
     return Candidate(name, members, work.look(members))
-
-
-def _heads(work: Workbench, members: Sequence[int]) -> Candidate:
-    starts = work.with_fresh_heads({member: work.encoders[member] for member in members}, "head")
-    return _candidate(work, "heads alone", work.fit_heads(starts, work.recipes.head, "head").weights)
-
-
-def _more_heads(work: Workbench, heads: Candidate) -> Candidate:
-    """Return the heads with those of further members, which may take half of what is left."""
-    first, price = len(heads.members), work.prices.head + work.prices.look
-    last = min(len(work.source), first + min(int(work.left) // 2, int(work.left) - _least(work.prices)) // price)
-    return joined_candidates("heads alone", heads, _heads(work, range(first, last))) if last > first else heads
-
-
-def _fine_tuned(work: Workbench, steps: Sequence[int], first: int) -> list[Candidate]:
-    """Fine-tune members fully, from a first one on, each with its number of steps."""
-    encoders = {first + place: work.encoders[first + place] for place in range(len(steps))}
-    weights = work.fine_tune_in(encoders, steps).weights
-    return [_candidate(work, f"{s} steps", [member]) for s, member in zip(steps, weights, strict=True)]
-
-
-def _pilot(work: Workbench, steps: int, heads: Candidate) -> tuple[list[Candidate], dict[str, float] | None]:
-    """Fine-tune the pilot; return it, and its losses beside that of heads: nothing and None without a pilot."""
-    if not steps:
-        return [], None
-    fits, labels = work.fine_tune_in(work.first_encoders(1), [steps]), work.target.validation.labels
-    pilot = _candidate(work, f"{steps} steps", fits.weights)
-    training = float(fits.fitted[0].curve[-SETTLED:, 1].mean())
-    losses = {name: float(candidate.losses(labels).mean()) for name, candidate in (("pilot", pilot), ("heads", heads))}
-    return [pilot], {"steps": steps, "training": training, **losses}
-
-
-def _split(pilot: Mapping[str, float] | None, budget: float) -> str:
-    """Return what the rest of the budget is split among: ``one``, ``two`` or ``many`` members."""
-    if pilot is None:
-        return "two" if budget >= SHARED else "one"
-    if pilot["training"] < FITTED * pilot["pilot"]:
-        return "many"
-    return "two" if pilot["pilot"] < pilot["heads"] else "one"
-
-
-def _candidates(
-    heads: Candidate, pilots: Sequence[Candidate], rest: Sequence[Candidate], shifted: Candidate | None
-) -> list[Candidate]:
-    """Return the ensembles that can be made of what was trained."""
-    trained = [heads, *([] if shifted is None else [shifted])]
-    fine_tuned = [[rest[0]]]
-    if len(rest) > 1:
-        fine_tuned.append(list(rest))
-    if pilots:
-        fine_tuned.append([*pilots, *rest])
-    candidates = [heads]
-    for parts in fine_tuned:
-        name = f"{len(parts)} fine-tuned ({', '.join(part.name for part in parts)})"
-        candidates.append(joined_candidates(name, *parts))
-        for more in trained:
-            what = "heads alone" if more is heads else f"{len(more.members)} shifted"
-            candidates.append(joined_candidates(f"{name} and {what}", *parts, more))
-    return candidates
