@@ -30,13 +30,13 @@ def _line(candidate: Mapping[str, Any]) -> str:
 
 
 def _rates(choice: Mapping[str, Any]) -> str:
-    """Return which learning rates the pilots had, how far each came, and which was taken."""
-    steps = ", ".join(f"{steps:g}" for steps in choice["steps"])
-    trained = f"Members were fine-tuned for {steps} steps with recipe.full.lr={choice['lr']:.3g}"
-    if not choice["rates"]:
+    """Return which learning rates the pilots had, how far each came, and which were taken."""
+    steps, rates = (", ".join(f"{n:.3g}" for n in dict.fromkeys(choice[name])) for name in ("steps", "lr"))
+    trained = f"Members were fine-tuned for {steps} steps with recipe.full.lr={rates}"
+    if not choice["pilots"]:
         return f"{trained}: no other was tried."
-    pilots = (f"{_loss(rate['training'])} at {rate['lr']:.3g}" for rate in choice["rates"])
-    length = choice["rates"][0]["steps"]
+    pilots = (f"{_loss(pilot['training'])} at {pilot['lr']:.3g}" for pilot in choice["pilots"])
+    length = choice["pilots"][0]["steps"]
     return f"{trained}, by the training loss of pilots of {length:g} steps: {', '.join(pilots)}."
 
 

@@ -28,7 +28,7 @@ SETTLED = 0.75
 """Share of a pilot after which its training loss counts."""
 
 NEAR = 0.8
-"""Share of the fastest pilot's progress that the pilot with the rate that is taken has made."""
+"""Share of the fastest pilot's progress that a pilot with a rate that is taken has made."""
 
 EPOCHS, FEW, MANY = 10, 2, 8
 """Epochs that a member gets at least where there are more than ``FEW`` members; there are at most ``MANY``."""
@@ -72,16 +72,16 @@ class Pilot:
 
 @dataclass(frozen=True)
 class Auto:
-    """Choose the learning rate by training loss, and heads, fine-tuned members or both by validation.
+    """Choose learning rates by training loss, and heads, fine-tuned members or both by validation.
 
     1. Train heads alone, for as many members as a twentieth of the budget pays for.
     2. Fine-tune the first member for a sixteenth of a fine-tuning, or of the budget, with the learning rate of
        ``recipe.full``, and with one ``factor`` times as high: the pilots. If the higher one is clearly ahead, a third
-       pilot has a rate higher still, otherwise a lower one than the first. Take the lowest rate that has made four
-       fifths of the fastest's progress. This looks at training loss alone, which is steady where validation images are
-       few.
+       pilot has a rate higher still, otherwise a lower one than the first. The rates that have made at least four
+       fifths of the fastest's progress are taken. This looks at training loss alone, which is steady where validation
+       images are few.
     3. Split what is left evenly among two members; among more, up to eight, if each of them sees every image ten times.
-       Fine-tune them fully with the rate that was taken.
+       Fine-tune them fully, with the rates that were taken in turns. Members of different rates also differ more.
     4. Take heads, fine-tuned members or both, whichever has the lowest calibrated NLL on validation.
 
     Pilots of fewer than 10 steps say nothing, and there are none: the recipe's rate is used. Where a head would take
@@ -131,32 +131,33 @@ class Auto:
         encoders = work.first_encoders(plan.heads)
         starts = work.with_fresh_heads(encoders, "head")
         heads = _candidate(work, "heads alone", work.fit_heads(starts, work.recipes.head, "head").weights)
-        pilots, lr = self._rate(work, plan.pilot)
-        fits = _at(work, lr).fine_tune_in(work.first_encoders(len(plan.steps)), plan.steps)
-        tuned = _candidate(work, f"{len(plan.steps)} fine-tuned", fits.weights)
+        pilots, taken = self._rates(work, plan.pilot)
+        rates = [taken[place % len(taken)] for place in range(len(plan.steps))]
+        tuned = _candidate(work, f"{len(rates)} fine-tuned", _fine_tuned(work, plan.steps, rates))
         both = joined_candidates(f"{tuned.name} and heads alone", tuned, heads)
-        taken, told = choose([heads, tuned, both], labels)
-        rates = [{"lr": p.lr, "steps": plan.pilot, "training": p.training, "taken": p.lr == lr} for p in pilots]
-        return self._result(work, taken.members, {"candidates": told, "rates": rates, "lr": lr, "steps": [*plan.steps]})
+        chosen, told = choose([heads, tuned, both], labels)
+        tried = [{"lr": p.lr, "steps": plan.pilot, "training": p.training, "taken": p.lr in taken} for p in pilots]
+        story = {"candidates": told, "pilots": tried, "lr": rates, "steps": [*plan.steps]}
+        return self._result(work, chosen.members, story)
 
     def _alone(self, work: Workbench, plan: AutoPlan) -> TransferResult:
         """Fine-tune one member with the whole budget."""
         fits = work.fine_tune_in(work.first_encoders(1), plan.steps)
-        story = {"candidates": [], "rates": [], "lr": work.recipes.full.lr, "steps": [*plan.steps]}
+        story = {"candidates": [], "pilots": [], "lr": [work.recipes.full.lr], "steps": [*plan.steps]}
         return self._result(work, fits.weights, story)
 
-    def _rate(self, work: Workbench, steps: int) -> tuple[list[Pilot], float]:
-        """Train the pilots; return them and the learning rate that is taken, that of the recipe without pilots."""
+    def _rates(self, work: Workbench, steps: int) -> tuple[list[Pilot], list[float]]:
+        """Train the pilots; return them and the learning rates that are taken, that of the recipe without pilots."""
         own = work.recipes.full.lr
         if not steps:
-            return [], own
+            return [], [own]
         first, higher = (_pilot(work, lr, steps) for lr in (own, own * self.factor))
         rises = first.progress < NEAR * higher.progress
         pilots = [first, higher, _pilot(work, higher.lr * self.factor if rises else own / self.factor, steps)]
         fastest = max(pilot.progress for pilot in pilots)
         if not fastest:  # none has learned anything, so none tells
-            return pilots, own
-        return pilots, min(pilot.lr for pilot in pilots if pilot.progress >= NEAR * fastest)
+            return pilots, [own]
+        return pilots, sorted(pilot.lr for pilot in pilots if pilot.progress >= NEAR * fastest)
 
     def _result(self, work: Workbench, members: Sequence[Weights], choice: Mapping[str, Any]) -> TransferResult:
         return TransferResult(work.ensemble(members, self.name), work.ledger, (), story={"choice": choice})
@@ -167,6 +168,17 @@ def _members(prices: Prices, flops: int) -> int:
     epoch = -(-prices.examples // prices.recipes.full.batch_size)
     count = flops // (EPOCHS * epoch * prices.step)
     return min(prices.members, max(FEW, min(MANY, count)))
+
+
+def _fine_tuned(work: Workbench, steps: Sequence[int], rates: Sequence[float]) -> list[Weights]:
+    """Fine-tune the first members fully, each for its own number of steps and with its own learning rate."""
+    done: dict[int, Weights] = {}
+    for lr in dict.fromkeys(rates):
+        members = [member for member, own in enumerate(rates) if own == lr]
+        encoders = {member: work.encoders[member] for member in members}
+        fits = _at(work, lr).fine_tune_in(encoders, [steps[member] for member in members])
+        done |= dict(zip(members, fits.weights, strict=True))
+    return [done[member] for member in range(len(rates))]
 
 
 def _at(work: Workbench, lr: float) -> Workbench:
