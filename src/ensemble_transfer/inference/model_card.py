@@ -26,7 +26,7 @@ _ABOUT = {
     "few": "a few members were fine-tuned fully, within a budget",
     "snapshots": "one member was fine-tuned in cycles, and kept at the end of each",
     "laplace": "one member was fine-tuned fully, and heads were drawn from a Laplace approximation around its own",
-    "auto": "what was best on validation, within a budget, of new heads, fully fine-tuned members and shifted ones",
+    "auto": "what was best on validation, within a budget, of new heads and fully fine-tuned members",
     "tiny": "every member was fine-tuned briefly, without a shift",
     "star": "a donor was fine-tuned fully, and all others started from it, fine-tuned briefly",
     "scratch": "every member was trained on the target task alone",
