@@ -51,13 +51,13 @@ def work(source_ensemble, target_task, longer, fitter) -> Workbench:
 def test_the_same_rates_are_found_from_one_three_times_too_high_or_too_low(work, monkeypatch, pair, wrong):
     taken, tried = rates(work, monkeypatch, *MEASURED[pair], 0.01 * wrong)
     assert taken == pytest.approx([0.01, 0.03])
-    assert len(tried) == 3
+    assert len(tried) == (2 if wrong == 1 else 3)
 
 
-def test_where_the_higher_rate_is_clearly_ahead_one_higher_still_is_tried(work, monkeypatch):
+def test_a_third_rate_is_tried_in_the_direction_that_is_clearly_ahead(work, monkeypatch):
     losses, classes = MEASURED["letters -> Hebrew"]
     assert rates(work, monkeypatch, losses, classes, 0.01 / 9)[1] == pytest.approx([0.01 / 9, 0.01 / 3, 0.01])
-    assert rates(work, monkeypatch, losses, classes, 0.01)[1] == pytest.approx([0.01, 0.03, 0.01 / 3])
+    assert rates(work, monkeypatch, losses, classes, 0.03)[1] == pytest.approx([0.03, 0.09, 0.01])
 
 
 def test_where_no_pilot_learns_the_rate_of_the_recipe_is_kept(work, monkeypatch):
@@ -68,10 +68,10 @@ def test_a_pilot_that_diverges_is_billed_and_loses(source_ensemble, target_task,
     sgd = replace(longer, full=replace(longer.full, optimizer="sgd"))
     result = transfer_ensemble(Auto(1e30), source_ensemble, target_task.sealed(), 0, sgd, fitter, 1.3)
     choice, prices = result.story["choice"], Prices.of(source_ensemble.architecture, target_task, sgd, 3, 1.3)
-    assert [pilot["training"] is None for pilot in choice["pilots"]] == [False, True, False]
-    assert [pilot["taken"] for pilot in choice["pilots"]] == [True, False, False]
-    assert result.ledger.by_phase()["pilot"].flops == 3 * 10 * prices.step
-    assert result.ledger.by_phase()["pilot"].steps == 30
+    assert [pilot["training"] is None for pilot in choice["pilots"]][:2] == [False, True]
+    assert [pilot["taken"] for pilot in choice["pilots"]][:2] == [True, False]
+    assert result.ledger.by_phase()["pilot"].flops == len(choice["pilots"]) * 10 * prices.step
+    assert result.ledger.by_phase()["pilot"].steps == len(choice["pilots"]) * 10
 
 
 def test_a_setting_other_than_the_rate_that_a_pilot_refuses_is_not_taken_for_divergence(work, monkeypatch):
@@ -105,7 +105,7 @@ def test_auto_tells_what_it_tried(source_ensemble, target_task, longer, fitter):
     assert taken["nll"] == min(candidate["nll"] for candidate in choice["candidates"])
     assert taken["members"] == len(result.ensemble)
     assert choice["candidates"][0]["name"] == "heads alone"
-    assert [pilot["steps"] for pilot in choice["pilots"]] == [10] * 3  # a sixteenth of 160
+    assert {pilot["steps"] for pilot in choice["pilots"]} == {10}  # a sixteenth of 160
     assert {pilot["lr"] for pilot in choice["pilots"] if pilot["taken"]} >= set(choice["lr"])
     assert {"head", "pilot", "full", "choice"} == result.ledger.by_phase().keys()
 
@@ -113,13 +113,14 @@ def test_auto_tells_what_it_tried(source_ensemble, target_task, longer, fitter):
 def test_members_are_as_many_as_see_every_image_ten_times(source_ensemble, target_task, longer):
     prices = replace(Prices.of(source_ensemble.architecture, target_task, longer, 8, 2.0), validation=20)
 
-    def steps(examples):
-        return Auto().plan(replace(prices, examples=examples)).steps
+    def steps(examples, flops=prices.limit, **change):
+        return auto._lengths(replace(prices, examples=examples, **change), flops)
 
     assert [len(steps(examples)) for examples in (32, 256, 320, 2000)] == [8, 3, 2, 2]
-    assert len(Auto().plan(replace(prices, examples=32, members=3)).steps) == 3
+    assert len(steps(32, members=3)) == 3
     assert min(steps(256)) * 32 >= 10 * 256
     assert max(steps(256)) - min(steps(256)) <= 1
+    assert steps(32, prices.step + prices.look) == [1]
 
 
 def test_pilots_are_left_out_where_they_are_too_short_or_not_wanted(source_ensemble, target_task, longer):
@@ -128,7 +129,6 @@ def test_pilots_are_left_out_where_they_are_too_short_or_not_wanted(source_ensem
     assert Auto().plan(replace(prices, budget=4.0)).pilot == 10
     assert Auto().plan(replace(prices, budget=0.9)).pilot == 0
     assert Auto(1.0).plan(prices).pilot == 0
-    assert sum(Auto(1.0).plan(prices).steps) > sum(Auto().plan(prices).steps)
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.0, -3.0, float("inf"), float("nan")])

@@ -19,7 +19,7 @@ HEADS = 0.05
 """Share of the budget that heads alone may take; one is trained in any case."""
 
 PILOT, PILOTS = 1 / 16, 3
-"""Length of a pilot as a share of a fine-tuning, or of the budget where that is less, and number of pilots."""
+"""Length of a pilot as a share of a fine-tuning, or of the budget where that is less, and pilots at the most."""
 
 FEWEST_STEPS = 10
 """Steps below which a pilot says nothing about its learning rate, and there is none."""
@@ -42,17 +42,15 @@ FEWEST_IMAGES = 20
 
 @dataclass(frozen=True)
 class AutoPlan:
-    """What ``auto`` will train.
+    """How ``auto`` begins.
 
     Attributes:
         heads: Members that get a head alone; 0 to fine-tune one member with the whole budget, and choose nothing.
         pilot: Steps of a pilot; 0 for none.
-        steps: Steps of every member that is fine-tuned.
     """
 
     heads: int
     pilot: int
-    steps: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -76,8 +74,8 @@ class Auto:
 
     1. Train heads alone, for as many members as a twentieth of the budget pays for.
     2. Fine-tune the first member for a sixteenth of a fine-tuning, or of the budget, with the learning rate of
-       ``recipe.full``, and with one ``factor`` times as high: the pilots. If the higher one is clearly ahead, a third
-       pilot has a rate higher still, otherwise a lower one than the first. The rates that have made at least four
+       ``recipe.full``, and with one ``factor`` times as high: the pilots. If one of them has made less than four fifths
+       of the other's progress, a third goes further in the better direction. The rates that have made at least four
        fifths of the fastest's progress are taken. This looks at training loss alone, which is steady where validation
        images are few.
     3. Split what is left evenly among two members; among more, up to eight, if each of them sees every image ten times.
@@ -113,37 +111,35 @@ class Auto:
         prices.require_limit(prices.step, "a step of fine-tuning")
         limit, head, least = prices.limit, prices.head + prices.look, prices.step + prices.look
         if prices.head > DEAR * limit or limit < head + least:
-            return AutoPlan(0, 0, tuple(prices.steps(limit, 1)))
+            return AutoPlan(0, 0)
         heads = max(1, min(prices.members, int(HEADS * limit) // head, (limit - least) // head))
-        left = limit - heads * head
         pilot = int(PILOT * min(limit, prices.full)) // prices.step if self.factor > 1 else 0
-        if pilot < FEWEST_STEPS or left - PILOTS * pilot * prices.step < least:
-            pilot = 0
-        left -= PILOTS * pilot * prices.step
-        members = min(_members(prices, left), left // least)
-        return AutoPlan(heads, pilot, tuple(prices.steps(left - members * prices.look, members)))
+        paid = heads * head + PILOTS * pilot * prices.step + least <= limit
+        return AutoPlan(heads, pilot if pilot >= FEWEST_STEPS and paid else 0)
 
     def run(self, work: Workbench) -> TransferResult:
         """Return the chosen ensemble; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
         plan, labels = self.plan(work.prices), work.target.validation.labels
         if not plan.heads:
-            return self._alone(work, plan)
+            return self._alone(work)
         encoders = work.first_encoders(plan.heads)
         starts = work.with_fresh_heads(encoders, "head")
         heads = _candidate(work, "heads alone", work.fit_heads(starts, work.recipes.head, "head").weights)
         pilots, taken = self._rates(work, plan.pilot)
-        rates = [taken[place % len(taken)] for place in range(len(plan.steps))]
-        tuned = _candidate(work, f"{len(rates)} fine-tuned", _fine_tuned(work, plan.steps, rates))
+        steps = _lengths(work.prices, int(work.left))
+        rates = [taken[place % len(taken)] for place in range(len(steps))]
+        tuned = _candidate(work, f"{len(rates)} fine-tuned", _fine_tuned(work, steps, rates))
         both = joined_candidates(f"{tuned.name} and heads alone", tuned, heads)
         chosen, told = choose([heads, tuned, both], labels)
         tried = [{"lr": p.lr, "steps": plan.pilot, "training": p.training, "taken": p.lr in taken} for p in pilots]
-        story = {"candidates": told, "pilots": tried, "lr": rates, "steps": [*plan.steps]}
+        story = {"candidates": told, "pilots": tried, "lr": rates, "steps": steps}
         return self._result(work, chosen.members, story)
 
-    def _alone(self, work: Workbench, plan: AutoPlan) -> TransferResult:
+    def _alone(self, work: Workbench) -> TransferResult:
         """Fine-tune one member with the whole budget."""
-        fits = work.fine_tune_in(work.first_encoders(1), plan.steps)
-        story = {"candidates": [], "pilots": [], "lr": [work.recipes.full.lr], "steps": [*plan.steps]}
+        steps = work.prices.steps(int(work.left), 1)
+        fits = work.fine_tune_in(work.first_encoders(1), steps)
+        story = {"candidates": [], "pilots": [], "lr": [work.recipes.full.lr], "steps": steps}
         return self._result(work, fits.weights, story)
 
     def _rates(self, work: Workbench, steps: int) -> tuple[list[Pilot], list[float]]:
@@ -152,8 +148,11 @@ class Auto:
         if not steps:
             return [], [own]
         first, higher = (_pilot(work, lr, steps) for lr in (own, own * self.factor))
-        rises = first.progress < NEAR * higher.progress
-        pilots = [first, higher, _pilot(work, higher.lr * self.factor if rises else own / self.factor, steps)]
+        pilots = [first, higher]
+        if first.progress < NEAR * higher.progress:
+            pilots.append(_pilot(work, higher.lr * self.factor, steps))
+        elif higher.progress < NEAR * first.progress:
+            pilots.append(_pilot(work, own / self.factor, steps))
         fastest = max(pilot.progress for pilot in pilots)
         if not fastest:  # none has learned anything, so none tells
             return pilots, [own]
@@ -163,11 +162,12 @@ class Auto:
         return TransferResult(work.ensemble(members, self.name), work.ledger, (), story={"choice": choice})
 
 
-def _members(prices: Prices, flops: int) -> int:
-    """Return how many members share FLOPs: as many as see every image ten times, two at least and eight at most."""
+def _lengths(prices: Prices, flops: int) -> list[int]:
+    """Return the steps of the members that share FLOPs: of as many as see every image ten times, from two to eight."""
     epoch = -(-prices.examples // prices.recipes.full.batch_size)
-    count = flops // (EPOCHS * epoch * prices.step)
-    return min(prices.members, max(FEW, min(MANY, count)))
+    count = max(FEW, min(MANY, flops // (EPOCHS * epoch * prices.step + prices.look)))
+    count = min(count, prices.members, flops // (prices.step + prices.look))
+    return prices.steps(flops - count * prices.look, count)
 
 
 def _fine_tuned(work: Workbench, steps: Sequence[int], rates: Sequence[float]) -> list[Weights]:
