@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from ensemble_transfer.metrics import calibration
-from ensemble_transfer.metrics.predictive import PROBABILITY_FLOOR, nll
+from ensemble_transfer.metrics.predictive import nll
 from ensemble_transfer.transfer.choice import Candidate, choose, joined_candidates
-from ensemble_transfer.transfer.strategies.auto import _split
 
 
 def predictions(sharpness, examples=60, seed=0):
@@ -88,22 +87,17 @@ def wrong_choices(images, sharpness, trials=150):
 def test_few_images_mislead_the_choice_no_more_than_their_own_noise(images, sharpness):
     chosen, noise = wrong_choices(images, sharpness)
     assert noise < 0.1
-    assert chosen < noise + 0.06
-
-
-def test_without_the_prior_of_temperatures_the_simulation_shows_the_fault(monkeypatch):
-    monkeypatch.setattr(calibration, "PSEUDO_OBSERVATIONS", 0.0)
-    chosen, noise = wrong_choices(40, 1.0, trials=60)
-    assert chosen > noise + 0.15
+    assert chosen < noise + 0.03
 
 
 def test_metric_and_choice_have_one_floor_of_probabilities():
     labels = torch.tensor([0] * 39 + [1])
-    probabilities = torch.tensor([[0.7, 0.3]] * 39 + [[1 - 1e-10, 1e-10]], dtype=torch.float64)
-    scaled, _ = calibration.cross_calibrate(probabilities, labels)
+    probabilities = torch.tensor([[0.7, 0.3]] * 39 + [[1.0, 0.0]], dtype=torch.float64)
+    temperature = calibration.fit_temperature(probabilities, labels)
+    scaled = calibration.apply_temperature(probabilities, temperature)
     losses = Candidate("", (), probabilities[None]).losses(labels)
     assert float(losses.mean()) == float(nll(scaled, labels))
-    assert float(losses.max()) == pytest.approx(-math.log(PROBABILITY_FLOOR))
+    assert losses.isfinite().all()
 
 
 def test_the_first_of_equals_is_taken_and_members_add_up():
@@ -112,15 +106,3 @@ def test_the_first_of_equals_is_taken_and_members_add_up():
     taken, told = choose([one, twice], LABELS)
     assert taken.name == "one"
     assert [row["members"] for row in told] == [1, 2]
-
-
-@pytest.mark.parametrize(
-    ("training", "pilot", "heads", "split"),
-    [(0.1, 0.9, 0.5, "many"), (0.8, 0.9, 1.2, "two"), (0.8, 0.9, 0.7, "one"), (0.45, 0.9, 1.2, "two")],
-)
-def test_the_pilot_says_how_the_budget_is_split(training, pilot, heads, split):
-    assert _split({"training": training, "pilot": pilot, "heads": heads}, 1.0) == split
-
-
-def test_without_a_pilot_one_member_gets_a_small_budget_and_two_share_a_larger_one():
-    assert [_split(None, budget) for budget in (0.5, 1.05, 1.2, 4.0)] == ["one", "one", "two", "two"]

@@ -46,16 +46,3 @@ def test_strategies_that_shift_refuse_copies_before_anything_is_trained(
     with pytest.raises(SettingError, match=rule) as error:
         transfer_ensemble(preset_object("strategy", name), same, target_task.sealed(), 0, recipes, fitter)
     assert "\n" not in str(error.value)
-
-
-def test_auto_leaves_the_shift_out_and_spends_what_it_saves(copies, source_ensemble, target_task, recipes, fitter):
-    auto = preset_object("strategy", "auto")
-    arguments = target_task.sealed(), 0, recipes, fitter, 20.0
-    result = transfer_ensemble(auto, copies, *arguments)
-    choice = result.decisions["choice"]
-    assert choice["scale"] is None
-    assert not [candidate for candidate in choice["candidates"] if "shifted" in candidate["name"]]
-    assert not set(result.ledger.by_phase()) & {"statistics", "probe"}
-    shifting = transfer_ensemble(auto, source_ensemble, *arguments)
-    assert shifting.decisions["choice"]["scale"] is not None
-    assert sum(choice["steps"]) > sum(shifting.decisions["choice"]["steps"])

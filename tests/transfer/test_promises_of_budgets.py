@@ -56,7 +56,8 @@ def strategies(draw: random.Random, members: int) -> list[Strategy]:
         Full("probe"),
         Scratch(),
         Auto(),
-        Auto(scales),
+        Auto(draw.uniform(1, 10)),
+        Auto(1.0),
         Turns(max(1, donors - 1), scales=scales),
         Turns(max(1, donors - 1), head="donor"),
     ]

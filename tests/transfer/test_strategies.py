@@ -21,7 +21,7 @@ from ensemble_transfer.training.flops import step_flops
 from ensemble_transfer.training.losses import batch_loss
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.transfer.base import ROLES, Workbench, check_members, transfer_ensemble
-from ensemble_transfer.transfer.shift.diagnostics import shift_line, source_barrier
+from ensemble_transfer.transfer.shift.diagnostics import ShiftedMembers, shift_line, source_barrier
 from ensemble_transfer.transfer.strategies.full import Full
 from ensemble_transfer.transfer.strategies.matched import Matched
 from ensemble_transfer.transfer.strategies.shift import Shift

@@ -5,16 +5,6 @@ from typing import Any
 
 from ensemble_transfer.report.record import Record
 
-_REASONS = {
-    "many": "it has learned what the labels hold, so the budget was split among many members of its length.",
-    "two": "it gains from training still and beats heads, so the budget was split among two members.",
-    "one": "it does not beat heads yet, so one member got the rest of the budget.",
-}
-"""Why ``auto`` split the budget as it did."""
-
-_UNSEEN = {"two": "two members share it.", "one": "one member got the rest of it."}
-"""The same where there was no pilot."""
-
 _ALONE = "One member was fine-tuned with the whole budget, which is too small to pay for heads and a choice."
 
 
@@ -30,7 +20,7 @@ def choice_text(record: Record) -> str:
     lines = [_line(candidate) for candidate in choice["candidates"]]
     head = "| candidate, on validation | members | accuracy | calibrated NLL | behind the one taken |"
     table = "\n".join([head, "| --- | ---: | ---: | ---: | ---: |", *lines])
-    return f"{table}\n\n{_decisions(choice)}"
+    return "\n\n".join(part for part in (table, _rates(choice), _close(choice)) if part)
 
 
 def _line(candidate: Mapping[str, Any]) -> str:
@@ -39,20 +29,22 @@ def _line(candidate: Mapping[str, Any]) -> str:
     return f"| {candidate['name']} | " + " | ".join(cells) + " |"
 
 
-def _decisions(choice: Mapping[str, Any]) -> str:
-    """Return what the pilots showed, and what an interval that includes zero means."""
-    parts = []
-    if choice["pilot"] is not None:
-        parts.append(
-            "A pilot of {steps:g} steps ended with a training loss of {training:.2f}, and {pilot:.2f} on validation "
-            "(heads alone: {heads:.2f}); ".format(**choice["pilot"])
-            + _REASONS[choice["split"]]
-        )
-    else:
-        parts.append(f"Without a pilot, the size of the budget decided: {_UNSEEN[choice['split']]}")
-    if choice["scale"] is not None:
-        parts.append(f"Shifted members use scale {choice['scale']:g}.")
+def _rates(choice: Mapping[str, Any]) -> str:
+    """Return which learning rates the pilots had, how far each came, and which were taken."""
+    steps, rates = (", ".join(f"{n:.3g}" for n in dict.fromkeys(choice[name])) for name in ("steps", "lr"))
+    trained = f"Members were fine-tuned for {steps} steps with recipe.full.lr={rates}"
+    if not choice["pilots"]:
+        return f"{trained}: no other was tried."
+    pilots = (f"{_loss(pilot['training'])} at {pilot['lr']:.3g}" for pilot in choice["pilots"])
+    length = choice["pilots"][0]["steps"]
+    return f"{trained}, by the training loss of pilots of {length:g} steps: {', '.join(pilots)}."
+
+
+def _loss(training: float | None) -> str:
+    return "diverged" if training is None else f"{training:.2f}"
+
+
+def _close(choice: Mapping[str, Any]) -> str:
+    """Return which candidates have an interval that includes zero."""
     close = [c["name"] for c in choice["candidates"] if not c["taken"] and c["low"] <= 0]
-    if close:
-        parts.append("Not told apart from the one taken, since its interval includes zero: " + "; ".join(close) + ".")
-    return " ".join(parts)
+    return f"Not told apart from the one taken, since its interval includes zero: {'; '.join(close)}." if close else ""

@@ -1,42 +1,43 @@
-"""Strategy ``auto``: looks for the best use of a budget on validation, and pays for looking out of the budget."""
+"""Strategy ``auto``: chooses learning rate, members and heads within a budget, and pays for choosing out of it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from math import inf, log
+from typing import Any, ClassVar
+
+from torch import Tensor
 
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.models.backbone import Architecture
-from ensemble_transfer.transfer.base import UNSHIFTABLE, TransferResult, Workbench
+from ensemble_transfer.training.cost import Cost, Entry
+from ensemble_transfer.transfer.base import TransferResult, Workbench
 from ensemble_transfer.transfer.choice import Candidate, choose, joined_candidates
 from ensemble_transfer.transfer.prices import Prices
-from ensemble_transfer.transfer.shift.turns import (
-    Moves,
-    best_scale,
-    recipient_price,
-    require_scales,
-)
 from ensemble_transfer.weights import Weights
 
-HEADS, SHIFTED, CHEAP = 0.05, 0.1, 0.05
-"""Shares of the budget: what heads may take, and shifted members beside one that is fine-tuned, and beside more."""
+HEADS = 0.05
+"""Share of the budget that heads alone may take; one is trained in any case."""
 
-SHARED = 1.2
-"""Budget in fine-tunings from which two members share it where no pilot says what to do."""
+PILOT, PILOTS = 1 / 16, 3
+"""Length of a pilot as a share of a fine-tuning, or of the budget where that is less, and pilots at the most."""
 
-PILOT = 1 / 8
-"""Length of the pilot as a share of the budget."""
+FEWEST_STEPS = 10
+"""Steps below which a pilot says nothing about its learning rate, and there is none."""
 
-FITTED = 0.5
-"""A pilot whose training loss is below this share of its validation loss has learned what the labels hold."""
+SETTLED = 0.75
+"""Share of a pilot after which its training loss counts."""
+
+NEAR = 0.8
+"""Share of the fastest pilot's progress that a pilot with a rate that is taken has made."""
+
+EPOCHS, FEW, MANY = 10, 2, 8
+"""Epochs that a member gets at least where there are more than ``FEW`` members; there are at most ``MANY``."""
 
 DEAR = 0.1
 """Share of the budget above which a head is too dear, and one member is fine-tuned with all of it."""
 
-FEWEST_STEPS, FEWEST_EPOCHS, FEWEST_IMAGES = 10, 2, 20
-"""Steps and epochs of a pilot, below which there is none, and validation images, below which nothing can be chosen."""
-
-SETTLED = 5
-"""Points of the learning curve whose mean is the training loss at the end of a fit."""
+FEWEST_IMAGES = 20
+"""Validation images, below which nothing can be chosen."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class AutoPlan:
 
     Attributes:
         heads: Members that get a head alone; 0 to fine-tune one member with the whole budget, and choose nothing.
-        pilot: Steps of the pilot; 0 for none.
+        pilot: Steps of a pilot; 0 for none.
     """
 
     heads: int
@@ -53,201 +54,156 @@ class AutoPlan:
 
 
 @dataclass(frozen=True)
-class Auto:
-    """Choose among heads, one, two or many fully fine-tuned members, and a shift, on validation and within the budget.
-
-    1. Train heads alone, for as many members as a twentieth of the budget pays for.
-    2. Fine-tune a pilot fully: one member, with an eighth of the budget.
-    3. Split what is left by what the pilot shows. If its training loss is below half of its validation loss, the labels
-       are learned, and longer training is no use: ``many`` members of the pilot's length, and, where heads alone are
-       better than the pilot on validation, heads for more members first. If not, and the pilot is
-       better than heads on validation: ``two`` members. If it is not even better than heads, training is far from
-       done: ``one`` member.
-    4. Shift other members as these moved, in turns, by the scale that serves one of them best, with probed heads;
-       members that are copies of one encoder are not shifted.
-       With one member a tenth of the budget is set aside for that, with more a twentieth.
-    5. Take the ensemble of all this that has the lowest calibrated NLL on validation.
-
-    A pilot that sees the training images fewer than twice says nothing, and there is none: the budget goes to ``one``
-    member, from 1.2 fine-tunings on to ``two``, and a tenth of it is set aside for shifted ones. Where a head would
-    take more than a tenth of the budget, one member is fine-tuned with all of it, and nothing is chosen.
-
-    Every fit and every prediction for validation images is billed.
+class Pilot:
+    """A short fine-tuning that shows how fast a learning rate learns.
 
     Attributes:
-        scales: Scales that are tried with the first shifted member.
+        lr: Learning rate of ``recipe.full``.
+        training: Mean training loss over its last quarter, in nats; None if it diverged.
+        progress: How far that is below the loss of guessing, in nats; 0 if it is not below.
+    """
+
+    lr: float
+    training: float | None
+    progress: float
+
+
+@dataclass(frozen=True)
+class Auto:
+    """Choose learning rates by training loss, and heads, fine-tuned members or both by validation.
+
+    1. Train heads alone, for as many members as a twentieth of the budget pays for.
+    2. Fine-tune the first member for a sixteenth of a fine-tuning, or of the budget, with the learning rate of
+       ``recipe.full``, and with one ``factor`` times as high: the pilots. If one of them has made less than four fifths
+       of the other's progress, a third goes further in the better direction. The rates that have made at least four
+       fifths of the fastest's progress are taken. This looks at training loss alone, which is steady where validation
+       images are few.
+    3. Split what is left evenly among two members; among more, up to eight, if each of them sees every image ten times.
+       Fine-tune them fully, with the rates that were taken in turns. Members of different rates also differ more.
+    4. Take heads, fine-tuned members or both, whichever has the lowest calibrated NLL on validation.
+
+    Pilots of fewer than 10 steps say nothing, and there are none: the recipe's rate is used. Where a head would take
+    more than a tenth of the budget, one member is fine-tuned with all of it, and nothing is chosen. Pilots are not
+    part of the ensemble. Every fit and every prediction for validation images is billed. Nothing is shifted.
+
+    Attributes:
+        factor: Factor between the learning rates that are tried; 1 to use that of the recipe.
     """
 
     name: ClassVar[str] = "auto"
     about: ClassVar[str] = (
-        "Look for the best use of a budget on validation: heads, few or many members, a shift. Needs budget=..."
+        "Choose learning rate, members and heads within a budget, and pay for choosing out of it. Needs budget=..."
     )
     role: ClassVar[str] = "method"
 
-    scales: list[float] = field(default_factory=lambda: [1.0, 1.5, 2.0])
+    factor: float = 3.0
 
     def __post_init__(self) -> None:
-        require_scales(self.scales)
+        require(1 <= self.factor < inf, "factor", self.factor, "must be at least 1 and finite")
 
     def check(self, members: int, architecture: Architecture) -> None:
         """Raise a SettingError if there is nothing to choose from."""
         require(members > 1, "auto", members, "needs an ensemble of at least 2 members")
 
     def plan(self, prices: Prices) -> AutoPlan:
-        """Return how the choice begins; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
+        """Return what will be trained; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
         if prices.limit is None:
-            raise SettingError(
-                "budget", None, "is required by auto: what the transfer may spend in fine-tunings, such as 1.1"
-            )
+            rule = "is required by auto: what the transfer may spend in fine-tunings, such as 1.1"
+            raise SettingError("budget", None, rule)
         rule = f"must be at least {FEWEST_IMAGES} for auto, which chooses on them"
         require(prices.validation >= FEWEST_IMAGES, "validation", prices.validation, rule)
-        head, least, limit = prices.head + prices.look, _least(prices), prices.limit
         prices.require_limit(prices.step, "a step of fine-tuning")
+        limit, head, least = prices.limit, prices.head + prices.look, prices.step + prices.look
         if prices.head > DEAR * limit or limit < head + least:
-            return AutoPlan(heads=0, pilot=0)
-        heads = max(1, min(prices.members, int(HEADS * limit) // head))
-        pilot = int(PILOT * limit) // prices.step
-        shown = pilot * min(prices.recipes.full.batch_size, prices.examples)
-        telling = pilot >= FEWEST_STEPS and shown >= FEWEST_EPOCHS * prices.examples and prices.members > 2
-        paid = heads * head + pilot * prices.step + prices.look + least <= limit
-        return AutoPlan(heads, pilot if telling and paid else 0)
+            return AutoPlan(0, 0)
+        heads = max(1, min(prices.members, int(HEADS * limit) // head, (limit - least) // head))
+        pilot = int(PILOT * min(limit, prices.full)) // prices.step if self.factor > 1 else 0
+        paid = heads * head + PILOTS * pilot * prices.step + least <= limit
+        return AutoPlan(heads, pilot if pilot >= FEWEST_STEPS and paid else 0)
 
     def run(self, bench: Workbench) -> TransferResult:
         """Return the chosen ensemble; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
         plan, labels = self.plan(bench.prices), bench.target.validation.labels
         if not plan.heads:
             return self._alone(bench)
-        heads = _heads(bench, range(plan.heads))
-        pilots, seen = _pilot(bench, plan.pilot, heads)
-        split = _split(seen, bench.budget or 0.0)
-        if seen is not None and split == "many" and seen["heads"] < seen["pilot"]:
-            heads = _more_heads(bench, heads)
-        lengths = self._lengths(bench, plan, split)
-        rest = _fine_tuned(bench, lengths, len(pilots))
-        used = len(pilots) + len(rest)
-        donors = {len(pilots) + place: fitted.members[0] for place, fitted in enumerate(rest)}
-        others = [*range(used, len(bench.source)), *range(len(pilots))]
-        scale, shifted = self._shifted(bench, donors, others)
-        taken, scores = choose(_candidates(heads, pilots, rest, shifted), labels)
-        decisions = {"candidates": scores, "pilot": seen, "split": split, "steps": [*lengths], "scale": scale}
-        recipients = tuple(others[: len(shifted.members)]) if shifted else ()
-        return TransferResult(
-            bench.ensemble(taken.members, self.name), bench.ledger, recipients, decisions={"choice": decisions}
-        )
+        encoders = bench.first_encoders(plan.heads)
+        starts = bench.with_fresh_heads(encoders, "head")
+        heads = _candidate(bench, "heads alone", bench.fit_heads(starts, bench.recipes.head, "head").weights)
+        pilots, taken = self._rates(bench, plan.pilot)
+        steps = _lengths(bench.prices, int(bench.left))
+        rates = [taken[place % len(taken)] for place in range(len(steps))]
+        tuned = _candidate(bench, f"{len(rates)} fine-tuned", _fine_tuned(bench, steps, rates))
+        both = joined_candidates(f"{tuned.name} and heads alone", tuned, heads)
+        chosen, scores = choose([heads, tuned, both], labels)
+        tried = [{"lr": p.lr, "steps": plan.pilot, "training": p.training, "taken": p.lr in taken} for p in pilots]
+        decisions = {"candidates": scores, "pilots": tried, "lr": rates, "steps": steps}
+        return self._result(bench, chosen.members, decisions)
 
     def _alone(self, bench: Workbench) -> TransferResult:
         """Fine-tune one member with the whole budget."""
         steps = bench.prices.steps(int(bench.left), 1)
         fits = bench.fine_tune_in(bench.first_encoders(1), steps)
-        decisions = {"candidates": [], "pilot": None, "split": "alone", "steps": steps, "scale": None}
-        return TransferResult(
-            bench.ensemble(fits.weights, self.name), bench.ledger, (), decisions={"choice": decisions}
-        )
+        decisions = {"candidates": [], "pilots": [], "lr": [bench.recipes.full.lr], "steps": steps}
+        return self._result(bench, fits.weights, decisions)
 
-    def _lengths(self, bench: Workbench, plan: AutoPlan, split: str) -> list[int]:
-        """Return the steps of the members that the rest of the budget is split among."""
-        prices, limit = bench.prices, bench.prices.limit or 0
-        left, trials = int(bench.left), len(self.scales) * _recipient(prices)
-        others = trials + max(0, prices.members - 2) * _recipient(prices)
-        aside = min(int((SHIFTED if split == "one" or not plan.pilot else CHEAP) * limit), others)
-        aside = aside if aside >= trials and _can_shift(bench) else 0
-        if split == "many":
-            count = max(1, min(prices.members - 1, (left - aside) // (plan.pilot * prices.step + prices.look)))
-        else:
-            count = {"one": 1, "two": min(2, prices.members - 1)}[split]
-        count = min(count, left // _least(prices))
-        aside = aside if left - aside >= count * _least(prices) else 0
-        return prices.steps(left - aside - count * prices.look, count)
+    def _rates(self, bench: Workbench, steps: int) -> tuple[list[Pilot], list[float]]:
+        """Train the pilots; return them and the learning rates that are taken, that of the recipe without pilots."""
+        own = bench.recipes.full.lr
+        if not steps:
+            return [], [own]
+        first, higher = (_pilot(bench, lr, steps) for lr in (own, own * self.factor))
+        pilots = [first, higher]
+        if first.progress < NEAR * higher.progress:
+            pilots.append(_pilot(bench, higher.lr * self.factor, steps))
+        elif higher.progress < NEAR * first.progress:
+            pilots.append(_pilot(bench, own / self.factor, steps))
+        fastest = max(pilot.progress for pilot in pilots)
+        if not fastest:  # none has learned anything, so none tells
+            return pilots, [own]
+        return pilots, sorted(pilot.lr for pilot in pilots if pilot.progress >= NEAR * fastest)
 
-    def _shifted(
-        self, bench: Workbench, donors: Mapping[int, Weights], others: Sequence[int]
-    ) -> tuple[float | None, Candidate | None]:
-        """Return the scale that was chosen, and the members shifted by it that the rest of the budget pays for."""
-        affordable = int(bench.left) // _recipient(bench.prices)
-        if affordable < len(self.scales) or not others or not _can_shift(bench):
-            return None, None
-        first, *more = others[: 1 + affordable - len(self.scales)]
-        moves = Moves.in_turns(bench, donors, [first, *more])
-        scale, shifted = best_scale(moves, self.scales)
-        if not more:
-            return scale, shifted
-        further = _candidate(bench, "shifted", moves.of(more).shifted(scale))
-        return scale, joined_candidates("shifted", shifted, further)
+    def _result(self, bench: Workbench, members: Sequence[Weights], choice: Mapping[str, Any]) -> TransferResult:
+        return TransferResult(bench.ensemble(members, self.name), bench.ledger, (), decisions={"choice": choice})
 
 
-def _least(prices: Prices) -> int:
-    """Return what the shortest member costs: a step of fine-tuning, and its predictions on validation."""
-    return prices.step + prices.look
+def _lengths(prices: Prices, flops: int) -> list[int]:
+    """Return the steps of the members that share FLOPs: of as many as see every image ten times, from two to eight."""
+    epoch = -(-prices.examples // prices.recipes.full.batch_size)
+    count = max(FEW, min(MANY, flops // (EPOCHS * epoch * prices.step + prices.look)))
+    count = min(count, prices.members, flops // (prices.step + prices.look))
+    return prices.steps(flops - count * prices.look, count)
 
 
-def _recipient(prices: Prices) -> int:
-    """Return what a shifted member costs: statistics, a probed head, and its predictions on validation."""
-    return recipient_price(prices) + prices.look
+def _fine_tuned(bench: Workbench, steps: Sequence[int], rates: Sequence[float]) -> list[Weights]:
+    """Fine-tune the first members fully, each for its own number of steps and with its own learning rate."""
+    done: dict[int, Weights] = {}
+    for lr in dict.fromkeys(rates):
+        members = [member for member, own in enumerate(rates) if own == lr]
+        encoders = {member: bench.encoders[member] for member in members}
+        fits = _at(bench, lr).fine_tune_in(encoders, [steps[member] for member in members])
+        done |= dict(zip(members, fits.weights, strict=True))
+    return [done[member] for member in range(len(rates))]
 
 
-def _can_shift(bench: Workbench) -> bool:
-    """Return whether a shift may serve the members; without a source task they may all be copies of one encoder."""
-    return bench.source.lineage not in UNSHIFTABLE
+def _at(bench: Workbench, lr: float) -> Workbench:
+    """Return the workbench, with the same ledger, at another learning rate of ``recipe.full``."""
+    recipes = replace(bench.recipes, full=replace(bench.recipes.full, lr=lr))
+    return replace(bench, recipes=recipes)
+
+
+def _pilot(bench: Workbench, lr: float, steps: int) -> Pilot:
+    """Fine-tune the first member for some steps at a learning rate; one that diverges costs as much as any."""
+    at_rate = _at(bench, lr).billing("pilot", 0)
+    try:
+        curve: Tensor = at_rate.fine_tune_in(bench.first_encoders(1), [steps]).fitted[0].curve
+    except SettingError as error:
+        if error.setting != "recipe.full.lr":
+            raise
+        at_rate.bill([Entry("pilot", 0, Cost(steps=steps, flops=steps * bench.prices.step))])
+        return Pilot(lr, None, 0.0)
+    training = float(curve[curve[:, 0] >= SETTLED * curve[-1, 0], 1].mean())
+    return Pilot(lr, training, max(0.0, log(len(bench.target.classes)) - training))
 
 
 def _candidate(bench: Workbench, name: str, members: Sequence[Weights]) -> Candidate:
     return Candidate(name, members, bench.look(members))
-
-
-def _heads(bench: Workbench, members: Sequence[int]) -> Candidate:
-    starts = bench.with_fresh_heads({member: bench.encoders[member] for member in members}, "head")
-    return _candidate(bench, "heads alone", bench.fit_heads(starts, bench.recipes.head, "head").weights)
-
-
-def _more_heads(bench: Workbench, heads: Candidate) -> Candidate:
-    """Return the heads with those of further members, which may take half of what is left."""
-    first, price = len(heads.members), bench.prices.head + bench.prices.look
-    last = min(len(bench.source), first + min(int(bench.left) // 2, int(bench.left) - _least(bench.prices)) // price)
-    return joined_candidates("heads alone", heads, _heads(bench, range(first, last))) if last > first else heads
-
-
-def _fine_tuned(bench: Workbench, steps: Sequence[int], first: int) -> list[Candidate]:
-    """Fine-tune members fully, from a first one on, each with its number of steps."""
-    encoders = {first + place: bench.encoders[first + place] for place in range(len(steps))}
-    weights = bench.fine_tune_in(encoders, steps).weights
-    return [_candidate(bench, f"{s} steps", [member]) for s, member in zip(steps, weights, strict=True)]
-
-
-def _pilot(bench: Workbench, steps: int, heads: Candidate) -> tuple[list[Candidate], dict[str, float] | None]:
-    """Fine-tune the pilot; return it, and its losses beside that of heads: nothing and None without a pilot."""
-    if not steps:
-        return [], None
-    fits, labels = bench.fine_tune_in(bench.first_encoders(1), [steps]), bench.target.validation.labels
-    pilot = _candidate(bench, f"{steps} steps", fits.weights)
-    training = float(fits.fitted[0].curve[-SETTLED:, 1].mean())
-    losses = {name: float(candidate.losses(labels).mean()) for name, candidate in (("pilot", pilot), ("heads", heads))}
-    return [pilot], {"steps": steps, "training": training, **losses}
-
-
-def _split(pilot: Mapping[str, float] | None, budget: float) -> str:
-    """Return what the rest of the budget is split among: ``one``, ``two`` or ``many`` members."""
-    if pilot is None:
-        return "two" if budget >= SHARED else "one"
-    if pilot["training"] < FITTED * pilot["pilot"]:
-        return "many"
-    return "two" if pilot["pilot"] < pilot["heads"] else "one"
-
-
-def _candidates(
-    heads: Candidate, pilots: Sequence[Candidate], rest: Sequence[Candidate], shifted: Candidate | None
-) -> list[Candidate]:
-    """Return the ensembles that can be made of what was trained."""
-    trained = [heads, *([] if shifted is None else [shifted])]
-    fine_tuned = [[rest[0]]]
-    if len(rest) > 1:
-        fine_tuned.append(list(rest))
-    if pilots:
-        fine_tuned.append([*pilots, *rest])
-    candidates = [heads]
-    for parts in fine_tuned:
-        name = f"{len(parts)} fine-tuned ({', '.join(part.name for part in parts)})"
-        candidates.append(joined_candidates(name, *parts))
-        for more in trained:
-            what = "heads alone" if more is heads else f"{len(more.members)} shifted"
-            candidates.append(joined_candidates(f"{name} and {what}", *parts, more))
-    return candidates
