@@ -166,7 +166,7 @@ starts_of = lambda members: [Start(m, architecture.initial(m), m) for m in range
 def fit(data, recipe, starts):
     settings = TrainerSettings("cpu", threads=1, progress=False, group_size=len(starts))
     Fitter(settings).fit_heads(architecture, starts, data, recipe, "head")
-fit(Split(data.images[:256], data.labels[:256]), Recipe(4, batch_size=64), starts_of(1))  # what is loaded at the first step
+fit(Split(data.images[:256], data.labels[:256]), Recipe(4, batch_size=64), starts_of(1))  # what torch loads once
 starts, recipe = starts_of(members), Recipe(images // 64, batch_size=64)
 before = status("VmRSS")
 fit(data, recipe, starts)
@@ -198,7 +198,7 @@ def test_features_that_do_not_fit_go_to_a_file_and_the_heads_are_the_same(settin
     monkeypatch.setattr(groups_module, "free_memory", lambda *_: 0)
     monkeypatch.setattr(spill, "_reserve", lambda file, size: (mapped.append(size), os.ftruncate(file, size)))
     assert all(torch.equal(a[name], b[name]) for a, b in zip(in_memory, weights(), strict=True) for name in a)
-    assert mapped == [4 * len(source_task.train) * (architecture.features + 1)] * 2  # one head after another
+    assert mapped == [4 * 160 * (architecture.features + 1)] * 2  # five batches; one head after another
 
 
 def test_a_pass_without_gradients_holds_two_activations():

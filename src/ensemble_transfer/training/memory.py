@@ -68,11 +68,11 @@ def forward_bytes(module: nn.Module, inputs: Tensor) -> int:
     return added.most
 
 
-class _Added(TorchDispatchMode):
+class _Added(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
     """Counts the bytes of the tensors that operations return, besides given ones, as long as they live."""
 
     def __init__(self, given: Iterable[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.most = self._now = 0
         self._known = {tensor.untyped_storage()._cdata for tensor in given}
 

@@ -114,9 +114,8 @@ class FitSpec:
             else:
                 head = need_of(member.get_submodule("head"), features)
                 forward, own = forward_bytes(member, _images(architecture, encoded)), state_bytes(member)
-                _needs[kind] = Need(
-                    head.weights + own, max(head.graph, forward + own)
-                )  # the encoder at work, and in the result
+                # The encoder is in the result, and before that in a module of its own.
+                _needs[kind] = Need(head.weights + own, max(head.graph, forward + own))
         return replace(_needs[kind], weights=_needs[kind].weights + self.held_bytes())
 
     def held_bytes(self) -> int:

@@ -140,7 +140,7 @@ class HeadOnFeatures:
         counts = [len(own) for own in examples]
         features = empty(sum(counts), self.architecture.features + 1, free=free)
         features[:, -1] = 1
-        places = features[:, :-1].split(counts)
+        places = torch.split(features[:, :-1], counts)
         for weights, seed, own, place in zip(initial, seeds, examples, places, strict=True):
             encode(loaded(self.architecture, weights), views(data.images, recipe, seed, own), device, place)
         return FeatureBatches(features, examples, labels, recipe.batch_size, seeds)
