@@ -1,7 +1,7 @@
 """Benchmarks of speed and memory.
 
     python scripts/benchmark.py overhead executor              # tables
-    python scripts/benchmark.py all --save benchmarks/fast     # all but peers; 15 minutes on two quiet cores
+    python scripts/benchmark.py all --save benchmarks/fast     # all but peers and scale; 15 minutes on two quiet cores
     python scripts/benchmark.py peers --peers-env /tmp/peers --install
     python scripts/benchmark.py executor --json                # one flat dict
 
@@ -30,10 +30,11 @@ NAMES = {
     "shift": "search, statistics, probe and tiny fine-tuning against the donor's fine-tuning",
     "prices": "what a shifted member costs by the number of images",
     "startup": "--help, and the time to the first training step",
+    "scale": "whole runs on many images, classes and members against a plain torchvision loop",
     "compare": "the comparison of 132 records, with its figures",
 }
-APART = ("peers",)
-"""Not part of ``all``: it needs an environment of its own."""
+APART = ("peers", "scale")
+"""Not part of ``all``: one needs an environment of its own, the other some minutes and a GB of disk."""
 
 
 def main() -> int:

@@ -60,6 +60,7 @@ AIMS = (
     Aim("workers", "8 members by 2 processes against 1, wall seconds", "ratio 2 workers to 1, wall", 0.6),
     Aim("workers", "weights equal to those of 1 process, bit for bit", "* same weights as 1", 1, at_least=True),
     Aim("memory", "MB of 32 members beyond the imports", "M=32, */peak MB", 2000),
+    Aim("scale", "MB of a run on 100,000 images of 32 pixels", "100000 images, M=2/peak MB, imports included", 2000),
     Aim(
         "cache",
         "frozen forward against cached features, 1 member",

@@ -16,7 +16,7 @@ from ensemble_transfer.metrics import calibration, diversity, predictive, select
 SUBSETS = 20
 """Subsets of the members, at most, that a point of the ensemble-size curve is averaged over."""
 
-WORK = 20 * SUBSETS * 10**6
+WORK = SUBSETS * 10**6
 """Values of subsets of a size (examples times classes), at most: to calibrate a subset takes seconds a million."""
 
 CLASSES = 100
@@ -71,7 +71,7 @@ def ensemble_size(
     """Compute accuracy and NLL of ensembles of k = 1..M of the members, averaged over subsets.
 
     All subsets of a size are taken if there are at most ``SUBSETS`` (always so for M <= 6); else that many different
-    ones are drawn with a fixed seed. Above 20 million values (examples times classes) there are fewer.
+    ones are drawn with a fixed seed. Above a million values (examples times classes) there are fewer.
 
     Args:
         probabilities: (M, N, C).
