@@ -15,6 +15,13 @@ AIMS = (
     ("workers", "8 members by 2 processes against 1, wall seconds", "ratio 2 workers to 1, wall", "at most", 0.6),
     ("workers", "weights equal to those of 1 process, bit for bit", "* same weights as 1", "at least", 1.0),
     ("memory", "MB of 32 members beyond the imports", "M=32, */peak MB", "at most", 2000.0),
+    (
+        "scale",
+        "MB of a run on 100,000 images of 32 pixels",
+        "100000 images, M=2/peak MB, imports included",
+        "at most",
+        2000.0,
+    ),
     ("startup", "`--help` against `import torch`", "ratio --help to import torch, CPU", "at most", 1.0),
     ("startup", "to the first step against the imports", "ratio first step to imports, CPU", "at most", 1.5),
     ("startup", "the main job from the store against the imports", "ratio warm run to imports, CPU", "at most", 2.0),

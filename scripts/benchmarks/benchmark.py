@@ -1,7 +1,7 @@
 """Benchmarks of speed and memory.
 
     python scripts/benchmarks/benchmark.py overhead executor              # tables
-    python scripts/benchmarks/benchmark.py all --save benchmarks/fast     # 15 minutes on two quiet cores
+    python scripts/benchmarks/benchmark.py all --save benchmarks/fast     # all but scale; 15 minutes on two quiet cores
     python scripts/benchmarks/benchmark.py executor --json                # one flat dict
 
 Every number comes from one run with a fixed number of threads; two things are compared as the median of ratios over
@@ -24,7 +24,10 @@ NAMES = {
     "memory": "peak memory by members and executor, against the estimate",
     "prices": "what a shifted member and a head cost by the number of images; nothing is trained",
     "startup": "--help, the time to the first training step, and a run whose fits are in the store",
+    "scale": "whole runs on many images, classes and members against a plain torchvision loop",
 }
+APART = ("scale",)
+"""Not part of ``all``: it takes some minutes, and a GB of disk."""
 
 
 def main() -> int:
@@ -44,7 +47,7 @@ def main() -> int:
 
     options, here = Options(chosen.quick, chosen.threads), about()
     results = dict(here)
-    for name in NAMES if "all" in chosen.names else chosen.names:
+    for name in [n for n in NAMES if n not in APART] if "all" in chosen.names else chosen.names:
         result = import_module(name).run(options)
         if chosen.save is not None:
             chosen.save.mkdir(parents=True, exist_ok=True)

@@ -77,10 +77,10 @@ def under(prefix: str, result: Result) -> Result:
     return {f"{prefix}/{key}": value for key, value in result.items()}
 
 
-def network(size: int = 28, channels: int = 1, width: int = 1) -> Architecture:
+def network(size: int = 28, channels: int = 1, width: int = 1, classes: int = 10) -> Architecture:
     """Return the default network, or one that is so many times as wide."""
     options = {"channels": [width * c for c in (8, 16, 32, 64)], "stem_width": 8 * width, "output_stride": 8}
-    return Backbone("resnet10t", options).architecture(size, channels, 10)
+    return Backbone("resnet10t", options).architecture(size, channels, classes)
 
 
 def digits(examples: int, size: int = 28) -> Split:

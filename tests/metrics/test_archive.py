@@ -1,13 +1,18 @@
 import io
 import os
+import subprocess
+import sys
 import tracemalloc
 import zipfile
 
 import numpy as np
 import pytest
+import torch
 from numpy.lib import format as npy
 
-from ensemble_transfer.metrics.archive import MOST_EXPANSION, read_array, read_predictions, with_checksum
+from ensemble_transfer.metrics import archive as archive_module
+from ensemble_transfer.metrics.archive import MOST_EXPANSION, compact, read_array, read_predictions, with_checksum
+from ensemble_transfer.metrics.evaluate import evaluate
 
 
 def entry(shape, dtype="<f4", payload=b"", version=(1, 0)):
@@ -107,3 +112,67 @@ def test_names_that_a_terminal_obeys_are_refused(tmp_path):
     )
     with pytest.raises(ValueError, match=r"has an array 'ood/\\x1b\[2J/x'; names must be printable"):
         read_predictions(str(tmp_path / "evil.npz"))
+
+
+def predictions(members, examples, classes):
+    """Probabilities (members, examples, classes) and labels as of members that agree in part."""
+    draws = torch.Generator().manual_seed(0)
+    labels = torch.randint(classes, (examples,), generator=draws)
+    logits = torch.randn(members, examples, classes, generator=draws) + 2 * torch.randn(classes, generator=draws)
+    logits[:, torch.arange(examples), labels] += 6 + 4 * torch.randn(examples, generator=draws)
+    return logits.softmax(-1).numpy(), labels.numpy()
+
+
+def test_metrics_of_large_predictions_in_half_precision_agree_to_a_thousandth(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive_module, "LARGE", 3 * 800 * 300)
+    test, labels = predictions(3, 800, 300)
+    held_out, truth = predictions(3, 100, 300)
+    test[0, 0], test[1, 0] = np.eye(300)[[1, 2]]  # probabilities of 0 and 1
+    arrays = {"probabilities": test, "labels": labels, "validation/probabilities": held_out, "validation/labels": truth}
+    arrays |= {"ood/other/probabilities": test[:, ::-1].copy(), "source/probabilities": test}
+    smaller = compact(arrays)
+    changed = {"logits", "ood/other/logits", "source/logits"}
+    assert set(smaller) == changed | {"labels", "validation/probabilities", "validation/labels"}
+    assert all(smaller[name].dtype == np.float16 for name in changed)
+    assert (smaller["logits"].argmax(-1) == test.argmax(-1)).all()
+    np.savez_compressed(tmp_path / "half.npz", **with_checksum(smaller))
+    found, unread = read_predictions(str(tmp_path / "half.npz"))
+    assert unread == []
+    assert found["validation"][0].tobytes() == held_out.tobytes()
+    whole = evaluate(test, labels, validation=(held_out, truth), ood={"other": arrays["ood/other/probabilities"]})
+    assert evaluate(**found) == pytest.approx(whole, abs=1e-3)
+
+
+def test_logits_of_any_origin_are_read_and_others_are_refused(tmp_path):
+    test, labels = predictions(2, 30, 4)
+    both = {"logits": np.log(test) + 7.5, "labels": labels, "ood/a/logits": test, "ood/a/probabilities": test}
+    np.savez(tmp_path / "logits.npz", **both)
+    found, unread = read_predictions(str(tmp_path / "logits.npz"))
+    np.testing.assert_allclose(found["probabilities"], test, atol=1e-6)
+    assert (found["ood"]["a"] == test).all()
+    assert unread == ["ood/a/logits"]
+    np.savez(tmp_path / "logits.npz", logits=labels, labels=labels)
+    with pytest.raises(ValueError, match=r"array 'logits' has shape \(30,\) of int64; must be floats by class"):
+        read_predictions(str(tmp_path / "logits.npz"))
+
+
+GROWTH = """
+import torch
+from ensemble_transfer.metrics.evaluate import evaluate
+test = torch.rand(8, 8000, 500)
+for member in test:
+    torch.softmax(member * 9, -1, out=member)
+labels = torch.arange(8000) % 500
+evaluate(test[:2, :500], labels[:500])  # what is loaded at the first use
+status = lambda name: 1024 * int(next(l for l in open("/proc/self/status") if l.startswith(name)).split()[1])
+open("/proc/self/clear_refs", "w").write("5")
+before = status("VmRSS")
+evaluate(test, labels, validation=(test[:, :2000], labels[:2000]))
+print((status("VmHWM") - before) / test.nbytes)
+"""
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="resets Linux's count of the peak")
+def test_metrics_take_less_memory_than_the_predictions():
+    done = subprocess.run([sys.executable, "-c", GROWTH], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 1.2

@@ -2,7 +2,9 @@
 
 import logging
 import os
+import pickle
 import shutil
+from copy import deepcopy
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -13,9 +15,12 @@ from PIL import Image
 
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.tasks import mapped, picture_loader, pictures
+from ensemble_transfer.tasks import task as task_module
+from ensemble_transfer.tasks.chosen import ChosenImages
+from ensemble_transfer.tasks.corruptions import corrupt
 from ensemble_transfer.tasks.embedded import MnistSample
 from ensemble_transfer.tasks.folder import ImageFolder
-from ensemble_transfer.tasks.mapped import each, rows
+from ensemble_transfer.tasks.mapped import each, place_of, rows
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +49,7 @@ def decodings(monkeypatch):
 
 
 def is_mapped(split):
-    return split.images.untyped_storage().filename is not None
+    return place_of(split.images) is not None
 
 
 @pytest.mark.parametrize(
@@ -188,19 +193,90 @@ def test_values_that_are_none_of_the_options(settings, text):
     assert str(caught.value) == text
 
 
-def test_rows_of_a_mapped_file_are_mapped(on_disk, tmp_path):
+def test_rows_of_a_mapped_file_are_an_index_or_a_view(on_disk, tmp_path):
     images = on_disk.load(16, 1).train.images
     index = torch.from_numpy(np.random.default_rng(0).permutation(len(images))[:9])
     chosen = rows(images, index)
-    assert chosen.untyped_storage().filename not in (None, images.untyped_storage().filename)
+    assert isinstance(chosen, ChosenImages)
     assert torch.equal(chosen, images[index])
     assert torch.equal(rows(chosen, index.argsort()[:4]), chosen[index.argsort()[:4]])
-    run = rows(images, torch.arange(3, 8))
-    assert run.data_ptr() == images[3:].data_ptr()  # a view: no file, no copy
+    whole = images.images
+    assert rows(whole, torch.arange(3, 8)).data_ptr() == whole[3:].data_ptr()  # a view: no file, no copy
     inverted = each(images, "inverted", lambda part: 255 - part)
-    assert inverted.untyped_storage().filename is not None
+    assert place_of(inverted).file != place_of(images).file
     assert torch.equal(inverted, 255 - images)
     assert not torch.equal(each(images, "as it was", lambda part: part), inverted)
+
+
+def test_splits_folds_and_seeds_share_one_file(on_disk, tmp_path):
+    changes = [{}, {"seed": 3}, {"train": 20}, {"folds": 3, "fold": 1}, {"classes": ["digit 1", "digit 7"]}]
+    tasks = [replace(on_disk, **change).load(16, 1) for change in changes]
+    [file] = (tmp_path / "cache").glob("*.npy")
+    assert {place_of(split.images).file for task in tasks for split in (task.train, task.test)} == {file}
+    assert len({task.fingerprint for task in tasks}) == len(tasks)
+
+
+def test_chosen_images_are_used_as_a_tensor(on_disk):
+    chosen = on_disk.load(16, 1).train.images
+    plain, index = chosen.read(), torch.tensor([5, 0, 7])
+    assert (chosen.shape, chosen.ndim, chosen.dtype) == (plain.shape, plain.ndim, plain.dtype)
+    assert (len(chosen), chosen.nbytes, chosen.numel()) == (len(plain), plain.nbytes, plain.numel())
+    for use in (
+        lambda x: x[index],
+        lambda x: x[index[:2].reshape(2, 1)],
+        lambda x: x[2:9:3],
+        lambda x: x[-1],
+        lambda x: x[:, 0],
+        lambda x: x[plain[:, 0, 0, 0] == plain[0, 0, 0, 0]],
+        lambda x: x.index_select(0, index),
+        lambda x: x.float().mean((0, 1)),
+        lambda x: x * torch.tensor(0.5),
+        lambda x: torch.cat([x, x.flip(-1)]),
+        lambda x: torch.split(x, 11)[-1],
+        lambda x: x.tensor_split(3)[1],
+        lambda x: pickle.loads(pickle.dumps(x)),
+        lambda x: deepcopy(x)[3:4],
+        lambda x: torch.from_numpy(np.asarray(x)),
+        lambda x: 1 - x / 255 + 2.0 * x,
+        lambda x: (x == plain) & (x > 7),
+        lambda x: corrupt(x, "gaussian_noise", 3),
+        lambda x: corrupt(x, "brightness", 1),
+    ):
+        assert torch.equal(use(chosen), use(plain))
+    assert all(isinstance(part, ChosenImages) for part in (*torch.split(chosen, 11), *chosen.tensor_split(3)))
+
+
+def test_the_fingerprint_is_kept_beside_the_file_and_a_damaged_one_is_computed_again(on_disk, tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(task_module, "chunks", lambda images: read.append(len(images)) or mapped.chunks(images))
+    first = on_disk.load(16, 1)
+    known = first.fingerprint
+    assert sum(read) == 2 * (len(first.train) + len(first.validation) + len(first.test))  # images and labels
+    read.clear()
+    assert on_disk.load(16, 1).fingerprint == known
+    assert not read
+    assert (
+        replace(on_disk, seed=1).load(16, 1).fingerprint
+        == replace(on_disk, seed=1, memory="ram").load(16, 1).fingerprint
+    )
+    [beside] = (tmp_path / "cache").glob("*.fingerprints")
+    read.clear()
+    for damage in (
+        lambda text: text.replace("a", "b"),
+        lambda text: text[: len(text) // 7],
+        lambda _: "\x00 \n 1 2 3\n",
+    ):
+        beside.write_text(damage(beside.read_text()))
+        assert on_disk.load(16, 1).fingerprint == known
+        assert read
+        read.clear()
+
+
+def test_another_process_maps_the_same_images(on_disk):
+    for images in (on_disk.load(16, 1).train.images, on_disk.load(16, 1).train.images.images[3:40]):
+        place = pickle.loads(pickle.dumps(place_of(images)))
+        assert torch.equal(place.open(), images)
+    assert place_of(torch.zeros(1)) is None
 
 
 def test_parts_of_a_mapped_file_have_files_of_their_own(on_disk):

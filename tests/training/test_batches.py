@@ -2,6 +2,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn.functional import pad
 
 from ensemble_transfer.training.batches import Batches, FeatureBatches, ResidentBatches, SentBatches, drawn
 
@@ -155,7 +156,8 @@ def test_what_steps_draw_is_what_their_batches_hold(examples, batch_size, steps,
 def test_features_come_in_the_order_of_their_images(steps):
     labels, seeds = torch.arange(10) * 7, [3, 4]
     examples = [drawn(seed, 10, 3, steps) for seed in seeds]
-    data = FeatureBatches([own[:, None] + torch.tensor([0.0, 0.5]) for own in examples], examples, labels, 3, seeds)
+    features = torch.cat([own[:, None] + torch.tensor([0.0, 0.5]) for own in examples])
+    data = FeatureBatches(pad(features, (0, 1), value=1.0), examples, labels, 3, seeds)
     plain = Batches([torch.arange(10)] * 2, labels, 3, seeds)
     assert data.encoded == [len(own) for own in examples]
     for step in [*range(steps), 0]:

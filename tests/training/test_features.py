@@ -4,11 +4,12 @@ import torch
 
 from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.training.features import (
+    encode,
     features,
-    features_of_views,
     is_statistic,
     reestimated_statistics,
     statistics_images,
+    views,
 )
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.weights import below, copied
@@ -61,15 +62,21 @@ def test_features_of_many_images_are_those_of_each(architecture, encoder, target
     torch.testing.assert_close(together[256:], last, atol=1e-5, rtol=1e-5)
 
 
+def features_of_views(classifier, images, recipe, seed):
+    found = torch.empty(recipe.views * len(images), classifier.head.in_features)
+    encode(classifier, views(images, recipe, seed), CPU, found)
+    return found
+
+
 def test_features_of_views_are_those_of_changed_images_view_after_view(architecture, encoder, target_task):
     images = target_task.train.images[:20]
     classifier = classifier_of(architecture, encoder)
-    seen = features_of_views(classifier, images, CPU, Recipe(1, augment="crop", views=3), seed=1)
+    seen = features_of_views(classifier, images, Recipe(1, augment="crop", views=3), seed=1)
     assert seen.shape == (60, 8)
-    assert torch.equal(features_of_views(classifier, images, CPU, Recipe(1, augment="crop", views=3), seed=1), seen)
-    assert not torch.equal(features_of_views(classifier, images, CPU, Recipe(1, augment="crop", views=3), seed=2), seen)
+    assert torch.equal(features_of_views(classifier, images, Recipe(1, augment="crop", views=3), seed=1), seen)
+    assert not torch.equal(features_of_views(classifier, images, Recipe(1, augment="crop", views=3), seed=2), seen)
     assert len(seen[[0, 20, 40]].unique(dim=0)) == 3
-    flipped = features_of_views(classifier, images, CPU, Recipe(1, augment="flip", views=2), seed=1)
+    flipped = features_of_views(classifier, images, Recipe(1, augment="flip", views=2), seed=1)
     kinds = torch.stack([features(classifier, images, CPU), features(classifier, images.flip(-1), CPU)])
     for view in flipped.split(20):
         assert ((view - kinds).abs().amax(-1) < 1e-5).any(0).all()

@@ -42,12 +42,12 @@ def group_of(recipe):
     labels, seeds = torch.arange(EXAMPLES) % CLASSES, [*range(MEMBERS)]
     examples = [drawn(seed, EXAMPLES, BATCH, recipe.steps) for seed in seeds]
     every = [draws(seed, EXAMPLES, WIDTH) for seed in seeds]
-    features = [own[rows] for own, rows in zip(every, examples, strict=True)]
+    features = torch.cat([own[rows] for own, rows in zip(every, examples, strict=True)])
     modules = [
         nn.ModuleDict({"head": Head({"weight": draws(9 + s, CLASSES, WIDTH), "bias": draws(s, CLASSES)})})
         for s in seeds
     ]
-    batches = FeatureBatches(features, examples, labels, BATCH, seeds)
+    batches = FeatureBatches(nn.functional.pad(features, (0, 1), value=1.0), examples, labels, BATCH, seeds)
     return Group(modules, batches, recipe, "head", seeds), every, labels
 
 

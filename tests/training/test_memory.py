@@ -1,5 +1,6 @@
 """Groups that fit into memory, and what happens to one that does not."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,10 +10,11 @@ import pytest
 import torch
 from torch import nn
 
+from ensemble_transfer import spill
 from ensemble_transfer.training import groups as groups_module
 from ensemble_transfer.training import spec as work_module
 from ensemble_transfer.training.fit import Fitter, Start
-from ensemble_transfer.training.memory import Need, graph_bytes, is_out_of_memory
+from ensemble_transfer.training.memory import Need, forward_bytes, graph_bytes, is_out_of_memory
 from ensemble_transfer.training.recipe import Recipe
 
 CPU = torch.device("cpu")
@@ -112,7 +114,8 @@ def test_without_a_group_size_as_many_members_train_as_fit(
 ):
     monkeypatch.setattr(work_module, "_needs", {})
     monkeypatch.setattr(work_module, "need_of", lambda *_: Need(weights=20, graph=20))
-    monkeypatch.setattr(groups_module, "free_memory", lambda _: 100)
+    monkeypatch.setattr(work_module.FitSpec, "held_bytes", lambda _: 0)
+    monkeypatch.setattr(groups_module, "free_memory", lambda *_: 100)
     tried = groups(9, None)
     fit(Fitter(replace(settings, executor=executor)), backbone, source_task)
     assert tried[0] == members
@@ -141,3 +144,63 @@ print(status("VmHWM") - before)
 def test_32_members_of_the_default_net_take_less_than_2_gb_beyond_the_imports():
     done = subprocess.run([sys.executable, "-c", GROWTH], capture_output=True, text=True, check=True)
     assert 0 < int(done.stdout) * 1024 < 2e9
+
+
+PLAN = """
+import sys
+import torch
+from ensemble_transfer.models.backbone import Backbone
+from ensemble_transfer.tasks.task import Split
+from ensemble_transfer.training import groups, spec
+from ensemble_transfer.training.fit import Fitter, Start
+from ensemble_transfer.training.recipe import Recipe
+from ensemble_transfer.training.settings import TrainerSettings
+from ensemble_transfer.training.trained_part import HeadOnFeatures
+members, images, width = map(int, sys.argv[1:4])
+groups.ALONE = frozenset()  # as on a GPU: heads in groups
+options = {"channels": [4, 4, 4, width], "stem_width": 4, "output_stride": 32}
+architecture = Backbone("resnet10t", options).architecture(8, 1, 10)
+data = Split(torch.zeros(images, 1, 8, 8, dtype=torch.uint8), torch.arange(images) % 10)
+status = lambda name: 1024 * int(next(l for l in open("/proc/self/status") if l.startswith(name)).split()[1])
+starts_of = lambda members: [Start(m, architecture.initial(m), m) for m in range(members)]
+def fit(data, recipe, starts):
+    settings = TrainerSettings("cpu", threads=1, progress=False, group_size=len(starts))
+    Fitter(settings).fit_heads(architecture, starts, data, recipe, "head")
+fit(Split(data.images[:256], data.labels[:256]), Recipe(4, batch_size=64), starts_of(1))  # what torch loads once
+starts, recipe = starts_of(members), Recipe(images // 64, batch_size=64)
+before = status("VmRSS")
+fit(data, recipe, starts)
+need = spec.FitSpec(HeadOnFeatures(architecture), data, recipe, "head").need()
+print(members * need.weights + need.graph, status("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
+@pytest.mark.parametrize("members", [1, 4])
+def test_heads_take_the_memory_that_is_planned_for_them(members):
+    done = subprocess.run(
+        [sys.executable, "-c", PLAN, str(members), "40000", "256"], capture_output=True, text=True, check=True
+    )
+    planned, peak = map(int, done.stdout.split())
+    assert planned > members * 40_000 * 256 * 4
+    assert abs(peak / planned - 1) < 0.2
+
+
+def test_features_that_do_not_fit_go_to_a_file_and_the_heads_are_the_same(settings, backbone, source_task, monkeypatch):
+    architecture = backbone.architecture(8, 1, 5)
+    starts = [Start(member, architecture.initial(member), member) for member in range(2)]
+
+    def weights():
+        return Fitter(settings).fit_heads(architecture, starts, source_task.train, Recipe(5), "head").weights
+
+    in_memory, mapped = weights(), []
+    monkeypatch.setattr(spill, "SMALL", 0)
+    monkeypatch.setattr(groups_module, "free_memory", lambda *_: 0)
+    monkeypatch.setattr(spill, "_reserve", lambda file, size: (mapped.append(size), os.ftruncate(file, size)))
+    assert all(torch.equal(a[name], b[name]) for a, b in zip(in_memory, weights(), strict=True) for name in a)
+    assert mapped == [4 * 160 * (architecture.features + 1)] * 2  # five batches; one head after another
+
+
+def test_a_pass_without_gradients_holds_two_activations():
+    net = nn.Sequential(nn.Linear(100, 50, bias=False), nn.Sigmoid(), nn.Linear(50, 10, bias=False))
+    assert forward_bytes(net, torch.empty(8, 100)) == 4 * 8 * (50 + 50)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ensemble_transfer.models.backbone import Classifier
 from ensemble_transfer.training.batches import drawn
-from ensemble_transfer.training.features import features, features_of_views
+from ensemble_transfer.training.features import encode, features, views
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.trained_part import HeadOnFeatures, WholeMember, loaded
 
@@ -38,8 +38,9 @@ def test_every_view_goes_with_the_label_of_its_image(architecture, target_task):
     shown, labels = epoch(batches, 5)
     assert bool((shown[..., -1] == 1).all())  # for the bias
     for member, seed in enumerate([4, 5]):
-        views = features_of_views(loaded(architecture, weights), data.images, CPU, recipe, seed)
-        at = places(shown[member, :, :-1], views)
+        seen = torch.empty(3 * len(data), architecture.features)
+        encode(loaded(architecture, weights), views(data.images, recipe, seed), CPU, seen)
+        at = places(shown[member, :, :-1], seen)
         assert len(set(at)) > 2 * len(data)
         assert torch.equal(labels[member], data.labels[torch.tensor(at) % len(data)])
     assert not torch.equal(shown[0].sort(0).values, shown[1].sort(0).values)  # views are a member's own

@@ -39,6 +39,8 @@ optional:
   corruption/<name>/<severity>/probabilities
                             (members, examples, classes), the examples corrupted; severity is an integer
 
+Any of the probabilities may be given as .../logits instead, whose softmax is taken.
+
 exit code: 0, or 2 if the file cannot be used.
 """
 

@@ -83,7 +83,8 @@ def open_saved(run: str | Path) -> SavedEnsemble:
         if validation is None:
             return SavedEnsemble(folder, ensemble, None)
         arrays, labels = validation
-        fitted = Calibration.fit(arrays, labels, members=len(ensemble), classes=len(ensemble.classes))
+        members = len(ensemble) if len(arrays) > 1 else None  # one: the run kept the ensemble's alone
+        fitted = Calibration.fit(arrays, labels, members=members, classes=len(ensemble.classes))
     except (ValueError, MemoryError) as error:
         raise SettingError(PREDICTIONS, str(predictions), str(error)) from error
     return SavedEnsemble(folder, ensemble, fitted)

@@ -12,7 +12,15 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torchmetrics.functional.classification import binary_calibration_error
 
-from ensemble_transfer.metrics.predictive import confidence, correctness, log_probability
+from ensemble_transfer.metrics.predictive import (
+    blocks,
+    changed,
+    confidence,
+    correctness,
+    log_probability,
+    of_each,
+    room,
+)
 from ensemble_transfer.metrics.ties import steady, tie_averaged
 
 BINS = 15
@@ -106,7 +114,7 @@ def reliability(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, 
 
 def apply_temperature(probabilities: Tensor, temperature: float) -> Tensor:
     """Scale the log-probabilities: softmax(log p / T) (Guo 2017): (N, C) -> (N, C)."""
-    return (log_probability(probabilities) / temperature).softmax(dim=1)
+    return changed(lambda part: (log_probability(part) / temperature).softmax(dim=1), probabilities)
 
 
 def fit_temperature(probabilities: Tensor, labels: Tensor) -> float:
@@ -132,8 +140,10 @@ def fit_temperature(probabilities: Tensor, labels: Tensor) -> float:
         The temperature, in ``TEMPERATURE_BOUNDS``; 1 for uniform predictions, and for no examples.
     """
     order = _order(probabilities, labels)  # or rounding would give another order another temperature
-    log_p, labels = log_probability(probabilities[order]), labels[order]
-    log_p -= log_p.amax(dim=1, keepdim=True)
+    labels, log_p = labels[order], room(probabilities, *probabilities.shape)
+    for rows in blocks(probabilities):
+        log_p[rows] = log_probability(probabilities[order[rows]])
+        log_p[rows] -= log_p[rows].amax(dim=1, keepdim=True)
     if not log_p.any():
         return 1.0
     prior = PSEUDO_OBSERVATIONS / len(labels)
@@ -141,7 +151,8 @@ def fit_temperature(probabilities: Tensor, labels: Tensor) -> float:
 
     def objective(log_temperature: float) -> float:
         inverse = math.exp(-log_temperature)
-        return (1 + prior) * (inverse * log_p).exp_().sum(dim=1).log().mean().item() - inverse * labelled
+        partition = of_each(lambda part: (inverse * part).exp_().sum(dim=1), log_p)
+        return (1 + prior) * partition.log().mean().item() - inverse * labelled
 
     bounds = [math.log(bound) for bound in TEMPERATURE_BOUNDS]
     found = minimize_scalar(objective, bounds=bounds, method="bounded", options={"xatol": 1e-8})

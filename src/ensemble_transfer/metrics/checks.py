@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from ensemble_transfer.metrics.predictive import blocks
+
 SUM_TOLERANCE = 1e-3
 """Largest distance of the sum of an example's probabilities from 1; float16 predictions stay within it."""
 
@@ -27,13 +29,15 @@ def check_probabilities(
             finite, or an example's probabilities do not sum to 1 within ``SUM_TOLERANCE``.
     """
     _check_shape(probabilities, name, members, classes)
-    if not torch.isfinite(probabilities).all():
-        worst = probabilities[~torch.isfinite(probabilities)][0].item()
+    parts = [probabilities[:, rows] for rows in blocks(probabilities)]
+    infinite = next((part[~torch.isfinite(part)] for part in parts if not torch.isfinite(part).all()), None)
+    if infinite is not None:
+        worst = infinite[0].item()
         raise ValueError(f"{name} holds {worst}; must be finite numbers in 0..1")
     least = probabilities.min().item()
     if least < 0:
         raise ValueError(f"{name} holds {least:.6g}; must lie in 0..1 (of logits, pass the softmax)")
-    sums = probabilities.sum(dim=-1, dtype=torch.float64)
+    sums = torch.cat([part.sum(dim=-1, dtype=torch.float64) for part in parts], dim=1)
     deviation = (sums - 1).abs()
     if deviation.max() > SUM_TOLERANCE:
         member, example = divmod(int(deviation.argmax()), sums.shape[1])

@@ -16,6 +16,9 @@ from ensemble_transfer.metrics import calibration, diversity, predictive, select
 SUBSETS = 20
 """Subsets of the members, at most, that a point of the ensemble-size curve is averaged over."""
 
+WORK = SUBSETS * 10**6
+"""Values of subsets of a size (examples times classes), at most: to calibrate a subset takes seconds a million."""
+
 CLASSES = 100
 """Classes, at most, of a confusion matrix that a record keeps."""
 
@@ -68,7 +71,7 @@ def ensemble_size(
     """Compute accuracy and NLL of ensembles of k = 1..M of the members, averaged over subsets.
 
     All subsets of a size are taken if there are at most ``SUBSETS`` (always so for M <= 6); else that many different
-    ones are drawn with a fixed seed.
+    ones are drawn with a fixed seed. Above a million values (examples times classes) there are fewer.
 
     Args:
         probabilities: (M, N, C).
@@ -80,9 +83,11 @@ def ensemble_size(
         ``size``, number of ``subsets``, mean ``accuracy``, mean ``nll``, mean ``calibrated_nll``.
     """
     members = len(probabilities)
+    values = sum(of[0].numel() for of in (probabilities, *([] if validation is None else [validation[0]])))
+    most = max(1, min(SUBSETS, WORK // values))
     curve: dict[str, list[float]] = {"size": [], "subsets": [], "accuracy": [], "nll": [], "calibrated_nll": []}
     for size in range(1, members + 1):
-        subsets = _subsets(members, size)
+        subsets = _subsets(members, size, most)
         quality = [_quality(list(chosen), probabilities, labels, validation) for chosen in subsets]
         curve["size"].append(size)
         curve["subsets"].append(len(subsets))
@@ -114,8 +119,8 @@ def disagreement(probabilities: Tensor) -> list[list[float]]:
 def _quality(
     chosen: list[int], probabilities: Tensor, labels: Tensor, validation: tuple[Tensor, Tensor] | None
 ) -> dict[str, float]:
-    mean = probabilities[chosen].mean(dim=0, dtype=torch.float64)
-    fitted_on = None if validation is None else (validation[0][chosen].mean(dim=0, dtype=torch.float64), validation[1])
+    mean = _mean(chosen, probabilities)
+    fitted_on = None if validation is None else (_mean(chosen, validation[0]), validation[1])
     return {
         "accuracy": predictive.accuracy(mean, labels).item(),
         "nll": predictive.nll(mean, labels).item(),
@@ -123,11 +128,18 @@ def _quality(
     }
 
 
-def _subsets(members: int, size: int) -> list[tuple[int, ...]]:
-    if comb(members, size) <= SUBSETS:
+def _mean(chosen: list[int], probabilities: Tensor) -> Tensor:
+    mean = predictive.room(probabilities, *probabilities.shape[1:])
+    for rows in predictive.blocks(probabilities):
+        mean[rows] = probabilities[chosen, rows].mean(dim=0, dtype=torch.float64)
+    return mean
+
+
+def _subsets(members: int, size: int, most: int) -> list[tuple[int, ...]]:
+    if comb(members, size) <= most:
         return list(combinations(range(members), size))
     generator = random.Random(size)
     drawn: set[tuple[int, ...]] = set()
-    while len(drawn) < SUBSETS:
+    while len(drawn) < most:
         drawn.add(tuple(sorted(generator.sample(range(members), size))))
     return sorted(drawn)

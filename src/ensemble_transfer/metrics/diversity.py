@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ensemble_transfer.metrics.predictive import (
+    blocks,
     ensemble_mean,
     entropy,
     label_log_probability,
@@ -52,7 +53,13 @@ def kl(probabilities: Tensor) -> Tensor:
     Returns:
         0-d, mean over examples.
     """
+    total = torch.stack([_covariances(probabilities[:, rows]) for rows in blocks(probabilities)]).sum()
     members, examples = probabilities.shape[:2]
+    return total.clamp(min=0) / (max(members - 1, 1) * examples)
+
+
+def _covariances(probabilities: Tensor) -> Tensor:
+    """Return the sum of (M - 1) cov_m(p_mc, log p_mc) over examples and classes: (M, N, C) -> 0-d."""
     first, log_first = probabilities[0].double(), log_probability(probabilities[0])
     total, log_total, product = torch.zeros_like(first), torch.zeros_like(first), torch.zeros_like(first)
     for member in probabilities[1:]:
@@ -60,7 +67,7 @@ def kl(probabilities: Tensor) -> Tensor:
         total += deviation
         log_total += log_deviation
         product += deviation * log_deviation
-    return (product - total * log_total / members).sum().clamp(min=0) / (max(members - 1, 1) * examples)
+    return (product - total * log_total / len(probabilities)).sum()
 
 
 def js(probabilities: Tensor) -> Tensor:
@@ -76,12 +83,16 @@ def js(probabilities: Tensor) -> Tensor:
     """
     entropies = [entropy(member) for member in probabilities]
     divergences = [
-        (
-            entropy((probabilities[i].double() + probabilities[j].double()) / 2) - (entropies[i] + entropies[j]) / 2
-        ).mean()
+        (_entropy_between(probabilities[i], probabilities[j]) - (entropies[i] + entropies[j]) / 2).mean()
         for i, j in combinations(range(len(entropies)), 2)
     ]
     return torch.stack(divergences).mean().clamp(min=0) if divergences else entropies[0].new_zeros(())
+
+
+def _entropy_between(one: Tensor, other: Tensor) -> Tensor:
+    """Compute the entropy of the mean of two members: (N, C), (N, C) -> (N,)."""
+    parts = [entropy((one[rows].double() + other[rows].double()) / 2) for rows in blocks(one)]
+    return torch.cat(parts)
 
 
 def mutual_information(probabilities: Tensor) -> Tensor:

@@ -160,7 +160,7 @@ def _key_part(name: str) -> str:
 
 
 def _tensor(values: Values, name: str) -> Tensor:
-    """Copy to a tensor on the CPU, whatever the strides, byte order or writability of an array."""
+    """Return a tensor on the CPU, whatever the strides, byte order or writability of an array; copy where needed."""
     import numpy as np
     import torch
 
@@ -168,13 +168,13 @@ def _tensor(values: Values, name: str) -> Tensor:
         whole = not (values.is_floating_point() or values.is_complex() or values.dtype == torch.bool)
         return values.detach().cpu().to(torch.int64 if whole else values.dtype)
     try:
-        array = np.array(values)
+        array = np.require(values, requirements=["C", "W"])
     except ValueError as error:
         raise ValueError(f"{name} is not an array: {error}") from error
     if array.dtype.kind not in "fiub":
         raise ValueError(f"{name} has dtype {array.dtype}; must be numbers")
     if array.dtype.kind == "f":
-        array = array.astype(np.float32 if array.dtype.itemsize <= 4 else np.float64)
+        array = array.astype(np.float32 if array.dtype.itemsize <= 4 else np.float64, copy=False)
     elif array.dtype.kind in "iu":
-        array = array.astype(np.int64)
-    return torch.from_numpy(np.ascontiguousarray(array))
+        array = array.astype(np.int64, copy=False)
+    return torch.from_numpy(array)

@@ -4,10 +4,13 @@ Probabilities are (N, C) for one classifier, (M, N, C) for the members of an ens
 are expected to have passed :mod:`ensemble_transfer.metrics.checks`. Everything is computed in float64.
 """
 
+from collections.abc import Callable, Iterator
+
 import torch
 from torch import Tensor
 
 from ensemble_transfer.metrics.ties import steady
+from ensemble_transfer.spill import empty, rows_at_once
 
 PROBABILITY_FLOOR = torch.finfo(torch.float64).eps
 """Probabilities are raised to this (2.2e-16) before a logarithm, as scikit-learn's ``log_loss`` does.
@@ -16,6 +19,44 @@ A label that was given probability 0 costs 36.04 nats.
 """
 
 _BLOCK = 1024
+
+
+def blocks(probabilities: Tensor) -> Iterator[slice]:
+    """Yield the examples of probabilities (..., N, C) in parts whose float64 copies take some MB."""
+    examples = probabilities.shape[-2]
+    step = rows_at_once(32 * probabilities.numel() // max(1, examples))
+    for start in range(0, max(1, examples), step):
+        yield slice(start, start + step)
+
+
+def of_each(compute: Callable[[Tensor], Tensor], probabilities: Tensor) -> Tensor:
+    """Return a value of each example, computed in parts: (..., N, C) -> (..., N).
+
+    Args:
+        compute: Returns the values (..., n) of n examples (..., n, C), each by itself.
+        probabilities: (..., N, C).
+    """
+    if probabilities.ndim < 2:
+        return compute(probabilities)
+    parts = [compute(probabilities[..., rows, :]) for rows in blocks(probabilities)]
+    return torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
+
+
+def changed(compute: Callable[[Tensor], Tensor], probabilities: Tensor) -> Tensor:
+    """Return other probabilities of each example, computed in parts: (N, C) -> float64 (N, C).
+
+    They are mapped from a temporary file where memory is short.
+    """
+    found = room(probabilities, *probabilities.shape)
+    for rows in blocks(probabilities):
+        found[rows] = compute(probabilities[rows])
+    return found
+
+
+def room(like: Tensor, *shape: int) -> Tensor:
+    """Return a float64 tensor to be written, on the device of another one."""
+    on_cpu = like.device.type == "cpu"
+    return empty(*shape, dtype=torch.float64) if on_cpu else like.new_empty(shape, dtype=torch.float64)
 
 
 def ensemble_mean(probabilities: Tensor) -> Tensor:
@@ -30,7 +71,12 @@ def ensemble_mean(probabilities: Tensor) -> Tensor:
     Returns:
         float64 (N, C).
     """
-    return torch.cat([_mean_in_order(block) for block in torch.split(probabilities, _BLOCK, dim=1)])
+    members, examples, classes = probabilities.shape
+    step = min(_BLOCK, rows_at_once(16 * members * classes))
+    mean = room(probabilities, examples, classes)
+    for block, place in zip(torch.split(probabilities, step, dim=1), torch.split(mean, step), strict=True):
+        place.copy_(_mean_in_order(block))
+    return mean
 
 
 def _mean_in_order(probabilities: Tensor) -> Tensor:
@@ -52,12 +98,12 @@ def predicted_class(probabilities: Tensor) -> Tensor:
 
     If classes tie (to 40 bits), it is the first of them.
     """
-    return steady(probabilities).argmax(dim=-1)
+    return of_each(lambda part: steady(part).argmax(dim=-1), probabilities)
 
 
 def confidence(probabilities: Tensor) -> Tensor:
     """Return the probability of the most probable class: (..., C) -> float64 (...,)."""
-    return probabilities.double().amax(dim=-1)
+    return probabilities.amax(dim=-1).double()
 
 
 def correctness(probabilities: Tensor, labels: Tensor) -> Tensor:
@@ -82,11 +128,13 @@ def nll(probabilities: Tensor, labels: Tensor) -> Tensor:
 
 def brier(probabilities: Tensor, labels: Tensor) -> Tensor:
     """Compute the Brier score, 0..2: mean_n sum_c (p_c - 1[y = c])^2 (Brier 1950): (N, C), (N,) -> 0-d."""
-    target = torch.nn.functional.one_hot(labels, probabilities.shape[1])
-    return (probabilities.double() - target).square().sum(dim=1).mean()
+    scores = []
+    for rows in blocks(probabilities):
+        target = torch.nn.functional.one_hot(labels[rows], probabilities.shape[1])
+        scores.append((probabilities[rows].double() - target).square().sum(dim=1))
+    return torch.cat(scores).mean()
 
 
 def entropy(probabilities: Tensor) -> Tensor:
     """Compute the entropy in nats: -sum_c p_c log p_c, with 0 log 0 = 0: (..., C) -> (...,)."""
-    terms: Tensor = torch.special.entr(probabilities.double())
-    return terms.sum(dim=-1)
+    return of_each(lambda part: torch.special.entr(part.double()).sum(dim=-1), probabilities)

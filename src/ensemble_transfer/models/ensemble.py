@@ -16,6 +16,7 @@ from ensemble_transfer.models.backbone import Architecture, Classifier
 from ensemble_transfer.models.bounds import numbers
 from ensemble_transfer.models.memory_format import to_device
 from ensemble_transfer.models.tf32 import tf32
+from ensemble_transfer.spill import empty, rows_at_once
 from ensemble_transfer.tensor_files import read_tensors, write_tensors
 from ensemble_transfer.weights import Weights, fingerprint
 
@@ -89,6 +90,8 @@ class Ensemble:
     def predict(self, images: Tensor, device: torch.device | str = "cpu", batch_size: int = 256) -> Tensor:
         """Return probabilities (members, examples, classes), float32, on the CPU.
 
+        They are mapped from a temporary file where memory is short.
+
         Examples:
             >>> from ensemble_transfer.models.backbone import Backbone
             >>> small = Backbone("resnet10t", {"channels": [4, 8, 8, 8], "stem_width": 4, "output_stride": 8})
@@ -110,7 +113,10 @@ class Ensemble:
         device = torch.device(device)
         if device.type != "cpu" and images.nbytes < SHARE * free_memory(device):
             images = images.to(device)  # once for all members
-        return torch.stack([probabilities(c, images, device, batch_size) for c in self.classifiers()])
+        found = empty(len(self), len(images), len(self.classes))
+        for place, classifier in zip(found, self.classifiers(), strict=True):
+            probabilities(classifier, images, device, batch_size, place)
+        return found
 
     def save(self, folder: Path) -> None:
         """Write ``ensemble.json`` and a safetensors file per member into a folder, which is made if missing.
@@ -166,13 +172,24 @@ class Ensemble:
 
 
 def probabilities(
-    classifier: Classifier, images: Tensor, device: torch.device | str = "cpu", batch_size: int = 256
+    classifier: Classifier,
+    images: Tensor,
+    device: torch.device | str = "cpu",
+    batch_size: int = 256,
+    out: Tensor | None = None,
 ) -> Tensor:
-    """Return one classifier's probabilities (examples, classes), float32, on the CPU: a GPU is waited for once."""
-    classifier = to_device(classifier, device)
+    """Return one classifier's probabilities (examples, classes), float32, on the CPU.
+
+    A GPU is waited for once in 64 MB of them. They are written into ``out`` where it is given.
+    """
+    classifier, classes = to_device(classifier, device), classifier.head.out_features
+    found = empty(len(images), classes) if out is None else out
+    at_once = batch_size * rows_at_once(4 * classes * batch_size)
     with torch.inference_mode(), tf32(allowed=False):
-        batches = [classifier(batch.to(device)).float().softmax(-1) for batch in torch.split(images, batch_size)]
-        return torch.cat(batches).cpu()
+        for part, place in zip(torch.split(images, at_once), torch.split(found, at_once), strict=True):
+            batches = [classifier(batch.to(device)).float().softmax(-1) for batch in torch.split(part, batch_size)]
+            place.copy_(torch.cat(batches))
+    return found
 
 
 def _check_fits(index: int, member: Weights, expected: Weights) -> None:

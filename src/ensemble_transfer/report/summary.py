@@ -185,7 +185,7 @@ def _cost_row(name: str, cost: Mapping[str, Any], timed: bool) -> list[str]:
 def _files(folder: Path) -> str:
     about = {
         RECORD: "all of this and more, for programs",
-        PREDICTIONS: "every member's probabilities",
+        PREDICTIONS: "predictions on every image",
         "ensemble": "the transferred ensemble",
         SHIFT: "the shift vector",
     }

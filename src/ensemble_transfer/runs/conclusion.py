@@ -16,7 +16,7 @@ from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.runs import environment
 from ensemble_transfer.runs.costs import costs
-from ensemble_transfer.runs.evaluation import Arrays, metrics_of, predict_soup, predict_source, predict_target
+from ensemble_transfer.runs.evaluation import Arrays, kept, metrics_of, predict_soup, predict_source, predict_target
 from ensemble_transfer.runs.experiment import PreparedRun
 from ensemble_transfer.training.cost import Ledger
 from ensemble_transfer.transfer.base import TransferResult
@@ -40,7 +40,7 @@ def conclude(prepared: PreparedRun, result: TransferResult, folder: Path) -> Rec
     target = tasks.target
     metrics, line = _diagnosed(prepared, result)
     arrays = _predicted(prepared, result)
-    _save(folder, arrays, result)
+    _save(folder, arrays, result, experiment.evaluation.keep)
     entries = [*(prepared.source_ledger or Ledger()).entries, *result.ledger.entries]
     fits = [entry for entry in entries if entry.reused]
     record = Record(
@@ -118,9 +118,10 @@ def _curves(arrays: Arrays) -> dict[str, Any]:
     return curves(arrays["probabilities"], arrays["labels"], validation=held_out)
 
 
-def _save(folder: Path, arrays: Arrays, result: TransferResult) -> None:
+def _save(folder: Path, arrays: Arrays, result: TransferResult, keep: str) -> None:
     clear(folder)
-    np.savez_compressed(folder / PREDICTIONS, **with_checksum(arrays))  # type: ignore[arg-type]  # stub lacks the mapping
+    if predictions := kept(arrays, keep):
+        np.savez_compressed(folder / PREDICTIONS, **with_checksum(predictions))  # type: ignore[arg-type]  # its stub
     result.ensemble.save(folder / ENSEMBLE)
     held_out = arrays["validation/probabilities"], arrays["validation/labels"]
     Calibration.fit(*held_out).save(folder / ENSEMBLE, result.ensemble.fingerprint)

@@ -1,5 +1,6 @@
 """What a run predicts: every array of ``predictions.npz``, from which all metrics are computed."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -8,13 +9,21 @@ import torch
 from numpy.typing import NDArray
 
 from ensemble_transfer.errors import require
+from ensemble_transfer.metrics.archive import compact
 from ensemble_transfer.metrics.evaluate import evaluate
+from ensemble_transfer.metrics.predictive import ensemble_mean
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.tasks.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from ensemble_transfer.tasks.task import Split, Task
 
 SOUP = ("ensemble/accuracy", "ensemble/nll", "ensemble/brier", "calibration/ece")
 """Metrics of the soup, which is a single network; their keys start with ``soup/``."""
+
+KEPT = ("members", "ensemble", "none")
+TOLD = 100_000_000
+"""Bytes of predictions from which on their size is told before anything is trained."""
+
+log = logging.getLogger(__name__)
 
 Arrays = dict[str, NDArray[np.generic]]
 
@@ -29,6 +38,8 @@ class EvaluationSettings:
     Attributes:
         corruptions: Corruptions of the test images; an empty list for none, ``[all]`` for all.
         severities: Severities of the corruptions, 1 to 5.
+        keep: What ``predictions.npz`` keeps: the predictions of all ``members``, those of the ``ensemble`` alone, or
+            ``none``. All metrics are computed first, from all members in full precision.
         diagnostics: Whether to measure what a shift did before any fine-tuning, on validation.
         test: Whether to evaluate on the target's test images; without, on its validation images alone.
     """
@@ -37,8 +48,10 @@ class EvaluationSettings:
     severities: list[int] = field(default_factory=lambda: list(SEVERITIES))
     diagnostics: bool = True
     test: bool = True
+    keep: str = "members"
 
     def __post_init__(self) -> None:
+        require(self.keep in KEPT, "keep", self.keep, f"must be {', '.join(KEPT[:-1])} or {KEPT[-1]}")
         for name in self.corruptions if self.corruptions != ["all"] else []:
             rule = f"must be [all] alone or some of {', '.join(CORRUPTIONS)}"
             require(name in CORRUPTIONS, "corruptions", self.corruptions, rule)
@@ -78,6 +91,36 @@ class Tasks:
             return []
         same = f"source and target have the same {len(self.target.classes)} classes"
         return [f"Images of the source are not counted as out of distribution: {same}."]
+
+
+def tell_size(tasks: Tasks, settings: EvaluationSettings, members: int) -> None:
+    """Log how large ``predictions.npz`` may become, where it is large: it is not packed by much."""
+    target, source = tasks.target, tasks.source
+    images = len(target.validation)
+    if settings.test:
+        changed = len(settings.kinds) * len(settings.severities)
+        images += len(target.test) * (1 + changed) + sum(len(split) for split in tasks.ood.values())
+    values = images * len(target.classes)
+    if source is not None:
+        values += (len(source.validation) + len(source.test)) * len(source.classes)
+    size = 2 * values * {"members": members, "ensemble": 1, "none": 0}[settings.keep]  # in half precision
+    if size > TOLD:
+        hint = "; evaluation.keep=ensemble keeps the ensemble's alone, none nothing" if settings.keep == KEPT[0] else ""
+        log.info("predictions.npz takes about %d MB%s", size / 1e6, hint)
+
+
+def kept(arrays: Arrays, keep: str) -> Arrays:
+    """Return what ``predictions.npz`` keeps of a run's arrays; see :class:`EvaluationSettings`."""
+    if keep == "none":
+        return {}
+    if keep == "ensemble":
+        arrays = {n: _of_ensemble(a) if n.split("/")[-1] == "probabilities" else a for n, a in arrays.items()}
+    return compact(arrays)
+
+
+def _of_ensemble(probabilities: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Return the ensemble's probabilities as those of one member: (M, N, C) -> float32 (1, N, C)."""
+    return ensemble_mean(torch.from_numpy(probabilities)).float()[None].numpy()
 
 
 def predict_target(ensemble: Ensemble, tasks: Tasks, settings: EvaluationSettings, device: torch.device) -> Arrays:

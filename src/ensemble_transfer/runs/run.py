@@ -11,6 +11,7 @@ from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.runs.conclusion import conclude
 from ensemble_transfer.runs.duration import warn_of_days
+from ensemble_transfer.runs.evaluation import tell_size
 from ensemble_transfer.runs.experiment import Experiment, PreparedRun, load_tasks
 from ensemble_transfer.training.alone import members_alone
 from ensemble_transfer.training.cost import Ledger
@@ -65,6 +66,7 @@ def prepare(experiment: Experiment, tracker: Tracker | None) -> PreparedRun:
     tasks, budget, size = load_tasks(experiment), experiment.budget, experiment.ensemble.count
     experiment.strategy.plan(Prices.of(experiment.architecture, tasks.target, recipes, size, budget))
     warn_of_days(experiment)
+    tell_size(tasks, experiment.evaluation, size)
     ledger: Ledger | None = None
     if tasks.source is None:
         source = members_alone(experiment.ensemble, experiment.backbone, tasks.target, seed)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode, functional
 
 from ensemble_transfer.errors import require
+from ensemble_transfer.spill import empty
 
 Corruption = Callable[[Tensor, int, torch.Generator], Tensor]
 """(images (N, C, H, W) uint8, severity 1 to 5, randomness) -> images of the same shape and type."""
@@ -140,7 +141,11 @@ def corrupt(images: Tensor, name: str, severity: int, seed: int = 0) -> Tensor:
     require(fits, "images", f"{images.dtype} {tuple(images.shape)}", rule)
     generator = torch.Generator().manual_seed(seed)
     chunks = torch.split(images, max(1, CHUNK // images[0].numel()))
-    return torch.cat([CORRUPTIONS[name](chunk, severity, generator) for chunk in chunks])
+    corrupted, start = empty(*images.shape, dtype=torch.uint8), 0
+    for chunk in chunks:
+        corrupted[start : start + len(chunk)] = CORRUPTIONS[name](chunk, severity, generator)
+        start += len(chunk)
+    return corrupted
 
 
 def _pick(severity: int, *strengths: float) -> float:

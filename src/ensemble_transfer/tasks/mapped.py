@@ -11,8 +11,10 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 import torch
@@ -21,6 +23,7 @@ from torch import Tensor
 
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.layout import lock_of, replacing
+from ensemble_transfer.tasks.chosen import ChosenImages
 
 Notes = dict[str, str]
 Shape = tuple[int, int, int]
@@ -83,55 +86,124 @@ def require_room(folder: Path, size: int) -> None:
 
 
 def rows(images: Tensor, index: Tensor) -> Tensor:
-    """Return ``images[index]``, index (K,) int64; rows of a mapped file are written to another mapped file."""
-    if _file(images) is None:
+    """Return ``images[index]``, index (K,) int64; rows of a mapped file are a view, or read where they are used."""
+    whole, before = _origin(images)
+    if _file(whole) is None:
         return images[index]
+    index = index if before is None else before[index]
     if len(index) and torch.equal(index, torch.arange(int(index[0]), int(index[0]) + len(index))):
-        return images[int(index[0]) : int(index[-1]) + 1]
-    name = f"rows {hashlib.sha256(index.numpy().tobytes()).hexdigest()}"
-    return _derived(images, name, (images[part] for part in torch.split(index, _rows_at_once(images))), len(index))
+        return whole[int(index[0]) : int(index[-1]) + 1]
+    return cast(Tensor, ChosenImages(whole, index))
 
 
 def each(images: Tensor, name: str, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return ``change(images)``, of the same shape; images of a mapped file are written to another mapped file.
+    """Return ``change(images)``, of the same shape; all images of a mapped file are written to another mapped file.
 
     Args:
         images: (N, C, H, W) uint8.
         name: Description of the change; the file is named by it.
         change: The change, which treats every image by itself.
     """
-    if _file(images) is None:
+    whole, index = _origin(images)
+    origin = _file(whole)
+    if origin is None:
         return change(images)
-    return _derived(images, name, (change(part) for part in chunks(images)), len(images))
+    address = f"{origin.stem} from {whole.storage_offset()}, {tuple(whole.shape)}: {name}"
+    path = origin.with_name(hashlib.sha256(address.encode()).hexdigest()[:32] + SUFFIX)
+    channels, height, width = whole.shape[1:]
+
+    def produce(_: Notes) -> Iterable[Tensor]:
+        require_room(path.parent, whole.numel())
+        return (change(part) for part in chunks(whole))
+
+    found = stored(path, (channels, height, width), produce)[0]
+    return found if index is None else rows(found, index)
 
 
 def chunks(images: Tensor) -> Iterator[Tensor]:
     """Yield a tensor in parts of bounded size."""
-    yield from torch.split(images, _rows_at_once(images))
+    for part in torch.split(images, max(1, CHUNK // max(1, images[:1].numel() * images.element_size()))):
+        yield part.read() if isinstance(part, ChosenImages) else part
 
 
-def _rows_at_once(images: Tensor) -> int:
-    return max(1, CHUNK // max(1, images[:1].numel() * images.element_size()))
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where images are mapped from: what another process needs to map them too.
+
+    Attributes:
+        file: The file, of bytes.
+        offset: Place of the first image in it.
+        shape: Shape of the images from there on.
+        index: Positions of the chosen ones among them; None for all.
+    """
+
+    file: Path
+    offset: int
+    shape: tuple[int, ...]
+    index: Tensor | None = None
+
+    def open(self) -> Tensor:
+        """Return the images."""
+        end = self.offset + torch.Size(self.shape).numel()
+        images = bytes_of(self.file, end)[self.offset :].view(self.shape)
+        return images if self.index is None else rows(images, self.index)
+
+
+def place_of(images: Tensor) -> Place | None:
+    """Return where images are mapped from; None if they are in memory."""
+    whole, index = _origin(images)
+    file = _file(whole)
+    return None if file is None else Place(file, int(whole.storage_offset()), tuple(whole.shape), index)
+
+
+def remembered(images: Tensor, labels: Tensor, compute: Callable[[], str]) -> str:
+    """Return the fingerprint of images with labels; that of mapped images is kept beside their file.
+
+    It is kept under a hash of the file's checksum, which this process has verified, and of what was chosen.
+
+    Args:
+        images: The images.
+        labels: Their labels.
+        compute: Returns the fingerprint, from all pixels.
+    """
+    place = place_of(images)
+    if place is None or place.file not in _whole:
+        return compute()
+    digest = hashlib.sha256(repr((_whole[place.file][-1], place.offset, place.shape)).encode())
+    for tensor in (labels, *([] if place.index is None else [place.index])):
+        digest.update(f"{len(tensor)} ".encode() + tensor.numpy().tobytes())
+    key, beside = digest.hexdigest(), place.file.with_suffix(".fingerprints")
+    known = _known_fingerprints(beside)
+    if key not in known:
+        known[key] = compute()
+        lines = "".join(f"{name} {found} {_check(name, found)}\n" for name, found in known.items())
+        with suppress(OSError), replacing(beside) as partial:  # a cache of somebody else
+            partial.write_text(lines, encoding="utf-8")
+    return known[key]
+
+
+def _known_fingerprints(path: Path) -> dict[str, str]:
+    """Return the whole lines of a file of fingerprints, by key."""
+    try:
+        lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError):
+        return {}
+    return {line[0]: line[1] for line in lines if len(line) == 3 and line[2] == _check(line[0], line[1])}
+
+
+def _check(key: str, fingerprint: str) -> str:
+    return hashlib.sha256(f"{key} {fingerprint}".encode()).hexdigest()[:16]
+
+
+def _origin(images: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return the tensor that images were chosen from, and their positions in it; None for all."""
+    return (images.images, images.index) if isinstance(images, ChosenImages) else (images, None)
 
 
 def _file(images: Tensor) -> Path | None:
     """Return the file that a tensor is mapped from."""
     name = images.untyped_storage().filename
     return Path(name) if name else None
-
-
-def _derived(images: Tensor, name: str, parts: Iterable[Tensor], count: int) -> Tensor:
-    origin = _file(images)
-    assert origin is not None
-    address = f"{origin.stem} from {images.storage_offset()}, {tuple(images.shape)}: {name}"
-    path = origin.with_name(hashlib.sha256(address.encode()).hexdigest()[:32] + SUFFIX)
-    channels, height, width = images.shape[1:]
-
-    def produce(_: Notes) -> Iterable[Tensor]:
-        require_room(path.parent, count * images[:1].numel())
-        return parts
-
-    return stored(path, (channels, height, width), produce)[0]
 
 
 def _opened(path: Path) -> tuple[Tensor, Notes] | None:

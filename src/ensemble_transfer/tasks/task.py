@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ensemble_transfer.errors import require
-from ensemble_transfer.tasks.mapped import chunks, rows
+from ensemble_transfer.tasks.mapped import chunks, remembered, rows
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -50,7 +50,8 @@ class Split:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the shapes, types and contents, 64 hexadecimal digits."""
-        return _digest(part for tensor in (self.images, self.labels) for part in _parts(tensor))
+        tensors = self.images, self.labels
+        return remembered(*tensors, lambda: _digest(part for tensor in tensors for part in _parts(tensor)))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

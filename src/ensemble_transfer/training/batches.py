@@ -6,13 +6,13 @@ from typing import Self
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 from torch.utils.data import Dataset
 
 from ensemble_transfer.machine import free_memory
 from ensemble_transfer.models.copies import together
 from ensemble_transfer.seeding import derive, generator
 from ensemble_transfer.training.augment import BATCHED, augmented, moved, moves
+from ensemble_transfer.training.memory import USABLE
 
 SHARE = 0.1
 """Share of a device's free memory that the data of a fit may take; a group of members may take most of the rest."""
@@ -169,7 +169,8 @@ class FeatureBatches:
     batch).
 
     Args:
-        features: Features (drawn, features) of the examples that each member's steps draw.
+        features: Features (drawn, features + 1) of the examples that the members' steps draw, member after member; the
+            last column is 1.
         examples: These examples of each member, as :func:`drawn` returns them.
         labels: Labels (examples,) of all examples, int64.
         batch_size: Examples in a batch; all where there are fewer.
@@ -178,7 +179,7 @@ class FeatureBatches:
 
     def __init__(
         self,
-        features: Sequence[Tensor],
+        features: Tensor,
         examples: Sequence[Tensor],
         labels: Tensor,
         batch_size: int,
@@ -187,7 +188,7 @@ class FeatureBatches:
         self.encoded = [len(own) for own in examples]
         self.batch_size = min(batch_size, len(labels))
         self.seeds = [*seeds]
-        self._features = pad(torch.cat([*features]), (0, 1), value=1.0)
+        self._features = features
         self._labels = torch.cat([labels[own] for own in examples])
         self._rows = torch.zeros(len(seeds), len(labels), dtype=torch.int64)  # of each member's examples, in the above
         for rows, own, end in zip(self._rows, examples, accumulate(self.encoded), strict=True):
@@ -196,8 +197,10 @@ class FeatureBatches:
         self._order = self._ordered_labels = torch.empty(0)
 
     def on(self, device: torch.device) -> Self:
-        """Move the data to a device."""
-        self._features, self._labels = self._features.to(device), self._labels.to(device)
+        """Move the data to a device; features that do not fit there stay, and each batch is sent by itself."""
+        if device.type == "cpu" or self._features.nbytes < USABLE * free_memory(device):
+            self._features = self._features.to(device)
+        self._labels = self._labels.to(device)
         return self
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
@@ -209,5 +212,6 @@ class FeatureBatches:
             self._epoch, self._order = epoch, torch.stack(orders).to(self._labels.device)
             self._ordered_labels = self._labels[self._order]
         chosen = slice(position * self.batch_size, (position + 1) * self.batch_size)
-        inputs = self._features.index_select(0, self._order[:, chosen].reshape(-1))
+        rows = self._order[:, chosen].reshape(-1).to(self._features.device)
+        inputs = self._features.index_select(0, rows).to(self._labels.device)
         return inputs.view(members, self.batch_size, -1), self._ordered_labels[:, chosen]

@@ -1,6 +1,6 @@
 """Features of frozen encoders, and re-estimated BatchNorm statistics."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -9,11 +9,13 @@ from ensemble_transfer.models.backbone import Architecture, Classifier
 from ensemble_transfer.models.memory_format import to_device
 from ensemble_transfer.models.tf32 import tf32
 from ensemble_transfer.seeding import generator
+from ensemble_transfer.spill import empty
 from ensemble_transfer.training.augment import augmented
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.weights import Weights
 
-_BATCH = 256
+BATCH = 256
+"""Images in a forward pass."""
 
 
 def features(classifier: Classifier, images: Tensor, device: torch.device) -> Tensor:
@@ -21,38 +23,36 @@ def features(classifier: Classifier, images: Tensor, device: torch.device) -> Te
 
     A head trained on them equals a head trained behind the frozen encoder, whose features of an image never change.
     """
-    return _encoded(classifier, torch.split(images, _BATCH), device)
+    found = empty(len(images), classifier.head.in_features)
+    encode(classifier, torch.split(images, BATCH), device, found)
+    return found
 
 
-def features_of_views(
-    classifier: Classifier, images: Tensor, device: torch.device, recipe: Recipe, seed: int, drawn: Tensor | None = None
-) -> Tensor:
-    """Return the features (views * examples, features) of augmented views of images, view after view.
+def views(images: Tensor, recipe: Recipe, seed: int, drawn: Tensor | None = None) -> Iterator[Tensor]:
+    """Yield augmented views of images in batches, view after view.
 
     Args:
-        classifier: Its encoder computes the features; see :func:`features`.
         images: (examples, channels, height, width) uint8.
-        device: Where they are computed.
         recipe: Says how many views there are of every image, and how they are augmented.
         seed: Stream of randomness.
-        drawn: The rows of the result to compute, in ascending order; None for all.
+        drawn: Which of the (views * examples) to yield, in ascending order; None for all.
     """
     rows = torch.arange(recipe.views * len(images)) if drawn is None else drawn
     bounds = torch.arange(1, recipe.views) * len(images)
     shown = [rows_of_view % len(images) for rows_of_view in rows.tensor_split(torch.searchsorted(rows, bounds))]
-    batches = (
-        augmented(images[examples], recipe.augment, generator(seed, "view", view, place))
-        for view, of_view in enumerate(shown)
-        for place, examples in enumerate(torch.split(of_view, _BATCH))
-        if len(examples)
-    )
-    return _encoded(classifier, batches, device)
+    for view, of_view in enumerate(shown):
+        for place, examples in enumerate(torch.split(of_view, BATCH)):
+            if len(examples):
+                yield augmented(images[examples], recipe.augment, generator(seed, "view", view, place))
 
 
 @torch.no_grad()
-def _encoded(classifier: Classifier, batches: Iterable[Tensor], device: torch.device) -> Tensor:
-    classifier = to_device(classifier, device)
-    return torch.cat([classifier.encode(batch.to(device)).float().cpu() for batch in batches])
+def encode(classifier: Classifier, batches: Iterable[Tensor], device: torch.device, out: Tensor) -> None:
+    """Write the features of batches of images, one after another, into a tensor on the CPU; see :func:`features`."""
+    classifier, start = to_device(classifier, device), 0
+    for batch in batches:
+        out[start : start + len(batch)] = classifier.encode(batch.to(device))
+        start += len(batch)
 
 
 def statistics_images(images: Tensor, most: int | None, seed: int) -> Tensor:
@@ -88,7 +88,7 @@ def reestimated_statistics(
             layer.reset_running_stats()
             layer.momentum = None  # torch: the cumulative mean instead of a moving one
             layer.train()
-    for batch in images.tensor_split(-(-len(images) // _BATCH)):
+    for batch in images.tensor_split(-(-len(images) // BATCH)):
         classifier.encode(batch.to(device))
     return {name: tensor.cpu().contiguous() for name, tensor in classifier.encoder.state_dict().items()}
 

@@ -115,7 +115,7 @@ class GroupFitter:
         modules = [part.module(start.weights) for start in starts.values()]
         with measured(self.settings.device) as preparing:
             initial, seeds = [s.weights for s in starts.values()], [s.seed for s in starts.values()]
-            batches = part.batches(initial, data, recipe, seeds, self.settings.device)
+            batches = part.batches(initial, data, recipe, seeds, self.settings.device, free_memory() // self.sharing)
         members, keys = [start.member for start in starts.values()], list(starts)
         group = Group(modules, batches, recipe, spec.phase, members, keys, interrupted, len(starts) * spec.step_seconds)
         try:

@@ -1,12 +1,16 @@
 """Memory: how many members fit together, and which errors mean that it ran out."""
 
 import gc
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 USABLE = 0.8
 """Share of the free memory that a group may take."""
@@ -20,8 +24,8 @@ class Need:
     """The memory that training one member needs, in bytes.
 
     Attributes:
-        weights: Its weights, gradients and optimizer state, held during the whole fit.
-        graph: Activations that a forward pass keeps for the backward pass, and their gradients.
+        weights: What is held during the whole fit: weights, gradients and optimizer state, features, orders.
+        graph: What a pass takes on top of that: activations that are kept for the backward pass, and their gradients.
     """
 
     weights: int
@@ -46,8 +50,56 @@ def need_of(module: nn.Module, inputs: Tensor) -> Need:
         module: The member.
         inputs: Inputs (examples, ...) of its step; only shape and type matter.
     """
-    weights = _COPIES * sum(t.numel() * t.element_size() for t in module.state_dict().values())
-    return Need(weights, 2 * graph_bytes(module, inputs) + inputs.numel() * inputs.element_size())
+    return Need(_COPIES * state_bytes(module), 2 * graph_bytes(module, inputs) + inputs.numel() * inputs.element_size())
+
+
+def state_bytes(module: nn.Module) -> int:
+    """Return the bytes of a module's weights."""
+    return sum(tensor.nbytes for tensor in module.state_dict().values())
+
+
+def forward_bytes(module: nn.Module, inputs: Tensor) -> int:
+    """Return the most bytes that a forward pass without gradients adds, measured on tensors without data."""
+    with torch.device("meta"), torch.no_grad():
+        ready, images = deepcopy(module).to("meta").eval(), torch.empty_like(inputs, device="meta")
+        added = _Added([images, *ready.parameters(), *ready.buffers()])
+        with added:
+            ready(images)
+    return added.most
+
+
+class _Added(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
+    """Counts the bytes of the tensors that operations return, besides given ones, as long as they live."""
+
+    def __init__(self, given: Iterable[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.most = self._now = 0
+        self._known = {tensor.untyped_storage()._cdata for tensor in given}
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., object],
+        types: Sequence[type],
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._count(tensor.untyped_storage())
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        address, size = storage._cdata, storage.nbytes()
+        if address not in self._known:
+            self._known.add(address)
+            weakref.finalize(storage, self._drop, address, size)
+            self._now += size
+            self.most = max(self.most, self._now)
+
+    def _drop(self, address: int, size: int) -> None:
+        self._known.discard(address)
+        self._now -= size
 
 
 def graph_bytes(module: nn.Module, inputs: Tensor) -> int:

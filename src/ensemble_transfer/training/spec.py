@@ -10,14 +10,15 @@ from ensemble_transfer.machine import FLOPS_A_SECOND, SECONDS_A_STEP
 from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.models.memory_format import channels_last_pays
 from ensemble_transfer.tasks.task import Split
-from ensemble_transfer.training.memory import Need, need_of
+from ensemble_transfer.training.features import BATCH
+from ensemble_transfer.training.memory import Need, forward_bytes, need_of, state_bytes
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.store import key_of
 from ensemble_transfer.training.trained_part import TrainedPart, WholeMember
 from ensemble_transfer.weights import Weights, fingerprint
 
-_needs: dict[tuple[str, int], Need] = {}
+_needs: dict[tuple[str, int, int], Need] = {}
 
 
 @dataclass(frozen=True)
@@ -101,17 +102,30 @@ class FitSpec:
     def need(self) -> Need:
         """Return the memory that one member's fit needs."""
         architecture, examples = self.part.architecture, self.batch_size
-        kind = (repr(self.part), examples)
+        encoded = min(BATCH, self.part.prepared(len(self.data), self.recipe))
+        kind = (repr(self.part), examples, encoded)
         if kind not in _needs:
             with torch.device("meta"):
                 member: nn.Module = architecture.build()
                 images = _images(architecture, examples)
                 features = torch.empty(examples, architecture.features)
-            whole = self.is_whole
-            _needs[kind] = need_of(member, images) if whole else need_of(member.get_submodule("head"), features)
-        prepared = self.part.prepared(len(self.data), self.recipe)
-        need = _needs[kind]
-        return replace(need, weights=need.weights + 4 * prepared * architecture.features)
+            if self.is_whole:
+                _needs[kind] = need_of(member, images)
+            else:
+                head = need_of(member.get_submodule("head"), features)
+                forward, own = forward_bytes(member, _images(architecture, encoded)), state_bytes(member)
+                # The encoder is in the result, and before that in a module of its own.
+                _needs[kind] = Need(head.weights + own, max(head.graph, forward + own))
+        return replace(_needs[kind], weights=_needs[kind].weights + self.held_bytes())
+
+    def held_bytes(self) -> int:
+        """Return the bytes of what a member's fit holds besides its weights: the order of an epoch, and features."""
+        shown, order = len(self.data) * self.recipe.views, torch.int64.itemsize
+        if self.is_whole:
+            return order * shown
+        features = torch.float32.itemsize * (self.part.architecture.features + 1)
+        # Rows, order, labels in order, and while they are made a permutation; examples and labels of what is drawn.
+        return (features + 2 * order) * self.part.prepared(len(self.data), self.recipe) + 4 * order * shown
 
     def about(self) -> dict[str, Any]:
         """Return the fit's origin as plain data, for whoever reads the store."""
@@ -119,4 +133,5 @@ class FitSpec:
 
 
 def _images(architecture: Architecture, examples: int) -> Tensor:
-    return torch.zeros(examples, architecture.channels, *[architecture.image_size] * 2, dtype=torch.uint8)
+    size = architecture.image_size
+    return torch.empty(examples, architecture.channels, size, size, dtype=torch.uint8, device="meta")

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from ensemble_transfer.models.backbone import Architecture, Classifier
+from ensemble_transfer.spill import empty
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.batches import Batches, FeatureBatches, drawn
-from ensemble_transfer.training.features import features_of_views
+from ensemble_transfer.training.features import encode, views
 from ensemble_transfer.training.flops import encode_flops, head_flops, step_flops
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.weights import Weights, below, joined
@@ -35,9 +36,19 @@ class TrainedPart(Protocol):
         """Return the module to train; parameters of the head are named ``head.*``."""
 
     def batches(
-        self, initial: Sequence[Weights], data: Split, recipe: Recipe, seeds: Sequence[int], device: torch.device
+        self,
+        initial: Sequence[Weights],
+        data: Split,
+        recipe: Recipe,
+        seeds: Sequence[int],
+        device: torch.device,
+        free: int | None = None,
     ) -> Batches | FeatureBatches:
-        """Return the modules' inputs and labels at every step, from their initial weights and streams of randomness."""
+        """Return the modules' inputs and labels at every step, from their initial weights and streams of randomness.
+
+        What is computed for them goes to a temporary file where it takes more than half of the ``free`` bytes; None for
+        those that the system has.
+        """
 
     def weights(self, initial: Weights, trained: Weights) -> Weights:
         """Return the member's weights from those of the trained module."""
@@ -62,10 +73,16 @@ class WholeMember:
         return loaded(self.architecture, initial)
 
     def batches(
-        self, initial: Sequence[Weights], data: Split, recipe: Recipe, seeds: Sequence[int], device: torch.device
+        self,
+        initial: Sequence[Weights],
+        data: Split,
+        recipe: Recipe,
+        seeds: Sequence[int],
+        device: torch.device,
+        free: int | None = None,
     ) -> Batches:
         """Return batches of the images, which all members share."""
-        del device
+        del device, free
         return Batches([data.images] * len(initial), data.labels, recipe.batch_size, [*seeds], recipe.augment)
 
     def weights(self, initial: Weights, trained: Weights) -> Weights:
@@ -109,15 +126,23 @@ class HeadOnFeatures:
         return nn.ModuleDict({"head": Head(below(initial, "head"))})
 
     def batches(
-        self, initial: Sequence[Weights], data: Split, recipe: Recipe, seeds: Sequence[int], device: torch.device
+        self,
+        initial: Sequence[Weights],
+        data: Split,
+        recipe: Recipe,
+        seeds: Sequence[int],
+        device: torch.device,
+        free: int | None = None,
     ) -> FeatureBatches:
         """Return batches of every member's features of the images, or of views of them."""
         labels = data.labels.repeat(recipe.views)
         examples = [drawn(seed, len(labels), recipe.batch_size, recipe.steps) for seed in seeds]
-        features = [
-            features_of_views(loaded(self.architecture, weights), data.images, device, recipe, seed, own)
-            for weights, seed, own in zip(initial, seeds, examples, strict=True)
-        ]
+        counts = [len(own) for own in examples]
+        features = empty(sum(counts), self.architecture.features + 1, free=free)
+        features[:, -1] = 1
+        places = torch.split(features[:, :-1], counts)
+        for weights, seed, own, place in zip(initial, seeds, examples, places, strict=True):
+            encode(loaded(self.architecture, weights), views(data.images, recipe, seed, own), device, place)
         return FeatureBatches(features, examples, labels, recipe.batch_size, seeds)
 
     def weights(self, initial: Weights, trained: Weights) -> Weights:

@@ -14,13 +14,11 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from ensemble_transfer.machine import end_with
-from ensemble_transfer.tasks.mapped import bytes_of
+from ensemble_transfer.tasks.mapped import Place
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.groups import GroupFitter
 from ensemble_transfer.training.progress import Progressed
@@ -40,16 +38,12 @@ class SharedSplit:
     """A split whose images are in a file that processes map into memory.
 
     Attributes:
-        file: The file, of bytes.
-        offset: Place of the first image in it.
-        shape: Shape of the images (examples, channels, height, width).
+        place: The file, and where the images are in it.
         labels: (examples,) int64.
         fingerprint: The split's fingerprint.
     """
 
-    file: Path
-    offset: int
-    shape: tuple[int, ...]
+    place: Place
     labels: Tensor
     fingerprint: str
 
@@ -165,8 +159,7 @@ def compute(job: Job, line: Line) -> Done:
 def opened(shared: SharedSplit) -> Split:
     """Return a split whose images are mapped from its file."""
     if shared.fingerprint not in _splits:
-        end = shared.offset + torch.Size(shared.shape).numel()
-        split = Split(bytes_of(shared.file, end)[shared.offset :].view(shared.shape), shared.labels)
+        split = Split(shared.place.open(), shared.labels)
         split.__dict__["fingerprint"] = shared.fingerprint  # known: no need to read all images for it
         _splits[shared.fingerprint] = split
     return _splits[shared.fingerprint]

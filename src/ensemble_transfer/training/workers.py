@@ -22,6 +22,7 @@ import torch
 
 from ensemble_transfer.errors import RunError
 from ensemble_transfer.machine import FLOPS_A_SECOND, free_memory, is_one_of_many, usable_cores
+from ensemble_transfer.tasks.mapped import Place, place_of
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.groups import GroupFitter
 from ensemble_transfer.training.progress import Bars, Progressed, Report, member_names
@@ -246,16 +247,15 @@ class _Dispatch:
 
 def _shared(split: Split) -> SharedSplit:
     """Return a split that workers can map: from its own file if its images are mapped, else from a temporary one."""
-    images, fingerprint = split.images.contiguous(), split.fingerprint
-    own = images.untyped_storage().filename
-    if own:
-        return SharedSplit(Path(own), int(images.storage_offset()), tuple(images.shape), split.labels, fingerprint)
+    fingerprint, own = split.fingerprint, place_of(split.images)
+    if own is not None:
+        return SharedSplit(own, split.labels, fingerprint)
     if fingerprint not in _files:
         if len(_files) >= _KEPT_FILES:
-            _files.pop(next(iter(_files))).file.unlink(missing_ok=True)
+            _files.pop(next(iter(_files))).place.file.unlink(missing_ok=True)
         path = _temporary() / fingerprint
-        images.numpy().tofile(path)
-        _files[fingerprint] = SharedSplit(path, 0, tuple(images.shape), split.labels, fingerprint)
+        split.images.contiguous().numpy().tofile(path)
+        _files[fingerprint] = SharedSplit(Place(path, 0, tuple(split.images.shape)), split.labels, fingerprint)
     return _files[fingerprint]
 
 
