@@ -17,7 +17,7 @@ AIMS = (
     ("memory", "MB of 32 members beyond the imports", "M=32, */peak MB", "at most", 2000.0),
     (
         "scale",
-        "MB of a run on 100,000 images of 32 pixels",
+        "MB of a run on 100,000 images",
         "100000 images, M=2/peak MB, imports included",
         "at most",
         2000.0,

@@ -3,8 +3,8 @@
 The pictures are made by the script: noise in the colour of its class, 32 pixels, as JPEG, in 1,000 folders. They show
 what is read, held and written, not what is learned. A run decodes, trains, predicts, computes all metrics and writes
 its files; the loop reads the same folder by torchvision's ``ImageFolder`` and ``DataLoader``, trains the same networks
-one after another, predicts the test images and saves the weights. Processes are forked from one that has imported all, so
-memory is what is added to the imports.
+one after another, predicts the test images and saves the weights. Processes are forked from one that has imported
+all, so memory is what is added to the imports.
 
 Aim: a run on 100,000 images within 2 GB, imports included.
 """
@@ -143,20 +143,20 @@ def plain_loop(pictures: Path, place: Path, members: int) -> Measured:
     architecture = network(SIDE, 3, classes=len(images.classes))
     right = torch.zeros(members)
     for member in range(members):
-        network = architecture.classifier(architecture.initial(member)).train()
-        optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
+        net = architecture.classifier(architecture.initial(member)).train()
+        optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2)
         for step, (pixels, labels) in enumerate(DataLoader(train, BATCH, shuffle=True, drop_last=True), 1):
             optimizer.zero_grad()
-            cross_entropy(network(pixels), labels).backward()
+            cross_entropy(net(pixels), labels).backward()
             optimizer.step()
             first = first or time.perf_counter() - began
             if step == STEPS:
                 break
-        network.eval()
+        net.eval()
         with torch.inference_mode():
             for pixels, labels in DataLoader(test, 256):
-                right[member] += (network(pixels).argmax(-1) == labels).sum()
-        torch.save(network.state_dict(), place / f"{member}.pt")
+                right[member] += (net(pixels).argmax(-1) == labels).sum()
+        torch.save(net.state_dict(), place / f"{member}.pt")
     return {"first step": first, "disk": megabytes(place)}
 
 
