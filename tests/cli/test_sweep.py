@@ -7,8 +7,8 @@ import pytest
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from ensemble_transfer.cli import sweep as sweep_module
 from ensemble_transfer.cli import finished as finished_module
+from ensemble_transfer.cli import sweep as sweep_module
 from ensemble_transfer.cli.finished import finished_before
 from ensemble_transfer.cli.sweep import folder_of
 from ensemble_transfer.errors import RunError

@@ -83,7 +83,7 @@ def test_rates_whose_product_overflows_are_refused(settings, line):
     "settings",
     [
         {"lr": SMALLEST, "weight_decay": LARGEST},
-        {"lr": 0.1, "head_lr_factor": LARGEST, "weight_decay": SMALLEST},
+        {"lr": 0.05, "head_lr_factor": LARGEST, "weight_decay": SMALLEST},
         {"lr": LARGEST / 10, "weight_decay": 1.0, "head_lr_factor": SMALLEST, "momentum": 1e-320},
         {"lr": LARGEST / 10, "weight_decay": 1.0, "clip": SMALLEST, "label_smoothing": 1e-320, "warmup": 1e-320},
     ],

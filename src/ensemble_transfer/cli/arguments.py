@@ -31,12 +31,13 @@ _TELLING = frozenset(("--help", "-h", "--cfg", "-c", *_WITH_CHOICE))
 def normalised(arguments: Sequence[str]) -> list[str]:
     """Return arguments as Hydra takes them.
 
-    ``+strategy=`` and ``++strategy=`` become ``strategy=``, and ``None`` becomes ``null``. Options such as ``-m`` move to the front, since Hydra does
-    not take them between overrides.
+    ``+strategy=`` and ``++strategy=`` become ``strategy=``, and ``None`` becomes ``null``. Options such as ``-m`` move to
+    the front, since Hydra does not take them between overrides.
 
     Raises:
-        SettingError: If a setting is written as an option, ``--seed=1``; if an option at the end lacks its value, for which Hydra would take the first override; if there
-            are two strategies, of which Hydra would take the last; or if runs are to be written nowhere.
+        SettingError: If a setting is written as an option, ``--seed=1``; if an option at the end lacks its value, for
+            which Hydra would take the first override; if there are two strategies, of which Hydra would take the last;
+            or if runs are to be written nowhere.
     """
     if arguments and arguments[-1] in _WITH_VALUE:
         raise SettingError(arguments[-1], None, "needs a value")

@@ -1,6 +1,6 @@
 """The sweep over all combinations: what has finished is left out, and one line says how far it is."""
 
-import logging
+import os
 import sys
 from collections.abc import Hashable, Sequence
 from pathlib import Path
@@ -13,10 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ensemble_transfer.cli.composition import Composer
 from ensemble_transfer.cli.sweep_progress import SweepProgress
-from ensemble_transfer.errors import SettingError, require_uninterrupted
+from ensemble_transfer.errors import SettingError, require, require_uninterrupted
 from ensemble_transfer.layout import RECORD
-
-log = logging.getLogger(__name__)
 
 _NUMBERS = ("${hydra.job.num}", "${hydra:job.num}")
 """What stands for the number of a job in the name of its folder."""
@@ -33,6 +31,7 @@ class Grid(BasicSweeper):
         assert self.config is not None
         assert self.launcher is not None
         assert self.hydra_context is not None
+        _require_launcher(self.config.hydra.launcher)
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
@@ -72,6 +71,14 @@ class Grid(BasicSweeper):
             if _identity(composer.configuration(job)) not in done:
                 missing.append(number)
         return missing
+
+
+def _require_launcher(launcher: DictConfig) -> None:
+    """Raise a SettingError for a launcher that does harm, and set what one reads from the environment alone."""
+    rule = "starts all jobs at once and leaves them behind after Ctrl-C; use hydra/launcher=jobs"
+    require(not launcher._target_.endswith("submitit_launcher.LocalLauncher"), "hydra/launcher", "submitit_local", rule)
+    if "ray" in launcher:
+        os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default: anything else on the machine would go first
 
 
 def _identity(config: DictConfig) -> Hashable:

@@ -85,7 +85,7 @@ class Recipe:
         require(self.views == 1 or self.augment != "none", "views", self.views, "needs an augmentation: set augment")
 
     def _check_rates(self) -> None:
-        """Raise a SettingError for rates that float32 does not hold, by themselves or as the optimizer multiplies them."""
+        """Raise a SettingError for rates that float32 does not hold, also as the optimizer multiplies them."""
         lr, factor, decay = self.lr, self.head_lr_factor, self.weight_decay
         first = 10.0 if self.optimizer == "adamw" else 1.0  # times the rate, as AdamW corrects the bias of its moments
         usable = _holds(lr) and _holds(lr * first)
