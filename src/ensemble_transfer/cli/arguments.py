@@ -31,7 +31,7 @@ _TELLING = frozenset(("--help", "-h", "--cfg", "-c", *_WITH_CHOICE))
 def normalised(arguments: Sequence[str]) -> list[str]:
     """Return arguments as Hydra takes them.
 
-    ``+strategy=`` and ``++strategy=`` become ``strategy=``, and ``None`` becomes ``null``. Options such as ``-m`` move to
+    ``+strategy=`` and ``++strategy=`` become ``strategy=``, ``None`` becomes ``null``. Options such as ``-m`` move to
     the front, since Hydra does not take them between overrides.
 
     Raises:

@@ -120,6 +120,7 @@ def as_recorded(cfg: DictConfig) -> dict[str, Any]:
     plain = _resolved(cfg)
     trainer = plain.get("trainer")
     require(isinstance(trainer, dict), "trainer", trainer, "must be a group of settings, not a single value")
+    assert isinstance(trainer, dict)
     alone = json.dumps({name: value for name, value in trainer.items() if name != "callbacks"})
     trainer["channels_last"] = _lays_channels_last(alone)  # null decides nothing by itself
     return plain

@@ -174,7 +174,7 @@ def _job(cfg: DictConfig) -> float:
                 return run_job(cfg, own)
             if not _process.jobs_inside:
                 OmegaConf.update(cfg, "trainer.progress", False)  # bars of several processes overwrite each other
-            with labelled(f"{own.runtime.choices.strategy}, seed {OmegaConf.select(cfg, 'seed')}: "):
+            with labelled(f"{own.runtime.choices['strategy']}, seed {OmegaConf.select(cfg, 'seed')}: "):
                 return run_job(cfg, own)
     except (SettingError, RunError, OmegaConfBaseException) as error:
         stop = sweep.failed(cfg, own)
