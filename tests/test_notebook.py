@@ -39,11 +39,15 @@ def snippets(page):
     return re.findall(r"^```python\n(.*?)^```$", (DOCS / page).read_text(), re.DOTALL | re.MULTILINE)
 
 
-def executed(cells, folder):
-    """Return the cells' outputs as nbformat has them; an error in a cell is raised."""
+def executed(cells, folder, allow_errors=False):
+    """Return the cells' outputs as nbformat has them; an error in a cell is raised unless that is allowed."""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+        notebook,
+        timeout=300,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(folder)}},
+        allow_errors=allow_errors,
     ).execute()
     return [cell.outputs for cell in notebook.cells]
 
@@ -81,3 +85,11 @@ def test_without_widgets_bars_are_short_text_and_nothing_warns(tmp_path):
     for phase in ("ancestor, member 1", "source, members 1-2", "full, member 1", "tiny, member 2"):
         assert phase in said
     assert len(str(outputs)) < 5_000
+
+
+def test_a_mistake_is_one_line(tmp_path):
+    failed = "from ensemble_transfer.errors import RunError\nraise RunError('a worker died')"
+    mistakes = ["from ensemble_transfer import Recipe\nRecipe(10, lr=-1.0)", failed]
+    [[setting], [run]] = executed(mistakes, tmp_path, allow_errors=True)
+    assert setting.traceback == ["SettingError: lr=-1.0: must be above 0 and finite (float32 holds 1e-38 to 1e+38)"]
+    assert run.traceback == ["RunError: a worker died"]

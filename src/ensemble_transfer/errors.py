@@ -5,6 +5,11 @@ from contextlib import contextmanager
 from typing import Self
 
 
+def _in_a_notebook(error: Exception) -> list[str]:
+    """Return what IPython shows of an error: its one line, without the hundred lines of how our code came there."""
+    return [f"{type(error).__name__}: {error}"]
+
+
 class SettingError(ValueError):
     """A setting has a value that cannot be used.
 
@@ -24,6 +29,8 @@ class SettingError(ValueError):
         """Let launchers send the error from a worker to the command line."""
         return type(self), (self.setting, self.value, self.rule)
 
+    _render_traceback_ = _in_a_notebook
+
     def under(self, group: str) -> Self:
         """Return the same error with the setting's full name, ``group.setting``."""
         return type(self)(f"{group}.{self.setting}" if group else self.setting, self.value, self.rule)
@@ -40,6 +47,8 @@ def settings_under(group: str) -> Iterator[None]:
 
 class RunError(RuntimeError):
     """A run failed for an unexpected reason; the message says where its traceback is."""
+
+    _render_traceback_ = _in_a_notebook
 
 
 class Interrupted(BaseException):

@@ -13,6 +13,9 @@ SUMMARY = "summary.md"
 SHIFT = "shift.safetensors"
 TRACEBACK = "traceback.txt"
 
+HYDRA = ".hydra"
+"""Folder of the configuration as Hydra composed it, which is written when a job starts."""
+
 ENSEMBLE = "ensemble"
 """Folder of the transferred ensemble."""
 

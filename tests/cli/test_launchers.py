@@ -1,6 +1,8 @@
 """Jobs in processes of their own: launchers, as far as they are installed."""
 
 import importlib.util
+import os
+import sys
 
 import pytest
 
@@ -8,7 +10,7 @@ from ensemble_transfer.report.record import Record
 
 LAUNCHERS = {
     "jobs": "hydra_joblib_launcher",
-    "slurm_local": "hydra_submitit_launcher",
+    "slurm": "hydra_submitit_launcher",
     "ray_jobs": "hydra_ray_launcher",
 }
 SWEEPER = "hydra_optuna_sweeper"
@@ -18,9 +20,40 @@ def installed(plugin: str) -> bool:
     return importlib.util.find_spec(f"hydra_plugins.{plugin}") is not None
 
 
+SBATCH = """#!/bin/bash
+# In the place of SLURM: runs the tasks of an array on this machine.
+script="${@: -1}"
+last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$script")
+for task in $(seq 0 "$last"); do
+    SLURM_JOB_ID=$((7 + task)) SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=$task bash "$script" > /dev/null 2>&1 &
+done
+echo "Submitted batch job 7"
+"""
+SRUN = """#!/bin/bash
+export SLURM_JOB_NODELIST=here SLURM_JOB_NUM_NODES=1 SLURM_NTASKS=1 SLURM_LOCALID=0 SLURM_NODEID=0 SLURM_PROCID=0
+while [ "$1" != "$SRUN_PYTHON" ]; do shift; done
+exec "$@"
+"""
+SACCT = """#!/bin/bash
+echo "JobID|State|NodeList"
+for task in 0 1 2 3; do echo "7_$task|RUNNING|here"; done
+"""
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """Give the commands of SLURM that submitit calls."""
+    (tmp_path / "bin").mkdir()
+    for name, text in {"sbatch": SBATCH, "srun": SRUN, "sacct": SACCT}.items():
+        (tmp_path / "bin" / name).write_text(text)
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    monkeypatch.setenv("SRUN_PYTHON", sys.executable)
+
+
 @pytest.mark.filterwarnings("ignore")  # of the launchers' own
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_concurrent_jobs_train_nothing_twice(cli, quick, tmp_path, launcher):
+def test_concurrent_jobs_train_nothing_twice(cli, quick, tmp_path, slurm, launcher):
     if not installed(LAUNCHERS[launcher]):
         pytest.skip(f"{LAUNCHERS[launcher]} is not installed")
     code, out, err = cli(
@@ -36,6 +69,20 @@ def test_concurrent_jobs_train_nothing_twice(cli, quick, tmp_path, launcher):
     assert reused[0].isdisjoint(reused[1]), "a source fit was trained by no job"
     assert len(reused[0] | reused[1]) == 3, "a source fit was trained by more than one job"
     assert "accuracy" in out
+    lines = err.splitlines()
+    assert lines[:2] == ["sweep of 2 jobs in s", "0 of 2 done"]
+    assert lines[-1] == "2 of 2 done"
+
+
+@pytest.mark.skipif(not installed("hydra_submitit_launcher"), reason="hydra_submitit_launcher is not installed")
+def test_a_launcher_that_leaves_orphans_is_refused(cli, quick, tmp_path):
+    code, _, err = cli("-m", "hydra/launcher=submitit_local", "strategy=head", "seed=0,1", *quick, "hydra.sweep.dir=s")
+    assert (code, err) == (
+        2,
+        "error: hydra/launcher='submitit_local': starts all jobs at once and leaves them behind after Ctrl-C; "
+        "use hydra/launcher=jobs\n",
+    )
+    assert not (tmp_path / "s").exists()
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,10 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
+def named(path):
+    return next(float(row["value"]) for row in rows(path) if row["name"] == "target/test/ensemble/accuracy")
+
+
 @pytest.mark.parametrize("add", ["csv", "mine"])
 def test_a_run_is_logged_as_a_table(cli, quick, tmp_path, add):
     (tmp_path / "my_conf" / "logger").mkdir(parents=True)
@@ -37,7 +41,12 @@ def test_a_run_is_logged_as_a_table(cli, quick, tmp_path, add):
     assert steps == list(range(5))
     record = json.loads((tmp_path / "run" / "record.json").read_text())
     accuracy = record["metrics"]["target/test/ensemble/accuracy"]
-    assert float(logged[-1]["target/test/ensemble/accuracy"]) == pytest.approx(accuracy)
+    final = float(logged[-1]["target/test/ensemble/accuracy"]) if add == "mine" else named(folder / "final.csv")
+    assert final == pytest.approx(accuracy)
+    last = [row for row in logged if row["full/loss/member_01"]][-1]
+    assert float(last["full/lr"]) > 0
+    assert float(last["full/validation_loss/member_02"]) > 0
+    assert len(logged[0]) < (400 if add == "mine" else 20)
     assert "lr: 0.01" in (folder / "hparams.yaml").read_text()
 
 

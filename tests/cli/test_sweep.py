@@ -7,8 +7,10 @@ import pytest
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from ensemble_transfer.cli import finished as finished_module
 from ensemble_transfer.cli import sweep as sweep_module
-from ensemble_transfer.cli.sweep import finished_before, folder_of
+from ensemble_transfer.cli.finished import finished_before
+from ensemble_transfer.cli.sweep import folder_of
 from ensemble_transfer.errors import RunError
 from ensemble_transfer.report.record import Record
 
@@ -63,7 +65,7 @@ def test_records_are_parsed_once_however_many_jobs_ask(tmp_path, monkeypatch):
         saved(tmp_path / name, config=CONFIG | {"seed": int(name)})
     parsed = []
     load = Record.load
-    monkeypatch.setattr(sweep_module.Record, "load", lambda path: parsed.append(path.parent.name) or load(path))
+    monkeypatch.setattr(finished_module.Record, "load", lambda path: parsed.append(path.parent.name) or load(path))
     for seed in range(9):
         assert (finished_before(CONFIG | {"seed": seed}, tmp_path) is not None) == (seed < 3)
     assert sorted(parsed) == ["0", "1", "2"]
@@ -86,10 +88,12 @@ def test_a_sweep_repeats_what_failed_or_is_missing_and_nothing_else(cli, quick, 
 
     code, again, err = cli(*sweep)
     assert code == 0
-    assert err.count("not repeated") == 2
+    assert "2 of 4 done before" in err
     assert {path: path.stat().st_mtime_ns for path in written} == written
     assert [Record.load(path).status for path in records] == ["finished"] * 4
     assert again.splitlines()[-12:] == out.splitlines()[-12:]
+    code, _, err = cli(*sweep)
+    assert (code, err.splitlines()[1:]) == (0, ["4 of 4 done before"])
 
 
 def test_the_comparison_of_a_logged_sweep_is_logged(cli, quick, tmp_path, monkeypatch):

@@ -34,7 +34,8 @@ def track(settings, folder, steps=(0, 10)):
 def test_csv_is_one_table_with_a_row_a_step_for_all_members(tmp_path):
     for _ in range(2):  # a run that starts again replaces what it wrote
         track(LoggerSettings("csv"), tmp_path)
-    assert sorted(path.name for path in (tmp_path / "csv").iterdir()) == ["hparams.yaml", "metrics.csv"]
+    names = ["final.csv", "hparams.yaml", "metrics.csv"]
+    assert sorted(path.name for path in (tmp_path / "csv").iterdir()) == names
     with (tmp_path / "csv" / "metrics.csv").open(newline="") as file:
         rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
     assert rows == [
@@ -42,8 +43,15 @@ def test_csv_is_one_table_with_a_row_a_step_for_all_members(tmp_path):
         {"step": 10, "full/loss/member_01": 1, "full/loss/member_02": 2},
         {"step": 0, "tiny/loss/member_01": 2, "tiny/loss/member_02": 3},
         {"step": 10, "tiny/loss/member_01": 1, "tiny/loss/member_02": 2},
-        {"step": 0, ACCURACY: 0.875, "cost/total/steps": 320, "cost/phase/tiny/steps": 20},
     ]
+    with (tmp_path / "csv" / "final.csv").open(newline="") as file:
+        final = list(csv.reader(file))
+    assert final[0] == ["name", "value"]
+    assert {name: float(value) for name, value in final[1:]} == {
+        ACCURACY: 0.875,
+        "cost/total/steps": 320,
+        "cost/phase/tiny/steps": 20,
+    }
     assert "lr: 0.5" in (tmp_path / "csv" / "hparams.yaml").read_text()
 
 
@@ -66,6 +74,9 @@ def test_tensorboard_reads_curves_and_final_metrics(tmp_path):
     assert points == [(0, 3.0), (10, 2.0)]
     [point] = found.Scalars(ACCURACY)
     assert point.value == 0.875
+    curves = {f"{phase}/loss/member_0{member}" for phase in ("full", "tiny") for member in (1, 2)}
+    assert set(found.Tags()["scalars"]) == curves | {ACCURACY}
+    assert "cost/phase/tiny/steps,20" in (tmp_path / "tensorboard" / "final.csv").read_text()
     assert "_hparams_/session_start_info" in found.PluginTagToContent("hparams")
 
 

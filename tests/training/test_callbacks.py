@@ -6,6 +6,7 @@ import pytest
 import torch
 from pytorch_lightning import callbacks as lightning
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from torch.nn.functional import cross_entropy
 
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.training.fit import Fitter, Start
@@ -45,8 +46,8 @@ class Zeroes(Callback):
 def train(source_ensemble, source_task, settings):
     starts = [Start(member, weights, member) for member, weights in enumerate(source_ensemble.members)]
 
-    def run(callbacks, store=None, tracker=None, **changes):
-        fitter = Fitter(replace(settings, callbacks=callbacks, **changes), store, tracker)
+    def run(callbacks, store=None, tracker=None, validation=None, **changes):
+        fitter = Fitter(replace(settings, callbacks=callbacks, **changes), store, tracker, validation or {})
         return fitter.fit(source_ensemble.architecture, starts, source_task.train, RECIPE, "full")
 
     return run
@@ -82,8 +83,13 @@ def test_the_store_is_neither_read_nor_written(train, store):
 
 @pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization")
 def test_a_checkpoint_callback_writes_its_files(train, tmp_path):
-    train([ModelCheckpoint(tmp_path, every_n_train_steps=3)])
-    assert list(tmp_path.glob("*.ckpt"))
+    train([ModelCheckpoint(tmp_path, every_n_train_steps=3, save_last=True)], group_size=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "full-member_3-epoch=0-step=6.ckpt",
+        "full-member_3-last.ckpt",
+        "full-members_1-2-epoch=0-step=6.ckpt",
+        "full-members_1-2-last.ckpt",
+    ]
 
 
 def test_a_callback_that_needs_a_logger_is_refused_in_one_line(train):
@@ -96,10 +102,10 @@ class Rows:
     """A run at a logger."""
 
     def __init__(self, folder):
-        self.folder, self.rows = folder, []
+        self.folder, self.rows, self.points = folder, [], []
 
-    def curve(self, phase, step, losses):
-        """Curves go their own way."""
+    def curve(self, phase, step, losses, also=None):
+        self.points.append((step, losses, also))
 
     def metrics(self, phase, step, values):
         self.rows.append((phase, step, values))
@@ -126,6 +132,30 @@ def test_without_callbacks_nothing_but_curves_is_logged(train, tmp_path):
     run = Rows(tmp_path)
     train([], tracker=run)
     assert run.rows == []
+    rates = [also["lr"] for _, _, also in run.points]
+    assert rates == pytest.approx([RECIPE.lr * RECIPE.rate(step) for step in range(RECIPE.steps)])
+
+
+def test_validation_loss_is_on_the_steps_of_the_training_loss_and_changes_nothing(
+    train, tmp_path, source_ensemble, source_task, store
+):
+    run = Rows(tmp_path)
+    split = source_task.validation
+    fits = train([], store, run, group_size=3, validation={source_task.train.fingerprint: split})
+    plain = train([], group_size=3)
+    for one, other in zip(fits.weights, plain.weights, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    assert [step for step, _, also in run.points if "validation_loss/member_03" in also] == [*range(RECIPE.steps)]
+    module = source_ensemble.architecture.build()
+    module.load_state_dict(dict(fits.weights[1]))
+    with torch.inference_mode():
+        expected = float(cross_entropy(module.eval()(split.images), split.labels))
+    assert run.points[-1][2]["validation_loss/member_02"] == pytest.approx(expected, rel=1e-4)
+    again = Rows(tmp_path)
+    train([], store, again, group_size=3, validation={source_task.train.fingerprint: split})
+    assert [(step, losses, also["lr"]) for step, losses, also in again.points] == [
+        (step, pytest.approx(losses), also["lr"]) for step, losses, also in run.points
+    ]
 
 
 @pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization")
@@ -133,8 +163,10 @@ def test_the_mean_loss_of_the_members_can_be_monitored(train, tmp_path):
     best = ModelCheckpoint(monitor="train/loss", filename="best", every_n_train_steps=1)
     fits = train([best], tracker=Rows(tmp_path), group_size=3)
     means = torch.stack([fitted.curve[:, 1] for fitted in fits.fitted]).mean(0)
-    assert float(best.best_model_score) == pytest.approx(float(means.min()), rel=1e-5)
-    assert best.best_model_path == str(tmp_path / "checkpoints" / "best.ckpt")
+    path = tmp_path / "checkpoints" / "full-members_1-3-best.ckpt"
+    [kept] = torch.load(path, weights_only=True)["callbacks"].values()
+    assert float(kept["best_model_score"]) == pytest.approx(float(means.min()), rel=1e-5)
+    assert kept["best_model_path"] == str(path)
 
 
 def test_weights_are_averaged_over_steps(train, tmp_path):

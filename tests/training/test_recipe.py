@@ -2,11 +2,13 @@ import math
 from dataclasses import fields, replace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ensemble_transfer.errors import SettingError
-from ensemble_transfer.training.recipe import Recipe, Recipes
+from ensemble_transfer.training.optimizer import optimizer_of
+from ensemble_transfer.training.recipe import LARGEST, SMALLEST, Recipe, Recipes
 
 RECIPES = st.builds(
     Recipe,
@@ -39,6 +41,13 @@ RECIPES = st.builds(
         ("clip", math.inf, "must be above 0 and finite, or null"),
         ("head_lr_factor", math.inf, "must be above 0 and finite"),
         ("weight_decay", math.inf, "must be 0 or more and finite"),
+        ("head_lr_factor", 1e308, "must be above 0 and finite (float32 holds 1e-38 to 1e+38)"),
+        ("head_lr_factor", 1e-37, "gives the head a rate of 5e-40 (float32"),
+        ("lr", 1e308, "must be above 0 and finite (float32"),
+        ("lr", 1e-320, "must be above 0 and finite (float32"),
+        ("weight_decay", 1e308, "must be 0 or more and finite (float32"),
+        ("clip", 1e-320, "must be above 0 and finite, or null (float32"),
+        ("clip", 1e308, "must be above 0 and finite, or null (float32"),
         ("label_smoothing", 1.0, "must be in [0, 1)"),
         ("label_smoothing", -0.1, "must be in [0, 1)"),
         ("augment", "mixup", "must be one of none, flip, crop, crop_flip, resized_crop, trivial"),
@@ -50,6 +59,42 @@ def test_a_setting_out_of_range_is_refused(setting, value, rule):
     with pytest.raises(SettingError) as caught:
         Recipe(**{"steps": 10, setting: value})
     assert str(caught.value).startswith(f"{setting}={value!r}: {rule}")
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (
+            {"lr": 1e30, "head_lr_factor": 1e30, "optimizer": "sgd"},
+            "head_lr_factor=1e+30: gives the head a rate of 1e+60 ",
+        ),
+        ({"lr": 1e30, "weight_decay": 1e30}, "weight_decay=1e+30: times the learning rate is 1e+60 "),
+        ({"head_lr_factor": 1e20, "weight_decay": 1e30}, "weight_decay=1e+30: times the learning rate is 5e+47 "),
+    ],
+)
+def test_rates_whose_product_overflows_are_refused(settings, line):
+    with pytest.raises(SettingError) as caught:
+        Recipe(10, **settings)
+    assert str(caught.value).startswith(line)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"lr": SMALLEST, "weight_decay": LARGEST},
+        {"lr": 0.05, "head_lr_factor": LARGEST, "weight_decay": SMALLEST},
+        {"lr": LARGEST / 10, "weight_decay": 1.0, "head_lr_factor": SMALLEST, "momentum": 1e-320},
+        {"lr": LARGEST / 10, "weight_decay": 1.0, "clip": SMALLEST, "label_smoothing": 1e-320, "warmup": 1e-320},
+    ],
+)
+def test_the_optimizer_takes_whatever_a_recipe_allows(optimizer, settings):
+    weight = torch.nn.Parameter(torch.ones(3))
+    head = torch.nn.Parameter(torch.ones(3))
+    recipe = Recipe(10, optimizer=optimizer, **settings)
+    step = optimizer_of(recipe, [("body", weight), ("head.weight", head)])
+    (weight.sum() + head.sum()).backward()
+    step.step()  # torch raises a RuntimeError for a number that float32 does not hold
 
 
 @pytest.mark.parametrize(

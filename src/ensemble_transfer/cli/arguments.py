@@ -17,6 +17,11 @@ _WITH_VALUE = frozenset(("--config-path", "-cp", "--config-name", "-cn", *CONFIG
 _WITH_CHOICE = ("--info", "-i")
 """Options of Hydra that take a value, and the one that may take one."""
 
+_LONG = frozenset(
+    ("--cfg", "--config-dir", "--config-name", "--config-path", "--experimental-rerun", "--info", "--package")
+)
+"""Long options of Hydra that may have their value behind ``=``."""
+
 _PLACES = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 
 _TELLING = frozenset(("--help", "-h", "--cfg", "-c", *_WITH_CHOICE))
@@ -26,23 +31,34 @@ _TELLING = frozenset(("--help", "-h", "--cfg", "-c", *_WITH_CHOICE))
 def normalised(arguments: Sequence[str]) -> list[str]:
     """Return arguments as Hydra takes them.
 
-    ``+strategy=`` and ``++strategy=`` become ``strategy=``. Options such as ``-m`` move to the front, since Hydra does
-    not take them between overrides.
+    ``+strategy=`` and ``++strategy=`` become ``strategy=``, ``None`` becomes ``null``. Options such as ``-m`` move to
+    the front, since Hydra does not take them between overrides.
 
     Raises:
-        SettingError: If an option at the end lacks its value, for which Hydra would take the first override; if there
-            are two strategies, of which Hydra would take the last; or if runs are to be written nowhere.
+        SettingError: If a setting is written as an option, ``--seed=1``; if an option at the end lacks its value, for
+            which Hydra would take the first override; if there are two strategies, of which Hydra would take the last;
+            or if runs are to be written nowhere.
     """
     if arguments and arguments[-1] in _WITH_VALUE:
         raise SettingError(arguments[-1], None, "needs a value")
     options, overrides = split(arguments)
+    for option in options:
+        name, _, value = option.partition("=")
+        if value and name.startswith("--") and name not in _LONG:
+            rule = f"is no option; a setting is {name[2:]}={value}. In the command of a W&B sweep write "
+            raise SettingError(name, value, rule + "${args_no_hyphens}")
     chosen = [word.partition("=")[2] for word in map(renewed, overrides) if word.startswith("strategy=")]
     if len(chosen) > 1:
         raise SettingError("strategy", ", ".join(chosen), f"must be one; a sweep is -m strategy={','.join(chosen)}")
     for name, _, value in (word.lstrip("+").partition("=") for word in overrides):
         if name in _PLACES and not value.strip(" '\""):
             raise SettingError(name, value, "must be a folder; an empty one would be the current folder")
-    return [*options, *(renewed(override) for override in overrides)]
+    return [*options, *(_null(renewed(override)) for override in overrides)]
+
+
+def _null(override: str) -> str:
+    """Return an override with null where it has Python's ``None``, as agents of W&B write it."""
+    return re.sub(r"=None$", "=null", override)
 
 
 def renewed(override: str) -> str:

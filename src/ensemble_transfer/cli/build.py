@@ -3,6 +3,7 @@
 The dataclasses of the library are the schema: their annotations give the types, their ``__post_init__`` the rules.
 """
 
+import json
 import logging
 from collections.abc import Callable, Collection
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
@@ -106,13 +107,39 @@ def resolved(cfg: DictConfig) -> DictConfig:
     Raises:
         SettingError: If a reference leads nowhere, or a given member is missing.
     """
+    return OmegaConf.create(_resolved(cfg))
+
+
+def as_recorded(cfg: DictConfig) -> dict[str, Any]:
+    """Return a configuration as the record of its run keeps it: resolved, as plain data, with the layout of the fits.
+
+    Raises:
+        SettingError: If it cannot be resolved, or its trainer is refused.
+    """
+    plain = _resolved(cfg)
+    trainer = plain.get("trainer")
+    require(isinstance(trainer, dict), "trainer", trainer, "must be a group of settings, not a single value")
+    assert isinstance(trainer, dict)
+    alone = json.dumps({name: value for name, value in trainer.items() if name != "callbacks"})
+    trainer["channels_last"] = _lays_channels_last(alone)  # null decides nothing by itself
+    return plain
+
+
+@cache
+def _lays_channels_last(trainer: str) -> bool:
+    """Return the layout of the fits of a trainer, given as JSON; hundreds of jobs have the same one."""
+    return _trainer_alone(OmegaConf.create(json.loads(trainer))).lays_channels_last
+
+
+def _resolved(cfg: DictConfig) -> dict[str, Any]:
     try:
         plain = OmegaConf.to_container(_sized(cfg), resolve=True)
     except OmegaConfBaseException as error:
         key = str(getattr(error, "full_key", None) or "configuration")
         rule = f"cannot be resolved: {str(error).splitlines()[0]}"
         raise SettingError(key, _written(cfg, key), rule) from error
-    return OmegaConf.create(plain)  # type: ignore[return-value]  # a group stays a group
+    assert isinstance(plain, dict)  # a group stays a group
+    return {str(name): value for name, value in plain.items()}
 
 
 def _sized(cfg: DictConfig) -> DictConfig:
@@ -206,11 +233,6 @@ def _find_class(name: str) -> type:
         return get_class(name)
     finally:
         logger.disabled = False
-
-
-def lays_channels_last(cfg: DictConfig) -> bool:
-    """Return whether a configuration's fits use channels last, which ``trainer.channels_last: null`` leaves open."""
-    return _trainer_alone(_settings(cfg.trainer, "trainer")).lays_channels_last
 
 
 def _trainer_alone(node: DictConfig) -> TrainerSettings:

@@ -16,11 +16,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ensemble_transfer.cli.arguments import CONFIG_DIR
-from ensemble_transfer.cli.build import build_experiment, build_logger, lays_channels_last, resolved
-from ensemble_transfer.cli.search import OBJECTIVE
-from ensemble_transfer.cli.sweep import finished, finished_before
+from ensemble_transfer.cli.build import as_recorded, build_experiment, build_logger, resolved
+from ensemble_transfer.cli.finished import finished, finished_before
+from ensemble_transfer.cli.search import OBJECTIVE, is_search
 from ensemble_transfer.errors import Interrupted, RunError, SettingError, require
-from ensemble_transfer.layout import RECORD, TRACEBACK
+from ensemble_transfer.layout import HYDRA, RECORD, TRACEBACK
 from ensemble_transfer.report import summary
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.settings import decisive
@@ -29,9 +29,6 @@ from ensemble_transfer.report.tracking import tracking
 from ensemble_transfer.runs.run import Origin, run
 
 log = logging.getLogger(__name__)
-
-HYDRA = ".hydra"
-"""In the folder of a run: the configuration as Hydra composed it."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +60,19 @@ class Job:
         own = [source.path for source in self.hydra.runtime.config_sources if source.provider == "command-line"]
         options = [word for folder in own for word in (CONFIG_DIR[0], folder)]
         return shlex.join(["python", "-m", "ensemble_transfer", *options, *overrides])
+
+    def finished_before(self, config: Mapping[str, Any]) -> Record | None:
+        """Return the record of this job if its sweep has finished it; a search may have done so in any folder.
+
+        Args:
+            config: The job's configuration, as its record keeps it.
+        """
+        if self.sweep is None:
+            return None
+        if is_search(self.hydra):
+            return finished_before(config, self.sweep)
+        record, what = finished(self.folder / RECORD)
+        return record if what == decisive(config) else None
 
     def record(self, status: str, error: str) -> Record:
         """Return the record of a job that did not finish, from what is known without building anything."""
@@ -136,14 +146,14 @@ def _require_folders(folder: Path) -> None:
         raise RunError(f"{gone} was removed while the run was going on; finished fits are kept in the store")
 
 
-def show(record: Record, folder: Path) -> None:
-    """Write and print the summary of a finished run.
+def show(record: Record, folder: Path, printed: bool = True) -> None:
+    """Write the summary of a finished run, and print it unless that is not wanted.
 
     Raises:
         RunError: If that is impossible. The run has finished all the same.
     """
     try:
-        summary.write(record.printable(), folder)
+        summary.write(record.printable(), folder, printed=printed)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -173,9 +183,8 @@ def _leave(folder: Path, record: Record, trace: str = "") -> str:
 
 def _run(job: Job) -> float:
     cfg = resolved(job.cfg)
-    config = _plain(cfg)
-    config["trainer"]["channels_last"] = lays_channels_last(cfg)  # null decides nothing by itself
-    if job.sweep is not None and (done := finished_before(config, job.sweep)) is not None:
+    config = as_recorded(job.cfg)
+    if (done := job.finished_before(config)) is not None:
         log.info("not repeated: this sweep has finished %s", done.command)
         return _objective(done)
     experiment = build_experiment(cfg)  # every mistake shows before anything is written
@@ -190,7 +199,9 @@ def _run(job: Job) -> float:
         record = run(experiment, job.folder, Origin(config, job.command, tracker))
         if tracker is not None:
             tracker.record(record)
-    show(record, job.folder)
+    show(record, job.folder, printed=job.sweep is None)
+    if job.sweep is not None:
+        log.info("%s (job %s)", summary.result(record), job.folder.name)
     return _objective(record)
 
 

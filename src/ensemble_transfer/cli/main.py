@@ -15,7 +15,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ensemble_transfer import __version__
@@ -27,6 +27,7 @@ from ensemble_transfer.cli.sweep import SweepStopped
 from ensemble_transfer.cli.words import require_ours
 from ensemble_transfer.errors import Interrupted, RunError, SettingError, require_uninterrupted
 from ensemble_transfer.machine import end_with
+from ensemble_transfer.report.escape import labelled
 from ensemble_transfer.runs.presets import conf_folder
 
 COMMANDS = ("compare", "evaluate", "extend", "export", "predict", "rivals")
@@ -81,7 +82,7 @@ def main() -> int:
     config = sweep.asked.config
     if config is None:
         return code
-    best = winner(Path(config.hydra.sweep.dir)) if sweep.asked.ended and is_search(config) else None
+    best = winner(Path(config.hydra.sweep.dir)) if sweep.asked.ended and is_search(config.hydra) else None
     code = max(code, _hydra(best)) if best is not None else code
     compared = sweep.finish(config)
     return code if compared is None or code > INTERRUPTED else max(1 if code else 0, compared)
@@ -169,7 +170,12 @@ def _job(cfg: DictConfig) -> float:
             sweep.require_going_on(cfg, own)
             from ensemble_transfer.cli.job import run_job
 
-            return run_job(cfg, own)
+            if own.mode != RunMode.MULTIRUN:
+                return run_job(cfg, own)
+            if not _process.jobs_inside:
+                OmegaConf.update(cfg, "trainer.progress", False)  # bars of several processes overwrite each other
+            with labelled(f"{own.runtime.choices['strategy']}, seed {OmegaConf.select(cfg, 'seed')}: "):
+                return run_job(cfg, own)
     except (SettingError, RunError, OmegaConfBaseException) as error:
         stop = sweep.failed(cfg, own)
         if own.mode == RunMode.MULTIRUN:

@@ -87,7 +87,6 @@ def choose_strategy(conf: Sequence[Path]) -> str:
 _PLUGINS = {
     "joblib": "hydra-joblib-launcher",
     "submitit_slurm": "hydra-submitit-launcher",
-    "submitit_local": "hydra-submitit-launcher",
     "ray": "hydra-ray-launcher 'ray>=2.40' 'cloudpickle<3' 'joblib<1.6'",
     "optuna": "hydra-optuna-sweeper 'SQLAlchemy<2' 'alembic<1.14'",
 }

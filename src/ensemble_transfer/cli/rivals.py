@@ -209,8 +209,8 @@ def _run(job: Job, experiment: "Experiment", logger: "LoggerSettings", output: P
         output: Folder of the rivals.
         of: Record of the run whose rivals these are, with the command that asks for them.
     """
+    from ensemble_transfer.cli.finished import finished
     from ensemble_transfer.cli.job import recorded, require_free
-    from ensemble_transfer.cli.sweep import finished
     from ensemble_transfer.report import summary
     from ensemble_transfer.report.tracked_run import TrackedRun
     from ensemble_transfer.report.tracking import tracking

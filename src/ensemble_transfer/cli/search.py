@@ -6,9 +6,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from hydra.conf import HydraConf
 from omegaconf import DictConfig
 
-from ensemble_transfer.cli.sweep import finished, override
+from ensemble_transfer.cli.finished import finished
 from ensemble_transfer.layout import RECORD
 from ensemble_transfer.report.record import Record
 
@@ -19,22 +20,29 @@ OBJECTIVE = "target/validation/calibrated/nll"
 """What a search minimises, as every choice on validation does: the NLL after cross-calibration, in nats."""
 
 
-def is_search(config: DictConfig) -> bool:
-    """Return whether a sweep is a search by Optuna."""
-    return "study_name" in config.hydra.sweeper
+def is_search(hydra: HydraConf) -> bool:
+    """Return whether a sweep is a search by Optuna.
+
+    Args:
+        hydra: Hydra's own configuration of the sweep.
+    """
+    return "study_name" in hydra.sweeper
 
 
-def resume(config: DictConfig) -> None:
-    """Let a search go on with the trials that its storage has.
+def resume(config: DictConfig) -> str | None:
+    """Let a search go on with the trials that its storage has, and return the names of the new trials' folders.
 
     Finished trials count. Those that were killed or have failed are tried again, in folders of their own.
 
     Args:
-        config: The sweep's configuration, whose settings of the sweeper and the sweep are changed.
+        config: The sweep's configuration, whose settings of the sweeper are changed.
+
+    Returns:
+        The names as Hydra writes them, with the number of the trial; None where the search starts.
     """
     sweeper, folder = config.hydra.sweeper, Path(config.hydra.sweep.dir)
     if sweeper.storage is None or sweeper.study_name is None:
-        return
+        return None
     folder.mkdir(parents=True, exist_ok=True)
     optuna: Any = import_module("optuna")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -43,7 +51,7 @@ def resume(config: DictConfig) -> None:
     )
     states, trials = optuna.trial.TrialState, study.trials
     if not trials:
-        return
+        return None
     done = [t.params for t in trials if t.state == states.COMPLETE and math.isfinite(t.value)]
     waiting = [t.system_attrs.get("fixed_params") for t in trials if t.state == states.WAITING]
     for trial in trials:
@@ -55,7 +63,7 @@ def resume(config: DictConfig) -> None:
     sweeper.n_trials = max(0, sweeper.n_trials - len(done))
     if sweeper.sampler.get("seed") is not None:
         sweeper.sampler.seed += len(trials)  # or it would propose what it has proposed before
-    override(config, "hydra.sweep.subdir", f"{len(trials)}_${{hydra.job.num}}")
+    return f"{len(trials)}_${{hydra.job.num}}"
 
 
 def winner(folder: Path) -> list[str] | None:

@@ -2,22 +2,21 @@
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hydra.conf import HydraConf
+from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ensemble_transfer.cli.arguments import renewed
+from ensemble_transfer.cli.search import is_search, resume
 from ensemble_transfer.errors import RunError, SettingError
 from ensemble_transfer.layout import RECORD
-from ensemble_transfer.report.record import Record
-from ensemble_transfer.report.settings import decisive
 
 STOPPED = ".stopped"
 """In a sweep's folder while it runs: a job has failed, and no more are started."""
@@ -48,6 +47,8 @@ class Asked:
 
 asked = Asked()
 
+_BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+
 _UNNAMED = "multirun/${now:"
 """Hydra's own name of a sweep's folder, which no command finds again."""
 
@@ -71,10 +72,14 @@ class RememberSweep(Callback):
                 hydra.sweeper.params = {renewed(f"{name}=")[:-1]: value for name, value in hydra.sweeper.params.items()}
         (Path(hydra.sweep.dir) / STOPPED).unlink(missing_ok=True)
         asked.config = config
-        from ensemble_transfer.cli.search import is_search, resume
+        if is_search(config.hydra):
+            if (subdir := resume(config)) is not None:
+                override(config, "hydra.sweep.subdir", subdir)
+            return
+        hydra.hydra_logging.root.level = "WARNING"  # Hydra would print the overrides of every job
+        from ensemble_transfer.cli.grid import Grid  # now, as Hydra runs the module of what it derives from once more
 
-        if is_search(config):
-            resume(config)
+        Plugins.instance().class_name_to_class[_BASIC] = Grid  # Hydra takes plugins from packages of its own alone
 
     def on_multirun_end(self, config: DictConfig, **kwargs: object) -> None:
         """Note that all jobs have had their turn. Hydra does not call this when a launcher's job has failed."""
@@ -134,38 +139,3 @@ def folder_of(overrides: Sequence[str]) -> str:
     digest = hashlib.sha256("\n".join(written).encode()).hexdigest()[:8]
     words = re.sub(r"[^A-Za-z0-9.]+", "-", " ".join(written)).strip("-")[:60]
     return f"multirun/{words}-{digest}"
-
-
-def finished_before(config: Mapping[str, Any], sweep: Path) -> Record | None:
-    """Return the record of a job of this sweep that has finished with the same configuration.
-
-    Args:
-        config: The job's resolved configuration.
-        sweep: Folder of the sweep.
-    """
-    wanted = decisive(config)
-    for path in sorted(sweep.glob(f"*/{RECORD}")):
-        record, found = finished(path)
-        if record is not None and found == wanted:
-            return record
-    return None
-
-
-_read: dict[Path, tuple[int, Record | None, dict[str, Any]]] = {}
-"""Finished records that this process has read, by path: time of change, record, what decided its result."""
-
-
-def finished(path: Path) -> tuple[Record | None, dict[str, Any]]:
-    """Return a finished record and what decided its result; None for one that is not finished or is damaged.
-
-    A record that has not changed is read once by a process: a sweep asks for all of them before each job.
-    """
-    try:
-        changed = path.stat().st_mtime_ns
-        if path not in _read or _read[path][0] != changed:
-            record = Record.load(path)
-            known = record if record.status == "finished" else None
-            _read[path] = changed, known, decisive(record.config) if known else {}
-    except (OSError, ValueError):
-        return None, {}  # damaged or of another version: the job runs again and replaces it
-    return _read[path][1:]

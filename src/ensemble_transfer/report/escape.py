@@ -7,8 +7,9 @@ a spreadsheet, or HTML.
 import logging
 import re
 import unicodedata
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """First letters that make a spreadsheet compute a cell (OWASP, CSV injection)."""
@@ -58,8 +59,21 @@ def markdown_cell(text: str) -> str:
 
 
 class PrintableFormatter(logging.Formatter):
-    """Formats lines of a log; a message is printable, and a traceback stays as it is."""
+    """Formats lines of a log; a message is printable and labelled, and a traceback stays as it is."""
+
+    label: ClassVar[str] = ""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's own name
         """Return the line of a record."""
+        record.message = f"{self.label}{record.message}"
         return printable(super().formatMessage(record))
+
+
+@contextmanager
+def labelled(text: str) -> Iterator[None]:
+    """Let the message of every line that is logged in the block begin with a text, such as the name of a job."""
+    PrintableFormatter.label, before = text, PrintableFormatter.label
+    try:
+        yield
+    finally:
+        PrintableFormatter.label = before

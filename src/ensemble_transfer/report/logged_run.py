@@ -1,20 +1,47 @@
 """Track runs with a Lightning logger: CSV, TensorBoard, or one of the user's."""
 
+import csv
 import logging
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
+from ensemble_transfer.layout import replacing
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.tracked_run import TrackedRun
 
 log = logging.getLogger(__name__)
 
+FINAL = "final.csv"
+"""In the folder of a logger: final metrics and costs, a row each."""
+
+IN_TABLE = (
+    "target/test/ensemble/accuracy",
+    "target/test/calibrated/nll",
+    "target/validation/ensemble/accuracy",
+    "target/validation/calibrated/nll",
+    "target/test/member/accuracy",
+    "target/test/diversity/disagreement",
+    "cost/total/fine_tunings",
+    "cost/total/seconds",
+)
+"""What TensorBoard's table of hyperparameters shows of a run's result."""
+
 
 class RunTracker(Protocol):
     """An open run at a logger, which also takes the learning curves of its fits."""
 
-    def curve(self, phase: str, step: int, losses: Mapping[int, float]) -> None:
-        """Take one step of the learning curves: the loss of each member that is trained, by the member's index."""
+    def curve(
+        self, phase: str, step: int, losses: Mapping[int, float], also: Mapping[str, float] | None = None
+    ) -> None:
+        """Take one step of the learning curves: the loss of each member that is trained, by the member's index.
+
+        Args:
+            phase: Name of the phase.
+            step: Step within the phase, counted from 0.
+            losses: Training loss by member, from 0.
+            also: What else is known of this step, by name: learning rate, validation losses.
+        """
 
     def metrics(self, phase: str, step: int, values: Mapping[str, float]) -> None:
         """Take what the user's callbacks log at a step of a phase."""
@@ -50,19 +77,21 @@ class LoggedRun:
     Args:
         logger: The logger.
         about: What is logged: its configuration, and the folder of the run.
-        with_metrics: Whether the configuration is logged once more with the final metrics, for TensorBoard's table of
-            hyperparameters, instead of the metrics alone.
+        kind: ``csv`` and ``tensorboard`` write final metrics and costs into a file of their own, since loggers keep
+            what they are given as curves. TensorBoard's table of hyperparameters gets the most important ones.
     """
 
-    def __init__(self, logger: LightningLogger, about: TrackedRun, with_metrics: bool = False) -> None:
-        self._logger, self._config, self._with_metrics = logger, dict(about.config), with_metrics
+    def __init__(self, logger: LightningLogger, about: TrackedRun, kind: str = "lightning") -> None:
+        self._logger, self._config, self._kind = logger, dict(about.config), kind
         self.folder = about.folder
         self._lost = False
         self._guarded(lambda: logger.log_hyperparams(self._config))
 
-    def curve(self, phase: str, step: int, losses: Mapping[int, float]) -> None:
+    def curve(
+        self, phase: str, step: int, losses: Mapping[int, float], also: Mapping[str, float] | None = None
+    ) -> None:
         """Log one step of the learning curves as one row, against the steps of the phase."""
-        self.metrics(phase, step, {f"loss/member_{member + 1:02d}": loss for member, loss in losses.items()})
+        self.metrics(phase, step, named_losses(losses) | dict(also or {}))
 
     def metrics(self, phase: str, step: int, values: Mapping[str, float]) -> None:
         """Log numbers of a step of a phase as one row."""
@@ -71,12 +100,15 @@ class LoggedRun:
         self._guarded(self._logger.save)
 
     def record(self, record: Record) -> None:
-        """Log the metrics, and the cost by phase, as one row of step 0."""
+        """Log the metrics, and the cost by phase; a logger of the user's gets them as one row of step 0."""
         row = scalars(record)
-        if self._with_metrics:
-            self._guarded(lambda: self._logger.log_hyperparams(self._config, row))
-        else:
+        if self._kind == "lightning":
             self._guarded(lambda: self._logger.log_metrics(row, 0))
+        else:
+            self._guarded(lambda: _write(row, self.folder / self._kind / FINAL))
+        if self._kind == "tensorboard":
+            few = {name: row[name] for name in IN_TABLE if name in row}
+            self._guarded(lambda: self._logger.log_hyperparams(self._config, few))
         self._guarded(self._logger.save)
 
     def close(self, exit_code: int = 0) -> None:
@@ -92,6 +124,18 @@ class LoggedRun:
             self._lost = True
             name, reason = type(self._logger).__name__, " ".join(str(error).split())
             log.warning("%s is lost (%s); the run continues without it", name, reason)
+
+
+def named_losses(losses: Mapping[int, float]) -> dict[str, float]:
+    """Return the losses of members, by index from 0, by their names in a log."""
+    return {f"loss/member_{member + 1:02d}": loss for member, loss in losses.items()}
+
+
+def _write(row: Mapping[str, float], path: Path) -> None:
+    """Write a table with a row a number."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as beside, beside.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("name", "value"), *row.items()])
 
 
 def scalars(record: Record) -> dict[str, float]:

@@ -15,16 +15,18 @@ from ensemble_transfer.report.rows import costs_differ, networks
 from ensemble_transfer.report.verdict import next_step, shift_effect, source_warning
 
 
-def write(record: Record, folder: Path, console: Console | None = None) -> None:
-    """Write ``summary.md`` into a run's folder and print it."""
+def write(record: Record, folder: Path, console: Console | None = None, printed: bool = True) -> None:
+    """Write ``summary.md`` into a run's folder, and print it unless that is not wanted."""
     text = markdown(record, folder)
     (folder / SUMMARY).write_text(text, encoding="utf-8")
-    printed = console or Console()
+    if not printed:
+        return
+    console = console or Console()
     for place, part in enumerate(re.split(r"^ {4}(\S.*)$", text, flags=re.MULTILINE)):
         if place % 2:  # a command, which stays one line, to be copied
-            printed.print(f"\n{part}\n", soft_wrap=True, markup=False, highlight=False)
+            console.print(f"\n{part}\n", soft_wrap=True, markup=False, highlight=False)
         else:
-            printed.print(Markdown(part))
+            console.print(Markdown(part))
 
 
 def markdown(record: Record, folder: Path) -> str:
@@ -36,7 +38,7 @@ def markdown(record: Record, folder: Path) -> str:
     parts = [
         title,
         about,
-        _result(record),
+        f"**Result**: {result(record)}",
         source_warning(record),
         *next_step(record, folder),
         _quality(record.metrics),
@@ -72,12 +74,12 @@ def _splits(metrics: Mapping[str, float | None]) -> tuple[tuple[str, str], ...]:
     return target, *source
 
 
-def _result(record: Record) -> str:
+def result(record: Record) -> str:
     """Return the result in one line: quality, what it cost, and how many networks a prediction runs."""
     prefix, task = _splits(record.metrics)[0]
     accuracy, nll = (record.metrics.get(f"{prefix}/{name}") for name in ("ensemble/accuracy", "calibrated/nll"))
     where = "test" if task == "target" else "validation"
-    text = f"**Result**: accuracy {number(accuracy)}, calibrated NLL {number(nll)} on {where}"
+    text = f"accuracy {number(accuracy)}, calibrated NLL {number(nll)} on {where}"
     total, count = record.cost["total"], networks(record)
     spent, by_time = total.get("fine_tunings"), total.get("fine_tunings_by_time")
     if spent:

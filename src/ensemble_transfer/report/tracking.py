@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ensemble_transfer import machine
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.report.artifacts import RunArtifact, artifacts_of, read_table
-from ensemble_transfer.report.logged_run import LoggedRun, RunTracker, scalars
+from ensemble_transfer.report.logged_run import LoggedRun, RunTracker, named_losses, scalars
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.tracked_run import RUN_ID, TrackedRun
 
@@ -82,7 +82,9 @@ class WandbRun:
         self._lost = False
         self._logged = dict(run.summary) if run.resumed else {}
 
-    def curve(self, phase: str, step: int, losses: Mapping[int, float]) -> None:
+    def curve(
+        self, phase: str, step: int, losses: Mapping[int, float], also: Mapping[str, float] | None = None
+    ) -> None:
         """Log one step of the learning curves as one row, against the steps of the phase.
 
         A restarted run replays its finished fits. Points that it logged before it stopped are skipped.
@@ -91,8 +93,9 @@ class WandbRun:
             phase: Name of the phase.
             step: Step within the phase.
             losses: Loss of each member, by the member's index from 0.
+            also: What else is known of this step, by name.
         """
-        self.metrics(phase, step, {f"loss/member_{member + 1:02d}": loss for member, loss in losses.items()})
+        self.metrics(phase, step, named_losses(losses) | dict(also or {}))
 
     def metrics(self, phase: str, step: int, values: Mapping[str, float]) -> None:
         """Log numbers of a step of a phase as one row, likewise."""
@@ -232,7 +235,7 @@ def _opened(settings: LoggerSettings, about: TrackedRun) -> RunTracker:
         return LoggedRun(settings.lightning, about)
     from ensemble_transfer.training.loggers import file_logger
 
-    return LoggedRun(file_logger(settings.kind, about.folder), about, settings.kind == "tensorboard")
+    return LoggedRun(file_logger(settings.kind, about.folder), about, settings.kind)
 
 
 def _start(settings: LoggerSettings, about: TrackedRun) -> "wandb.Run":

@@ -64,6 +64,9 @@ def prepare(experiment: Experiment, tracker: Tracker | None) -> PreparedRun:
     experiment.use_threads()
     seed, recipes, fitter = experiment.seed, experiment.recipes, replace(experiment.fitter, tracker=tracker)
     tasks, budget, size = load_tasks(experiment), experiment.budget, experiment.ensemble.count
+    if tracker is not None:
+        own = [task for task in (tasks.source, tasks.target) if task is not None]
+        fitter = replace(fitter, validation={task.train.fingerprint: task.validation for task in own})
     experiment.strategy.plan(Prices.of(experiment.architecture, tasks.target, recipes, size, budget))
     warn_of_days(experiment)
     tell_size(tasks, experiment.evaluation, size)

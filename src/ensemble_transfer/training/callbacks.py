@@ -1,5 +1,7 @@
 """Which of Lightning's callbacks can work in the runner's fits, and what does the same where one cannot."""
 
+import copy
+import re
 from collections.abc import Sequence
 
 import pytorch_lightning as pl
@@ -7,7 +9,7 @@ from pytorch_lightning import callbacks as lightning
 from pytorch_lightning.callbacks import Callback
 
 from ensemble_transfer.errors import require
-from ensemble_transfer.training.progress import newest_loss
+from ensemble_transfer.training.progress import member_names, newest_loss
 
 LOSS = "train/loss"
 """What a callback can monitor: the mean loss of the members at the newest point of their curves."""
@@ -43,6 +45,26 @@ def require_usable(callbacks: Sequence[object]) -> None:
         watched = callback.monitor if isinstance(callback, lightning.ModelCheckpoint) else None
         rule = f"monitors {watched!r}, and a fit logs {LOSS!r} alone: there is no validation in it"
         require(watched in (None, LOSS), "callbacks", type(callback).__name__, rule)
+
+
+def of_fit(callback: Callback, phase: str, members: Sequence[int]) -> Callback:
+    """Return a callback as one fit of a run sees it.
+
+    A ModelCheckpoint would keep the best of all fits, and remove those of the fits before. So each fit has a copy of
+    its own, whose files begin with phase and members.
+
+    Args:
+        callback: A callback of the run.
+        phase: Name of the fit's phase.
+        members: Indices of its members.
+    """
+    if not isinstance(callback, lightning.ModelCheckpoint):
+        return callback
+    own = copy.deepcopy(callback)
+    name = re.sub(r"[^\w-]+", "_", f"{phase}-{member_names(members)}")
+    own.filename = f"{name}-{callback.filename or '{epoch}-{step}'}"
+    own.CHECKPOINT_NAME_LAST = f"{name}-{callback.CHECKPOINT_NAME_LAST}"
+    return own
 
 
 class LogLoss(Callback):

@@ -1,7 +1,7 @@
 """Fits: the only way to train a member; finished ones are cached in the store."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -10,10 +10,11 @@ from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.cost import Entry
+from ensemble_transfer.training.curves import FitCurves
 from ensemble_transfer.training.executors import chosen_executor, refuse_unvectorisable
 from ensemble_transfer.training.global_state import generators_kept
 from ensemble_transfer.training.groups import GroupFitter
-from ensemble_transfer.training.progress import Tracker, member_names
+from ensemble_transfer.training.progress import MetricsTracker, Tracker, member_names
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.spec import FitSpec
@@ -61,11 +62,14 @@ class Fitter:
         settings: Where and how fits are computed.
         store: Where finished fits are kept; None for nowhere. Fits of whole members with callbacks do not use it.
         tracker: Where learning curves are sent.
+        validation: For a tracker: the validation splits, by the fingerprint of the training split that they belong to.
+            They decide nothing.
     """
 
     settings: TrainerSettings = field(default_factory=TrainerSettings)
     store: Store | None = None
     tracker: Tracker | None = None
+    validation: Mapping[str, Split] = field(default_factory=dict)
 
     def check(self, architecture: Architecture) -> None:
         """Raise a SettingError if the executor cannot train this architecture."""
@@ -103,20 +107,28 @@ class Fitter:
         by_key = dict(zip(keys, starts, strict=True))
         store = None if self.settings.callbacks and spec.is_whole else self.store  # callbacks may change a fit
         found = {} if store is None else {key: fitted for key in keys if (fitted := store.get(key)) is not None}
+        tracker = self._tracker(spec)
         missing = {key: start for key, start in by_key.items() if key not in found}
         if missing:
             if not self.settings.progress:
                 members = member_names([start.member for start in missing.values()])
                 log.info("%s: training %s, %d steps each", spec.phase, members, spec.recipe.steps)
             settings = self._decided(spec, len(missing)) if spec.is_whole else self.settings
-            fitter = GroupFitter(settings, store, self.tracker)
+            fitter = GroupFitter(settings, store, tracker)
             with self.settings.applied(), generators_kept(self.settings.device):
                 workers = number_of_workers(self.settings, spec, len(missing))
                 beside = workers > 1
                 found |= compute_beside(fitter, spec, missing, workers) if beside else fitter.compute(spec, missing)
         fits = Fits(spec.phase, tuple(start.member for start in starts), tuple(found[key] for key in keys))
-        self._send_reused_curves(fits)
+        _send_reused_curves(fits, tracker)
         return fits
+
+    def _tracker(self, spec: FitSpec) -> Tracker | None:
+        """Return where the curves of this work are sent."""
+        if not isinstance(self.tracker, MetricsTracker):
+            return self.tracker
+        validation = self.validation.get(spec.data.fingerprint) if self.validation else None
+        return FitCurves(self.tracker, spec.recipe, validation)
 
     def _decided(self, spec: FitSpec, members: int) -> TrainerSettings:
         """Return the settings with an executor that trains so many members of this work."""
@@ -130,12 +142,13 @@ class Fitter:
             settings = replace(settings, executor="loop")
         return settings
 
-    def _send_reused_curves(self, fits: Fits) -> None:
-        if self.tracker is None:
-            return
-        points: dict[int, dict[int, float]] = {}
-        for member, fitted in zip(fits.members, fits.fitted, strict=True):
-            for step, loss in fitted.curve.tolist() if fitted.reused else []:
-                points.setdefault(int(step), {})[member] = loss
-        for step, losses in sorted(points.items()):
-            self.tracker.curve(fits.phase, step, losses)
+
+def _send_reused_curves(fits: Fits, tracker: Tracker | None) -> None:
+    if tracker is None:
+        return
+    points: dict[int, dict[int, float]] = {}
+    for member, fitted in zip(fits.members, fits.fitted, strict=True):
+        for step, loss in fitted.curve.tolist() if fitted.reused else []:
+            points.setdefault(int(step), {})[member] = loss
+    for step, losses in sorted(points.items()):
+        tracker.curve(fits.phase, step, losses)

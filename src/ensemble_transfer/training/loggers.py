@@ -13,7 +13,7 @@ from ensemble_transfer.training.progress import MetricsTracker
 CSV, TENSORBOARD = "csv", "tensorboard"
 """Folders below that of a run, with the names of the loggers."""
 
-_FILES = ("metrics.csv", "hparams.yaml", "events.out.tfevents.*")
+_FILES = ("metrics.csv", "final.csv", "hparams.yaml", "events.out.tfevents.*")
 
 
 def has_tensorboard() -> bool:

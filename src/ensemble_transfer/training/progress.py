@@ -47,6 +47,11 @@ class MetricsTracker(Tracker, Protocol):
     @property
     def folder(self) -> Path: ...  # noqa: D102
 
+    def curve(
+        self, phase: str, step: int, losses: Mapping[int, float], also: Mapping[str, float] | None = None
+    ) -> None:
+        """Take one step of the learning curves, and what else is known of this step, by name."""
+
     def metrics(self, phase: str, step: int, values: Mapping[str, float]) -> None:
         """Take numbers of a step of a phase, by name."""
 
@@ -196,6 +201,7 @@ class CurveCallback(Callback):
     def __init__(self, tracker: Tracker, phase: str, members: Sequence[int]) -> None:
         self._tracker, self._phase, self._members = tracker, phase, members
         self._sent = 0
+        self._validated: Callable[..., dict[str, float]] | None = getattr(tracker, "validated", None)
 
     def on_train_batch_end(
         self,
@@ -209,7 +215,11 @@ class CurveCallback(Callback):
         del trainer, outputs, batch, batch_idx
         curve = _curve(pl_module)
         for step, losses in curve[self._sent :]:
-            self._tracker.curve(self._phase, step, dict(zip(self._members, losses, strict=True)))
+            point = self._phase, step, dict(zip(self._members, losses, strict=True))
+            if self._validated is None:
+                self._tracker.curve(*point)
+            else:
+                self._tracker.curve(*point, self._validated(pl_module, self._members))  # type: ignore[call-arg]
         self._sent = len(curve)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
-from math import cos, inf, pi
+from math import cos, pi
 from typing import Any
 
 from ensemble_transfer.errors import SettingError, require, settings_under
@@ -14,6 +14,17 @@ AUGMENTATIONS = ("none", "flip", "crop", "crop_flip", "resized_crop", "trivial")
 
 LARGEST_STEPS = 1_000_000_000
 """Steps of a fit at the most; a GPU takes months for as many."""
+
+
+SMALLEST, LARGEST = 1e-38, 1e38
+"""About the smallest and the largest positive number that float32 holds with full precision."""
+
+_RANGE = f" (float32 holds {SMALLEST:g} to {LARGEST:g})"
+
+
+def _holds(value: float) -> bool:
+    """Return whether float32 holds a positive number."""
+    return SMALLEST <= value <= LARGEST
 
 
 @dataclass(frozen=True)
@@ -61,18 +72,30 @@ class Recipe:
             self.optimizer,
             f"must be one of {', '.join(OPTIMIZERS)}",
         )
-        require(0 < self.lr < inf, "lr", self.lr, "must be above 0 and finite")
-        require(0 < self.head_lr_factor < inf, "head_lr_factor", self.head_lr_factor, "must be above 0 and finite")
-        require(0 <= self.weight_decay < inf, "weight_decay", self.weight_decay, "must be 0 or more and finite")
+        self._check_rates()
         require(0 <= self.momentum < 1, "momentum", self.momentum, "must be in [0, 1)")
         require(self.schedule in SCHEDULES, "schedule", self.schedule, f"must be one of {', '.join(SCHEDULES)}")
         require(0 <= self.warmup <= 1, "warmup", self.warmup, "must be in [0, 1]")
-        require(self.clip is None or 0 < self.clip < inf, "clip", self.clip, "must be above 0 and finite, or null")
+        known = self.clip is None or _holds(self.clip)
+        require(known, "clip", self.clip, f"must be above 0 and finite, or null{_RANGE}")
         require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "must be in [0, 1)")
         known = self.augment in AUGMENTATIONS
         require(known, "augment", self.augment, f"must be one of {', '.join(AUGMENTATIONS)}")
         require(self.views >= 1, "views", self.views, "must be at least 1")
         require(self.views == 1 or self.augment != "none", "views", self.views, "needs an augmentation: set augment")
+
+    def _check_rates(self) -> None:
+        """Raise a SettingError for rates that float32 does not hold, also as the optimizer multiplies them."""
+        lr, factor, decay = self.lr, self.head_lr_factor, self.weight_decay
+        first = 10.0 if self.optimizer == "adamw" else 1.0  # times the rate, as AdamW corrects the bias of its moments
+        usable = _holds(lr) and _holds(lr * first)
+        require(usable, "lr", lr, f"must be above 0 and finite{_RANGE}")
+        require(_holds(factor), "head_lr_factor", factor, f"must be above 0 and finite{_RANGE}")
+        usable = _holds(lr * factor) and _holds(lr * factor * first)
+        require(usable, "head_lr_factor", factor, f"gives the head a rate of {lr * factor:g}{_RANGE}")
+        require(decay == 0 or _holds(decay), "weight_decay", decay, f"must be 0 or more and finite{_RANGE}")
+        shrinks = lr * max(1.0, factor) * decay
+        require(shrinks <= LARGEST, "weight_decay", decay, f"times the learning rate is {shrinks:g}{_RANGE}")
 
     def plain(self) -> dict[str, Any]:
         """Return the fields as plain data, for a fit's key."""

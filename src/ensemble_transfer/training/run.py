@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from math import inf
 
@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from ensemble_transfer.errors import require
 from ensemble_transfer.models.copies import move
 from ensemble_transfer.training.batches import Batches, FeatureBatches
-from ensemble_transfer.training.callbacks import LogLoss
+from ensemble_transfer.training.callbacks import LogLoss, of_fit
 from ensemble_transfer.training.cost import Meter, measured
 from ensemble_transfer.training.executors import grouped
 from ensemble_transfer.training.global_state import quiet_lightning
@@ -101,6 +101,7 @@ def run_group(
         module.load_state_dict(dict(state.weights), strict=True)
     executor = grouped(group.modules, settings)
     callbacks = _callbacks(group, settings, store, tracker)
+    own = [of_fit(callback, group.phase, group.members) for callback in settings.callbacks]
     with measured(settings.device) as meter:
         batches = group.batches.on(settings.device)
         lockstep = Lockstep(executor, group.recipe, batches, group.interrupted)
@@ -110,7 +111,7 @@ def run_group(
             logger = None
             if settings.callbacks and isinstance(tracker, MetricsTracker):
                 logger = FitLogger(tracker, group.phase)
-            _fit(lockstep, batches, settings, callbacks, logger)
+            _fit(lockstep, batches, replace(settings, callbacks=own), callbacks, logger)
     meter.seconds += lockstep.seconds_before
     meter.cpu_seconds += lockstep.cpu_seconds_before
     weights = [{k: v.detach().cpu().contiguous() for k, v in state.items()} for state in executor.state_dicts()]

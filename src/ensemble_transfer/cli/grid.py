@@ -1,0 +1,105 @@
+"""The sweep over all combinations: what has finished is left out, and one line says how far it is."""
+
+import os
+import sys
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ensemble_transfer.cli.composition import Composer
+from ensemble_transfer.cli.sweep_progress import SweepProgress
+from ensemble_transfer.errors import SettingError, require, require_uninterrupted
+from ensemble_transfer.layout import RECORD
+
+_NUMBERS = ("${hydra.job.num}", "${hydra:job.num}")
+"""What stands for the number of a job in the name of its folder."""
+
+
+class Grid(BasicSweeper):
+    """Hydra's basic sweeper, but that jobs that have finished before are not given to the launcher.
+
+    Hydra composes every job twice. Here each choice of groups is composed once before the jobs start.
+    """
+
+    def sweep(self, arguments: list[str]) -> Any:  # noqa: ANN401  # as Hydra has it
+        """Run the jobs that are missing."""
+        assert self.config is not None
+        assert self.launcher is not None
+        assert self.hydra_context is not None
+        _require_launcher(self.config.hydra.launcher)
+        folder = Path(self.config.hydra.sweep.dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.config, folder / "multirun.yaml")
+        loader = self.hydra_context.config_loader
+        parsed = OverridesParser.create(config_loader=loader).parse_overrides([*self._parse_config(), *arguments])
+        jobs = [*dict.fromkeys(map(tuple, *self.split_arguments(parsed, None)))]  # the same one twice is one
+        sys.stderr.write(f"sweep of {len(jobs)} job{'s' * (len(jobs) != 1)} in {folder}\n")
+        missing = self._missing(jobs, folder, Composer(loader, self.config))
+        subdir, returned = str(self.config.hydra.sweep._get_node("subdir")), []
+        places = [_place(subdir, number) for number in missing]
+        with SweepProgress(folder, len(jobs), places, since=(folder / "multirun.yaml").stat().st_mtime_ns):
+            given = [_in_place(jobs[number], subdir, number) for number in missing]
+            for first, batch in self._batches(given):
+                results = self.launcher.launch(batch, initial_job_idx=first)
+                for result in results:
+                    _ = result.return_value  # raises what a job has raised
+                returned.append(results)
+        return returned
+
+    def _batches(self, jobs: list[list[str]]) -> list[tuple[int, list[list[str]]]]:
+        """Return jobs in the batches that the launcher gets, each with the number of its first."""
+        size = self.max_batch_size or max(1, len(jobs))
+        return [(first, jobs[first : first + size]) for first in range(0, len(jobs), size)]
+
+    def _missing(self, jobs: Sequence[Sequence[str]], folder: Path, composer: Composer) -> list[int]:
+        """Return the numbers of the jobs that have not finished, and compose all of them, which shows mistakes."""
+        if not any(folder.glob(f"*/{RECORD}")):  # and nothing slow is imported
+            for job in jobs:
+                require_uninterrupted()
+                composer.configuration(job)
+            return [*range(len(jobs))]
+        from ensemble_transfer.cli.finished import finished_in
+
+        done, missing = set(finished_in(folder)), []
+        for number, job in enumerate(jobs):
+            require_uninterrupted()
+            if _identity(composer.configuration(job)) not in done:
+                missing.append(number)
+        return missing
+
+
+def _require_launcher(launcher: DictConfig) -> None:
+    """Raise a SettingError for a launcher that does harm, and set what one reads from the environment alone."""
+    rule = "starts all jobs at once and leaves them behind after Ctrl-C; use hydra/launcher=jobs"
+    require(not launcher._target_.endswith("submitit_launcher.LocalLauncher"), "hydra/launcher", "submitit_local", rule)
+    if "ray" in launcher:
+        os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default: anything else on the machine would go first
+
+
+def _identity(config: DictConfig) -> Hashable:
+    """Return what a finished job of this configuration has too; None for one that cannot have finished."""
+    from ensemble_transfer.cli.build import as_recorded
+    from ensemble_transfer.cli.finished import identity
+
+    try:
+        return identity(as_recorded(config))
+    except (SettingError, OmegaConfBaseException):  # the job says what is wrong with it
+        return None
+
+
+def _place(subdir: str, number: int) -> str:
+    for name in _NUMBERS:
+        subdir = subdir.replace(name, str(number))
+    return subdir
+
+
+def _in_place(job: Sequence[str], subdir: str, number: int) -> list[str]:
+    """Return a job's overrides with the name of its folder: launchers count only the jobs that they get."""
+    own = _place(subdir, number)
+    quoted = own if own.isdecimal() else "'" + own.replace("'", "\\'") + "'"
+    return [*job] if own == subdir else [*job, f"hydra.sweep.subdir={quoted}"]
