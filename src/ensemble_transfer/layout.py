@@ -12,6 +12,7 @@ PREDICTIONS = "predictions.npz"
 SUMMARY = "summary.md"
 SHIFT = "shift.safetensors"
 TRACEBACK = "traceback.txt"
+PROFILE = "profile.txt"
 
 ENSEMBLE = "ensemble"
 """Folder of the transferred ensemble."""
