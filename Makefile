@@ -2,6 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?= strategy=shift
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
 
@@ -21,7 +22,10 @@ run: setup ## run the main job on the embedded default; ARGS='strategy=full seed
 	@echo "For commands as they are printed above, activate the environment once:  . $(BIN)/activate"
 
 test: setup ## run the tests, one process a core; TESTS=tests/metrics runs some
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal $(TESTS)
+	$(PYTEST) $(TESTS)
+
+coverage: setup ## the tests, and the lines of the package that none of them runs
+	$(PYTEST) --cov --cov-report=term-missing:skip-covered $(TESTS)
 
 check: setup ## lint, format, types and import contracts
 	$(BIN)/ruff check
@@ -37,6 +41,10 @@ docs: setup ## build the documentation into site/
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_ARGS) --editable '.[docs]'
 	$(BIN)/mkdocs build --strict
 
+notebooks: setup ## execute the notebooks of docs/ anew, with their outputs
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/jupyter execute --inplace --NotebookClient.record_timing=False \
+		--NotebookClient.coalesce_streams=True docs/notebooks/*.ipynb
+
 gpu: setup ## the tests and benchmarks that need a GPU, into benchmarks/gpu
 	$(BIN)/python -m pytest -m gpu tests/test_gpu.py
 	$(BIN)/python scripts/benchmarks/benchmark.py executor memory workers overhead --save benchmarks/gpu
@@ -50,6 +58,6 @@ frontier: setup ## what a budget buys: the small pairs of the protocol on the co
 	$(BIN)/python scripts/evidence/frontier_report.py multirun/frontier benchmarks/frontier
 
 clean: ## remove the environment and the caches, but no results
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(VENV) .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
 
-.PHONY: help setup run test check format docs gpu pretend-gpu frontier clean
+.PHONY: help setup run test coverage check format docs notebooks gpu pretend-gpu frontier clean

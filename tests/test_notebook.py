@@ -1,9 +1,12 @@
-"""docs/notebook.md in a real notebook: every snippet runs, bars are drawn, and no output is long."""
+"""docs/notebook.md and docs/notebooks in real notebooks: everything runs, bars are drawn, and no output is long."""
 
+import os
 import re
+import sys
 from pathlib import Path
 
 import nbformat
+import pytest
 from nbclient import NotebookClient
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -93,3 +96,51 @@ def test_a_mistake_is_one_line(tmp_path):
     [[setting], [run]] = executed(mistakes, tmp_path, allow_errors=True)
     assert setting.traceback == ["SettingError: lr=-1.0: must be above 0 and finite (float32 holds 1e-38 to 1e+38)"]
     assert run.traceback == ["RunError: a worker died"]
+
+
+GALLERY = {
+    "own_photos": {"[:200]": "[:30]", "number < 100": "number < 20"},
+    "moving_an_ensemble": {"train=200, validation=200, test=1000": "train=60, validation=30, test=60", "=16": "=8"},
+    "comparing_strategies": {
+        "seed=0,1,2": "seed=0 evaluation.diagnostics=false backbone.options.channels=[4,8,8,8]",
+        "+experiment=quick": "+experiment=quick dataset.image_size=8 ensemble.size=2 recipe.ancestor.steps=5",
+    },
+}
+"""The notebooks of the gallery, with what is replaced in each to make it small."""
+
+
+def stored(name):
+    """Return the code cells of a notebook of the gallery."""
+    notebook = nbformat.read(DOCS / "notebooks" / f"{name}.ipynb", as_version=4)
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_the_gallery_is_these_notebooks():
+    assert {path.stem for path in (DOCS / "notebooks").glob("*.ipynb")} == set(GALLERY)
+
+
+@pytest.mark.parametrize("name", GALLERY)
+def test_a_notebook_is_stored_with_the_outputs_of_one_execution(name):
+    cells = stored(name)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert all(cell.outputs for cell in cells)
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert {output.get("name", "stdout") for output in outputs} == {"stdout"}
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert max(len(str(output)) for output in outputs) < 80_000  # a figure of 60 kB, as base64
+    figures = [output for output in outputs if "image/png" in output.get("data", {})]
+    assert 1 <= len(figures) <= 2
+    assert "/tmp" not in "".join(text for cell in cells for text in texts(cell.outputs))
+
+
+@pytest.mark.parametrize("name", GALLERY)
+def test_a_notebook_runs(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    cells = [cell.source for cell in stored(name)]
+    for long, short in GALLERY[name].items():
+        assert any(long in cell for cell in cells), long
+        cells = [cell.replace(long, short) for cell in cells]
+    _, *done = executed([SHORTER, *cells], tmp_path)
+    kinds = [{output.output_type for output in outputs} for outputs in done]
+    assert kinds == [{output.output_type for output in cell.outputs} for cell in stored(name)]

@@ -147,6 +147,22 @@ def test_an_online_run_arrives_whole(tmp_path, server, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize(("budget", "named"), [(1.5, "budget 1.5"), (2.0, "budget 2"), (None, "no budget")])
+def test_a_run_is_tagged_with_strategy_budget_and_tasks(tmp_path, server, budget, named):
+    settings = LoggerSettings(kind="wandb", mode="online", finish_timeout=8.0, artifacts=False, tags=["mine", "shift"])
+    about = TrackedRun(tmp_path, "name", "group", "shift", {"seed": 3, "budget": budget})
+    for _ in range(2):  # the second continues the first
+        with tracking(settings, about) as tracker:
+            assert tracker._run.tags == ("mine", "shift", named)
+            tracker.record(record(dataset="a" * 70))
+    (run,) = server.runs
+    assert server.runs[run]["tags"] == ["mine", "shift", named, "a" * 64]
+
+
+def test_a_comparison_is_not_tagged_as_a_strategy(tmp_path):
+    assert TrackedRun(tmp_path, "comparison of sweep", "sweep", "comparison").tags == []
+
+
 STEPS = (0, 10, 20, 30)
 
 

@@ -54,7 +54,7 @@ WORDS: Mapping[str, str] = {
     "benchmark": "nothing: shapes are constant, and torch decides",
     "inference_mode": "nothing: predictions are made without gradients",
     "detect_anomaly": "nothing: a fit stops at its first loss that is not finite, and names member and step",
-    "profiler": "nothing: record.json has FLOPs, seconds and memory by phase",
+    "profiler": "+experiment=debug_profile, a short run under a profiler; a record has FLOPs and seconds by phase",
     "barebones": "trainer.progress=false and logger=none",
     "plugins": "trainer.precision=bf16-mixed, the one that people ask for",
     "reload_dataloaders_every_n_epochs": "nothing: batches are drawn anew by seed and step",

@@ -32,6 +32,14 @@ class TrackedRun:
     job_type: str
     config: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def tags(self) -> list[str]:
+        """Tags that are known when the run starts: strategy and budget. A comparison has none."""
+        if not self.config:
+            return []
+        budget = self.config.get("budget")
+        return [self.job_type, "no budget" if budget is None else f"budget {budget:g}"]
+
     def id(self) -> str:
         """Return the id of the W&B run: the one that the folder keeps for this configuration, else a new one.
 

@@ -38,7 +38,7 @@ class LoggerSettings:
         project: W&B project.
         entity: Team or user; null for the key's default.
         group: Group of the run; null for the sweep's folder, or for dataset and backbone outside a sweep.
-        tags: Tags of the run.
+        tags: Tags of the run, besides its strategy, its budget and its pair of tasks.
         artifacts: Whether to log source ensemble, shift vector, transferred ensemble and record as artifacts.
         finish_timeout: Seconds to wait for uploads at the end of a run; anything left stays on disk.
         lightning: For the kind ``lightning``: any Lightning logger.
@@ -113,8 +113,9 @@ class WandbRun:
             self._guarded(lambda: self._run.log({f"{phase}/step": step} | row))
 
     def record(self, record: Record) -> None:
-        """Write the metrics and the cost by phase to the run's summary, and log the run's files as artifacts."""
+        """Write metrics and cost to the run's summary, tag it with its tasks, and log its files as artifacts."""
         self._guarded(lambda: self._summarise(record))
+        self._guarded(lambda: self._tag(record.dataset))
         if self._settings.artifacts and self._answers():
             for item in artifacts_of(record, self.folder):
                 self._guarded(lambda item=item: self._log_artifact(item))  # type: ignore[misc]
@@ -143,6 +144,9 @@ class WandbRun:
 
     def _summarise(self, record: Record) -> None:
         self._run.summary.update(scalars(record) | {"status": record.status})
+
+    def _tag(self, tag: str) -> None:
+        self._run.tags = _tags(*(self._run.tags or ()), tag)
 
     def _log_artifact(self, item: RunArtifact) -> None:
         import wandb
@@ -254,7 +258,7 @@ def _start(settings: LoggerSettings, about: TrackedRun) -> "wandb.Run":
             group=settings.group or about.group,
             job_type=about.job_type,
             name=about.name,
-            tags=settings.tags,
+            tags=_tags(*settings.tags, *about.tags),
             config=dict(about.config) | {"strategy_name": about.job_type},
             dir=about.folder,
             mode="online" if online else "offline",
@@ -271,6 +275,11 @@ def _start(settings: LoggerSettings, about: TrackedRun) -> "wandb.Run":
         run.finish()
         raise SettingError("logger.mode", settings.mode, "W&B has no key; run 'wandb login' or set WANDB_API_KEY")
     return run
+
+
+def _tags(*tags: str) -> tuple[str, ...]:
+    """Return tags as W&B takes them: each once, and of 64 characters at most."""
+    return tuple(dict.fromkeys(tag[:64] for tag in tags))
 
 
 def _limits(settings: LoggerSettings) -> "wandb.Settings":
