@@ -15,6 +15,7 @@ import json
 import os
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -170,6 +171,8 @@ def apart(measure: Callable[[Path, Path, int], Measured], pictures: Path, place:
             found = measure(pictures, place, members)
             found |= {"imports": before, "peak": memory("VmHWM") - before}
             os.write(writing, json.dumps(found).encode())
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(0)
     os.close(writing)

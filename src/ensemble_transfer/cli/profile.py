@@ -12,7 +12,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import TaskFunction
 from omegaconf import DictConfig
 
-from ensemble_transfer.cli.sweep import finished
+from ensemble_transfer.cli.finished import finished
 from ensemble_transfer.layout import PROFILE, RECORD
 
 ROWS = 25
