@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader, random_split
 from torchvision.datasets import ImageFolder as TorchvisionFolder
 from torchvision.transforms import PILToTensor
 
+from ensemble_transfer.models.backbone import Backbone
 from ensemble_transfer.runs.evaluation import EvaluationSettings
 from ensemble_transfer.runs.experiment import Dataset, Experiment
 from ensemble_transfer.runs.run import Origin
@@ -117,7 +118,7 @@ def whole_run(pictures: Path, place: Path, members: int) -> Measured:
     (place / "run").mkdir(parents=True)
     experiment = Experiment(
         dataset=Dataset(None, ImageFolder(str(pictures), memory="disk", cache=str(place / "cache")), SIDE, 3),
-        backbone=network().backbone,
+        backbone=Backbone("resnet10t", dict(network().options)),
         ensemble=EnsembleSettings(members),
         strategy=Full(),
         recipes=Recipes(full=Recipe(STEPS, batch_size=BATCH)),
