@@ -123,7 +123,7 @@ def test_workers_of_a_killed_run_end_and_leave_no_file(start, number):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_jobs_of_a_killed_sweep_end(start, number):
+def test_jobs_of_a_killed_sweep_end_and_leave_no_file(start, number):
     if importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is None:
         pytest.skip("hydra_joblib_launcher is not installed")
     sweep = ["-m", "hydra/launcher=jobs", "strategy=full", "seed=0,1", *QUICK, *ENDLESS, "hydra.sweep.dir=sweep"]
@@ -131,3 +131,5 @@ def test_jobs_of_a_killed_sweep_end(start, number):
     job.wait_for("store/unfinished/*/last.ckpt")
     job.process.send_signal(number)
     job.end()
+    mine = [name for name in job.left() if name.startswith("ensemble_transfer")]
+    assert (mine if number == signal.SIGKILL else job.left()) == []

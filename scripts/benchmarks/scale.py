@@ -172,7 +172,7 @@ def apart(measure: Callable[[Path, Path, int], Measured], pictures: Path, place:
             found = measure(pictures, place, members)
             found |= {"imports": before, "peak": memory("VmHWM") - before}
             os.write(writing, json.dumps(found).encode())
-        except BaseException:
+        except Exception:  # noqa: BLE001  # whatever it is, the parent shows no more than that it failed
             traceback.print_exc()
         finally:
             os._exit(0)

@@ -97,6 +97,7 @@ class Kills:
     def _empty(self, victim: Victim, name: str) -> Path:
         """Return a folder in which a command can start."""
         work = self._folder / name
+        shutil.rmtree(work, ignore_errors=True)
         if victim.needs_run:
             shutil.copytree(self._run, work)
             _draw(work / "images")
@@ -107,7 +108,7 @@ class Kills:
     def _undisturbed(self, victim: Victim) -> tuple[Any, float]:
         """Return the result of a command that nobody stops, and its seconds."""
         if victim.name not in self._whole:
-            work = self._empty(victim, f"whole_{len(self._whole)}")
+            work = self._empty(victim, f"whole {victim.name}")
             started = time.monotonic()
             wrong = run(victim.words, work)
             if wrong is not None:

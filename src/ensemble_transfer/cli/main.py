@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from multiprocessing import current_process
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -44,7 +45,7 @@ class _Process:
     Attributes:
         jobs_inside: Whether jobs run in this very process, not in one that a launcher started.
         failures: What jobs inside have raised. Hydra would print a line of its own for what reaches it.
-        told: Errors that have had their line.
+        reported: Errors that have had their line.
     """
 
     jobs_inside: bool = False
@@ -120,7 +121,8 @@ def _run(arguments: list[str]) -> None:
     sweep.asked.overrides = split(arguments)[1]
     sys.argv[1:] = arguments
     try:
-        task()
+        with _temporary_folder():
+            task()
     except ConfigCompositionException as error:
         if not (tells(arguments) and messages.lacks_strategy(error)):
             raise
@@ -130,6 +132,19 @@ def _run(arguments: list[str]) -> None:
         sys.stderr.write("stopped: sweep.stop_at_failure=true; the same command goes on where this one stopped\n")
     if _process.failures:
         raise _process.failures[0]
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[None]:
+    """Give the processes of a launcher one temporary folder: they are killed with their sweep, and remove nothing."""
+    before = os.environ.get("TMPDIR")
+    with TemporaryDirectory(prefix="ensemble_transfer-", ignore_cleanup_errors=True) as folder:
+        os.environ["TMPDIR"] = folder
+        try:
+            yield
+        finally:
+            os.environ.pop("TMPDIR")
+            os.environ.update({} if before is None else {"TMPDIR": before})
 
 
 @contextmanager
@@ -161,7 +176,7 @@ def _job(cfg: DictConfig) -> float:
     """
     own = HydraConfig.get()
     if current_process().name.startswith("Loky"):  # it would compute on for minutes when the sweep is killed
-        end_with(os.getppid())
+        end_with(os.getppid(), os.environ["TMPDIR"])
     try:
         with interruptible():
             require_uninterrupted()

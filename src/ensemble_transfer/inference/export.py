@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import warnings
 from contextlib import contextmanager
 from dataclasses import replace
@@ -139,6 +140,7 @@ def _describe(path: Path, texts: Mapping[str, str]) -> None:
 
 def _difference(path: Path, ensemble: Ensemble, temperature: float, images: Tensor) -> float:
     """Return the largest difference from torch, over both outputs, for all images together and for one alone."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else it reports to its maker, and leaves a session file
     import onnxruntime
 
     from ensemble_transfer.inference.calibration import decide
