@@ -3,8 +3,8 @@
 The pictures are made by the script: noise in the colour of its class, 32 pixels, as JPEG, in 1,000 folders. They show
 what is read, held and written, not what is learned. A run decodes, trains, predicts, computes all metrics and writes
 its files; the loop reads the same folder by torchvision's ``ImageFolder`` and ``DataLoader``, trains the same networks
-one after another, predicts the test images and saves the weights. Processes are forked from one that has imported
-all, so memory is what is added to the imports.
+one after another, predicts the test images and saves the weights. Processes are forked from one that has imported all,
+so memory is what is added to the imports.
 
 Aim: a run on 100,000 images within 2 GB, imports included.
 """

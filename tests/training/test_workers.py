@@ -217,11 +217,11 @@ def test_only_workers_on_one_device_share_its_memory(monkeypatch, device, gpus, 
 def test_mapped_images_are_shared_by_their_own_file_and_others_by_a_copy(tmp_path, source_task):
     images = source_task.train.images
     mapped = stored(tmp_path / "some.npy", tuple(images.shape[1:]), lambda _: [images])[0]
-    own = _shared(Split(mapped[7:20], source_task.train.labels[7:20]))
+    own = _shared(Split(mapped[7:20], source_task.train.labels[7:20])).place
     assert (own.file, own.offset, own.shape) == (tmp_path / "some.npy", mapped.storage_offset() + 7 * 64, (13, 1, 8, 8))
-    copy = _shared(Split(images, source_task.train.labels))
+    copy = _shared(Split(images, source_task.train.labels)).place
     assert copy.file.read_bytes() == images.numpy().tobytes()
-    assert copy.file == _shared(Split(images.clone(), source_task.train.labels)).file
+    assert copy.file == _shared(Split(images.clone(), source_task.train.labels)).place.file
     close_workers()
     assert not copy.file.exists()
 
