@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf, open_dict
 
 from ensemble_transfer.cli.composition import Composer
-from ensemble_transfer.cli.grid import _in_place, _place
+from ensemble_transfer.cli.grid import _in_place, _place, _require_launcher
 from ensemble_transfer.cli.sweep_progress import SweepProgress, _duration
 from ensemble_transfer.report.escape import PrintableFormatter, labelled
 from ensemble_transfer.report.record import Record
@@ -82,6 +82,19 @@ def test_a_job_keeps_its_folder_whichever_jobs_are_left_out():
     assert _in_place(["seed=1"], "${hydra:job.num}_a", 7) == ["seed=1", "hydra.sweep.subdir='7_a'"]
     assert _in_place(["seed=1"], "${hydra.job.override_dirname}", 7) == ["seed=1"]
     assert _place("run_${hydra.job.num}", 3) == "run_3"
+
+
+def test_rays_workers_run_at_normal_priority_unless_the_user_says_otherwise(monkeypatch):
+    ray = OmegaConf.create({"_target_": "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher", "ray": {}})
+    monkeypatch.setenv("RAY_worker_niceness", "5")
+    _require_launcher(ray)
+    assert os.environ["RAY_worker_niceness"] == "5"
+    monkeypatch.delenv("RAY_worker_niceness")
+    _require_launcher(OmegaConf.create({"_target_": "joblib"}))
+    assert "RAY_worker_niceness" not in os.environ
+    _require_launcher(ray)
+    assert os.environ["RAY_worker_niceness"] == "0"
+    monkeypatch.delenv("RAY_worker_niceness")
 
 
 def saved(folder, status="finished"):
