@@ -2,12 +2,15 @@
 
 import os
 import sys
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -20,31 +23,45 @@ _NUMBERS = ("${hydra.job.num}", "${hydra:job.num}")
 """What stands for the number of a job in the name of its folder."""
 
 
-class Grid(BasicSweeper):
+class Grid(Sweeper):
     """Hydra's basic sweeper, but that jobs that have finished before are not given to the launcher.
 
     Hydra composes every job twice. Here each choice of groups is composed once before the jobs start.
+
+    Args:
+        max_batch_size: Jobs that the launcher gets at a time; None for all.
+        params: What is swept over besides the command line.
     """
+
+    def __init__(self, max_batch_size: int | None = None, params: Mapping[str, str] | None = None) -> None:
+        self._size, self._params = max_batch_size, dict(params or {})
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Make the launcher."""
+        how: dict[str, Any] = {"hydra_context": hydra_context, "task_function": task_function, "config": config}
+        self.launcher = Plugins.instance().instantiate_launcher(**how)
+        self.hydra_context, self.config = hydra_context, config
 
     def sweep(self, arguments: list[str]) -> Any:  # noqa: ANN401  # as Hydra has it
         """Run the jobs that are missing."""
-        assert self.config is not None
         assert self.launcher is not None
         assert self.hydra_context is not None
+        assert self.config is not None
         _require_launcher(self.config.hydra.launcher)
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
         loader = self.hydra_context.config_loader
-        parsed = OverridesParser.create(config_loader=loader).parse_overrides([*self._parse_config(), *arguments])
-        jobs = [*dict.fromkeys(map(tuple, *self.split_arguments(parsed, None)))]  # the same one twice is one
+        given = [*(f"{name}={value}" for name, value in self._params.items()), *arguments]
+        parsed = OverridesParser.create(config_loader=loader).parse_overrides(given)
+        jobs = [*dict.fromkeys(map(tuple, *BasicSweeper.split_arguments(parsed, None)))]  # the same one twice is one
         sys.stderr.write(f"sweep of {len(jobs)} job{'s' * (len(jobs) != 1)} in {folder}\n")
         missing = self._missing(jobs, folder, Composer(loader, self.config))
         subdir, returned = str(self.config.hydra.sweep._get_node("subdir")), []
         places = [_place(subdir, number) for number in missing]
         with SweepProgress(folder, len(jobs), places, since=(folder / "multirun.yaml").stat().st_mtime_ns):
-            given = [_in_place(jobs[number], subdir, number) for number in missing]
-            for first, batch in self._batches(given):
+            left = [_in_place(jobs[number], subdir, number) for number in missing]
+            for first, batch in self._batches(left):
                 results = self.launcher.launch(batch, initial_job_idx=first)
                 for result in results:
                     _ = result.return_value  # raises what a job has raised
@@ -53,7 +70,7 @@ class Grid(BasicSweeper):
 
     def _batches(self, jobs: list[list[str]]) -> list[tuple[int, list[list[str]]]]:
         """Return jobs in the batches that the launcher gets, each with the number of its first."""
-        size = self.max_batch_size or max(1, len(jobs))
+        size = self._size or max(1, len(jobs))
         return [(first, jobs[first : first + size]) for first in range(0, len(jobs), size)]
 
     def _missing(self, jobs: Sequence[Sequence[str]], folder: Path, composer: Composer) -> list[int]:

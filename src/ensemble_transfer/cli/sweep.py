@@ -14,6 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ensemble_transfer.cli.arguments import renewed
+from ensemble_transfer.cli.grid import Grid
 from ensemble_transfer.cli.search import is_search, resume
 from ensemble_transfer.errors import RunError, SettingError
 from ensemble_transfer.layout import RECORD
@@ -77,8 +78,6 @@ class RememberSweep(Callback):
                 override(config, "hydra.sweep.subdir", subdir)
             return
         hydra.hydra_logging.root.level = "WARNING"  # Hydra would print the overrides of every job
-        from ensemble_transfer.cli.grid import Grid  # now, as Hydra runs the module of what it derives from once more
-
         Plugins.instance().class_name_to_class[_BASIC] = Grid  # Hydra takes plugins from packages of its own alone
 
     def on_multirun_end(self, config: DictConfig, **kwargs: object) -> None:

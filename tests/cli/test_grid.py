@@ -1,0 +1,184 @@
+"""Sweeps over all combinations: composed fast, without what has finished, with one line of progress."""
+
+import json
+import logging
+import os
+import time
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import OmegaConf, open_dict
+
+from ensemble_transfer.cli.composition import Composer
+from ensemble_transfer.cli.grid import _in_place, _place, _require_launcher
+from ensemble_transfer.cli.sweep_progress import SweepProgress, _duration
+from ensemble_transfer.report.escape import PrintableFormatter, labelled
+from ensemble_transfer.report.record import Record
+from ensemble_transfer.runs.presets import conf_folder
+
+JOBS = [
+    ["strategy=head", "seed=0", "recipe.full.lr=0.1"],
+    ["strategy=head", "seed=1", "recipe.full.lr=0.1"],
+    ["strategy=shift", "seed=1", "strategy.scale=0.5", "recipe=pretrained", "recipe.full.lr=0.2"],
+    ["strategy=shift", "seed=1", "strategy.scale=0.5", "recipe.full={lr:0.3,steps:4}", "recipe.full.lr=0.4"],
+    ["strategy=full", "recipe.full.lr=0.4", "recipe.full={lr:0.3,steps:4}", "~evaluation.severities"],
+    ["strategy=full", "+evaluation.new=1", "++seed=3", "task@dataset.source=mnist_low"],
+    ["strategy=full", "dataset=target", "dataset.target.path='a b,c'", "evaluation.corruptions=[blur,noise]"],
+]
+
+
+@pytest.fixture
+def loader():
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        yield GlobalHydra.instance().hydra.config_loader
+    GlobalHydra.instance().clear()
+
+
+def hydras_own(overrides):
+    config = compose("config", overrides=list(overrides), return_hydra_config=True)
+    with open_dict(config):
+        del config["hydra"]
+    return config
+
+
+def test_jobs_are_composed_as_hydra_composes_them(loader):
+    sweep = compose("config", overrides=["strategy=head"], return_hydra_config=True)
+    composer = Composer(loader, sweep)
+    for job in [*JOBS, *reversed(JOBS)]:
+        composed, expected = composer.configuration(job), hydras_own(job)
+        assert OmegaConf.to_container(composed) == OmegaConf.to_container(expected)
+        with pytest.raises(Exception, match="not in struct"):
+            composed.unknown = 1
+
+
+def test_each_choice_of_groups_is_composed_once(loader, monkeypatch):
+    composer = Composer(loader, compose("config", overrides=["strategy=head"], return_hydra_config=True))
+    composed, load = [], type(loader).load_sweep_config
+    monkeypatch.setattr(
+        type(loader), "load_sweep_config", lambda self, *args: composed.append(args[1]) or load(self, *args)
+    )
+    for seed in range(20):
+        for strategy in ("head", "full"):
+            assert composer.configuration([f"strategy={strategy}", f"seed={seed}"]).seed == seed
+    assert composed == [["strategy=head"], ["strategy=full"]]
+
+
+@pytest.mark.parametrize("mistake", ["recipe.fulll.lr=1", "strategy=nothing", "+seed=1", "~nothing"])
+def test_mistakes_are_in_hydras_words(loader, mistake):
+    composer = Composer(loader, compose("config", overrides=["strategy=head"], return_hydra_config=True))
+    job = ["strategy=head", mistake]
+    with pytest.raises(HydraException) as expected:
+        hydras_own(job)
+    with pytest.raises(HydraException) as caught:
+        composer.configuration(job)
+    assert str(caught.value) == str(expected.value)
+
+
+def test_a_job_keeps_its_folder_whichever_jobs_are_left_out():
+    assert _in_place(["seed=1"], "${hydra.job.num}", 7) == ["seed=1", "hydra.sweep.subdir=7"]
+    assert _in_place(["seed=1"], "${hydra:job.num}_a", 7) == ["seed=1", "hydra.sweep.subdir='7_a'"]
+    assert _in_place(["seed=1"], "${hydra.job.override_dirname}", 7) == ["seed=1"]
+    assert _place("run_${hydra.job.num}", 3) == "run_3"
+
+
+def test_rays_workers_run_at_normal_priority_unless_the_user_says_otherwise(monkeypatch):
+    ray = OmegaConf.create({"_target_": "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher", "ray": {}})
+    monkeypatch.setenv("RAY_worker_niceness", "5")
+    _require_launcher(ray)
+    assert os.environ["RAY_worker_niceness"] == "5"
+    monkeypatch.delenv("RAY_worker_niceness")
+    _require_launcher(OmegaConf.create({"_target_": "joblib"}))
+    assert "RAY_worker_niceness" not in os.environ
+    _require_launcher(ray)
+    assert os.environ["RAY_worker_niceness"] == "0"
+    monkeypatch.delenv("RAY_worker_niceness")
+
+
+def saved(folder, status="finished"):
+    fields = {"status": status, "strategy": "head", "seed": 0, "dataset": "d", "backbone": "b", "ensemble": {}}
+    Record(**fields).save(folder)
+
+
+def started(folder):
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "overrides.yaml").write_text("[]")
+
+
+def test_the_line_counts_jobs_that_are_done_run_and_have_failed(tmp_path, capsys, monkeypatch):
+    start = time.monotonic()
+    monkeypatch.setattr("ensemble_transfer.cli.sweep_progress.time.monotonic", lambda: start)
+    for place in ("7", "8"):
+        started(tmp_path / place)
+        saved(tmp_path / place, status="failed")  # by an earlier start of the sweep
+        for path in (tmp_path / place / "record.json", tmp_path / place / ".hydra" / "overrides.yaml"):
+            os.utime(path, ns=(1, 1))
+    since = time.time_ns() - 10**9
+    progress = SweepProgress(tmp_path, 200, [str(place) for place in range(5, 200)], since)
+    progress.look()
+    assert progress.line() == "5 of 200 done"
+    for place in ("5", "6", "9"):
+        started(tmp_path / place)
+    (tmp_path / "8" / ".hydra" / "overrides.yaml").write_text("[]")
+    saved(tmp_path / "5")
+    saved(tmp_path / "6")
+    saved(tmp_path / "7", status="failed")
+    monkeypatch.setattr("ensemble_transfer.cli.sweep_progress.time.monotonic", lambda: start + 30)
+    progress.look()
+    progress.look()
+    line = "7 of 200 done, 1 failed, 2 running, about 32 min left\n"  # 10 s a job, 192 left
+    assert capsys.readouterr().err == line
+
+
+def test_jobs_that_end_are_told_while_others_run(tmp_path, capsys):
+    with SweepProgress(tmp_path, 2, ["0", "1"], since=time.time_ns() - 10**9):
+        started(tmp_path / "0")
+        saved(tmp_path / "0")
+        deadline = time.monotonic() + 60
+        while (said := capsys.readouterr().err) in ("", "0 of 2 done\n") and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert said.splitlines()[-1].startswith("1 of 2 done, about ")
+        saved_late = tmp_path / "1"
+        saved_late.mkdir()
+        saved(saved_late)
+    assert capsys.readouterr().err == "2 of 2 done\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.1, "1 s"), (80, "80 s"), (100, "2 min"), (2400, "40 min"), (9000, "2.5 h"), (4 * 86400, "4 days")],
+)
+def test_times_are_in_words(seconds, words):
+    assert _duration(seconds) == words
+
+
+def test_lines_of_a_job_begin_with_its_name():
+    line = logging.LogRecord("a", logging.INFO, "f", 1, "loss %s", ("low",), None)
+    formatter = PrintableFormatter("%(levelname)s %(message)s")
+    with labelled("head, seed 3: "):
+        assert [formatter.format(line), formatter.format(line)] == ["INFO head, seed 3: loss low"] * 2
+    assert formatter.format(line) == "INFO loss low"
+
+
+def test_a_sweep_says_what_each_job_gave_in_one_line(cli, quick, tmp_path):
+    sweep = ("-m", "strategy=head", "seed=0,1,0", *quick, "hydra.sweep.dir=s")
+    code, out, err = cli(*sweep)
+    assert code == 0, err
+    lines = err.splitlines()
+    assert lines[:2] == ["sweep of 2 jobs in s", "0 of 2 done"]  # the same job twice is one
+    assert lines[-1] == "2 of 2 done"
+    assert [line.partition(" ")[2][:14] for line in lines if "accuracy" in line] == ["head, seed 0: ", "head, seed 1: "]
+    assert all("head, seed" in line or " done" in line for line in lines[1:])
+    assert "Written to" not in out
+    assert "Written to" in (tmp_path / "s" / "0" / "summary.md").read_text()
+
+    (tmp_path / "s" / "0" / "record.json").unlink()
+    before = json.loads((tmp_path / "s" / "1" / "record.json").read_text())
+    code, _, err = cli(*sweep)
+    assert code == 0, err
+    assert err.splitlines()[1] == "1 of 2 done before"
+    assert err.count("accuracy") == 1
+    assert Record.load(tmp_path / "s" / "0" / "record.json").seed == 0  # in its own folder again
+    assert json.loads((tmp_path / "s" / "1" / "record.json").read_text()) == before
