@@ -200,7 +200,15 @@ def _preset(name: str) -> dict[str, Any]:
 
 
 def _run(job: Job, experiment: "Experiment", logger: "LoggerSettings", output: Path, of: Record) -> None:
-    """Run a job, unless its folder has finished it, and leave its record also if it fails."""
+    """Run a job, unless its folder has finished it, and leave its record also if it fails.
+
+    Args:
+        job: The job.
+        experiment: Its experiment.
+        logger: Where it is logged.
+        output: Folder of the rivals.
+        of: Record of the run whose rivals these are, with the command that asks for them.
+    """
     from ensemble_transfer.cli.job import recorded, require_free
     from ensemble_transfer.cli.sweep import finished
     from ensemble_transfer.report import summary

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from ensemble_transfer.report.record import Record
-from ensemble_transfer.report.tables import markdown
 
 _REASONS = {
     "many": "it has learned what the labels hold, so the budget was split among many members of its length.",
@@ -28,14 +27,16 @@ def choice_text(record: Record) -> str:
         return ""
     if not choice["candidates"]:
         return _ALONE
-    head = ("candidate, on validation", "members", "accuracy", "calibrated NLL", "behind the one taken")
-    return f"{markdown(head, map(_cells, choice['candidates']))}\n\n{_decisions(choice)}"
+    lines = [_line(candidate) for candidate in choice["candidates"]]
+    head = "| candidate, on validation | members | accuracy | calibrated NLL | behind the one taken |"
+    table = "\n".join([head, "| --- | ---: | ---: | ---: | ---: |", *lines])
+    return f"{table}\n\n{_decisions(choice)}"
 
 
-def _cells(candidate: Mapping[str, Any]) -> list[str]:
+def _line(candidate: Mapping[str, Any]) -> str:
     behind = "taken" if candidate["taken"] else "{behind:+.3f} [{low:+.3f}, {high:+.3f}]".format(**candidate)
-    numbers = [f"{candidate['members']}", f"{candidate['accuracy']:.3f}", f"{candidate['nll']:.3f}"]
-    return [candidate["name"], *numbers, behind]
+    cells = [f"{candidate['members']}", f"{candidate['accuracy']:.3f}", f"{candidate['nll']:.3f}", behind]
+    return f"| {candidate['name']} | " + " | ".join(cells) + " |"
 
 
 def _decisions(choice: Mapping[str, Any]) -> str:

@@ -1,9 +1,8 @@
 """Track runs with a Lightning logger: CSV, TensorBoard, or one of the user's."""
 
 import logging
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.tracked_run import TrackedRun
@@ -11,50 +10,42 @@ from ensemble_transfer.report.tracked_run import TrackedRun
 log = logging.getLogger(__name__)
 
 
-class RunTracker(ABC):
-    """An open run at a logger, which also takes the learning curves of its fits.
-
-    If the logger raises an error, one warning is logged, and the run is no longer tracked.
-    """
-
-    _lost = False
+class RunTracker(Protocol):
+    """An open run at a logger, which also takes the learning curves of its fits."""
 
     def curve(self, phase: str, step: int, losses: Mapping[int, float]) -> None:
-        """Log one step of the learning curves as one row: the loss of each member, by the member's index from 0."""
-        self.metrics(phase, step, {f"loss/member_{member + 1:02d}": loss for member, loss in losses.items()})
+        """Take one step of the learning curves: the loss of each member that is trained, by the member's index."""
 
-    @abstractmethod
     def metrics(self, phase: str, step: int, values: Mapping[str, float]) -> None:
-        """Log numbers of a step of a phase as one row."""
+        """Take what the user's callbacks log at a step of a phase."""
 
-    @abstractmethod
     def record(self, record: Record) -> None:
-        """Log the metrics and the cost of the finished run."""
+        """Take the metrics and the cost of the finished run."""
 
-    @abstractmethod
     def close(self, exit_code: int = 0) -> None:
         """End the run; a code other than 0 says that it failed."""
 
-    @abstractmethod
-    def _warn(self, error: object) -> None:
-        """Log that the run is lost."""
 
-    def _lose(self, error: object) -> None:
-        if not self._lost:
-            self._lost = True
-            self._warn(error)
+class LightningLogger(Protocol):
+    """What this module needs of a Lightning logger."""
 
-    def _guarded(self, action: Callable[[], object]) -> None:
-        if self._lost:
-            return
-        try:
-            action()
-        except Exception as error:  # noqa: BLE001  # a logger never costs a result
-            self._lose(error)
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> object:  # noqa: ANN401
+        """Take the configuration."""
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> object:  # noqa: ANN401
+        """Take numbers by name."""
+
+    def save(self) -> object:
+        """Write what was logged."""
+
+    def finalize(self, status: str) -> object:
+        """End the run."""
 
 
-class LoggedRun(RunTracker):
+class LoggedRun:
     """A run at a Lightning logger.
+
+    If the logger raises an error, one warning is logged, and the run is no longer tracked.
 
     Args:
         logger: The logger.
@@ -63,10 +54,15 @@ class LoggedRun(RunTracker):
             hyperparameters, instead of the metrics alone.
     """
 
-    def __init__(self, logger: Any, about: TrackedRun, with_metrics: bool = False) -> None:  # noqa: ANN401  # Lightning is known to training alone
+    def __init__(self, logger: LightningLogger, about: TrackedRun, with_metrics: bool = False) -> None:
         self._logger, self._config, self._with_metrics = logger, dict(about.config), with_metrics
         self.folder = about.folder
+        self._lost = False
         self._guarded(lambda: logger.log_hyperparams(self._config))
+
+    def curve(self, phase: str, step: int, losses: Mapping[int, float]) -> None:
+        """Log one step of the learning curves as one row, against the steps of the phase."""
+        self.metrics(phase, step, {f"loss/member_{member + 1:02d}": loss for member, loss in losses.items()})
 
     def metrics(self, phase: str, step: int, values: Mapping[str, float]) -> None:
         """Log numbers of a step of a phase as one row."""
@@ -87,9 +83,15 @@ class LoggedRun(RunTracker):
         """End the run."""
         self._guarded(lambda: self._logger.finalize("failed" if exit_code else "success"))
 
-    def _warn(self, error: object) -> None:
-        name, reason = type(self._logger).__name__, " ".join(str(error).split())
-        log.warning("%s is lost (%s); the run continues without it", name, reason)
+    def _guarded(self, action: Callable[[], object]) -> None:
+        if self._lost:
+            return
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001  # a logger never costs a result
+            self._lost = True
+            name, reason = type(self._logger).__name__, " ".join(str(error).split())
+            log.warning("%s is lost (%s); the run continues without it", name, reason)
 
 
 def scalars(record: Record) -> dict[str, float]:

@@ -200,7 +200,13 @@ def _references(records: Iterable[tuple[Record, Mapping[str, str]]]) -> _Referen
 
 
 def reference_of(record: Record, own: Mapping[str, str], references: _References) -> Record | None:
-    """Return the run of strategy ``full`` that shares all of a run's settings but strategy and budget; None without."""
+    """Return the run of strategy ``full`` that shares all of a run's settings but strategy and budget; None without.
+
+    Args:
+        record: The run.
+        own: What was run, flat.
+        references: Runs of strategy ``full``.
+    """
     shared = {name: value for name, value in own.items() if not name.startswith("strategy") and name != "budget"}
     found = references.get((record.dataset, record.seed), ())
     return next((other for other, what in found if shared.items() <= what.items()), None)

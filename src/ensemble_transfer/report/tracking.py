@@ -6,7 +6,7 @@ Lightning's ``WandbLogger`` promises neither, and is not to be imported here: Li
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,20 +70,33 @@ class LoggerSettings:
             require(has_tensorboard(), "kind", self.kind, rule)
 
 
-class WandbRun(RunTracker):
-    """An open W&B run."""
+class WandbRun:
+    """An open W&B run. It is a :class:`~ensemble_transfer.training.progress.Tracker` and also takes the record.
+
+    If W&B raises an error, one warning is logged, and the run is no longer tracked.
+    """
 
     def __init__(self, run: "wandb.Run", settings: LoggerSettings, folder: Path) -> None:
         self._run, self._settings, self.folder = run, settings, folder
         self._phases: set[str] = set()
         self._names: set[str] = set()
+        self._lost = False
         self._logged = dict(run.summary) if run.resumed else {}
 
-    def metrics(self, phase: str, step: int, values: Mapping[str, float]) -> None:
-        """Log numbers of a step of a phase as one row, against the steps of the phase.
+    def curve(self, phase: str, step: int, losses: Mapping[int, float]) -> None:
+        """Log one step of the learning curves as one row, against the steps of the phase.
 
         A restarted run replays its finished fits. Points that it logged before it stopped are skipped.
+
+        Args:
+            phase: Name of the phase.
+            step: Step within the phase.
+            losses: Loss of each member, by the member's index from 0.
         """
+        self.metrics(phase, step, {f"loss/member_{member + 1:02d}": loss for member, loss in losses.items()})
+
+    def metrics(self, phase: str, step: int, values: Mapping[str, float]) -> None:
+        """Log numbers of a step of a phase as one row, likewise."""
         named = {f"{phase}/{name}": value for name, value in values.items()}
         new = [name for name in named if "/loss/" not in name and name not in self._names]
         if phase not in self._phases:
@@ -120,7 +133,7 @@ class WandbRun(RunTracker):
         try:
             self._run.finish(exit_code=exit_code)
         except Exception as error:  # noqa: BLE001  # a logger never costs a result
-            self._lose(error)
+            self._warn(error)
 
     def _define_phase(self, phase: str) -> None:
         self._run.define_metric(f"{phase}/step", hidden=True)
@@ -150,13 +163,23 @@ class WandbRun(RunTracker):
         if self._settings.mode == "online" and not self._lost:
             reason = _silence()
             if reason is not None:
-                self._lose(reason)
+                self._warn(reason)
         return not self._lost
 
+    def _guarded(self, action: Callable[[], object]) -> None:
+        if self._lost:
+            return
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001  # a logger never costs a result
+            self._warn(error)
+
     def _warn(self, error: object) -> None:
-        reason = " ".join(str(error).split())
-        where = Path(self._run.settings.sync_dir)
-        log.warning("W&B is lost (%s); the run continues. 'wandb sync %s' sends what is on disk", reason, where)
+        if not self._lost:
+            self._lost = True
+            reason = " ".join(str(error).split())
+            where = Path(self._run.settings.sync_dir)
+            log.warning("W&B is lost (%s); the run continues. 'wandb sync %s' sends what is on disk", reason, where)
 
 
 @contextmanager
@@ -165,6 +188,10 @@ def tracking(settings: LoggerSettings, about: TrackedRun) -> Iterator[RunTracker
 
     A W&B run that was stopped continues when it is started again in the same folder with the same configuration. The
     caller's own active W&B run is left open.
+
+    Args:
+        settings: Where to log.
+        about: Description of the run.
 
     Raises:
         SettingError: If the server does not answer or there is no key, within seconds.
@@ -185,6 +212,11 @@ def log_comparison(settings: LoggerSettings, folder: Path, sweep: str) -> None:
     """Log table and figures of a comparison as a run of job type ``comparison``.
 
     Errors become warnings, since the comparison itself is on disk.
+
+    Args:
+        settings: Where to log.
+        folder: Folder of the comparison.
+        sweep: Name of the sweep: the group of the run, unless the settings name one.
     """
     try:
         with tracking(settings, TrackedRun(folder, f"comparison of {sweep}", sweep, "comparison")) as tracker:

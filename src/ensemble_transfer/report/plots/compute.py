@@ -62,6 +62,12 @@ def compute(rows: Sequence[Row], look: Mapping[str, Style], references: Referenc
     """Draw the differences of rows to their baseline against cost, with 95% intervals, and the Pareto front.
 
     Strategies at several budgets are lines; ``few`` then has the number of members that validation prefers.
+
+    Args:
+        rows: Rows of one pair of tasks.
+        look: Styles by label.
+        references: The row that each row is compared with, by label.
+        narrow: Whether the panels stand below each other, for a phone.
     """
     frontier, (loss, cost) = frontier_of(rows), columns(rows)
     shape, size = ((2, 1), (4.2, 6.4)) if narrow else ((1, 2), (9.6, 4.3))
