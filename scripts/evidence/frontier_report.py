@@ -23,7 +23,8 @@ from frontier_claims import GAIN, MEASURES, BySeed, Claim, Runs, Side, Spec, rea
 from ensemble_transfer.metrics.equivalent import worth
 from ensemble_transfer.report.record import Record, read_records
 from ensemble_transfer.report.statistics import Spread, holm, paired_difference
-from ensemble_transfer.report.summary import number, table
+from ensemble_transfer.report.summary import number
+from ensemble_transfer.report.tables import markdown as table
 
 CLAIMS = Path(__file__).parents[2] / "benchmarks" / "frontier" / "claims.yaml"
 DEVELOPMENT, CONFIRMATION = range(3), range(100, 110)

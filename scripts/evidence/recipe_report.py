@@ -28,7 +28,7 @@ from statistics import mean
 from ensemble_transfer.report.record import Record, read_records
 from ensemble_transfer.report.settings import decisive, flat
 from ensemble_transfer.report.statistics import Spread
-from ensemble_transfer.report.summary import table
+from ensemble_transfer.report.tables import markdown as table
 
 NLL = "target/validation/calibrated/nll"
 ACCURACY = "target/validation/ensemble/accuracy"

@@ -86,15 +86,15 @@ def test_a_job_keeps_its_folder_whichever_jobs_are_left_out():
 
 def test_rays_workers_run_at_normal_priority_unless_the_user_says_otherwise(monkeypatch):
     ray = OmegaConf.create({"_target_": "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher", "ray": {}})
-    monkeypatch.setenv("RAY_worker_niceness", "5")
+    monkeypatch.setenv("RAY_worker_niceness", "5")  # the name that Ray reads
     _require_launcher(ray)
-    assert os.environ["RAY_worker_niceness"] == "5"
-    monkeypatch.delenv("RAY_worker_niceness")
+    assert os.environ["RAY_worker_niceness"] == "5"  # noqa: SIM112  # the name that Ray reads
+    monkeypatch.delenv("RAY_worker_niceness")  # the name that Ray reads
     _require_launcher(OmegaConf.create({"_target_": "joblib"}))
-    assert "RAY_worker_niceness" not in os.environ
+    assert "RAY_worker_niceness" not in os.environ  # the name that Ray reads
     _require_launcher(ray)
-    assert os.environ["RAY_worker_niceness"] == "0"
-    monkeypatch.delenv("RAY_worker_niceness")
+    assert os.environ["RAY_worker_niceness"] == "0"  # noqa: SIM112  # the name that Ray reads
+    monkeypatch.delenv("RAY_worker_niceness")  # the name that Ray reads
 
 
 def saved(folder, status="finished"):

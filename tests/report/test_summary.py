@@ -5,7 +5,8 @@ import pytest
 from rich.console import Console
 
 from ensemble_transfer.report.record import Record
-from ensemble_transfer.report.summary import markdown, number, table, write
+from ensemble_transfer.report.summary import markdown, number, write
+from ensemble_transfer.report.tables import markdown as table
 from ensemble_transfer.report.verdict import has_rivals, next_step
 
 QUALITY = (

@@ -85,12 +85,7 @@ def tells(arguments: Sequence[str]) -> bool:
 
 
 def folders(conf: Path, arguments: Sequence[str]) -> list[Path]:
-    """Return where configurations are looked for: a folder that the user named, then the package's own.
-
-    Args:
-        conf: Folder of the package's configurations.
-        arguments: The command line.
-    """
+    """Return where configurations are looked for: a folder that the user named, then the package's own."""
     options, found = split(arguments)[0], [conf]
     for option, value in pairwise([*options, ""]):
         name, given, attached = option.partition("=")

@@ -176,11 +176,6 @@ def build_logger(cfg: DictConfig) -> LoggerSettings:
 def build(cls: type[T], node: Any, path: str) -> T:  # noqa: ANN401
     """Return a dataclass from the node of a configuration.
 
-    Args:
-        cls: The dataclass; nested dataclasses are built likewise.
-        node: The node, with some or all of the fields.
-        path: The node's full name, for errors.
-
     Raises:
         SettingError: If a key is unknown or missing, or a value has a wrong type or is refused by the dataclass.
     """

@@ -126,12 +126,6 @@ def _extend(folder: Path, overrides: Sequence[str], output: Path | None, against
 def changes_of(overrides: Sequence[str], groups: Sequence[str], names: Sequence[str], what: str) -> DictConfig:
     """Return the changes that overrides make to the configuration of a record.
 
-    Args:
-        overrides: Those of the command line.
-        groups: Groups whose settings may change.
-        names: Single settings that may change too.
-        what: What they change for, in words.
-
     Raises:
         SettingError: For a setting that may not change, or a value that cannot be read.
     """
@@ -162,12 +156,6 @@ def as_data(folder: Path, record: Record, overrides: Sequence[str], changes: Dic
 
     Callbacks of the record give way to those of the command line.
 
-    Args:
-        folder: The run's folder.
-        record: Its record.
-        overrides: Those of the command line, where the user may repeat the classes that are to be imported.
-        changes: The changes that they make.
-
     Raises:
         SettingError: For a configuration that is not whole, names a foreign class, or refers to something.
     """
@@ -180,13 +168,7 @@ def as_data(folder: Path, record: Record, overrides: Sequence[str], changes: Dic
 
 
 def _require_data(folder: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
-    """Raise a SettingError for a configuration that is not whole, or that reaches outside itself.
-
-    Args:
-        folder: The run's folder.
-        config: The configuration of its record.
-        overrides: Those of the command line, where the user may repeat the classes that are to be imported.
-    """
+    """Raise a SettingError for a configuration that is not whole, or that reaches outside itself."""
     for group in _NEEDED:
         require(isinstance(config.get(group), Mapping), "RUN", str(folder), f"its record has no configuration {group}")
     for name, value in _texts(config, ""):

@@ -33,12 +33,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """A job as Hydra hands it over.
-
-    Attributes:
-        cfg: The composed configuration.
-        hydra: Hydra's own.
-    """
+    """A job as Hydra hands it over."""
 
     cfg: DictConfig
     hydra: HydraConf
@@ -109,10 +104,6 @@ def run_job(cfg: DictConfig, hydra: HydraConf) -> float:
 @contextmanager
 def recorded(folder: Path, unfinished: Callable[[str, str], Record]) -> Iterator[None]:
     """Leave a record in a folder if the block does not finish, unless a finished run is there.
-
-    Args:
-        folder: The run's folder.
-        unfinished: Returns the record for a status and an error in one line.
 
     Raises:
         SettingError: As the block raises it.
@@ -206,13 +197,7 @@ def _run(job: Job) -> float:
 
 
 def require_free(folder: Path, config: Mapping[str, Any], setting: str) -> None:
-    """Raise a SettingError if a run of another configuration has finished in a folder, or if it cannot be written.
-
-    Args:
-        folder: Where a run is to be written.
-        config: The run's configuration.
-        setting: Name of the setting that chooses the folder.
-    """
+    """Raise a SettingError if a run of another configuration has finished in a folder, or if it cannot be written."""
     record, what = finished(folder / RECORD)
     said = record and f"holds a finished run of other settings ({record.strategy}, seed {record.seed})"
     free = record is None or what == decisive(config)

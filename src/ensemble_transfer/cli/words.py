@@ -95,10 +95,6 @@ _MEMBERS = ("callbacks", "precision", "accelerator")
 def require_ours(overrides: Iterable[str], groups: Collection[str]) -> None:
     """Raise a SettingError for the first override that is written in Lightning's words.
 
-    Args:
-        overrides: Those of the command line.
-        groups: Names of the groups of the configuration, the user's own among them: they are no such words.
-
     Raises:
         SettingError: It names the setting that does the same here.
     """

@@ -85,12 +85,7 @@ class Calibration:
         return cls(temperature, decisions.confidence, decisions.label == truth)
 
     def save(self, folder: Path, ensemble: str) -> None:
-        """Write ``calibration.safetensors`` into an ensemble's folder.
-
-        Args:
-            folder: Folder of the ensemble.
-            ensemble: Fingerprint of the ensemble that the calibration belongs to.
-        """
+        """Write ``calibration.safetensors`` into an ensemble's folder."""
         temperature = torch.tensor(self.temperature, dtype=torch.float64)
         tensors = {"temperature": temperature, "confidence": self.confidence, "correct": self.correct}
         header = {"ensemble": ensemble}

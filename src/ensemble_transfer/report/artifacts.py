@@ -39,10 +39,6 @@ def artifacts_of(record: Record, folder: Path) -> list[RunArtifact]:
     """Return the artifacts of a run, from the files in its folder.
 
     A run consumes the source ensemble, and an extension also the shift vector. It produces everything else.
-
-    Args:
-        record: Record of the run.
-        folder: Folder of the run.
     """
     about = {"strategy": record.strategy, "seed": record.seed, "dataset": record.dataset, "backbone": record.backbone}
     items = []

@@ -39,11 +39,7 @@ _GROUPS = ("dataset", "backbone", "ensemble", "strategy", "recipe", "trainer", "
 
 
 def check(data: Mapping[str, Any]) -> None:
-    """Raise a ValueError that names the first field of a record that is not what it must be.
-
-    Args:
-        data: The fields of a record that the file has, as parsed JSON.
-    """
+    """Raise a ValueError that names the first field of a record that is not what it must be."""
     _require(data["status"] in STATUSES, "status", f"must be one of {', '.join(STATUSES)}")
     for name in ("strategy", "role", "about", "dataset", "backbone", "command"):
         _require(isinstance(data.get(name, ""), str), name, "must be a text")

@@ -30,13 +30,7 @@ _MEASURES = (CALIBRATED, "NLL", "accuracy")
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found on one target task.
-
-    Attributes:
-        pair: The pair of tasks.
-        task: The pair, and what else tells the task from others of the comparison.
-        sentences: At most three.
-    """
+    """What was found on one target task."""
 
     pair: str
     task: str

@@ -40,13 +40,7 @@ def write(
 
 
 def html(comparison: Comparison, figures: Iterable[Drawn], pairs: Mapping[str, str] | None = None) -> str:
-    """Return the page.
-
-    Args:
-        comparison: Comparison to show.
-        figures: Figures, already on disk.
-        pairs: Links to the pages of single pairs of tasks, by name, if there are several pairs.
-    """
+    """Return the page."""
     runs = [run for row in comparison.rows for run in row.runs]
     drawn = [_figure(figure, index) for index, figure in enumerate(figures)]
     leading = [figure for figure in drawn if figure["narrow"]]

@@ -21,9 +21,6 @@ def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that decide the result of a run, seed included, as nested plain data.
 
     Two runs are equal where these are.
-
-    Args:
-        config: A resolved configuration, as records keep it.
     """
     kept = {name: _placeless(value) for name, value in config.items() if name not in _INCIDENTAL}
     if isinstance(trainer := config.get("trainer"), Mapping):

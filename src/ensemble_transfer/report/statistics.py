@@ -76,10 +76,6 @@ def paired_difference(own: Mapping[int, float], other: Mapping[int, float]) -> D
     There is no interval for one seed, or if all differences are equal: t divides by their standard deviation, and a few
     equal differences of rounded numbers do not prove certainty.
 
-    Args:
-        own: Values by seed.
-        other: Values by seed.
-
     Returns:
         Difference; None if the rows share no seed.
     """

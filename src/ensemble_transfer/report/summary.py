@@ -1,7 +1,7 @@
 """Write the summary of a run as one Markdown text, for the terminal and ``summary.md``."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from ensemble_transfer.layout import PREDICTIONS, RECORD, SHIFT, SUMMARY
 from ensemble_transfer.report.choice import choice_text
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.rows import costs_differ, networks
+from ensemble_transfer.report.tables import markdown as table
 from ensemble_transfer.report.verdict import next_step, shift_effect, source_warning
 
 
@@ -52,13 +53,6 @@ def markdown(record: Record, folder: Path) -> str:
         _files(folder),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Return a Markdown table, its first column to the left and the others to the right."""
-    head = list(header)
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *(list(row) for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def number(value: float | None, digits: int = 3) -> str:

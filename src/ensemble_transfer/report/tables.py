@@ -69,6 +69,13 @@ def difference(found: Difference | None, digits: int) -> Cell:
     return Cell("-" if found is None else found.text(digits), d.mean, False, numbers)
 
 
+def markdown(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return a Markdown table, its first column to the left and the others to the right."""
+    head = list(header)
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *(list(row) for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
 @dataclass(frozen=True)
 class Table:
     """A table.
@@ -106,8 +113,7 @@ class Table:
     def markdown(self) -> str:
         """Return the table as Markdown, its first column to the left and the others to the right."""
         rows = self.frame.map(lambda c: f"**{markdown_cell(str(c))}**" if c.best else markdown_cell(str(c)))
-        ruled = [self.columns, ["---", *["---:"] * (len(self.columns) - 1)], *rows.to_numpy().tolist()]
-        return "\n".join("| " + " | ".join(line) + " |" for line in ruled)
+        return markdown(self.columns, rows.to_numpy().tolist())
 
     def latex(self) -> str:
         """Return the table as LaTeX (package booktabs)."""

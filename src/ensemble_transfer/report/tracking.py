@@ -2,6 +2,7 @@
 
 This is the only module that imports wandb, and it imports wandb only if a run is to be logged. If the server cannot be
 used at the start, :func:`tracking` raises an error. A server that fails later costs a warning, never a result.
+Lightning's ``WandbLogger`` promises neither, and is not to be imported here: Lightning is for ``training`` alone.
 """
 
 import logging

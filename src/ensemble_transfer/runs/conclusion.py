@@ -30,11 +30,6 @@ def conclude(prepared: PreparedRun, result: TransferResult, folder: Path) -> Rec
     """Evaluate a transfer, write predictions, ensemble and shift vector into a folder, and return the record.
 
     The record itself is not written. It is the last file of a run, which shows that all others are complete.
-
-    Args:
-        prepared: The run.
-        result: The result of its strategy.
-        folder: Folder of the files; must exist.
     """
     experiment, tasks, bench = prepared.experiment, prepared.tasks, prepared.bench
     target = tasks.target

@@ -14,13 +14,7 @@ WARM, TIMED = 5, 25
 
 
 def costs(result: TransferResult, source: Ledger | None, bench: Workbench) -> dict[str, Any]:
-    """Return the costs of a record.
-
-    Args:
-        result: The result of the strategy.
-        source: Cost of the source ensemble; None without a source task.
-        bench: The workbench of the transfer.
-    """
+    """Return the costs of a record."""
     unit, ledger, marginal = fine_tuning(bench, result.ledger), result.ledger, result.marginal()
     total, size = unit.measured(ledger.total()), len(result.ensemble)
     return {

@@ -124,14 +124,7 @@ def _of_ensemble(probabilities: NDArray[np.generic]) -> NDArray[np.generic]:
 
 
 def predict_target(ensemble: Ensemble, tasks: Tasks, settings: EvaluationSettings, device: torch.device) -> Arrays:
-    """Return the transferred ensemble's predictions; only this and :func:`predict_soup` read the target's test split.
-
-    Args:
-        ensemble: The transferred ensemble.
-        tasks: Its task, and out-of-distribution images by name; the labels of these do not matter.
-        settings: Which corruptions of the test images.
-        device: Where to compute.
-    """
+    """Return the ensemble's predictions; only this and :func:`predict_soup` read the target's test split."""
     target = tasks.target
     arrays = _labelled(ensemble, target.validation, "validation/", device)
     if not settings.test:

@@ -27,13 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run of strategy ``shift`` or ``turns``, as it lies on disk.
-
-    Attributes:
-        record: Its record.
-        ensemble: The transferred ensemble.
-        shift: The shift vector; None for ``turns``, whose donors in the ensemble show how they moved.
-    """
+    """A finished run of strategy ``shift`` or ``turns``, as it lies on disk."""
 
     record: Record
     ensemble: Ensemble
@@ -82,13 +76,6 @@ def extend(
     The members that were there stay as they are. The record is that of a run of the larger size from the start, with
     ``cost.added``, what the new members cost, and, on request, a full fine-tuning of the same members to compare with:
     ``cost.added_full`` and the metrics ``extend/...``.
-
-    Args:
-        run: The run.
-        experiment: The same experiment with the larger ensemble.
-        folder: Where the larger run goes; must exist.
-        against_full: Whether to fine-tune the new members fully as well, only to compare.
-        origin: Where the extension comes from.
 
     Raises:
         SettingError: If the run's shift was not made for this target and these donors.

@@ -24,10 +24,6 @@ def preset_names(group: str) -> list[str]:
 def preset(group: str, name: str) -> dict[str, Any]:
     """Return the settings of a preset, with those of the presets that it builds on.
 
-    Args:
-        group: Group of the configuration, such as ``recipe``.
-        name: Name of a preset in it.
-
     Raises:
         SettingError: If the group has no such preset.
     """

@@ -26,13 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Origin:
-    """Origin of a run, for its record and its learning curves.
-
-    Attributes:
-        config: Configuration of the experiment.
-        command: Command that repeats the run.
-        tracker: Receiver of the learning curves.
-    """
+    """Origin of a run, for its record and its learning curves."""
 
     config: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
@@ -41,11 +35,6 @@ class Origin:
 
 def run(experiment: Experiment, folder: Path, origin: Origin | None = None) -> Record:
     """Run an experiment, write its files into a folder, and return its record.
-
-    Args:
-        experiment: The experiment.
-        folder: Folder for record, predictions, ensemble and shift vector; must exist.
-        origin: Origin of the run.
 
     Raises:
         SettingError: If a setting cannot be used. This is found before anything is trained on the target.

@@ -142,13 +142,7 @@ class HuggingFace(PictureLoader):
 
 
 class Rows:
-    """The encoded images of a data set's splits, one after another.
-
-    Args:
-        parts: The splits.
-        column: Column of the images.
-        encoded: Feature that leaves images encoded.
-    """
+    """The encoded images of a data set's splits, one after another."""
 
     def __init__(self, parts: Mapping[str, Part], column: str, encoded: Any) -> None:  # noqa: ANN401
         self._identity = repr([(part._fingerprint, len(part), column) for part in parts.values()])

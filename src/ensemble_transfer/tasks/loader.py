@@ -222,13 +222,7 @@ def _require_size(name: str, size: Size) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Choice:
-    """Chosen examples of a split, not copied yet.
-
-    Args:
-        whole: The split.
-        index: Positions in it, (K,) int64.
-        labels: Labels of these examples, (K,) int64; they may be numbered anew.
-    """
+    """Chosen examples of a split, not copied yet."""
 
     whole: Split
     index: Tensor

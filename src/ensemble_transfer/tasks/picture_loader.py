@@ -57,15 +57,7 @@ class PictureLoader(TaskLoader):
     def _collect(
         self, pictures: Pictures, labels: Mapping[str, Tensor], classes: tuple[str, ...], size: int, channels: int
     ) -> Collection:
-        """Decode pictures.
-
-        Args:
-            pictures: All pictures, split after split.
-            labels: Labels by split, in the order of the pictures.
-            classes: Names of the classes.
-            size: Height and width, in pixels.
-            channels: 1 for gray, 3 for RGB.
-        """
+        """Decode pictures."""
         images, broken = self._decoded(pictures, size, channels)
         if broken:
             self._report({pictures.name(place): reason for place, reason in broken.items()})

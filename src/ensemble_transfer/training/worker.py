@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 
 from torch import Tensor
@@ -22,30 +22,11 @@ from ensemble_transfer.tasks.mapped import Place
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.groups import GroupFitter
 from ensemble_transfer.training.progress import Progressed
-from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.spec import FitSpec, Start
-from ensemble_transfer.training.store import Fitted, Store
-from ensemble_transfer.training.trained_part import TrainedPart
 
 SECONDS_BETWEEN_REPORTS = 0.1
 
 _splits: dict[str, Split] = {}
-
-
-@dataclass(frozen=True, eq=False)
-class SharedSplit:
-    """A split whose images are in a file that processes map into memory.
-
-    Attributes:
-        place: The file, and where the images are in it.
-        labels: (examples,) int64.
-        fingerprint: The split's fingerprint.
-    """
-
-    place: Place
-    labels: Tensor
-    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -53,116 +34,68 @@ class Job:
     """Fits of a phase for one worker.
 
     Attributes:
-        part: The part of a member that is trained.
-        data: What it is trained on.
-        recipe: What each fit may spend.
-        phase: Name of the phase.
-        starts: Where the members start, by the keys of the fits.
-        settings: How fits are computed.
-        store: Where they are kept; None for nowhere.
+        fitter: Computes them; it tells nobody of it.
+        spec: What the members are trained for.
+        starts: Where they start, by the keys of the fits.
         curves: Whether the other process wants the learning curves.
-        beside: Number of workers that compute fits of the phase.
-        sharing: Number of those on this worker's device.
     """
 
-    part: TrainedPart
-    data: SharedSplit
-    recipe: Recipe
-    phase: str
+    fitter: GroupFitter
+    spec: FitSpec
     starts: dict[str, Start]
-    settings: TrainerSettings
-    store: Store | None
     curves: bool
-    beside: int
-    sharing: int
 
 
-@dataclass(frozen=True)
-class Point:
-    """A step of the learning curves: the losses by member."""
-
-    phase: str
-    step: int
-    losses: Mapping[int, float]
-
-
-@dataclass(frozen=True)
-class Message:
-    """A line for the log of the other process."""
-
-    logger: str
-    level: int
-    text: str
-
-
-@dataclass(frozen=True)
-class Done:
-    """The end of a job: its fits by key, or what went wrong."""
-
-    fits: dict[str, Fitted]
-    error: Exception | None = None
-
-
-Answer = Progressed | Point | Message | Done
-
-
-class Line:
-    """The worker's end of the socket."""
+class Line(logging.Handler):
+    """The worker's end of the socket: it sends the log, progress and learning curves, each after a word."""
 
     def __init__(self, connection: Connection) -> None:
+        super().__init__(logging.INFO)
         self._connection = connection
         self._told = 0.0
 
-    def job(self) -> Job:
-        """Return the next job; wait for it."""
-        job: Job = pickle.loads(self._connection.recv_bytes())  # from the process that started this one
-        return job
-
-    def say(self, answer: Answer) -> None:
+    def say(self, *answer: object) -> None:
         """Send an answer."""
         self._connection.send_bytes(pickle.dumps(answer))
 
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send a line of the log."""
+        self.say("log", record.name, record.levelno, record.getMessage())
+
     def curve(self, phase: str, step: int, losses: Mapping[int, float]) -> None:
         """Send a step of the learning curves; this makes the line a tracker."""
-        self.say(Point(phase, step, losses))
+        self.say("curve", phase, step, losses)
 
     def progress(self, now: Progressed) -> None:
         """Send the progress of a fit, not more often than a person can see."""
         if now.step in (0, now.steps) or time.monotonic() - self._told > SECONDS_BETWEEN_REPORTS:
             self._told = time.monotonic()
-            self.say(now)
+            self.say("progress", now)
 
 
-class LineHandler(logging.Handler):
-    """Sends lines of the log."""
-
-    def __init__(self, line: Line) -> None:
-        super().__init__(logging.INFO)
-        self._line = line
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Send a line."""
-        self._line.say(Message(record.name, record.levelno, record.getMessage()))
-
-
-def compute(job: Job, line: Line) -> Done:
-    """Compute the fits of a job."""
-    tracker = line if job.curves else None
-    fitter = GroupFitter(job.settings, job.store, tracker, line.progress, job.beside, job.sharing)
+def compute(job: Job, line: Line) -> tuple[str, object]:
+    """Return ``done`` and the fits of a job by key, or ``failed`` and what went wrong."""
+    fitter = replace(job.fitter, tracker=line if job.curves else None, report=line.progress)
     try:
-        with job.settings.applied():
-            return Done(fitter.compute(FitSpec(job.part, opened(job.data), job.recipe, job.phase), job.starts))
+        with fitter.settings.applied():
+            return "done", fitter.compute(job.spec, job.starts)
     except Exception as error:  # noqa: BLE001  # whatever it is, the other process raises it
-        return Done({}, _sendable(error))
+        return "failed", _sendable(error)
 
 
-def opened(shared: SharedSplit) -> Split:
-    """Return a split whose images are mapped from its file."""
-    if shared.fingerprint not in _splits:
-        split = Split(shared.place.open(), shared.labels)
-        split.__dict__["fingerprint"] = shared.fingerprint  # known: no need to read all images for it
-        _splits[shared.fingerprint] = split
-    return _splits[shared.fingerprint]
+def opened(place: Place, labels: Tensor, fingerprint: str) -> Split:
+    """Return a split whose images are mapped from a file.
+
+    Args:
+        place: The file, and where the images are in it.
+        labels: (examples,) int64.
+        fingerprint: The split's fingerprint.
+    """
+    if fingerprint not in _splits:
+        split = Split(place.open(), labels)
+        split.__dict__["fingerprint"] = fingerprint  # known: no need to read all images for it
+        _splits[fingerprint] = split
+    return _splits[fingerprint]
 
 
 def _sendable(error: Exception) -> Exception:
@@ -181,14 +114,14 @@ def main(descriptor: int) -> None:
     """Compute jobs until the socket is closed."""
     parent, temporary = os.getppid(), os.environ["TMPDIR"]
     end_with(parent, temporary)
-    line = Line(Connection(descriptor))
-    logger = logging.getLogger("ensemble_transfer")
+    connection = Connection(descriptor)
+    line, logger = Line(connection), logging.getLogger("ensemble_transfer")
     logger.setLevel(logging.INFO)
-    logger.addHandler(LineHandler(line))
+    logger.addHandler(line)
     logger.propagate = False
     try:
         while True:
-            line.say(compute(line.job(), line))
+            line.say(*compute(connection.recv(), line))  # a job of the process that started this one
     except (EOFError, BrokenPipeError):
         if os.getppid() != parent:  # it was killed, and this process noticed before the thread that looks for it
             shutil.rmtree(temporary, ignore_errors=True)

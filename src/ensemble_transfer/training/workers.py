@@ -1,35 +1,41 @@
 """Fits in several processes: the members of a phase are split over workers that stay alive until this process ends.
 
 A worker is a fresh interpreter, not a fork: torch's threads do not survive a fork. It is not started by multiprocessing
-either, which would run the user's own script again.
+either, which would run the user's own script again. The executors of loky and of the standard library do not fit: a
+worker that dies ends the others with their unfinished fits, and all workers have one environment, so one GPU.
 """
 
 import atexit
+import io
 import logging
 import os
 import pickle
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import nullcontext
 from itertools import pairwise
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from ensemble_transfer.errors import RunError
 from ensemble_transfer.machine import FLOPS_A_SECOND, free_memory, is_one_of_many, usable_cores
 from ensemble_transfer.tasks.mapped import Place, place_of
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.groups import GroupFitter
-from ensemble_transfer.training.progress import Bars, Progressed, Report, member_names
+from ensemble_transfer.training.progress import Bars, Report, Tracker, member_names
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.spec import FitSpec, Start
 from ensemble_transfer.training.store import Fitted
-from ensemble_transfer.training.worker import Answer, Done, Job, Message, Point, SharedSplit
+from ensemble_transfer.training.worker import Job, opened
 
 STARTING = 10.0
 """Seconds that workers need to import torch, Lightning and timm."""
@@ -77,33 +83,30 @@ class Worker:
     """
 
     def __init__(self, place: int) -> None:
-        ours, theirs = socket.socketpair()
+        self.connection, theirs = Pipe()
         with theirs:
-            command = [sys.executable, "-m", "ensemble_transfer.training.worker", str(theirs.fileno())]
             self._process = subprocess.Popen(
-                command,
+                [sys.executable, "-m", "ensemble_transfer.training.worker", str(theirs.fileno())],
                 env=_environment(place),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 process_group=0,  # out of reach of the Ctrl-C of a terminal, which this process answers
                 stdout=subprocess.DEVNULL,
             )
-        self.connection = Connection(ours.detach())
 
     def send(self, job: Job) -> None:
         """Give it a job; it must have none."""
         try:
-            self.connection.send_bytes(pickle.dumps(job))
+            self.connection.send_bytes(_pickled(job))
         except OSError:  # it has died; reading its answer shows that
             log.debug("a worker died before its job")
 
-    def receive(self) -> Answer | None:
-        """Return its next answer; None if it has died."""
+    def receive(self) -> Any:  # noqa: ANN401
+        """Return its next answer, a word and what belongs to it; None if it has died."""
         try:
-            answer: Answer = pickle.loads(self.connection.recv_bytes())  # from the process started above
+            return self.connection.recv()  # pickled by the process started above
         except (EOFError, OSError):
             return None
-        return answer
 
     def kill(self) -> None:
         """End the process. What it writes, it writes in one move, so nothing is left half done."""
@@ -122,7 +125,7 @@ class Worker:
 
 
 _pool: list[Worker] = []
-_files: dict[str, SharedSplit] = {}
+_files: dict[str, Place] = {}
 _folder: list[Path] = []
 
 
@@ -158,18 +161,14 @@ def compute_beside(fitter: GroupFitter, spec: FitSpec, missing: Mapping[str, Sta
         Exception: What went wrong in a worker.
     """
     start_workers(workers)
-    data = _shared(spec.data)
-    common = spec.part, data, spec.recipe, spec.phase
-    how = fitter.settings.in_worker(), fitter.store, fitter.tracker is not None, workers
+    settings, curves = fitter.settings.in_worker(), fitter.tracker is not None
     sharing = sharing_a_device(workers, fitter.settings.device)
-    jobs = [
-        Job(*common, starts, *how, shared) for starts, shared in zip(divided(missing, workers), sharing, strict=True)
-    ]
+    fitters = [GroupFitter(settings, fitter.store, beside=workers, sharing=shared) for shared in sharing]
+    parts = zip(fitters, divided(missing, workers), strict=True)
+    jobs = {place: Job(one, spec, starts, curves) for place, (one, starts) in enumerate(parts)}
     try:
-        if not fitter.settings.progress:
-            return _Dispatch(jobs, fitter, lambda _: None).run()
-        with Bars() as bars:
-            return _Dispatch(jobs, fitter, bars).run()
+        with Bars() if fitter.settings.progress else nullcontext(lambda _: None) as report:
+            return _Dispatch(jobs, report, fitter.tracker).run()
     except BaseException:  # Ctrl-C too: their work is no longer wanted
         close_workers()
         raise
@@ -189,12 +188,11 @@ def sharing_a_device(workers: int, device: torch.device) -> list[int]:
 
 
 class _Dispatch:
-    """One phase's jobs at the workers, one each."""
+    """One phase's jobs at the workers, by the worker's place."""
 
-    def __init__(self, jobs: Sequence[Job], fitter: GroupFitter, report: Report) -> None:
-        self._jobs = dict(enumerate(jobs))
-        self._fitter, self._report = fitter, report
-        self._tries = dict.fromkeys(self._jobs, 0)
+    def __init__(self, jobs: dict[int, Job], report: Report, tracker: Tracker | None) -> None:
+        self._jobs, self._report, self._tracker = jobs, report, tracker
+        self._tries: Counter[int] = Counter()
         self._lost: list[str] = []
         self._found: dict[str, Fitted] = {}
 
@@ -216,27 +214,27 @@ class _Dispatch:
         self._tries[place] += 1
         _pool[place].send(self._jobs[place])
 
-    def _take(self, place: int, answer: Answer | None) -> None:
-        if answer is None:
-            self._replace(place)
-        elif isinstance(answer, Done):
-            if answer.error is not None:
-                raise answer.error
-            self._found |= answer.fits
-            del self._jobs[place]
-        elif isinstance(answer, Progressed):
-            self._report(answer)
-        elif isinstance(answer, Point) and self._fitter.tracker is not None:
-            self._fitter.tracker.curve(answer.phase, answer.step, answer.losses)
-        elif isinstance(answer, Message):
-            logging.getLogger(answer.logger).log(answer.level, "%s", answer.text)
+    def _take(self, place: int, answer: Any) -> None:  # noqa: ANN401
+        match answer:
+            case None:
+                self._replace(place)
+            case "done", fits:
+                self._found |= fits
+                del self._jobs[place]
+            case "failed", error:
+                raise error
+            case "progress", now:
+                self._report(now)
+            case "curve", *point if self._tracker is not None:
+                self._tracker.curve(*point)
+            case "log", name, level, text:
+                logging.getLogger(name).log(level, "%s", text)
 
     def _replace(self, place: int) -> None:
         """Put a new worker in the place of one that has died; its fits are tried once more."""
-        how = _pool[place].end()
+        how, job = _pool[place].end(), self._jobs[place]
         _pool[place] = Worker(place)
-        job = self._jobs[place]
-        what = f"{job.phase}, {member_names([start.member for start in job.starts.values()])}"
+        what = f"{job.spec.phase}, {member_names([start.member for start in job.starts.values()])}"
         if self._tries[place] < 2:
             log.warning("the worker process of %s %s; these fits are tried once more", what, how)
             self._send(place)
@@ -245,18 +243,29 @@ class _Dispatch:
             del self._jobs[place]
 
 
-def _shared(split: Split) -> SharedSplit:
-    """Return a split that workers can map: from its own file if its images are mapped, else from a temporary one."""
+class _Pickler(pickle.Pickler):
+    """Sends a split as the place of its images in a file, which the worker maps."""
+
+    def reducer_override(self, given: object) -> Any:  # noqa: ANN401
+        return (opened, _shared(given)) if isinstance(given, Split) else NotImplemented
+
+
+def _pickled(job: Job) -> bytes:
+    file = io.BytesIO()
+    _Pickler(file).dump(job)
+    return file.getvalue()
+
+
+def _shared(split: Split) -> tuple[Place, Tensor, str]:
+    """Return a split as :func:`opened` takes it: images are in their own file if mapped, else in a temporary one."""
     fingerprint, own = split.fingerprint, place_of(split.images)
-    if own is not None:
-        return SharedSplit(own, split.labels, fingerprint)
-    if fingerprint not in _files:
+    if own is None and fingerprint not in _files:
         if len(_files) >= _KEPT_FILES:
-            _files.pop(next(iter(_files))).place.file.unlink(missing_ok=True)
+            _files.pop(next(iter(_files))).file.unlink(missing_ok=True)
         path = _temporary() / fingerprint
         split.images.contiguous().numpy().tofile(path)
-        _files[fingerprint] = SharedSplit(Place(path, 0, tuple(split.images.shape)), split.labels, fingerprint)
-    return _files[fingerprint]
+        _files[fingerprint] = Place(path, 0, tuple(split.images.shape))
+    return own or _files[fingerprint], split.labels, fingerprint
 
 
 def _temporary() -> Path:
