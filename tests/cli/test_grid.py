@@ -18,6 +18,8 @@ from ensemble_transfer.report.escape import PrintableFormatter, labelled
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.runs.presets import conf_folder
 
+NICENESS = "RAY_worker_niceness"
+
 JOBS = [
     ["strategy=head", "seed=0", "recipe.full.lr=0.1"],
     ["strategy=head", "seed=1", "recipe.full.lr=0.1"],
@@ -86,15 +88,15 @@ def test_a_job_keeps_its_folder_whichever_jobs_are_left_out():
 
 def test_rays_workers_run_at_normal_priority_unless_the_user_says_otherwise(monkeypatch):
     ray = OmegaConf.create({"_target_": "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher", "ray": {}})
-    monkeypatch.setenv("RAY_worker_niceness", "5")  # the name that Ray reads
+    monkeypatch.setenv(NICENESS, "5")
     _require_launcher(ray)
-    assert os.environ["RAY_worker_niceness"] == "5"  # noqa: SIM112  # the name that Ray reads
-    monkeypatch.delenv("RAY_worker_niceness")  # the name that Ray reads
+    assert os.environ[NICENESS] == "5"
+    monkeypatch.delenv(NICENESS)
     _require_launcher(OmegaConf.create({"_target_": "joblib"}))
-    assert "RAY_worker_niceness" not in os.environ  # the name that Ray reads
+    assert NICENESS not in os.environ
     _require_launcher(ray)
-    assert os.environ["RAY_worker_niceness"] == "0"  # noqa: SIM112  # the name that Ray reads
-    monkeypatch.delenv("RAY_worker_niceness")  # the name that Ray reads
+    assert os.environ[NICENESS] == "0"
+    monkeypatch.delenv(NICENESS)
 
 
 def saved(folder, status="finished"):
