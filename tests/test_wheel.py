@@ -22,7 +22,8 @@ def installed(tmp_path_factory):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", fresh], check=True, capture_output=True)
     [packages] = fresh.glob("lib/python*/site-packages")
     (packages / "beside.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    pip = [sys.executable, "-m", "pip", "--python", fresh, "install", "--quiet", "--no-deps", "--no-index", wheel]
+    options = ["--quiet", "--no-deps", "--no-index", "--ignore-installed"]
+    pip = [sys.executable, "-m", "pip", "--python", fresh, "install", *options, wheel]
     subprocess.run(pip, check=True, capture_output=True)
     return fresh / "bin"
 
