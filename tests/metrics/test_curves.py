@@ -35,15 +35,6 @@ def test_the_confusion_matrix_is_sklearns_and_large_ones_are_left_out(make_smoot
     assert "confusion" not in curves(many.array, many.label_array)
 
 
-def test_reliability_after_the_temperature_gives_the_calibrated_ece(make_smooth):
-    test, held_out = make_smooth(3, 300, 4), make_smooth(3, 200, 4)
-    for validation in (None, (held_out.array, held_out.label_array)):
-        drawn = curves(test.array, test.label_array, validation=validation)["reliability_calibrated"]
-        expected = evaluate(test.array, test.label_array, validation=validation)["calibrated/ece"]
-        gaps = zip(drawn["count"], drawn["accuracy"], drawn["confidence"], strict=True)
-        assert sum(n / 300 * abs(right - sure) for n, right, sure in gaps if n) == pytest.approx(expected)
-
-
 def test_reliability_gives_the_ece(make_smooth):
     predictions = make_smooth(3, 300, 4)
     drawn = curves(predictions.array, predictions.label_array)["reliability"]
@@ -56,6 +47,23 @@ def test_reliability_gives_the_ece(make_smooth):
     ece = sum(drawn["count"][b] / 300 * abs(drawn["accuracy"][b] - drawn["confidence"][b]) for b in filled)
     found = evaluate(predictions.array, predictions.label_array)
     assert ece == pytest.approx(found["calibration/ece"], abs=1e-9)
+
+
+def test_after_the_temperature_curves_agree_with_the_metrics(make_smooth):
+    test, held_out = make_smooth(3, 300, 4), make_smooth(3, 200, 4, seed=1)
+    for validation in (None, (held_out.array, held_out.label_array)):
+        drawn = curves(test.array, test.label_array, validation=validation)
+        bins, size = drawn["reliability_calibrated"], drawn["ensemble_size"]
+        gaps = zip(bins["count"], bins["accuracy"], bins["confidence"], strict=True)
+        found = evaluate(test.array, test.label_array, validation=validation)
+        ece = sum(n / 300 * abs(right - sure) for n, right, sure in gaps if n)
+        assert ece == pytest.approx(found["calibrated/ece"])
+        assert size["calibrated_nll"][-1] == pytest.approx(found["calibrated/nll"])
+        alone = []
+        for member in range(3):
+            own = validation and (held_out.array[[member]], held_out.label_array)
+            alone.append(evaluate(test.array[[member]], test.label_array, validation=own)["calibrated/nll"])
+        assert size["calibrated_nll"][0] == pytest.approx(np.mean(alone))
 
 
 @pytest.mark.parametrize("examples", [1, 7, 200, 1000])

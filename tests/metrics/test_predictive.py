@@ -24,17 +24,6 @@ def test_mean_and_quality_agree_with_scikit_learn(predictions):
     assert predictive.brier(mean, labels).item() == pytest.approx(expected, rel=1e-12)
 
 
-def test_brier_agrees_with_scikit_learn(predictions):
-    classes = list(range(predictions.mean.shape[1]))
-    expected = (
-        sklearn.metrics.brier_score_loss(predictions.label_array, predictions.mean, labels=classes, scale_by_half=False)
-        if len(classes) > 2
-        else 2 * sklearn.metrics.brier_score_loss(predictions.label_array, predictions.mean[:, 1])
-    )
-    mean = predictive.ensemble_mean(predictions.probabilities)
-    assert predictive.brier(mean, predictions.labels).item() == pytest.approx(expected, rel=1e-12)
-
-
 def test_log_loss_of_impossible_labels_agrees_with_scikit_learn(make_tied):
     predictions, _ = make_tied(1, 200, 3)
     y, reference = predictions.label_array, predictions.array[0]
@@ -58,19 +47,6 @@ def test_predicted_class_is_the_most_probable_of_the_exact_mean(make_tied, exact
     mean = predictive.ensemble_mean(predictions.probabilities)
     assert predictive.predicted_class(mean).tolist() == expected
     np.testing.assert_allclose(predictive.confidence(mean), [float(max(row)) for row in means], rtol=1e-14)
-
-
-@pytest.mark.parametrize("members", [2, 3, 7, 10])
-def test_mean_of_identical_members_is_the_member(make_smooth, members):
-    member = make_smooth(1, 300, 5).probabilities
-    assert torch.equal(predictive.ensemble_mean(member.expand(members, -1, -1)), member[0])
-
-
-def test_float32_predictions_are_measured_in_float64(make_smooth):
-    predictions = make_smooth(7, 2000, 5)
-    single = predictions.array.astype(np.float32)
-    mean = predictive.ensemble_mean(torch.from_numpy(single))
-    np.testing.assert_allclose(mean, single.astype(np.float64).mean(0), rtol=1e-14)
 
 
 def test_probability_0_costs_36_nats():
