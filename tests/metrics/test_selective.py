@@ -176,16 +176,6 @@ def test_a_threshold_at_the_limit_is_found_about_as_often_as_it_may_be():
     assert 2 <= found <= binom.ppf(0.999, 400, 0.05)
 
 
-def test_a_threshold_beyond_a_bad_one_is_found():
-    """A search by halves that asks 400 of 800 first, 32 wrong of them, goes to fewer and never sees the better 800."""
-    order = torch.arange(800)
-    sure = 1 - (order + 0.5) / 1600
-    wrong = (order >= 300) & (order < 332)
-    found = selective.threshold_at_risk(sure.double(), ~wrong, 0.06)
-    assert (found.answered, found.errors) == (800, 32)
-    assert found.value == 0
-
-
 def test_the_number_of_examples_that_is_needed_is_enough():
     rng = np.random.default_rng(1)
     sure, correct = calibrated(rng, 150)

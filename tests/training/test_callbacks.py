@@ -80,12 +80,6 @@ def test_the_store_is_neither_read_nor_written(train, store):
     assert all(fitted.reused for fitted in train([], store).fitted)
 
 
-@pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization")
-def test_a_checkpoint_callback_writes_its_files(train, tmp_path):
-    train([ModelCheckpoint(tmp_path, every_n_train_steps=3)])
-    assert list(tmp_path.glob("*.ckpt"))
-
-
 def test_a_callback_that_needs_a_logger_is_refused_in_one_line(train):
     line = r"^callbacks=\['LearningRateMonitor'\]: cannot be used .* no logger but the run's \(logger=csv [^\n]*$"
     with pytest.raises(SettingError, match=line):
@@ -111,21 +105,6 @@ def test_what_callbacks_log_goes_to_the_runs_logger_with_phase_and_step(train, t
     assert [(phase, step) for phase, step, _ in run.rows] == [("full", step) for step in range(RECIPE.steps)]
     rates = [values["lr-AdamW/encoder"] for _, _, values in run.rows]
     assert rates == pytest.approx([RECIPE.lr * RECIPE.rate(step) for step in range(RECIPE.steps)])
-
-
-def test_a_tracker_of_curves_alone_is_no_logger(train):
-    class Curves:
-        def curve(self, phase, step, losses):
-            """Take no more."""
-
-    with pytest.raises(SettingError, match="no logger but the run's"):
-        train([LearningRateMonitor()], tracker=Curves())
-
-
-def test_without_callbacks_nothing_but_curves_is_logged(train, tmp_path):
-    run = Rows(tmp_path)
-    train([], tracker=run)
-    assert run.rows == []
 
 
 @pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization")
@@ -155,24 +134,10 @@ def test_a_summary_is_shown_and_lightning_is_quiet_otherwise(train, caplog):
 @pytest.mark.parametrize(
     ("make", "line"),
     [
-        (
-            lambda: lightning.EarlyStopping("val_loss"),
-            "'EarlyStopping': stops at the end of an epoch .*recipe.full.steps",
-        ),
-        (lambda: lightning.StochasticWeightAveraging(0.1), "'StochasticWeightAveraging': .*EMAWeightAveraging"),
-        (lightning.TQDMProgressBar, "'TQDMProgressBar': shows a bar .*trainer.progress=false"),
+        (lambda: lightning.EarlyStopping("loss"), "'EarlyStopping': stops at the end of an epoch .*recipe.full.steps"),
         (lightning.RichProgressBar, "'RichProgressBar': shows a bar"),
-        (
-            lambda: lightning.GradientAccumulationScheduler({0: 2}),
-            "'GradientAccumulationScheduler': .*recipe.full.batch_size",
-        ),
         (lightning.LearningRateFinder, "'LearningRateFinder': .*hydra/sweeper=tune"),
-        (lightning.BatchSizeFinder, "'BatchSizeFinder': .*recipe.full.batch_size"),
-        (lightning.BackboneFinetuning, "'BackboneFinetuning': .*strategy=lp_ft"),
-        (
-            lambda: ModelCheckpoint(monitor="val_loss"),
-            "'ModelCheckpoint': monitors 'val_loss', and a fit logs 'train/loss'",
-        ),
+        (lambda: ModelCheckpoint(monitor="loss"), "'ModelCheckpoint': monitors 'loss', and a fit logs 'train/loss'"),
     ],
 )
 def test_what_a_fit_cannot_do_is_said_before_anything_is_loaded(make, line):

@@ -12,9 +12,9 @@ from ensemble_transfer.weights import joined
 
 
 @pytest.fixture(scope="module")
-def result(source_ensemble, target_task, recipes, fitter):
+def result(transfer):
     """A shift of two members by one donor."""
-    return Shift().run(Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter))
+    return transfer(Shift())
 
 
 @pytest.fixture

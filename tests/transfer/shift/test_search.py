@@ -2,71 +2,41 @@
 
 from dataclasses import replace
 
-import pytest
 import torch
 
 from ensemble_transfer.training.flops import encode_flops
 from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.transfer.base import Workbench, transfer_ensemble
 from ensemble_transfer.transfer.shift.search import best_probed
 from ensemble_transfer.transfer.strategies.shift import Shift
 from ensemble_transfer.transfer.strategies.tiny import Tiny
-from ensemble_transfer.weights import add_scaled, below, fingerprint, subtract
+from ensemble_transfer.weights import below, fingerprint
 
 
-@pytest.fixture(scope="module")
-def bench(source_ensemble, target_task, recipes, fitter):
-    return Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
-
-
-@pytest.fixture(scope="module")
-def donor(bench):
-    """A donor that has learned the task: its encoder before and its weights after."""
-    longer = replace(bench, recipes=replace(bench.recipes, full=Recipe(60, lr=1e-2)))
-    return bench.encoders[0], longer.fine_tune_fully({0: bench.encoders[0]}).weights[0]
-
-
-@pytest.fixture(scope="module")
-def own(donor):
-    """What a search is given whose best scale is 1: the donor itself, its own shift and its own head."""
-    before, after = donor
-    return before, subtract(below(after, "encoder"), before), below(after, "head")
-
-
-def test_probes_find_the_encoder_that_serves_a_new_head(bench, own):
-    encoder, vector, _ = own
-    better, worse = (
-        {1: add_scaled(encoder, vector)},
-        {1: {name: torch.zeros_like(tensor) for name, tensor in encoder.items()}},
-    )
-    tuned = replace(bench, recipes=replace(bench.recipes, probe=Recipe(40, lr=1e-2)))
+def test_probes_find_the_encoder_that_serves_a_new_head(bench):
+    tuned = replace(bench, recipes=replace(bench.recipes, full=Recipe(60, lr=1e-2), probe=Recipe(40, lr=1e-2)))
+    learned = below(tuned.fine_tune_fully({0: bench.encoders[0]}).weights[0], "encoder")
+    better, worse = {1: learned}, {1: {name: torch.zeros_like(tensor) for name, tensor in learned.items()}}
     assert best_probed(tuned, {1.0: better, 0.0: worse}) == 1.0
     assert best_probed(tuned, {1.0: worse, 0.0: better}) == 0.0
     assert best_probed(tuned, {1.0: better, 0.0: better}) == 1.0  # a tie
 
 
-def test_a_shift_that_harms_a_probe_is_not_made(source_ensemble, target_task, recipes, fitter):
-    recipes = replace(recipes, probe=Recipe(40, lr=1e-2))
-    task = target_task.sealed()
-    result = transfer_ensemble(Shift(scale=40.0, if_better=True), source_ensemble, task, 0, recipes, fitter)
-    tiny = transfer_ensemble(Tiny(), source_ensemble, task, 0, recipes, fitter)
+def test_a_shift_that_harms_a_probe_is_not_made(transfer):
+    result, tiny = (transfer(s, probe=Recipe(40, lr=1e-2)) for s in (Shift(scale=40.0, if_better=True), Tiny()))
     assert set(result.shift.scales.values()) == {0.0}
     for member in result.recipients:
         assert fingerprint(result.ensemble.members[member]) == fingerprint(tiny.ensemble.members[member])
 
 
-def test_a_shift_that_probes_accept_is_the_one_without_a_search(source_ensemble, target_task, recipes, fitter):
-    task = target_task.sealed()
-    recipes = replace(recipes, full=Recipe(60, lr=1e-2), probe=Recipe(40, lr=1e-2))
-    asked, plain = (
-        transfer_ensemble(Shift(if_better=asked), source_ensemble, task, 0, recipes, fitter) for asked in (True, False)
-    )
+def test_a_shift_that_probes_accept_is_the_one_without_a_search(source_ensemble, target_task, transfer):
+    longer = {"full": Recipe(60, lr=1e-2), "probe": Recipe(40, lr=1e-2)}
+    asked, plain = (transfer(Shift(if_better=asked), **longer) for asked in (True, False))
     assert set(asked.shift.scales.values()) == {1.0}
     assert asked.ensemble.fingerprint == plain.ensemble.fingerprint
     assert asked.marginal().flops == plain.marginal().flops
     phases = asked.ledger.by_phase()
     recipients = len(asked.recipients)
     each = (phases["statistics"].flops + phases["probe"].flops) / recipients
-    validation = len(task.validation) * encode_flops(source_ensemble.architecture)
+    validation = len(target_task.validation) * encode_flops(source_ensemble.architecture)
     assert phases["scale search"].flops == 2 * (each + validation)
     assert asked.ledger.of_member(0).flops == phases["full"].flops  # what is chosen for all is billed to nobody
