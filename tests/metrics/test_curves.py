@@ -35,20 +35,6 @@ def test_the_confusion_matrix_is_sklearns_and_large_ones_are_left_out(make_smoot
     assert "confusion" not in curves(many.array, many.label_array)
 
 
-def test_reliability_gives_the_ece(make_smooth):
-    predictions = make_smooth(3, 300, 4)
-    drawn = curves(predictions.array, predictions.label_array)["reliability"]
-    assert {len(values) for values in drawn.values()} == {15}
-    assert drawn["lower"][1:] == drawn["upper"][:-1]
-    assert (drawn["lower"][0], drawn["upper"][-1], sum(drawn["count"])) == (0, 1, 300)
-    filled = [b for b in range(15) if drawn["count"][b]]
-    assert all(drawn["confidence"][b] is None for b in range(15) if b not in filled)
-    assert all(drawn["lower"][b] <= drawn["confidence"][b] <= drawn["upper"][b] for b in filled)
-    ece = sum(drawn["count"][b] / 300 * abs(drawn["accuracy"][b] - drawn["confidence"][b]) for b in filled)
-    found = evaluate(predictions.array, predictions.label_array)
-    assert ece == pytest.approx(found["calibration/ece"], abs=1e-9)
-
-
 def test_after_the_temperature_curves_agree_with_the_metrics(make_smooth):
     test, held_out = make_smooth(3, 300, 4), make_smooth(3, 200, 4, seed=1)
     for validation in (None, (held_out.array, held_out.label_array)):

@@ -196,13 +196,6 @@ def test_table_holds_every_metric(full, save, capsys):
         assert text in printed
 
 
-def test_names_in_brackets_are_printed_as_they_are(save, capsys):
-    probabilities, labels = draw()
-    arrays = {"probabilities": probabilities, "labels": labels, "ood/[red]x/probabilities": probabilities}
-    assert main([save(arrays)]) == 0
-    assert "[red]x" in capsys.readouterr().out
-
-
 def test_unknown_arrays_are_named(save, capsys):
     probabilities, labels = draw()
     arrays = {"probabilities": probabilities, "labels": labels, "source/labels": labels}

@@ -1,5 +1,3 @@
-import math
-
 import numpy as np
 import pytest
 import scipy.stats
@@ -47,17 +45,6 @@ def test_predicted_class_is_the_most_probable_of_the_exact_mean(make_tied, exact
     mean = predictive.ensemble_mean(predictions.probabilities)
     assert predictive.predicted_class(mean).tolist() == expected
     np.testing.assert_allclose(predictive.confidence(mean), [float(max(row)) for row in means], rtol=1e-14)
-
-
-def test_probability_0_costs_36_nats():
-    certain = torch.tensor([[1.0, 0.0]])
-    assert predictive.nll(certain, torch.tensor([1])).item() == pytest.approx(36.0436533891)
-    assert predictive.nll(certain, torch.tensor([0])).item() == 0
-    assert predictive.entropy(certain).item() == 0
-    assert predictive.brier(certain, torch.tensor([1])).item() == 2
-    assert predictive.nll(torch.tensor([[1 - 1e-12, 1e-12]]).double(), torch.tensor([1])).item() == (
-        pytest.approx(12 * math.log(10))
-    )
 
 
 def test_mean_is_the_same_bit_for_bit_in_any_order_of_the_members(make_smooth):

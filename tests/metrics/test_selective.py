@@ -60,14 +60,6 @@ def test_ties_take_the_expectation_over_their_orders():
     np.testing.assert_allclose(risk, np.mean(curves, axis=0), atol=1e-12)
 
 
-@pytest.mark.parametrize("correct", [[True] * 4, [False] * 4])
-def test_all_right_and_all_wrong(correct):
-    found = measured([0.1, 0.2, 0.3, 0.3], correct)
-    error = float(not correct[0])
-    expected = {"aurc": error, "eaurc": 0, "augrc": error * 10 / 16, "coverage": 1 - error, "risk": error}
-    assert found == pytest.approx(expected, abs=1e-12)
-
-
 def test_risk_at_exactly_the_limit_counts():
     correct = [True] * 19 + [False] + [False] * 20
     assert measured(np.linspace(1, 0, 40), correct)["coverage"] == 20 / 40

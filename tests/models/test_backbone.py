@@ -178,11 +178,6 @@ def test_pretrained_weights_come_with_their_normalisation(channels, mean, std):
     assert described.std == pytest.approx(std)
 
 
-def test_a_stated_normalisation_wins():
-    described = Backbone("resnet10t", OPTIONS, pretrained=True, mean=[0.0], std=[1.0]).architecture(8, 3, 5)
-    assert (described.mean, described.std) == ((0.0,), (1.0,))
-
-
 WRITERS = {
     "a.safetensors": save_file,
     "a.pt": torch.save,

@@ -91,10 +91,6 @@ def test_a_device_gets_the_data_once(monkeypatch):
     assert_sent_by_batch(Batches([images], LABELS, 4, [1]))
 
 
-def test_data_whose_images_are_augmented_one_by_one_stay_here():
-    assert_sent_by_batch(Batches([torch.zeros(10, 1, 8, 8, dtype=torch.uint8)], LABELS, 4, [1], "trivial"))
-
-
 def assert_sent_by_batch(data):
     sent = data.on(META)
     assert (sent.labels.device.type, sent.inputs[0].device.type) == ("cpu", "cpu")

@@ -53,14 +53,6 @@ def test_features_are_those_of_an_evaluation_forward(architecture, encoder, targ
     torch.testing.assert_close(seen, expected, atol=1e-6, rtol=1e-5)
 
 
-def test_features_of_many_images_are_those_of_each(architecture, encoder, target_task):
-    images = target_task.train.images.repeat(3, 1, 1, 1)[:259]
-    classifier = classifier_of(architecture, encoder)
-    together, last = features(classifier, images, CPU), features(classifier, images[256:], CPU)
-    assert len(together) == 259
-    torch.testing.assert_close(together[256:], last, atol=1e-5, rtol=1e-5)
-
-
 def test_features_of_views_are_those_of_changed_images_view_after_view(architecture, encoder, target_task):
     images = target_task.train.images[:20]
     classifier = classifier_of(architecture, encoder)

@@ -34,12 +34,6 @@ def test_a_head_on_features_needs_no_gradient_of_the_features():
     assert head_flops(8, 10) == forward + gradient_of_the_weights
 
 
-def test_only_the_head_costs_by_the_classes(architecture):
-    wider = architecture.with_classes(14)
-    assert encode_flops(wider) == encode_flops(architecture)
-    assert step_flops(wider) - step_flops(architecture) == 3 * 2 * 8 * 4
-
-
 def test_an_image_that_the_encoder_cannot_take_is_refused():
     small = Architecture("deit_tiny_patch16_224", {"img_size": 16, "depth": 1}, 8, 1, 5, (0.5,), (0.5,))
     with pytest.raises(SettingError, match=r"name='deit_tiny_patch16_224': cannot encode images of 1x8x8: "):

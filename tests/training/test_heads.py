@@ -123,15 +123,13 @@ def test_a_head_is_the_same_beside_any_number_of_others_in_any_order(train):
 
 def test_a_head_is_the_same_with_threads_whose_kernels_divide_a_batch(backbone, source_task, settings):
     architecture = backbone.architecture(8, 1, 1000)
-    starts = [Start(member, architecture.initial(member), member) for member in range(4)]
-    fitter, recipe = Fitter(replace(settings, threads=2)), Recipe(6, batch_size=33, lr=1e-2)
+    starts = [Start(member, architecture.initial(member), member) for member in range(3)]
+    fitter, recipe = Fitter(replace(settings, threads=2)), Recipe(4, batch_size=33, lr=1e-2)
 
     def train(starts):
         return fitter.fit_heads(architecture, starts, source_task.train, recipe, "head")
 
-    four = train(starts)
-    assert_same(train(starts[2:3]), four)
-    assert_same(train([starts[3], starts[1]]), four)
+    assert_same(train([starts[2], starts[0]]), train(starts))
 
 
 @pytest.mark.parametrize("recipe", [RECIPES["adamw"], RECIPES["clipped"]], ids=str)

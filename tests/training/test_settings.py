@@ -87,7 +87,6 @@ def test_tf32_makes_another_key_where_it_changes_a_fit(monkeypatch):
         ("auto", True, "cuda"),
         ("auto", False, "cpu"),
         ("cpu", True, "cpu"),
-        ("cpu", False, "cpu"),
         ("gpu", True, "cuda"),
     ],
 )

@@ -199,13 +199,6 @@ def test_a_root_that_cannot_be_written_is_refused(tmp_path, place):
     assert str(caught.value).startswith(f"root='{tmp_path / place}': must be a folder that can be written: ")
 
 
-def test_a_relative_root_stays_where_it_was(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    store = Store(Path("store"))
-    monkeypatch.chdir("/")
-    assert filled(store).is_relative_to(tmp_path)
-
-
 # What nobody needs any more
 
 

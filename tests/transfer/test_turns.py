@@ -7,7 +7,6 @@ import torch
 
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.transfer.base import transfer_ensemble
 from ensemble_transfer.transfer.choice import Candidate
 from ensemble_transfer.transfer.shift.turns import Moves, best_scale, recipient_price
 from ensemble_transfer.transfer.strategies.few import Few
@@ -100,8 +99,8 @@ def test_options_that_make_no_sense_are_refused(options, message):
         Turns(**options)
 
 
-def test_a_member_must_be_left_to_shift(source_ensemble, target_task):
+def test_a_member_must_be_left_to_shift(transfer):
     with pytest.raises(SettingError, match=r"donors=3: must be below ensemble\.size=3"):
-        transfer_ensemble(Turns(donors=3), source_ensemble, target_task.sealed())
+        transfer(Turns(donors=3))
     with pytest.raises(SettingError, match=r"members=4: must be at most ensemble\.size=3"):
-        transfer_ensemble(Turns(members=4), source_ensemble, target_task.sealed())
+        transfer(Turns(members=4))
