@@ -175,11 +175,15 @@ def test_a_file_keeps_a_head_that_knows_the_classes(given, source_task, knowing,
     assert torch.allclose(ensemble.predict(images)[0], there, atol=1e-5)
 
 
-def test_a_head_that_does_not_fit_is_probed_anew(given, knowing, caplog, tmp_path):
+def test_a_head_that_does_not_fit_is_probed_anew(given, source_task, knowing, caplog, tmp_path):
     weight, bias = knowing["head.weight"], knowing["head.bias"]
     around = [1, 2, 3, 4, 0]  # as many classes, but others: as a head for digits 5 to 9 would be
     heads = {
         "others": {"weight": weight[around], "bias": bias[around]},
+        "constant": {
+            "weight": 0 * weight,
+            "bias": 1.0 * (torch.arange(5) == source_task.validation.labels.mode().values),
+        },
         "fewer": {"weight": weight[:4], "bias": bias[:4]},
         "half": {"weight": weight, "bias": torch.zeros(2)},
     }
@@ -187,10 +191,10 @@ def test_a_head_that_does_not_fit_is_probed_anew(given, knowing, caplog, tmp_pat
         save_file(as_timm(knowing, **head), tmp_path / f"{name}.safetensors")
     with caplog.at_level("INFO"):
         ensemble, ledger = given(*(tmp_path / f"{name}.safetensors" for name in heads))
-    assert [entry.member for entry in ledger.entries] == [0, 1, 2]
+    assert [entry.member for entry in ledger.entries] == [0, 1, 2, 3]
     assert all(equal(below(member, "encoder"), below(knowing, "encoder")) for member in ensemble.members)
     said = [record.getMessage() for record in caplog.records if "its head of" in record.getMessage()]
-    assert len(said) == 1
+    assert len(said) == 2
     assert said[0].startswith(f"{tmp_path / 'others.safetensors'}: its head of 5 classes is no better than chance")
     assert said[0].endswith("dataset.image_size, backbone.mean or backbone.std may be others than in training")
 
