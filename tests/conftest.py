@@ -114,6 +114,6 @@ def recipes() -> Recipes:
 
 
 @pytest.fixture(scope="session")
-def source_ensemble(backbone, source_task, recipes, fitter) -> Ensemble:
-    """Three members of shared lineage."""
-    return train_source(EnsembleSettings(3), backbone, source_task, 0, recipes, fitter)[0]
+def source_ensemble(backbone, source_task, recipes, settings, shared_store) -> Ensemble:
+    """Three members of shared lineage, trained once for all processes of a run of the tests."""
+    return train_source(EnsembleSettings(3), backbone, source_task, 0, recipes, Fitter(settings, shared_store))[0]

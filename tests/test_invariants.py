@@ -1,4 +1,9 @@
-"""The invariants of the design, each where it can fail; the ninth is in test_kills.py."""
+"""The invariants of the design, each where it can fail.
+
+Others stand beside what they are about: 9 in test_kills.py, 10 in training/test_workers.py and test_fit.py, 11 in
+transfer/test_budget.py and test_promises_of_budgets.py, 12 in test_tensor_files.py, models/test_ensemble.py and
+metrics/test_archive.py, 13 in training/test_flops.py, 14 in training/test_store.py.
+"""
 
 from copy import deepcopy
 from dataclasses import replace
@@ -105,16 +110,8 @@ def test_4_a_member_trains_alone_as_in_a_group_as_vectorised(backbone, source_ta
     assert close(in_doubles["loop"][0], together[0], 1e-2)
 
 
-def test_4_holds_for_what_drops_at_random(source_task, settings):
-    architecture = Architecture(
-        "resnet10t",
-        {"channels": [4, 8, 8, 8], "stem_width": 4, "output_stride": 8, "drop_path_rate": 0.5},
-        8,
-        1,
-        5,
-        (0.5,),
-        (0.5,),
-    )
+def test_4_holds_for_what_drops_at_random(backbone, source_task, settings):
+    architecture = replace(backbone.architecture(8, 1, 5), options=dict(backbone.options) | {"drop_path_rate": 0.5})
     group = starts_of(architecture, range(2))
     recipe = Recipe(4)
     together = Fitter(settings).fit(architecture, group, source_task.train, recipe, "full").weights

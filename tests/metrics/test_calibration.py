@@ -5,9 +5,6 @@ import pytest
 import scipy.optimize
 import scipy.special
 import torch
-from sklearn.datasets import load_digits
-from sklearn.linear_model import LogisticRegression
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 from ensemble_transfer.metrics import calibration
 from ensemble_transfer.metrics.predictive import ensemble_mean, nll
@@ -32,7 +29,7 @@ def top_label(means, labels):
     return [max(row) for row in means], right
 
 
-@pytest.fixture(params=["smooth, 2", "smooth, 7", "tied, 3", "tied, 4"])
+@pytest.fixture(params=["smooth, 7", "tied, 3"])
 def case(request, make_smooth, make_tied, exact):
     """The ensemble's probabilities, the labels, and the probabilities as exact fractions."""
     kind, classes = request.param.split(", ")
@@ -57,13 +54,6 @@ def test_errors_agree_with_their_definitions(case):
     assert calibration.ece_classwise(mean, labels).item() == pytest.approx(np.mean(classwise), abs=1e-7)
 
 
-def test_ece_agrees_with_torchmetrics(predictions):
-    mean, labels = ensemble_mean(predictions.probabilities), predictions.labels
-    for norm, metric in (("l1", calibration.ece), ("max", calibration.mce)):
-        expected = multiclass_calibration_error(mean, labels, mean.shape[1], BINS, norm)
-        assert metric(mean, labels).item() == pytest.approx(expected.item(), abs=1e-6)
-
-
 def test_confidence_1_falls_in_the_last_bin():
     probabilities, labels = torch.tensor([[1.0, 0.0], [0.95, 0.05]]), torch.tensor([1, 0])
     assert calibration.ece(probabilities, labels).item() == pytest.approx(abs(0.5 - 0.975))
@@ -78,11 +68,6 @@ def test_adaptive_error_agrees_with_its_definition(case):
     runs = np.array_split(order, BINS)
     expected = sum(float(abs(sum(sure[i] - shared[i] for i in run))) for run in runs) / len(sure)
     assert calibration.ece_adaptive(mean, labels).item() == pytest.approx(expected, abs=1e-9)
-
-
-def test_adaptive_error_of_few_examples_is_the_mean_gap():
-    probabilities, labels = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7]]), torch.tensor([0, 1, 1])
-    assert calibration.ece_adaptive(probabilities, labels).item() == pytest.approx((0.1 + 0.6 + 0.3) / 3)
 
 
 def test_reliability_sums_to_the_ece(case):
@@ -123,7 +108,7 @@ def reference_temperature(mean, labels, pseudo=0.1):
 
 @pytest.mark.parametrize("classes", [2, 6])
 @pytest.mark.parametrize("examples", [10, 500])
-@pytest.mark.parametrize("sharpness", [0.3, 1.0, 4.0])
+@pytest.mark.parametrize("sharpness", [0.3, 4.0])
 def test_temperature_agrees_with_scipy(make_smooth, sharpness, examples, classes):
     predictions = make_smooth(3, examples, classes)
     mean = scipy.special.softmax(sharpness * np.log(predictions.mean), axis=1)
@@ -135,16 +120,8 @@ def test_temperature_agrees_with_scipy(make_smooth, sharpness, examples, classes
     np.testing.assert_allclose(scaled, scipy.special.softmax(logits / temperature, axis=1), rtol=1e-9)
 
 
-def test_temperature_undoes_a_sharpening(make_smooth):
-    predictions = make_smooth(1, 500, 6)
-    one = calibration.fit_temperature(predictions.probabilities[0], predictions.labels)
-    sharper = predictions.probabilities[0].pow(2)
-    sharper = sharper / sharper.sum(1, keepdim=True)
-    assert calibration.fit_temperature(sharper, predictions.labels) == pytest.approx(2 * one, rel=1e-6)
-
-
-@pytest.mark.parametrize("sure", [0.7, 0.9, 1 - 1e-6])
-@pytest.mark.parametrize("examples", [1, 10, 500])
+@pytest.mark.parametrize("sure", [0.7, 1 - 1e-6])
+@pytest.mark.parametrize("examples", [1, 500])
 def test_without_an_error_a_tenth_of_an_example_says_how_sure_to_be(examples, sure):
     """With two classes half of it is wrong: of N right answers a share of 0.05 / (N + 0.1)."""
     probabilities = torch.tensor([[sure, 1 - sure]], dtype=torch.float64).repeat(examples, 1)
@@ -175,22 +152,13 @@ def changes(mean, labels, examples):
         yield (nll(own, truth) - nll(without, truth)).item()
 
 
-@pytest.mark.parametrize("sharpness", [0.5, 1.0, 3.0])
-@pytest.mark.parametrize(("classes", "signal"), [(2, 1.7), (10, 2.0), (10, 3.7), (100, 4.0)])
+@pytest.mark.parametrize("sharpness", [0.5, 3.0])
+@pytest.mark.parametrize(("classes", "signal"), [(2, 1.7), (10, 3.7)])
 def test_with_500_examples_the_prior_changes_next_to_nothing(classes, signal, sharpness):
     rng = np.random.default_rng(0)
     labels = rng.integers(classes, size=4500)
     logits = signal * (rng.normal(size=(4500, classes)) + signal * np.eye(classes)[labels])
     mean = scipy.special.softmax(sharpness * logits, axis=1)
-    assert max(map(abs, changes(mean, labels, 500))) < 1e-3
-
-
-@pytest.mark.parametrize("regularisation", [1e-2, 1.0])
-def test_with_500_real_digits_the_prior_changes_next_to_nothing(regularisation):
-    images, labels = load_digits(return_X_y=True)
-    model = LogisticRegression(C=regularisation, max_iter=500).fit(images[:400] / 16, labels[:400])
-    mean, labels = model.predict_proba(images[400:] / 16), labels[400:].astype(np.int64)
-    assert 0.7 < (mean.argmax(1) == labels).mean() < 0.97
     assert max(map(abs, changes(mean, labels, 500))) < 1e-3
 
 

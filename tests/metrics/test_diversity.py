@@ -78,13 +78,6 @@ def test_mutual_information_agrees_with_scipy(several, make_tied):
         np.testing.assert_allclose(diversity.mutual_information(predictions.probabilities), expected, atol=1e-14)
 
 
-def test_mutual_information_of_two_members_is_their_js(make_smooth):
-    probabilities = make_smooth(2, 100, 3).probabilities
-    assert diversity.mutual_information(probabilities).mean().item() == pytest.approx(
-        scipy.spatial.distance.jensenshannon(*probabilities.numpy(), axis=1).__pow__(2).mean()
-    )
-
-
 def test_mutual_information_is_the_same_bit_for_bit_in_any_order_of_the_members(make_smooth):
     probabilities = make_smooth(7, 2000, 5).probabilities
     forth, back = (diversity.mutual_information(p) for p in (probabilities, probabilities.flip(0)))
@@ -133,40 +126,3 @@ def test_pairs_without_a_value_are_left_out():
     for measure in (diversity.error_correlation, diversity.q_statistic, diversity.kappa):
         assert measure(never_wrong).isnan()
     assert diversity.double_fault(never_wrong).item() == 0
-
-
-def test_a_single_member(make_smooth):
-    predictions = make_smooth(1, 20, 3)
-    right = torch.ones(1, 20).bool()
-    assert diversity.disagreement(torch.zeros(1, 20)).item() == 0
-    assert diversity.kl(predictions.probabilities).item() == 0
-    assert diversity.js(predictions.probabilities).item() == 0
-    assert diversity.mutual_information(predictions.probabilities).tolist() == [0] * 20
-    assert diversity.jensen_gap(predictions.probabilities, predictions.labels).item() == 0
-    for measure in (
-        diversity.error_correlation,
-        diversity.q_statistic,
-        diversity.kappa,
-        diversity.double_fault,
-    ):
-        assert measure(right).isnan()
-
-
-@pytest.mark.parametrize("members", [2, 3, 7, 10])
-@pytest.mark.parametrize("kind", ["smooth", "tied", "float32"])
-def test_identical_members_differ_by_exactly_0(kind, members, make_smooth, make_tied):
-    predictions = make_tied(1, 60, 4)[0] if kind == "tied" else make_smooth(1, 60, 4)
-    member = predictions.probabilities.float() if kind == "float32" else predictions.probabilities
-    same = member.expand(members, -1, -1)
-    assert diversity.kl(same).item() == 0
-    assert diversity.js(same).item() == 0
-    assert diversity.mutual_information(same).tolist() == [0] * 60
-    assert diversity.jensen_gap(same, predictions.labels).item() == 0
-    assert diversity.disagreement(same.argmax(-1)).item() == 0
-
-
-def test_opposite_members():
-    probabilities = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])
-    assert diversity.js(probabilities).item() == pytest.approx(np.log(2))
-    assert diversity.mutual_information(probabilities).item() == pytest.approx(np.log(2))
-    assert diversity.disagreement(probabilities.argmax(-1)).item() == 1

@@ -37,9 +37,7 @@ def flatter(make_smooth):
     return make
 
 
-@pytest.mark.parametrize(
-    ("members", "examples", "classes", "outside"), [(3, 300, 5, 80), (5, 40, 12, 200), (2, 9, 2, 1)]
-)
+@pytest.mark.parametrize(("members", "examples", "classes", "outside"), [(3, 300, 5, 80), (2, 9, 2, 1)])
 def test_agrees_with_scikit_learn(members, examples, classes, outside, make_smooth, flatter):
     inside_array, outside_array = (
         make_smooth(members, examples, classes).array,
@@ -58,16 +56,6 @@ def test_tied_scores_agree_with_scikit_learn(make_tied):
     found = ood.detection(*(ood.scores(p.probabilities)["max_probability"] for p in (inside, outside)))
     expected = reference_detection(*(np.round(-p.mean.max(1), 9) for p in (inside, outside)))
     assert {key: value.item() for key, value in found.items()} == pytest.approx(expected, abs=1e-6)
-
-
-def test_direction():
-    found = ood.detection(torch.tensor([0.1, 0.2]), torch.tensor([0.7, 0.8, 0.9]))
-    assert {key: value.item() for key, value in found.items()} == {"auroc": 1, "aupr": 1, "fpr95": 0}
-
-
-def test_scores_that_say_nothing_give_chance():
-    found = ood.detection(torch.full((30,), 0.5), torch.full((10,), 0.5))
-    assert {key: value.item() for key, value in found.items()} == {"auroc": 0.5, "aupr": 0.25, "fpr95": 1}
 
 
 @pytest.mark.parametrize("classes", [2, 7])

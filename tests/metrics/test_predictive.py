@@ -1,5 +1,3 @@
-import math
-
 import numpy as np
 import pytest
 import scipy.stats
@@ -22,17 +20,6 @@ def test_mean_and_quality_agree_with_scikit_learn(predictions):
     )
     expected = np.mean([sum((p[c] - (c == t)) ** 2 for c in classes) for p, t in zip(reference, y, strict=True)])
     assert predictive.brier(mean, labels).item() == pytest.approx(expected, rel=1e-12)
-
-
-def test_brier_agrees_with_scikit_learn(predictions):
-    classes = list(range(predictions.mean.shape[1]))
-    expected = (
-        sklearn.metrics.brier_score_loss(predictions.label_array, predictions.mean, labels=classes, scale_by_half=False)
-        if len(classes) > 2
-        else 2 * sklearn.metrics.brier_score_loss(predictions.label_array, predictions.mean[:, 1])
-    )
-    mean = predictive.ensemble_mean(predictions.probabilities)
-    assert predictive.brier(mean, predictions.labels).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_log_loss_of_impossible_labels_agrees_with_scikit_learn(make_tied):
@@ -58,30 +45,6 @@ def test_predicted_class_is_the_most_probable_of_the_exact_mean(make_tied, exact
     mean = predictive.ensemble_mean(predictions.probabilities)
     assert predictive.predicted_class(mean).tolist() == expected
     np.testing.assert_allclose(predictive.confidence(mean), [float(max(row)) for row in means], rtol=1e-14)
-
-
-@pytest.mark.parametrize("members", [2, 3, 7, 10])
-def test_mean_of_identical_members_is_the_member(make_smooth, members):
-    member = make_smooth(1, 300, 5).probabilities
-    assert torch.equal(predictive.ensemble_mean(member.expand(members, -1, -1)), member[0])
-
-
-def test_float32_predictions_are_measured_in_float64(make_smooth):
-    predictions = make_smooth(7, 2000, 5)
-    single = predictions.array.astype(np.float32)
-    mean = predictive.ensemble_mean(torch.from_numpy(single))
-    np.testing.assert_allclose(mean, single.astype(np.float64).mean(0), rtol=1e-14)
-
-
-def test_probability_0_costs_36_nats():
-    certain = torch.tensor([[1.0, 0.0]])
-    assert predictive.nll(certain, torch.tensor([1])).item() == pytest.approx(36.0436533891)
-    assert predictive.nll(certain, torch.tensor([0])).item() == 0
-    assert predictive.entropy(certain).item() == 0
-    assert predictive.brier(certain, torch.tensor([1])).item() == 2
-    assert predictive.nll(torch.tensor([[1 - 1e-12, 1e-12]]).double(), torch.tensor([1])).item() == (
-        pytest.approx(12 * math.log(10))
-    )
 
 
 def test_mean_is_the_same_bit_for_bit_in_any_order_of_the_members(make_smooth):

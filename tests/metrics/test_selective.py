@@ -8,7 +8,6 @@ import torch
 from scipy.stats import binom
 
 from ensemble_transfer.metrics import selective
-from ensemble_transfer.metrics.predictive import confidence, correctness, ensemble_mean
 
 
 def all_metrics(sure, correct):
@@ -37,13 +36,7 @@ def measured(sure, correct):
     }
 
 
-def test_agrees_with_the_definitions(predictions):
-    mean = ensemble_mean(predictions.probabilities)
-    expected = all_metrics(predictions.mean.max(1), predictions.mean.argmax(1) == predictions.label_array)
-    assert measured(confidence(mean), correctness(mean, predictions.labels)) == pytest.approx(expected, abs=1e-12)
-
-
-@pytest.mark.parametrize("examples", [1, 2, 4, 5, 7, 99, 100, 101])
+@pytest.mark.parametrize("examples", [1, 2, 5, 7, 100, 101])
 def test_agrees_at_every_number_of_examples(examples):
     rng = np.random.default_rng(examples)
     sure = rng.permutation(examples) / examples
@@ -67,23 +60,9 @@ def test_ties_take_the_expectation_over_their_orders():
     np.testing.assert_allclose(risk, np.mean(curves, axis=0), atol=1e-12)
 
 
-@pytest.mark.parametrize("correct", [[True] * 4, [False] * 4])
-def test_all_right_and_all_wrong(correct):
-    found = measured([0.1, 0.2, 0.3, 0.3], correct)
-    error = float(not correct[0])
-    expected = {"aurc": error, "eaurc": 0, "augrc": error * 10 / 16, "coverage": 1 - error, "risk": error}
-    assert found == pytest.approx(expected, abs=1e-12)
-
-
 def test_risk_at_exactly_the_limit_counts():
     correct = [True] * 19 + [False] + [False] * 20
     assert measured(np.linspace(1, 0, 40), correct)["coverage"] == 20 / 40
-
-
-def test_perfect_order_has_an_excess_that_vanishes():
-    for examples in (10, 100, 10_000):
-        found = measured(np.linspace(1, 0, examples), np.arange(examples) < 0.7 * examples)["eaurc"]
-        assert 0 < found < 0.3 / examples
 
 
 # Thresholds
@@ -106,11 +85,7 @@ def test_the_bound_is_the_rate_at_which_so_few_errors_are_rare(errors, answered,
     assert selective.risk_bound(errors, answered, level) == pytest.approx(
         bound_by_bisection(errors, answered, level), abs=1e-9
     )
-
-
-def test_the_bound_at_the_ends():
-    assert selective.risk_bound(5, 5, 0.05) == 1
-    assert selective.risk_bound(0, 59, 0.05) == pytest.approx(1 - 0.05 ** (1 / 59))
+    assert selective.risk_bound(answered, answered, level) == 1
 
 
 def draw_answers(examples, seed):
@@ -135,7 +110,7 @@ def by_the_fallback_procedure(sure, correct, limit, level):
     return (len(sure), int((~correct).sum())) if everything else best
 
 
-@pytest.mark.parametrize("limit", [0.02, 0.1, 0.2, 0.25, 0.3, 0.5, 0.6])
+@pytest.mark.parametrize("limit", [0.02, 0.2, 0.25, 0.6])
 @pytest.mark.parametrize("examples", [2, 40, 1000])
 def test_the_threshold_for_a_risk_is_that_of_the_procedure(examples, limit):
     sure, correct = draw_answers(examples, seed=examples)
@@ -158,11 +133,6 @@ def calibrated(rng, examples):
     return sure, rng.random(examples) < sure
 
 
-def overconfident(rng, examples):
-    sure, correct = calibrated(rng, examples)
-    return 1 - (1 - sure) ** 1.5, correct
-
-
 def worst_where_surest(rng, examples):
     """The surest tenth is wrong in 3 of 10, all others in 1 of 20: the risk falls with coverage."""
     sure = rng.random(examples)
@@ -177,17 +147,16 @@ def in_steps(rng, examples):
     ]
 
 
-@pytest.mark.parametrize("draw", [calibrated, overconfident, worst_where_surest, in_steps])
-@pytest.mark.parametrize("limit", [0.08, 0.12])
+@pytest.mark.parametrize(("draw", "limit"), [(calibrated, 0.1), (worst_where_surest, 0.08), (in_steps, 0.12)])
 def test_the_promise_holds_over_draws(draw, limit):
-    """In 400 draws the true risk exceeds the limit at most as often as 95% confidence allows (99.9% of the time)."""
+    """In 200 draws the true risk exceeds the limit at most as often as 95% confidence allows (99.9% of the time)."""
     rng = np.random.default_rng(0)
-    sure, correct = draw(rng, 400_000)
+    sure, correct = draw(rng, 50_000)
     failed = 0
-    for _ in range(400):
+    for _ in range(200):
         found = selective.threshold_at_risk(*map(torch.from_numpy, draw(rng, 300)), limit)
         failed += found is not None and (~correct[sure >= found.value]).mean() > limit
-    assert failed <= binom.ppf(0.999, 400, 0.05)
+    assert failed <= binom.ppf(0.999, 200, 0.05)
 
 
 def test_a_threshold_at_the_limit_is_found_about_as_often_as_it_may_be():
@@ -197,16 +166,6 @@ def test_a_threshold_at_the_limit_is_found_about_as_often_as_it_may_be():
         sure, correct = torch.from_numpy(rng.random(300)), torch.from_numpy(rng.random(300) > 0.1)
         found += selective.threshold_at_risk(sure, correct, 0.1 - 1e-9) is not None
     assert 2 <= found <= binom.ppf(0.999, 400, 0.05)
-
-
-def test_a_threshold_beyond_a_bad_one_is_found():
-    """A search by halves that asks 400 of 800 first, 32 wrong of them, goes to fewer and never sees the better 800."""
-    order = torch.arange(800)
-    sure = 1 - (order + 0.5) / 1600
-    wrong = (order >= 300) & (order < 332)
-    found = selective.threshold_at_risk(sure.double(), ~wrong, 0.06)
-    assert (found.answered, found.errors) == (800, 32)
-    assert found.value == 0
 
 
 def test_the_number_of_examples_that_is_needed_is_enough():
@@ -220,11 +179,6 @@ def test_the_number_of_examples_that_is_needed_is_enough():
     assert selective.threshold_at_risk(*many, 0.03) is not None
     few = torch.from_numpy(np.repeat(sure, times // 3)), torch.from_numpy(np.repeat(correct, times // 3))
     assert selective.threshold_at_risk(*few, 0.03) is None
-
-
-def test_no_number_of_examples_helps_a_guess():
-    sure = torch.linspace(0.5, 1, 100, dtype=torch.float64)
-    assert selective.examples_needed(sure, torch.arange(100) % 2 == 0, 0.1) is None
 
 
 def test_without_an_error_the_number_needed_is_that_of_the_binomial():

@@ -11,7 +11,6 @@ from ensemble_transfer.weights import fingerprint
 SMALL = {"channels": [4, 8, 8, 8], "stem_width": 4, "output_stride": 8}
 NETS = [
     Architecture("resnet10t", SMALL, 16, 1, 5, (0.5,), (0.5,)),
-    Architecture("resnet10t", SMALL, 16, 3, 5, (0.5,), (0.5,)),
     Architecture("mobilenetv2_035", {}, 16, 3, 5, (0.5,), (0.5,)),
     Architecture("test_vit", {"patch_size": 4, "img_size": 16}, 16, 3, 5, (0.5,), (0.5,)),
 ]

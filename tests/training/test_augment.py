@@ -28,16 +28,15 @@ def test_a_recipe_knows_every_augmentation():
         Recipe(1, augment="cutmix")
 
 
-@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", MOVING)
-def test_images_keep_shape_and_type_and_the_originals_stay(digits, name, channels):
-    images = digits.images.repeat(1, channels, 1, 1)
+def test_images_keep_shape_and_type_and_the_originals_stay(digits, name):
+    images = digits.images.repeat(1, 3, 1, 1)
     before = images.clone()
     changed = augmented(images, name, generator())
     assert (changed.shape, changed.dtype) == (images.shape, torch.uint8)
     assert torch.equal(images, before)
     assert not torch.equal(changed, images)
-    if channels == 3 and name != "trivial":
+    if name != "trivial":
         assert torch.equal(changed[:, 0], changed[:, 2])
 
 
@@ -57,10 +56,6 @@ def test_the_same_randomness_gives_the_same_images_whatever_the_global_state(dig
     assert torch.equal(augmented(digits.images, name, generator(3)), one)
     assert torch.equal(torch.get_rng_state(), before)
     assert not torch.equal(augmented(digits.images, name, generator(4)), one)
-
-
-def test_none_is_the_very_same_tensor(digits):
-    assert augmented(digits.images, "none", generator()) is digits.images
 
 
 def test_a_flip_mirrors_half_of_the_images(digits):
@@ -92,22 +87,6 @@ def test_a_members_augmentations_do_not_depend_on_its_neighbours_or_the_order_of
     expected = [together[step][0][1] for step in range(12)]
     for step in (11, 3, 0, 7):
         assert torch.equal(alone[step][0][0], expected[step])
-
-
-@pytest.mark.parametrize("name", MOVING)
-def test_members_and_steps_have_randomness_of_their_own(digits, name):
-    same = digits.images[:1].repeat(40, 1, 1, 1)
-    data = Batches([same] * 3, digits.labels, 20, [5, 6, 7], name)
-    seen = {member.numpy().tobytes() for step in range(4) for member in data[step][0]}
-    assert len(seen) == 12
-
-
-def test_a_member_sees_its_images_in_the_same_order_with_and_without(digits):
-    plain = Batches([digits.images], digits.labels, 8, [1])
-    changed = Batches([digits.images], digits.labels, 8, [1], "crop")
-    for step in range(12):
-        assert torch.equal(plain[step][1], changed[step][1])
-        assert not torch.equal(plain[step][0], changed[step][0])
 
 
 def test_an_image_is_changed_anew_in_every_epoch(digits):

@@ -19,20 +19,6 @@ def epoch(data, number, per_epoch):
     return torch.cat([data[number * per_epoch + step][0] for step in range(per_epoch)], dim=1)
 
 
-def test_an_item_has_a_batch_for_every_member():
-    images = torch.arange(10 * 4, dtype=torch.uint8).reshape(10, 1, 2, 2)
-    inputs, labels = batches([1, 2], inputs=[images, images])[0]
-    assert (inputs.shape, inputs.dtype) == ((2, 3, 1, 2, 2), torch.uint8)
-    assert (labels.shape, labels.dtype) == ((2, 3), torch.int64)
-
-
-def test_labels_go_with_their_inputs():
-    data = batches([1, 2])
-    for step in range(7):
-        inputs, labels = data[step]
-        assert torch.equal(labels, inputs * 7)
-
-
 def test_every_member_is_fed_from_its_own_inputs():
     inputs, labels = batches([1, 2, 3], inputs=[torch.arange(10) + 100 * member for member in range(3)])[1]
     assert (inputs // 100).tolist() == [[0] * 3, [1] * 3, [2] * 3]
@@ -43,6 +29,13 @@ def test_every_member_is_fed_from_its_own_inputs():
 def test_each_epoch_is_a_permutation(seed, number, batch_size):
     seen = epoch(batches([seed], batch_size), number, 10 // batch_size)
     assert sorted(seen.flatten().tolist()) == list(range(10))
+
+
+def test_every_member_and_step_has_a_seed_of_its_own_for_its_forward_pass():
+    data = batches([1, 2])
+    seeds = [seed for step in range(4) for seed in data.step_seeds(step)]
+    assert len(set(seeds)) == 8
+    assert batches([2]).step_seeds(3) == data.step_seeds(3)[1:]
 
 
 def test_what_is_left_after_the_last_whole_batch_is_dropped():
@@ -84,21 +77,6 @@ def test_a_batch_larger_than_the_data_is_all_of_it(batch_size):
         assert sorted(inputs[0].tolist()) == list(range(10))
 
 
-def test_nothing_is_drawn_from_the_global_generator():
-    torch.manual_seed(1)
-    before, first = torch.get_rng_state(), batches([5])[4][0]
-    assert torch.equal(torch.get_rng_state(), before)
-    torch.manual_seed(2)
-    assert torch.equal(batches([5])[4][0], first)
-
-
-def test_inputs_are_not_mutated():
-    inputs = torch.arange(10)
-    batch, _ = batches([1], inputs=[inputs])[0]
-    batch.zero_()
-    assert inputs.tolist() == list(range(10))
-
-
 META = torch.device("meta")  # a device that every machine has
 
 
@@ -112,10 +90,6 @@ def test_a_device_gets_the_data_once(monkeypatch):
     assert sent.on(META) is sent
     monkeypatch.setattr("ensemble_transfer.training.batches.free_memory", lambda _: 5000)
     assert_sent_by_batch(Batches([images], LABELS, 4, [1]))
-
-
-def test_data_whose_images_are_augmented_one_by_one_stay_here():
-    assert_sent_by_batch(Batches([torch.zeros(10, 1, 8, 8, dtype=torch.uint8)], LABELS, 4, [1], "trivial"))
 
 
 def assert_sent_by_batch(data):

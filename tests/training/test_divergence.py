@@ -9,7 +9,7 @@ from ensemble_transfer.errors import SettingError
 from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.source import EnsembleSettings, train_source
-from ensemble_transfer.transfer.base import Workbench, transfer_ensemble
+from ensemble_transfer.transfer.base import transfer_ensemble
 from ensemble_transfer.transfer.strategies.full import Full
 from ensemble_transfer.transfer.strategies.head import HeadOnly
 from ensemble_transfer.transfer.strategies.shift import Shift
@@ -55,13 +55,6 @@ def test_a_transfer_names_the_recipe(source_ensemble, target_task, recipes, fitt
 def test_training_on_the_source_names_the_recipe(backbone, source_task, recipes, fitter, name):
     with pytest.raises(SettingError, match=rf"^recipe\.{name}\.lr=1e\+30: is too high: the loss is not finite"):
         train_source(EnsembleSettings(2), backbone, source_task, 0, replace(recipes, **{name: TOO_HIGH}), fitter)
-
-
-def test_weights_that_are_bad_from_the_start_keep_their_phase(source_ensemble, target_task, recipes, fitter):
-    spec = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
-    starts = [replace(start, weights=infinite(start.weights)) for start in spec.with_fresh_heads(spec.encoders, "tiny")]
-    with pytest.raises(SettingError, match=r"^phase='tiny': member 1 starts from weights"):
-        spec.fit(starts, recipes.tiny, "tiny")
 
 
 def infinite(weights):

@@ -2,13 +2,10 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import timm
 import torch
-from pytorch_lightning import LightningModule, Trainer
 from safetensors.torch import save_file
-from torch import nn
 from torch.nn.functional import nll_loss
 
 from ensemble_transfer.errors import SettingError
@@ -88,9 +85,8 @@ def test_a_saved_ensemble_of_other_classes_gets_probed_heads(given, source_ensem
         assert not equal(below(ensemble.members[member], "head"), below(original, "head"))
 
 
-def test_given_members_come_first_and_the_others_are_trained(given, source_ensemble, file, recipes, caplog):
-    with caplog.at_level("INFO"):
-        ensemble, ledger = given(file, size=4, lineage="mixed")
+def test_given_members_come_first_and_the_others_are_trained(given, source_ensemble, file):
+    ensemble, ledger = given(file, size=4, lineage="mixed")
     assert equal(below(ensemble.members[0], "encoder"), below(source_ensemble.members[1], "encoder"))
     for member, alone in zip(ensemble.members[1:], source_ensemble.members, strict=True):
         assert equal(member, alone)  # as without the given one
@@ -100,7 +96,6 @@ def test_given_members_come_first_and_the_others_are_trained(given, source_ensem
         ("ancestor", 1),
         *(("source", member) for member in (1, 2, 3)),
     }
-    assert "1 given, 3 to be trained" in caplog.messages
 
 
 def test_added_members_come_last(given, source_ensemble, file):
@@ -134,13 +129,6 @@ def test_members_beside_given_ones_start_from_pretrained_weights(given, source_e
     assert ensemble.lineage == "mixed"
 
 
-def test_only_members_without_a_head_are_probed(given, source_ensemble, saved, file):
-    ensemble, ledger = given(file, saved, size=4)
-    assert [entry.member for entry in ledger.entries] == [0]
-    assert all(equal(a, b) for a, b in zip(ensemble.members[1:], source_ensemble.members, strict=True))
-    assert ensemble.lineage == "shared"
-
-
 def refused(rule, given, *paths, **settings):
     with pytest.raises(SettingError, match=rule) as error:
         given(*paths, **settings)
@@ -154,8 +142,6 @@ def test_what_does_not_fit_is_refused_by_name(given, saved, file, tmp_path):
     assert refused("no file or folder", given, tmp_path / "nowhere").value == str(tmp_path / "nowhere")
     assert refused("gives no weights for resnet10t", given, file, backbone=wide).value == str(file)
     assert refused("another architecture", given, saved, size=3, backbone=wide).value == str(saved)
-    assert refused("another architecture", given, saved, size=3, backbone=Backbone("resnet18")).value == str(saved)
-    assert refused("must be 3 or more, as many as", given, saved, size=2).value == 2
     assert refused("must be 4 or more, as many as", given, saved, file, size=2).value == 2
 
 
@@ -189,11 +175,15 @@ def test_a_file_keeps_a_head_that_knows_the_classes(given, source_task, knowing,
     assert torch.allclose(ensemble.predict(images)[0], there, atol=1e-5)
 
 
-def test_a_head_that_does_not_fit_is_probed_anew(given, knowing, caplog, tmp_path):
+def test_a_head_that_does_not_fit_is_probed_anew(given, source_task, knowing, caplog, tmp_path):
     weight, bias = knowing["head.weight"], knowing["head.bias"]
     around = [1, 2, 3, 4, 0]  # as many classes, but others: as a head for digits 5 to 9 would be
     heads = {
         "others": {"weight": weight[around], "bias": bias[around]},
+        "constant": {
+            "weight": 0 * weight,
+            "bias": 1.0 * (torch.arange(5) == source_task.validation.labels.mode().values),
+        },
         "fewer": {"weight": weight[:4], "bias": bias[:4]},
         "half": {"weight": weight, "bias": torch.zeros(2)},
     }
@@ -201,10 +191,10 @@ def test_a_head_that_does_not_fit_is_probed_anew(given, knowing, caplog, tmp_pat
         save_file(as_timm(knowing, **head), tmp_path / f"{name}.safetensors")
     with caplog.at_level("INFO"):
         ensemble, ledger = given(*(tmp_path / f"{name}.safetensors" for name in heads))
-    assert [entry.member for entry in ledger.entries] == [0, 1, 2]
+    assert [entry.member for entry in ledger.entries] == [0, 1, 2, 3]
     assert all(equal(below(member, "encoder"), below(knowing, "encoder")) for member in ensemble.members)
     said = [record.getMessage() for record in caplog.records if "its head of" in record.getMessage()]
-    assert len(said) == 1
+    assert len(said) == 2
     assert said[0].startswith(f"{tmp_path / 'others.safetensors'}: its head of 5 classes is no better than chance")
     assert said[0].endswith("dataset.image_size, backbone.mean or backbone.std may be others than in training")
 
@@ -222,35 +212,9 @@ def test_the_heads_of_a_saved_ensemble_follow_the_order_of_the_classes(given, so
     assert ledger.entries == []
 
 
-def test_a_checkpoint_of_lightning_is_a_member(given, source_ensemble, knowing, tmp_path, caplog):
-    class Theirs(LightningModule):
-        def __init__(self):
-            super().__init__()
-            self.save_hyperparameters({"lr": 0.1, "options": SMALL_NET})
-            self.net = timm.create_model("resnet10t", num_classes=5, in_chans=1, **SMALL_NET)
-            self.metric = nn.Linear(2, 2)
-
-        def configure_optimizers(self):
-            return torch.optim.AdamW(self.parameters())
-
-    theirs = Theirs()
-    theirs.net.load_state_dict(as_timm(knowing))
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    trainer = Trainer(enable_checkpointing=False, **quiet)
-    trainer.strategy.connect(theirs)
-    trainer.save_checkpoint(tmp_path / "their.ckpt")
-    with caplog.at_level("INFO"):
-        ensemble, ledger = given(tmp_path / "their.ckpt")
-    assert equal(ensemble.members[0], knowing)  # with its head
-    assert ledger.entries == []
-    assert f"{tmp_path / 'their.ckpt'}: the prefix 'net.' of its tensors' names is left out" in caplog.messages
-
-
 def test_damaged_files_are_refused_by_name(given, saved, file, tmp_path):
     file.write_bytes(file.read_bytes()[:-50])
     assert refused("gives no weights", given, file).value == str(file)
-    (tmp_path / "numbers.pt").write_bytes(np.arange(5).tobytes())
-    refused("gives no weights", given, tmp_path / "numbers.pt")
     (tmp_path / "empty").mkdir()
     assert refused("holds no usable ensemble", given, tmp_path / "empty").value == str(tmp_path / "empty")
     member = saved / "member_01.safetensors"

@@ -83,20 +83,6 @@ def test_features_of_views_are_those_of_changed_images_view_after_view(architect
     assert ((flipped[:20] - flipped[20:]).abs().amax(-1) > 1e-4).any()
 
 
-def test_looking_at_features_changes_no_weight(architecture, encoder, target_task):
-    classifier = classifier_of(architecture, encoder).train()
-    before = copied(classifier.state_dict())
-    features(classifier, target_task.train.images, CPU)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in classifier.state_dict().items())
-
-
-def test_a_head_can_be_trained_on_features(architecture, encoder, target_task):
-    seen = features(classifier_of(architecture, encoder), target_task.train.images, CPU)
-    head = torch.nn.Linear(8, 5)
-    torch.nn.functional.cross_entropy(head(seen[:10]), target_task.train.labels[:10]).backward()
-    assert head.weight.grad.abs().sum() > 0
-
-
 def first_layer(encoder, images):
     """What the first convolution gives the first BatchNorm, by hand."""
     scaled = (images / 255 - 0.5) / 0.5
@@ -136,7 +122,7 @@ def test_only_statistics_change_and_all_of_them_do(architecture, encoder, target
     assert all(torch.equal(encoder[name], before[name]) for name in encoder)
 
 
-@pytest.mark.parametrize("most", [1, 30, 99])
+@pytest.mark.parametrize("most", [30, 99])
 def test_statistics_are_estimated_on_some_images_each_at_most_once(target_task, most):
     images = target_task.train.images
     some = statistics_images(images, most, seed=1)
@@ -145,17 +131,7 @@ def test_statistics_are_estimated_on_some_images_each_at_most_once(target_task, 
     assert torch.equal(torch.stack(kept), some)  # in their order
     assert torch.equal(statistics_images(images, most, seed=1), some)
     assert not torch.equal(statistics_images(images, most, seed=2), some)
-
-
-@pytest.mark.parametrize("most", [None, 100, 1000])
-def test_statistics_are_estimated_on_all_images_where_these_are_few(target_task, most):
-    assert statistics_images(target_task.train.images, most, seed=1) is target_task.train.images
-
-
-def test_statistics_do_not_depend_on_those_before(architecture, encoder, target_task):
-    other = {name: tensor + 1 if is_statistic(name) else tensor for name, tensor in encoder.items()}
-    one, two = (reestimated_statistics(architecture, e, target_task.train.images, CPU) for e in (encoder, other))
-    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert all(statistics_images(images, all_of_them, seed=1) is images for all_of_them in (None, 100, 1000))
 
 
 def test_an_encoder_without_batchnorm_comes_back_as_it_was(target_task):
@@ -172,17 +148,3 @@ def test_layers_other_than_batchnorm_stay_in_evaluation_mode(architecture, encod
     with_drops = reestimated_statistics(dropping, encoder, target_task.train.images, CPU)
     without = reestimated_statistics(architecture, encoder, target_task.train.images, CPU)
     assert all(torch.equal(with_drops[name], without[name]) for name in without)
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("bn1.running_mean", True),
-        ("bn1.running_var", True),
-        ("bn1.num_batches_tracked", True),
-        ("bn1.weight", False),
-        ("running_mean_head.bias", False),
-    ],
-)
-def test_a_statistic_is_known_by_its_name(name, expected):
-    assert is_statistic(name) == expected

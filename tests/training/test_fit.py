@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ensemble_transfer.errors import SettingError
 from ensemble_transfer.models.backbone import Backbone
 from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.training.store import CHECKPOINT, Store
+from ensemble_transfer.training.store import CHECKPOINT
+from ensemble_transfer.training.trained_part import HeadOnFeatures
 
 
 @pytest.fixture
@@ -49,40 +49,25 @@ def test_nothing_is_said_about_a_gpu_that_was_not_asked_for(settings, start, bac
     fit(Fitter(settings), start, backbone, source_task)  # a warning is an error
 
 
-@pytest.mark.parametrize("remains", [b"garbage text here", b"", b"\x80\x04N."])
-def test_a_damaged_checkpoint_starts_the_fit_again(
-    settings, store, start, backbone, source_task, monkeypatch, caplog, remains
-):
+def test_a_damaged_checkpoint_starts_the_fit_again(settings, store, start, backbone, source_task, monkeypatch, caplog):
     fitter = Fitter(settings, store)
-    interrupted(fitter, start, backbone, source_task, monkeypatch).write_bytes(remains)
+    interrupted(fitter, start, backbone, source_task, monkeypatch).write_bytes(b"\x80\x04N.")
     whole = fit(Fitter(settings), start, backbone, source_task)
     again = fit(fitter, start, backbone, source_task)
     assert any("is damaged" in message for message in caplog.messages)
     assert weights_equal(whole, again)
 
 
-def test_no_flipped_bit_of_a_checkpoint_goes_unnoticed(settings, store, start, backbone, source_task, monkeypatch):
-    path = interrupted(Fitter(settings, store), start, backbone, source_task, monkeypatch)
-    key, data = path.parent.name, path.read_bytes()
-    assert store.unfinished(key).step == 3
-    for place in [*range(0, len(data), 997), len(data) - 1]:
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(data[:place] + bytes([data[place] ^ 16]) + data[place + 1 :])
-        assert store.unfinished(key) is None, f"byte {place}"
-        assert not path.exists()
-
-
 RECIPES = [Recipe(9, lr=1e-2), Recipe(9, optimizer="sgd", lr=0.05, augment="crop")]
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=str)
-@pytest.mark.parametrize("executor", ["loop", "vectorised"])
+@pytest.mark.parametrize(("executor", "kind"), [("loop", 0), ("loop", 1), ("vectorised", 1)])
 def test_members_go_on_exactly_in_groups_of_any_size(
-    settings, store, backbone, source_task, monkeypatch, executor, recipe
+    settings, store, backbone, source_task, monkeypatch, executor, kind
 ):
     architecture = backbone.architecture(8, 1, 5)
     starts = [Start(member, architecture.initial(member), member) for member in range(4)]
-    settings = replace(settings, executor=executor)
+    settings, recipe = replace(settings, executor=executor), RECIPES[kind]
 
     def train(settings, starts, store=None):
         return Fitter(settings, store).fit(architecture, starts, source_task.train, recipe, "full").weights
@@ -122,34 +107,6 @@ def test_either_executor_goes_on_with_the_others_checkpoint(
     assert weights_close(resumed, fit(Fitter(settings), start, backbone, source_task))
 
 
-def test_measuring_afresh_does_not_go_on_with_what_was_interrupted(
-    settings, store, start, backbone, source_task, monkeypatch, caplog
-):
-    caplog.set_level("INFO")
-    interrupted(Fitter(settings, store), start, backbone, source_task, monkeypatch)
-    fit(Fitter(settings, Store(store.root, reuse=False)), start, backbone, source_task)
-    assert not any("going on" in message for message in caplog.messages)
-
-
-def test_an_augmented_fit_is_the_same_alone_and_in_a_group_and_goes_on_exactly(
-    settings, store, start, backbone, source_task, monkeypatch
-):
-    architecture = backbone.architecture(8, 1, 5)
-    other = Start(1, architecture.initial(7), seed=3)
-
-    def train(fitter, starts, augment="crop"):
-        return fitter.fit(architecture, starts, source_task.train, Recipe(6, augment=augment), "full").weights
-
-    whole = train(Fitter(settings), [start])[0]
-    assert all(torch.equal(whole[name], tensor) for name, tensor in train(Fitter(settings), [other, start])[1].items())
-    assert any(
-        not torch.equal(whole[name], tensor) for name, tensor in train(Fitter(settings), [start], "none")[0].items()
-    )
-    interrupted(Fitter(settings, store), start, backbone, source_task, monkeypatch, augment="crop")
-    again = train(Fitter(settings, store), [start])[0]
-    assert all(torch.equal(whole[name], again[name]) for name in whole)
-
-
 def test_a_head_on_views_trains_on_all_of_them_and_pays_for_them(settings, start, backbone, source_task):
     architecture = backbone.architecture(8, 1, 5)
 
@@ -163,30 +120,20 @@ def test_a_head_on_views_trains_on_all_of_them_and_pays_for_them(settings, start
     assert not torch.equal(plain["head.weight"], viewed["head.weight"])
     assert all(torch.equal(plain[name], viewed[name]) for name in plain if name.startswith("encoder."))
     assert (cost.examples, more.examples) == (10 * 200 + 200, 10 * 400 + 400)
+    assert cost.flops == HeadOnFeatures(architecture).flops(10 * 200, 200)
     assert more.flops == 2 * cost.flops
 
 
-def test_what_a_fit_cannot_augment_is_refused(settings, start, backbone, source_task):
-    architecture, fitter = backbone.architecture(8, 1, 5), Fitter(settings)
-    with pytest.raises(SettingError, match="views=1: must be 2 or more with an augmentation"):
-        fitter.fit_heads(architecture, [start], source_task.train, Recipe(1, augment="flip"), "probe")
-    with pytest.raises(SettingError, match="views=2: must be 1: only a head"):
-        fitter.fit(architecture, [start], source_task.train, Recipe(1, augment="flip", views=2), "full")
-
-
-@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "test_vit"])
-def test_encoders_that_end_in_another_width_train(settings, name, source_task):
-    backbone = Backbone(name)
-    architecture = backbone.architecture(160 if name == "test_vit" else 32, 1, 5)
-    size = architecture.image_size
-    images = torch.nn.functional.interpolate(source_task.train.images[:6], size=size)
+def test_an_encoder_that_ends_in_another_width_trains(settings, source_task):
+    architecture = Backbone("mobilenetv3_small_050").architecture(32, 1, 5)
+    images = torch.nn.functional.interpolate(source_task.train.images[:6], size=32)
     data = type(source_task.train)(images, source_task.train.labels[:6])
     start = Start(0, architecture.initial(0), seed=0)
     fits = Fitter(settings).fit(architecture, [start], data, Recipe(1), "full")
     assert fits.weights[0]["head.weight"].shape == (5, architecture.features)
 
 
-@pytest.mark.parametrize(("steps", "points"), [(1, 1), (20, 20), (50, 50), (99, 50), (101, 35), (150, 51)])
+@pytest.mark.parametrize(("steps", "points"), [(1, 1), (99, 50), (101, 35)])
 def test_a_curve_has_at_most_50_points_and_the_last_step(settings, start, backbone, source_task, steps, points):
     fits = Fitter(settings).fit_heads(backbone.architecture(8, 1, 5), [start], source_task.train, Recipe(steps), "head")
     curve = fits.fitted[0].curve

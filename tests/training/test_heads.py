@@ -7,8 +7,6 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch import nn
 
-from ensemble_transfer.errors import SettingError
-from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training import groups as groups_module
 from ensemble_transfer.training import heads as heads_module
 from ensemble_transfer.training.batches import Batches, FeatureBatches, drawn
@@ -20,7 +18,6 @@ from ensemble_transfer.training.run import Group
 from ensemble_transfer.training.store import CHECKPOINT
 from ensemble_transfer.training.trained_part import Head
 
-CPU = torch.device("cpu")
 RECIPES = {
     "adamw": Recipe(40, lr=1e-2),
     "sgd": Recipe(40, optimizer="sgd", lr=0.05),
@@ -117,35 +114,25 @@ def test_a_head_is_the_same_beside_any_number_of_others_in_any_order(train):
     recipe = Recipe(8, lr=1e-2)
     thirteen = train(range(13), recipe)
     assert len({fitted.weights["head.weight"].sum().item() for fitted in thirteen.fitted}) == 13
-    for number in (1, 2, 3, 5, 8):
+    for number in (1, 5):
         assert_same(train(range(number), recipe), thirteen)
     order = torch.randperm(13, generator=torch.Generator().manual_seed(0)).tolist()
     assert_same(train(order, recipe), thirteen)
     assert_same(train([12, 4, 7], recipe, executor="vectorised", group_size=2), thirteen)
 
 
-def test_a_head_is_the_same_where_its_features_end_in_an_odd_place(train, source_task):
-    few = Split(source_task.train.images[:131], source_task.train.labels[:131])
-    recipe = Recipe(9, batch_size=13, clip=0.5)
-    five = train(range(5), recipe, data=few)
-    assert_same(train([3], recipe, data=few), five)
-    assert_same(train([4, 0], recipe, data=few), five)
-
-
 def test_a_head_is_the_same_with_threads_whose_kernels_divide_a_batch(backbone, source_task, settings):
     architecture = backbone.architecture(8, 1, 1000)
-    starts = [Start(member, architecture.initial(member), member) for member in range(4)]
-    fitter, recipe = Fitter(replace(settings, threads=2)), Recipe(6, batch_size=33, lr=1e-2)
+    starts = [Start(member, architecture.initial(member), member) for member in range(3)]
+    fitter, recipe = Fitter(replace(settings, threads=2)), Recipe(4, batch_size=33, lr=1e-2)
 
     def train(starts):
         return fitter.fit_heads(architecture, starts, source_task.train, recipe, "head")
 
-    four = train(starts)
-    assert_same(train(starts[2:3]), four)
-    assert_same(train([starts[3], starts[1]]), four)
+    assert_same(train([starts[2], starts[0]]), train(starts))
 
 
-@pytest.mark.parametrize("recipe", [RECIPES["adamw"], RECIPES["clipped"], RECIPES["no momentum"]], ids=str)
+@pytest.mark.parametrize("recipe", [RECIPES["adamw"], RECIPES["clipped"]], ids=str)
 def test_interrupted_heads_go_on_exactly(train, store, recipe, monkeypatch):
     advance, taken = heads_module._HeadsFit.advance, []
 
@@ -183,24 +170,6 @@ def test_on_other_devices_heads_are_one_batch(train, monkeypatch):
         assert batched.cost.examples == alone.cost.examples
 
 
-def test_a_head_that_diverges_stops_and_is_named(train, store):
-    with pytest.raises(
-        SettingError, match=r"^lr=1e\+38: is too high: the loss is not finite in phase 'head', member 3"
-    ):
-        train([2], Recipe(60, optimizer="sgd", lr=1e38), store)
-    assert not list(store.root.rglob("*.safetensors"))
-    assert not list(store.root.glob("unfinished/*"))
-
-
-def test_a_head_whose_start_is_bad_is_not_blamed_on_the_rate(train, monkeypatch):
-    made = Head.__init__
-    monkeypatch.setattr(
-        Head, "__init__", lambda self, weights: made(self, {n: w * torch.inf for n, w in weights.items()})
-    )
-    with pytest.raises(SettingError, match=r"^phase='head': member 3 starts from weights whose loss is not finite"):
-        train([2])
-
-
 class Curves(list):
     def curve(self, phase, step, losses):
         self.extend((phase, member, step, loss) for member, loss in losses.items())
@@ -228,16 +197,3 @@ class Refuses(Callback):
 def test_callbacks_do_not_see_heads_and_so_heads_are_stored(train, store):
     train([0], store=store, callbacks=[Refuses()])
     assert train([0], store=store, callbacks=[Refuses()]).fitted[0].reused
-
-
-def test_a_head_of_no_steps_is_refused(train):
-    with pytest.raises(SettingError, match=r"^steps=0: must be above 0$"):
-        train([0], Recipe(0))
-
-
-@pytest.mark.parametrize(("steps", "drawn_examples"), [(1, 32), (4, 128), (7, 200)])
-def test_a_fit_costs_the_examples_that_it_encoded(train, source_task, steps, drawn_examples):
-    data = Split(source_task.train.images[:200], source_task.train.labels[:200])
-    [fitted] = train([0], Recipe(steps), data=data).fitted
-    encoded = fitted.cost.examples - 32 * steps
-    assert encoded == drawn_examples if steps < 7 else drawn_examples - 8 <= encoded <= drawn_examples

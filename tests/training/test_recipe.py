@@ -1,5 +1,5 @@
 import math
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -24,21 +24,12 @@ RECIPES = st.builds(
         ("steps", -1, "must be in 0..1,000,000,000"),
         ("batch_size", 0, "must be above 0"),
         ("optimizer", "adam", "must be one of adamw, sgd"),
-        ("lr", 0.0, "must be above 0"),
-        ("lr", -1e-3, "must be above 0"),
         ("lr", math.nan, "must be above 0"),
-        ("lr", math.inf, "must be above 0"),
-        ("head_lr_factor", 0.0, "must be above 0"),
-        ("head_lr_factor", math.nan, "must be above 0"),
         ("weight_decay", -0.1, "must be 0 or more"),
-        ("weight_decay", math.nan, "must be 0 or more"),
         ("momentum", 1.0, "must be in [0, 1)"),
-        ("momentum", -0.1, "must be in [0, 1)"),
         ("schedule", "linear", "must be one of cosine, constant"),
         ("warmup", 1.1, "must be in [0, 1]"),
-        ("warmup", -0.1, "must be in [0, 1]"),
         ("clip", 0.0, "must be above 0 and finite, or null"),
-        ("clip", math.inf, "must be above 0 and finite, or null"),
         ("head_lr_factor", math.inf, "must be above 0 and finite"),
         ("weight_decay", math.inf, "must be 0 or more and finite"),
         ("head_lr_factor", 1e308, "must be above 0 and finite (float32 holds 1e-38 to 1e+38)"),
@@ -49,8 +40,6 @@ RECIPES = st.builds(
         ("clip", 1e-320, "must be above 0 and finite, or null (float32"),
         ("clip", 1e308, "must be above 0 and finite, or null (float32"),
         ("label_smoothing", 1.0, "must be in [0, 1)"),
-        ("label_smoothing", -0.1, "must be in [0, 1)"),
-        ("augment", "mixup", "must be one of none, flip, crop, crop_flip, resized_crop, trivial"),
         ("views", 0, "must be at least 1"),
         ("views", 2, "needs an augmentation: set augment"),
     ],
@@ -110,20 +99,11 @@ def test_a_cosine_falls_from_one_to_zero_after_the_last_step():
     assert rates == pytest.approx([1.0, 0.5 + math.sqrt(2) / 4, 0.5, 0.5 - math.sqrt(2) / 4, 0.0])
 
 
-def test_a_constant_rate_is_one():
-    assert [Recipe(3, schedule="constant").rate(step) for step in range(3)] == [1.0, 1.0, 1.0]
-
-
 def test_a_warmup_rises_linearly_and_the_schedule_starts_after_it():
     constant = Recipe(10, schedule="constant", warmup=0.3)
     assert [constant.rate(step) for step in range(5)] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
     cosine = Recipe(10, warmup=0.2)
     assert [cosine.rate(step) for step in (0, 1, 2, 6)] == pytest.approx([1 / 3, 2 / 3, 1.0, 0.5])
-
-
-def test_nothing_but_warmup_rises_to_the_end():
-    rates = [Recipe(4, warmup=1.0).rate(step) for step in range(4)]
-    assert rates == pytest.approx([0.2, 0.4, 0.6, 0.8])
 
 
 @given(RECIPES)
@@ -134,17 +114,6 @@ def test_rates_rise_once_then_fall_within_zero_and_one(recipe):
     assert rates[: top + 1] == sorted(rates[: top + 1])
     assert rates[top:] == sorted(rates[top:], reverse=True)
     assert top <= math.ceil(recipe.warmup * recipe.steps)
-
-
-@given(RECIPES)
-def test_every_step_has_a_rate_below_that_of_no_warmup(recipe):
-    plain = Recipe(recipe.steps, schedule="constant")
-    assert all(recipe.rate(step) <= plain.rate(step) for step in range(recipe.steps))
-
-
-def test_recipes_name_what_a_run_spends_on():
-    phases = ["ancestor", "source", "full", "tiny", "probe", "head"]
-    assert [field.name for field in fields(Recipes)] == [*phases, "statistics"]
 
 
 @pytest.mark.parametrize("phase", ["full", "tiny", "probe", "head"])
@@ -158,35 +127,23 @@ def test_what_is_not_trained_on_the_source_has_no_steps(phase):
     assert getattr(Recipes(**{phase: Recipe(0)}), phase).steps == 0
 
 
-@pytest.mark.parametrize("images", [1, 0, -1])
-def test_statistics_need_two_images(images):
-    rule = "must be at least 2 images, or null for all training images"
-    with pytest.raises(SettingError, match=f"^statistics={images}: {rule}$"):
-        Recipes(statistics=images)
+def test_statistics_need_two_images():
+    with pytest.raises(SettingError, match=r"^statistics=1: must be at least 2 images, or null for all training im"):
+        Recipes(statistics=1)
     assert (Recipes(statistics=2).statistics, Recipes(statistics=None).statistics) == (2, None)
-
-
-def test_a_tiny_fine_tuning_is_a_small_share_of_a_full_one_by_default():
-    assert 0 < Recipes().tiny.steps <= 0.1 * Recipes().full.steps
 
 
 @pytest.mark.parametrize(
     ("recipes", "text"),
     [
         ({"probe": Recipe(1, augment="flip")}, "probe.views=1: must be 2 or more with an augmentation"),
-        ({"head": Recipe(1, augment="crop")}, "head.views=1: must be 2 or more with an augmentation"),
         ({"full": Recipe(1, augment="crop", views=2)}, "full.views=2: must be 1: only a head is trained on views"),
-        ({"source": Recipe(1, augment="crop", views=3)}, "source.views=3: must be 1: only a head"),
     ],
 )
 def test_views_are_for_heads_and_heads_need_them(recipes, text):
     with pytest.raises(SettingError) as caught:
         Recipes(**recipes)
     assert str(caught.value).startswith(text)
-
-
-def test_augmented_recipes_that_fit():
-    Recipes(full=Recipe(1, augment="crop"), probe=Recipe(1, augment="crop", views=2), tiny=Recipe(1, augment="trivial"))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ensemble_transfer.models.backbone import Classifier
 from ensemble_transfer.training.batches import drawn
-from ensemble_transfer.training.features import encode, features, views
+from ensemble_transfer.training.features import encode, views
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.trained_part import HeadOnFeatures, WholeMember, loaded
 
@@ -78,13 +78,12 @@ def test_what_is_prepared_is_known_beforehand_but_for_what_no_epoch_draws(exampl
         assert seen == most
 
 
-def test_a_head_without_augmentation_sees_every_image_as_it_is(architecture, target_task):
-    data, weights = target_task.train, architecture.initial(0)
-    batches = HeadOnFeatures(architecture).batches([weights], data, Recipe(1000), [1], CPU)
-    every = features(loaded(architecture, weights), data.images, CPU)
-    shown, labels = epoch(batches, 3)
-    at = places(shown[0, :, :-1], every)  # bit for bit
-    assert torch.equal(labels[0], data.labels[at])
+def test_a_trained_head_goes_back_behind_its_encoder(architecture):
+    weights, part = architecture.initial(0), HeadOnFeatures(architecture)
+    weights["head.bias"] = torch.arange(5.0)
+    back = part.weights(weights, part.module(weights).state_dict())
+    assert back.keys() == weights.keys()
+    assert all(torch.equal(back[name], tensor) for name, tensor in weights.items())
 
 
 def test_whole_members_share_the_images(architecture, target_task):

@@ -2,7 +2,6 @@
 
 import pytest
 
-from ensemble_transfer.transfer.base import transfer_ensemble
 from ensemble_transfer.transfer.strategies.auto import Auto
 from ensemble_transfer.transfer.strategies.few import Few
 from ensemble_transfer.transfer.strategies.shift import Shift
@@ -20,7 +19,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_history_tells_a_choice_on_validation(source_ensemble, target_task, recipes, fitter, case):
+def test_the_history_tells_a_choice_on_validation(transfer, case):
     strategy, budget, chosen = CASES[case]
-    result = transfer_ensemble(strategy, source_ensemble, target_task.sealed(), 0, recipes, fitter, budget)
+    result = transfer(strategy, budget=budget)
     assert result.ensemble.history.get("chosen_on") == ("validation" if chosen else None)

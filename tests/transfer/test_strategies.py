@@ -20,7 +20,7 @@ from ensemble_transfer.runs.presets import conf_folder, preset_names, preset_obj
 from ensemble_transfer.training.flops import step_flops
 from ensemble_transfer.training.losses import batch_loss
 from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.transfer.base import ROLES, Workbench, check_members, transfer_ensemble
+from ensemble_transfer.transfer.base import ROLES, check_members
 from ensemble_transfer.transfer.shift.diagnostics import ShiftedMembers, shift_line, source_barrier
 from ensemble_transfer.transfer.strategies.full import Full
 from ensemble_transfer.transfer.strategies.matched import Matched
@@ -56,10 +56,8 @@ def equal(a, b):
 
 @pytest.mark.parametrize("donors", [1, 2])
 @pytest.mark.parametrize("full_steps", [12, 31])
-def test_matched_spends_what_shift_spends(source_ensemble, target_task, recipes, fitter, donors, full_steps):
-    recipes = replace(recipes, full=Recipe(full_steps))
-    matched = transfer_ensemble(Matched(donors), source_ensemble, target_task, 0, recipes, fitter)
-    shift = transfer_ensemble(Shift(donors), source_ensemble, target_task, 0, recipes, fitter)
+def test_matched_spends_what_shift_spends(transfer, donors, full_steps):
+    matched, shift = (transfer(strategy, full=Recipe(full_steps)) for strategy in (Matched(donors), Shift(donors)))
     step = 32 * step_flops(matched.ensemble.architecture)
     assert 0 <= shift.ledger.total().flops - matched.ledger.total().flops < step
     steps = [matched.ledger.of_member(member).steps for member in range(3)]
@@ -67,69 +65,60 @@ def test_matched_spends_what_shift_spends(source_ensemble, target_task, recipes,
     assert len(matched.ensemble) == 3
 
 
-def test_donors_are_members_of_full(source_ensemble, target_task, recipes, fitter):
-    full = transfer_ensemble(Full(), source_ensemble, target_task, 0, recipes, fitter).ensemble
-    shift = transfer_ensemble(Shift(donors=2), source_ensemble, target_task, 0, recipes, fitter).ensemble
+def test_donors_are_members_of_full(transfer):
+    full = transfer(Full()).ensemble
+    shift = transfer(Shift(donors=2)).ensemble
     for member, same in ((0, True), (1, True), (2, False)):
         assert equal(full.members[member], shift.members[member]) == same
 
 
-def test_without_recipients_there_is_no_marginal_cost(source_ensemble, target_task, recipes, fitter):
-    result = transfer_ensemble(Shift(donors=3), source_ensemble, target_task, 0, recipes, fitter)
+def test_without_recipients_there_is_no_marginal_cost(transfer, bench):
+    result = transfer(Shift(donors=3))
     assert result.marginal() is None
     assert len(result.ensemble) == 3
     assert result.shift is not None
-    bench = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
     metrics = result.diagnose(bench)[0]
     assert -1 <= metrics["shift/donor_cosine"] <= 1
     assert "shift/probe_gain" not in metrics
+    assert shift_line(bench, result) == {"scale": [], "loss": [], "accuracy": []}
 
 
-def test_more_donors_than_members_are_refused(source_ensemble, target_task, recipes, fitter):
-    for strategy in (Shift(donors=4), Matched(donors=4)):
-        with pytest.raises(ValueError, match=r"donors=4: must be at most ensemble\.size=3"):
-            transfer_ensemble(strategy, source_ensemble, target_task, 0, recipes, fitter)
-
-
-def test_the_marginal_cost_is_a_recipients(source_ensemble, target_task, recipes, fitter):
-    marginal = transfer_ensemble(Shift(), source_ensemble, target_task, 0, recipes, fitter).marginal()
+def test_the_marginal_cost_is_a_recipients(transfer):
+    marginal = transfer(Shift()).marginal()
     assert marginal is not None
     assert marginal.steps == 10 + 3
-    assert transfer_ensemble(Full(), source_ensemble, target_task, 0, recipes, fitter).marginal().steps == 12
+    assert transfer(Full()).marginal().steps == 12
 
 
-def test_scale_zero_is_tiny_for_recipients(source_ensemble, target_task, recipes, fitter):
-    still = transfer_ensemble(Shift(scale=0.0), source_ensemble, target_task, 0, recipes, fitter).ensemble
-    tiny = transfer_ensemble(Tiny(), source_ensemble, target_task, 0, recipes, fitter).ensemble
+def test_scale_zero_is_tiny_for_recipients(transfer):
+    still = transfer(Shift(scale=0.0)).ensemble
+    tiny = transfer(Tiny()).ensemble
     for member in (1, 2):
         assert equal(still.members[member], tiny.members[member])
 
 
 @pytest.mark.parametrize("head", ["probe", "donor", "fresh"])
-def test_the_head_starts_where_the_option_says(source_ensemble, target_task, recipes, fitter, head):
-    untouched = replace(recipes, tiny=Recipe(1, lr=1e-30))
-    result = transfer_ensemble(Shift(head=head), source_ensemble, target_task, 0, untouched, fitter)
+def test_the_head_starts_where_the_option_says(transfer, head):
+    result = transfer(Shift(head=head), tiny=Recipe(1, lr=1e-30))
     donor, *others = (below(member, "head")["weight"] for member in result.ensemble.members)
     assert all(torch.equal(donor, other) for other in others) == (head == "donor")
     assert ("probe" in result.ledger.by_phase()) == (head == "probe")
 
 
-def test_diagnostics_compare_with_a_vector_of_the_same_norm(source_ensemble, target_task, recipes, fitter):
-    result = transfer_ensemble(Shift(), source_ensemble, target_task, 0, recipes, fitter)
-    bench = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
+def test_diagnostics_compare_with_a_vector_of_the_same_norm(transfer, bench):
+    result = transfer(Shift())
     metrics = result.diagnose(bench)[0]
     gain = metrics["shift/probe_accuracy"] - metrics["shift/probe_accuracy_no_shift"]
     assert metrics["shift/probe_gain"] == pytest.approx(gain)
     learned = {n: t for n, t in result.shift.vector.items() if "running" not in n}
     assert metrics["shift/norm"] == pytest.approx(norm(learned))
+    share = norm(learned) / norm({name: bench.encoders[0][name] for name in learned})
+    assert metrics["shift/relative_norm"] == pytest.approx(share)
     assert 0 <= metrics["shift/zero_shot_accuracy"] <= 1
 
 
-def test_the_line_of_the_shift_goes_from_the_loss_before_to_the_loss_after(
-    source_ensemble, target_task, recipes, fitter
-):
-    result = transfer_ensemble(Shift(), source_ensemble, target_task.sealed(), 0, recipes, fitter)
-    bench = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
+def test_the_line_of_the_shift_goes_from_the_loss_before_to_the_loss_after(transfer, bench, target_task):
+    result = transfer(Shift())
     line = shift_line(bench, ShiftedMembers({0: result.ensemble.members[0]}, result.shifted))
     head, validation = below(result.ensemble.members[0], "head"), target_task.validation
     for scale, encoders in ((0.0, bench.encoders), (1.0, result.shifted)):
@@ -142,17 +131,6 @@ def test_the_line_of_the_shift_goes_from_the_loss_before_to_the_loss_after(
         assert line["loss"][place] == pytest.approx(sum(loss for loss, _ in found) / 2, abs=1e-4)
         assert line["accuracy"][place] == pytest.approx(sum(accuracy for _, accuracy in found) / 2)
     assert len(set(line["loss"])) == len(line["loss"])
-
-
-def test_without_recipients_the_line_is_empty(source_ensemble, target_task, recipes, fitter):
-    result = transfer_ensemble(Shift(donors=3), source_ensemble, target_task.sealed(), 0, recipes, fitter)
-    bench = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
-    members = ShiftedMembers(dict(enumerate(result.ensemble.members)), result.shifted)
-    assert shift_line(bench, members) == {
-        "scale": [],
-        "loss": [],
-        "accuracy": [],
-    }
 
 
 def test_the_barrier_is_the_rise_between_members(source_ensemble, source_task, settings):

@@ -7,7 +7,6 @@ import torch
 
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.transfer.base import Workbench, transfer_ensemble
 from ensemble_transfer.transfer.choice import Candidate
 from ensemble_transfer.transfer.shift.turns import Moves, best_scale, recipient_price
 from ensemble_transfer.transfer.strategies.few import Few
@@ -25,11 +24,9 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_donors_are_few_and_each_member_moves_as_the_donor_whose_turn_it_is(
-    source_ensemble, target_task, longer, fitter
-):
-    bench = Workbench(source_ensemble, target_task.sealed(), 0, longer, fitter)
-    few = transfer_ensemble(Few(2), source_ensemble, target_task.sealed(), 0, longer, fitter).ensemble
+def test_donors_are_few_and_each_member_moves_as_the_donor_whose_turn_it_is(transfer, bench, longer):
+    bench = replace(bench, recipes=longer)
+    few = transfer(Few(2), recipes=longer).ensemble
     turns = Turns(scales=[1.5]).run(bench).ensemble
     assert all(same(a, b) for a, b in zip(few.members, turns.members[:2], strict=True))
     moves = Moves.in_turns(bench, dict(enumerate(few.members)), [2, 7, 8])
@@ -42,17 +39,15 @@ def test_donors_are_few_and_each_member_moves_as_the_donor_whose_turn_it_is(
     )
 
 
-def test_one_donor_and_one_scale_are_zero_shot(source_ensemble, target_task, longer, fitter):
-    target = target_task.sealed()
-    one = transfer_ensemble(Turns(1, scales=[1.0]), source_ensemble, target, 0, longer, fitter)
-    other = transfer_ensemble(Shift(finish="head"), source_ensemble, target, 0, longer, fitter)
+def test_one_donor_and_one_scale_are_zero_shot(transfer, longer):
+    one, other = (transfer(s, recipes=longer) for s in (Turns(1, scales=[1.0]), Shift(finish="head")))
     assert one.ledger.total().flops == other.ledger.total().flops
     for a, b in zip(one.ensemble.members, other.ensemble.members, strict=True):
         assert all(torch.allclose(a[name], b[name], rtol=0, atol=1e-6) for name in a)
 
 
-def test_the_scale_is_the_one_that_serves_the_first_recipient_best(source_ensemble, target_task, longer, fitter):
-    bench = Workbench(source_ensemble, target_task.sealed(), 0, longer, fitter)
+def test_the_scale_is_the_one_that_serves_the_first_recipient_best(bench, longer):
+    bench = replace(bench, recipes=longer)
     result = Turns(scales=[0.0, 1.0]).run(bench)
     labels = bench.target.validation.labels
     moves = Moves.in_turns(bench, dict(enumerate(result.ensemble.members[:2])), [2])
@@ -65,24 +60,22 @@ def test_the_scale_is_the_one_that_serves_the_first_recipient_best(source_ensemb
     assert result.decisions["turns"]["scale"] == min(losses, key=losses.get)
 
 
-def test_a_shifted_member_may_keep_the_head_of_its_donor(source_ensemble, target_task, longer, fitter):
-    result = transfer_ensemble(
-        Turns(scales=[1.0], head="donor"), source_ensemble, target_task.sealed(), 0, longer, fitter
-    )
+def test_a_shifted_member_may_keep_the_head_of_its_donor(transfer, longer):
+    result = transfer(Turns(scales=[1.0], head="donor"), recipes=longer)
     first, _, shifted = result.ensemble.members
     assert same(below(first, "head"), below(shifted, "head"))
     assert list(result.ledger.by_phase()) == ["full", "statistics"]
 
 
-def test_one_more_member_costs_statistics_and_a_head_whatever_was_tried(source_ensemble, target_task, longer, fitter):
-    bench = Workbench(source_ensemble, target_task.sealed(), 0, longer, fitter)
+def test_one_more_member_costs_statistics_and_a_head_whatever_was_tried(bench, longer):
+    bench = replace(bench, recipes=longer)
     result = Turns(scales=[0.0, 1.0, 1.5]).run(bench)
     assert result.marginal().flops <= recipient_price(bench.prices)
     assert result.ledger.by_phase()["scale search"].flops == 2 * result.marginal().flops
 
 
-def test_a_budget_pays_for_trials_recipients_and_donors(source_ensemble, target_task, longer):
-    bench = Workbench(source_ensemble, target_task.sealed(), 0, longer, budget=1.3)
+def test_a_budget_pays_for_trials_recipients_and_donors(bench, longer):
+    bench = replace(bench, recipes=longer, budget=1.3)
     prices, plan = bench.prices, Turns().plan(bench.prices)
     price = recipient_price(prices)
     spent = sum(plan.steps) * prices.step + (plan.recipients + 2) * price + 3 * prices.look
@@ -96,7 +89,6 @@ def test_a_budget_pays_for_trials_recipients_and_donors(source_ensemble, target_
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"donors": 0}, "donors=0: must be at least 1"),
         ({"members": 2}, "members=2: must be above donors=2, or null for all"),
         ({"scales": []}, r"scales=\[\]: must be one or more finite numbers"),
         ({"scales": [float("nan")]}, r"scales=\[nan\]: must be one or more finite numbers"),
@@ -107,8 +99,8 @@ def test_options_that_make_no_sense_are_refused(options, message):
         Turns(**options)
 
 
-def test_a_member_must_be_left_to_shift(source_ensemble, target_task):
+def test_a_member_must_be_left_to_shift(transfer):
     with pytest.raises(SettingError, match=r"donors=3: must be below ensemble\.size=3"):
-        transfer_ensemble(Turns(donors=3), source_ensemble, target_task.sealed())
+        transfer(Turns(donors=3))
     with pytest.raises(SettingError, match=r"members=4: must be at most ensemble\.size=3"):
-        transfer_ensemble(Turns(members=4), source_ensemble, target_task.sealed())
+        transfer(Turns(members=4))

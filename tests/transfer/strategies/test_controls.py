@@ -5,10 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.training.features import is_statistic
 from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.transfer.base import Workbench, transfer_ensemble
 from ensemble_transfer.transfer.strategies.full import Full
 from ensemble_transfer.transfer.strategies.scratch import Scratch
 from ensemble_transfer.transfer.strategies.star import Star
@@ -27,19 +25,18 @@ def learned(weights):
 
 
 @pytest.mark.parametrize("donors", [1, 2])
-def test_the_recipients_of_star_start_from_the_donors_in_turns(source_ensemble, target_task, recipes, fitter, donors):
+def test_the_recipients_of_star_start_from_the_donors_in_turns(source_ensemble, transfer, donors):
     source = replace(source_ensemble, members=source_ensemble.members[:2] * 2)
-    result = transfer_ensemble(Star(donors), source, target_task.sealed(), 0, replace(recipes, tiny=STILL), fitter)
-    members = result.ensemble.members
-    full = transfer_ensemble(Full(), source, target_task, 0, recipes, fitter).ensemble.members
+    members = transfer(Star(donors), source, tiny=STILL).ensemble.members
+    full = transfer(Full(), source).ensemble.members
     for member in range(4):
         assert equal(learned(members[member]), learned(full[member % donors]))
     assert equal(learned(members[0]), learned(members[1])) == (donors == 1)
 
 
 @pytest.mark.parametrize("donors", [1, 2, 3])
-def test_star_costs_its_donors_and_tiny_fine_tunings(source_ensemble, target_task, recipes, fitter, donors):
-    result = transfer_ensemble(Star(donors), source_ensemble, target_task.sealed(), 0, recipes, fitter)
+def test_star_costs_its_donors_and_tiny_fine_tunings(transfer, donors):
+    result = transfer(Star(donors))
     assert result.ledger.total().steps == donors * 12 + (3 - donors) * 3
     assert result.recipients == tuple(range(donors, 3))
     assert len(result.ensemble) == 3
@@ -48,34 +45,25 @@ def test_star_costs_its_donors_and_tiny_fine_tunings(source_ensemble, target_tas
         assert not equal(result.ensemble.members[1], result.ensemble.members[2])
 
 
-def test_star_refuses_more_donors_than_members(source_ensemble, target_task):
-    with pytest.raises(ValueError, match=r"donors=4: must be at most ensemble\.size=3"):
-        transfer_ensemble(Star(4), source_ensemble, target_task)
-
-
-def test_scratch_knows_nothing_of_the_source(source_ensemble, target_task, recipes, fitter):
-    other: Ensemble = replace(source_ensemble, members=source_ensemble.members[::-1])
-    one, two = (
-        transfer_ensemble(Scratch(), s, target_task.sealed(), 0, recipes, fitter) for s in (source_ensemble, other)
-    )
+def test_scratch_knows_nothing_of_the_source(source_ensemble, transfer):
+    other = replace(source_ensemble, members=source_ensemble.members[::-1])
+    one, two = (transfer(Scratch(), source) for source in (source_ensemble, other))
     assert one.ensemble.fingerprint == two.ensemble.fingerprint
     assert (one.ensemble.lineage, source_ensemble.lineage) == ("independent", "shared")
-    assert not equal(one.ensemble.members[0], one.ensemble.members[1])
-    full = transfer_ensemble(Full(), source_ensemble, target_task, 0, recipes, fitter)
+    first, second, _ = transfer(Scratch(), full=STILL).ensemble.members  # where they start
+    assert not torch.equal(first["head.weight"], second["head.weight"])
+    full = transfer(Full())
     assert one.ledger.total().flops == full.ledger.total().flops
     assert one.marginal().steps == 12
 
 
-def test_lp_ft_starts_from_a_probed_head_and_costs_the_probe_more(source_ensemble, target_task, recipes, fitter):
-    full, lp_ft = (
-        transfer_ensemble(Full(head), source_ensemble, target_task, 0, recipes, fitter) for head in ("fresh", "probe")
-    )
+def test_lp_ft_starts_from_a_probed_head_and_costs_the_probe_more(transfer, bench):
+    full, lp_ft = (transfer(Full(head)) for head in ("fresh", "probe"))
     phases = lp_ft.ledger.by_phase()
     assert list(phases) == ["probe", "full"]
     assert lp_ft.ledger.total().flops == full.ledger.total().flops + phases["probe"].flops
     assert phases["probe"].steps == 3 * 10
-    untouched = transfer_ensemble(Full("probe"), source_ensemble, target_task, 0, replace(recipes, full=STILL), fitter)
-    bench = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
+    untouched = transfer(Full("probe"), full=STILL)
     probed = bench.probe(bench.with_fresh_heads(bench.encoders, "full"))
     for member, weights in zip(untouched.ensemble.members, probed.weights, strict=True):
         assert equal(learned(member), learned(weights))
@@ -83,9 +71,8 @@ def test_lp_ft_starts_from_a_probed_head_and_costs_the_probe_more(source_ensembl
     assert (Full().name, Full("probe").name) == ("full", "lp_ft")
 
 
-def test_the_soup_of_twins_is_the_twin(source_ensemble, target_task, recipes, fitter):
-    bench = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
-    member = transfer_ensemble(Full(), source_ensemble, target_task, 0, recipes, fitter).ensemble.members[0]
+def test_the_soup_of_twins_is_the_twin(transfer, bench):
+    member = transfer(Full()).ensemble.members[0]
     alone, twins = bench.soup([member]), bench.soup([member, member])
     assert equal(alone, twins)
     statistics = [name for name in member if "running" in name or "num_batches" in name]
@@ -93,8 +80,7 @@ def test_the_soup_of_twins_is_the_twin(source_ensemble, target_task, recipes, fi
     assert not all(torch.equal(member[name], twins[name]) for name in statistics)
 
 
-def test_a_soup_is_the_mean_of_its_members(source_ensemble, target_task, recipes, fitter):
-    bench = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
-    members = transfer_ensemble(Full(), source_ensemble, target_task, 0, recipes, fitter).ensemble.members
+def test_a_soup_is_the_mean_of_its_members(transfer, bench):
+    members = transfer(Full()).ensemble.members
     head = below(bench.soup(members), "head")["weight"]
     torch.testing.assert_close(head, sum(below(member, "head")["weight"] for member in members) / 3)
