@@ -1,8 +1,7 @@
 """The benchmarks run, at sizes that measure nothing, and their arithmetic is right."""
 
 import json
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,12 +9,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def benchmark(*arguments):
-    command = [sys.executable, str(ROOT / "scripts" / "benchmark.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+@pytest.fixture
+def benchmark(forks, tmp_path):
+    return partial(forks.run, ROOT / "scripts" / "benchmark.py", cwd=tmp_path)
 
 
-def test_the_benchmarks_run_and_give_a_flat_dict_and_files(tmp_path):
+def test_the_benchmarks_run_and_give_a_flat_dict_and_files(benchmark, tmp_path):
     names = ["overhead", "executor", "channels_last", "workers", "cache"]
     done = benchmark(*names, "--quick", "--json", "--save", tmp_path)
     assert done.returncode == 0, done.stderr
@@ -42,7 +41,7 @@ def test_the_benchmarks_run_and_give_a_flat_dict_and_files(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"), [(["peers"], "peers needs --peers-env FOLDER"), (["nothing"], "invalid choice: 'nothing'")]
 )
-def test_what_cannot_be_run_is_refused_in_a_line(arguments, said):
+def test_what_cannot_be_run_is_refused_in_a_line(benchmark, arguments, said):
     done = benchmark(*arguments)
     assert done.returncode == 2
     assert said in done.stderr
