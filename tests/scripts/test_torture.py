@@ -91,16 +91,6 @@ def test_what_accepts_a_damaged_file_or_breaks_on_it_is_found(tmp_path, read, sa
     assert path.read_bytes() == bytes(100)
 
 
-def test_an_input_that_breaks_is_found(tmp_path, monkeypatch):
-    from torturing.inputs import mistype
-
-    def broken(*_: object) -> None:
-        raise KeyError("lost")
-
-    monkeypatch.setattr("ensemble_transfer.cli.job.build_experiment", broken)
-    assert "the run failed with KeyError" in (mistype("seed", "1", tmp_path / "inputs") or "")
-
-
 SLEEPER = """
 import subprocess, sys, tempfile
 process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) if {orphan} else None
@@ -120,10 +110,3 @@ def test_orphans_and_leftovers_are_found(tmp_path, monkeypatch, orphan, said):
     for process in (found and command.marked()) or ():
         os.kill(process, 9)
     assert said in (found or "")
-
-
-def test_what_tidies_up_leaves_nothing(tmp_path):
-    from torturing import world
-
-    (tmp_path / "tidy.py").write_text("import tempfile\nwith tempfile.TemporaryDirectory(): pass\n")
-    assert world.run(["tidy"], tmp_path) is None
