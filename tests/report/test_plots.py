@@ -245,16 +245,6 @@ def test_a_mark_that_is_far_off_is_at_the_edge_with_its_number():
     assert axes.get_ylim()[0] > -0.3
 
 
-def test_a_phone_has_the_panels_below_each_other():
-    wide, narrow = (computed(*at_cost("full", 8.0), *at_cost("shift", 2.0), narrow=n) for n in (False, True))
-    for axes, columns in ((wide, 2), (narrow, 1)):
-        assert axes[0].get_subplotspec().get_gridspec().ncols == columns
-
-
-def test_there_is_no_figure_of_differences_without_a_difference(tmp_path):
-    assert "compute" not in [figure.svg.stem for figure in draw(rows(*at_cost("full", 8.0)), tmp_path)]
-
-
 def test_an_ensemble_whose_seeds_differ_in_size_is_in_the_figure_of_sizes(tmp_path):
     one = a_record("auto", 1)
     one.curves["ensemble_size"] = {"size": [1], "accuracy": [0.7], "calibrated_nll": [0.6]}
@@ -321,13 +311,6 @@ def test_severities_are_those_that_all_seeds_have():
         del fewer.metrics[f"target/test/corruption/mean/2/{name}"]
     [row] = rows(a_record(), fewer)
     assert severities(row) == [1]
-
-
-def test_members_are_counted_from_one_in_the_matrices():
-    panel = charts.matrices(ROWS, styles(ROWS)).axes[0]
-    assert list(panel.get_xticks()) == [1, 2, 3]
-    left, right, bottom, top = panel.images[0].get_extent()
-    assert (left, right, top, bottom) == (0.5, 3.5, 0.5, 3.5)  # the first member is at the top left
 
 
 @pytest.mark.parametrize(

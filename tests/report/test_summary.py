@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from ensemble_transfer.report.record import Record
-from ensemble_transfer.report.summary import markdown, number, table, write
+from ensemble_transfer.report.summary import markdown, write
 from ensemble_transfer.report.verdict import has_rivals, next_step
 
 QUALITY = (
@@ -296,12 +296,6 @@ def test_the_soup_has_a_row_where_there_is_one(record, tmp_path):
     assert found["its soup (one model)"] == ["0.900", "0.910", "0.920", "0.930", "-"]
 
 
-def test_without_a_shift_there_is_no_verdict(record, tmp_path):
-    text = markdown(record, tmp_path)
-    assert "The shift" not in text
-    assert "\n\n\n" not in text
-
-
 def test_reused_fits_are_counted_once_each_and_named(record, tmp_path):
     assert "came from the store" not in markdown(record, tmp_path)
     reused = [{"phase": phase, "member": member, "key": "k"} for phase in ("full", "tiny") for member in (0, 1)]
@@ -326,21 +320,6 @@ def test_what_is_written_is_shown(record, tmp_path):
     assert (tmp_path / "summary.md").read_text() == markdown(record, tmp_path)
     for part in ("digits -> mnist", "0.101", "0.631", "1,440.0"):
         assert part in shown.getvalue()
-
-
-def test_a_table_aligns_its_first_column_to_the_left():
-    assert table(("a", "b", "c"), [["x", "1", "2"]]).splitlines() == [
-        "| a | b | c |",
-        "| --- | ---: | ---: |",
-        "| x | 1 | 2 |",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(0.12345, "0.123"), (2.0, "2.000"), (-0.5, "-0.500"), (None, "-"), (float("nan"), "-")]
-)
-def test_numbers_have_three_digits(value, text):
-    assert number(value) == text
 
 
 def test_out_of_distribution_and_corruptions_have_tables_where_there_are_any(record, tmp_path):

@@ -17,8 +17,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from ensemble_transfer import Few, SettingError, TransferEnsemble, open_saved, train_source, transfer_ensemble
-from ensemble_transfer.runs.presets import preset_names, preset_object
-from ensemble_transfer.tasks.embedded import Digits
+from ensemble_transfer.runs.presets import preset_object
 from ensemble_transfer.training.source import EnsembleSettings
 from ensemble_transfer.training.store import Store
 from ensemble_transfer.transfer.strategies.shift import Shift
@@ -108,13 +107,6 @@ def test_folders_and_files_are_read(small, scans, tmp_path):
         model.predict("nowhere.png")
 
 
-def test_loaders_are_loaded(small):
-    few = {"train": 60, "validation": 40, "test": 20}
-    model = small(image_size=8, channels=1, strategy="head", source=Digits(classes=["0", "1"], **few))
-    model.fit(Digits(classes=["2", "3"], **few))
-    assert model.classes_.tolist() == ["2", "3"]
-
-
 def test_a_saved_model_is_a_saved_ensemble(fitted, target_task, tmp_path):
     fitted.save(tmp_path / "saved")
     saved = open_saved(str(tmp_path / "saved"))
@@ -125,10 +117,8 @@ def test_a_saved_model_is_a_saved_ensemble(fitted, target_task, tmp_path):
     assert np.array_equal(again.predict_proba(target_task.test.images), fitted.predict_proba(target_task.test.images))
 
 
-@pytest.mark.parametrize("name", preset_names("strategy"))
-def test_every_strategy_of_the_command_line_has_its_name(small, source_task, target_task, name):
-    budget = 3 if name == "auto" else None
-    size = 3 if name == "turns" else 2  # two donors, and one to shift
+@pytest.mark.parametrize(("name", "size", "budget"), [("auto", 2, 3), ("turns", 3, None), ("lp_ft", 1, None)])
+def test_a_strategy_has_the_name_that_it_has_on_the_command_line(small, source_task, target_task, name, size, budget):
     model = small(name, size, budget=budget, source=source_task).fit(target_task)
     assert model.predict_proba(target_task.test.images).shape == (60, 5)
     assert model.ensemble_.history["strategy"] == preset_object("strategy", name).name
@@ -221,13 +211,6 @@ def test_scikit_learn_searches_scores_and_pipes_it(small, scans):
     pipeline = Pipeline([("mirror", FunctionTransformer(np.fliplr)), ("model", small("head"))]).fit(images, labels)
     assert pipeline.score(images, labels) == pipeline.named_steps["model"].score(np.fliplr(images), labels)
     assert clone(pipeline).set_params(model__seed=4).get_params()["model__seed"] == 4
-
-
-def test_a_clone_with_a_source_is_the_same_model(small, source_task, target_task, fitted):
-    twin = clone(small(size=3, source=source_task)).fit(target_task)
-    assert twin.ensemble_.fingerprint == fitted.ensemble_.fingerprint
-    pair = source_task.train.images.numpy(), source_task.train.labels.numpy()
-    assert clone(small("head", source=pair)).fit(target_task).source_ensemble_.lineage == "shared"
 
 
 @pytest.mark.parametrize("given", ["folder", "run", "opened"])
