@@ -79,13 +79,6 @@ def test_nothing_but_a_callback_is_called(cli, quick, tmp_path):
         assert not (tmp_path / "taken").exists()
 
 
-def test_workers_are_refused(cli, quick):
-    node = "trainer.callbacks=[{_target_: pytorch_lightning.callbacks.Callback}]"
-    code, _, err = cli("+strategy=full", *quick, node, "trainer.workers=2")
-    assert code == 2
-    assert "error: trainer.workers=2: must be 1 or auto with callbacks" in err
-
-
 def test_an_extension_imports_no_callback_that_a_record_names(finished_shift, own, tmp_path, monkeypatch, capsys):
     shutil.copytree(finished_shift, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)

@@ -176,12 +176,6 @@ def test_nothing_that_a_record_names_is_imported(run, tmp_path, capsys, monkeypa
     assert not (run / "rivals").exists()
 
 
-def test_nothing_that_a_record_refers_to_is_resolved(run, capsys):
-    changed(run, lambda data: data["config"]["dataset"]["target"].update(path="${oc.env:HOME}"))
-    assert main([str(run)]) == 2
-    assert "refers to something; a record is data" in capsys.readouterr().err
-
-
 UNFIT = {
     "no record": (lambda d: d.clear(), "is not a readable record"),
     "a run that failed": (lambda d: d.update(status="failed"), "must be a run that has finished"),
@@ -201,8 +195,3 @@ def test_a_run_without_rivals_is_one_line(run, capsys, name):
     assert error.startswith("error: RUN=")
     assert line in error
     assert error.count("\n") == 1
-
-
-def test_a_folder_without_a_run_is_one_line(tmp_path, capsys):
-    assert main([str(tmp_path)]) == 2
-    assert "must be the folder of a run, with record.json" in capsys.readouterr().err
