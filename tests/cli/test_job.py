@@ -3,10 +3,7 @@
 import errno
 import json
 import os
-import shutil
 import sys
-
-import pytest
 
 from ensemble_transfer import layout
 from ensemble_transfer.cli.main import main
@@ -19,12 +16,6 @@ def record_of(folder, **changes):
 
 def contents(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-@pytest.fixture
-def run(finished_shift, tmp_path):
-    shutil.copytree(finished_shift, tmp_path, dirs_exist_ok=True)
-    return tmp_path / "run"
 
 
 def test_a_finished_run_is_never_replaced_by_another(cli, quick, run):

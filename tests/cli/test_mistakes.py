@@ -106,9 +106,7 @@ def test_no_command_takes_an_empty_path(finished_shift, capsys):
         assert capsys.readouterr().err.splitlines()[-1].endswith(": must not be empty")
 
 
-def test_overrides_may_stand_after_an_option_of_extend(finished_shift, tmp_path, monkeypatch, capsys):
-    shutil.copytree(finished_shift, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
+def test_overrides_may_stand_after_an_option_of_extend(run, capsys):
     assert extend.main(["run", "ensemble.add=1", "--output", "larger", "trainer.threads=0"]) == 2
     assert capsys.readouterr().err == "error: trainer.threads=0: must be in 1..1024, or null\n"
 
@@ -138,8 +136,7 @@ FULL = Path("/dev/full")
 
 @pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full")
 @pytest.mark.parametrize("command", [["ensemble_transfer", "--help"], ["ensemble_transfer.compare", "run"]])
-def test_output_that_is_full_is_one_line(finished_shift, forks, tmp_path, command):
-    shutil.copytree(finished_shift / "run", tmp_path / "run")
+def test_output_that_is_full_is_one_line(run, forks, tmp_path, command):
     done = forks.start(*command, cwd=tmp_path, stdout=FULL).wait()
     assert done.returncode == 2
     assert done.stderr == "error: standard output cannot be written: No space left on device\n"
