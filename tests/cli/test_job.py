@@ -65,15 +65,6 @@ def test_nothing_is_written_beside_the_record_of_a_run_with_wrong_settings(cli, 
     assert (record.status, record.seed, record.config["seed"]) == ("failed", None, [1])
 
 
-def test_a_list_for_a_number_costs_a_sweep_one_job(cli, quick, tmp_path):
-    code, out, err = cli("-m", "+strategy=head", "seed=0,[1]", *quick, "hydra.sweep.dir=s")
-    assert code == 1
-    errors = [line for line in err.splitlines() if "rror" in line]
-    assert errors == ["error: seed=[1]: must be a whole number (job 1)"]
-    assert "failed: head, digits_to_mnist, seed None: seed=[1]: must be a whole number" in out
-    assert (tmp_path / "s" / "comparison" / "index.html").is_file()
-
-
 def test_settings_may_refer_to_each_other(cli, quick, tmp_path):
     refers = ["dataset.target.seed=${seed}", "strategy.donors=${ensemble.size}", "seed=3"]
     code, _, err = cli("+strategy=shift", *quick, *refers, "hydra.run.dir=run")

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import yaml
 
-from ensemble_transfer import __version__
 from ensemble_transfer.cli.arguments import normalised
 from ensemble_transfer.cli.main import main
 from ensemble_transfer.models.ensemble import Ensemble
@@ -180,10 +179,6 @@ def test_a_mistake_in_a_sweep_is_told_once(cli, line):
     assert code == (1 if "seed" in line else 2)
     assert len([text for text in err.splitlines() if "rror" in text]) == 1
     assert "Traceback" not in err
-
-
-def test_the_version_is_ours(cli):
-    assert cli("seed=1", "--version") == (0, f"ensemble_transfer {__version__}\n", "")
 
 
 def test_the_configuration_is_shown_without_a_strategy_and_with_one(cli):

@@ -201,13 +201,6 @@ def test_a_risk_that_needs_more_images_says_how_many(predict, here):
     assert f"abstains on all; about {needed} would be needed, if their errors are like those of these" in err
 
 
-def test_a_risk_that_no_number_of_images_shows_is_named(predict, here):
-    validation_predictions(here, sharpness=0.0)
-    _, rows, err = predict("run", "test", "--risk", "0.1")
-    assert {row["abstain"] for row in rows} == {"true"}
-    assert "more of them would not help: at every threshold at least this share of the answers is wrong" in err
-
-
 def test_a_risk_that_nothing_keeps_abstains_everywhere(predict):
     code, rows, err = predict("run", "test", "--risk", "0.05")
     assert code == 0
@@ -264,12 +257,6 @@ def test_what_cannot_be_read_is_named_and_left_out(predict, here):
     assert "empty: a folder without images; left out\n" in err
     assert "no*.png: a pattern that matches no file; left out\n" in err
     assert err.endswith("57 images, 0 abstained, 6 left out\n")
-
-
-def test_with_nothing_to_read_there_is_still_the_header(here, capsys):
-    (here / "broken.png").write_bytes(b"hello")
-    assert main(["run", "broken.png", "--device=cpu"]) == 1
-    assert capsys.readouterr().out == ",".join(COLUMNS) + "\n"
 
 
 def test_no_more_images_are_in_memory_than_a_batch(predict, monkeypatch):
@@ -372,12 +359,6 @@ def test_a_mistake_is_one_line(predict, case):
     assert (code, rows) == (2, [])
     assert err.startswith(f"error: {message}")
     assert err.count("\n") == 1
-
-
-def test_risk_and_coverage_exclude_each_other(predict, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        predict("run", "test", "--risk", "0.1", "--coverage", "0.9")
-    assert "--coverage: not allowed with argument --risk" in capsys.readouterr().err
 
 
 # Predictions that are none

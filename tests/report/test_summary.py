@@ -277,29 +277,11 @@ def test_a_random_shift_gets_no_verdict(record, tmp_path):
     assert "The shift **" not in markdown(shifted(record, strategy="random_shift"), tmp_path)
 
 
-def test_the_soup_has_a_row_where_there_is_one(record, tmp_path):
-    assert "its soup (one model)" not in markdown(record, tmp_path)
-    soup = {f"target/test/soup/{name}": 0.9 + i / 100 for i, name in enumerate(("accuracy", "nll", "brier", "ece"))}
-    found = rows(markdown(replace(record, metrics=record.metrics | soup), tmp_path))
-    assert found["its soup (one model)"] == ["0.900", "0.910", "0.920", "0.930", "-"]
-
-
 def test_reused_fits_are_counted_once_each_and_named(record, tmp_path):
     assert "came from the store" not in markdown(record, tmp_path)
     reused = [{"phase": phase, "member": member, "key": "k"} for phase in ("full", "tiny") for member in (0, 1)]
     text = markdown(replace(record, reused_fits=[*reused, reused[0]]), tmp_path)
     assert "4 fits came from the store (full, tiny)" in text
-
-
-def test_the_files_that_are_there_are_named(record, tmp_path):
-    (tmp_path / "record.json").touch()
-    (tmp_path / "ensemble").mkdir()
-    line = markdown(record, tmp_path).splitlines()[-1]
-    assert str(tmp_path) in line
-    assert "`record.json`" in line
-    assert "`ensemble`" in line
-    assert "`summary.md`" in line
-    assert "`shift.safetensors`" not in line
 
 
 def test_out_of_distribution_and_corruptions_have_tables_where_there_are_any(record, tmp_path):

@@ -138,20 +138,6 @@ def test_scikit_learn_can_clone_and_set_it(backbone):
     assert not Path("nowhere").exists()
 
 
-def test_a_fit_leaves_settings_tasks_and_threads_as_they_were(small, source_task, target_task):
-    model = small("head", trainer="cpu", progress=False, source=source_task)
-    before, marks, threads = dict(model.get_params()), (source_task.fingerprint, target_task.fingerprint), 3
-    was = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        model.fit(target_task)
-        assert torch.get_num_threads() == threads
-    finally:
-        torch.set_num_threads(was)
-    assert all(model.get_params()[name] is value for name, value in before.items())
-    assert (source_task.fingerprint, target_task.fingerprint) == marks
-
-
 def test_the_test_split_is_not_read(small, source_task, target_task):
     fits = [(source_task, target_task), [replace(task, test=task.validation) for task in (source_task, target_task)]]
     first, second = (small(strategy=Shift(if_better=True), source=source).fit(target) for source, target in fits)

@@ -214,14 +214,6 @@ def test_before_all_seeds_are_there_nothing_is_decided(forks, records, tmp_path)
     assert {row["p after Holm"] for row in table} == {"1.000"}
 
 
-def test_development_seeds_are_named_as_such(forks, records, tmp_path):
-    folder = saved(records, tmp_path)
-    assert report(forks, folder, "--development").returncode == 0
-    text = (folder / "page" / "README.md").read_text()
-    assert "development (nothing here is a result) seeds 0 to 2" in text
-    assert {row["n"] for row in rows(text, "Claims") if row["claim"] != "Nobody ran it. (nobody)"} == {"3"}
-
-
 def test_what_cannot_be_told_apart_and_what_is_missing_are_refused(forks, records, tmp_path):
     twice = replace(records[4], config=records[4].config | {"ensemble": {"size": 9}})
     done = report(forks, saved([r for r in [*records, replace(twice, seed=100)] if r.seed >= 100], tmp_path / "twice"))

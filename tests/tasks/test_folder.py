@@ -85,11 +85,6 @@ def test_validation_is_carved_from_train_where_there_is_no_folder(divided):
     assert (len(task.train), len(task.validation), len(task.test)) == (24, 6, 18)
 
 
-def test_train_may_be_a_class(tmp_path, digits):
-    write(tmp_path / "vehicles", digits, classes=("car", "train"))
-    assert ImageFolder(str(tmp_path / "vehicles")).load(8, 1).classes == ("car", "train")
-
-
 def test_the_same_folder_is_the_same_task_wherever_it_lies(pool, tmp_path):
     shutil.copytree(pool, tmp_path / "copy")
     assert ImageFolder(str(pool)).load(8, 1).fingerprint == ImageFolder(str(tmp_path / "copy")).load(8, 1).fingerprint
@@ -219,13 +214,6 @@ def test_broken_images_are_skipped_by_choice(pool, caplog):
     (record,) = caplog.records
     assert "left out 7 images that cannot be read: zero/01.png (an empty file), " in record.getMessage()
     assert "二/float.tif" in record.getMessage()
-
-
-def test_a_class_of_which_nothing_is_left_is_named(pool, caplog):
-    for path in (pool / "zero").iterdir():
-        path.write_bytes(b"")
-    with pytest.raises(SettingError, match="leaves these classes without an image to train on: zero"):
-        ImageFolder(str(pool), broken="skip").load(8, 1)
 
 
 def test_a_class_folder_whose_name_is_not_utf_8_is_refused(pool):
