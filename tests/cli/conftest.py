@@ -83,3 +83,19 @@ def changed():
         (run / "record.json").write_text(json.dumps(data))
 
     return changed
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Draw no figures, but remember where they were to go, and whether they were to be of several tasks."""
+    from ensemble_transfer.report import plots
+
+    drawn = {}
+
+    def draw(rows, folder, across=False, baseline=None):
+        folder.mkdir(parents=True, exist_ok=True)
+        drawn[folder] = across
+        return []
+
+    monkeypatch.setattr(plots, "draw", draw)
+    return drawn

@@ -8,7 +8,6 @@ import pytest
 
 from ensemble_transfer.cli import compare as cli
 from ensemble_transfer.cli.compare import main
-from ensemble_transfer.report import plots
 from ensemble_transfer.report.record import Record
 
 
@@ -146,20 +145,6 @@ def test_a_file_that_cannot_be_parsed_is_one_line(tmp_path, capsys, data):
     said = capsys.readouterr().err
     assert said.startswith(f"error: {path} is not a readable record: ")
     assert said.count("\n") == 1
-
-
-@pytest.fixture
-def undrawn(monkeypatch):
-    """Draw no figures, but remember where they were to go, and whether they were to be of several tasks."""
-    drawn = {}
-
-    def draw(rows, folder, across=False, baseline=None):
-        folder.mkdir(parents=True)
-        drawn[folder] = across
-        return []
-
-    monkeypatch.setattr(plots, "draw", draw)
-    return drawn
 
 
 @pytest.mark.parametrize("name", ["..", ".", "/", "../../escaped", "", ".hidden", "figures", "x" * 300])

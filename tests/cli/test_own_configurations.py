@@ -8,6 +8,8 @@ import pytest
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.runs.presets import conf_folder
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 EXPERIMENT = """# @package _global_
 # Mine.
 defaults:

@@ -12,6 +12,8 @@ from ensemble_transfer.report.baseline import is_baseline
 from ensemble_transfer.report.record import Record, read_records
 from ensemble_transfer.report.settings import decisive
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def found(run):
     return {str(folder.relative_to(run)): record for folder, record in read_records([run]).items()}
