@@ -113,6 +113,7 @@ def become(cwd: str, outputs: list[str], environment: dict[str, str]) -> None:
     import tempfile
 
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
     os.chdir(cwd)
     os.environ.update(environment)
     tempfile.tempdir = None  # TMPDIR is read again

@@ -175,31 +175,6 @@ def test_emoji_are_sorted_by_category(fetch, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.endswith("3 images of 2 classes: flags 1, food_drink 2\n")
 
 
-def test_two_vendors_emoji_split_alike(fetch, tmp_path, monkeypatch):
-    known = [
-        {
-            "category": "Flags",
-            "image": f"{n}.png",
-            "unified": f"1F{n}",
-            "has_img_google": True,
-            "has_img_twitter": n < 90,
-        }
-        for n in range(100)
-    ]
-
-    def package(folder, vendor):
-        return npm(folder, known, {f"{n}.png": b"" for n in range(100)}, vendor)
-
-    monkeypatch.setattr(fetch, "npm_package", package)
-    assert fetch.main(["google_emoji", "twitter_emoji", "--root", str(tmp_path)]) == 0
-    splits = {}
-    for path in tmp_path.rglob("*.png"):
-        splits.setdefault(path.parts[-4], {})[path.name] = path.parts[-3]
-    assert set(splits["google_emoji"].values()) == {"train", "validation", "test"}
-    assert len(splits["twitter_emoji"]) == 90
-    assert splits["twitter_emoji"].items() <= splits["google_emoji"].items()
-
-
 # Icons
 
 
