@@ -15,14 +15,13 @@ def benchmark(forks, tmp_path):
 
 
 def test_the_benchmarks_run_and_give_a_flat_dict_and_files(benchmark, tmp_path):
-    names = ["overhead", "executor", "channels_last", "workers", "cache"]
+    names = ["overhead", "executor", "channels_last", "cache"]
     done = benchmark(*names, "--quick", "--json", "--save", tmp_path)
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)
     assert all(isinstance(value, int | float | str) for value in results.values())
     assert results["threads"] == 1
     assert results["overhead/M=1/same weights"] == results["overhead/M=2/same weights"] == 1
-    assert results["workers/2 workers, same weights as 1"] == 1
     assert results["cache/M=1/largest difference of a weight"] < 1e-5
     assert results["channels_last/fit, default net, 8 pixels/ratio last to first, CPU"] > 0
     overheads = [f"overhead/M=2/ratio {which}" for which in ("fit to plain", "module to fit")]
