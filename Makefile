@@ -21,8 +21,13 @@ run: setup ## run the main job on the embedded default; ARGS='strategy=full seed
 	$(BIN)/python -m ensemble_transfer $(ARGS)
 	@echo "For commands as they are printed above, activate the environment once:  . $(BIN)/activate"
 
-test: setup ## run the tests, one process a core; TESTS=tests/metrics runs some
-	$(PYTEST) $(TESTS)
+# The promises, and the tests of the modules that differ from main: tests/A/test_B.py for src/ensemble_transfer/A/B.py.
+CHANGED = tests/test_invariants.py $(shell { git diff --name-only main; git ls-files --others --exclude-standard; } \
+	| sed -nE 's,^src/ensemble_transfer/(.*/)?([^/]+)\.py$$,tests/\1test_\2.py,p; /^tests\/(.*\/)?test_[^\/]+\.py$$/p' \
+	| sort -u | xargs ls 2> /dev/null)
+
+test: setup ## run the tests, one process a core; TESTS=tests/metrics runs some, TESTS=changed those of what changed
+	$(PYTEST) $(if $(filter changed,$(TESTS)),$(CHANGED),$(TESTS))
 
 coverage: setup ## the tests, and the lines of the package that none of them runs
 	$(PYTEST) --cov --cov-report=term-missing:skip-covered $(TESTS)

@@ -13,6 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, and f
 import hypothesis
 import pytest
 import torch
+from forks import Forks
 
 from ensemble_transfer.models.backbone import Architecture, Backbone
 from ensemble_transfer.models.ensemble import Ensemble
@@ -59,6 +60,14 @@ def _nudged(request):
         if amount:
             patch.setattr(Architecture, "initial", nudged)
         yield
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory: pytest.TempPathFactory):
+    """Starts commands in processes of their own, at once."""
+    forks = Forks(tmp_path_factory.mktemp("forks"))
+    yield forks
+    forks.close()
 
 
 @pytest.fixture(scope="session")

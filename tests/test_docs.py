@@ -10,6 +10,7 @@ import tomllib
 import types
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields, replace
+from functools import cache
 from importlib import import_module
 from itertools import zip_longest
 from pathlib import Path
@@ -88,11 +89,15 @@ def composed(own_conf):
     known = yaml.safe_load((conf_folder() / "config.yaml").read_text())["defaults"]
     prefix = "" if any("strategy" in entry for entry in known if isinstance(entry, dict)) else "+"
 
+    @cache
+    def once(*overrides):
+        return compose("config", overrides=[*overrides, f"hydra.searchpath=[file://{own_conf}]"])
+
     def run(overrides):
         given = [re.sub(r"^\+{0,2}strategy=", f"{prefix}strategy=", override) for override in overrides]
         if not prefix and not any(override.startswith("strategy=") for override in given):
             given.append("strategy=shift")
-        return compose("config", overrides=[*given, f"hydra.searchpath=[file://{own_conf}]"])
+        return once(*given)
 
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):

@@ -1,24 +1,21 @@
 """The examples run as they are, on their own small real data."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
+
+from forks import Forks
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-def said_by(example: str, tmp_path: Path) -> str:
-    environment = os.environ | {"TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(EXAMPLES / example)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+def said_by(forks: Forks, example: str, tmp_path: Path) -> str:
+    done = forks.run(EXAMPLES / example, cwd=tmp_path, TMPDIR=str(tmp_path))
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def test_transfer_in_python(tmp_path):
-    said = said_by("transfer_in_python.py", tmp_path)
+def test_transfer_in_python(forks, tmp_path):
+    said = said_by(forks, "transfer_in_python.py", tmp_path)
     source = float(re.search(r"source ensemble: accuracy (\S+)", said)[1])
     accuracies = {name: float(value) for name, value in re.findall(r"(shift|tiny): accuracy (\d\.\d+)", said)}
     answered, right = re.search(r"answered (\d+) of 1000 test images, (\S+) of them right", said).groups()

@@ -3,17 +3,17 @@
 import importlib.util
 import os
 import signal
-import subprocess
-import sys
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from forks import Done, Forks
 
 from ensemble_transfer.layout import clear
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are found in /proc")
+pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found in /proc")
 
 QUICK = [
     "ensemble.size=2",
@@ -30,51 +30,36 @@ ENDLESS = ["recipe.ancestor.steps=1000000", "recipe.source.steps=0"]
 
 
 class Job:
-    """The command line in a process of its own, whose descendants carry a mark in their environment."""
+    """The command line in a session of its own, in which all that it starts stays."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        self.folder, self._mark = folder, f"MARK_OF_A_TEST={uuid.uuid4().hex}"
-        self.temporary = folder / "tmp"
+    def __init__(self, forks: Forks, folder: Path, *arguments: str) -> None:
+        self.folder, self.temporary = folder, folder / "tmp"
         self.temporary.mkdir()
-        name, _, value = self._mark.partition("=")
-        with (folder / "stderr").open("w") as stderr:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "ensemble_transfer", *arguments],
-                cwd=folder,
-                env=os.environ | {name: value, "TMPDIR": str(self.temporary)},
-                stdout=subprocess.DEVNULL,
-                stderr=stderr,
-            )
+        self.fork = forks.start("ensemble_transfer", *arguments, cwd=folder, TMPDIR=str(self.temporary))
 
     def alive(self) -> list[int]:
         found = []
         for place in Path("/proc").glob("[0-9]*"):
-            try:
-                if self._mark.encode() in (place / "environ").read_bytes():
+            with suppress(OSError):
+                if os.getsid(int(place.name)) == self.fork.pid and ") Z " not in (place / "stat").read_text():
                     found.append(int(place.name))
-            except OSError:
-                continue
         return found
 
     def wait_for(self, pattern: str) -> None:
         deadline = time.monotonic() + 300  # cores are shared
         while not list(self.folder.glob(pattern)):
-            assert time.monotonic() < deadline, (self.folder / "stderr").read_text()
+            assert self.fork.poll() is None, self.fork.wait()
+            assert time.monotonic() < deadline
             time.sleep(0.05)
 
-    def end(self) -> None:
+    def end(self) -> Done:
         """Wait for the end of all processes: of the command, and then of those that look for it every second."""
-        self.process.wait()
+        done = self.fork.wait()
         deadline = time.monotonic() + 20
         while self.alive() and time.monotonic() < deadline:
             time.sleep(0.1)
         assert not self.alive()
-
-    def kill(self) -> None:
-        """Kill all processes, whatever became of the test."""
-        for number in self.alive():
-            os.kill(number, signal.SIGKILL)
-        self.process.wait()
+        return done
 
     def left(self) -> list[str]:
         """Return what is left in the temporary folder, but for torch's cache, which is one for all runs."""
@@ -82,16 +67,16 @@ class Job:
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(forks, tmp_path):
     jobs = []
 
     def start(*arguments: str) -> Job:
-        jobs.append(Job(tmp_path, *arguments))
+        jobs.append(Job(forks, tmp_path, *arguments))
         return jobs[-1]
 
     yield start
-    for job in jobs:
-        job.kill()
+    for number in (number for job in jobs for number in job.alive()):  # whatever became of the test
+        os.kill(number, signal.SIGKILL)
 
 
 def test_a_run_that_starts_again_removes_what_a_killed_one_was_writing(tmp_path):
@@ -106,8 +91,8 @@ def test_a_run_that_starts_again_removes_what_a_killed_one_was_writing(tmp_path)
 
 def test_a_run_with_workers_leaves_no_process_and_no_file(start, tmp_path):
     job = start("strategy=full", *QUICK, "trainer.workers=2", "hydra.run.dir=run")
-    assert job.process.wait() == 0, (tmp_path / "stderr").read_text()
-    job.end()
+    job.wait_for("run")
+    assert [job.alive() != [], job.end().returncode] == [True, 0]
     assert job.left() == []
 
 
@@ -116,7 +101,7 @@ def test_workers_of_a_killed_run_end_and_leave_no_file(start, number):
     endless = [*QUICK, "ensemble.lineage=independent", *ENDLESS]
     job = start("strategy=full", *endless, "trainer.workers=2", "hydra.run.dir=run")
     job.wait_for("store/unfinished/*/last.ckpt")
-    job.process.send_signal(number)
+    job.fork.send_signal(number)
     job.end()
     mine = [name for name in job.left() if name.startswith("ensemble_transfer")]
     assert (mine if number == signal.SIGKILL else job.left()) == []
@@ -129,7 +114,7 @@ def test_jobs_of_a_killed_sweep_end_and_leave_no_file(start, number):
     sweep = ["-m", "hydra/launcher=jobs", "strategy=full", "seed=0,1", *QUICK, *ENDLESS, "hydra.sweep.dir=sweep"]
     job = start(*sweep)
     job.wait_for("store/unfinished/*/last.ckpt")
-    job.process.send_signal(number)
+    job.fork.send_signal(number)
     job.end()
     mine = [name for name in job.left() if name.startswith("ensemble_transfer")]
     assert (mine if number == signal.SIGKILL else job.left()) == []

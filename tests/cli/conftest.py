@@ -1,7 +1,9 @@
 """The command line as a function, and settings that make every job short."""
 
+import json
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -60,3 +62,40 @@ def finished_shift(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         assert run_in(folder, ["+strategy=shift", *QUICK, "hydra.run.dir=run"], patch) == 0
     return folder
+
+
+@pytest.fixture
+def run(finished_shift, tmp_path, monkeypatch):
+    """A finished run of shift as ``run`` in the working folder."""
+    shutil.copytree(finished_shift, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "run"
+
+
+@pytest.fixture(scope="session")
+def changed():
+    """Change the record of a run, as somebody may who sends it."""
+
+    def changed(run: Path, change: Callable[[dict], object]) -> None:
+        data = json.loads((run / "record.json").read_text())
+        data.pop("checksum", None)
+        change(data)
+        (run / "record.json").write_text(json.dumps(data))
+
+    return changed
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Draw no figures, but remember where they were to go, and whether they were to be of several tasks."""
+    from ensemble_transfer.report import plots
+
+    drawn = {}
+
+    def draw(rows, folder, across=False, baseline=None):
+        folder.mkdir(parents=True, exist_ok=True)
+        drawn[folder] = across
+        return []
+
+    monkeypatch.setattr(plots, "draw", draw)
+    return drawn

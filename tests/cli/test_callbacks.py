@@ -1,8 +1,5 @@
 """Callbacks from the configuration: made by Hydra for a run, and never from a record alone."""
 
-import json
-import shutil
-
 import pytest
 
 from ensemble_transfer.cli.extend import main
@@ -79,22 +76,9 @@ def test_nothing_but_a_callback_is_called(cli, quick, tmp_path):
         assert not (tmp_path / "taken").exists()
 
 
-def test_workers_are_refused(cli, quick):
-    node = "trainer.callbacks=[{_target_: pytorch_lightning.callbacks.Callback}]"
-    code, _, err = cli("+strategy=full", *quick, node, "trainer.workers=2")
-    assert code == 2
-    assert "error: trainer.workers=2: must be 1 or auto with callbacks" in err
-
-
-def test_an_extension_imports_no_callback_that_a_record_names(finished_shift, own, tmp_path, monkeypatch, capsys):
-    shutil.copytree(finished_shift, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / "run" / "record.json"
-    data = json.loads(path.read_text())
-    data["config"]["trainer"]["callbacks"] = [{"_target_": own, "file": "seen"}]
-    del data["checksum"]
-    path.write_text(json.dumps(data))
-    add = [str(tmp_path / "run"), "ensemble.add=1"]
+def test_an_extension_imports_no_callback_that_a_record_names(run, changed, own, tmp_path, capsys):
+    changed(run, lambda data: data["config"]["trainer"].update(callbacks=[{"_target_": own, "file": "seen"}]))
+    add = ["run", "ensemble.add=1"]
     assert main(add) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: trainer.callbacks.0._target_='{own}': is no class of ensemble_transfer; a record")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forks import Done, Fork
 
 from ensemble_transfer.cli.command import command, interruptible
 from ensemble_transfer.errors import Interrupted, require_uninterrupted
@@ -46,51 +47,35 @@ def test_a_handler_of_somebody_else_is_left(monkeypatch):
     assert got == ["theirs"]
 
 
-def started(folder: Path, *arguments: str, module: str = "ensemble_transfer") -> subprocess.Popen[str]:
-    """Start a command in a process group of its own, as a shell does."""
-    return subprocess.Popen(
-        [sys.executable, "-m", module, *arguments],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def stop_in_training(process: subprocess.Popen[str], number: int, store: Path) -> tuple[int, str, str]:
-    """Send a signal once a checkpoint shows that a fit is going on; return exit code and output."""
+def stop_in_training(run: Fork, number: int, store: Path) -> Done:
+    """Send a signal once a checkpoint shows that a fit is going on, and wait for the end."""
     for _ in range(1200):
-        if list(store.glob("unfinished/*/*.ckpt")) or process.poll() is not None:
+        if list(store.glob("unfinished/*/*.ckpt")) or run.poll() is not None:
             break
         time.sleep(0.1)
-    process.send_signal(number)
-    try:
-        out, err = process.communicate(timeout=60)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        raise
-    return process.returncode, out, err
+    run.send_signal(number)
+    return run.wait(60)
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_run_that_is_stopped_in_training_says_so_and_leaves_a_record(quick, tmp_path, number):
-    run = started(tmp_path, "+strategy=head", *quick, *LONG, "trainer.checkpoint_seconds=0.1", "hydra.run.dir=run")
-    code, _, err = stop_in_training(run, number, tmp_path / "store")
-    assert (code, err.splitlines()[-1]) == (SIGNALS[number], MESSAGE), err
-    assert "Traceback" not in err
+def test_a_run_that_is_stopped_in_training_says_so_and_leaves_a_record(forks, quick, tmp_path, number):
+    words = ["strategy=head", *quick, *LONG, "trainer.checkpoint_seconds=0.1", "hydra.run.dir=run"]
+    done = stop_in_training(forks.start("ensemble_transfer", *words, cwd=tmp_path), number, tmp_path / "store")
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (SIGNALS[number], MESSAGE), done.stderr
+    assert "Traceback" not in done.stderr
     record = Record.load(tmp_path / "run" / "record.json")
     assert (record.status, record.error) == ("interrupted", MESSAGE)
 
 
-def test_a_sweep_that_is_stopped_writes_its_comparison(cli, quick, tmp_path):
-    sweep = ["-m", "+strategy=head", "seed=0,1", "hydra.sweep.dir=s", *quick]
-    assert cli(*[word.replace("0,1", "0") for word in sweep])[0] == 0
-    run = started(tmp_path, *sweep, "recipe.ancestor.steps=12,100000", "trainer.checkpoint_seconds=0.1")
-    code, out, err = stop_in_training(run, signal.SIGTERM, tmp_path / "store")
-    assert code == 143, err
-    assert err.count(MESSAGE) == 1
-    assert f"interrupted: head, digits_to_mnist, seed 0: {MESSAGE}" in " ".join(out.split())
+def test_a_sweep_that_is_stopped_writes_its_comparison(cli, forks, quick, tmp_path):
+    sweep = ["-m", "strategy=head", "seed=0", "hydra.sweep.dir=s", *quick]
+    assert cli(*sweep)[0] == 0
+    longer = ["recipe.ancestor.steps=12,100000", "trainer.checkpoint_seconds=0.1"]
+    run = forks.start("ensemble_transfer", *sweep, *longer, cwd=tmp_path)
+    done = stop_in_training(run, signal.SIGTERM, tmp_path / "store")
+    assert done.returncode == 143, done.stderr
+    assert done.stderr.count(MESSAGE) == 1
+    assert f"interrupted: head, digits_to_mnist, seed 0: {MESSAGE}" in " ".join(done.stdout.split())
     assert (tmp_path / "s" / "comparison" / "table.csv").read_text().splitlines()[1].startswith("head,1,0,")
 
 
@@ -99,27 +84,42 @@ def test_an_interruption_comes_back_from_a_worker():
     assert (stop.number, stop.exit_code) == (15, 143)
 
 
-MODULES = ["", ".compare", ".predict"]
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_a_reader_may_stop_reading(tmp_path, module):
-    with started(tmp_path, "--help", module=f"ensemble_transfer{module}") as process:
-        process.stdout.close()
-        err = process.stderr.read()
-    assert process.returncode in (0, 128 + signal.SIGPIPE)  # argparse drops errors of its own help
-    assert err == ""
-
-
-def test_a_reader_that_stops_reading_tables_ends_the_command_quietly(tmp_path):
+def test_a_reader_that_stops_reading_ends_a_command_quietly(forks, tmp_path):
     """As it ends ``cat``: with the exit code of a process that SIGPIPE has ended."""
     Record("finished", "full", 0, "a -> b", "net", {"size": 2, "lineage": "shared"}).save(tmp_path)
     np.savez(tmp_path / "p.npz", probabilities=np.full((2, 3, 2), 0.5), labels=np.zeros(3, int))
-    for module, argument in ((".compare", "."), (".evaluate", "p.npz")):
-        with started(tmp_path, argument, module=f"ensemble_transfer{module}") as process:
-            process.stdout.close()
-            err = process.stderr.read()
-        assert (module, process.returncode, err) == (module, 128 + signal.SIGPIPE, "")
+    os.mkfifo(tmp_path / "pipe")
+    for words in (["", "--help"], [".compare", "--help"], [".compare", "."], [".evaluate", "p.npz"]):
+        run = forks.start(f"ensemble_transfer{words[0]}", words[1], cwd=tmp_path, stdout=tmp_path / "pipe")
+        (tmp_path / "pipe").open().close()
+        done = run.wait()
+        codes = (0, 128 + signal.SIGPIPE) if "--help" in words else (128 + signal.SIGPIPE,)
+        assert (done.returncode in codes, done.stderr) == (True, ""), (words, done)  # argparse drops errors of its help
+
+
+SAID = """
+import os, sys
+from importlib import import_module
+def run(name, *arguments):
+    sys.argv = [name, *arguments]
+    try: import_module(f"ensemble_transfer.cli.{name}").main(*[] if name == "main" else [arguments])
+    except SystemExit: pass
+    heavy = {"torch", "numpy", "scipy", "pandas", "PIL", "timm", "pytorch_lightning", "matplotlib", "onnx"}
+    assert not heavy & set(sys.modules), (name, arguments, heavy & set(sys.modules))
+for name in ("compare", "evaluate", "extend", "export", "predict", "rivals", "main"):
+    run(name, "--help")
+run("main", "strategy=few", "trainer.max_epochs=3")
+run("predict", ".", "x.png", "--risk=1")
+run("export", "nowhere", "out.onnx")
+"""
+
+
+def test_help_and_mistakes_are_answered_before_anything_heavy_is_imported(tmp_path):
+    done = subprocess.run([sys.executable, "-c", SAID], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "strategy: auto, few, full, head, lp_ft, matched, random_shift, scratch, shift" in done.stdout
+    assert "recipe.full.steps=N" in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_letters_that_a_terminal_does_not_know_are_escaped(tmp_path):
@@ -136,7 +136,7 @@ def test_letters_that_a_terminal_does_not_know_are_escaped(tmp_path):
 
 def test_an_argument_that_is_no_text_in_this_locale_is_one_line(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "ensemble_transfer", "+strategy=head", 'dataset.target.path="/tmp/каталог"'],
+        [sys.executable, "-m", "ensemble_transfer", "strategy=head", 'dataset.target.path="/tmp/каталог"'],
         env=os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0"},
         cwd=tmp_path,
         capture_output=True,

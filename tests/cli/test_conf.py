@@ -43,7 +43,8 @@ def test_a_choice_composes_and_builds(path: Path):
         node = cfg.dataset[place]
         for key in [key for key in node if OmegaConf.is_missing(node, key)]:
             node[key] = "MNIST" if key == "name" else "some/path"
-        named(node, f"dataset.{place}")
+        loader = named(node, f"dataset.{place}")
+        assert set(node) == {"_target_", *(field.name for field in fields(loader))}, "an option is not in the file"
     build(Backbone, cfg.backbone, "backbone")
     build(EnsembleSettings, cfg.ensemble, "ensemble")
     build(Recipes, cfg.recipe, "recipe")
@@ -51,6 +52,22 @@ def test_a_choice_composes_and_builds(path: Path):
     if cfg.trainer.accelerator != "gpu":
         build(TrainerSettings, cfg.trainer, "trainer")
     named(cfg.strategy, "strategy").check(8, build(Backbone, cfg.backbone, "backbone").architecture(28, 1, 10))
+
+
+EMBEDDED = {
+    "digits": (10, 1297, 200, 300),
+    "mnist_few": (10, 500, 100, 3500),
+    "mnist_sample": (10, 3500, 500, 1000),
+    "mnist_low": (5, 1750, 250, 500),
+    "mnist_high": (5, 250, 250, 500),
+}
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_embedded_tasks_have_the_stated_sizes(name: str):
+    cfg = resolved(composed(f"task@dataset.target={name}", "strategy=full"))
+    task = named(cfg.dataset.target, "dataset.target").load(28, 1)
+    assert (len(task.classes), len(task.train), len(task.validation), len(task.test)) == EMBEDDED[name]
 
 
 def test_the_size_of_the_ensemble_is_resolved_to_a_number(tmp_path):

@@ -1,8 +1,6 @@
 """``python -m ensemble_transfer.extend``: members that are added later are those of a larger run from the start."""
 
-import json
 import math
-import shutil
 import sys
 from dataclasses import replace
 
@@ -15,13 +13,6 @@ from ensemble_transfer.report.record import Record
 from ensemble_transfer.tensor_files import read_tensors, write_tensors
 from ensemble_transfer.transfer.shift.vector import ShiftVector
 from ensemble_transfer.weights import below, fingerprint
-
-
-@pytest.fixture
-def run(finished_shift, tmp_path, monkeypatch):
-    shutil.copytree(finished_shift, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path / "run"
 
 
 def test_added_members_are_those_of_a_larger_run(cli, quick, run, tmp_path):
@@ -42,7 +33,7 @@ def test_added_members_are_those_of_a_larger_run(cli, quick, run, tmp_path):
     assert phases == {name: cost["steps"] for name, cost in b.cost["phases"].items()}
 
 
-def test_members_added_to_turns_are_those_of_a_larger_run(cli, quick, tmp_path, capsys):
+def test_members_added_to_turns_are_those_of_a_larger_run(changed, cli, quick, tmp_path, capsys):
     turns = ["+strategy=turns", *quick, "strategy.donors=1", "strategy.scales=[0.5,1]"]
     assert cli(*turns, "ensemble.size=2", "hydra.run.dir=run")[0] == 0
     assert cli(*turns, "ensemble.size=4", "hydra.run.dir=fresh", "store.root=third")[0] == 0
@@ -162,14 +153,6 @@ def test_a_shift_vector_of_another_task_or_a_changed_one_is_refused(run, capsys)
 # A record from elsewhere
 
 
-def changed(run, change):
-    path = run / "record.json"
-    data = json.loads(path.read_text())
-    data.pop("checksum", None)
-    change(data)
-    path.write_text(json.dumps(data))
-
-
 def test_an_edited_record_adds_no_members_unlike_the_others(run, capsys):
     path = run / "record.json"
     text = path.read_text()
@@ -180,7 +163,7 @@ def test_an_edited_record_adds_no_members_unlike_the_others(run, capsys):
     assert not (run / "extended_3").exists()
 
 
-def test_nothing_that_a_record_names_is_imported(run, tmp_path, monkeypatch, capsys):
+def test_nothing_that_a_record_names_is_imported(changed, run, tmp_path, monkeypatch, capsys):
     (tmp_path / "received").mkdir()
     (tmp_path / "received" / "payload.py").write_text(
         "from pathlib import Path\nfrom ensemble_transfer.tasks.embedded import Digits as Task\nPath('ran').touch()\n"
@@ -211,7 +194,7 @@ def test_nothing_that_a_record_names_is_imported(run, tmp_path, monkeypatch, cap
         "tasks.embedded.Digits",
     ],
 )
-def test_only_tasks_and_strategies_of_the_package_are_imported(run, capsys, name):
+def test_only_tasks_and_strategies_of_the_package_are_imported(changed, run, capsys, name):
     before = set(sys.modules)
     for place in ("strategy", "dataset"):
         node = {"strategy": lambda d: d["config"]["strategy"], "dataset": lambda d: d["config"]["dataset"]["source"]}
@@ -221,7 +204,7 @@ def test_only_tasks_and_strategies_of_the_package_are_imported(run, capsys, name
     assert not {module for module in set(sys.modules) - before if "payload" in module}
 
 
-def test_nothing_that_a_record_refers_to_is_resolved(run, capsys):
+def test_nothing_that_a_record_refers_to_is_resolved(changed, run, capsys):
     changed(run, lambda data: data["config"]["dataset"]["target"].update(path="${oc.env:HOME}"))
     assert main([str(run), "ensemble.add=1"]) == 2
     assert "dataset.target.path='${oc.env:HOME}': refers to something; a record is data" in capsys.readouterr().err
@@ -243,7 +226,7 @@ DAMAGED = {
 }
 
 
-def test_damaged_records_are_one_line(run, capsys):
+def test_damaged_records_are_one_line(changed, run, capsys):
     whole = (run / "record.json").read_text()
     for name, change in DAMAGED.items():
         (run / "record.json").write_text(whole)

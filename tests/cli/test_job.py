@@ -5,8 +5,6 @@ import json
 import os
 import sys
 
-import pytest
-
 from ensemble_transfer import layout
 from ensemble_transfer.cli.main import main
 from ensemble_transfer.report.record import Record
@@ -18,12 +16,6 @@ def record_of(folder, **changes):
 
 def contents(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-@pytest.fixture
-def run(cli, quick, tmp_path):
-    assert cli("+strategy=shift", *quick, "hydra.run.dir=run")[0] == 0
-    return tmp_path / "run"
 
 
 def test_a_finished_run_is_never_replaced_by_another(cli, quick, run):
@@ -71,15 +63,6 @@ def test_nothing_is_written_beside_the_record_of_a_run_with_wrong_settings(cli, 
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["record.json"]
     record = Record.load(tmp_path / "run" / "record.json")
     assert (record.status, record.seed, record.config["seed"]) == ("failed", None, [1])
-
-
-def test_a_list_for_a_number_costs_a_sweep_one_job(cli, quick, tmp_path):
-    code, out, err = cli("-m", "+strategy=head", "seed=0,[1]", *quick, "hydra.sweep.dir=s")
-    assert code == 1
-    errors = [line for line in err.splitlines() if "rror" in line]
-    assert errors == ["error: seed=[1]: must be a whole number (job 1)"]
-    assert "failed: head, digits_to_mnist, seed None: seed=[1]: must be a whole number" in out
-    assert (tmp_path / "s" / "comparison" / "index.html").is_file()
 
 
 def test_settings_may_refer_to_each_other(cli, quick, tmp_path):

@@ -56,9 +56,7 @@ def slurm(tmp_path, monkeypatch):
 def test_concurrent_jobs_train_nothing_twice(cli, quick, tmp_path, slurm, launcher):
     if not installed(LAUNCHERS[launcher]):
         pytest.skip(f"{LAUNCHERS[launcher]} is not installed")
-    code, out, err = cli(
-        "-m", f"hydra/launcher={launcher}", "+strategy=full,head", "seed=0", *quick, "hydra.sweep.dir=s"
-    )
+    code, out, err = cli("-m", f"hydra/launcher={launcher}", "strategy=full,head", *quick, "hydra.sweep.dir=s")
     assert code == 0, err
     records = [Record.load(path) for path in tmp_path.glob("s/*/record.json")]
     assert {record.strategy for record in records} == {"full", "head"}

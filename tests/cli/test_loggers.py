@@ -2,7 +2,6 @@
 
 import csv
 import json
-import shutil
 
 import pytest
 
@@ -79,16 +78,11 @@ def test_mistakes_are_one_line(cli, quick, overrides, line):
     assert len(err.splitlines()) == 1
 
 
-def test_an_extension_makes_no_logger_that_a_record_names(finished_shift, tmp_path, monkeypatch, capsys):
-    shutil.copytree(finished_shift, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / "run" / "record.json"
-    data = json.loads(path.read_text())
+def test_an_extension_makes_no_logger_that_a_record_names(run, changed, tmp_path):
     name = "pytorch_lightning.loggers.CSVLogger"
-    data["config"]["logger"] |= {"kind": "lightning", "lightning": {"_target_": name, "save_dir": "mine"}}
-    del data["checksum"]
-    path.write_text(json.dumps(data))
-    add = [str(tmp_path / "run"), "ensemble.add=1"]
+    own = {"kind": "lightning", "lightning": {"_target_": name, "save_dir": "mine"}}
+    changed(run, lambda data: data["config"]["logger"].update(own))
+    add = ["run", "ensemble.add=1"]
     assert main(add) == 0
     assert not (tmp_path / "mine").exists()
     given = ["logger.kind=lightning", f"logger.lightning._target_={name}", "logger.lightning.save_dir=mine"]
@@ -96,17 +90,12 @@ def test_an_extension_makes_no_logger_that_a_record_names(finished_shift, tmp_pa
     assert list((tmp_path / "mine").rglob("metrics.csv"))
 
 
-def test_an_extension_talks_to_no_server_that_a_record_names(finished_shift, tmp_path, monkeypatch):
-    shutil.copytree(finished_shift, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / "run" / "record.json"
-    data = json.loads(path.read_text())
-    del data["checksum"]
-    data["config"]["logger"] |= {"kind": "wandb", "mode": "online", "entity": "them"}
-    path.write_text(json.dumps(data))
+def test_an_extension_talks_to_no_server_that_a_record_names(run, changed, monkeypatch):
+    online = {"kind": "wandb", "mode": "online", "entity": "them"}
+    changed(run, lambda data: data["config"]["logger"].update(online))
     asked = []
     monkeypatch.setattr("ensemble_transfer.report.tracking._start", lambda *settings: asked.append(settings))
-    assert main([str(tmp_path / "run"), "ensemble.add=1"]) == 0
+    assert main(["run", "ensemble.add=1"]) == 0
     assert not asked
-    record = json.loads((tmp_path / "run" / "extended_3" / "record.json").read_text())
+    record = json.loads((run / "extended_3" / "record.json").read_text())
     assert record["config"]["logger"] == {"kind": "none"}

@@ -1,15 +1,12 @@
 """The command line as a user types it: the main job on real data, sweeps, and wrong command lines."""
 
 import json
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
-from ensemble_transfer import __version__
 from ensemble_transfer.cli.arguments import normalised
 from ensemble_transfer.cli.main import main
 from ensemble_transfer.models.ensemble import Ensemble
@@ -18,7 +15,7 @@ from ensemble_transfer.report.record import Record
 from ensemble_transfer.runs.presets import conf_folder
 
 
-@pytest.mark.parametrize("strategy", ["full", "shift", "head", "matched", "tiny"])
+@pytest.mark.parametrize("strategy", ["full", "shift", "head"])
 def test_the_main_job_leaves_everything_it_promises(cli, quick, tmp_path, strategy):
     code, out, err = cli(f"+strategy={strategy}", *quick, "hydra.run.dir=run")
     run = tmp_path / "run"
@@ -51,35 +48,29 @@ def test_the_main_job_leaves_everything_it_promises(cli, quick, tmp_path, strate
     assert len(Ensemble.load(run / "ensemble")) == 2
 
 
-def test_a_second_run_finds_every_fit_and_gives_the_same_record(cli, quick, tmp_path):
-    records = []
-    for name in ("one", "two"):
-        assert cli("strategy=shift", *quick, f"hydra.run.dir={name}")[0] == 0
-        records.append(Record.load(tmp_path / name / "record.json"))
-    first, second = records
+def test_a_second_run_finds_every_fit_and_gives_the_same_record(cli, quick, run):
+    again = run.with_name("again")
+    assert cli("strategy=shift", *quick, "hydra.run.dir=again")[0] == 0
+    first, second = (Record.load(folder / "record.json") for folder in (run, again))
     assert first.reproducible() == second.reproducible()
     assert not first.reused_fits
     assert {fit["phase"] for fit in second.reused_fits} == {"ancestor", "source", "full", "probe", "tiny"}
-    own, again = (record.cost["phases"]["full"] | {"fine_tunings_by_time": None} for record in records)
-    assert own == again  # the seconds are those of the real fit
-    one, two = ((tmp_path / name / "shift.safetensors").read_bytes() for name in ("one", "two"))
-    assert one == two
+    own, reused = (record.cost["phases"]["full"] | {"fine_tunings_by_time": None} for record in (first, second))
+    assert own == reused  # the seconds are those of the real fit
+    assert (run / "shift.safetensors").read_bytes() == (again / "shift.safetensors").read_bytes()
 
 
-def test_the_source_ensemble_is_kept_and_named_by_what_came_of_it(cli, quick, tmp_path):
-    assert cli("+strategy=shift", *quick, "hydra.run.dir=run")[0] == 0
+def test_the_source_ensemble_is_kept_and_named_by_what_came_of_it(run, tmp_path):
     [kept] = (tmp_path / "store" / "ensembles").iterdir()
     assert Ensemble.load(kept).fingerprint == kept.name
-    assert Ensemble.load(tmp_path / "run" / "ensemble").history["source_ensemble"] == kept.name
-    record = Record.load(tmp_path / "run" / "record.json")
-    [source] = [item for item in artifacts_of(record, tmp_path / "run") if item.consumed]
+    assert Ensemble.load(run / "ensemble").history["source_ensemble"] == kept.name
+    [source] = [item for item in artifacts_of(Record.load(run / "record.json"), run) if item.consumed]
     assert set(source.files) == {"README.md", "ensemble.json", "member_00.safetensors", "member_01.safetensors"}
 
 
-def test_shift_finds_the_donor_that_full_fine_tuned(cli, quick, tmp_path):
-    assert cli("+strategy=full", *quick, "hydra.run.dir=full")[0] == 0
-    assert cli("+strategy=shift", *quick, "hydra.run.dir=shift")[0] == 0
-    reused = Record.load(tmp_path / "shift" / "record.json").reused_fits
+def test_full_finds_the_donor_that_shift_fine_tuned(cli, quick, run):
+    assert cli("strategy=full", *quick, "hydra.run.dir=full")[0] == 0
+    reused = Record.load(run.with_name("full") / "record.json").reused_fits
     assert [fit["member"] for fit in reused if fit["phase"] == "full"] == [0]
 
 
@@ -120,6 +111,7 @@ def test_a_sweep_ends_with_a_table_over_seeds(cli, quick, tmp_path):
     assert f"{np.mean(accuracies):.3f}" in out
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_failed_job_does_not_lose_the_others(cli, quick, tmp_path):
     code, out, err = cli("-m", "+strategy=head", "seed=0,-1", *quick, "hydra.sweep.dir=sweep")
     assert code == 1
@@ -128,73 +120,6 @@ def test_a_failed_job_does_not_lose_the_others(cli, quick, tmp_path):
     failed = Record.load(tmp_path / "sweep" / "1" / "record.json")
     assert (failed.status, failed.error) == ("failed", "seed=-1: must be 0 or more")
     assert "failed: head, digits_to_mnist, seed -1: seed=-1: must be 0 or more" in out
-
-
-WRONG = {
-    "+strategy=nope": "strategy='nope': must be one of auto, few, full, head, lp_ft, matched, ",
-    "+strategy=shift dataset=nope": "dataset='nope': must be one of ",
-    "+strategy=shift task@dataset.target=nope": "task='nope': must be one of ",
-    "+strategy=shift recipe.tiny.lr=abc": "recipe.tiny.lr='abc': must be a number",
-    "+strategy=shift recipe.tiny.lr=-1": "recipe.tiny.lr=-1.0: must be above 0",
-    "+strategy=shift recipe.tiny.steps=1.5": "recipe.tiny.steps=1.5: must be a whole number",
-    "+strategy=shift recipe.full.optimizer=lion": "recipe.full.optimizer='lion': must be one of adamw, sgd",
-    "+strategy=shift recipe.tiny.nokey=1": "recipe.tiny.nokey: is not a setting; recipe.tiny has steps, ",
-    "+strategy=shift +recipe.tiny.nokey=1": "recipe.tiny.nokey=1: is not a setting; recipe.tiny has steps, ",
-    "+strategy=shift nokey=1": "nokey: is not a setting; the configuration has seed, ",
-    "+strategy=shift +nokey=1": "nokey=1: is not a setting; the configuration has seed, ",
-    "+strategy=shift seed=abc": "seed='abc': must be a whole number",
-    "+strategy=shift seed=-1": "seed=-1: must be 0 or more",
-    "+strategy=shift ensemble.size=-2": "ensemble.size=-2: must be in 1..10000",
-    "+strategy=shift ensemble.size=100000000": "ensemble.size=100000000: must be in 1..10000",
-    "+strategy=shift ensemble.lineage=none": "ensemble.lineage='none': must be one of shared, snapshot, independent",
-    "+strategy=shift strategy.donors=9": "strategy.donors=9: must be at most ensemble.size=8",
-    "+strategy=shift strategy.head=best": "strategy.head='best': must be one of probe, donor, fresh",
-    "+strategy=shift strategy.scale=null": "strategy.scale=None: must not be null",
-    "+strategy=shift strategy._target_=os.system": "strategy._target_='os.system': ",
-    "+strategy=shift trainer=gpu": "trainer.accelerator='gpu': torch finds no CUDA device here",
-    "+strategy=shift trainer.precision=16": "trainer.precision='16': must be one of 32-true, bf16-mixed",
-    "+strategy=shift backbone.name=resnet": "backbone.name='resnet': must be an architecture that timm knows",
-    "+strategy=shift +backbone.options.foo=1": "does not fit timm's resnet10t",
-    "+strategy=shift +backbone.options.checkpoint_path=x": "is set by the framework",
-    "+strategy=shift backbone.checkpoint=none.pt": "backbone.checkpoint='none.pt': is not a file",
-    "+strategy=shift task@dataset.target=image_folder": "dataset.target.path=None: is required",
-    "+strategy=shift task@dataset.target=image_folder dataset.target.path=none": "dataset.target.path='none': ",
-    "+strategy=shift dataset.target.train=90000": "dataset.target.train=90000: asks for 90000 images",
-    "+strategy=shift dataset.channels=2": "dataset.channels=2: must be 1 (gray) or 3 (RGB)",
-    "+strategy=shift evaluation.corruptions=[fog]": "evaluation.corruptions=['fog']: must be [all] alone or some of ",
-    "+strategy=shift store.root=/dev/null/store": "store.root='/dev/null/store': must be a folder that can be written",
-    "+strategy=shift store.root=": "store.root='': must be a folder",
-    "+strategy=shift trainer.threads=100000": "trainer.threads=100000: must be in 1..1024, or null",
-    "+strategy=shift hydra.run.dir=/dev/null/run": "/dev/null/run: cannot be written",
-    "+strategy=full trainer.executor=vectorised +backbone.options.drop_block_rate=0.1": "trainer.executor='vectorised'",
-    "+strategy=shift logger.kind=paper": "logger.kind='paper': must be one of none, wandb, csv, ",
-    "+strategy=shift evaluation.corruptions=[all] evaluation.severities=[]": "evaluation.severities=[]: must name",
-    "+strategy=shift backbone.options.drop_rate=0.1": "is not there yet; add it with +backbone.options.drop_rate=...",
-    "+strategy=shift oops": "missing EQUAL",
-    "+strategy=shift logger.project=Проект": "for Hydra and for the shell: 'logger.project=\"Проект\"'",
-    "+strategy=shift logger.project=it's": 'logger.project="it\'s": cannot be read; quote the value',
-    "+strategy=shift backbone.options.output_stride=7": "resnet10t: assert output_stride in (8, 16, 32); ",
-    "+strategy=shift --config-dir": "--config-dir=None: needs a value",
-    "+strategy=shift dataset=null": "dataset=None: must be one of cifar10_to_cifar100, ",
-    "+strategy=shift experiment=quick": "experiment: is a group without a default; add it with +experiment=...",
-    "+strategy=shift seed=[1]": "seed=[1]: must be a whole number",
-    "+strategy=shift recipe.tiny.lr=[1]": "recipe.tiny.lr=[1]: must be a number",
-    "+strategy=shift dataset.target.seed=${sed}": "dataset.target.seed='${sed}': cannot be resolved: Interpolation ",
-    "+strategy=shift dataset.target.seed=${dataset.target.seed}": "dataset.target.seed",
-}
-
-
-@pytest.mark.parametrize("line", WRONG)
-def test_a_mistake_gets_one_clear_line_before_any_training(cli, tmp_path, line):
-    threads = () if "trainer.threads" in line else ("trainer.threads=1",)
-    code, out, err = cli(*threads, *line.split())
-    assert code == 2
-    assert out == ""
-    errors = [text for text in err.splitlines() if " task " not in text]
-    assert len(errors) == 1, err
-    assert errors[0].startswith("error: ")
-    assert WRONG[line] in errors[0]
-    assert not list(tmp_path.glob("store/fits/*"))
 
 
 @pytest.mark.parametrize("arguments", [(), ("-m",), ("strategy.donors=2",), ("-m", "seed=0,1")])
@@ -251,10 +176,6 @@ def test_a_mistake_in_a_sweep_is_told_once(cli, line):
     assert "Traceback" not in err
 
 
-def test_the_version_is_ours(cli):
-    assert cli("seed=1", "--version") == (0, f"ensemble_transfer {__version__}\n", "")
-
-
 def test_the_configuration_is_shown_without_a_strategy_and_with_one(cli):
     code, out, err = cli("--cfg", "job")
     assert (code, err) == (0, "")
@@ -270,12 +191,3 @@ def test_a_shell_completes_strategies(cli, monkeypatch):
         monkeypatch.setenv("COMP_POINT", str(len(line)))
         code, out, _ = cli("-sc", "query=bash")
         assert (code, out.split()) == (0, [f"{line.split()[-1]}ift"])
-
-
-def test_help_answers_without_torch(tmp_path):
-    script = "import sys; sys.argv[1:] = ['--help']\nfrom ensemble_transfer.cli.main import main\n"
-    script += "try: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules, 'torch was imported'"
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "strategy: auto, few, full, head, lp_ft, matched, random_shift, scratch, shift" in done.stdout
-    assert not list(Path(tmp_path).iterdir())

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from ensemble_transfer.cli import sweep
 from ensemble_transfer.report.plots.style import styles
 from ensemble_transfer.report.record import Record, read_records
 from ensemble_transfer.report.reference import references
 from ensemble_transfer.report.rows import rows_of
 from ensemble_transfer.runs.presets import conf_folder
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 EXPERIMENT = """# @package _global_
 # Mine.
@@ -25,21 +26,12 @@ hydra:
       seed: 0,1
 """
 
-OLDER = """# @package _global_
-# Written for version 0.1.
-hydra:
-  mode: MULTIRUN
-  sweeper:
-    params:
-      +strategy: head,tiny
-"""
-
 
 @pytest.fixture
 def own(tmp_path):
-    """A folder of configurations with a strategy, an experiment, and one as version 0.1 had them."""
+    """A folder of configurations with a strategy and an experiment."""
     target = "_target_: ensemble_transfer.transfer.strategies.head.HeadOnly\n"
-    files = {"strategy/mine": f"# Mine too.\n{target}", "experiment/exp": EXPERIMENT, "experiment/older": OLDER}
+    files = {"strategy/mine": f"# Mine too.\n{target}", "experiment/exp": EXPERIMENT}
     for name, text in files.items():
         path = tmp_path / "my conf" / f"{name}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,13 +58,6 @@ def test_the_recorded_command_repeats_a_job_with_its_folder_of_configurations(cl
     assert words[:6] == ["python", "-m", "ensemble_transfer", "--config-dir", str(own), "strategy=mine"]
     assert cli(*words[3:], "hydra.run.dir=again")[0] == 0
     assert Record.load(tmp_path / "again" / "record.json").reproducible() == record.reproducible()
-
-
-def test_an_experiment_of_version_0_1_still_sweeps_over_strategies(cli, quick, own, tmp_path):
-    assert cli("+experiment=older", *quick, "--config-dir", own.name)[0] == 0
-    [folder] = (tmp_path / "multirun").iterdir()
-    assert folder.name.startswith("experiment-older-")
-    assert {Record.load(path).strategy for path in folder.glob("*/record.json")} == {"head", "tiny"}
 
 
 def test_mistakes_name_what_the_users_folder_has(cli, own):
@@ -131,13 +116,6 @@ def test_the_experiment_of_the_documentation_sweeps(cli, launched, tmp_path):
     assert len(launched) == 9
     assert {word for job in launched for word in job} >= {"strategy=full", "seed=2", "+experiment=mine"}
     assert Path("multirun/mine/multirun.yaml").is_file()
-
-
-def test_a_folder_that_is_named_is_kept(cli, quick, tmp_path):
-    assert cli("-m", "strategy=head", *quick, "hydra.sweep.dir=mine")[0] == 0
-    assert sweep.asked.overrides[-1] == "hydra.sweep.dir=mine"
-    assert {path.name for path in tmp_path.iterdir()} == {"mine", "store"}
-    assert Path("mine/0/record.json").is_file()
 
 
 STRATEGY = """

@@ -14,6 +14,8 @@ from ensemble_transfer.cli.sweep import folder_of
 from ensemble_transfer.errors import RunError
 from ensemble_transfer.report.record import Record
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def test_the_same_overrides_find_the_same_folder():
     once = folder_of(["strategy=full,shift", "seed=0,1"])

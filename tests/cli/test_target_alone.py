@@ -105,13 +105,6 @@ def test_random_weights_are_allowed_and_said(cli, here):
     assert "needs members that differ; here they start from random weights" in err
 
 
-def test_a_pair_without_its_source_is_a_target_alone(cli, quick, tmp_path):
-    assert cli("strategy=head", *quick, "dataset.source=null", "hydra.run.dir=run")[0] == 0
-    record = Record.load(tmp_path / "run" / "record.json")
-    assert record.dataset == "mnist"
-    assert record.config["dataset"]["source"] is None
-
-
 def test_a_run_is_extended_predicted_with_exported_and_compared(cli, here, capsys):
     assert cli(*ALONE, "strategy=shift", GIVEN, "hydra.run.dir=run")[0] == 0
     save_file(below(Ensemble.load(here / "run" / "ensemble").members[1], "encoder"), here / "own3.safetensors")

@@ -2,7 +2,6 @@
 
 import os
 import random
-import subprocess
 import sys
 from pathlib import Path
 
@@ -20,60 +19,65 @@ def _importable():
         sys.modules.pop(name, None)
 
 
-def torture(*arguments, cwd, mutant=""):
-    """Run the script, in which, and in the commands of which, a mutant is at work."""
-    (cwd / "mutants").mkdir()
-    (cwd / "mutants" / "sitecustomize.py").write_text(mutant)
-    paths = [str(cwd / "mutants"), *(path for path in sys.path if path and path != str(SCRIPT.parent))]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-    command = [sys.executable, str(SCRIPT), *arguments]
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
-    rows = [line.rsplit(maxsplit=2) for line in done.stdout.splitlines()[1:]]
-    return done.returncode, {name: (int(times), int(failed)) for name, times, failed in rows}, done.stderr
-
-
-def test_a_little_torture_finds_nothing(tmp_path):
-    code, rows, err = torture("--kills", "1", "--flips", "2", "--inputs", "5", "--seed", "1", cwd=tmp_path)
-    assert code == 0, err
-    assert rows.pop("kills") == (1, 0)
-    assert rows.pop("bad inputs") == (5, 0)
+def test_a_little_torture_finds_nothing(forks, tmp_path):
+    given = ["--kills", "0", "--flips", "2", "--inputs", "5", "--seed", "1"]
+    done = forks.run(SCRIPT, *given, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = {line.rsplit(maxsplit=2)[0]: line.split()[-2:] for line in done.stdout.splitlines()[1:]}
+    assert rows.pop("bad inputs") == ["5", "0"]
     assert len(rows) == 12
-    assert set(rows.values()) == {(2, 0)}
+    assert all(row == ["2", "0"] for row in rows.values())
 
 
-SUCCESS_ON_SIGTERM = """
-import os
-from ensemble_transfer.cli import command
-command._stop = lambda number, frame: os._exit(0)
-"""
+STOPPED = """
+import os, signal, sys, time
+from pathlib import Path
 
-REFUSES_NOTHING = """
-from ensemble_transfer import errors
-errors.require = lambda *_: None
-"""
+def stop(number, frame):
+    {stop}
 
-ANOTHER_RECORD = """
-from dataclasses import replace
-from ensemble_transfer.report.record import Record
-load = Record.load.__func__
-Record.load = classmethod(lambda cls, path: replace(load(cls, path), seed=999, metrics={}))
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, stop)
+again = Path("begun").exists()
+Path("begun").touch()
+print("at work", file=sys.stderr, flush=True)
+time.sleep(0.3)
+Path("result").write_text({result})
 """
 
 
 @pytest.mark.parametrize(
-    ("mutant", "arguments", "line", "said"),
+    ("stop", "result", "said"),
     [
-        (SUCCESS_ON_SIGTERM, ["--kills", "1"], "kills", "a run: SIGTERM at once: exit code 0 without a result"),
-        (REFUSES_NOTHING, ["--inputs", "3"], "bad inputs", "bad inputs: seed=-1: exit code 0: accepted"),
-        (ANOTHER_RECORD, ["--flips", "1"], "damaged records", "the record that was read is not the one in the file"),
+        ("os._exit(128 + number)", "'whole'", None),
+        ("os._exit(0)", "'whole'", "victim: SIGTERM at once: exit code 0 without a result"),
+        ("raise ValueError", "'whole'", "victim: SIGTERM at once: exit code 1: "),
+        ("os._exit(128 + number)", "f'again: {again}'", "the result differs from that of a command that nobody"),
     ],
 )
-def test_mutants_are_noticed(tmp_path, mutant, arguments, line, said):
-    none = ["--kills", "0", "--flips", "0", "--inputs", "0"]
-    code, rows, err = torture(*none, *arguments, cwd=tmp_path, mutant=mutant)
-    assert code == 1
-    assert rows[line][1] > 0
-    assert said in err
+def test_a_command_that_does_not_bear_a_kill_is_found(tmp_path, monkeypatch, stop, result, said):
+    import kills
+
+    victim = kills.Victim("victim", ["stopped"], lambda folder: (folder / "result").read_text())
+    (tmp_path / "stopped.py").write_text(STOPPED.format(stop=stop, result=result))
+    (tmp_path / "result").write_text("whole")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(kills, "VICTIMS", (victim,))
+    (tmp_path / "kills").mkdir()
+    found = kills.Kills(tmp_path / "kills", tmp_path, 60.0, random.Random(4)).kill()  # one signal and no other
+    assert found is None if said is None else said in found
+
+
+def test_inputs_that_break_or_are_wrongly_accepted_are_found(tmp_path, monkeypatch):
+    from inputs import mistype
+
+    assert "accepted" in mistype("seed", "1", tmp_path / "inputs", impossible=True)
+
+    def broken(*_: object) -> None:
+        raise KeyError("lost")
+
+    monkeypatch.setattr("ensemble_transfer.cli.job.build_experiment", broken)
+    assert "the run failed with KeyError" in mistype("seed", "1", tmp_path / "inputs")
 
 
 @pytest.mark.parametrize(("read", "said"), [(Path.read_bytes, "accepted with another content"), (None, "TypeError")])
@@ -89,16 +93,6 @@ def test_what_accepts_a_damaged_file_or_breaks_on_it_is_found(tmp_path, read, sa
     found = [flip(tmp_path, "file", reader, random.Random(seed)) for seed in range(5)]
     assert any(said in (text or "") for text in found)
     assert path.read_bytes() == bytes(100)
-
-
-def test_an_input_that_breaks_is_found(tmp_path, monkeypatch):
-    from inputs import mistype
-
-    def broken(*_: object) -> None:
-        raise KeyError("lost")
-
-    monkeypatch.setattr("ensemble_transfer.cli.job.build_experiment", broken)
-    assert "the run failed with KeyError" in (mistype("seed", "1", tmp_path / "inputs") or "")
 
 
 SLEEPER = """
@@ -120,10 +114,3 @@ def test_orphans_and_leftovers_are_found(tmp_path, monkeypatch, orphan, said):
     for process in (found and command.marked()) or ():
         os.kill(process, 9)
     assert said in (found or "")
-
-
-def test_what_tidies_up_leaves_nothing(tmp_path):
-    import world
-
-    (tmp_path / "tidy.py").write_text("import tempfile\nwith tempfile.TemporaryDirectory(): pass\n")
-    assert world.run(["tidy"], tmp_path) is None

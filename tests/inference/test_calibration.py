@@ -1,6 +1,5 @@
 import os
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,12 +45,6 @@ def test_saved_and_loaded_it_is_the_same(calibration, tmp_path):
     assert loaded.temperature == calibration.temperature
     assert torch.equal(loaded.confidence, calibration.confidence)
     assert torch.equal(loaded.correct, calibration.correct)
-
-
-def test_it_is_shown_in_a_line(calibration):
-    shown = f"Calibration(temperature {calibration.temperature:.3f}, 40 examples, accuracy "
-    assert repr(calibration).startswith(shown)
-    assert len(repr(calibration)) < 100
 
 
 def test_it_belongs_to_one_ensemble(calibration, tmp_path):
@@ -113,9 +106,4 @@ def test_every_flipped_bit_is_refused(calibration, tmp_path):
 def test_a_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / CALIBRATION)
     with pytest.raises(SettingError, match="it is not a regular file"):
-        Calibration.load(tmp_path, "abc")
-
-
-def test_nothing_to_read_is_an_error(tmp_path: Path):
-    with pytest.raises(SettingError, match="is not a readable safetensors file"):
         Calibration.load(tmp_path, "abc")

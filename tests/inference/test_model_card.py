@@ -3,7 +3,6 @@ import math
 import re
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 from scipy.stats import binomtest
@@ -137,12 +136,3 @@ def test_any_history_gives_a_card(ensemble, tmp_path, history):
     text = write_card(tmp_path, replace(ensemble, history=history)).read_text(encoding="utf-8")
     assert all(f"`{value if isinstance(value, str) else json.dumps(value)}`" in text for value in history.values())
     assert ModelCard(text).data.library_name == "ensemble_transfer"
-
-
-def test_many_classes_are_cut_short(tmp_path):
-    architecture = ARCHITECTURE.with_classes(100)
-    members = (architecture.initial(0),)
-    classes = tuple(f"class {n}" for n in np.arange(100))
-    text = write_card(tmp_path, Ensemble(architecture, members, classes)).read_text(encoding="utf-8")
-    assert "`class 19` and 80 more" in text
-    assert "class 20" not in text

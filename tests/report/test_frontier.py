@@ -4,8 +4,6 @@ import pytest
 
 from ensemble_transfer.report.comparison import Comparison
 from ensemble_transfer.report.frontier import frontier_of, frontier_table, pareto
-from ensemble_transfer.report.plots import PLANS, draw
-from ensemble_transfer.report.plots.frontier import frontier as chart
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.rows import rows_of
 
@@ -83,12 +81,6 @@ def test_a_strategy_with_fewer_seeds_is_not_the_rival():
     assert lucky.rival(2.0, "calibrated NLL", False).strategy == "few"
 
 
-def test_labels_that_would_touch_stand_on_two_lines():
-    others = [a_record("few", 0, 1.05, 0.82, 0.55), a_record("few", 0, 0.01, 0.7, 0.9)]
-    axes = chart(rows_of([*RECORDS, *others])[0], {}).axes[0]
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["0.01", "1", "\n1.05", "2"]
-
-
 def test_leads_are_paired_by_seed(frontier):
     lead = frontier.lead(frontier.at("shift", 1.0), "accuracy", True)
     assert lead.mean == pytest.approx(((0.83 - 0.80) + (0.84 - 0.82)) / 2)
@@ -131,12 +123,6 @@ def test_the_table_has_a_line_for_each_strategy_and_budget(frontier):
 def test_without_budgets_there_is_no_frontier(rows):
     assert frontier_of([row for row in rows if row.strategy == "full"]) is None
     assert frontier_of([row for row in rows if row.settings["budget"] == "1.0"]) is None
-
-
-def test_the_figure_is_drawn_where_rows_have_budgets(rows, tmp_path):
-    drawn = draw(rows, tmp_path)
-    assert "frontier" in [figure.svg.stem for figure in drawn]
-    assert any(plan.name == "frontier" for plan in PLANS)
 
 
 def test_a_comparison_with_budgets_has_the_table(tmp_path):

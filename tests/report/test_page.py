@@ -1,20 +1,15 @@
 import html as entities
-import importlib.util
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
+from report import browser
 
 from ensemble_transfer.report import plots
 from ensemble_transfer.report.comparison import Comparison
 from ensemble_transfer.report.page import html, write
 from ensemble_transfer.report.record import Record
-
-_spec = importlib.util.spec_from_file_location("browser", Path(__file__).with_name("browser.py"))
-browser = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(browser)
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror='alert(2)'>\" & $x"
 
@@ -132,10 +127,6 @@ def test_the_verdict_and_the_figure_come_first_and_how_it_was_run_last(page):
     assert "Against full, in calibrated NLL, over 3 seeds: head (by 0." in verdict
 
 
-def test_the_source_ensemble_has_its_own_size_and_not_that_of_the_transferred_one(page):
-    assert "<dd>8 members, shared lineage</dd>" in page
-
-
 def test_the_largest_confusions_and_the_hardest_classes_are_named_as_text(page):
     classes = page[page.index('id="classes"') : page.index('id="figures"')]
     assert "&lt;b&gt;ant&lt;/b&gt; → cat (50% of &lt;b&gt;ant&lt;/b&gt;)" in classes
@@ -167,46 +158,23 @@ def test_filters_are_offered_where_there_are_many_rows_of_several_budgets():
     assert "<select" not in html(Comparison.of(many[:6]), [])
 
 
-def test_only_the_significantly_best_is_marked(page):
-    best = r'<td data-value="([^"]+)" class="best">'
-    complete = html(Comparison.of(RECORDS[:-1]), [])
-    assert re.findall(best, page) == []  # tiny has no numbers: nobody can say
-    assert float(re.findall(best, complete)[0]) == pytest.approx(0.901)
-
-
 def test_differences_are_shown_with_their_interval(page):
     row = r'<th scope="row" data-value="shift">.*?</th>\s*<td class="words" data-value="full">full</td>\s*'
     assert re.search(row + r'<td data-value="-0.09\d+">-0.09\d', page[page.index("Differences to the") :], re.S)
     assert re.search(r"<small>\[-0\.\d+, -0\.\d+\]</small>", page)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"command": HOSTILE},
-        {"strategy": HOSTILE},
-        {"dataset": HOSTILE},
-        {"backbone": HOSTILE},
-        {"ensemble": {"size": HOSTILE, "lineage": HOSTILE}},
-        {"config": {HOSTILE: HOSTILE}},
-        {
-            "environment": {
-                "versions": {HOSTILE: HOSTILE},
-                "processor": HOSTILE,
-                "created": HOSTILE,
-                "git_commit": HOSTILE,
-            }
-        },
-        {"status": "failed", "error": HOSTILE},
-    ],
-)
-def test_what_a_record_holds_is_text_and_never_markup(changes, tmp_path):
-    comparison = Comparison.of([a_record("full", 0, 0.9), a_record("shift", 0, 0.8, **changes)])
-    text = write(comparison, [], tmp_path).read_text(encoding="utf-8")
+def test_what_a_record_holds_is_text_and_never_markup(tmp_path):
+    told = {"versions": {HOSTILE: HOSTILE}, "processor": HOSTILE, "created": HOSTILE, "git_commit": HOSTILE}
+    names = dict.fromkeys(("command", "strategy", "dataset", "backbone"), HOSTILE)
+    size = {"size": HOSTILE, "lineage": HOSTILE}
+    odd = a_record("shift", 0, 0.8, **names, ensemble=size, config={HOSTILE: HOSTILE}, environment=told)
+    failed = a_record("shift", 1, 0.8, status="failed", error=HOSTILE)
+    text = write(Comparison.of([a_record("full", 0, 0.9), odd, failed]), [], tmp_path).read_text(encoding="utf-8")
     tags = [tag for tag, _ in Elements(text).found]
     assert tags.count("script") == 1
     assert "img" not in tags
-    assert "alert(1)" in text
+    assert text.count("alert(1)") >= 12
 
 
 def test_hostile_labels_stay_text_within_figures(tmp_path):
@@ -222,11 +190,6 @@ def test_a_comparison_of_failed_runs_is_a_page_that_names_them():
     text = html(Comparison.of([failed]), [])
     assert "failed: shift, digits -&gt; mnist, seed 4: lr=nan: must be finite" in text
     assert "No run has finished." in text
-
-
-def test_an_old_record_without_curves_cost_and_environment_makes_a_page():
-    old = Record("finished", "shift", 0, "digits -> mnist", "resnet10t", {"size": 3})
-    assert "the record has no command" in html(Comparison.of([old]), [])
 
 
 # In a browser
@@ -268,13 +231,6 @@ def test_the_page_fits_a_phone_and_a_laptop_and_nothing_complains(tab, folder, f
         assert tab.run("innerWidth") == width
         assert tab.run("document.documentElement.scrollWidth") <= width
         assert tab.complaints() == []
-
-
-@chromium
-def test_tables_are_whole_on_a_laptop(tab, folder):
-    tab.open(folder / "index.html", 1366)
-    cut = "[...document.querySelectorAll('.box')].filter(box => box.scrollWidth > box.clientWidth).length"
-    assert tab.run(f"document.querySelectorAll('details').forEach(d => {{ d.open = true; }}); {cut}") == 0
 
 
 @chromium
@@ -347,9 +303,3 @@ def test_a_table_is_copied_or_shown_where_the_browser_forbids_that(tab, folder, 
     else:
         assert tab.run("document.querySelector('textarea').hidden") is False
         assert tab.run("getSelection().toString()").strip() == expected
-
-
-def test_figures_know_their_widths(page):
-    figures = re.findall(r'<figure style="--points: (\d+); .*?<svg viewBox="0 0 ([\d.]+) ', page, re.S)
-    assert len(figures) == page.count("<figure ")
-    assert all(int(points) == round(float(width)) for points, width in figures)

@@ -1,9 +1,9 @@
 """Runs are read back from W&B's own files, and from a server on loopback that may be silent or die."""
 
 import contextlib
-import importlib.util
 import json
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from report import wandb_stub
 
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.report.artifacts import artifacts_of, read_table
@@ -20,10 +21,6 @@ from ensemble_transfer.report.tracking import LoggerSettings, log_comparison, tr
 from ensemble_transfer.tensor_files import write_tensors
 from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.recipe import Recipe
-
-_spec = importlib.util.spec_from_file_location("wandb_stub", Path(__file__).with_name("wandb_stub.py"))
-wandb_stub = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(wandb_stub)
 
 OFFLINE = LoggerSettings(kind="wandb")
 ONLINE = LoggerSettings(kind="wandb", mode="online", finish_timeout=8.0)
@@ -300,15 +297,15 @@ def test_a_server_that_dies_costs_one_warning_and_seconds(tmp_path, server, monk
     assert list(Path(warnings[0].split("wandb sync ")[1].split("'")[0]).glob("*.wandb"))
 
 
-def test_a_server_that_dies_in_training_does_not_cost_the_record(tmp_path, server):
+def test_a_server_that_dies_in_training_does_not_cost_the_record(forks, tmp_path, server):
     steps = [f"recipe.{name}.steps=2" for name in ("ancestor", "source", "full", "tiny", "probe", "head")]
     sizes = [f"dataset.target.{name}=40" for name in ("train", "validation", "test")]
     net = ["backbone.options.channels=[4,8,8,8]", "backbone.options.stem_width=4", "dataset.image_size=8"]
     logger = ["logger=wandb", "logger.mode=online", "logger.finish_timeout=3"]
     rest = ["ensemble.size=2", "trainer.threads=1", "trainer.progress=false", "hydra.run.dir=run"]
-    command = [sys.executable, "-m", "ensemble_transfer", "+strategy=shift", *steps, *sizes, *net, *logger, *rest]
+    own = {name: os.environ[name] for name in ("WANDB_BASE_URL", "WANDB_API_KEY", "WANDB_ERROR_REPORTING")}
     server.silent_from = "OrganizationCoreWeaveOrganizationID"  # the first thing after the start of a run
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = forks.run("ensemble_transfer", "strategy=shift", *steps, *sizes, *net, *logger, *rest, cwd=tmp_path, **own)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "record.json").read_text())["status"] == "finished"
     assert (tmp_path / "run" / "summary.md").is_file()

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,12 @@ import pytest
 SCRIPTS = Path(__file__).parents[2] / "scripts" / "benchmarks"
 
 
-def benchmark(*arguments):
-    command = [sys.executable, str(SCRIPTS / "benchmark.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+@pytest.fixture
+def benchmark(forks, tmp_path):
+    return partial(forks.run, SCRIPTS / "benchmark.py", cwd=tmp_path)
 
 
-def test_the_benchmarks_run_and_give_a_flat_dict_and_files(tmp_path):
+def test_the_benchmarks_run_and_give_a_flat_dict_and_files(benchmark, tmp_path):
     done = benchmark("overhead", "executor", "workers", "prices", "--quick", "--json", "--save", tmp_path)
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)
@@ -45,7 +46,7 @@ def test_a_process_tells_the_memory_of_its_own_fit():
     assert found["estimate"] > 1
 
 
-def test_what_cannot_be_run_is_refused_in_a_line():
+def test_what_cannot_be_run_is_refused_in_a_line(benchmark):
     done = benchmark("nothing")
     assert done.returncode == 2
     assert "invalid choice: 'nothing'" in done.stderr

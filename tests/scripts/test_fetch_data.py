@@ -50,20 +50,6 @@ def letters(fetch, fonts, monkeypatch):
     return fetch
 
 
-def test_ink_fills_24_pixels_in_the_middle_and_keeps_its_aspect(fonts):
-    for character, tall in (("H", True), ("-", False), ("l", True)):
-        image = drawing(fonts, "DejaVuSans.ttf", character)
-        assert (image.shape, image.dtype) == ((28, 28), np.uint8)
-        rows, columns = (np.flatnonzero(image.any(axis)) for axis in (1, 0))
-        longest = rows if tall else columns
-        assert (longest[0], longest[-1]) == (2, 25)
-        for places in (rows, columns):
-            assert abs(places[0] + places[-1] - 27) <= 1
-    ink = drawing(fonts, "DejaVuSans.ttf", "l")
-    assert np.flatnonzero(ink.any(0)).size < 6
-    assert drawing(fonts, "DejaVuSans.ttf", " ") is None
-
-
 def test_letters_make_a_task(letters, fonts, tmp_path, capsys):
     assert letters.main(["letters", "--root", str(tmp_path)]) == 0
     task = Npz(path=str(tmp_path / "letters.npz")).load(28, 1)
@@ -157,16 +143,6 @@ def test_clipart_is_shrunk_to_what_it_shows_and_broken_files_are_named(clipart, 
     assert len(task.train) == 4
 
 
-def test_a_class_has_no_more_than_its_share_and_a_second_time_replaces_the_first(clipart, tmp_path, monkeypatch):
-    clipart.main(["clipart", "--root", str(tmp_path)])
-    everything = {path.name: path.read_bytes() for path in (tmp_path / "clipart" / "animals").iterdir()}
-    monkeypatch.setattr(clipart, "MOST", 3)
-    clipart.main(["clipart", "--root", str(tmp_path)])
-    fewer = {path.name: path.read_bytes() for path in (tmp_path / "clipart" / "animals").iterdir()}
-    assert len(fewer) == 3
-    assert fewer.items() <= everything.items()
-
-
 # Emoji
 
 
@@ -196,31 +172,6 @@ def test_emoji_are_sorted_by_category(fetch, tmp_path, monkeypatch, capsys):
     found = {str(path.relative_to(tmp_path)): path.read_bytes() for path in tmp_path.rglob("*.png")}
     assert found == {"emoji/food_drink/0.png": b"0", "emoji/food_drink/3.png": b"3", "emoji/flags/1.png": b"1"}
     assert capsys.readouterr().out.endswith("3 images of 2 classes: flags 1, food_drink 2\n")
-
-
-def test_two_vendors_emoji_split_alike(fetch, tmp_path, monkeypatch):
-    known = [
-        {
-            "category": "Flags",
-            "image": f"{n}.png",
-            "unified": f"1F{n}",
-            "has_img_google": True,
-            "has_img_twitter": n < 90,
-        }
-        for n in range(100)
-    ]
-
-    def package(folder, vendor):
-        return npm(folder, known, {f"{n}.png": b"" for n in range(100)}, vendor)
-
-    monkeypatch.setattr(fetch, "npm_package", package)
-    assert fetch.main(["google_emoji", "twitter_emoji", "--root", str(tmp_path)]) == 0
-    splits = {}
-    for path in tmp_path.rglob("*.png"):
-        splits.setdefault(path.parts[-4], {})[path.name] = path.parts[-3]
-    assert set(splits["google_emoji"].values()) == {"train", "validation", "test"}
-    assert len(splits["twitter_emoji"]) == 90
-    assert splits["twitter_emoji"].items() <= splits["google_emoji"].items()
 
 
 # Icons
@@ -308,16 +259,6 @@ def test_a_missing_package_is_one_line_that_says_what_to_install(fetch, fonts, t
         f"error: icons: no folder {nowhere}/oxygen; apt-get install oxygen-icon-theme",
     ]
     assert list((tmp_path / "data").iterdir()) == []
-
-
-def test_npm_without_network_is_one_line(fetch, tmp_path, monkeypatch, capsys):
-    (tmp_path / "npm").write_text("#!/bin/sh\necho 'npm error network\nnpm error try again' >&2\nexit 1\n")
-    (tmp_path / "npm").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    assert fetch.main(["emoji", "--root", str(tmp_path / "data")]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: emoji: npm pack emoji-datasource-google@16.0.0 failed")
-    assert line.endswith("npm error network npm error try again")
 
 
 def test_the_presets_read_what_the_script_writes(fetch):

@@ -1,7 +1,5 @@
 """The page of the frontier says what its records say: verdicts by the protocol, on common confirmation seeds only."""
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
@@ -110,10 +108,10 @@ def saved(records, folder):
     return folder
 
 
-def report(folder, *arguments):
+def report(forks, folder, *arguments):
     script = ROOT / "scripts" / "evidence" / "frontier_report.py"
-    command = [sys.executable, script, folder, folder / "page", "--claims", folder / "claims.yaml", *arguments]
-    return subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=120)
+    command = [script, folder, folder / "page", "--claims", folder / "claims.yaml", *arguments]
+    return forks.run(*command, cwd=folder)
 
 
 def rows(page, heading):
@@ -124,9 +122,9 @@ def rows(page, heading):
 
 
 @pytest.fixture(scope="module")
-def page(records, tmp_path_factory):
+def page(forks, records, tmp_path_factory):
     folder = saved(records, tmp_path_factory.mktemp("frontier"))
-    done = report(folder)
+    done = report(forks, folder)
     assert done.returncode == 0, done.stderr
     return (folder / "page" / "README.md").read_text()
 
@@ -208,28 +206,20 @@ def test_tables_have_every_strategy_and_only_confirmation_seeds(page):
     assert "confirmation seeds 100 to 109" in page
 
 
-def test_before_all_seeds_are_there_nothing_is_decided(records, tmp_path):
+def test_before_all_seeds_are_there_nothing_is_decided(forks, records, tmp_path):
     folder = saved([record for record in records if record.seed not in (0, 1, 2, 109)], tmp_path)
-    assert report(folder).returncode == 0
+    assert report(forks, folder).returncode == 0
     table = rows((folder / "page" / "README.md").read_text(), "Claims")
     assert {row["verdict"] for row in table} == {"not run"}
     assert {row["p after Holm"] for row in table} == {"1.000"}
 
 
-def test_development_seeds_are_named_as_such(records, tmp_path):
-    folder = saved(records, tmp_path)
-    assert report(folder, "--development").returncode == 0
-    text = (folder / "page" / "README.md").read_text()
-    assert "development (nothing here is a result) seeds 0 to 2" in text
-    assert {row["n"] for row in rows(text, "Claims") if row["claim"] != "Nobody ran it. (nobody)"} == {"3"}
-
-
-def test_what_cannot_be_told_apart_and_what_is_missing_are_refused(records, tmp_path):
+def test_what_cannot_be_told_apart_and_what_is_missing_are_refused(forks, records, tmp_path):
     twice = replace(records[4], config=records[4].config | {"ensemble": {"size": 9}})
-    done = report(saved([r for r in [*records, replace(twice, seed=100)] if r.seed >= 100], tmp_path / "twice"))
+    done = report(forks, saved([r for r in [*records, replace(twice, seed=100)] if r.seed >= 100], tmp_path / "twice"))
     assert done.returncode == 2
     assert "seed 100: several runs fit {'strategy': 'snapshots'} at 1" in done.stderr
-    done = report(saved(records[:3], tmp_path / "none"))
+    done = report(forks, saved(records[:3], tmp_path / "none"))
     assert (done.returncode, done.stderr) == (2, "error: no finished run of seeds 100 to 109 below the folders\n")
 
 

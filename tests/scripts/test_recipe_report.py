@@ -1,7 +1,6 @@
 """The report of a search chooses by calibrated NLL on validation, over common pairs and seeds, and never reads test."""
 
-import subprocess
-import sys
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
@@ -47,17 +46,11 @@ def runs():
     return [run for run in found if not (run.dataset == "a -> c" and run.seed == 2 and "0.1" in str(run.config))]
 
 
-def report(runs, folder, *arguments):
+def report(forks, runs, folder, *arguments):
     for index, run in enumerate(runs):
         (folder / "runs" / str(index)).mkdir(parents=True)
         run.save(folder / "runs" / str(index))
-    command = [
-        sys.executable,
-        str(SCRIPT),
-        str(folder / "runs"),
-        *map(str, arguments),
-    ]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return forks.run(SCRIPT, "runs", *arguments, cwd=folder)
 
 
 def rows(text, heading):
@@ -66,8 +59,8 @@ def rows(text, heading):
     return cells[0], {row[0]: row for row in cells[2:]}
 
 
-def test_the_lowest_mean_over_common_units_is_chosen_and_ties_are_marked(runs, tmp_path):
-    done = report(runs, tmp_path)
+def test_the_lowest_mean_over_common_units_is_chosen_and_ties_are_marked(forks, runs, tmp_path):
+    done = report(forks, runs, tmp_path)
     assert done.returncode == 0, done.stderr
     head, rates = rows(done.stdout, "full: recipe.full.lr")
     assert head == ["recipe.full.lr", "a -> b", "a -> c", "mean", "behind", "accuracy", ""]
@@ -85,24 +78,19 @@ def test_the_lowest_mean_over_common_units_is_chosen_and_ties_are_marked(runs, t
     assert "Calibrated NLL on validation, another, seeds 0." in done.stdout
 
 
-def test_a_search_that_has_read_test_is_refused(runs, tmp_path):
-    done = report([*runs, replace(a_run("a -> b", 5, test=True), command="python -m it")], tmp_path)
+def test_a_search_that_has_read_test_is_refused(forks, runs, tmp_path):
+    done = report(forks, [*runs, replace(a_run("a -> b", 5, test=True), command="python -m it")], tmp_path)
     assert done.returncode == 2
     assert "python -m it has read test: a search sets evaluation.test=false" in done.stderr
-    assert report([a_run("a -> b", 0)], tmp_path / "one").returncode == 2
+    assert report(forks, [a_run("a -> b", 0)], tmp_path / "one").returncode == 2
 
 
-def test_packed_records_give_the_same_table(runs, tmp_path):
+def test_packed_records_give_the_same_table(forks, runs, tmp_path):
     file = tmp_path / "kept" / "search.tar.xz"
-    first = report(runs, tmp_path, "--pack", file).stdout
-    subprocess.run(["tar", "xJf", file, "-C", tmp_path / "kept"], check=True)
+    first = report(forks, runs, tmp_path, "--pack", file).stdout
+    shutil.unpack_archive(file, tmp_path / "kept", "xztar")
     kept = read_records([tmp_path / "kept"])
     assert len(kept) == len(runs)
     assert {str(record.curves) for record in kept.values()} == {"{}"}
-    command = [
-        sys.executable,
-        str(SCRIPT),
-        str(tmp_path / "kept" / "search"),
-    ]
-    again = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    again = forks.run(SCRIPT, "kept/search", cwd=tmp_path)
     assert again.stdout + f"{file}\n" == first

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from forks import Done
+from report import wandb_stub
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "evidence" / "wandb_workspace.py"
@@ -19,20 +21,18 @@ def _installed():
         pytest.skip("wandb-workspaces is not installed")
 
 
-def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
-    command = [sys.executable, SCRIPT, "--entity", "team", *arguments]
-    return subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=clean | environment | {"WANDB_ERROR_REPORTING": "false"},
-    )
+@pytest.fixture
+def run(forks, tmp_path):
+    own = {"WANDB_ERROR_REPORTING": "false", "WANDB_API_KEY": "", "WANDB_BASE_URL": ""}
+
+    def run(*arguments: str, **environment: str) -> Done:
+        return forks.run(SCRIPT, "--entity", "team", *arguments, cwd=tmp_path, **own | environment)
+
+    return run
 
 
 @pytest.mark.usefixtures("_installed")
-def test_a_dry_run_prints_the_panels_without_a_key():
+def test_a_dry_run_prints_the_panels_without_a_key(run):
     done = run("--project", "p", "--dry-run")
     assert done.returncode == 0, done.stderr
     data = json.loads(done.stdout)
@@ -51,13 +51,10 @@ def test_a_dry_run_prints_the_panels_without_a_key():
 
 
 @pytest.mark.usefixtures("_installed")
-def test_a_workspace_arrives_at_the_server():
-    spec = importlib.util.spec_from_file_location("wandb_stub", ROOT / "tests" / "report" / "wandb_stub.py")
-    stub = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(stub)
-    server = stub.StubServer()
+def test_a_workspace_arrives_at_the_server(run):
+    server = wandb_stub.StubServer()
     try:
-        done = run("--project", "p", WANDB_BASE_URL=server.url, WANDB_API_KEY=stub.KEY)
+        done = run("--project", "p", WANDB_BASE_URL=server.url, WANDB_API_KEY=wandb_stub.KEY)
     finally:
         server.stop()
     assert done.returncode == 0, done.stderr
@@ -67,6 +64,11 @@ def test_a_workspace_arrives_at_the_server():
 
 def test_a_missing_package_is_one_line(tmp_path):
     (tmp_path / "wandb_workspaces.py").write_text("raise ImportError('no')\n")
-    done = run("--dry-run", PYTHONPATH=str(tmp_path))
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "--entity=team", "--dry-run"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    )
     assert done.returncode == 2
     assert done.stderr == "error: wandb-workspaces is missing; pip install wandb-workspaces\n"

@@ -14,29 +14,6 @@ def digits():
     return np.rint(scans.images * (255 / 16)).astype(np.uint8)[:300], scans.target[:300]
 
 
-def contents(*splits):
-    return sorted((i.numpy().tobytes(), int(y)) for s in splits for i, y in zip(s.images, s.labels, strict=True))
-
-
-def test_every_image_is_in_one_split_under_its_label(digits):
-    images, labels = digits
-    task = task_from_arrays("own", images, labels, validation=40, test=60)
-    assert (task.name, task.classes) == ("own", tuple("0123456789"))
-    assert (len(task.train), len(task.validation), len(task.test)) == (200, 40, 60)
-    every = sorted((i.tobytes(), int(y)) for i, y in zip(images, labels, strict=True))
-    assert contents(task.train, task.validation, task.test) == every
-
-
-def test_splits_keep_class_proportions_and_the_seed_chooses(digits):
-    images, labels = digits
-    task = task_from_arrays("own", images, labels)
-    assert (len(task.validation), len(task.test)) == (45, 60)
-    expected = np.bincount(labels) * 0.2
-    assert np.abs(np.bincount(task.test.labels.numpy()) - expected).max() < 1
-    assert task_from_arrays("own", images, labels).fingerprint == task.fingerprint
-    assert task_from_arrays("own", images, labels, seed=1).fingerprint != task.fingerprint
-
-
 def test_numpy_and_torch_of_every_layout_give_the_same_task(digits):
     images, labels = digits
     wanted = task_from_arrays("own", images, labels).fingerprint

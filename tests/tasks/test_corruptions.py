@@ -83,11 +83,6 @@ def test_large_sets_are_handled_in_pieces(images, monkeypatch):
     assert torch.equal(pieces[:7], corrupt(clean[:7], "rotation", 2))
 
 
-@pytest.mark.parametrize("name", CORRUPTIONS)
-def test_one_small_image_is_enough(name):
-    assert corrupt(torch.full((1, 1, 4, 4), 90, dtype=torch.uint8), name, 5).shape == (1, 1, 4, 4)
-
-
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

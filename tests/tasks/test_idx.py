@@ -87,11 +87,3 @@ def test_damaged_gzip(tmp_path, damage):
     path.write_bytes(damage(gzip.compress(idx(torch.arange(50)))))
     with pytest.raises(ValueError, match=r"cannot be read|is not an IDX file"):
         read_idx(path)
-
-
-def test_read_idx_gives_any_shape(tmp_path):
-    tensor = torch.arange(24, dtype=torch.uint8).reshape(2, 3, 4)
-    (tmp_path / "plain").write_bytes(idx(tensor))
-    (tmp_path / "packed.gz").write_bytes(gzip.compress(idx(tensor)))
-    assert torch.equal(read_idx(tmp_path / "plain"), tensor)
-    assert torch.equal(read_idx(tmp_path / "packed.gz"), tensor)

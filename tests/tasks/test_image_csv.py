@@ -1,4 +1,3 @@
-import os
 import shutil
 
 import pytest
@@ -123,16 +122,6 @@ def test_a_line_that_cannot_be_used_is_named(table, number, line, text):
 def test_text_of_another_encoding_is_named(table):
     table.write_bytes(table.read_bytes().replace(b"scans/20.png,", b"scans/20.png,\xe9\xe9n", 1))
     assert complaint(table) == "line 22: is not UTF-8 text"
-
-
-def test_absolute_and_relative_paths_of_one_image_are_equal(table, tmp_path):
-    changed(table, 9, f"{tmp_path}/scans/01.png,zero,test")
-    assert f"line 9: lists {tmp_path}/scans/01.png again, after line 3 (path 'scans/01.png' there" in complaint(table)
-
-
-def test_a_pipe_is_no_table(tmp_path):
-    os.mkfifo(tmp_path / "table.csv")
-    assert "must be a CSV file, not a pipe or a folder" in complaint(tmp_path / "table.csv")
 
 
 def test_tables_that_are_no_task(table, tmp_path):

@@ -3,8 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ensemble_transfer.errors import SettingError
-from ensemble_transfer.tasks.images import fit, pixels, require_shape, resize, rotate, with_channels
+from ensemble_transfer.tasks.images import pixels, resize, rotate, with_channels
 
 
 def noise(*shape):
@@ -60,14 +59,6 @@ def test_other_angles_turn_counter_clockwise_and_blacken_the_corners():
     assert rotate(top, 30)[..., :4].sum() > rotate(top, 30)[..., 5:].sum()
 
 
-@pytest.mark.parametrize(
-    ("size", "channels", "text"), [(7, 1, "image_size=7: must be 8 to 4096 pixels"), (8, 2, "channels=2: must be 1")]
-)
-def test_shapes_that_no_image_has(size, channels, text):
-    with pytest.raises(SettingError, match=text):
-        require_shape(size, channels)
-
-
 def test_pixels_of_gray_and_colour():
     assert pixels(Image.new("L", (3, 2), 7)).tolist() == [[[7] * 3] * 2]
     assert pixels(Image.new("1", (2, 1), 1)).tolist() == [[[255, 255]]]
@@ -95,8 +86,3 @@ def test_transparency_shows_a_white_ground():
 def test_floats_have_no_agreed_range():
     with pytest.raises(ValueError, match="32-bit float pixels have no agreed range"):
         pixels(Image.new("F", (2, 2)))
-
-
-def test_fit_makes_any_image_the_same_shape():
-    assert fit(Image.new("RGBA", (30, 20)), 8, 1).shape == (1, 8, 8)
-    assert fit(Image.new("L", (5, 9)), 8, 3).shape == (3, 8, 8)

@@ -165,11 +165,6 @@ def test_auto_goes_to_disk_where_memory_is_short(on_disk, monkeypatch, free, exp
     assert is_mapped(replace(on_disk, memory="auto").load(16, 1).train) == expected
 
 
-def test_free_memory_is_a_part_of_the_machines():
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    assert 0 < picture_loader.free_memory() <= machine
-
-
 def test_a_folder_without_room_or_rights(on_disk, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(SettingError, match=r"cache='.*file/below': must be a folder that can be written: Not a dir"):
@@ -319,16 +314,3 @@ def test_pictures_that_lose_colours_or_detail_are_said_once(tmp_path, caplog, si
     assert len(warnings) == bool(said)
     for text in (GRAY, SMALL):
         assert [text in line for line in warnings] == [text in said] * bool(said)
-
-
-def test_digits_of_their_own_size_are_said_nothing_about(photos, caplog):
-    ImageFolder(str(photos)).load(28, 1)
-    assert not [record for record in caplog.records if record.levelno == logging.WARNING]
-
-
-def test_broken_pictures_are_not_looked_at(tmp_path, caplog):
-    root = coloured_photos(tmp_path / "mine", 128)
-    for path in (root / "left").glob("*0.png"):
-        path.write_bytes(b"")
-    ImageFolder(str(root), broken="skip").load(28, 1)
-    assert any(GRAY in record.message and SMALL in record.message for record in caplog.records)

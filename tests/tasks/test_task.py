@@ -129,13 +129,6 @@ def test_a_sealed_task_keeps_everything_but_the_test_split():
             use(sealed.test)
 
 
-def test_tasks_are_shown_in_a_line_and_a_sealed_one_without_its_test():
-    whole = task()
-    shown = "Task('toy', 2 classes, train=Split(6 images of 1x4x4), validation=Split(6 images of 1x4x4), test="
-    assert repr(whole) == f"{shown}Split(6 images of 1x4x4))"
-    assert repr(whole.sealed()) == f"{shown}sealed)"
-
-
 def test_tasks_share_classes_in_any_order():
     names = task().classes
     assert task().shares_classes(task(classes=tuple(reversed(names))))

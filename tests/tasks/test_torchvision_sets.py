@@ -179,18 +179,6 @@ def test_data_that_is_there_needs_no_network(tmp_path, digits, monkeypatch):
     assert len(TorchvisionDataset("MNIST", str(tmp_path)).load(28, 1).test) == 50
 
 
-def test_truncated_files_are_refused(tmp_path, digits):
-    parts = [
-        ("train", digits.train.images, digits.train.labels),
-        ("t10k", digits.test.images, digits.test.labels),
-    ]
-    write_idx(tmp_path / "MNIST" / "raw", parts)
-    path = tmp_path / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
-    path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(SettingError, match="MNIST is not there"):
-        local("MNIST", tmp_path).load(28, 1)
-
-
 def test_names_are_checked_at_once():
     with pytest.raises(SettingError, match="name='CIFAR': must be one of CIFAR10, CIFAR100, DTD, EMNIST"):
         TorchvisionDataset("CIFAR")

@@ -8,10 +8,9 @@ import torch
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.transfer.shift.vector import layer_group, learned
 from ensemble_transfer.transfer.strategies.shift import Shift
-from ensemble_transfer.weights import add_scaled, below, subtract
+from ensemble_transfer.weights import add_scaled, below, floating, subtract
 
 CPU = torch.device("cpu")
-from ensemble_transfer.weights import floating
 
 
 def equal(a, b):

@@ -1,0 +1,150 @@
+"""Commands in processes of their own that start at once: they are forked from one that has imported everything.
+
+What such a process has of its own is its output, folder, environment, signals and exit code. What it does not have is
+a start of the interpreter: a test of imports or of the locale starts Python itself.
+"""
+
+import atexit
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended, and what it wrote."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+class Fork:
+    """A command that goes on."""
+
+    def __init__(self, forks: "Forks", pid: int, outputs: tuple[Path, Path]) -> None:
+        self.pid = pid
+        self._forks, self._outputs, self._code = forks, outputs, None
+
+    def poll(self) -> int | None:
+        """Return the exit code, below 0 after a signal, or None while the command goes on."""
+        if self._code is None:
+            self._code = self._forks.ask("poll", self.pid)
+        return self._code
+
+    def wait(self, seconds: float = 300) -> Done:
+        """Wait for the end, and kill what does not end in time."""
+        deadline = time.monotonic() + seconds
+        while self.poll() is None:
+            if time.monotonic() > deadline:
+                self.send_signal(signal.SIGKILL)
+            time.sleep(0.01)
+        return Done(self._code, *(path.read_text() if path.is_file() else "" for path in self._outputs))
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+
+class Forks:
+    """Start commands, each of them in a session of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._count = folder, 0
+        self._server = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def ask(self, *words: object) -> int | None:
+        self._server.stdin.write(json.dumps(words).encode() + b"\n")
+        self._server.stdin.flush()
+        return json.loads(self._server.stdout.readline())
+
+    def start(self, *words: object, cwd: Path, stdout: Path | None = None, **environment: str) -> Fork:
+        """Start ``python -m MODULE ARGUMENTS``, or a script, in a folder; standard output may be a pipe or device."""
+        self._count += 1
+        outputs = stdout or self._folder / f"{self._count}.out", self._folder / f"{self._count}.err"
+        pid = self.ask("start", list(map(str, words)), str(cwd), list(map(str, outputs)), environment)
+        return Fork(self, pid, outputs)
+
+    def run(self, *words: object, cwd: Path, **environment: str) -> Done:
+        return self.start(*words, cwd=cwd, **environment).wait()
+
+    def close(self) -> None:
+        self._server.communicate()
+
+
+def import_everything() -> None:
+    """Import what commands import, the package and what it imports late."""
+    import pkgutil
+    from importlib import import_module
+
+    import matplotlib.backends.backend_svg  # noqa: F401
+
+    import ensemble_transfer
+
+    for module in pkgutil.walk_packages(ensemble_transfer.__path__, "ensemble_transfer."):
+        if not module.name.endswith("__main__") and module.name.count(".") > 1:
+            import_module(module.name)
+
+
+def serve() -> list[str]:
+    """Answer the lines of standard input; a fork of this process returns the words of its command."""
+    for line in sys.stdin:
+        name, *given = json.loads(line)
+        if name == "poll":
+            pid, status = os.waitpid(given[0], os.WNOHANG)
+            answer = os.waitstatus_to_exitcode(status) if pid else None
+        elif not (answer := os.fork()):
+            become(*given[1:])
+            return given[0]
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+    os._exit(0)
+
+
+def become(cwd: str, outputs: list[str], environment: dict[str, str]) -> None:
+    """Give this process its session, folder, environment and output."""
+    import tempfile
+
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
+    os.chdir(cwd)
+    os.environ.update(environment)
+    tempfile.tempdir = None  # TMPDIR is read again
+    for number, path in enumerate([os.devnull, *outputs]):
+        os.dup2(os.open(path, os.O_RDWR if path == os.devnull else os.O_WRONLY | os.O_CREAT, 0o644), number)
+
+
+def main() -> None:
+    """Run a module, or a script, as Python does, and end without the seconds that taking all modules apart needs."""
+    sys.argv = serve()
+    script, code = sys.argv[0], 0
+    try:
+        sys.path[0] = str(Path(script).parent if os.sep in script else Path.cwd())
+        if os.sep in script:
+            runpy.run_path(script, run_name="__main__")
+        else:
+            runpy.run_module(script, run_name="__main__", alter_sys=True)
+    except SystemExit as stop:
+        code = stop.code or 0
+        if isinstance(code, str):
+            sys.stderr.write(f"{code}\n")
+            code = 1
+    except BaseException:  # noqa: BLE001  # it ends as any process would
+        traceback.print_exc()
+        code = 1
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    import_everything()
+    main()
