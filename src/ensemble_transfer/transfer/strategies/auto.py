@@ -78,8 +78,8 @@ class Auto:
        of the other's progress, a third goes further in the better direction. The rates that have made at least four
        fifths of the fastest's progress are taken. This looks at training loss alone, which is steady where validation
        images are few.
-    3. Split what is left evenly among two members; among more, up to eight, if each of them sees every image seven times.
-       Fine-tune them fully, with the rates that were taken in turns. Members of different rates also differ more.
+    3. Split what is left evenly among two members; among more, up to eight, if each of them sees every image seven
+       times. Fine-tune them fully, with the rates that were taken in turns. Members of different rates also differ more.
     4. Take heads, fine-tuned members or both, whichever has the lowest calibrated NLL on validation.
 
     Pilots of fewer than 10 steps say nothing, and there are none: the recipe's rate is used. Where a head would take
@@ -163,7 +163,7 @@ class Auto:
 
 
 def _lengths(prices: Prices, flops: int) -> list[int]:
-    """Return the steps of the members that share FLOPs: of as many as see every image seven times, from two to eight."""
+    """Return the steps of the members that share FLOPs: two to eight, as many as see every image seven times."""
     epoch = -(-prices.examples // prices.recipes.full.batch_size)
     count = max(FEW, min(MANY, flops // (EPOCHS * epoch * prices.step + prices.look)))
     count = min(count, prices.members, flops // (prices.step + prices.look))
