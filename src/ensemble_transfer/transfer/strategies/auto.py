@@ -79,7 +79,7 @@ class Auto:
        fifths of the fastest's progress are taken. This looks at training loss alone, which is steady where validation
        images are few.
     3. Split what is left evenly among two members; among more, up to eight, if each of them sees every image seven
-       times. Fine-tune them fully, with the rates that were taken in turns. Members of different rates also differ more.
+       times. Fine-tune them fully, with the rates that were taken in turns, which also makes members differ more.
     4. Take heads, fine-tuned members or both, whichever has the lowest calibrated NLL on validation.
 
     Pilots of fewer than 10 steps say nothing, and there are none: the recipe's rate is used. Where a head would take
