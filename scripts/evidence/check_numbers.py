@@ -30,7 +30,7 @@ COMMENT = re.compile(r"<!-- numbers: (.+?) -->")
 PLACE = re.compile(r"[(`]((?:\.\./)*benchmarks/[\w./-]+)[)`]")
 NO_RESULT = re.compile(r"(?s)`[^`]*`|\]\([^)]*\)|<!--.*?-->|arXiv [\d.]+|Python \d\.\d+|version \d[\d.]*|\b95%")
 UNITS = r"(?:%|seconds?|minutes?|[KMG]i?B|bytes|points?|nats|times)\b"
-RESULT = re.compile(rf"(?<![\w.])(\d*\.\d+|\d+(?= ?{UNITS}))(?!\.?[\w])|(?<![\w.])(\d+\.\d+)(?=s\b)")
+RESULT = re.compile(rf"(?<![\w.,])(\d*\.\d+|\d[\d,]*(?= ?{UNITS}))(?!\.?[\w])|(?<![\w.])(\d+\.\d+)(?=s\b)")
 ANY = re.compile(r"(?<![\w.])-?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[+-]?\d+)?(?!\w|\.\d)")
 WORDS = ("python", "make", "ensemble-transfer")
 
@@ -90,7 +90,7 @@ def printed(command: str) -> str:
 
 def holds(text: str, number: str) -> bool:
     """Return whether a text has a number that rounds to the given one, as it is or as a share of a hundred."""
-    wanted, half = float(number), 0.5 * 10 ** -len(number.partition(".")[2]) + 1e-9
+    wanted, half = float(number.replace(",", "")), 0.5 * 10 ** -len(number.partition(".")[2]) + 1e-9
     found = (float(other.replace(",", "")) for other in ANY.findall(text))
     return any(abs(abs(value) * unit - wanted) <= half for value in found for unit in (1, 100))
 

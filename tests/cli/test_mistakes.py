@@ -143,7 +143,7 @@ def test_output_that_is_full_is_one_line(run, forks, tmp_path, command):
 
 
 def test_a_summary_that_cannot_be_shown_takes_nothing_from_the_run(cli, quick, tmp_path, monkeypatch):
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("ensemble_transfer.report.summary.write", full)

@@ -148,7 +148,7 @@ def test_11_no_strategy_spends_more_than_its_budget_or_fails_after_its_first_ste
 class Spendthrift:
     """A strategy that does not know of budgets."""
 
-    name = "spendthrift"
+    name, about, role = "spendthrift", "Know nothing of budgets.", "method"
 
     def check(self, members, architecture):
         pass

@@ -55,8 +55,10 @@ class Grid(Sweeper):
         given = [*(f"{name}={value}" for name, value in self._params.items()), *arguments]
         parsed = OverridesParser.create(config_loader=loader).parse_overrides(given)
         jobs = [*dict.fromkeys(map(tuple, *BasicSweeper.split_arguments(parsed, None)))]  # the same one twice is one
+        composer = Composer(loader, self.config)
+        composer.configuration(jobs[0])  # a mistake in all of them comes before any other line
         sys.stderr.write(f"sweep of {len(jobs)} job{'s' * (len(jobs) != 1)} in {folder}\n")
-        missing = self._missing(jobs, folder, Composer(loader, self.config))
+        missing = self._missing(jobs, folder, composer)
         subdir, returned = str(self.config.hydra.sweep._get_node("subdir")), []
         places = [_place(subdir, number) for number in missing]
         with SweepProgress(folder, len(jobs), places, since=(folder / "multirun.yaml").stat().st_mtime_ns):

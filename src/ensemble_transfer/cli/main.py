@@ -3,14 +3,16 @@
 import logging
 import math
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from multiprocessing import current_process
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from uuid import uuid4
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -36,6 +38,10 @@ COMMANDS = ("compare", "evaluate", "extend", "export", "predict", "rivals")
 
 INTERRUPTED = 128
 """Exit codes above this one say that a signal stopped the command."""
+
+
+_FOLDER = "ENSEMBLE_TRANSFER_JOBS"
+"""The variable that names the temporary folder of a launcher's processes."""
 
 
 @dataclass
@@ -136,15 +142,13 @@ def _run(arguments: list[str]) -> None:
 
 @contextmanager
 def _temporary_folder() -> Iterator[None]:
-    """Give the processes of a launcher one temporary folder: they are killed with their sweep, and remove nothing."""
-    before = os.environ.get("TMPDIR")
-    with TemporaryDirectory(prefix="ensemble_transfer-", ignore_cleanup_errors=True) as folder:
-        os.environ["TMPDIR"] = folder
-        try:
-            yield
-        finally:
-            os.environ.pop("TMPDIR")
-            os.environ.update({} if before is None else {"TMPDIR": before})
+    """Name a temporary folder that a launcher's processes make; they are killed with their sweep, and remove nothing."""
+    os.environ[_FOLDER] = folder = str(Path(tempfile.gettempdir(), f"ensemble_transfer-{uuid4().hex}"))
+    try:
+        yield
+    finally:
+        del os.environ[_FOLDER]
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -176,7 +180,9 @@ def _job(cfg: DictConfig) -> float:
     """
     own = HydraConfig.get()
     if current_process().name.startswith("Loky"):  # it would compute on for minutes when the sweep is killed
-        end_with(os.getppid(), os.environ["TMPDIR"])
+        folder = tempfile.tempdir = os.environ["TMPDIR"] = os.environ[_FOLDER]
+        Path(folder).mkdir(mode=0o700, exist_ok=True)
+        end_with(os.getppid(), folder)
     try:
         with interruptible():
             require_uninterrupted()
