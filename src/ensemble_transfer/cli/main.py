@@ -142,7 +142,7 @@ def _run(arguments: list[str]) -> None:
 
 @contextmanager
 def _temporary_folder() -> Iterator[None]:
-    """Name a temporary folder that a launcher's processes make; they are killed with their sweep, and remove nothing."""
+    """Name a folder for a launcher's processes, which make it: they are killed with their sweep and remove nothing."""
     os.environ[_FOLDER] = folder = str(Path(tempfile.gettempdir(), f"ensemble_transfer-{uuid4().hex}"))
     try:
         yield
