@@ -17,12 +17,12 @@ from forks import Forks
 
 from ensemble_transfer.models.backbone import Architecture, Backbone
 from ensemble_transfer.models.ensemble import Ensemble
+from ensemble_transfer.source.train import EnsembleSettings, train_source
 from ensemble_transfer.tasks.embedded import Digits
 from ensemble_transfer.tasks.task import Task
 from ensemble_transfer.training.fit import Fitter
 from ensemble_transfer.training.recipe import Recipe, Recipes
 from ensemble_transfer.training.settings import TrainerSettings
-from ensemble_transfer.training.source import EnsembleSettings, train_source
 from ensemble_transfer.training.store import Store
 
 hypothesis.settings.register_profile("any machine", deadline=None)  # a busy one needs longer than 200 ms an example

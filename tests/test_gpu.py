@@ -15,11 +15,10 @@ from ensemble_transfer.models.copies import move
 from ensemble_transfer.training.augment import BATCHED
 from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.fit import Fitter, Start
-from ensemble_transfer.training.global_state import quiet_lightning
 from ensemble_transfer.training.lockstep import Lockstep
 from ensemble_transfer.training.memory import is_out_of_memory
 from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.training.run import Group, run_group
+from ensemble_transfer.training.run import Group, quiet_lightning, run_group
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.trained_part import loaded
 from ensemble_transfer.transfer.base import transfer_ensemble

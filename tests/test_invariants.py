@@ -14,13 +14,13 @@ import torch
 from ensemble_transfer.metrics.evaluate import evaluate
 from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.models.ensemble import Ensemble
+from ensemble_transfer.source.train import EnsembleSettings, train_source
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.features import is_statistic
 from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.run import Group, run_group
-from ensemble_transfer.training.source import EnsembleSettings, train_source
 from ensemble_transfer.training.store import Store
 from ensemble_transfer.training.trained_part import loaded
 from ensemble_transfer.transfer.base import Workbench, transfer_ensemble

@@ -11,8 +11,8 @@ from functools import partial
 import torch
 from measure import Options, Result, digits, fitter, interleaved, medians, network, ratios, starts, under
 
+from ensemble_transfer.models.flops import step_flops
 from ensemble_transfer.training.executors import chosen_executor
-from ensemble_transfer.training.flops import step_flops
 from ensemble_transfer.training.recipe import Recipe
 
 STEPS = 100

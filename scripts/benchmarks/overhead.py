@@ -14,16 +14,16 @@ import torch
 from measure import Options, Result, digits, fitter, interleaved, medians, network, ratios, starts, under
 from torch.nn.functional import cross_entropy
 
+from ensemble_transfer.lightning.data_module import TaskDataModule
+from ensemble_transfer.lightning.module import EnsembleModule
 from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.models.memory_format import channels_last
 from ensemble_transfer.seeding import generator
 from ensemble_transfer.tasks.task import Split, Task
-from ensemble_transfer.training.data_module import TaskDataModule
 from ensemble_transfer.training.fit import Start
-from ensemble_transfer.training.global_state import quiet_lightning
-from ensemble_transfer.training.lightning import EnsembleModule
 from ensemble_transfer.training.recipe import Recipe
+from ensemble_transfer.training.run import quiet_lightning
 from ensemble_transfer.weights import Weights
 
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from ensemble_transfer.inference.calibration import Calibration as Calibration
     from ensemble_transfer.inference.saved import SavedEnsemble as SavedEnsemble
     from ensemble_transfer.inference.saved import open_saved as open_saved
+    from ensemble_transfer.lightning.data_module import TaskDataModule as TaskDataModule
+    from ensemble_transfer.lightning.module import EnsembleModule as EnsembleModule
     from ensemble_transfer.models.backbone import Architecture as Architecture
     from ensemble_transfer.models.backbone import Backbone as Backbone
     from ensemble_transfer.models.ensemble import Ensemble as Ensemble
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from ensemble_transfer.report.record import as_frame as as_frame
     from ensemble_transfer.report.record import read_records as read_records
     from ensemble_transfer.runs.estimator import TransferEnsemble as TransferEnsemble
+    from ensemble_transfer.source.alone import members_alone as members_alone
+    from ensemble_transfer.source.train import EnsembleSettings as EnsembleSettings
+    from ensemble_transfer.source.train import train_source as train_source
     from ensemble_transfer.tasks.arrays import task_from_arrays as task_from_arrays
     from ensemble_transfer.tasks.embedded import Digits as Digits
     from ensemble_transfer.tasks.embedded import MnistSample as MnistSample
@@ -32,17 +37,12 @@ if TYPE_CHECKING:
     from ensemble_transfer.tasks.task import Split as Split
     from ensemble_transfer.tasks.task import Task as Task
     from ensemble_transfer.tasks.torchvision_sets import TorchvisionDataset as TorchvisionDataset
-    from ensemble_transfer.training.alone import members_alone as members_alone
     from ensemble_transfer.training.cost import Cost as Cost
     from ensemble_transfer.training.cost import Ledger as Ledger
-    from ensemble_transfer.training.data_module import TaskDataModule as TaskDataModule
     from ensemble_transfer.training.fit import Fitter as Fitter
-    from ensemble_transfer.training.lightning import EnsembleModule as EnsembleModule
     from ensemble_transfer.training.recipe import Recipe as Recipe
     from ensemble_transfer.training.recipe import Recipes as Recipes
     from ensemble_transfer.training.settings import TrainerSettings as TrainerSettings
-    from ensemble_transfer.training.source import EnsembleSettings as EnsembleSettings
-    from ensemble_transfer.training.source import train_source as train_source
     from ensemble_transfer.training.store import Store as Store
     from ensemble_transfer.transfer.base import Strategy as Strategy
     from ensemble_transfer.transfer.base import TransferResult as TransferResult
@@ -73,8 +73,8 @@ _MODULES = {
     "Cost": "training.cost",
     "Digits": "tasks.embedded",
     "Ensemble": "models.ensemble",
-    "EnsembleModule": "training.lightning",
-    "EnsembleSettings": "training.source",
+    "EnsembleModule": "lightning.module",
+    "EnsembleSettings": "source.train",
     "Few": "transfer.strategies.few",
     "Fitter": "training.fit",
     "Full": "transfer.strategies.full",
@@ -101,7 +101,7 @@ _MODULES = {
     "Store": "training.store",
     "Strategy": "transfer.base",
     "Task": "tasks.task",
-    "TaskDataModule": "training.data_module",
+    "TaskDataModule": "lightning.data_module",
     "TaskLoader": "tasks.loader",
     "Tiny": "transfer.strategies.tiny",
     "TorchvisionDataset": "tasks.torchvision_sets",
@@ -111,11 +111,11 @@ _MODULES = {
     "Turns": "transfer.strategies.turns",
     "Workbench": "transfer.base",
     "as_frame": "report.record",
-    "members_alone": "training.alone",
+    "members_alone": "source.alone",
     "open_saved": "inference.saved",
     "read_records": "report.record",
     "task_from_arrays": "tasks.arrays",
-    "train_source": "training.source",
+    "train_source": "source.train",
     "transfer_ensemble": "transfer.base",
 }
 

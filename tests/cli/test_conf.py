@@ -12,9 +12,9 @@ from ensemble_transfer.cli.build import build, build_logger, named, resolved
 from ensemble_transfer.cli.main import conf_folder
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.models.backbone import Backbone
+from ensemble_transfer.source.train import EnsembleSettings
 from ensemble_transfer.training.recipe import Recipes
 from ensemble_transfer.training.settings import TrainerSettings
-from ensemble_transfer.training.source import EnsembleSettings
 
 FILES = sorted(path.relative_to(conf_folder()) for path in conf_folder().rglob("*.yaml"))
 CHOICES = [path for path in FILES if len(path.parts) == 2 and not path.name.startswith("_")]

@@ -9,8 +9,8 @@ from ensemble_transfer.runs import duration
 from ensemble_transfer.runs.duration import DAY, expected_seconds, warn_of_days
 from ensemble_transfer.runs.evaluation import EvaluationSettings
 from ensemble_transfer.runs.experiment import Dataset, Experiment
+from ensemble_transfer.source.train import EnsembleSettings
 from ensemble_transfer.tasks.embedded import Digits
-from ensemble_transfer.training.source import EnsembleSettings
 from ensemble_transfer.transfer.strategies.few import Few
 
 

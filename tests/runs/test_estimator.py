@@ -18,7 +18,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from ensemble_transfer import Few, SettingError, TransferEnsemble, open_saved, train_source, transfer_ensemble
 from ensemble_transfer.runs.presets import preset_object
-from ensemble_transfer.training.source import EnsembleSettings
+from ensemble_transfer.source.train import EnsembleSettings
 from ensemble_transfer.training.store import Store
 from ensemble_transfer.transfer.strategies.shift import Shift
 

@@ -8,8 +8,8 @@ from ensemble_transfer.errors import SettingError
 from ensemble_transfer.runs.evaluation import EvaluationSettings
 from ensemble_transfer.runs.experiment import Dataset, Experiment, load_tasks
 from ensemble_transfer.runs.run import prepare
+from ensemble_transfer.source.train import EnsembleSettings
 from ensemble_transfer.tasks.embedded import Digits
-from ensemble_transfer.training.source import EnsembleSettings
 from ensemble_transfer.transfer.strategies.head import HeadOnly
 
 FEW = {"train": 20, "validation": 10, "test": 12}

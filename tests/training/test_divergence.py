@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from ensemble_transfer.errors import SettingError
+from ensemble_transfer.source.train import EnsembleSettings, train_source
 from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.training.source import EnsembleSettings, train_source
 from ensemble_transfer.transfer.base import transfer_ensemble
 from ensemble_transfer.transfer.strategies.full import Full
 from ensemble_transfer.transfer.strategies.head import HeadOnly

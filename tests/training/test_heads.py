@@ -12,8 +12,7 @@ from ensemble_transfer.training import heads as heads_module
 from ensemble_transfer.training.batches import Batches, FeatureBatches, drawn
 from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.heads import run_heads
-from ensemble_transfer.training.optimizer import optimizer_of
-from ensemble_transfer.training.recipe import Recipe
+from ensemble_transfer.training.recipe import Recipe, optimizer_of
 from ensemble_transfer.training.run import Group
 from ensemble_transfer.training.store import CHECKPOINT
 from ensemble_transfer.training.trained_part import Head

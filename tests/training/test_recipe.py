@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ensemble_transfer.errors import SettingError
-from ensemble_transfer.training.optimizer import optimizer_of
-from ensemble_transfer.training.recipe import LARGEST, SMALLEST, Recipe, Recipes
+from ensemble_transfer.training.recipe import LARGEST, SMALLEST, Recipe, Recipes, optimizer_of
 
 RECIPES = st.builds(
     Recipe,

@@ -9,9 +9,9 @@ from ensemble_transfer.models.backbone import Classifier
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.training import settings as settings_module
 from ensemble_transfer.training.fit import Fitter, Start
-from ensemble_transfer.training.losses import batch_loss
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.settings import FLOPS_A_THREAD, TrainerSettings
+from ensemble_transfer.transfer.shift.diagnostics import batch_loss
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from ensemble_transfer.errors import SettingError
+from ensemble_transfer.models import flops
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.tasks.task import Split, Task
-from ensemble_transfer.training import flops, trained_part
+from ensemble_transfer.training import trained_part
 from ensemble_transfer.training.cost import Cost
 from ensemble_transfer.training.fit import Fits, Fitter
 from ensemble_transfer.training.recipe import Recipe, Recipes

@@ -7,6 +7,7 @@ import torch
 
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.models.ensemble import COPIES
+from ensemble_transfer.models.flops import step_flops
 from ensemble_transfer.report.record import FORMER_ROLES, Record
 from ensemble_transfer.runs.evaluation import (
     EvaluationSettings,
@@ -17,11 +18,9 @@ from ensemble_transfer.runs.evaluation import (
     predict_target,
 )
 from ensemble_transfer.runs.presets import conf_folder, preset_names, preset_object
-from ensemble_transfer.training.flops import step_flops
-from ensemble_transfer.training.losses import batch_loss
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.transfer.base import ROLES, check_members
-from ensemble_transfer.transfer.shift.diagnostics import ShiftedMembers, shift_line, source_barrier
+from ensemble_transfer.transfer.shift.diagnostics import ShiftedMembers, batch_loss, shift_line, source_barrier
 from ensemble_transfer.transfer.strategies.full import Full
 from ensemble_transfer.transfer.strategies.matched import Matched
 from ensemble_transfer.transfer.strategies.shift import Shift

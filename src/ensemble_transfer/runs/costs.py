@@ -4,9 +4,9 @@ from dataclasses import replace
 from typing import Any
 
 from ensemble_transfer.models.ensemble import Ensemble
+from ensemble_transfer.models.flops import encode_flops
 from ensemble_transfer.training.cost import Cost, FineTuning, Ledger
 from ensemble_transfer.training.fit import Fitter
-from ensemble_transfer.training.flops import encode_flops
 from ensemble_transfer.transfer.base import TransferResult, Workbench
 
 WARM, TIMED = 5, 25

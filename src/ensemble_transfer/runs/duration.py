@@ -3,8 +3,8 @@
 import logging
 
 from ensemble_transfer.machine import FLOPS_A_SECOND, SECONDS_A_STEP
+from ensemble_transfer.models.flops import step_flops
 from ensemble_transfer.runs.experiment import Experiment
-from ensemble_transfer.training.flops import step_flops
 from ensemble_transfer.training.recipe import Recipe
 
 DAY = 24 * 3600.0

@@ -34,13 +34,13 @@ from ensemble_transfer.runs.given import (
 )
 from ensemble_transfer.runs.presets import preset, preset_names, preset_object
 from ensemble_transfer.runs.run import prepare
+from ensemble_transfer.source.train import EnsembleSettings
 from ensemble_transfer.tasks.images import require_shape
 from ensemble_transfer.tasks.loader import TaskLoader
 from ensemble_transfer.tasks.task import Task
 from ensemble_transfer.training.fit import Fitter
 from ensemble_transfer.training.recipe import Recipe, Recipes
 from ensemble_transfer.training.settings import TrainerSettings
-from ensemble_transfer.training.source import EnsembleSettings
 from ensemble_transfer.training.store import Store
 from ensemble_transfer.transfer.base import Strategy
 

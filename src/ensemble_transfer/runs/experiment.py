@@ -7,15 +7,15 @@ from functools import cached_property
 
 from ensemble_transfer.errors import require, settings_under
 from ensemble_transfer.models.backbone import Architecture, Backbone
+from ensemble_transfer.models.flops import step_flops
 from ensemble_transfer.runs.evaluation import EvaluationSettings, Tasks
+from ensemble_transfer.source.alone import lineage_alone
+from ensemble_transfer.source.train import EnsembleSettings
 from ensemble_transfer.tasks.loader import TaskLoader
 from ensemble_transfer.tasks.task import Loader, Task
-from ensemble_transfer.training.alone import lineage_alone
 from ensemble_transfer.training.cost import Ledger
 from ensemble_transfer.training.fit import Fitter
-from ensemble_transfer.training.flops import step_flops
 from ensemble_transfer.training.recipe import Recipes
-from ensemble_transfer.training.source import EnsembleSettings
 from ensemble_transfer.transfer.base import Strategy, Workbench, check_members
 
 log = logging.getLogger(__name__)

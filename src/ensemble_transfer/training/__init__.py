@@ -1,1 +1,1 @@
-"""Fits: recipes, the LightningModule, the runner, and what frozen encoders say."""
+"""Fits: recipes, what is trained, how groups of members are computed, remembered and billed."""

@@ -12,10 +12,10 @@ from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.cost import Entry
 from ensemble_transfer.training.curves import FitCurves
 from ensemble_transfer.training.executors import chosen_executor, refuse_unvectorisable
-from ensemble_transfer.training.global_state import generators_kept
 from ensemble_transfer.training.groups import GroupFitter
 from ensemble_transfer.training.progress import MetricsTracker, Tracker, member_names
 from ensemble_transfer.training.recipe import Recipe
+from ensemble_transfer.training.run import generators_kept
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.spec import FitSpec
 from ensemble_transfer.training.spec import Start as Start

@@ -17,9 +17,8 @@ from ensemble_transfer.training.batches import FeatureBatches
 from ensemble_transfer.training.cost import measured
 from ensemble_transfer.training.executors import Vectorised
 from ensemble_transfer.training.lockstep import is_on_curve, joined, require_finite, split_curve, states_of
-from ensemble_transfer.training.optimizer import optimizer_of
 from ensemble_transfer.training.progress import Progressed, Report, Tracker, member_names
-from ensemble_transfer.training.recipe import Recipe
+from ensemble_transfer.training.recipe import Recipe, optimizer_of
 from ensemble_transfer.training.run import Group, GroupFit
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.store import Store, Unfinished

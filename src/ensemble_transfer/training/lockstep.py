@@ -15,9 +15,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from ensemble_transfer.errors import require_uninterrupted
 from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.executors import Loop, Vectorised
-from ensemble_transfer.training.optimizer import optimizer_of
 from ensemble_transfer.training.progress import Curve
-from ensemble_transfer.training.recipe import Recipe
+from ensemble_transfer.training.recipe import Recipe, optimizer_of
 from ensemble_transfer.training.store import Unfinished
 from ensemble_transfer.weights import copied
 

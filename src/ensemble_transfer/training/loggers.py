@@ -1,14 +1,20 @@
 """Lightning's own loggers, for runs that are logged into their folders."""
 
-from collections.abc import Mapping
+import copy
+import re
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
+from pytorch_lightning import callbacks as lightning
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.loggers.logger import Logger
 
-from ensemble_transfer.training.progress import MetricsTracker
+from ensemble_transfer.errors import require
+from ensemble_transfer.training.progress import MetricsTracker, member_names, newest_loss
 
 CSV, TENSORBOARD = "csv", "tensorboard"
 """Folders below that of a run, with the names of the loggers."""
@@ -74,3 +80,77 @@ class FitLogger(Logger):
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Do nothing: the run's configuration is logged once, by the run."""
+
+
+LOSS = "train/loss"
+"""What a callback can monitor: the mean loss of the members at the newest point of their curves."""
+
+_CANNOT: tuple[tuple[type[Callback], str], ...] = (
+    (
+        lightning.EarlyStopping,
+        "stops at the end of an epoch or a validation, and a fit has neither: it ends after recipe.full.steps "
+        "(likewise of the other recipes), or where a callback of yours sets trainer.should_stop",
+    ),
+    (
+        lightning.StochasticWeightAveraging,
+        "averages weights over epochs, and a fit has none; take EMAWeightAveraging, which averages over steps",
+    ),
+    (lightning.ProgressBar, "shows a bar beside the runner's own; leave it out (trainer.progress=false shows none)"),
+    (
+        lightning.GradientAccumulationScheduler,
+        "needs automatic optimization; set recipe.full.batch_size, and trainer.group_size=1 if memory is short",
+    ),
+    (lightning.BatchSizeFinder, "fits once more to search; set recipe.full.batch_size"),
+    (lightning.LearningRateFinder, "fits once more to search; set recipe.full.lr, or search with hydra/sweeper=tune"),
+    (lightning.BaseFinetuning, "unfreezes by epochs, and a fit has none; see strategy=head and strategy=lp_ft"),
+)
+"""Callbacks that cannot do in a fit what they are for, with the reason and what does it here."""
+
+
+def require_usable(callbacks: Sequence[object]) -> None:
+    """Raise a SettingError for what is no callback, or cannot do in a fit what it is for."""
+    for callback in callbacks:
+        require(isinstance(callback, Callback), "callbacks", callback, "must be Lightning callbacks")
+        for kind, reason in _CANNOT:
+            require(not isinstance(callback, kind), "callbacks", type(callback).__name__, reason)
+        watched = callback.monitor if isinstance(callback, lightning.ModelCheckpoint) else None
+        rule = f"monitors {watched!r}, and a fit logs {LOSS!r} alone: there is no validation in it"
+        require(watched in (None, LOSS), "callbacks", type(callback).__name__, rule)
+
+
+def of_fit(callback: Callback, phase: str, members: Sequence[int]) -> Callback:
+    """Return a callback as one fit of a run sees it.
+
+    A ModelCheckpoint would keep the best of all fits, and remove those of the fits before. So each fit has a copy of
+    its own, whose files begin with phase and members.
+
+    Args:
+        callback: A callback of the run.
+        phase: Name of the fit's phase.
+        members: Indices of its members.
+    """
+    if not isinstance(callback, lightning.ModelCheckpoint):
+        return callback
+    own = copy.deepcopy(callback)
+    name = re.sub(r"[^\w-]+", "_", f"{phase}-{member_names(members)}")
+    own.filename = f"{name}-{callback.filename or '{epoch}-{step}'}"
+    own.CHECKPOINT_NAME_LAST = f"{name}-{callback.CHECKPOINT_NAME_LAST}"
+    return own
+
+
+class LogLoss(Callback):
+    """Logs what the user's callbacks may monitor."""
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+    ) -> None:
+        """Log the newest loss for callbacks; loggers get the curves of all members."""
+        del trainer, outputs, batch, batch_idx
+        loss = newest_loss(pl_module)
+        if loss is not None:
+            pl_module.log(LOSS, loss, logger=False, batch_size=1)

@@ -1,7 +1,10 @@
 """One Lightning fit of a group of modules, resumable: the only place that makes a Trainer."""
 
+import logging
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
 from math import inf
@@ -19,12 +22,10 @@ from torch.utils.data import DataLoader
 from ensemble_transfer.errors import require
 from ensemble_transfer.models.copies import move
 from ensemble_transfer.training.batches import Batches, FeatureBatches
-from ensemble_transfer.training.callbacks import LogLoss, of_fit
 from ensemble_transfer.training.cost import Meter, measured
 from ensemble_transfer.training.executors import grouped
-from ensemble_transfer.training.global_state import quiet_lightning
 from ensemble_transfer.training.lockstep import CURVE_POINTS, Lockstep
-from ensemble_transfer.training.loggers import FitLogger
+from ensemble_transfer.training.loggers import FitLogger, LogLoss, of_fit
 from ensemble_transfer.training.progress import (
     CurveCallback,
     MetricsTracker,
@@ -36,6 +37,40 @@ from ensemble_transfer.training.progress import (
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.store import Store, Unfinished
+
+_KNOWN_WARNINGS = (
+    r".*does not have many workers.*",  # tasks are in memory: workers would only copy
+    r".*isinstance\(treespec, LeafSpec\).*",  # Lightning 2.6 on torch 2.13
+    r"GPU available but not used.*",  # trainer=cpu was asked for
+    r"Checkpoint directory .* exists and is not empty",  # the user's callback has one for all fits of a run
+)
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Silence in the block what Lightning says about every fit: its hardware, and warnings that mean nothing here.
+
+    Its callbacks may speak: the user has asked for them.
+    """
+    logger, callbacks = logging.getLogger("pytorch_lightning"), logging.getLogger("pytorch_lightning.callbacks")
+    level, level_of_callbacks = logger.level, callbacks.level
+    with warnings.catch_warnings():
+        for message in _KNOWN_WARNINGS:
+            warnings.filterwarnings("ignore", message)
+        callbacks.setLevel(callbacks.getEffectiveLevel())
+        logger.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+            callbacks.setLevel(level_of_callbacks)
+
+
+@contextmanager
+def generators_kept(device: torch.device) -> Iterator[None]:
+    """Leave torch's generators, of the CPU and of a device, as they are before the block."""
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device.type == "cuda" else []):
+        yield
 
 
 @dataclass(frozen=True)

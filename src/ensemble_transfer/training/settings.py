@@ -101,7 +101,7 @@ class TrainerSettings:
     def _check_callbacks(self) -> None:
         if not self.callbacks:
             return
-        from ensemble_transfer.training.callbacks import require_usable
+        from ensemble_transfer.training.loggers import require_usable
 
         require_usable(self.callbacks)
         rule = "must be 1 or auto with callbacks, which live in one process"

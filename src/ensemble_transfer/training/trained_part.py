@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from ensemble_transfer.models.backbone import Architecture, Classifier
+from ensemble_transfer.models.flops import encode_flops, head_flops, step_flops
 from ensemble_transfer.spill import empty
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.batches import Batches, FeatureBatches, drawn
 from ensemble_transfer.training.features import encode, views
-from ensemble_transfer.training.flops import encode_flops, head_flops, step_flops
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.weights import Weights, below, joined
 

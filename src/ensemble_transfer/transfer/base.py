@@ -12,12 +12,12 @@ from torch import Tensor
 from ensemble_transfer.errors import SettingError, require, settings_under
 from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.models.ensemble import COPIES, UNTRAINED, Ensemble
+from ensemble_transfer.models.flops import encode_flops
 from ensemble_transfer.seeding import derive
 from ensemble_transfer.tasks.task import Task
 from ensemble_transfer.training.cost import Cost, Entry, Ledger, Meter, mean_cost, measured
 from ensemble_transfer.training.features import reestimated_statistics, statistics_images
 from ensemble_transfer.training.fit import Fits, Fitter, Start
-from ensemble_transfer.training.flops import encode_flops
 from ensemble_transfer.training.recipe import Recipe, Recipes
 from ensemble_transfer.transfer.prices import Prices
 from ensemble_transfer.weights import Weights, below, floating, joined, mean

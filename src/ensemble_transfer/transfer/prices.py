@@ -8,8 +8,8 @@ from functools import cached_property
 
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.models.flops import encode_flops
 from ensemble_transfer.tasks.task import Task
-from ensemble_transfer.training.flops import encode_flops
 from ensemble_transfer.training.recipe import Recipe, Recipes
 from ensemble_transfer.training.trained_part import HeadOnFeatures, TrainedPart, WholeMember
 

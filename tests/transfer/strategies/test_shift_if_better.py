@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from ensemble_transfer.training.flops import encode_flops
+from ensemble_transfer.models.flops import encode_flops
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.transfer.base import Workbench, transfer_ensemble
 from ensemble_transfer.transfer.strategies.shift import Shift

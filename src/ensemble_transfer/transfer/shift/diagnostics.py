@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import torch
-from torch import Tensor
-from torch.nn.functional import linear
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, linear
 
+from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.models.ensemble import Ensemble
+from ensemble_transfer.models.memory_format import to_device
+from ensemble_transfer.models.tf32 import tf32
 from ensemble_transfer.seeding import generator
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.features import features
-from ensemble_transfer.training.losses import batch_loss
 from ensemble_transfer.transfer.base import Workbench
 from ensemble_transfer.transfer.shift.vector import ShiftVector, learned
 from ensemble_transfer.weights import (
@@ -30,6 +32,35 @@ from ensemble_transfer.weights import (
     random_like,
     subtract,
 )
+
+_BATCH = 256
+
+
+@torch.no_grad()
+@tf32(allowed=False)
+def batch_loss(
+    architecture: Architecture, weights: Weights, images: Tensor, labels: Tensor, device: torch.device
+) -> tuple[float, float]:
+    """Return mean cross-entropy and accuracy, with BatchNorm normalising by the statistics of the images themselves.
+
+    Shifted or interpolated weights have no running statistics of their own; those of the batch need no further pass. A
+    single image has no variance over images, so it is normalised by the running statistics.
+
+    Args:
+        architecture: Of the classifier.
+        weights: Its weights.
+        images: (examples, channels, height, width) uint8.
+        labels: (examples,) int64.
+        device: Where to compute.
+    """
+    classifier = to_device(architecture.classifier(weights), device)
+    for layer in classifier.modules() if len(images) > 1 else ():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.train()
+    parts = -(-len(images) // _BATCH)
+    logits = torch.cat([classifier(batch.to(device)).float().cpu() for batch in images.tensor_split(parts)])
+    return float(cross_entropy(logits, labels)), float((logits.argmax(1) == labels).double().mean())
+
 
 DIAGNOSED = 4
 """Maximum number of recipients that are measured, and of members for the loss barrier."""

@@ -27,8 +27,7 @@ from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.models.memory_format import channels_last, channels_last_pays
 from ensemble_transfer.seeding import derive
 from ensemble_transfer.tasks.task import Task
-from ensemble_transfer.training.optimizer import optimizer_of
-from ensemble_transfer.training.recipe import Recipe
+from ensemble_transfer.training.recipe import Recipe, optimizer_of
 from ensemble_transfer.weights import copied, joined
 
 log = logging.getLogger(__name__)
@@ -39,7 +38,7 @@ class EnsembleModule(pl.LightningModule):
 
     A step is one step of every member. All members see the same batch, images (batch, C, H, W) uint8 and labels
     (batch,); or each its own, with a leading dimension of members, as
-    :class:`~ensemble_transfer.training.data_module.TaskDataModule` makes them. Members share nothing: one optimizer
+    :class:`~ensemble_transfer.lightning.data_module.TaskDataModule` makes them. Members share nothing: one optimizer
     holds the weights of all, so that the trainer's ``max_steps`` and ``global_step`` count steps of the recipe.
 
     The fit ends after the recipe's steps, to which its schedule belongs, or where the trainer ends it before.
@@ -101,7 +100,7 @@ class EnsembleModule(pl.LightningModule):
     def ensemble(self) -> Ensemble:
         """Return the ensemble as it is now; its weights are copies on the CPU.
 
-        Its history names the task of the :class:`~ensemble_transfer.training.data_module.TaskDataModule` that it saw.
+        Its history names the task of the :class:`~ensemble_transfer.lightning.data_module.TaskDataModule` that it saw.
         """
         weights = [copied(member.state_dict()) for member in self.members]
         full = [{n: t.float() if t.is_floating_point() else t for n, t in member.items()} for member in weights]

@@ -14,11 +14,11 @@ from pytorch_lightning.plugins.precision import MixedPrecision
 from torch.utils.data import DataLoader, TensorDataset
 
 from ensemble_transfer import Backbone, EnsembleModule, SettingError, TaskDataModule
+from ensemble_transfer.lightning.module import member_seed
 from ensemble_transfer.metrics.evaluate import evaluate
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.seeding import derive
 from ensemble_transfer.training.fit import Fitter, Start
-from ensemble_transfer.training.lightning import member_seed
 from ensemble_transfer.training.recipe import Recipe
 
 RECIPE = Recipe(steps=8, batch_size=25, lr=1e-2)  # two epochs of the target task

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file
 
 from ensemble_transfer.errors import SettingError
-from ensemble_transfer.training.alone import members_alone
-from ensemble_transfer.training.source import EnsembleSettings
+from ensemble_transfer.source.alone import members_alone
+from ensemble_transfer.source.train import EnsembleSettings
 from ensemble_transfer.weights import below
 
 

@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ensemble_transfer.errors import require
+from ensemble_transfer.lightning.module import member_seed
 from ensemble_transfer.seeding import derive
 from ensemble_transfer.tasks.task import Split, Task
 from ensemble_transfer.training.batches import Batches
-from ensemble_transfer.training.lightning import member_seed
 from ensemble_transfer.training.recipe import Recipe
 
 Batch = tuple[Tensor, Tensor]

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from ensemble_transfer.errors import SettingError
+from ensemble_transfer.source.train import LINEAGES, EnsembleSettings, _forked, keep_source, train_source
 from ensemble_transfer.training.features import is_statistic
 from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.training.source import LINEAGES, EnsembleSettings, _forked, keep_source, train_source
 from ensemble_transfer.weights import distance, select
 
 

@@ -5,7 +5,7 @@ from torch import nn
 
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.models.backbone import Architecture
-from ensemble_transfer.training.flops import counting, encode_flops, head_flops, step_flops
+from ensemble_transfer.models.flops import counting, encode_flops, head_flops, step_flops
 
 # Convolutions of the small net at 8 pixels, by hand: positions, outputs, inputs, kernel
 STEM = [(4 * 4, 3, 1, 9), (4 * 4, 4, 3, 9), (4 * 4, 8, 4, 9)]

@@ -11,9 +11,9 @@ from ensemble_transfer.layout import DESCRIPTION
 from ensemble_transfer.models.backbone import Architecture, Backbone
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.seeding import derive
+from ensemble_transfer.source.existing import count_members, read_members
 from ensemble_transfer.tasks.task import Task
 from ensemble_transfer.training.cost import Entry, Ledger
-from ensemble_transfer.training.existing import count_members, read_members
 from ensemble_transfer.training.fit import Fits, Fitter, Start
 from ensemble_transfer.training.recipe import Recipe, Recipes
 from ensemble_transfer.training.store import Store

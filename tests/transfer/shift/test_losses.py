@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from ensemble_transfer.training.losses import batch_loss
+from ensemble_transfer.transfer.shift.diagnostics import batch_loss
 
 CPU = torch.device("cpu")
 

@@ -9,9 +9,9 @@ from ensemble_transfer.errors import require, settings_under
 from ensemble_transfer.models.backbone import Architecture, Backbone
 from ensemble_transfer.models.ensemble import COPIES, UNTRAINED, Ensemble
 from ensemble_transfer.seeding import derive
+from ensemble_transfer.source.existing import count_members, read_members
+from ensemble_transfer.source.train import MIXED, EnsembleSettings
 from ensemble_transfer.tasks.task import Task
-from ensemble_transfer.training.existing import count_members, read_members
-from ensemble_transfer.training.source import MIXED, EnsembleSettings
 from ensemble_transfer.weights import Weights, below, fingerprint, joined
 
 log = logging.getLogger(__name__)
