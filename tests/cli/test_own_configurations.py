@@ -86,7 +86,7 @@ def launched(monkeypatch):
             return []
 
     monkeypatch.setattr("hydra.core.plugins.Plugins.instantiate_launcher", lambda *_, **__: Launcher())
-    monkeypatch.setattr("ensemble_transfer.cli.grid.Grid._missing", lambda _, jobs, *__: [*range(len(jobs))])
+    monkeypatch.setattr("ensemble_transfer.cli.composition.Composer.configuration", lambda *_: None)
     return jobs
 
 

@@ -50,7 +50,9 @@ VICTIMS = (
     Victim("a sweep", SWEEP, _records),
     Victim("a sweep of jobs side by side", [*SWEEP, "hydra/launcher=jobs"], _records),
     Victim("extend", ["ensemble_transfer.extend", "run", "ensemble.add=1"], _records, needs_run=True),
-    Victim("predict", ["ensemble_transfer.predict", "run", "images", "--output", "out"], _text("out"), needs_run=True),
+    Victim(
+        "predict", ["ensemble_transfer.predict", "run", "images", "--output", "o.csv"], _text("o.csv"), needs_run=True
+    ),
     Victim("export", ["ensemble_transfer.export", "run", "out.onnx"], _onnx, needs_run=True),
     Victim("compare", ["ensemble_transfer.compare", "run", "--output", "out"], _text("out/table.csv"), needs_run=True),
 )
