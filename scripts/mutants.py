@@ -63,6 +63,10 @@ def main(words: list[str]) -> int:
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     chosen = [mutant for mutant in mutants() if not words or any(word in " ".join(mutant) for word in words)]
     list(map(importlib.import_module, SLOW))
+    for tests in dict.fromkeys(tests for tests, _, _ in chosen):
+        if fails(tests, ROOT / "src"):  # then a kill would show nothing
+            print(f"{tests} fails without a mutant")
+            return 1
     left = 0
     for tests, old, new in chosen:
         with tempfile.TemporaryDirectory() as folder:
