@@ -8,7 +8,7 @@ import torch
 
 from ensemble_transfer.metrics import calibration
 from ensemble_transfer.metrics.predictive import nll
-from ensemble_transfer.transfer.choice import Candidate, choose, joined_candidates
+from ensemble_transfer.transfer.choice import Candidate, choose, differ, joined_candidates
 
 
 def predictions(sharpness, examples=60, seed=0):
@@ -42,6 +42,15 @@ def test_intervals_are_those_of_paired_differences():
     error = 1.96 * np.std(differences, ddof=1) / math.sqrt(len(LABELS))
     assert told[0]["behind"] == pytest.approx(differences.mean())
     assert (told[0]["low"], told[0]["high"]) == pytest.approx((differences.mean() - error, differences.mean() + error))
+
+
+def test_candidates_differ_where_the_interval_of_their_difference_leaves_out_zero():
+    poor, fair, good = (candidate("", sharpness, seed=seed) for seed, sharpness in enumerate((0.3, 1.5, 3.0)))
+    again = candidate("", 1.5, seed=7)
+    assert [differ(fair, other, LABELS) for other in (poor, again, good)] == [True, False, True]
+    for one, other in ((poor, fair), (fair, again)):
+        [row] = [row for row in choose([one, other], LABELS)[1] if not row["taken"]]
+        assert differ(one, other, LABELS) == differ(other, one, LABELS) == (row["low"] > 0)
 
 
 def test_a_temperature_does_not_decide():

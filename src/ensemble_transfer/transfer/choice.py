@@ -52,6 +52,22 @@ def joined_candidates(name: str, *parts: Candidate) -> Candidate:
     return Candidate(name, members, torch.cat([part.probabilities for part in parts]))
 
 
+def differ(one: Candidate, other: Candidate, labels: Tensor) -> bool:
+    """Return whether one of two candidates is clearly better on validation.
+
+    That is, whether the 95% interval of the mean difference of their calibrated NLL, paired by images, leaves out 0.
+    """
+    mean, error = _difference(one.losses(labels), other.losses(labels))
+    return abs(mean) > error
+
+
+def _difference(losses: Tensor, others: Tensor) -> tuple[float, float]:
+    """Return the mean of the differences of two candidates' losses (examples,), and half of its 95% interval."""
+    differences = (losses - others).double()
+    error = REACH * float(differences.std()) / math.sqrt(len(differences)) if len(differences) > 1 else math.nan
+    return float(differences.mean()), error
+
+
 def choose(candidates: Sequence[Candidate], labels: Tensor) -> tuple[Candidate, list[dict[str, Any]]]:
     """Choose the candidate with the lowest calibrated NLL on validation.
 
@@ -68,9 +84,7 @@ def choose(candidates: Sequence[Candidate], labels: Tensor) -> tuple[Candidate, 
     best = min(range(len(candidates)), key=lambda index: float(losses[index].mean()))
     scores = []
     for index, (candidate, own) in enumerate(zip(candidates, losses, strict=True)):
-        difference = (own - losses[best]).double()
-        error = REACH * float(difference.std()) / math.sqrt(len(labels)) if len(labels) > 1 else math.nan
-        behind = float(difference.mean())
+        behind, error = _difference(own, losses[best])
         scores.append(
             {
                 "name": candidate.name,

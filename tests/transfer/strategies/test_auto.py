@@ -4,10 +4,12 @@ from dataclasses import replace
 from math import log
 
 import pytest
+import torch
 
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.training.recipe import Recipe, Recipes
 from ensemble_transfer.transfer.base import Workbench, transfer_ensemble
+from ensemble_transfer.transfer.choice import Candidate
 from ensemble_transfer.transfer.prices import Prices
 from ensemble_transfer.transfer.strategies import auto
 from ensemble_transfer.transfer.strategies.auto import Auto, Pilot
@@ -108,6 +110,18 @@ def test_auto_tells_what_it_tried(source_ensemble, target_task, longer, fitter):
     assert {pilot["steps"] for pilot in choice["pilots"]} == {10}  # a sixteenth of 160
     assert {pilot["lr"] for pilot in choice["pilots"] if pilot["taken"]} >= set(choice["lr"])
     assert {"head", "pilot", "full", "choice"} == result.ledger.by_phase().keys()
+
+
+def test_heads_and_members_join_only_where_neither_is_clearly_better():
+    labels = torch.arange(40) % 2
+    right = torch.nn.functional.one_hot(labels, 2) * 0.8 + 0.1
+    errs_first, errs_last = right.clone(), right.clone()
+    errs_first[0], errs_last[-1] = right[1], right[0]
+    named = {"strong": errs_first, "alike": errs_last, "weak": right.roll(1, 0)}
+    strong, alike, weak = (Candidate(name, [{}], probabilities[None]) for name, probabilities in named.items())
+    assert [found.name for found in auto._with_both(weak, strong, labels)] == ["weak", "strong"]
+    assert [found.name for found in auto._with_both(strong, weak, labels)] == ["strong", "weak"]
+    assert [len(found.members) for found in auto._with_both(alike, strong, labels)] == [1, 1, 2]
 
 
 def test_members_are_as_many_as_see_every_image_seven_times(source_ensemble, target_task, longer):

@@ -11,7 +11,7 @@ from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.training.cost import Cost, Entry
 from ensemble_transfer.transfer.base import TransferResult, Workbench
-from ensemble_transfer.transfer.choice import Candidate, choose, joined_candidates
+from ensemble_transfer.transfer.choice import Candidate, choose, differ, joined_candidates
 from ensemble_transfer.transfer.prices import Prices
 from ensemble_transfer.weights import Weights
 
@@ -80,7 +80,8 @@ class Auto:
        images are few.
     3. Split what is left evenly among two members; among up to eight, if each sees every image seven times.
        Fine-tune them fully, with the rates that were taken in turns. Members of different rates also differ more.
-    4. Take heads, fine-tuned members or both, whichever has the lowest calibrated NLL on validation.
+    4. Take heads, fine-tuned members or both, whichever has the lowest calibrated NLL on validation. Both together are
+       a candidate only where neither is clearly better than the other: weak members would only dilute strong ones.
 
     Pilots of fewer than 10 steps say nothing, and there are none: the recipe's rate is used. Where a head would take
     more than a tenth of the budget, one member is fine-tuned with all of it, and nothing is chosen. Pilots are not
@@ -133,8 +134,7 @@ class Auto:
         steps = _lengths(bench.prices, int(bench.left))
         rates = [taken[place % len(taken)] for place in range(len(steps))]
         tuned = _candidate(bench, f"{len(rates)} fine-tuned", _fine_tuned(bench, steps, rates))
-        both = joined_candidates(f"{tuned.name} and heads alone", tuned, heads)
-        chosen, scores = choose([heads, tuned, both], labels)
+        chosen, scores = choose(_with_both(heads, tuned, labels), labels)
         tried = [{"lr": p.lr, "steps": plan.pilot, "training": p.training, "taken": p.lr in taken} for p in pilots]
         decisions = {"candidates": scores, "pilots": tried, "lr": rates, "steps": steps}
         return self._result(bench, chosen.members, decisions)
@@ -207,3 +207,10 @@ def _pilot(bench: Workbench, lr: float, steps: int) -> Pilot:
 
 def _candidate(bench: Workbench, name: str, members: Sequence[Weights]) -> Candidate:
     return Candidate(name, members, bench.look(members))
+
+
+def _with_both(heads: Candidate, tuned: Candidate, labels: Tensor) -> list[Candidate]:
+    """Return both candidates, and that of both together, unless one of them is clearly better than the other."""
+    if differ(heads, tuned, labels):
+        return [heads, tuned]
+    return [heads, tuned, joined_candidates(f"{tuned.name} and heads alone", tuned, heads)]
