@@ -108,11 +108,17 @@ def searches_of(records: Iterable[Record]) -> list[Search]:
         if record.status == "finished" and record.tested:
             raise ValueError(f"{record.command or record.strategy} has read test: a search sets evaluation.test=false")
         if record.status == "finished":
-            own = {name: value for name, value in flat(decisive(record.config)) if name.startswith(SEARCHED)}
+            own = {name: value for name, value in flat(decisive(record.config)) if _matters(name, record)}
             by_strategy.setdefault((record.strategy, record.backbone), []).append((record, own))
     return [
         search for (strategy, backbone), runs in by_strategy.items() for search in _searches(strategy, backbone, runs)
     ]
+
+
+def _matters(name: str, record: Record) -> bool:
+    """Return whether a setting is one of those that are searched, and not of a recipe that the run has not used."""
+    part = name.split(".")[1] if name.startswith("recipe.") else "source"
+    return name.startswith(SEARCHED) and (part in ("ancestor", "source") or part in record.cost["phases"])
 
 
 def _searches(strategy: str, backbone: str, runs: Sequence[tuple[Record, Mapping[str, str]]]) -> Iterable[Search]:

@@ -14,7 +14,7 @@ SHIFT = {"a -> b": 0.0, "a -> c": 0.3}
 BY_RATE = {0.001: 0.8, 0.01: 0.5, 0.1: 0.52}
 
 
-def a_run(pair, seed, rate=0.01, schedule="cosine", strategy="full", test=False):
+def a_run(pair, seed, rate=0.01, schedule="cosine", strategy="full", test=False, tiny=0.01):
     nll = BY_RATE[rate] + SHIFT[pair] + 0.1 * seed + (0.2 if schedule == "constant" else 0)
     if rate == 0.1:
         nll += 0.05 * (seed - 1)  # seed 0 is ahead of the best, by less than its noise
@@ -26,13 +26,13 @@ def a_run(pair, seed, rate=0.01, schedule="cosine", strategy="full", test=False)
         "resnet10t",
         {"size": 1, "lineage": "shared"},
         {"target/validation/calibrated/nll": nll, "target/validation/ensemble/accuracy": 1 - nll / 2},
-        {"total": {"flops": 1, "fine_tunings": 1.0, "seconds": 1.0}},
+        {"phases": {"full": {}}, "total": {"flops": 1, "fine_tunings": 1.0, "seconds": 1.0}},
         curves={"anything": [1] * 1000},
         reused_fits=[{"phase": "full", "member": 0, "key": "k"}],
         config={
             "seed": seed,
             "strategy": {"_target_": "x"},
-            "recipe": {"full": {"lr": rate, "schedule": schedule}},
+            "recipe": {"full": {"lr": rate, "schedule": schedule}, "tiny": {"lr": tiny}},
             "evaluation": {"test": test},
         },
     )
@@ -41,7 +41,7 @@ def a_run(pair, seed, rate=0.01, schedule="cosine", strategy="full", test=False)
 @pytest.fixture
 def runs():
     found = [a_run(pair, seed, rate) for pair in SHIFT for seed in range(3) for rate in BY_RATE]
-    found += [a_run(pair, seed, schedule="constant") for pair in SHIFT for seed in range(3)]
+    found += [a_run(pair, seed, schedule="constant", tiny=0.1) for pair in SHIFT for seed in range(3)]
     found += [replace(a_run("a -> b", 0, rate), backbone="another") for rate in (0.01, 0.1)]
     return [run for run in found if not (run.dataset == "a -> c" and run.seed == 2 and "0.1" in str(run.config))]
 
@@ -71,6 +71,7 @@ def test_the_lowest_mean_over_common_units_is_chosen_and_ties_are_marked(forks, 
     assert rates["0.01"][1:4] == ["0.600", "0.850", f"{mean(means):.3f}"]
     apart = [0.02 + 0.05 * (seed - 1) for _, seed in units]
     assert 0 < mean(apart) < stdev(apart) / len(apart) ** 0.5
+    # rates of tiny differ too, but these runs have no tiny fine-tuning
     _, schedules = rows(done.stdout, "full: recipe.full.schedule")
     assert {name: row[-1] for name, row in schedules.items()} == {"cosine": "**chosen**", "constant": ""}
     assert schedules["constant"][4] == "+0.200 ± 0.000"
