@@ -147,7 +147,7 @@ class Recipes:
     full: Recipe = field(default_factory=lambda: Recipe(steps=300, lr=1e-2))
     tiny: Recipe = field(default_factory=lambda: Recipe(steps=20, lr=3.5e-3))
     probe: Recipe = field(default_factory=lambda: Recipe(steps=200, lr=1e-2))
-    head: Recipe = field(default_factory=lambda: Recipe(steps=500, lr=1e-2))
+    head: Recipe = field(default_factory=lambda: Recipe(steps=500, lr=4e-2))
     statistics: int | None = 256
 
     def __post_init__(self) -> None:

@@ -63,7 +63,7 @@ class Turns:
 
     donors: int = 2
     members: int | None = None
-    scales: list[float] = field(default_factory=lambda: [1.0, 1.5, 2.0])
+    scales: list[float] = field(default_factory=lambda: [0.5, 0.7, 1.0])
     head: str = "probe"
 
     def __post_init__(self) -> None:
