@@ -39,9 +39,8 @@ class Turns:
     """Fine-tune a few donors fully; shift each other member as one of them moved, in turns, and train its head.
 
     The donors alone are ``few``. Unlike the mean of the donors' shifts, shifts in turns carry over what each donor
-    learned for itself, and so how the donors disagree. Donors that are not fine-tuned to the end are best followed by
-    more than the whole shift: going on along it goes on training. So the scale is chosen on validation, with the first
-    shifted member, and billed.
+    learned for itself, and so how the donors disagree. The scale is chosen on validation, with the first shifted
+    member, and billed.
 
     Within a budget, shifted members and trials of scales take at most a quarter of it; if necessary, fewer members are
     shifted. The donors share the rest.
