@@ -3,10 +3,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from ensemble_transfer.report.baseline import is_baseline
 from scipy import stats
 
 from ensemble_transfer.report import latex
-from ensemble_transfer.report.baseline import is_baseline
 from ensemble_transfer.report.comparison import Comparison
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.rows import COLUMNS

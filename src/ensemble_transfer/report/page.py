@@ -15,7 +15,6 @@ from markupsafe import Markup, escape
 from ensemble_transfer.report.comparison import MORE, Comparison
 from ensemble_transfer.report.confusion import best_of_each_strategy, confusion_tables
 from ensemble_transfer.report.findings import findings
-from ensemble_transfer.report.frontier import FRONTIER_NOTE
 from ensemble_transfer.report.plots import Drawn
 from ensemble_transfer.report.plots.style import GRID, INK, PAPER, styles
 from ensemble_transfer.report.record import Record
@@ -62,7 +61,7 @@ def html(comparison: Comparison, figures: Iterable[Drawn], pairs: Mapping[str, s
         confusions=[] if pairs else confusion_tables(best_of_each_strategy(comparison.rows)),
         filters=_filters(comparison),
         colours={row.label: style.colour for row, style in _styled(comparison)},
-        notes=[FRONTIER_NOTE, *comparison.notes] if comparison.frontier else comparison.notes,
+        notes=comparison.notes,
         pairs=pairs or {},
         rows=[_row(row.label, row.runs) for row in comparison.rows],
         facts=_facts(runs),
