@@ -1,4 +1,4 @@
-from ensemble_transfer.report.choice import choice_text
+from ensemble_transfer.report.explanations import choice_text
 from ensemble_transfer.report.record import Record
 
 TAKEN = {"name": "2 fine-tuned", "members": 2, "accuracy": 0.812, "nll": 0.5, "taken": True}

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.summary import markdown, write
-from ensemble_transfer.report.verdict import has_rivals, next_step
+from ensemble_transfer.report.explanations import has_rivals, next_step
 
 QUALITY = (
     "ensemble/accuracy",

@@ -14,7 +14,7 @@ import torch
 from report import wandb_stub
 
 from ensemble_transfer.errors import SettingError
-from ensemble_transfer.report.artifacts import artifacts_of, read_table
+from ensemble_transfer.report.artifacts import artifacts_of
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.tracked_run import TrackedRun
 from ensemble_transfer.report.tracking import LoggerSettings, log_comparison, tracking
@@ -338,11 +338,6 @@ def test_a_comparison_without_a_server_costs_a_warning(tmp_path, server, caplog)
     assert "the comparison is not on W&B: " in line
     log_comparison(LoggerSettings(), tmp_path, "sweep")
     assert not list(tmp_path.iterdir())
-
-
-def test_a_table_keeps_its_texts_and_numbers(tmp_path):
-    (tmp_path / "t.csv").write_text("a,b\nx,1\ny,\n")
-    assert read_table(tmp_path / "t.csv") == (["a", "b"], [["x", 1.0], ["y", None]])
 
 
 def test_a_run_without_a_shift_has_no_source_and_no_shift(tmp_path):

@@ -58,14 +58,15 @@ class Frontier:
 
 
 def frontier_of(rows: Iterable[Row]) -> Frontier | None:
-    """Return the frontier of the rows that had a budget; None for fewer than two strategies or two budgets."""
+    """Return the frontier of the rows that had a budget; None without two budgets, and two strategies at one."""
     budgeted = [row for row in rows if row.budget is not None]
     groups: dict[str, dict[float, list[Row]]] = {}
     for row in budgeted:
         groups.setdefault(_name(row, budgeted), {}).setdefault(row.budget or 0.0, []).append(row)
     points = [_point(name, own) for name, by_budget in groups.items() for _, own in sorted(by_budget.items())]
     frontier = Frontier(tuple(points))
-    return frontier if len(groups) > 1 and len(frontier.budgets) > 1 else None
+    compared = any(len(frontier.at(budget)) > 1 for budget in frontier.budgets)
+    return frontier if compared and len(frontier.budgets) > 1 else None
 
 
 def _name(row: Row, rows: Sequence[Row]) -> str:
