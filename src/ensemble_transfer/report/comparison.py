@@ -173,7 +173,7 @@ class Comparison:
         lines = [
             {"strategy": words(row.label), **self._cells(row, columns), "n": count(len(row.seeds))} for row in self.rows
         ]
-        return Table(title, lines, _ascending(columns), [_groups(row) for row in self.rows])
+        return Table(title, lines, _ascending(columns), [groups_of(row) for row in self.rows])
 
     def _cells(self, row: Row, columns: Iterable[Column]) -> dict[str, Cell]:
         return {c.name: _cell(row, c, (row.label, c.name) in self._best) for c in columns}
@@ -189,7 +189,7 @@ class Comparison:
                 paired = count(len(set(row.seeds) & set(reference.seeds)))
                 names = {"strategy": words(row.label), "baseline": words(reference.label)}
                 lines.append(names | cells | {"seeds in both": paired})
-                groups.append(_groups(row))
+                groups.append(groups_of(row))
         return Table(DIFFERENCES_TITLE, lines, _ascending(DIFFERENCES), groups)
 
     def _budgets(self) -> Table:
@@ -268,7 +268,8 @@ def _cell(row: Row, column: Column, best: bool = False) -> Cell:
     return Cell(row.text(column), spread.mean, best, {"mean": spread.mean, "std": spread.std})
 
 
-def _groups(row: Row) -> dict[str, str]:
+def groups_of(row: Row) -> dict[str, str]:
+    """Return what a page filters a row by."""
     return {"pair": row.runs[0].dataset, "budget": "none" if row.budget is None else f"{row.budget:g}"}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from ensemble_transfer.report.confusion import classes_of, shares_of
 from ensemble_transfer.report.plots.style import (
@@ -37,30 +37,16 @@ Curves = tuple[Sequence[float], Sequence[Sequence[float]]]
 """Places on an axis, and the values there by seed."""
 
 
-class PlainLogLocator(Locator):
-    """Places 3 to 8 ticks on a logarithmic axis if it can: 1, 2, 5, 10, ..., or powers of 10, or equal steps."""
-
-    def __call__(self) -> Sequence[float]:
-        """Return the ticks of the axis."""
-        assert self.axis is not None
-        return self.tick_values(*self.axis.get_view_interval())
-
-    def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
-        """Return the ticks between two positive values."""
-        low, high = sorted((vmin, vmax))
-        powers = [10.0**power for power in range(floor(log10(low)), ceil(log10(high)) + 1)]
-        fine = [factor * power for power in powers for factor in (1, 2, 5) if low <= factor * power <= high]
-        if len(fine) > MANY:
-            return [power for power in powers if low <= power <= high]
-        if len(fine) >= FEW:
-            return fine
-        return [float(value) for value in MaxNLocator(5).tick_values(low, high) if value > 0]
-
-
 def plain_logarithmic(axis: Axis) -> None:
-    """Label a logarithmic axis with 3 to 8 plain numbers."""
-    axis.set_major_locator(PlainLogLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    """Label a logarithmic axis with 3 to 8 plain numbers: 1, 2, 5, 10, ..., or powers of 10, or equal steps."""
+    low, high = sorted(axis.get_view_interval())
+    powers = [10.0**power for power in range(floor(log10(low)), ceil(log10(high)) + 1)]
+    ticks = [factor * power for power in powers for factor in (1, 2, 5) if low <= factor * power <= high]
+    if len(ticks) > MANY:
+        ticks = [power for power in powers if low <= power <= high]
+    elif len(ticks) < FEW:
+        ticks = [float(tick) for tick in MaxNLocator(5).tick_values(low, high) if low <= tick <= high]
+    axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.set_minor_locator(NullLocator())
 
 
