@@ -55,3 +55,12 @@ def test_a_configuration_is_not_changed():
     config = {"trainer": {"threads": 1}, "store": {"root": "a"}, "strategy": {"_target_": "mine.Strategy"}}
     assert decisive(config) == {"trainer": {}, "strategy": {"_target_": "mine.Strategy"}}
     assert config["trainer"] == {"threads": 1}
+
+
+def test_a_draw_of_labels_that_follows_the_seed_does_not_part_rows():
+    def rows(*draws):
+        configs = [CONFIG | {"dataset": {"target": {"seed": draw}}} for draw in draws]
+        return [row.seeds for row in rows_of(a_record(seed, config) for seed, config in enumerate(configs))[0]]
+
+    assert rows(0, 1, 2) == rows(0, 0, 0) == [(0, 1, 2)]
+    assert rows(0, 1, 5) == [(0,), (1,), (2,)]

@@ -184,7 +184,7 @@ class Row:
 
 def rows_of(records: Iterable[Record]) -> tuple[list[Row], list[Record]]:
     """Return finished runs by what was run, and the runs that repeat a seed of their row, which count once."""
-    finished = [(record, _what(record)) for record in records]
+    finished = _what(records)
     groups: dict[tuple[tuple[str, str], ...], dict[int, Record]] = {}
     repeated = []
     for record, own in finished:
@@ -241,10 +241,18 @@ def _worth(record: Record, full: Record | None) -> tuple[float | None, bool]:
     return worth(nll, curve), math.isinf(deep_ensemble_equivalent(nll, curve))
 
 
-def _what(record: Record) -> dict[str, str]:
-    """Return what was run, flat: the strategy, and every setting that decides the result except the seed."""
-    settings = {name: value for name, value in decisive(record.config).items() if name != "seed"}
-    return {"strategy": record.strategy, "dataset": record.dataset} | dict(flat(settings))
+def _what(records: Iterable[Record]) -> list[tuple[Record, dict[str, str]]]:
+    """Return records with what was run, flat: the strategy, and every setting that decides the result but the seed.
+
+    What is the seed in all runs, such as ``dataset.target.seed=${seed}``, is no setting either.
+    """
+    found = []
+    for record in records:
+        settings = {name: value for name, value in decisive(record.config).items() if name != "seed"}
+        found.append((record, {"strategy": record.strategy, "dataset": record.dataset} | dict(flat(settings))))
+    seeds = {name for _, own in found for name in own if name.endswith(".seed")}
+    following = {name for name in seeds if all(own.get(name) == str(record.seed) for record, own in found)}
+    return [(record, {k: v for k, v in own.items() if k not in following}) for record, own in found]
 
 
 def lineage(record: Record) -> str:
