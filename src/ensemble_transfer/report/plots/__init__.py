@@ -200,14 +200,14 @@ def _compute(rows: Sequence[Row], svg: Path, look: Mapping[str, Style], baseline
     """Draw quality against cost, in two layouts."""
     title, narrow = "Quality against cost", svg.with_stem("compute_narrow")
     _clear(svg, narrow)
-    found, has = references(rows, baseline), _with_columns(*compute.COLUMNS)
-    able = [row for row in rows if has(row) and ((r := found[row.label]) is None or has(r))]
+    found = references(rows, baseline)
+    able = [row for row in rows if compute.able(row) and ((r := found[row.label]) is None or compute.able(r))]
     if not any((r := found[row.label]) is not None and r is not row for row in able):
         return None
     save(compute.compute(able, look, found), svg)
     save(compute.compute(able, look, found, narrow=True), narrow)
     caption = _with_missing(compute.caption(able, found), rows, able)
-    return Drawn(title, caption, _alt(title, compute.COLUMNS, able), svg, narrow)
+    return Drawn(title, caption, _alt(title, compute.columns(able), able), svg, narrow)
 
 
 def _drawn(plan: Plan, rows: Sequence[Row], folder: Path, look: Mapping[str, Style]) -> Drawn | None:

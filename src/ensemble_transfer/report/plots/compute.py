@@ -1,7 +1,7 @@
 """Draw quality against cost: differences to the baseline, with their intervals."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,6 @@ from ensemble_transfer.report.plots.style import INK, Style, legend_above, style
 from ensemble_transfer.report.reference import SAME, name_of, of_baseline
 from ensemble_transfer.report.rows import CALIBRATED, FINE_TUNINGS, NAMED, Column, Row
 from ensemble_transfer.report.statistics import Difference, paired_difference
-
-COLUMNS = ("accuracy", CALIBRATED, FINE_TUNINGS)
-"""Columns that a row needs for the figure."""
 
 LEAST = 1.5
 """Ratio between the ends of the axis of cost, at least: costs that are nearly equal must not look far apart."""
@@ -54,6 +51,21 @@ class Place:
     difference: Difference
 
 
+def columns(rows: Iterable[Row]) -> tuple[str, str, str]:
+    """Return what the figure shows: accuracy, loss and cost, by NLL and GFLOPs where an old record has no others."""
+
+    def known(*names: str) -> str:
+        return next((name for name in names if all(name in row.numbers for row in rows)), names[-1])
+
+    return "accuracy", known(CALIBRATED, "NLL"), known(FINE_TUNINGS, "GFLOPs")
+
+
+def able(row: Row) -> bool:
+    """Return whether a row has what the figure needs."""
+    needed = columns([row])
+    return row.numbers.keys() >= set(needed) and row.mean(needed[-1]) > 0
+
+
 def compute(rows: Sequence[Row], look: Mapping[str, Style], references: References, narrow: bool = False) -> Figure:
     """Draw the differences of rows to their baseline against cost, with 95% intervals, and the Pareto front.
 
@@ -65,15 +77,15 @@ def compute(rows: Sequence[Row], look: Mapping[str, Style], references: Referenc
         references: The row that each row is compared with, by label.
         narrow: Whether the panels stand below each other, for a phone.
     """
-    frontier = frontier_of(rows)
+    frontier, (accuracy, loss, cost) = frontier_of(rows), columns(rows)
     if frontier is not None:
         look = styles(list({point.label: point for point in frontier.points}.values()))
     shape, size = ((2, 1), (4.2, 6.4)) if narrow else ((1, 2), (9.6, 4.3))
     figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.12))
-    for axes, column in zip(figure.subplots(*shape).flat, (NAMED[CALIBRATED], NAMED["accuracy"]), strict=True):
-        places = _places(rows, references, frontier, column)
+    for axes, column in zip(figure.subplots(*shape).flat, (NAMED[loss], NAMED[accuracy]), strict=True):
+        places = _places(rows, references, frontier, (column, cost))
         _panel(axes, places, look, bool(column.higher_is_better))
-        axes.set_xlabel(f"cost ({FINE_TUNINGS})")
+        axes.set_xlabel(f"cost ({cost})")
         better = "higher" if column.higher_is_better else "lower"
         axes.set_ylabel(f"{column.name}, minus the baseline's\n({better} is better)")
     names = dict.fromkeys(place.name for place in places)
@@ -95,8 +107,11 @@ def caption(rows: Sequence[Row], references: References) -> str:
     )
 
 
-def _places(rows: Sequence[Row], references: References, frontier: Frontier | None, column: Column) -> list[Place]:
-    """Return where everything stands whose difference to its reference is known."""
+def _places(
+    rows: Sequence[Row], references: References, frontier: Frontier | None, shown: tuple[Column, str]
+) -> list[Place]:
+    """Return where everything stands whose difference to its reference is known, by a column and that of the cost."""
+    column, cost = shown
     base = _baseline(rows, references)
     if frontier is None:
         pairs = [(row, references[row.label]) for row in rows]
@@ -107,7 +122,7 @@ def _places(rows: Sequence[Row], references: References, frontier: Frontier | No
         if reference is not None:
             difference = paired_difference(row.numbers[column.name], reference.numbers[column.name])
             if difference is not None:
-                found.append(Place(row.label, row.mean(FINE_TUNINGS), row.mean(column.name), difference))
+                found.append(Place(row.label, row.mean(cost), row.mean(column.name), difference))
     return found
 
 
