@@ -83,10 +83,8 @@ def _claims(runs: Runs, claims: Sequence[Claim], least: int) -> str:
         digits = MEASURES[claim.measure][2] if claim.measure in MEASURES else 3
         each = (f"{pair} {mean(by.values()):+.{digits}f}" for pair, by in own.items() if by)
         text = "-" if lead is None else lead.text(digits)
-        n = "0" if lead is None else str(lead.n)
-        verdict = claim.verdict(lead, adjusted, least)
-        lines.append([f"{claim.says} ({claim.id})", claim.measure, n, text, number(p), number(adjusted), verdict])
-        lines[-1].append("; ".join(each) or "-")
+        cells = [f"{claim.says} ({claim.id})", claim.measure, str(lead.n if lead else 0), text, number(p)]
+        lines.append([*cells, number(adjusted), claim.verdict(lead, adjusted, least), "; ".join(each) or "-"])
     head = ("claim", "measure", "n", "lead", "p", "p after Holm", "verdict", "by pair")
     return table(head, lines)
 
@@ -110,16 +108,8 @@ def _regret(runs: Runs) -> str:
             leads += [paired_difference(own, auto) for own in wrong]
             cells = ["-" if lead is None else lead.text(digits) for lead in leads]
             lines.append([pair, f"{budget:g}", measure, *cells, str(len(auto))])
-    head = (
-        "pair",
-        "budget",
-        "measure",
-        "auto minus the best",
-        "minus the rule",
-        "rate x 3 minus auto",
-        "rate / 3",
-        "n",
-    )
+    leads_of = ("auto minus the best", "minus the rule", "rate x 3 minus auto", "rate / 3")
+    head = ("pair", "budget", "measure", *leads_of, "n")
     return table(head, lines) if lines else "No run of `auto` yet."
 
 

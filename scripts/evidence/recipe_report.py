@@ -18,8 +18,10 @@ import argparse
 import io
 import json
 import math
+import re
 import sys
 import tarfile
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -83,11 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         found = read_records(options.folders)
         searches = searches_of(found.values())
+        if not searches:
+            raise ValueError(f"no finished search below {', '.join(map(str, options.folders))}")
     except ValueError as error:
         sys.stderr.write(f"error: {error}\n")
-        return 2
-    if not searches:
-        sys.stderr.write(f"error: no finished search below {', '.join(map(str, options.folders))}\n")
         return 2
     for search in searches:
         print(page(search), end="\n\n")
@@ -118,12 +119,12 @@ def searches_of(records: Iterable[Record]) -> list[Search]:
 def _searches(strategy: str, backbone: str, runs: Sequence[tuple[Record, Mapping[str, str]]]) -> Iterable[Search]:
     """Yield a strategy's searches: a family for each set of settings in which runs differ from the commonest."""
     names = dict.fromkeys(name for _, own in runs for name in own)
-    usual = {name: _commonest(own.get(name, "-") for _, own in runs) for name in names}
+    usual = {name: Counter(own.get(name, "-") for _, own in runs).most_common(1)[0][0] for name in names}
     families: dict[tuple[str, ...], None] = {}
     for _, own in runs:
         changed = tuple(name for name in names if own.get(name, "-") != usual[name])
         families.setdefault(changed)
-    for changed in families or {(): None}:
+    for changed in families:
         members: dict[Setting, dict[Unit, Record]] = {}
         for record, own in runs:
             if all(own.get(name, "-") == usual[name] for name in names if name not in changed):
@@ -134,22 +135,11 @@ def _searches(strategy: str, backbone: str, runs: Sequence[tuple[Record, Mapping
             yield search
 
 
-def _commonest(values: Iterable[str]) -> str:
-    counts: dict[str, int] = {}
-    for value in values:
-        counts[value] = counts.get(value, 0) + 1
-    return max(counts, key=counts.__getitem__)
-
-
-def _order(item: tuple[Setting, object]) -> list[tuple[int, float, str]]:
+def _order(item: tuple[Setting, object]) -> list[tuple[bool, float, str]]:
     """Sort numbers by size, and before words."""
-    keys = []
-    for _, value in item[0]:
-        try:
-            keys.append((0, float(value), ""))
-        except ValueError:
-            keys.append((1, 0.0, value))
-    return keys
+    values = [value for _, value in item[0]]
+    words = [not re.fullmatch(r"-?[\d.]+(e-?\d+)?", value) for value in values]
+    return [(word, 0.0 if word else float(value), value) for word, value in zip(words, values, strict=True)]
 
 
 def page(search: Search) -> str:

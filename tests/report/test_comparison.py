@@ -14,7 +14,7 @@ ACCURACY, NLL = "target/test/ensemble/accuracy", "target/test/ensemble/nll"
 CALIBRATED = "target/test/calibrated/nll"
 
 
-def a_record(strategy="shift", seed=0, accuracy=0.5, nll=1.0, dataset="digits -> mnist", steps=440, **config):
+def a_record(strategy="shift", seed=0, accuracy=0.5, nll=1.0, pair="digits -> mnist", steps=440, **config):
     cost = {"total": {"steps": steps, "flops": steps * 10**9, "seconds": 2.0 * steps}}
     defaults = {
         "seed": seed,
@@ -30,7 +30,7 @@ def a_record(strategy="shift", seed=0, accuracy=0.5, nll=1.0, dataset="digits ->
         "finished",
         strategy,
         seed,
-        dataset,
+        pair,
         "resnet10t",
         {"size": 8, "lineage": "shared"},
         metrics={ACCURACY: accuracy, NLL: nll, CALIBRATED: nll},
@@ -92,7 +92,7 @@ MORE = replace(a_record(), config=a_record().config | {"strategy": {"name": "shi
         ([a_record(), a_record("full")], ["shift", "full"]),
         ([a_record(), LONGER], ["shift (recipe.tiny.steps=20)", "shift (recipe.tiny.steps=40)"]),
         ([a_record(), MORE, a_record("full")], ["shift (donors=1)", "shift (donors=2)", "full"]),  # own kind
-        ([a_record(), a_record(dataset="mnist -> f")], ["shift (digits -> mnist)", "shift (mnist -> f)"]),
+        ([a_record(), a_record(pair="mnist -> f")], ["shift (digits -> mnist)", "shift (mnist -> f)"]),
     ],
 )
 def test_a_label_names_the_setting_that_differs_and_no_other(records, expected):
@@ -112,10 +112,8 @@ def test_a_label_names_a_further_task_once_and_its_settings_where_all_have_it():
 
 def test_a_label_shortens_a_tasks_class_to_its_name_and_a_path_to_its_end():
     tasks = {"_target_": "ensemble_transfer.tasks.idx.Idx"}, {"_target_": "ensemble_transfer.tasks.images.Images"}
-    records = [a_record("full", dataset_={"target": task}) for task in tasks]
-    records += [a_record("head", dataset_={"target": {"path": 40 * "x/" + name}}) for name in "ab"]
-    for record in records:
-        record.config["dataset"] = record.config.pop("dataset_")
+    records = [a_record("full", dataset={"target": task}) for task in tasks]
+    records += [a_record("head", dataset={"target": {"path": 40 * "x/" + name}}) for name in "ab"]
     first, second, third, _ = labels(*records)
     assert (first, second) == ("full (target=Idx)", "full (target=Images)")
     assert third.endswith("/x/x/a)")
@@ -131,11 +129,13 @@ def test_the_soup_has_a_column_only_where_a_run_has_one():
     assert "whose weights are the mean of the members' weights" in text
 
 
-def test_failed_runs_are_named_and_count_in_no_row(tmp_path):
-    comparison = Comparison.of([a_record(seed=0), failed(), a_record(seed=1)])
+def test_failed_runs_are_named_and_count_in_no_row():
+    stopped = replace(failed(), status="interrupted", error="stopped")
+    comparison = Comparison.of([a_record(seed=0), failed(), stopped, a_record(seed=1)])
     [row] = comparison.rows
     assert row.seeds == (0, 1)
     assert "failed: full, digits -> mnist, seed 7: lr=nan: must be above 0 and finite" in comparison.markdown()
+    assert "interrupted: full, digits -> mnist, seed 7: stopped" in comparison.markdown()
     assert Comparison.of([failed()]).markdown().startswith("No run has finished.\n\nfailed: full")
 
 
@@ -263,10 +263,8 @@ def test_a_strategy_as_baseline_is_its_row_nearest_in_the_other_settings():
 
 def test_rows_of_other_tasks_are_not_compared():
     records = [
-        a_record(s, seed, dataset_={"target": {"train": n}}) for n in (1, 5) for s in STRATEGIES for seed in (0, 1)
+        a_record(s, seed, dataset={"target": {"train": n}}) for n in (1, 5) for s in STRATEGIES for seed in (0, 1)
     ]
-    for record in records:
-        record.config["dataset"] = record.config.pop("dataset_")
     comparison = Comparison.of(records)
     assert [row.label for row in comparison.rows] == [f"{s} (target.train={n})" for n in (1, 5) for s in STRATEGIES]
     assert [comparison.reference(row).task == row.task for row in comparison.rows] == [True] * 4

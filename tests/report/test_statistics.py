@@ -91,6 +91,7 @@ def test_nothing_is_marked_that_holds_only_before_holms_correction():
         [by_seed(1.0), by_seed(0.0)],
         [*CLEAR, {}],
         [by_seed(0.9, 0.9), by_seed(0.5, 0.5)],
+        [by_seed(0.5, 0.51, 0.52, 5.0), by_seed(0.6, 0.62, 0.61)],  # ahead by a seed that the other lacks
         [by_seed(0.9, 0.8), {5: 0.1, 6: 0.2}],
         [],
     ],
