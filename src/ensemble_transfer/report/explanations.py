@@ -111,16 +111,16 @@ def _basin(record: Record) -> Iterator[str]:
     """Say how far the members share a basin, and warn where they do not, or share no ancestor."""
     barrier, loss = (record.metrics.get(key) for key in ("source/validation/barrier", "source/test/member/nll"))
     if barrier is not None and not _at_chance(record):
-        way = f"n the way from one member to another the source loss rises by {barrier:.2f} nats"
+        rises = f"the way from one member to another the source loss rises by {barrier:.2f} nats"
         if loss is None:
-            yield f"O{way}."
+            yield f"On {rises}."
         elif barrier > max(loss, BARRIER):
             yield (
-                f"**Warning**: o{way}, more than their own loss of {loss:.2f}: "
+                f"**Warning**: on {rises}, more than their own loss of {loss:.2f}: "
                 "they do not share a basin, and one's shift need not suit another."
             )
         else:
-            yield f"O{way}, their own loss is {loss:.2f}: they share a basin, as the method assumes."
+            yield f"On {rises}, their own loss is {loss:.2f}: they share a basin, as the method assumes."
     if record.ensemble["lineage"] == "independent":
         yield (
             "**Warning**: members of independent lineage share no ancestor: nothing says that one's shift suits "

@@ -88,11 +88,11 @@ class RunTracker:
 
     Attributes:
         folder: Folder of the run.
-        lost: What the warning says: that the logger is lost, for a reason, and what follows.
+        lost: What the warning names: the logger, and what follows if it is lost.
     """
 
     folder: Path
-    lost: str
+    lost: tuple[str, str]
     _lost = False
 
     def curve(
@@ -132,7 +132,8 @@ class RunTracker:
     def _warn(self, error: object) -> None:
         if not self._lost:
             self._lost = True
-            log.warning(self.lost, " ".join(str(error).split()))
+            name, after = self.lost
+            log.warning("%s is lost (%s); the run continues%s", name, " ".join(str(error).split()), after)
 
 
 class LoggedRun(RunTracker):
@@ -147,7 +148,7 @@ class LoggedRun(RunTracker):
 
     def __init__(self, logger: Any, about: TrackedRun, kind: str = "lightning") -> None:  # noqa: ANN401
         self.folder = about.folder
-        self.lost = f"{type(logger).__name__} is lost (%s); the run continues without it"
+        self.lost = type(logger).__name__, " without it"
         self._logger, self._config, self._kind = logger, dict(about.config), kind
         self._guarded(logger.log_hyperparams, self._config)
 

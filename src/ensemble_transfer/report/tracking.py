@@ -74,7 +74,7 @@ class WandbRun(RunTracker):
 
     def __init__(self, run: "wandb.Run", settings: LoggerSettings, folder: Path) -> None:
         self._run, self._settings, self.folder = run, settings, folder
-        self.lost = f"W&B is lost (%s); the run continues. 'wandb sync {run.settings.sync_dir}' sends what is on disk"
+        self.lost = "W&B", f". 'wandb sync {run.settings.sync_dir}' sends what is on disk"
         self._defined: set[str] = set()
         self._logged = dict(run.summary) if run.resumed else {}
 
