@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import yaml
 
 from ensemble_transfer.report.record import Record
-from ensemble_transfer.report.rows import COLUMNS
+from ensemble_transfer.report.rows import CALIBRATED, NAMED, Column, on_test
 from ensemble_transfer.report.settings import decisive, flat
 from ensemble_transfer.report.statistics import LEVEL, Difference, paired_difference
 
@@ -24,21 +23,16 @@ Spec = Mapping[str, Any]
 BySeed = Mapping[int, float]
 
 
-def _metric(key: str, record: Record) -> float | None:
-    return record.metrics.get(f"target/test/{key}")
-
-
-_READERS: Mapping[str, Callable[[Record], float | None]] = {column.name: column.read for column in COLUMNS}
-
-MEASURES: Mapping[str, tuple[Callable[[Record], float | None], int, int]] = {
-    "accuracy": (partial(_metric, "ensemble/accuracy"), 1, 3),
-    "calibrated NLL": (partial(_metric, "calibrated/nll"), -1, 3),
-    "AURC": (partial(_metric, "selective/aurc"), -1, 4),
-    "coverage at 5% risk": (partial(_metric, "selective/coverage_at_5_risk"), 1, 3),
-    "OOD AUROC": (_READERS["OOD AUROC"], 1, 3),
-    "corrupted accuracy": (partial(_metric, "corruption/mean/3/accuracy"), 1, 3),
-}
-"""Measures by name: how a record has them, 1 where higher is better and -1 where lower is, digits."""
+_COLUMNS = (
+    NAMED["accuracy"],
+    NAMED[CALIBRATED],
+    NAMED["AURC"],
+    Column("coverage at 5% risk", on_test("selective/coverage_at_5_risk"), 3, True),
+    NAMED["OOD AUROC"],
+    Column("corrupted accuracy", on_test("corruption/mean/3/accuracy"), 3, True),
+)
+MEASURES = {column.name: column for column in _COLUMNS}
+"""Measures by name."""
 
 GAIN = "gain per fine-tuning"
 """A measure of two runs: what calibrated NLL falls by from ``one`` member, per fine-tuning that this takes."""
@@ -135,8 +129,9 @@ class Side:
         return self._gain(pair, found) if self.measure == GAIN else self._read(found)
 
     def _read(self, records: Mapping[int, Record]) -> BySeed:
-        read, sign, _ = MEASURES[self.measure]
-        values = {seed: read(record) for seed, record in records.items()}
+        column = MEASURES[self.measure]
+        sign = 1 if column.higher_is_better else -1
+        values = {seed: column.read(record) for seed, record in records.items()}
         return {seed: sign * value for seed, value in values.items() if value is not None}
 
     def _gain(self, pair: str, records: Mapping[int, Record]) -> BySeed:
@@ -150,8 +145,8 @@ def _validation(record: Record) -> float:
 
 
 def _gain(record: Record, one: Record) -> float:
-    nll, price = MEASURES["calibrated NLL"][0], record.cost["total"]["fine_tunings"] - one.cost["total"]["fine_tunings"]
-    before, after = nll(one), nll(record)
+    price = record.cost["total"]["fine_tunings"] - one.cost["total"]["fine_tunings"]
+    before, after = map(NAMED[CALIBRATED].read, (one, record))
     return (before - after) / price if before is not None and after is not None and price > 0 else math.nan
 
 

@@ -34,7 +34,8 @@ class Column:
     optional: bool = False
 
 
-def _metric(name: str) -> Callable[[Record], float | None]:
+def on_test(name: str) -> Callable[[Record], float | None]:
+    """Return what reads a metric of the target's test split."""
     return lambda record: record.metrics.get(f"target/test/{name}")
 
 
@@ -92,8 +93,8 @@ SOUP = "soup accuracy"
 """Accuracy of the soup: one network whose weights are the mean of the members' weights."""
 
 RESULTS = (
-    Column("accuracy", _metric("ensemble/accuracy"), 3, True),
-    Column(CALIBRATED, _metric("calibrated/nll"), 3, False),
+    Column("accuracy", on_test("ensemble/accuracy"), 3, True),
+    Column(CALIBRATED, on_test("calibrated/nll"), 3, False),
     Column(WORTH, lambda _: None, 2, True, optional=True),
     Column(FINE_TUNINGS, _cost("total", "fine_tunings"), 2, optional=True),
     Column(BY_TIME, _cost("total", "fine_tunings_by_time"), 2, optional=True),
@@ -102,13 +103,13 @@ RESULTS = (
 """Columns that decide: quality, and what it costs to train and to predict."""
 
 QUALITY = (
-    Column("member accuracy", _metric("member/accuracy"), 3, True),
-    Column("NLL", _metric("ensemble/nll"), 3, False),
-    Column("ECE", _metric("calibration/ece"), 3, False),
-    Column("AURC", _metric("selective/aurc"), 4, False),
-    Column(SOUP, _metric("soup/accuracy"), 3, True, optional=True),
-    Column("disagreement", _metric("diversity/disagreement")),
-    Column("normalised disagreement", _metric("diversity/disagreement_normalised")),
+    Column("member accuracy", on_test("member/accuracy"), 3, True),
+    Column("NLL", on_test("ensemble/nll"), 3, False),
+    Column("ECE", on_test("calibration/ece"), 3, False),
+    Column("AURC", on_test("selective/aurc"), 4, False),
+    Column(SOUP, on_test("soup/accuracy"), 3, True, optional=True),
+    Column("disagreement", on_test("diversity/disagreement")),
+    Column("normalised disagreement", on_test("diversity/disagreement_normalised")),
     Column("OOD AUROC", _ood, 3, True, optional=True),
 )
 COST = (
