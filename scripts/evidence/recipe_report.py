@@ -18,7 +18,6 @@ import argparse
 import io
 import json
 import math
-import re
 import sys
 import tarfile
 from collections import Counter
@@ -135,11 +134,15 @@ def _searches(strategy: str, backbone: str, runs: Sequence[tuple[Record, Mapping
             yield search
 
 
-def _order(item: tuple[Setting, object]) -> list[tuple[bool, float, str]]:
+def _order(item: tuple[Setting, object]) -> list[tuple[int, float, str]]:
     """Sort numbers by size, and before words."""
-    values = [value for _, value in item[0]]
-    words = [not re.fullmatch(r"-?[\d.]+(e-?\d+)?", value) for value in values]
-    return [(word, 0.0 if word else float(value), value) for word, value in zip(words, values, strict=True)]
+    keys = []
+    for _, value in item[0]:
+        try:
+            keys.append((0, float(value), ""))
+        except ValueError:
+            keys.append((1, 0.0, value))
+    return keys
 
 
 def page(search: Search) -> str:
