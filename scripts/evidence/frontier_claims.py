@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from ensemble_transfer.report.frontier import validation_nll
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.rows import CALIBRATED, NAMED, Column, on_test
 from ensemble_transfer.report.settings import decisive, flat
@@ -38,7 +39,6 @@ GAIN = "gain per fine-tuning"
 """A measure of two runs: what calibrated NLL falls by from ``one`` member, per fine-tuning that this takes."""
 
 ONE: Spec = {"strategy": "few", "members": 1, "cycles": "[]", "budget": 1}
-VALIDATION = "target/validation/calibrated/nll"
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Side:
         if spec == "rule":
             two, heads = ({"strategy": "few", "members": 2, "cycles": "[]"}, {"strategy": "head"})
             few, head = (self.runs.find(pair, other, budget) for other in (two, heads))
-            both = {s: min(few[s], head[s], key=_validation) for s in few.keys() & head.keys()}
+            both = {s: min(few[s], head[s], key=validation_nll) for s in few.keys() & head.keys()}
             return self._read(both)
         assert not isinstance(spec, str)
         found = self.runs.find(pair, spec, budget)
@@ -137,11 +137,6 @@ class Side:
     def _gain(self, pair: str, records: Mapping[int, Record]) -> BySeed:
         one = self.runs.find(pair, ONE, 1)
         return {seed: _gain(record, one[seed]) for seed, record in records.items() if seed in one}
-
-
-def _validation(record: Record) -> float:
-    value = record.metrics.get(VALIDATION)
-    return math.inf if value is None else value
 
 
 def _gain(record: Record, one: Record) -> float:

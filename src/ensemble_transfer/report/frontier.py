@@ -13,9 +13,6 @@ from ensemble_transfer.report.reference import SAME, best_of
 from ensemble_transfer.report.rows import Column, Row
 from ensemble_transfer.report.statistics import Difference, paired_difference
 
-CHOICE = "target/validation/calibrated/nll"
-"""Metric that chooses the options of a rival: NLL on validation, calibrated across its two halves."""
-
 FRONTIER_NOTE = (
     "The best rival at a budget is the one with the best mean of the column on test, of those with the most seeds. A "
     "rival has the number of members that validation prefers for each seed, and is billed for that number alone. Both "
@@ -87,7 +84,7 @@ def _point(name: str, rows: Sequence[Row]) -> Row:
     chosen: dict[int, tuple[Record, Row]] = {}
     for row in rows:
         for run in row.runs:
-            if run.seed not in chosen or _chosen_by(run) < _chosen_by(chosen[run.seed][0]):
+            if run.seed not in chosen or validation_nll(run) < validation_nll(chosen[run.seed][0]):
                 chosen[run.seed] = run, row
     own = sorted(chosen.items())
     numbers = {
@@ -99,8 +96,9 @@ def _point(name: str, rows: Sequence[Row]) -> Row:
     return replace(rows[0], label=name, runs=tuple(run for _, (run, _) in own), numbers=numbers, bounds=bounds)
 
 
-def _chosen_by(run: Record) -> float:
-    value = run.metrics.get(CHOICE)
+def validation_nll(run: Record) -> float:
+    """Return what chooses the options of a rival: NLL on validation, calibrated across its two halves."""
+    value = run.metrics.get("target/validation/calibrated/nll")
     return math.inf if value is None else value
 
 
