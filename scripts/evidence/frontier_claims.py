@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import yaml
 
+from ensemble_transfer.report.frontier import validation_nll
 from ensemble_transfer.report.record import Record
-from ensemble_transfer.report.rows import COLUMNS
+from ensemble_transfer.report.rows import CALIBRATED, NAMED, Column, on_test
 from ensemble_transfer.report.settings import decisive, flat
 from ensemble_transfer.report.statistics import LEVEL, Difference, paired_difference
 
@@ -24,27 +24,21 @@ Spec = Mapping[str, Any]
 BySeed = Mapping[int, float]
 
 
-def _metric(key: str, record: Record) -> float | None:
-    return record.metrics.get(f"target/test/{key}")
-
-
-_READERS: Mapping[str, Callable[[Record], float | None]] = {column.name: column.read for column in COLUMNS}
-
-MEASURES: Mapping[str, tuple[Callable[[Record], float | None], int, int]] = {
-    "accuracy": (partial(_metric, "ensemble/accuracy"), 1, 3),
-    "calibrated NLL": (partial(_metric, "calibrated/nll"), -1, 3),
-    "AURC": (partial(_metric, "selective/aurc"), -1, 4),
-    "coverage at 5% risk": (partial(_metric, "selective/coverage_at_5_risk"), 1, 3),
-    "OOD AUROC": (_READERS["OOD AUROC"], 1, 3),
-    "corrupted accuracy": (partial(_metric, "corruption/mean/3/accuracy"), 1, 3),
-}
-"""Measures by name: how a record has them, 1 where higher is better and -1 where lower is, digits."""
+_COLUMNS = (
+    NAMED["accuracy"],
+    NAMED[CALIBRATED],
+    NAMED["AURC"],
+    Column("coverage at 5% risk", on_test("selective/coverage_at_5_risk"), 3, True),
+    NAMED["OOD AUROC"],
+    Column("corrupted accuracy", on_test("corruption/mean/3/accuracy"), 3, True),
+)
+MEASURES = {column.name: column for column in _COLUMNS}
+"""Measures by name."""
 
 GAIN = "gain per fine-tuning"
 """A measure of two runs: what calibrated NLL falls by from ``one`` member, per fine-tuning that this takes."""
 
 ONE: Spec = {"strategy": "few", "members": 1, "cycles": "[]", "budget": 1}
-VALIDATION = "target/validation/calibrated/nll"
 
 
 @dataclass(frozen=True)
@@ -128,15 +122,16 @@ class Side:
         if spec == "rule":
             two, heads = ({"strategy": "few", "members": 2, "cycles": "[]"}, {"strategy": "head"})
             few, head = (self.runs.find(pair, other, budget) for other in (two, heads))
-            both = {s: min(few[s], head[s], key=_validation) for s in few.keys() & head.keys()}
+            both = {s: min(few[s], head[s], key=validation_nll) for s in few.keys() & head.keys()}
             return self._read(both)
         assert not isinstance(spec, str)
         found = self.runs.find(pair, spec, budget)
         return self._gain(pair, found) if self.measure == GAIN else self._read(found)
 
     def _read(self, records: Mapping[int, Record]) -> BySeed:
-        read, sign, _ = MEASURES[self.measure]
-        values = {seed: read(record) for seed, record in records.items()}
+        column = MEASURES[self.measure]
+        sign = 1 if column.higher_is_better else -1
+        values = {seed: column.read(record) for seed, record in records.items()}
         return {seed: sign * value for seed, value in values.items() if value is not None}
 
     def _gain(self, pair: str, records: Mapping[int, Record]) -> BySeed:
@@ -144,14 +139,9 @@ class Side:
         return {seed: _gain(record, one[seed]) for seed, record in records.items() if seed in one}
 
 
-def _validation(record: Record) -> float:
-    value = record.metrics.get(VALIDATION)
-    return math.inf if value is None else value
-
-
 def _gain(record: Record, one: Record) -> float:
-    nll, price = MEASURES["calibrated NLL"][0], record.cost["total"]["fine_tunings"] - one.cost["total"]["fine_tunings"]
-    before, after = nll(one), nll(record)
+    price = record.cost["total"]["fine_tunings"] - one.cost["total"]["fine_tunings"]
+    before, after = map(NAMED[CALIBRATED].read, (one, record))
     return (before - after) / price if before is not None and after is not None and price > 0 else math.nan
 
 

@@ -22,6 +22,7 @@ from frontier_claims import GAIN, MEASURES, BySeed, Claim, Runs, Side, Spec, rea
 
 from ensemble_transfer.metrics.equivalent import worth
 from ensemble_transfer.report.record import Record, read_records
+from ensemble_transfer.report.rows import CALIBRATED, NAMED
 from ensemble_transfer.report.statistics import Spread, holm, paired_difference
 from ensemble_transfer.report.summary import number
 from ensemble_transfer.report.tables import markdown as table
@@ -80,13 +81,11 @@ def _claims(runs: Runs, claims: Sequence[Claim], least: int) -> str:
     complete = [p if lead is not None and lead.n >= least else math.nan for lead, p in tests]
     lines = []
     for claim, own, (lead, p), adjusted in zip(claims, leads, tests, holm(complete), strict=True):
-        digits = MEASURES[claim.measure][2] if claim.measure in MEASURES else 3
+        digits = MEASURES[claim.measure].digits if claim.measure in MEASURES else 3
         each = (f"{pair} {mean(by.values()):+.{digits}f}" for pair, by in own.items() if by)
         text = "-" if lead is None else lead.text(digits)
-        n = "0" if lead is None else str(lead.n)
-        verdict = claim.verdict(lead, adjusted, least)
-        lines.append([f"{claim.says} ({claim.id})", claim.measure, n, text, number(p), number(adjusted), verdict])
-        lines[-1].append("; ".join(each) or "-")
+        cells = [f"{claim.says} ({claim.id})", claim.measure, str(lead.n if lead else 0), text, number(p)]
+        lines.append([*cells, number(adjusted), claim.verdict(lead, adjusted, least), "; ".join(each) or "-"])
     head = ("claim", "measure", "n", "lead", "p", "p after Holm", "verdict", "by pair")
     return table(head, lines)
 
@@ -100,7 +99,7 @@ def _regret(runs: Runs) -> str:
     lines = []
     for pair in runs.by_pair:
         for budget, measure in product(_budgets(runs, pair), ("accuracy", "calibrated NLL")):
-            side, digits = Side(runs, measure), MEASURES[measure][2]
+            side, digits = Side(runs, measure), MEASURES[measure].digits
             auto = side.values(pair, {"strategy": "auto"}, budget, ())
             if not auto:
                 continue
@@ -110,16 +109,8 @@ def _regret(runs: Runs) -> str:
             leads += [paired_difference(own, auto) for own in wrong]
             cells = ["-" if lead is None else lead.text(digits) for lead in leads]
             lines.append([pair, f"{budget:g}", measure, *cells, str(len(auto))])
-    head = (
-        "pair",
-        "budget",
-        "measure",
-        "auto minus the best",
-        "minus the rule",
-        "rate x 3 minus auto",
-        "rate / 3",
-        "n",
-    )
+    leads_of = ("auto minus the best", "minus the rule", "rate x 3 minus auto", "rate / 3")
+    head = ("pair", "budget", "measure", *leads_of, "n")
     return table(head, lines) if lines else "No run of `auto` yet."
 
 
@@ -145,7 +136,7 @@ def _added(runs: Runs) -> str:
 
 
 def _worth(record: Record, full: Record) -> float | None:
-    curve, nll = (full.curves.get("ensemble_size") or {}).get("calibrated_nll"), MEASURES["calibrated NLL"][0](record)
+    curve, nll = (full.curves.get("ensemble_size") or {}).get("calibrated_nll"), NAMED[CALIBRATED].read(record)
     return worth(nll, curve) if curve and None not in curve and nll is not None else None
 
 
@@ -168,9 +159,9 @@ def _label(spec: Spec) -> str:
 
 
 def _cells(records: Sequence[Record]) -> Iterator[str]:
-    for read, _, digits in MEASURES.values():
-        values = [value for record in records if (value := read(record)) is not None]
-        yield Spread.of(values).text(digits) if len(values) == len(records) else "-"
+    for column in MEASURES.values():
+        values = [value for record in records if (value := column.read(record)) is not None]
+        yield Spread.of(values).text(column.digits) if len(values) == len(records) else "-"
     for field, digits in (("fine_tunings", 2), ("cpu_seconds", 1)):
         yield number(mean(record.cost["total"][field] for record in records), digits)
     yield number(mean(record.ensemble["size"] for record in records), 1)

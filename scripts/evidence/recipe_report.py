@@ -20,6 +20,7 @@ import json
 import math
 import sys
 import tarfile
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -83,11 +84,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         found = read_records(options.folders)
         searches = searches_of(found.values())
+        if not searches:
+            raise ValueError(f"no finished search below {', '.join(map(str, options.folders))}")
     except ValueError as error:
         sys.stderr.write(f"error: {error}\n")
-        return 2
-    if not searches:
-        sys.stderr.write(f"error: no finished search below {', '.join(map(str, options.folders))}\n")
         return 2
     for search in searches:
         print(page(search), end="\n\n")
@@ -124,12 +124,12 @@ def _matters(name: str, record: Record) -> bool:
 def _searches(strategy: str, backbone: str, runs: Sequence[tuple[Record, Mapping[str, str]]]) -> Iterable[Search]:
     """Yield a strategy's searches: a family for each set of settings in which runs differ from the commonest."""
     names = dict.fromkeys(name for _, own in runs for name in own)
-    usual = {name: _commonest(own.get(name, "-") for _, own in runs) for name in names}
+    usual = {name: Counter(own.get(name, "-") for _, own in runs).most_common(1)[0][0] for name in names}
     families: dict[tuple[str, ...], None] = {}
     for _, own in runs:
         changed = tuple(name for name in names if own.get(name, "-") != usual[name])
         families.setdefault(changed)
-    for changed in families or {(): None}:
+    for changed in families:
         members: dict[Setting, dict[Unit, Record]] = {}
         for record, own in runs:
             if all(own.get(name, "-") == usual[name] for name in names if name not in changed):
@@ -138,13 +138,6 @@ def _searches(strategy: str, backbone: str, runs: Sequence[tuple[Record, Mapping
         search = Search(strategy, backbone, dict(sorted(members.items(), key=_order)))
         if len(members) > 1 and search.units:
             yield search
-
-
-def _commonest(values: Iterable[str]) -> str:
-    counts: dict[str, int] = {}
-    for value in values:
-        counts[value] = counts.get(value, 0) + 1
-    return max(counts, key=counts.__getitem__)
 
 
 def _order(item: tuple[Setting, object]) -> list[tuple[int, float, str]]:

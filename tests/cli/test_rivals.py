@@ -8,8 +8,8 @@ import pytest
 
 from ensemble_transfer.cli.main import main as ensemble_transfer
 from ensemble_transfer.cli.rivals import _budget, main
-from ensemble_transfer.report.baseline import is_baseline
 from ensemble_transfer.report.record import Record, read_records
+from ensemble_transfer.report.reference import is_baseline
 from ensemble_transfer.report.settings import decisive
 
 pytestmark = pytest.mark.usefixtures("undrawn")

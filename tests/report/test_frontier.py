@@ -1,11 +1,12 @@
-"""The frontier: points, rivals, leads, and the figure."""
+"""The frontier: points, rivals, leads, and the Pareto front."""
 
+import numpy as np
 import pytest
 
 from ensemble_transfer.report.comparison import Comparison
-from ensemble_transfer.report.frontier import frontier_of, frontier_table, pareto
+from ensemble_transfer.report.frontier import frontier_of, pareto
 from ensemble_transfer.report.record import Record
-from ensemble_transfer.report.rows import rows_of
+from ensemble_transfer.report.rows import NAMED, rows_of
 
 
 def a_record(strategy, seed, budget, accuracy, nll, members=8, validation=None):
@@ -52,6 +53,9 @@ RECORDS = [
 ]
 
 
+ACCURACY, NLL = NAMED["accuracy"], NAMED["calibrated NLL"]
+
+
 @pytest.fixture(scope="module")
 def rows():
     return rows_of([*FULL, *RECORDS])[0]
@@ -62,36 +66,52 @@ def frontier(rows):
     return frontier_of(rows)
 
 
+def at(frontier, strategy, budget):
+    return next(point for point in frontier.at(budget) if point.label == strategy)
+
+
 def test_few_has_the_members_that_validation_prefers_for_each_seed(frontier):
-    point = frontier.at("few", 1.0)
-    assert point.members == {0: 1, 1: 2}
+    point = at(frontier, "few", 1.0)
+    assert [run.ensemble["size"] for run in point.runs] == [1, 2]
     assert point.numbers["accuracy"] == {0: 0.80, 1: 0.82}
 
 
-def test_the_rival_is_the_better_of_few_and_snapshots_by_each_column(frontier):
-    assert frontier.rival(1.0, "accuracy", True).strategy == "few"  # .81 against .805
-    assert frontier.rival(1.0, "calibrated NLL", False).strategy == "few"
-    assert frontier.rival(2.0, "accuracy", True).strategy == "few"
-    assert frontier.rival(4.0, "accuracy", True) is None
-
-
-def test_a_strategy_with_fewer_seeds_is_not_the_rival():
+def test_the_rival_is_the_better_of_few_and_snapshots_of_those_with_the_most_seeds(frontier):
+    assert frontier.rival(1.0, ACCURACY).label == "few"  # .81 against .805
+    assert frontier.rival(1.0, NLL).label == "few"
+    assert frontier.rival(4.0, ACCURACY) is None
     lucky = frontier_of(rows_of([*RECORDS, a_record("snapshots", 0, 2.0, 0.99, 0.10)])[0])
-    assert lucky.rival(2.0, "accuracy", True).strategy == "few"
-    assert lucky.rival(2.0, "calibrated NLL", False).strategy == "few"
+    assert lucky.rival(2.0, ACCURACY).label == lucky.rival(2.0, NLL).label == "few"
 
 
 def test_leads_are_paired_by_seed(frontier):
-    lead = frontier.lead(frontier.at("shift", 1.0), "accuracy", True)
+    lead = frontier.lead(at(frontier, "shift", 1.0), ACCURACY)
     assert lead.mean == pytest.approx(((0.83 - 0.80) + (0.84 - 0.82)) / 2)
     assert lead.n == 2
-    assert frontier.lead(frontier.at("few", 1.0), "accuracy", True) is None
+    assert frontier.lead(at(frontier, "few", 1.0), ACCURACY) is None
 
 
-def test_the_front_is_what_nothing_beats_for_less(frontier):
-    front = [(point.strategy, point.budget) for point in frontier.pareto("accuracy", True)]
-    assert front == [("shift", 1.0), ("few", 2.0)]
-    assert [(p.strategy, p.budget) for p in frontier.pareto("calibrated NLL", False)] == [("shift", 1.0)]
+def test_worth_is_measured_by_full_and_divided_by_cost(frontier):
+    shift = at(frontier, "shift", 1.0)
+    assert shift.numbers["worth"] == {0: pytest.approx(2.0), 1: pytest.approx(2.1)}
+    assert shift.numbers["worth / cost"][0] == pytest.approx(2.0)
+    assert "worth" not in at(frontier, "shift", 2.0).numbers  # less than one member is not worth a share of one
+
+
+def test_the_table_has_a_line_for_each_strategy_and_budget():
+    comparison = Comparison.of([*FULL, *RECORDS])
+    [table] = [table for table in comparison.tables if table.title.startswith("What a budget buys")]
+    lines = [(line["budget"].text, line["strategy"].text, line["members"].text) for line in table.lines]
+    ones = [("1", "few", "1.5"), ("1", "snapshots", "8.0"), ("1", "shift", "8.0")]
+    assert lines == [*ones, ("2", "few", "2.0"), ("2", "shift", "8.0")]
+    assert table.lines[2]["accuracy minus the best rival's"].text.startswith("+0.025 [")
+    assert "minus the best rival's" not in Comparison.of(FULL).markdown()
+
+
+def test_without_two_strategies_at_a_budget_there_is_no_frontier(rows):
+    assert frontier_of([row for row in rows if row.strategy == "full"]) is None
+    assert frontier_of([row for row in rows if row.budget == 1.0]) is None
+    assert frontier_of([r for r in rows if (r.strategy, r.budget) in (("few", 2.0), ("snapshots", 1.0))]) is None
 
 
 def test_costs_within_two_percent_are_equal_on_the_front():
@@ -101,31 +121,8 @@ def test_costs_within_two_percent_are_equal_on_the_front():
     assert pareto([(1.0, 0.5), (1.01, 0.5)]) == [0, 1]
 
 
-def test_worth_is_measured_by_full_and_divided_by_cost(frontier):
-    assert frontier.at("shift", 1.0).numbers["worth"] == {0: pytest.approx(2.0), 1: pytest.approx(2.1)}
-    assert frontier.at("shift", 1.0).numbers["worth / cost"][0] == pytest.approx(2.0)
-    assert "worth" not in frontier.at("shift", 2.0).numbers  # less than one member is not worth a share of one
-
-
-def test_the_table_has_a_line_for_each_strategy_and_budget(frontier):
-    head, lines = frontier_table(frontier)
-    assert all(len(line) == len(head) for line in lines)
-    assert [line[:2] for line in lines] == [
-        ["1", "few"],
-        ["1", "snapshots"],
-        ["1", "shift"],
-        ["2", "few"],
-        ["2", "shift"],
-    ]
-    assert lines[0][head.index("members")] == "1.5"
-
-
-def test_without_budgets_there_is_no_frontier(rows):
-    assert frontier_of([row for row in rows if row.strategy == "full"]) is None
-    assert frontier_of([row for row in rows if row.settings["budget"] == "1.0"]) is None
-
-
-def test_a_comparison_with_budgets_has_the_table(tmp_path):
-    text = Comparison.of([*FULL, *RECORDS]).markdown()
-    assert "| budget | strategy | fine-tunings |" in text
-    assert "minus the best rival's" not in Comparison.of(FULL).markdown()
+@pytest.mark.parametrize("seed", range(3))
+def test_the_front_is_what_no_other_point_beats(seed):
+    points = [tuple(point) for point in np.random.default_rng(seed).integers(0, 6, (12, 2)).tolist()]
+    beaten = {(x, y) for x, y in points if any((a <= x and b >= y) and (a, b) != (x, y) for a, b in points)}
+    assert {points[index] for index in pareto(points)} == set(points) - beaten

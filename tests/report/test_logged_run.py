@@ -3,7 +3,6 @@
 import csv
 import logging
 import math
-import sys
 
 import pytest
 
@@ -28,6 +27,8 @@ def track(settings, folder, steps=(0, 10)):
         for phase in ("full", "tiny"):
             for step in steps:
                 tracker.curve(phase, step, {0: 2.0 - step / 10, 1: 3.0 - step / 10})
+        written = folder / "csv" / "metrics.csv"
+        assert settings.kind != "csv" or "member_02" in written.read_text()  # whatever happens to the run from here on
         tracker.record(record())
 
 
@@ -55,12 +56,6 @@ def test_csv_is_one_table_with_a_row_a_step_for_all_members(tmp_path):
     assert "lr: 0.5" in (tmp_path / "csv" / "hparams.yaml").read_text()
 
 
-def test_csv_holds_the_curves_of_a_run_that_was_killed(tmp_path):
-    with tracking(LoggerSettings("csv"), TrackedRun(tmp_path, "name", "group", "shift", CONFIG)) as tracker:
-        tracker.curve("tiny", 0, {0: 1.0})
-        assert "member_01\n0,1.0" in (tmp_path / "csv" / "metrics.csv").read_text().replace("\r", "")
-
-
 def test_tensorboard_reads_curves_and_final_metrics(tmp_path):
     pytest.importorskip("tensorboard")
     for _ in range(2):
@@ -78,12 +73,6 @@ def test_tensorboard_reads_curves_and_final_metrics(tmp_path):
     assert set(found.Tags()["scalars"]) == curves | {ACCURACY}
     assert "cost/phase/tiny/steps,20" in (tmp_path / "tensorboard" / "final.csv").read_text()
     assert "_hparams_/session_start_info" in found.PluginTagToContent("hparams")
-
-
-def test_a_missing_tensorboard_is_one_clear_line(monkeypatch):
-    monkeypatch.setattr("ensemble_transfer.training.loggers.find_spec", lambda _: None)
-    with pytest.raises(SettingError, match=r"missing: pip install tensorboard$"):
-        LoggerSettings("tensorboard")
 
 
 class Own:
@@ -129,19 +118,16 @@ def test_a_logger_that_fails_costs_one_warning(tmp_path, caplog):
     ]
 
 
-def test_mistakes_are_one_line():
+def test_mistakes_are_one_line(monkeypatch):
     with pytest.raises(SettingError, match="lightning=None: must be a Lightning logger with kind=lightning"):
         LoggerSettings("lightning")
     with pytest.raises(SettingError, match="and null with another kind"):
         LoggerSettings("csv", lightning=Own())
+    monkeypatch.setattr("ensemble_transfer.training.loggers.find_spec", lambda _: None)
+    with pytest.raises(SettingError, match=r"missing: pip install tensorboard$"):
+        LoggerSettings("tensorboard")
 
 
 def test_a_comparison_is_for_wandb_alone(tmp_path):
     (tmp_path / "table.csv").write_text("a\n1\n")
     log_comparison(LoggerSettings("lightning", lightning=Own()), tmp_path, "sweep")
-
-
-def test_no_logger_imports_what_another_needs(tmp_path):
-    before = "wandb" in sys.modules
-    track(LoggerSettings("csv"), tmp_path)
-    assert ("wandb" in sys.modules) == before

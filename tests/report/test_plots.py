@@ -1,19 +1,17 @@
 from pathlib import Path
 from xml.etree import ElementTree
 
-import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 from ensemble_transfer.report import page, plots
 from ensemble_transfer.report.comparison import Comparison
-from ensemble_transfer.report.frontier import pareto
-from ensemble_transfer.report.plots import MANY, PLANS, charts, compute, draw, styles
+from ensemble_transfer.report.plots import PLANS, charts, compute, draw, styles
 from ensemble_transfer.report.plots import style as style_module
 from ensemble_transfer.report.plots.style import INK, strategies
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.reference import references
-from ensemble_transfer.report.rows import COLUMNS
+from ensemble_transfer.report.rows import NAMED
 
 TEST = "target/test/"
 
@@ -91,10 +89,7 @@ def drawn(tmp_path_factory):
 
 
 def test_every_figure_is_there_as_svg_and_png(drawn):
-    assert [figure.svg.stem for figure in drawn] == [
-        "compute",
-        *(plan.name for plan in PLANS if plan.name not in ("lineage", "frontier")),
-    ]
+    assert [figure.svg.stem for figure in drawn] == ["compute", *(p.name for p in PLANS if p.name != "lineage")]
     for figure in drawn:
         assert ElementTree.parse(figure.svg).getroot().tag.endswith("svg")
         assert figure.svg.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
@@ -141,9 +136,12 @@ def test_a_lineage_says_its_fork_and_its_pretrained_ancestor():
     assert charts.lineages(rows(a_record(), forked)) == ["shared", "shared, fork at 10%, pretrained"]
 
 
+@pytest.mark.usefixtures("few_plans")
 def test_the_same_records_give_the_same_svg(drawn, tmp_path):
-    for again, first in zip(draw(ROWS, tmp_path), drawn, strict=True):
-        assert again.svg.read_bytes() == first.svg.read_bytes()
+    first = {figure.svg.name: figure.svg.read_bytes() for figure in drawn}
+    again = draw(ROWS, tmp_path)
+    assert len(again) == 4
+    assert all(figure.svg.read_bytes() == first[figure.svg.name] for figure in again)
 
 
 def test_what_records_do_not_have_is_not_drawn_and_not_left_from_before(tmp_path):
@@ -153,31 +151,25 @@ def test_what_records_do_not_have_is_not_drawn_and_not_left_from_before(tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_strategy_looks_the_same_in_any_company():
-    alone = styles(rows(a_record("shift")))["shift"]
-    among = styles(rows(*map(a_record, ("full", "matched", "novel", "shift"))))
-    assert among["shift"] == alone
-    assert among["novel"] == styles(rows(a_record("novel")))["novel"]
-
-
-def test_strategies_differ_in_colour_and_marker_or_at_least_in_the_pair():
+def test_a_strategy_looks_the_same_in_any_company_and_different_from_others():
     names = ["full", "matched", "shift", "tiny", "head"]
     look = styles(rows(*map(a_record, [*names, *"abcdefghij"])))
     assert len({look[name].colour for name in names}) == len({look[name].marker for name in names}) == 5
     assert len({(style.colour, style.marker) for style in look.values()}) == 15
+    assert [styles(rows(a_record(name)))[name] for name in ("shift", "a")] == [look["shift"], look["a"]]
 
 
-def at_cost(strategy, cost, shifted=0.0, seeds=(0, 1), **changes):
-    records = [a_record(strategy, seed, shifted + 0.01 * seed * (strategy == "shift")) for seed in seeds]
+def at_cost(strategy, cost, shifted=0.0):
+    records = [a_record(strategy, seed, shifted + 0.01 * seed * (strategy == "shift")) for seed in (0, 1)]
     for record in records:
         record.cost["total"]["fine_tunings"] = cost
         record.metrics["target/test/calibrated/nll"] -= shifted
     return records
 
 
-def computed(*records, narrow=False):
+def computed(*records):
     found = rows(*records)
-    return compute.compute(found, styles(found), references(found), narrow).axes
+    return compute.compute(found, styles(found), references(found)).axes
 
 
 def test_nearly_equal_costs_do_not_look_far_apart_and_stand_side_by_side():
@@ -189,7 +181,7 @@ def test_nearly_equal_costs_do_not_look_far_apart_and_stand_side_by_side():
     low, high = 1.0, 10.0
     spots = compute.dodged([2.0, 8.0, 2.01, 2.02], low, high)
     assert spots[1] == 8.0
-    assert spots[0] < spots[2] < spots[3]
+    assert 1.05 < spots[2] / spots[0] < spots[3] / spots[0]
     assert spots[3] / spots[0] <= 10**compute.WIDEST + 1e-9
 
 
@@ -204,11 +196,9 @@ def test_a_row_that_is_worse_at_an_equal_cost_is_not_ringed():
 
 
 def test_bars_are_the_intervals_of_the_differences():
-    found = rows(*at_cost("full", 8.0), *at_cost("shift", 2.0, 0.02))
-    difference = Comparison.of([*at_cost("full", 8.0), *at_cost("shift", 2.0, 0.02)]).difference(
-        found[1], next(c for c in COLUMNS if c.name == "accuracy")
-    )
-    axes = compute.compute(found, styles(found), references(found)).axes[1]
+    comparison = Comparison.of([*at_cost("full", 8.0), *at_cost("shift", 2.0, 0.02)])
+    difference = comparison.difference(comparison.rows[1], NAMED["accuracy"])
+    axes = computed(*at_cost("full", 8.0), *at_cost("shift", 2.0, 0.02))[1]
     [(low, high)] = [
         (segment[0][1], segment[1][1])
         for bars in axes.collections
@@ -253,15 +243,18 @@ def test_reliability_is_drawn_before_and_after_the_temperature():
 
 
 @pytest.mark.usefixtures("few_plans")
-def test_of_many_rows_each_strategy_has_its_best(tmp_path):
-    many = [a_record(name, seed=0, option=i) for name in ("shift", "head") for i in range(MANY)]
+def test_of_many_rows_each_strategy_has_its_best(tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "MANY", 3)
+    many = [a_record(name, seed=0, option=i) for name in ("shift", "head") for i in range(2)]
     for i, record in enumerate(many):
         record.metrics["target/test/calibrated/nll"] = 1.0 - i / 100
     found = {figure.svg.stem: figure for figure in draw(rows(*many), tmp_path)}
     assert "Each strategy is shown where its calibrated NLL is lowest." in found["reliability"].caption
-    assert found["confusion"].alt.count("option=") == 2
-    assert found["ensemble_size"].alt.count("option=") == 2
-    assert found["compute"].alt.count("option=") == 2 * MANY
+    for name in ("confusion", "ensemble_size"):
+        assert found[name].alt.startswith(f"{found[name].title}. shift (option=1): accuracy")
+        assert "head (option=1)" in found[name].alt
+        assert "option=0" not in found[name].alt
+    assert found["compute"].alt.count("option=") == 4
 
 
 def luminance(colour):
@@ -274,22 +267,13 @@ def luminance(colour):
 def test_every_colour_can_be_seen_in_both_palettes(paper):
     css = Path(page.__file__).with_name("templates") / "page.css"
     assert f"--paper: {paper}" in css.read_text(encoding="utf-8")
-    for style in [*strategies(style_module._KNOWN).values(), *charts.kinds(30)]:
+    for style in [*strategies(style_module._KNOWN).values(), *strategies(map(str, range(30))).values()]:
         if style.colour != INK:  # which the page replaces by its own
             lighter, darker = sorted((luminance(style.colour), luminance(paper)), reverse=True)
             assert (lighter + 0.05) / (darker + 0.05) >= 3.0, style
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_the_front_is_what_no_other_point_beats(seed):
-    points = [tuple(point) for point in np.random.default_rng(seed).integers(0, 6, (12, 2)).tolist()]
-    beaten = {(x, y) for x, y in points if any((a <= x and b >= y) and (a, b) != (x, y) for a, b in points)}
-    assert {points[index] for index in pareto(points)} == set(points) - beaten
-
-
-@pytest.mark.parametrize(
-    ("low", "high"), [(0.88, 1.42), (0.95, 1.05), (3.9, 780), (0.3, 0.9), (1, 9), (2, 30), (1, 10_000), (7e3, 2e9)]
-)
+@pytest.mark.parametrize(("low", "high"), [(0.88, 1.42), (3.9, 780), (0.3, 0.9), (2, 30), (7e3, 2e9)])
 def test_a_logarithmic_axis_has_enough_ticks_to_read(low, high):
     panel = Figure().subplots()
     panel.set(xscale="log", xlim=(low, high))

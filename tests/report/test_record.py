@@ -45,7 +45,7 @@ def test_the_file_opens_as_the_contract_says(tmp_path):
     assert written["dataset"] == "digits → mnist"
 
 
-@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("number", [math.nan, -math.inf])
 def test_what_json_has_no_number_for_becomes_null(tmp_path, number):
     record = a_record(metrics={"a": number, "b": 1.5}, curves={"points": [[0, number], (1.0, number)]})
     path = record.save(tmp_path)
@@ -102,26 +102,24 @@ def nested(levels):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"schema_version": "1"}, "schema_version='1' must be a whole number"),
         ({"schema_version": True}, "schema_version=True must be a whole number"),
+        ({"schema_version": SCHEMA_VERSION + 1}, f"schema_version={SCHEMA_VERSION + 1} is newer than {SCHEMA_VERSION}"),
+        ({"status": "done"}, "status must be finished, failed or interrupted"),
         ({"config": {"budget": [1]}}, "config.budget must be a number or null"),
-        ({"config": {"budget": nested(900)}}, "the record must not be nested more than 50 deep"),
+        ({"config": {"trainer": 1}}, "config.trainer must be an object"),
         ({"config": {"strategy": {"scale": nested(900)}}}, "the record must not be nested more than 50 deep"),
         ({"metrics": {"target/test/ensemble/accuracy": -1}}, "accuracy is -1, which is impossible; must be 0 to 1"),
-        ({"metrics": {"target/test/ood/x/entropy/auroc": 1.5}}, "auroc is 1.5, which is impossible; must be 0 to 1"),
         ({"metrics": {"source/test/member/nll": -0.5}}, "nll is -0.5, which is impossible; must be 0 or more"),
-        ({"cost": {"total": COST | {"flops": -5}}}, "cost.total must hold numbers, 0 or more"),
-        ({"cost": {"phases": {"tiny": COST | {"steps": -1}}}}, "cost.phases.tiny must hold numbers, 0 or more"),
+        ({"cost": {"total": COST | {"flops": -5}}}, "cost.total must be numbers, 0 or more"),
+        ({"cost": {"phases": {"tiny": COST | {"steps": -1}}}}, "cost.phases.tiny must be numbers, 0 or more"),
         ({"seed": -1}, "seed must be a whole number, 0 or more"),
         ({"ensemble": {"size": 0}}, "ensemble.size must be a whole number above 0"),
-        (
-            {"curves": {"ensemble_size": {"size": [1], "accuracy": [2], "calibrated_nll": [1]}}},
-            "curves.ensemble_size.accuracy is 2, which is impossible; must be 0 to 1",
-        ),
+        ({"curves": {"ensemble_size": {"size": [1], "accuracy": [], "calibrated_nll": [1]}}}, "of one length"),
+        ({"curves": {"confusion": [[1, 2], [3]]}}, "curves.confusion must be a square of counts"),
     ],
 )
 def test_what_no_run_can_have_found_is_refused(tmp_path, change, said):
-    with pytest.raises(ValueError, match=re.escape(said)):
+    with pytest.raises(ValueError, match=rf"record.json is not a readable record: .*{re.escape(said)}"):
         Record.load(written(tmp_path, **change))
 
 
@@ -130,13 +128,6 @@ def test_what_no_run_can_have_found_is_refused(tmp_path, change, said):
 )
 def test_what_is_possible_is_read(tmp_path, metrics):
     assert Record.load(written(tmp_path, metrics=metrics)).metrics == metrics
-
-
-def test_a_newer_schema_is_refused(tmp_path):
-    path = written(tmp_path, schema_version=SCHEMA_VERSION + 1)
-    said = f"{path} is not a readable record: schema_version={SCHEMA_VERSION + 1} is newer than {SCHEMA_VERSION}"
-    with pytest.raises(ValueError, match=re.escape(said)):
-        Record.load(path)
 
 
 def test_an_older_schema_is_read_and_keeps_its_number(tmp_path, monkeypatch):
@@ -150,7 +141,7 @@ def test_fields_that_are_unknown_or_have_a_default_may_be_there_or_not(tmp_path)
     assert Record.load(path) == a_record(curves={})
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", "3", '{"strategy": "shift"}', '{"schema_version": "1"}', "\udcff"])
+@pytest.mark.parametrize("text", ["", "[1]", '{"strategy": "shift"}', "\udcff"])
 def test_a_file_that_is_no_record_is_refused_by_name(tmp_path, text):
     path = tmp_path / "record.json"
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
@@ -164,19 +155,11 @@ def runs(root, *names):
         a_record(seed=seed).save(root / name)
 
 
-def test_job_10_comes_after_job_9(tmp_path):
-    runs(tmp_path, "10", "9", "1", "0", "2")
-    assert [folder.name for folder in read_records([tmp_path])] == ["0", "1", "2", "9", "10"]
-
-
-def test_folders_come_in_the_order_given_and_a_run_once(tmp_path):
-    runs(tmp_path, "x/1", "y/0", "x/0")
-    found = read_records([tmp_path / "y", tmp_path / "x", tmp_path / "x" / "1"])
+def test_folders_come_in_the_order_given_job_10_after_job_9_and_a_run_once(tmp_path):
+    runs(tmp_path, "x/10", "y/0", "x/9")
+    found = read_records([tmp_path / "y", tmp_path / "x", tmp_path / "x" / "9"])
     assert [record.seed for record in found.values()] == [1, 2, 0]
-    assert list(read_records([tmp_path / "x" / "1"])) == [tmp_path / "x" / "1"]
-
-
-def test_a_missing_folder_is_named(tmp_path):
+    assert list(read_records([tmp_path / "x" / "9"])) == [tmp_path / "x" / "9"]
     with pytest.raises(ValueError, match=re.escape(f"{tmp_path / 'none'} is not a folder of runs")):
         read_records([tmp_path / "none"])
 
@@ -215,51 +198,13 @@ def test_records_as_a_frame_have_a_row_for_each_run_and_a_column_for_each_number
     assert not {"curves", "reused_fits", "metrics", "cost", "config"} & set(frame.columns)
 
 
-# Reproducibility
+def test_another_machine_and_the_store_change_nothing_reproducible_and_all_else_shows():
+    def reproducible(total=COST, **changes):
+        return a_record(cost={"phases": {"tiny": COST}, "total": total, "marginal": None}, **changes).reproducible()
 
-
-def other_timings(cost):
-    return cost | {"seconds": 99.0, "cpu_seconds": 98.0, "peak_memory_bytes": 1}
-
-
-def test_another_machine_and_the_store_change_nothing_reproducible():
-    other = other_timings(COST)
-    again = a_record(
-        cost={"phases": {"tiny": other}, "total": other, "marginal": None},
-        environment={"torch": "9"},
-        reused_fits=[],
-        command="python -m ensemble_transfer +strategy=shift store.reuse=false",
-    )
-    assert again.reproducible() == a_record().reproducible()
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"status": "failed"},
-        {"error": "oh"},
-        {"strategy": "full"},
-        {"seed": 4},
-        {"dataset": "digits"},
-        {"backbone": "resnet18"},
-        {"ensemble": {"size": 9, "lineage": "shared"}},
-        {"metrics": {"target/test/ensemble/accuracy": 0.875}},
-        {"curves": {"member_accuracy": [0.5, 0.76]}},
-        {"config": {"seed": 3, "strategy": {"donors": 2, "scale": 1.0}}},
-        {"schema_version": 0},
-        *(
-            {"cost": {"phases": {"tiny": COST | {name: 21}}, "total": COST, "marginal": None}}
-            for name in ("steps", "examples", "flops")
-        ),
-        {"cost": {"phases": {"probe": COST}, "total": COST, "marginal": None}},
-        {"cost": {"phases": {"tiny": COST}, "total": COST, "marginal": COST}},
-    ],
-)
-def test_every_other_change_shows(change):
-    assert a_record(**change).reproducible() != a_record().reproducible()
-
-
-def test_what_is_reproducible_compares_although_it_holds_nan():
-    first, again = (a_record(metrics={"a": float("nan")}).reproducible() for _ in range(2))
-    assert first == again
-    assert first["metrics"] == {"a": None}
+    timings = COST | {"seconds": 99.0, "cpu_seconds": 98.0, "peak_memory_bytes": 1}
+    assert reproducible(timings, environment={"torch": "9"}, reused_fits=[], command="again") == reproducible()
+    for change in ({"status": "failed"}, {"seed": 4}, {"curves": {}}, {"metrics": {"a": math.nan}}, {"config": {}}):
+        assert reproducible(**change) != reproducible()
+        assert reproducible(**change) == reproducible(**change)
+    assert reproducible(COST | {"flops": 21}) != reproducible()

@@ -19,33 +19,23 @@ def a_record(seed, config):
     return Record("finished", "shift", seed, "digits -> mnist", "resnet10t", {"size": 8}, config=config)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"store": {"root": "b"}},
-        {"logger": {"kind": "wandb"}},
-        {"trainer": {"precision": "32-true", "threads": 4, "executor": "loop", "workers": 2}},
-    ],
-)
-def test_settings_that_do_not_decide_a_result_are_left_out(change):
-    assert decisive(CONFIG | change) == decisive(CONFIG)
+def test_settings_decide_a_result_unless_they_say_where_and_how_it_is_computed():
+    elsewhere = {"precision": "32-true", "threads": 4, "executor": "loop", "workers": 2}
+    for change in ({"store": {"root": "b"}}, {"logger": {"kind": "wandb"}}, {"trainer": elsewhere}):
+        assert decisive(CONFIG | change) == decisive(CONFIG)
+    own = {"_target_": "ensemble_transfer.transfer.strategies.full.Full", "donors": 1}
+    for change in ({"seed": 1}, {"strategy": own}, {"budget": 1.0}, {"evaluation": {"test": False}}, {"new": 1}):
+        assert decisive(CONFIG | change) != decisive(CONFIG)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"seed": 1},
-        {"trainer": {"precision": "bf16-mixed"}},
-        {"trainer": {"precision": "32-true", "tf32": True}},
-        {"trainer": {"precision": "32-true", "channels_last": True}},
-        {"strategy": {"_target_": "ensemble_transfer.transfer.strategies.full.Full", "donors": 1}},
-        {"budget": 1.0},
-        {"evaluation": {"test": False}},
-        {"new": 1},
-    ],
-)
-def test_settings_that_decide_a_result_are_kept(change):
-    assert decisive(CONFIG | change) != decisive(CONFIG)
+@pytest.mark.parametrize(("name", "value"), [("precision", "bf16-mixed"), ("tf32", True), ("channels_last", True)])
+def test_a_comparison_keeps_apart_what_rounds_differently(name, value):
+    usual = CONFIG | {"trainer": CONFIG["trainer"] | {name: CONFIG["trainer"].get(name, False)}}
+    other = CONFIG | {"trainer": CONFIG["trainer"] | {name: value}}
+    rows, repeated = rows_of([a_record(0, usual), a_record(1, usual), a_record(0, other)])
+    assert [row.seeds for row in rows] == [(0, 1), (0,)]
+    assert rows[1].label == f"shift (trainer.{name}={value})"
+    assert not repeated
 
 
 def with_tasks(target="ensemble_transfer.tasks.folder.ImageFolder", **options):
@@ -61,23 +51,16 @@ def test_where_images_are_kept_does_not_decide_a_result():
     assert own[0] != own[1]
 
 
-def test_layouts_are_kept_apart_in_a_comparison():
-    first, last = (CONFIG | {"trainer": {"precision": "32-true", "channels_last": value}} for value in (False, True))
-    rows, _ = rows_of([a_record(0, first), a_record(1, first), a_record(0, last)])
-    assert [row.seeds for row in rows] == [(0, 1), (0,)]
-    assert [row.label for row in rows] == ["shift (trainer.channels_last=False)", "shift (trainer.channels_last=True)"]
-
-
 def test_a_configuration_is_not_changed():
     config = {"trainer": {"threads": 1}, "store": {"root": "a"}, "strategy": {"_target_": "mine.Strategy"}}
     assert decisive(config) == {"trainer": {}, "strategy": {"_target_": "mine.Strategy"}}
     assert config["trainer"] == {"threads": 1}
 
 
-def test_a_comparison_keeps_precisions_apart():
-    half = CONFIG | {"trainer": {"precision": "bf16-mixed"}}
-    records = [a_record(0, CONFIG), a_record(1, CONFIG), a_record(0, half)]
-    rows, repeated = rows_of(records)
-    assert [row.seeds for row in rows] == [(0, 1), (0,)]
-    assert [row.label for row in rows] == ["shift (trainer.precision=32-true)", "shift (trainer.precision=bf16-mixed)"]
-    assert not repeated
+def test_a_draw_of_labels_that_follows_the_seed_does_not_part_rows():
+    def rows(*draws):
+        configs = [CONFIG | {"dataset": {"target": {"seed": draw}}} for draw in draws]
+        return [row.seeds for row in rows_of(a_record(seed, config) for seed, config in enumerate(configs))[0]]
+
+    assert rows(0, 1, 2) == rows(0, 0, 0) == [(0, 1, 2)]
+    assert rows(0, 1, 5) == [(0,), (1,), (2,)]

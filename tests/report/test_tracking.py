@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import os
 import subprocess
 import sys
 import time
@@ -13,8 +12,9 @@ import pytest
 import torch
 from report import wandb_stub
 
+from ensemble_transfer.cli.main import main
 from ensemble_transfer.errors import SettingError
-from ensemble_transfer.report.artifacts import artifacts_of, read_table
+from ensemble_transfer.report.artifacts import artifacts_of
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.tracked_run import TrackedRun
 from ensemble_transfer.report.tracking import LoggerSettings, log_comparison, tracking
@@ -80,33 +80,18 @@ def server(monkeypatch):
     stub.stop()
 
 
-def test_an_offline_run_holds_config_curves_metrics_and_cost(tmp_path):
+def test_an_offline_run_holds_config_curves_metrics_cost_and_artifacts(tmp_path):
     with tracking(OFFLINE, TrackedRun(tmp_path, "shift, seed 3", "sweep", "shift", {"seed": 3})) as tracker:
         for step in (0, 10):
             tracker.curve("tiny", step, {0: 2.0 - step / 10, 1: 3.0 - step / 10})
         tracker.record(finished_run(tmp_path))
-    summary = json.loads(read_back(tmp_path, "--summary"))
-    assert summary["config"]["seed"] == 3
-    assert summary["config"]["strategy_name"] == "shift"
-    text = json.dumps(summary)
-    for key, value in ((ACCURACY, 0.875), ("cost/phase/tiny/steps", 20), ("cost/total/steps", 320)):
-        assert f'"{key}": {value}' in text
-    everything = read_back(tmp_path)
-    assert len([line for line in everything.splitlines() if '"type":"history"' in line]) == 2
-    compact = everything.replace(" ", "")
-    assert '"exit_code":1' not in compact
+    compact = read_back(tmp_path).replace(" ", "").replace("\\", "")
+    for said in ('"strategy_name"', ACCURACY, "cost/phase/tiny/steps", "cost/total/steps", '"exit_code":0'):
+        assert said in compact
+    assert compact.count('"type":"history"') == 2
     for name in ("shift-shift-a-b-net-seed3", "ensemble-shift-a-b-net-seed3", "record-shift-a-b-net-seed3"):
         assert name in compact
     assert f"source-{FINGERPRINT[:12]}" not in compact  # cannot be consumed offline, and was not produced
-
-
-def test_artifacts_are_logged_unless_the_setting_says_no(tmp_path):
-    settings = LoggerSettings(kind="wandb", artifacts=False)
-    with tracking(settings, a_run(tmp_path)) as tracker:
-        tracker.record(finished_run(tmp_path))
-    text = read_back(tmp_path)
-    assert ACCURACY in text
-    assert "record-shift" not in text
 
 
 def test_a_failed_run_is_closed_as_failed_and_the_next_starts_afresh(tmp_path):
@@ -115,10 +100,12 @@ def test_a_failed_run_is_closed_as_failed_and_the_next_starts_afresh(tmp_path):
         folder.mkdir()
     with pytest.raises(ZeroDivisionError), tracking(OFFLINE, a_run(broken, seed=1)):
         _ = 1 / 0
-    with tracking(OFFLINE, a_run(sound, seed=2)) as tracker:
-        tracker.record(record())
+    with tracking(LoggerSettings(kind="wandb", artifacts=False), a_run(sound, seed=2)) as tracker:
+        tracker.record(finished_run(sound))
     assert '"exit_code":1' in read_back(broken).replace(" ", "")
-    assert json.loads(read_back(sound, "--summary"))["config"]["seed"] == 2
+    text = read_back(sound)
+    assert ACCURACY in text
+    assert "record-shift" not in text  # the setting says no artifacts
 
 
 def test_an_online_run_arrives_whole(tmp_path, server, capfd):
@@ -144,7 +131,7 @@ def test_an_online_run_arrives_whole(tmp_path, server, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize(("budget", "named"), [(1.5, "budget 1.5"), (2.0, "budget 2"), (None, "no budget")])
+@pytest.mark.parametrize(("budget", "named"), [(2.0, "budget 2"), (None, "no budget")])
 def test_a_run_is_tagged_with_strategy_budget_and_tasks(tmp_path, server, budget, named):
     settings = LoggerSettings(kind="wandb", mode="online", finish_timeout=8.0, artifacts=False, tags=["mine", "shift"])
     about = TrackedRun(tmp_path, "name", "group", "shift", {"seed": 3, "budget": budget})
@@ -156,14 +143,10 @@ def test_a_run_is_tagged_with_strategy_budget_and_tasks(tmp_path, server, budget
     assert server.runs[run]["tags"] == ["mine", "shift", named, "a" * 64]
 
 
-def test_a_comparison_is_not_tagged_as_a_strategy(tmp_path):
-    assert TrackedRun(tmp_path, "comparison of sweep", "sweep", "comparison").tags == []
-
-
 STEPS = (0, 10, 20, 30)
 
 
-@pytest.mark.parametrize(("stopped_at", "restarted"), [(0, STEPS), (20, STEPS), (20, (30,))])
+@pytest.mark.parametrize(("stopped_at", "restarted"), [(20, STEPS), (20, (30,))])
 def test_a_run_that_was_killed_goes_on_as_one_run(tmp_path, server, stopped_at, restarted):
     """A restarted run replays its curves from the store, or goes on at a checkpoint; each point arrives once."""
     about = a_run(tmp_path, seed=3)
@@ -247,37 +230,24 @@ def test_an_extension_consumes_the_shift_vector_that_it_applies(tmp_path, server
     assert by_name["ensemble-shift-a-b-net-seed3"][1] in server.runs
 
 
-def test_a_failed_online_run_arrives_as_failed(tmp_path, server):
-    with pytest.raises(ZeroDivisionError), tracking(ONLINE, a_run(tmp_path)):
-        _ = 1 / 0
-    assert list(server.exit_codes.values()) == [1]
-
-
 def test_a_missing_key_is_one_clear_line(tmp_path, server, monkeypatch):
     monkeypatch.delenv("WANDB_API_KEY")
-    start = time.monotonic()
     with pytest.raises(SettingError, match=r"^logger.mode='online': .*(API key|no key)[^\n]*$"):
         tracking(ONLINE, a_run(tmp_path)).__enter__()
-    assert time.monotonic() - start < 60
     assert not server.runs
 
 
-def test_an_unreachable_server_is_one_clear_line(tmp_path, server):
-    server.stop()
-    start = time.monotonic()
-    with pytest.raises(
-        SettingError, match=rf"^logger.mode='online': the W&B server {server.url} cannot be reached[^\n]*$"
-    ):
-        tracking(ONLINE, a_run(tmp_path)).__enter__()
-    assert time.monotonic() - start < 60
-
-
-def test_a_server_that_never_answers_is_one_clear_line(tmp_path, server, monkeypatch):
+@pytest.mark.parametrize("way", ["stop", "silence"])
+def test_a_server_that_does_not_answer_is_one_clear_line(tmp_path, server, monkeypatch, caplog, way):
     monkeypatch.setattr("ensemble_transfer.machine.PATIENCE", 1.0)
-    server.silent.set()
-    with pytest.raises(SettingError, match=rf"the W&B server {server.url} cannot be reached"):
+    server.stop() if way == "stop" else server.silent.set()
+    said = f"the W&B server {server.url} cannot be reached"
+    with pytest.raises(SettingError, match=rf"^logger.mode='online': {said}[^\n]*$"):
         tracking(ONLINE, a_run(tmp_path)).__enter__()
     assert server.operations == []
+    log_comparison(ONLINE, tmp_path, "sweep")
+    (line,) = [r.getMessage() for r in caplog.records if r.name.startswith("ensemble_transfer")]
+    assert "the comparison is not on W&B: " in line
 
 
 @pytest.mark.parametrize("way", ["stop", "silence"])
@@ -297,19 +267,20 @@ def test_a_server_that_dies_costs_one_warning_and_seconds(tmp_path, server, monk
     assert list(Path(warnings[0].split("wandb sync ")[1].split("'")[0]).glob("*.wandb"))
 
 
-def test_a_server_that_dies_in_training_does_not_cost_the_record(forks, tmp_path, server):
+def test_a_server_that_dies_in_training_does_not_cost_the_record(tmp_path, server, monkeypatch, capsys):
     steps = [f"recipe.{name}.steps=2" for name in ("ancestor", "source", "full", "tiny", "probe", "head")]
     sizes = [f"dataset.target.{name}=40" for name in ("train", "validation", "test")]
     net = ["backbone.options.channels=[4,8,8,8]", "backbone.options.stem_width=4", "dataset.image_size=8"]
     logger = ["logger=wandb", "logger.mode=online", "logger.finish_timeout=3"]
     rest = ["ensemble.size=2", "trainer.threads=1", "trainer.progress=false", "hydra.run.dir=run"]
-    own = {name: os.environ[name] for name in ("WANDB_BASE_URL", "WANDB_API_KEY", "WANDB_ERROR_REPORTING")}
+    monkeypatch.setattr("ensemble_transfer.machine.PATIENCE", 1.0)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["ensemble_transfer", "strategy=head", *steps, *sizes, *net, *logger, *rest])
     server.silent_from = "OrganizationCoreWeaveOrganizationID"  # the first thing after the start of a run
-    done = forks.run("ensemble_transfer", "strategy=shift", *steps, *sizes, *net, *logger, *rest, cwd=tmp_path, **own)
-    assert done.returncode == 0, done.stderr
+    assert main() == 0
     assert json.loads((tmp_path / "run" / "record.json").read_text())["status"] == "finished"
     assert (tmp_path / "run" / "summary.md").is_file()
-    assert (done.stdout + done.stderr).count("W&B is lost") == 1
+    assert "".join(capsys.readouterr()).count("W&B is lost") == 1
 
 
 def test_a_comparison_is_logged_with_its_table_and_figures(tmp_path, server):
@@ -331,37 +302,21 @@ def test_a_comparison_is_logged_with_its_table_and_figures(tmp_path, server):
     assert any(name.endswith(".table.json") for name in server.uploads)
 
 
-def test_a_comparison_without_a_server_costs_a_warning(tmp_path, server, caplog):
-    server.stop()
-    log_comparison(ONLINE, tmp_path, "sweep")
-    (line,) = [r.getMessage() for r in caplog.records if r.name.startswith("ensemble_transfer")]
-    assert "the comparison is not on W&B: " in line
-    log_comparison(LoggerSettings(), tmp_path, "sweep")
-    assert not list(tmp_path.iterdir())
+def test_what_a_run_has_no_file_or_no_source_of_is_no_artifact(tmp_path):
+    def kinds(record):
+        return [item.type for item in artifacts_of(record, tmp_path)]
 
-
-def test_a_table_keeps_its_texts_and_numbers(tmp_path):
-    (tmp_path / "t.csv").write_text("a,b\nx,1\ny,\n")
-    assert read_table(tmp_path / "t.csv") == (["a", "b"], [["x", 1.0], ["y", None]])
-
-
-def test_a_run_without_a_shift_has_no_source_and_no_shift(tmp_path):
     finished_run(tmp_path)
+    assert kinds(record()) == ["shift", "ensemble", "record", "ensemble"]
+    assert kinds(record(dataset="b")) == ["shift", "ensemble", "record"]
     (tmp_path / "shift.safetensors").unlink()
-    assert [item.type for item in artifacts_of(record(strategy="full"), tmp_path)] == ["ensemble", "record"]
-    assert artifacts_of(record(), tmp_path / "nowhere") == []
+    assert kinds(record(strategy="full")) == ["ensemble", "record"]
 
 
-def test_a_target_alone_has_a_shift_and_no_source(tmp_path):
-    finished_run(tmp_path)
-    with_source = [item.type for item in artifacts_of(record(), tmp_path)]
-    assert with_source == ["shift", "ensemble", "record", "ensemble"]
-    assert [item.type for item in artifacts_of(record(dataset="b"), tmp_path)] == ["shift", "ensemble", "record"]
-
-
-def test_no_logger_means_no_tracker(tmp_path):
+def test_no_logger_means_no_tracker_and_nothing_of_a_comparison(tmp_path):
     with tracking(LoggerSettings(), a_run(tmp_path)) as tracker:
         assert tracker is None
+    log_comparison(LoggerSettings(), tmp_path, "sweep")
     assert not list(tmp_path.iterdir())
 
 

@@ -1,8 +1,7 @@
 """The benchmarks run, at sizes that measure nothing, and their arithmetic is right."""
 
+import importlib
 import json
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -17,70 +16,53 @@ def benchmark(forks, tmp_path):
 
 
 def test_the_benchmarks_run_and_give_a_flat_dict_and_files(benchmark, tmp_path):
-    done = benchmark("overhead", "executor", "workers", "prices", "--quick", "--json", "--save", tmp_path)
+    done = benchmark("overhead", "executor", "prices", "--quick", "--json", "--save", tmp_path)
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)
     assert all(isinstance(value, int | float | str) for value in results.values())
     assert results["threads"] == 1
     assert results["overhead/M=1/same weights"] == results["overhead/M=2/same weights"] == 1
-    assert results["workers/2 workers, same weights as 1"] == 1
     overheads = [f"overhead/M=2/ratio {which}" for which in ("fit to plain", "module to fit")]
     executors = "executor/2 members, 1 x as wide, 8 pixels, 32-true/ratio"
     for name in (*overheads, f"{executors} vectorised to loop", f"{executors} loop, other layout to loop"):
         assert all(results[f"{name}, {clock}"] > 0 for clock in ("CPU", "wall"))
     prices = [results[f"prices/small_resnet, 500 images: {head} head"] for head in ("probed", "donor's")]
     assert 1 > prices[0] > prices[1] > 0
-    for name in ("overhead", "executor", "workers"):
+    for name in ("overhead", "executor"):
         assert json.loads((tmp_path / f"{name}.json").read_text())["torch version"] == results["torch version"]
     page = (tmp_path / "README.md").read_text()
     assert page.count("| [overhead](overhead.json) |") == 1  # of 1 member: the quick sizes have no 8
-    assert (
-        "| [workers](workers.json) | weights equal to those of 1 process, bit for bit | at least 1 | 1 | yes |" in page
-    )
 
 
-def test_a_process_tells_the_memory_of_its_own_fit():
-    command = [sys.executable, str(SCRIPTS / "memory.py"), "loop", "2", "1"]
-    found = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1])
+def test_a_process_tells_the_memory_of_its_own_fit(forks, tmp_path):
+    done = forks.run(SCRIPTS / "memory.py", "loop", "2", "1", cwd=tmp_path)
+    found = json.loads(done.stdout.splitlines()[-1])
     assert found["peak"] > 1
     assert found["estimate"] > 1
-
-
-def test_what_cannot_be_run_is_refused_in_a_line(benchmark):
-    done = benchmark("nothing")
-    assert done.returncode == 2
-    assert "invalid choice: 'nothing'" in done.stderr
 
 
 @pytest.fixture
 def measure(monkeypatch):
     monkeypatch.syspath_prepend(str(SCRIPTS))
-    import measure
-
-    return measure
+    return importlib.import_module("measure")
 
 
-def test_a_ratio_is_the_median_of_ratios_of_neighbours(measure):
+@pytest.fixture
+def aims(measure):
+    return importlib.import_module("aims")
+
+
+def test_calls_take_turns_and_a_ratio_is_the_median_of_ratios_of_neighbours(measure):
+    turns = []
+    times = measure.interleaved({name: lambda name=name: turns.append(name) for name in "ab"}, 3)
+    assert turns == ["a", "b"] * 3
+    assert [len(seconds) for seconds in times.values()] == [3, 3]
     seconds = {
         "a": [measure.Seconds(2.0, 1.0), measure.Seconds(30.0, 20.0), measure.Seconds(3.0, 9.0)],
         "b": [measure.Seconds(1.0, 1.0), measure.Seconds(10.0, 10.0), measure.Seconds(3.0, 3.0)],
     }
     assert measure.ratios(seconds, "a", "b") == {"ratio a to b, CPU": 2.0, "ratio a to b, wall": 2.0}
     assert measure.medians(seconds)["a, CPU s"] == 9.0
-
-
-def test_calls_take_turns(measure):
-    turns = []
-    times = measure.interleaved({name: lambda name=name: turns.append(name) for name in "ab"}, 3)
-    assert turns == ["a", "b"] * 3
-    assert [len(seconds) for seconds in times.values()] == [3, 3]
-
-
-@pytest.fixture
-def aims(measure):
-    import aims
-
-    return aims
 
 
 def test_an_aim_is_held_against_the_worst_case(aims, monkeypatch):

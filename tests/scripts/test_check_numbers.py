@@ -69,7 +69,6 @@ def test_what_is_not_in_its_source_is_listed(said):
     ("text", "missing"),
     [
         ("It gains 0.02 nats.", ["1: 0.02: no source"]),
-        ("It takes 12 seconds.", ["1: 12: no source"]),
         ("| a | 0.7 |\n| b | 0.8 (`benchmarks/nothing/README.md`) |", ["1: 0.7: no source", "2: 0.8: not in "]),
         ("<!-- numbers: set -->\nHalf is 0.5.\n\nBut it is 0.6.", ["4: 0.6: no source"]),
         ("In 2026, with 8 members and `lr=0.1`, see [0.3](0.4).", ["1: 0.3: no source"]),
@@ -81,11 +80,7 @@ def test_a_source_serves_its_own_entry_alone(said, text, missing):
     assert all(line.startswith(start) for line, start in zip(found, missing, strict=True))
 
 
-@pytest.mark.parametrize("number", ["0.12", "0.124", "12.4", ".1", "1200"])
-def test_a_number_is_held_by_one_that_rounds_to_it(numbers, number):
-    assert numbers.holds("a -0.1237 and 1,200 in v1.2.3", number)
-
-
-@pytest.mark.parametrize("number", ["0.123", "1.2", "0.2", "1201", "2"])
-def test_a_number_is_not_held_by_others_nor_by_a_version(numbers, number):
-    assert not numbers.holds("a -0.1237 and 1,200 in v1.2.3 or 1.2.3", number)
+def test_a_number_is_held_by_one_that_rounds_to_it_and_not_by_a_version(numbers):
+    text = "a -0.1237 and 1,200 in v1.2.3 or 1.2.3"
+    assert all(numbers.holds(text, number) for number in ("0.12", "0.124", "12.4", ".1", "1200"))
+    assert not any(numbers.holds(text, number) for number in ("0.123", "1.2", "0.2", "1201", "2"))

@@ -50,9 +50,12 @@ def letters(fetch, fonts, monkeypatch):
     return fetch
 
 
-def test_letters_make_a_task(letters, fonts, tmp_path, capsys):
-    assert letters.main(["letters", "--root", str(tmp_path)]) == 0
-    task = Npz(path=str(tmp_path / "letters.npz")).load(28, 1)
+def test_letters_make_a_task_and_the_same_fonts_the_same_bytes(letters, fonts, tmp_path, capsys):
+    for root in ("a", "b"):
+        assert letters.main(["letters", "--root", str(tmp_path / root)]) == 0
+    first, second = (tmp_path / root / "letters.npz" for root in ("a", "b"))
+    assert first.read_bytes() == second.read_bytes()
+    task = Npz(path=str(first)).load(28, 1)
     assert task.classes == tuple("ABCOHX")
     splits = {"train": task.train, "validation": task.validation, "test": task.test}
     printed = capsys.readouterr().out
@@ -64,13 +67,6 @@ def test_letters_make_a_task(letters, fonts, tmp_path, capsys):
     same = [(split.images[:, 0].numpy() == image).all((1, 2)) for split in splits.values()]
     (found,) = [split.labels[which] for split, which in zip(splits.values(), same, strict=True) if which.any()]
     assert found.tolist() == [1]
-
-
-def test_the_same_fonts_give_the_same_bytes(letters, tmp_path):
-    for root in ("a", "b"):
-        letters.main(["letters", "--root", str(tmp_path / root)])
-    first, second = (tmp_path / root / "letters.npz" for root in ("a", "b"))
-    assert first.read_bytes() == second.read_bytes()
 
 
 def test_siblings_stay_together(fetch):
@@ -217,18 +213,13 @@ def test_icons_are_each_ones_largest_drawing_once_and_on_white(icons, tmp_path, 
         assert (image.mode, image.size) == ("RGB", (96, 96))
         assert image.getextrema() == ((255, 255),) * 3
     assert len({path.read_bytes() for path in files}) == len(files)
-    printed = capsys.readouterr().out
-    for theme in icons.THEMES:
-        assert f"{theme}, train: " in printed
-
-
-def test_no_icon_of_a_test_was_seen_in_another_theme(icons, tmp_path):
-    icons.main(["icons", "--root", str(tmp_path)])
     splits = {}
-    for path in (tmp_path / "icons").rglob("*.png"):
+    for path in files:
         splits.setdefault(path.stem, set()).add(path.parts[-3])
-    assert {len(found) for found in splits.values()} == {1}
+    assert {len(found) for found in splits.values()} == {1}  # no icon of a test was seen in another theme
     assert set.union(*splits.values()) == {"train", "validation", "test"}
+    printed = capsys.readouterr().out
+    assert all(f"{theme}, train: " in printed for theme in icons.THEMES)
 
 
 # What is missing
@@ -237,11 +228,8 @@ def test_no_icon_of_a_test_was_seen_in_another_theme(icons, tmp_path):
 def test_a_missing_package_is_one_line_that_says_what_to_install(fetch, fonts, tmp_path, monkeypatch, capsys):
     nowhere = tmp_path / "nowhere"
     for name, wanted in fetch.FONT_SETS.items():
-        monkeypatch.setitem(
-            fetch.FONT_SETS,
-            name,
-            fonts.FontSet(wanted.characters, (str(nowhere),), wanted.packages, 0, 0),
-        )
+        empty = fonts.FontSet(wanted.characters, (str(nowhere),), wanted.packages, 0, 0)
+        monkeypatch.setitem(fetch.FONT_SETS, name, empty)
     for name, (_, package, classes) in fetch.DRAWINGS.items():
         monkeypatch.setitem(fetch.DRAWINGS, name, (str(nowhere), package, classes))
     monkeypatch.setattr(fetch, "ICONS", nowhere)

@@ -15,10 +15,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "evidence" / "wandb_workspace.py"
 
 
-@pytest.fixture
-def _installed():
-    if importlib.util.find_spec("wandb_workspaces") is None:
-        pytest.skip("wandb-workspaces is not installed")
+installed = pytest.mark.skipif(importlib.util.find_spec("wandb_workspaces") is None, reason="needs wandb-workspaces")
 
 
 @pytest.fixture
@@ -31,7 +28,7 @@ def run(forks, tmp_path):
     return run
 
 
-@pytest.mark.usefixtures("_installed")
+@installed
 def test_a_dry_run_prints_the_panels_without_a_key(run):
     done = run("--project", "p", "--dry-run")
     assert done.returncode == 0, done.stderr
@@ -50,7 +47,7 @@ def test_a_dry_run_prints_the_panels_without_a_key(run):
     assert "cost/phase/tiny/flops" in json.dumps(cost)
 
 
-@pytest.mark.usefixtures("_installed")
+@installed
 def test_a_workspace_arrives_at_the_server(run):
     server = wandb_stub.StubServer()
     try:

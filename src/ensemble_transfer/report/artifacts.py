@@ -1,6 +1,5 @@
-"""Artifacts for W&B: the files of a run with their lineage, and the table of a comparison."""
+"""Artifacts for W&B: the files of a run with their lineage."""
 
-import csv
 import json
 import re
 from collections.abc import Mapping
@@ -53,7 +52,8 @@ def artifacts_of(record: Record, folder: Path) -> list[RunArtifact]:
         history = text.get("history", {})
         provenance |= history
         files = {path.name: path for path in sorted(ensemble.iterdir())}
-        metadata = about | dict(record.ensemble) | {"history": history, "metrics": _headline(record)}
+        headline = {key: n for key, n in record.metrics.items() if key.startswith("target/test/ensemble/")}
+        metadata = about | dict(record.ensemble) | {"history": history, "metrics": headline}
         items.append(RunArtifact(_name("ensemble", record), "ensemble", files, metadata=metadata))
     file = folder / RECORD
     if file.is_file():
@@ -81,26 +81,7 @@ def _source(record: Record, provenance: Mapping[str, Any]) -> list[RunArtifact]:
     return [RunArtifact(name, "ensemble", files, {"source.json": text}, about, consumed=True)]
 
 
-def _headline(record: Record) -> dict[str, float | None]:
-    return {key: value for key, value in record.metrics.items() if key.startswith("target/test/ensemble/")}
-
-
 def _name(kind: str, record: Record) -> str:
     """Return a name of characters that W&B allows; runs of the same experiment become its versions."""
     words = (kind, record.strategy, record.dataset, record.backbone, f"seed{record.seed}")
     return "-".join(re.sub(r"[^A-Za-z0-9._]+", "-", word).strip("-") for word in words)[:128]
-
-
-def read_table(path: Path) -> tuple[list[str], list[list[Any]]]:
-    """Read header and rows of a CSV file; a column becomes numbers if all its cells are numbers or empty (None)."""
-    with path.open(newline="", encoding="utf-8") as file:
-        header, *rows = csv.reader(file)
-    columns = [_numbers(column) for column in zip(*rows, strict=True)]
-    return header, [list(row) for row in zip(*columns, strict=True)]
-
-
-def _numbers(column: tuple[str, ...]) -> list[float | None] | list[str]:
-    try:
-        return [float(value) if value else None for value in column]
-    except ValueError:
-        return list(column)

@@ -1,24 +1,40 @@
 """Compare records: mean, standard deviation and n over seeds, and paired differences to a baseline."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
+from statistics import mean
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table as TerminalTable
 from rich.text import Text
 
-from ensemble_transfer.report import latex
-from ensemble_transfer.report.escape import markdown_cell
-from ensemble_transfer.report.frontier import FRONTIER_NOTE, Frontier, budget_of, frontier_of, frontier_table
+from ensemble_transfer.report.escape import latex_cell, markdown_cell
+from ensemble_transfer.report.frontier import FRONTIER_NOTE, Frontier, frontier_of
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.reference import references
-from ensemble_transfer.report.rows import COLUMNS, COST, DIFFERENCES, QUALITY, RESULTS, SOUP, Column, Row, rows_of
+from ensemble_transfer.report.rows import (
+    CALIBRATED,
+    COLUMNS,
+    COST,
+    DIFFERENCES,
+    FINE_TUNINGS,
+    NAMED,
+    QUALITY,
+    RESULTS,
+    SOUP,
+    WORTH,
+    WORTH_PER_COST,
+    Column,
+    Row,
+    by_task,
+    rows_of,
+)
 from ensemble_transfer.report.settings import decisive
 from ensemble_transfer.report.statistics import Difference, paired_difference, significantly_best
-from ensemble_transfer.report.tables import Cell, Table, count, difference, spread, words
+from ensemble_transfer.report.tables import Cell, Table, count, difference, words
 
 MORE = ("More on quality", "More on cost")
 """Titles of the tables that a page opens on demand."""
@@ -94,10 +110,6 @@ class Comparison:
         Pairs are those of finished runs. A run that did not finish may not know the names of its tasks; it then is in
         no pair.
         """
-        return self._pairs
-
-    @cached_property
-    def _pairs(self) -> "dict[str, Comparison]":
         records: dict[str, list[Record]] = {}
         for record in (run for row in self.rows for run in row.runs):
             records.setdefault(record.dataset, []).append(record)
@@ -114,54 +126,39 @@ class Comparison:
     @property
     def notes(self) -> tuple[str, ...]:
         """Notes that explain the tables."""
-        return (*NOTES, _SOUP) if SOUP in _names(self.columns) else NOTES
+        soup = (_SOUP,) if NAMED[SOUP] in self.columns else ()
+        return (*((FRONTIER_NOTE,) if self.frontier else ()), *NOTES, *soup)
 
-    def reference(self, row: Row) -> Row | None:
-        """Return the row that a row is compared with: of the same task, and nearest in its other settings."""
-        return self._references[row.label]
+    @cached_property
+    def frontier(self) -> Frontier | None:
+        """The strategies at their budgets, for one pair of tasks; None if rows have no budgets, or several pairs."""
+        return frontier_of(self.rows) if len(by_task(self.rows)) == 1 else None
 
     @cached_property
     def _references(self) -> dict[str, Row | None]:
         return references(self.rows, self.baseline)
 
-    @cached_property
-    def _by_task(self) -> dict[frozenset[tuple[str, str]], list[Row]]:
-        tasks: dict[frozenset[tuple[str, str]], list[Row]] = {}
-        for row in self.rows:
-            tasks.setdefault(row.task, []).append(row)
-        return tasks
+    def reference(self, row: Row) -> Row | None:
+        """Return the row that a row is compared with: of the same task, and nearest in its other settings."""
+        return self._references[row.label]
 
     def difference(self, row: Row, column: Column) -> Difference | None:
         """Return the paired difference of a row to its reference; None where there is none to take."""
-        key = row.label, column.name
-        if key not in self._differences:
-            self._differences[key] = self._difference(row, column)
-        return self._differences[key]
-
-    @cached_property
-    def _differences(self) -> dict[tuple[str, str], Difference | None]:
-        return {}
-
-    def _difference(self, row: Row, column: Column) -> Difference | None:
         reference = self.reference(row)
         if reference is None or reference is row:
             return None
         return paired_difference(row.numbers.get(column.name, {}), reference.numbers.get(column.name, {}))
 
-    def is_best(self, row: Row, column: Column) -> bool:
-        """Return whether a row's value is marked as significantly best, as :data:`NOTES` explains."""
-        return (row.label, column.name) in self._marked
-
     @cached_property
-    def _marked(self) -> frozenset[tuple[str, str]]:
-        """The marked values, by the row's label and the column's name."""
-        marked = set()
-        for rivals, column in product(self._by_task.values(), self.columns):
+    def _best(self) -> frozenset[tuple[str, str]]:
+        """The values that are significantly best, as :data:`NOTES` explains, by the row's label and the column."""
+        found = set()
+        for rivals, column in product(by_task(self.rows).values(), self.columns):
             if column.higher_is_better is not None:
                 numbers = [row.numbers.get(column.name, {}) for row in rivals]
                 best = significantly_best(numbers, column.higher_is_better)
-                marked |= set() if best is None else {(rivals[best].label, column.name)}
-        return frozenset(marked)
+                found |= set() if best is None else {(rivals[best].label, column.name)}
+        return frozenset(found)
 
     @cached_property
     def tables(self) -> tuple[Table, ...]:
@@ -173,18 +170,13 @@ class Comparison:
         return [column for column in columns if column in self.columns]
 
     def _measured(self, title: str, columns: Sequence[Column]) -> Table:
-        lines = []
-        for row in self.rows:
-            cells = {column.name: self._cell(row, column) for column in columns}
-            lines.append({"strategy": words(row.label), **cells, "n": count(len(row.seeds))})
-        return Table(title, lines, _ascending(columns), [self._groups(row) for row in self.rows])
+        lines = [
+            {"strategy": words(row.label), **self._cells(row, columns), "n": count(len(row.seeds))} for row in self.rows
+        ]
+        return Table(title, lines, _ascending(columns), [groups_of(row) for row in self.rows])
 
-    def _cell(self, row: Row, column: Column) -> Cell:
-        return spread(row.values.get(column.name), row.text(column), self.is_best(row, column))
-
-    def _groups(self, row: Row) -> dict[str, str]:
-        budget = budget_of(row)
-        return {"pair": row.runs[0].dataset, "budget": "none" if budget is None else f"{budget:g}"}
+    def _cells(self, row: Row, columns: Iterable[Column]) -> dict[str, Cell]:
+        return {c.name: _cell(row, c, (row.label, c.name) in self._best) for c in columns}
 
     @cached_property
     def differences(self) -> Table:
@@ -197,28 +189,37 @@ class Comparison:
                 paired = count(len(set(row.seeds) & set(reference.seeds)))
                 names = {"strategy": words(row.label), "baseline": words(reference.label)}
                 lines.append(names | cells | {"seeds in both": paired})
-                groups.append(self._groups(row))
+                groups.append(groups_of(row))
         return Table(DIFFERENCES_TITLE, lines, _ascending(DIFFERENCES), groups)
 
     def _budgets(self) -> Table:
-        if self.frontier is None:
-            return Table(FRONTIER_TITLE, [])
-        head, lines = frontier_table(self.frontier)
-        cells = [dict(zip(head, map(_sortable, line), strict=True)) for line in lines]
-        return Table(FRONTIER_TITLE, cells, frozenset(("budget",)), [{"budget": line[0]} for line in lines])
+        """Return the frontier, budget by budget: every strategy against the best rival."""
+        frontier = self.frontier or Frontier(())
+        columns = [NAMED[name] for name in (FINE_TUNINGS, "accuracy", CALIBRATED, WORTH, WORTH_PER_COST)]
+        lines = []
+        for point in sorted(frontier.points, key=lambda point: point.budget or 0.0):
+            members = mean(run.ensemble["size"] for run in point.runs)
+            leads = {
+                f"{c.name} minus the best rival's": difference(frontier.lead(point, c), c.digits)
+                for c in (NAMED["accuracy"], NAMED[CALIBRATED])
+            }
+            first = {"budget": Cell(f"{point.budget:g}", point.budget or 0.0), "strategy": words(point.label)}
+            last = {"members": Cell(f"{members:.1f}", members), "n": count(len(point.seeds))}
+            lines.append(first | {c.name: _cell(point, c) for c in columns} | leads | last)
+        groups = [{"budget": line["budget"].text} for line in lines]
+        return Table(FRONTIER_TITLE, lines, _ascending(columns) | {"budget"}, groups)
 
     def markdown(self) -> str:
         """Return the tables, the notes and a line for each failed run as Markdown."""
-        parts = ["No run has finished."]
-        if self.rows:
-            parts = [part for table in self.tables for part in (f"## {table.title}", table.markdown())]
-            parts += [FRONTIER_NOTE, *self.notes] if self.frontier else self.notes
+        parts = [part for table in self.tables for part in (f"## {table.title}", table.markdown())]
+        parts = [*parts, *self.notes] if parts else ["No run has finished."]
         return "\n\n".join([*parts, *map(markdown_cell, self.failures())]) + "\n"
 
-    @cached_property
-    def frontier(self) -> Frontier | None:
-        """The strategies at their budgets, for one pair of tasks; None if rows have no budgets, or several pairs."""
-        return frontier_of(self.rows) if len(self._by_task) == 1 else None
+    def latex(self) -> str:
+        """Return the tables for LaTeX (package booktabs), each narrow enough for a page."""
+        notes = [*(self.notes if self.rows else ()), *self.failures()]
+        tables = [table.latex() for table in self.tables]
+        return "\n\n".join(["% needs \\usepackage{booktabs}", *tables, *map(latex_cell, notes)]) + "\n"
 
     def failures(self) -> list[str]:
         """Return a line for each run that did not finish, and for each that is left out; one for those not on test."""
@@ -231,34 +232,29 @@ class Comparison:
         parts = [part for columns in _PARTS.values() for part in _parts(self._shown(columns))]
         tables = [_narrow(self._measured("", part)) for part in parts if self.rows]
         if self.differences.lines:
-            names = sorted({str(line["baseline"]) for line in self.differences.lines})
+            names = sorted({line["baseline"].text for line in self.differences.lines})
             own = [{k: v for k, v in line.items() if k != "baseline"} for line in self.differences.lines]
             tables.append(_narrow(replace(self.differences, lines=own), f"minus {' or '.join(names)}"))
         return tables
 
-    def latex(self) -> str:
-        """Return the tables for LaTeX (package booktabs), each narrow enough for a page."""
-        notes = self.notes if self.rows else ()
-        return latex.document([table.latex() for table in self.tables], [*notes, *self.failures()])
-
     def write(self, folder: Path) -> None:
         """Write ``table.md``, ``table.csv`` and ``table.tex`` into a folder, created if missing."""
+        from pandas import DataFrame
+
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "table.md").write_text(self.markdown(), encoding="utf-8")
         (folder / "table.tex").write_text(self.latex(), encoding="utf-8")
-        self._everything().numbers().to_csv(folder / "table.csv", index=False)
+        lines = Table("", list(self._everything())).numbers()
+        DataFrame(lines).to_csv(folder / "table.csv", index=False)
 
-    def _everything(self) -> Table:
-        """Return a table with a line for each row and all of its numbers."""
-        lines = []
+    def _everything(self) -> Iterator[dict[str, Cell]]:
+        """Yield a line for each row, with all of its numbers."""
         for row in self.rows:
             reference = self.reference(row)
             seeds = {"n": count(len(row.seeds)), "seeds": words(" ".join(map(str, row.seeds)))}
-            measured = {column.name: self._cell(row, column) for column in self.columns}
             versus = {f"{c.name} ": difference(self.difference(row, c), c.digits) for c in DIFFERENCES}
             baseline = {"baseline": words("" if reference is None else reference.label)}
-            lines.append({"strategy": words(row.label)} | seeds | measured | baseline | versus)
-        return Table("", lines)
+            yield {"strategy": words(row.label)} | seeds | self._cells(row, self.columns) | baseline | versus
 
 
 def _failed(records: Sequence[Record]) -> list[Record]:
@@ -267,8 +263,14 @@ def _failed(records: Sequence[Record]) -> list[Record]:
     return [record for record in failed if not record.config or decisive(record.config) not in done]
 
 
-def _names(columns: Iterable[Column]) -> list[str]:
-    return [column.name for column in columns]
+def _cell(row: Row, column: Column, best: bool = False) -> Cell:
+    spread = row.spread(column.name)
+    return Cell(row.text(column), spread.mean, best, {"mean": spread.mean, "std": spread.std})
+
+
+def groups_of(row: Row) -> dict[str, str]:
+    """Return what a page filters a row by."""
+    return {"pair": row.runs[0].dataset, "budget": "none" if row.budget is None else f"{row.budget:g}"}
 
 
 def _parts(columns: Sequence[Column]) -> Iterable[Sequence[Column]]:
@@ -281,14 +283,6 @@ def _ascending(columns: Iterable[Column]) -> frozenset[str]:
     """Return the columns of which lower values are better: losses and costs."""
     costs = (*RESULTS[3:], *COST[1:])
     return frozenset(column.name for column in columns if column.higher_is_better is False or column in costs)
-
-
-def _sortable(text: str) -> Cell:
-    """Return the cell of a text that a page sorts by the number that it begins with."""
-    try:
-        return Cell(text, float(text.split()[0].replace(",", "")))
-    except ValueError:
-        return words(text)
 
 
 def _narrow(table: Table, first: str = "strategy") -> TerminalTable:

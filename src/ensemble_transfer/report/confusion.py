@@ -1,60 +1,35 @@
-"""Which classes an ensemble takes for which: the confusion matrix of a row, over its seeds."""
+"""Which classes an ensemble takes for which: the confusion matrix of a row, summed over its seeds."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
 from ensemble_transfer.report.rows import CALIBRATED, Row
 from ensemble_transfer.report.tables import Cell, Table, words
 
-LARGEST = 3
-"""Confusions that are named for each strategy."""
+_RANKS = ("most frequent", "second", "third")
+"""Headings of the confusions that are named for each strategy."""
 
 
-@dataclass(frozen=True, eq=False)
-class Confusion:
-    """Counts of test examples by class and prediction, summed over seeds.
+def counts_of(row: Row) -> np.ndarray:
+    """Return the test examples of class i that are predicted as class j in line i, column j: (C, C)."""
+    counts: np.ndarray = np.sum([run.curves["confusion"] for run in row.runs], axis=0)
+    return counts
 
-    Attributes:
-        classes: Names of the classes; their numbers where the records have no names.
-        counts: Class i predicted as class j in row i, column j: (C, C).
-    """
 
-    classes: tuple[str, ...]
-    counts: np.ndarray
+def classes_of(row: Row) -> list[str]:
+    """Return the names of the classes of a row with a matrix; their numbers where its records have no names."""
+    count = len(row.runs[0].curves["confusion"])
+    named = row.runs[0].ensemble.get("classes") or ()
+    return [str(name) for name in (named if len(named) == count else range(count))]
 
-    @classmethod
-    def of(cls, row: Row) -> "Confusion":
-        """Return the matrix of a row that has one; see :func:`has_confusion`."""
-        counts = np.sum([run.curves["confusion"] for run in row.runs], axis=0)
-        named = row.runs[0].ensemble.get("classes") or ()
-        return cls(tuple(map(str, named if len(named) == len(counts) else range(len(counts)))), counts)
 
-    @cached_property
-    def shares(self) -> "np.ma.MaskedArray":
-        """Shares of each class that are predicted as another: (C, C), what is right masked."""
-        shares = self.counts / np.maximum(self.counts.sum(axis=1, keepdims=True), 1)
-        return np.ma.masked_array(shares, mask=np.eye(len(shares), dtype=bool))
-
-    @property
-    def accuracy(self) -> list[float]:
-        """Accuracy on each class; NaN for a class without examples."""
-        examples = self.counts.sum(axis=1)
-        shares = np.where(examples > 0, self.counts.diagonal() / np.maximum(examples, 1), np.nan)
-        return [float(share) for share in shares]
-
-    def largest(self) -> list[str]:
-        """Return the most frequent confusions, as ``class → prediction (share of the class)``."""
-        wrong = np.where(self.shares.mask, 0, self.counts)
-        order = np.argsort(-wrong, axis=None, kind="stable")[:LARGEST]
-        pairs = [divmod(int(place), len(self.classes)) for place in order]
-        return [
-            f"{self.classes[i]} → {self.classes[j]} ({self.shares[i, j]:.0%} of {self.classes[i]})"
-            for i, j in pairs
-            if wrong[i, j]
-        ]
+def shares_of(row: Row) -> "np.ma.MaskedArray":
+    """Return the shares of each class that are predicted as another: (C, C), what is right masked."""
+    counts = counts_of(row)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    return np.ma.masked_array(shares, mask=np.eye(len(shares), dtype=bool))
 
 
 def has_confusion(row: Row) -> bool:
@@ -65,15 +40,12 @@ def has_confusion(row: Row) -> bool:
 
 def best_of_each_strategy(rows: Sequence[Row]) -> list[Row]:
     """Return one row for each strategy: that with the lowest calibrated NLL, where it is known."""
-    best: dict[str, Row] = {}
-    for row in rows:
-        if row.strategy not in best or _nll(row) < _nll(best[row.strategy]):
-            best[row.strategy] = row
-    return list(best.values())
+    strategies = dict.fromkeys(row.strategy for row in rows)
+    return [min((row for row in rows if row.strategy == name), key=_nll) for name in strategies]
 
 
 def _nll(row: Row) -> float:
-    return row.values[CALIBRATED].mean if CALIBRATED in row.numbers else float("inf")
+    return row.mean(CALIBRATED) if CALIBRATED in row.numbers else math.inf
 
 
 def confusion_tables(rows: Sequence[Row]) -> list[Table]:
@@ -82,24 +54,39 @@ def confusion_tables(rows: Sequence[Row]) -> list[Table]:
     Args:
         rows: Rows of one task; those without a matrix, or with other classes than the first, are left out.
     """
-    known = [(row, Confusion.of(row)) for row in rows if has_confusion(row)]
-    known = [(row, found) for row, found in known if found.classes == known[0][1].classes]
-    if not known:
+    able = [row for row in rows if has_confusion(row)]
+    able = [row for row in able if classes_of(row) == classes_of(able[0])]
+    if not able:
         return []
-    ranks = ["most frequent", "second", "third"]
-    lines = []
-    for row, found in known:
-        texts = [*found.largest(), *["-"] * LARGEST][:LARGEST]
-        lines.append({"strategy": words(row.label)} | dict(zip(ranks, map(words, texts), strict=True)))
-    accuracies = np.array([found.accuracy for _, found in known])
-    order = np.argsort(np.nan_to_num(accuracies.mean(axis=0), nan=2.0), kind="stable")
-    by_class = [
-        {"class": words(known[0][1].classes[index])}
-        | {row.label: _share(found.accuracy[index]) for row, found in known}
-        for index in order
+    largest = [
+        {"strategy": words(row.label)} | dict(zip(_RANKS, map(words, _largest(row)), strict=True)) for row in able
     ]
-    return [Table("Largest confusions", lines), Table("Accuracy on each class, the hardest first", by_class)]
+    accuracies = np.array([_accuracies(row) for row in able])
+    hardest = np.argsort(np.nan_to_num(accuracies.mean(axis=0), nan=2.0), kind="stable")
+    labels, classes = [row.label for row in able], classes_of(able[0])
+    by_class = [
+        {"class": words(classes[place])} | dict(zip(labels, map(_share, accuracies[:, place]), strict=True))
+        for place in hardest
+    ]
+    return [Table("Largest confusions", largest), Table("Accuracy on each class, the hardest first", by_class)]
+
+
+def _largest(row: Row) -> list[str]:
+    """Return the most frequent confusions, as ``class → prediction (share of the class)``; dashes if there are none."""
+    shares, classes = shares_of(row), classes_of(row)
+    wrong = np.where(shares.mask, 0, counts_of(row))
+    order = np.argsort(-wrong, axis=None, kind="stable")[: len(_RANKS)]
+    pairs = [divmod(int(place), len(classes)) for place in order]
+    found = [f"{classes[i]} → {classes[j]} ({shares[i, j]:.0%} of {classes[i]})" for i, j in pairs if wrong[i, j]]
+    return [*found, *["-"] * len(_RANKS)][: len(_RANKS)]
+
+
+def _accuracies(row: Row) -> np.ndarray:
+    """Return the accuracy on each class; NaN for a class without examples."""
+    counts = counts_of(row)
+    examples = counts.sum(axis=1)
+    return np.where(examples > 0, counts.diagonal() / np.maximum(examples, 1), np.nan)
 
 
 def _share(value: float) -> Cell:
-    return Cell("-" if value != value else f"{value:.3f}", value)
+    return Cell("-" if np.isnan(value) else f"{value:.3f}", float(value))

@@ -58,6 +58,30 @@ def markdown_cell(text: str) -> str:
     return one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
 
 
+_LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        "±": r"$\pm$",
+        "≥": r"$\geq$",
+        "→": r"$\to$",
+        "…": r"\dots{}",
+        "\n": " ",
+        "\r": " ",
+        **{character: f"\\{character}" for character in "{}$&#_%"},
+    }
+)
+
+
+def latex_cell(text: str) -> str:
+    """Return a text that LaTeX prints as it is."""
+    return text.translate(_LATEX)
+
+
 class PrintableFormatter(logging.Formatter):
     """Formats lines of a log; a message is printable and labelled, and a traceback stays as it is."""
 

@@ -6,19 +6,20 @@ The template escapes every text from records, and the page's content security po
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from ensemble_transfer.report.comparison import MORE, Comparison
+from ensemble_transfer.report.comparison import MORE, Comparison, groups_of
 from ensemble_transfer.report.confusion import best_of_each_strategy, confusion_tables
 from ensemble_transfer.report.findings import findings
-from ensemble_transfer.report.frontier import FRONTIER_NOTE
 from ensemble_transfer.report.plots import Drawn
 from ensemble_transfer.report.plots.style import GRID, INK, PAPER, styles
 from ensemble_transfer.report.record import Record
+from ensemble_transfer.report.rows import Row
 
 FILE_NAME = "index.html"
 
@@ -40,10 +41,15 @@ def write(
 
 
 def html(comparison: Comparison, figures: Iterable[Drawn], pairs: Mapping[str, str] | None = None) -> str:
-    """Return the page."""
+    """Return the page of a comparison.
+
+    Args:
+        comparison: The comparison.
+        figures: Its figures.
+        pairs: With several pairs of tasks, the address of each pair's page.
+    """
     runs = [run for row in comparison.rows for run in row.runs]
     drawn = [_figure(figure, index) for index, figure in enumerate(figures)]
-    leading = [figure for figure in drawn if figure["narrow"]]
     environment = Environment(
         loader=PackageLoader("ensemble_transfer.report"),
         autoescape=True,
@@ -55,44 +61,38 @@ def html(comparison: Comparison, figures: Iterable[Drawn], pairs: Mapping[str, s
         title=f"Ensembles transferred: {_joined(run.dataset for run in [*runs, *comparison.failed])}",
         findings=findings(comparison),
         failures=comparison.failures(),
-        leading=leading,
+        leading=[figure for figure in drawn if figure["narrow"]],
         figures=[figure for figure in drawn if not figure["narrow"]],
         tables=comparison.tables,
         more=MORE,
         confusions=[] if pairs else confusion_tables(best_of_each_strategy(comparison.rows)),
-        filters=_filters(comparison),
-        colours={row.label: style.colour for row, style in _styled(comparison)},
-        notes=[FRONTIER_NOTE, *comparison.notes] if comparison.frontier else comparison.notes,
+        filters=_filters(comparison.rows),
+        colours={label: style.colour for label, style in styles(comparison.rows).items()},
+        notes=comparison.notes,
         pairs=pairs or {},
-        rows=[_row(row.label, row.runs) for row in comparison.rows],
+        rows=comparison.rows,
         facts=_facts(runs),
+        json=partial(json.dumps, indent=2, ensure_ascii=False),
     )
 
 
-def _styled(comparison: Comparison) -> Iterable[tuple[Any, Any]]:
-    look = styles(comparison.rows)
-    return ((row, look[row.label]) for row in comparison.rows)
-
-
-def _filters(comparison: Comparison) -> dict[str, list[str]]:
+def _filters(rows: Sequence[Row]) -> dict[str, list[str]]:
     """Return the values to filter rows by; only where there are many rows, and several values."""
-    found: dict[str, dict[str, None]] = {"pair": {}, "budget": {}}
-    for table in comparison.tables:
-        for group in table.groups:
-            for name, value in group.items():
-                found[name][value] = None
-    budgets = sorted(found["budget"], key=lambda value: (value == "none", 0.0 if value == "none" else float(value)))
-    values = {"pair": list(found["pair"]), "budget": budgets}
-    many = len(comparison.rows) >= FILTERED
-    return {name: options for name, options in values.items() if many and len(options) > 1}
+    budgets = {row.budget: groups_of(row)["budget"] for row in rows}
+    values = {
+        "pair": list(dict.fromkeys(groups_of(row)["pair"] for row in rows)),
+        "budget": [budgets[budget] for budget in sorted(budgets, key=lambda budget: (budget is None, budget or 0.0))],
+    }
+    return {name: options for name, options in values.items() if len(rows) >= FILTERED and len(options) > 1}
 
 
 def _facts(runs: Sequence[Record]) -> dict[str, str]:
     """Return what was run, how often, and on which hardware."""
     environments = [run.environment for run in runs]
+    sizes = [(run.config.get("ensemble", {}).get("size", "?"), run.ensemble.get("lineage", "unknown")) for run in runs]
     facts = {
         "backbone": _joined(run.backbone for run in runs),
-        "ensemble": _joined(map(_source, runs)),
+        "ensemble": _joined(f"{size} members, {lineage} lineage" for size, lineage in sizes),  # the source's size
         "runs": f"{len(runs)} finished",
         "seeds": _joined(str(seed) for seed in sorted({run.seed for run in runs})),
         "hardware": _joined(
@@ -100,10 +100,8 @@ def _facts(runs: Sequence[Record]) -> dict[str, str]:
             for e in environments
         ),
         "platform": _joined(str(e["platform"]) for e in environments if "platform" in e),
-        "versions": "; ".join(
-            dict.fromkeys(
-                ", ".join(f"{k} {v}" for k, v in e["versions"].items()) for e in environments if "versions" in e
-            )
+        "versions": _joined(
+            (", ".join(f"{k} {v}" for k, v in e["versions"].items()) for e in environments if "versions" in e), "; "
         ),
         "code": _joined(str(e["git_commit"]) for e in environments if e.get("git_commit")),
         "computed": _joined(sorted({str(e["created"])[:10] for e in environments if "created" in e})),
@@ -111,15 +109,9 @@ def _facts(runs: Sequence[Record]) -> dict[str, str]:
     return {name: fact for name, fact in facts.items() if fact}
 
 
-def _source(run: Record) -> str:
-    """Describe the source ensemble; a record's own size is that of the transferred one."""
-    configured = run.config.get("ensemble", {})
-    return f"{configured.get('size', '?')} members, {run.ensemble.get('lineage', 'unknown')} lineage"
-
-
 def _figure(drawn: Drawn, index: int) -> dict[str, Any]:
     svg, width = inline(drawn.svg.read_text(encoding="utf-8"), f"f{index}-", drawn.alt)
-    narrow, least = None, 0.0
+    narrow, least = "", 0.0
     if drawn.narrow is not None:
         narrow, least = inline(drawn.narrow.read_text(encoding="utf-8"), f"n{index}-", drawn.alt)
     return {
@@ -128,7 +120,7 @@ def _figure(drawn: Drawn, index: int) -> dict[str, Any]:
         "stem": drawn.svg.stem,
         "svg": Markup(svg),
         "points": round(width),
-        "narrow": None if narrow is None else Markup(narrow),
+        "narrow": Markup(narrow),
         "narrow_points": round(least),
     }
 
@@ -149,21 +141,5 @@ def inline(svg: str, prefix: str, alt: str) -> tuple[str, float]:
     return f'<svg viewBox="{view}" role="img" aria-label="{escape(alt)}">{body}', float(view.split()[2])
 
 
-def _row(label: str, runs: Sequence[Record]) -> dict[str, Any]:
-    return {
-        "label": label,
-        "runs": [
-            {
-                "seed": run.seed,
-                "commit": run.environment.get("git_commit"),
-                "reused": len(run.reused_fits),
-                "command": run.command or "(the record has no command)",
-                "config": json.dumps(run.config, indent=2, ensure_ascii=False),
-            }
-            for run in runs
-        ],
-    }
-
-
-def _joined(texts: Iterable[str]) -> str:
-    return ", ".join(dict.fromkeys(texts))
+def _joined(texts: Iterable[str], separator: str = ", ") -> str:
+    return separator.join(dict.fromkeys(texts))

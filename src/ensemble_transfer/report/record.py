@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.layout import RECORD, replacing
-from ensemble_transfer.report.checks import check, check_depth, no_constant
+from ensemble_transfer.report.checks import check, check_depth
 from ensemble_transfer.report.escape import all_printable
 
 if TYPE_CHECKING:
@@ -130,10 +130,9 @@ class Record:
 
     def reproducible(self) -> dict[str, Any]:
         """Return what the same config and seed give again: all but timings, memory, reuse and environment."""
-        data: dict[str, Any] = _finite(asdict(self))
-        for name in ("environment", "reused_fits", "command"):
-            data.pop(name)
-        data["cost"] = _without_timings(data["cost"])
+        incidental = ("environment", "reused_fits", "command")
+        kept = {name: value for name, value in asdict(self).items() if name not in incidental}
+        data: dict[str, Any] = _finite(kept | {"cost": _without_timings(self.cost)})
         return data
 
 
@@ -195,17 +194,13 @@ def as_frame(records: Mapping[Path, Record]) -> "DataFrame":
         ``cost/phases/tiny/seconds``, ``config/recipe/tiny/lr``, ``environment/versions/torch``. NaN or None where a
         run has no such value. Curves, reused fits and notes stay in the records.
     """
-    from pandas import DataFrame, Index
+    from pandas import Index, json_normalize
 
-    rows = []
-    for record in records.values():
-        plain = {f.name: getattr(record, f.name) for f in fields(record)}
-        nested = {name: plain.pop(name) for name in ("ensemble", "metrics", "cost", "config", "environment")}
-        metrics = nested.pop("metrics")
-        del plain["curves"], plain["reused_fits"], plain["notes"]
-        ensemble = dict(_flat({"ensemble": nested.pop("ensemble")}))
-        rows.append(plain | ensemble | dict(metrics) | dict(_flat(nested)))
-    return DataFrame(rows, index=Index([str(folder) for folder in records], name="folder", dtype="str"))
+    left_out = ("curves", "reused_fits", "notes")
+    rows = [{f.name: getattr(r, f.name) for f in fields(r) if f.name not in left_out} for r in records.values()]
+    folders = Index([str(folder) for folder in records], name="folder", dtype="str")
+    frame = json_normalize(rows, sep="/").set_index(folders)
+    return frame.rename(columns=lambda name: name.removeprefix("metrics/"))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -215,7 +210,7 @@ def _read(path: Path) -> dict[str, Any]:
     if path.stat().st_size > LARGEST:
         raise ValueError(f"it has more than {LARGEST // 2**20} MiB")
     text = path.read_text(encoding="utf-8")
-    data = json.loads(text, parse_constant=no_constant)
+    data = json.loads(text, parse_constant=_no_constant)
     if "\\ud" in text.lower():  # escapes of half characters, which no file can hold
         json.dumps(data, ensure_ascii=False).encode("utf-8")
     if not isinstance(data, dict):
@@ -223,13 +218,8 @@ def _read(path: Path) -> dict[str, Any]:
     return data
 
 
-def _flat(node: Mapping[str, Any], path: str = "") -> Iterable[tuple[str, Any]]:
-    """Return the leaves of nested data by their path."""
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{path}{key}/")
-        else:
-            yield f"{path}{key}", value
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number of JSON")
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:

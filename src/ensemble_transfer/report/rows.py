@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 
 from ensemble_transfer.metrics.equivalent import deep_ensemble_equivalent, worth
 from ensemble_transfer.report.labels import labels
@@ -11,8 +11,8 @@ from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.settings import decisive, flat
 from ensemble_transfer.report.statistics import Spread
 
-_TEST = "target/test/"
-_OOD = f"{_TEST}ood/"
+Task = frozenset[tuple[str, str]]
+"""Settings that rows must share to be compared."""
 
 
 @dataclass(frozen=True)
@@ -34,25 +34,26 @@ class Column:
     optional: bool = False
 
 
-def _metric(record: Record, name: str) -> float | None:
-    return record.metrics.get(_TEST + name)
+def on_test(name: str) -> Callable[[Record], float | None]:
+    """Return what reads a metric of the target's test split."""
+    return lambda record: record.metrics.get(f"target/test/{name}")
+
+
+def _cost(part: str, field: str, unit: float = 1.0) -> Callable[[Record], float | None]:
+    def read(record: Record) -> float | None:
+        value = (record.cost.get(part) or {}).get(field)
+        return None if value is None else value / unit
+
+    return read
 
 
 def _ood(record: Record) -> float | None:
     """Return the AUROC of the entropy: the mean over the named tasks, or the source task's if none is named."""
-    found = {key.split("/")[3]: value for key, value in record.metrics.items() if _is_entropy_auroc(key)}
-    named = [value for name, value in found.items() if name != "source"] or [found.get("source")]
+    start, end = "target/test/ood/", "/entropy/auroc"
+    found = {k[len(start) : -len(end)]: v for k, v in record.metrics.items() if k.startswith(start) and k.endswith(end)}
+    named = [value for name, value in found.items() if name != "source"] or list(found.values())
     known = [value for value in named if value is not None]
     return sum(known) / len(known) if known and len(known) == len(named) else None
-
-
-def _is_entropy_auroc(key: str) -> bool:
-    return key.startswith(_OOD) and key.endswith("/entropy/auroc")
-
-
-def _cost(record: Record, part: str, field: str, unit: float = 1.0) -> float | None:
-    value = (record.cost.get(part) or {}).get(field)
-    return None if value is None else value / unit
 
 
 APART = 0.1
@@ -92,34 +93,35 @@ SOUP = "soup accuracy"
 """Accuracy of the soup: one network whose weights are the mean of the members' weights."""
 
 RESULTS = (
-    Column("accuracy", partial(_metric, name="ensemble/accuracy"), 3, True),
-    Column(CALIBRATED, partial(_metric, name="calibrated/nll"), 3, False),
+    Column("accuracy", on_test("ensemble/accuracy"), 3, True),
+    Column(CALIBRATED, on_test("calibrated/nll"), 3, False),
     Column(WORTH, lambda _: None, 2, True, optional=True),
-    Column(FINE_TUNINGS, partial(_cost, part="total", field="fine_tunings"), 2, optional=True),
-    Column(BY_TIME, partial(_cost, part="total", field="fine_tunings_by_time"), 2, optional=True),
+    Column(FINE_TUNINGS, _cost("total", "fine_tunings"), 2, optional=True),
+    Column(BY_TIME, _cost("total", "fine_tunings_by_time"), 2, optional=True),
     Column(NETWORKS, networks, 0, optional=True),
 )
 """Columns that decide: quality, and what it costs to train and to predict."""
 
 QUALITY = (
-    Column("member accuracy", partial(_metric, name="member/accuracy"), 3, True),
-    Column("NLL", partial(_metric, name="ensemble/nll"), 3, False),
-    Column("ECE", partial(_metric, name="calibration/ece"), 3, False),
-    Column("AURC", partial(_metric, name="selective/aurc"), 4, False),
-    Column(SOUP, partial(_metric, name="soup/accuracy"), 3, True, optional=True),
-    Column("disagreement", partial(_metric, name="diversity/disagreement")),
-    Column("normalised disagreement", partial(_metric, name="diversity/disagreement_normalised")),
+    Column("member accuracy", on_test("member/accuracy"), 3, True),
+    Column("NLL", on_test("ensemble/nll"), 3, False),
+    Column("ECE", on_test("calibration/ece"), 3, False),
+    Column("AURC", on_test("selective/aurc"), 4, False),
+    Column(SOUP, on_test("soup/accuracy"), 3, True, optional=True),
+    Column("disagreement", on_test("diversity/disagreement")),
+    Column("normalised disagreement", on_test("diversity/disagreement_normalised")),
     Column("OOD AUROC", _ood, 3, True, optional=True),
 )
 COST = (
     Column(WORTH_PER_COST, lambda _: None, 2, optional=True),
-    Column("steps", partial(_cost, part="total", field="steps"), 0),
-    Column("GFLOPs", partial(_cost, part="total", field="flops", unit=1e9), 1),
-    Column("seconds", partial(_cost, part="total", field="seconds"), 1),
-    Column("marginal GFLOPs", partial(_cost, part="marginal", field="flops", unit=1e9), 1),
+    Column("steps", _cost("total", "steps"), 0),
+    Column("GFLOPs", _cost("total", "flops", 1e9), 1),
+    Column("seconds", _cost("total", "seconds"), 1),
+    Column("marginal GFLOPs", _cost("marginal", "flops", 1e9), 1),
 )
 COLUMNS = (*RESULTS, *QUALITY, *COST)
-DIFFERENCES = tuple(column for column in COLUMNS if column.name in ("accuracy", "NLL", CALIBRATED))
+NAMED = {column.name: column for column in COLUMNS}
+DIFFERENCES = tuple(NAMED[name] for name in ("accuracy", CALIBRATED, "NLL"))
 """Columns with paired differences to the baseline."""
 
 
@@ -156,26 +158,34 @@ class Row:
         """Seeds of the runs."""
         return tuple(run.seed for run in self.runs)
 
+    @property
+    def budget(self) -> float | None:
+        """Budget in fine-tunings; None where there was none."""
+        value = self.settings.get("budget", "None")
+        return None if value == "None" else float(value)
+
     @cached_property
-    def task(self) -> frozenset[tuple[str, str]]:
+    def task(self) -> Task:
         """Settings of source and target, which rows must share to be compared."""
         return frozenset(item for item in self.settings.items() if item[0].split(".")[0] == "dataset")
 
-    @cached_property
-    def values(self) -> dict[str, Spread]:
-        """Mean and spread over seeds, by column."""
-        return {name: Spread.of(list(by_seed.values())) for name, by_seed in self.numbers.items()}
+    def spread(self, name: str) -> Spread:
+        """Return mean and spread of a column over seeds; NaN if the row lacks it."""
+        by_seed = self.numbers.get(name)
+        return Spread.of(list(by_seed.values())) if by_seed else Spread(math.nan, math.nan, 0)
+
+    def mean(self, name: str) -> float:
+        """Return the mean of a column; NaN if the row lacks it."""
+        return self.spread(name).mean
 
     def text(self, column: Column) -> str:
         """Return ``mean ± std``, ``≥ mean`` where it is a lower bound, or a dash if the row lacks the column."""
-        if column.name not in self.numbers:
-            return "-"
-        return self.values[column.name].text(column.digits, bound=column.name in self.bounds)
+        return self.spread(column.name).text(column.digits, bound=column.name in self.bounds)
 
 
 def rows_of(records: Iterable[Record]) -> tuple[list[Row], list[Record]]:
     """Return finished runs by what was run, and the runs that repeat a seed of their row, which count once."""
-    finished = [(record, _what(record)) for record in records]
+    finished = _what(records)
     groups: dict[tuple[tuple[str, str], ...], dict[int, Record]] = {}
     repeated = []
     for record, own in finished:
@@ -183,58 +193,39 @@ def rows_of(records: Iterable[Record]) -> tuple[list[Row], list[Record]]:
         if group.setdefault(record.seed, record) is not record:
             repeated.append(record)
     settings = [dict(key) for key in groups]
-    references = _references(finished)
+    full = {(_shared(own), r.seed): r for r, own in reversed(finished) if r.known_role == "reference"}
     rows: dict[str, Row] = {}
     for own, label, group in zip(settings, labels(settings), groups.values(), strict=True):
         label = f"{label} #{len(rows) + 1}" if label in rows else label
-        runs = tuple(group.values())
-        rows[label] = Row(label, own, runs, *_numbers(runs, own, references))
+        shared = _shared(own)
+        numbers, bounds = _numbers(list(group.values()), {seed: full.get((shared, seed)) for seed in group})
+        rows[label] = Row(label, own, tuple(group.values()), numbers, bounds)
     return list(rows.values()), repeated
 
 
-_References = Mapping[tuple[str, int], Sequence[tuple[Record, Mapping[str, str]]]]
-"""Runs of the reference with what was run, by pair of tasks and seed."""
-
-
-def _references(records: Iterable[tuple[Record, Mapping[str, str]]]) -> _References:
-    found: dict[tuple[str, int], list[tuple[Record, Mapping[str, str]]]] = {}
-    for record, what in records:
-        if record.known_role == "reference":
-            found.setdefault((record.dataset, record.seed), []).append((record, what))
+def by_task(rows: Iterable[Row]) -> dict[Task, list[Row]]:
+    """Return rows by their task, in the order met."""
+    found: dict[Task, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.task, []).append(row)
     return found
 
 
-def reference_of(record: Record, own: Mapping[str, str], references: _References) -> Record | None:
-    """Return the run of the reference that shares all of a run's settings but strategy and budget; None without.
-
-    Args:
-        record: The run.
-        own: What was run, flat.
-        references: Runs of the reference.
-    """
-    shared = {name: value for name, value in own.items() if not name.startswith("strategy") and name != "budget"}
-    found = references.get((record.dataset, record.seed), ())
-    return next((other for other, what in found if shared.items() <= what.items()), None)
-
-
-def _worth(record: Record, reference: Record | None) -> tuple[float | None, bool]:
-    """Return a run's worth, if it is known and at least one member, and whether it is only known to be that or more."""
-    curve = (reference.curves.get("ensemble_size") or {}).get("calibrated_nll") if reference is not None else None
-    nll = _metric(record, "calibrated/nll")
-    if nll is None or not curve or None in curve:
-        return None, False
-    return worth(nll, curve), math.isinf(deep_ensemble_equivalent(nll, curve))
+def _shared(own: Mapping[str, str]) -> Task:
+    """Return what a run shares with the run of the reference that its worth is measured by: all but the strategy."""
+    return frozenset(item for item in own.items() if item[0] != "budget" and not item[0].startswith("strategy"))
 
 
 def _numbers(
-    runs: Sequence[Record], own: Mapping[str, str], references: _References
+    runs: Sequence[Record], full: Mapping[int, Record | None]
 ) -> tuple[dict[str, dict[int, float]], frozenset[str]]:
-    """Return the numbers of a row, and the columns that are lower bounds."""
+    """Return the numbers of a row, given the runs of the reference by seed, and the columns that are lower bounds."""
     found = {column.name: {run.seed: column.read(run) for run in runs} for column in COLUMNS}
     bounded = False
     for run in runs:
-        found[WORTH][run.seed], capped = _worth(run, reference_of(run, own, references))
-        value, spent = found[WORTH][run.seed], found[FINE_TUNINGS][run.seed]
+        value, capped = _worth(run, full[run.seed])
+        spent = found[FINE_TUNINGS][run.seed]
+        found[WORTH][run.seed] = value
         found[WORTH_PER_COST][run.seed] = value / spent if value is not None and spent else None
         bounded |= capped
     known = {name: {s: n for s, n in by_seed.items() if n is not None} for name, by_seed in found.items()}
@@ -242,10 +233,27 @@ def _numbers(
     return complete, frozenset((WORTH, WORTH_PER_COST) if bounded else ())
 
 
-def _what(record: Record) -> dict[str, str]:
-    """Return what was run, flat: the strategy, and every setting that decides the result except the seed."""
-    settings = {name: value for name, value in decisive(record.config).items() if name != "seed"}
-    return {"strategy": record.strategy, "dataset": record.dataset} | dict(flat(settings))
+def _worth(record: Record, full: Record | None) -> tuple[float | None, bool]:
+    """Return a run's worth, if it is known and at least one member, and whether it is only known to be that or more."""
+    curve = (full.curves.get("ensemble_size") or {}).get("calibrated_nll") if full is not None else None
+    nll = NAMED[CALIBRATED].read(record)
+    if nll is None or not curve or None in curve:
+        return None, False
+    return worth(nll, curve), math.isinf(deep_ensemble_equivalent(nll, curve))
+
+
+def _what(records: Iterable[Record]) -> list[tuple[Record, dict[str, str]]]:
+    """Return records with what was run, flat: the strategy, and every setting that decides the result but the seed.
+
+    What is the seed in all runs, such as ``dataset.target.seed=${seed}``, is no setting either.
+    """
+    found = []
+    for record in records:
+        settings = {name: value for name, value in decisive(record.config).items() if name != "seed"}
+        found.append((record, {"strategy": record.strategy, "dataset": record.dataset} | dict(flat(settings))))
+    seeds = {name for _, own in found for name in own if name.endswith(".seed")}
+    following = {name for name in seeds if all(own.get(name) == str(record.seed) for record, own in found)}
+    return [(record, {k: v for k, v in own.items() if k not in following}) for record, own in found]
 
 
 def lineage(record: Record) -> str:

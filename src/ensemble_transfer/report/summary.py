@@ -1,19 +1,18 @@
 """Write the summary of a run as one Markdown text, for the terminal and ``summary.md``."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markdown import Markdown
 
-from ensemble_transfer.layout import PREDICTIONS, RECORD, SHIFT, SUMMARY
-from ensemble_transfer.report.choice import choice_text
+from ensemble_transfer.layout import ENSEMBLE, PREDICTIONS, RECORD, SHIFT, SUMMARY
+from ensemble_transfer.report.explanations import choice_text, next_step, shift_effect, source_warning
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.rows import costs_differ, networks
 from ensemble_transfer.report.tables import markdown as table
-from ensemble_transfer.report.verdict import next_step, shift_effect, source_warning
 
 
 def write(record: Record, folder: Path, console: Console | None = None, printed: bool = True) -> None:
@@ -33,12 +32,10 @@ def write(record: Record, folder: Path, console: Console | None = None, printed:
 def markdown(record: Record, folder: Path) -> str:
     """Return the summary of a finished run: the result and what to do next first, explanations and files last."""
     size, lineage = record.ensemble["size"], record.ensemble["lineage"]
-    title = f"# {record.strategy}: {record.dataset}"
-    members = f"{size} member{'' if size == 1 else 's'}"
-    about = f"{members} of {lineage} lineage, {record.backbone}, seed {record.seed}. `{record.command}`"
+    members = f"{size} member{'' if size == 1 else 's'} of {lineage} lineage"
     parts = [
-        title,
-        about,
+        f"# {record.strategy}: {record.dataset}",
+        f"{members}, {record.backbone}, seed {record.seed}. `{record.command}`",
         f"**Result**: {result(record)}",
         source_warning(record),
         *next_step(record, folder),
@@ -83,53 +80,45 @@ def result(record: Record) -> str:
     return f"{text}. A prediction runs {count} network{'' if count == 1 else 's'}." if count else f"{text}."
 
 
+def _cells(metrics: Mapping[str, float | None], prefix: str, names: Iterable[str]) -> list[str]:
+    return [number(metrics.get(f"{prefix}/{name}")) for name in names]
+
+
 def _quality(metrics: Mapping[str, float | None]) -> str:
     rows = []
     for prefix, task in _splits(metrics):
-        low, high = (number(metrics[f"{prefix}/member/accuracy_{end}"]) for end in ("min", "max"))
-        ensemble = [number(metrics[f"{prefix}/ensemble/{m}"]) for m in ("accuracy", "nll", "brier")]
-        member = [number(metrics[f"{prefix}/member/{m}"]) for m in ("accuracy", "nll", "brier", "ece")]
-        ece, calibrated = (number(metrics.get(f"{prefix}/{m}")) for m in ("calibration/ece", "calibrated/nll"))
-        rows.append([f"ensemble on {task}", *ensemble, ece, calibrated])
-        rows.append([f"its members ({low} to {high})", *member, "-"])
+        low, high = _cells(metrics, prefix, ("member/accuracy_min", "member/accuracy_max"))
+        parts = {f"ensemble on {task}": "ensemble", f"its members ({low} to {high})": "member"}
         if f"{prefix}/soup/accuracy" in metrics:
-            soup = [number(metrics.get(f"{prefix}/soup/{m}")) for m in ("accuracy", "nll", "brier", "ece")]
-            rows.append(["its soup (one model)", *soup, "-"])
+            parts["its soup (one model)"] = "soup"
+        for name, part in parts.items():
+            last = ("calibration/ece", "calibrated/nll") if part == "ensemble" else (f"{part}/ece", "-")
+            names = (f"{part}/accuracy", f"{part}/nll", f"{part}/brier", *last)
+            rows.append([name, *_cells(metrics, prefix, names)])
     tested = _splits(metrics)[0][0] == "target/test"
     return table(("test split" if tested else "evaluated", "accuracy", "NLL", "Brier", "ECE", "calibrated NLL"), rows)
 
 
 def _diversity(metrics: Mapping[str, float | None]) -> str:
-    rows = [
-        [
-            task,
-            *(
-                number(metrics[f"{prefix}/diversity/{m}"])
-                for m in ("disagreement", "disagreement_normalised", "mutual_information")
-            ),
-        ]
-        for prefix, task in _splits(metrics)
-    ]
+    names = ("disagreement", "disagreement_normalised", "mutual_information")
+    rows = [[task, *_cells(metrics, f"{prefix}/diversity", names)] for prefix, task in _splits(metrics)]
     return table(("diversity", "disagreement", "/ (1 - member accuracy)", "mutual information"), rows)
 
 
 def _elsewhere(metrics: Mapping[str, float | None]) -> list[str]:
     """Return tables on out-of-distribution and corrupted images, where there are any."""
-    keys = [key.removeprefix("target/test/").split("/") for key in metrics if key.startswith("target/test/")]
-    scores = ("max_probability", "entropy", "mutual_information")
+    keys = [key.split("/")[2:] for key in metrics if key.startswith("target/test/")]
+    scores = [f"{score}/auroc" for score in ("max_probability", "entropy", "mutual_information")]
     outside = dict.fromkeys(key[1] for key in keys if key[0] == "ood")
-    found = [[name, *(number(metrics[f"target/test/ood/{name}/{s}/auroc"]) for s in scores)] for name in outside]
+    found = [[name, *_cells(metrics, f"target/test/ood/{name}", scores)] for name in outside]
+    mean = "target/test/corruption/mean"
     severities = dict.fromkeys(key[2] for key in keys if key[:2] == ["corruption", "mean"])
-    worse = [
-        [
-            f"severity {s}",
-            *(number(metrics[f"target/test/corruption/mean/{s}/{m}"]) for m in ("accuracy", "nll", "ece")),
-        ]
-        for s in severities
-    ]
-    header = ("out of distribution: AUROC of", "max probability", "entropy", "mutual information")
-    tables = [table(header, found)] if found else []
-    return [*tables, table(("corrupted test images, mean", "accuracy", "NLL", "ECE"), worse)] if worse else tables
+    worse = [[f"severity {s}", *_cells(metrics, f"{mean}/{s}", ("accuracy", "nll", "ece"))] for s in severities]
+    tables = {
+        ("out of distribution: AUROC of", "max probability", "entropy", "mutual information"): found,
+        ("corrupted test images, mean", "accuracy", "NLL", "ECE"): worse,
+    }
+    return [table(head, rows) for head, rows in tables.items() if rows]
 
 
 def _added(record: Record) -> list[str]:
@@ -156,9 +145,17 @@ def _cost(record: Record) -> str:
     parts = record.cost["phases"] | {"**total**": record.cost["total"]}
     parts |= {"one more member": record.cost["marginal"]} if record.cost["marginal"] else {}
     parts |= {"source ensemble (not counted)": record.cost["source"]} if "source" in record.cost else {}
-    timed = ("by time",) if "fine_tunings_by_time" in record.cost["total"] else ()
-    rows = [_cost_row(phase, cost, bool(timed)) for phase, cost in parts.items()]
-    text = table(("cost", "steps", "GFLOPs", "fine-tunings", *timed, "seconds", "peak MB"), rows)
+    columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "steps": lambda cost: f"{round(cost['steps']):,}",
+        "GFLOPs": lambda cost: f"{cost['flops'] / 1e9:,.1f}",
+        "fine-tunings": lambda cost: number(cost.get("fine_tunings"), 2),
+        "by time": lambda cost: number(cost.get("fine_tunings_by_time"), 2),
+        "seconds": lambda cost: f"{cost['seconds']:,.1f}",
+        "peak MB": lambda cost: f"{cost['peak_memory_bytes'] / 1e6:,.0f}",
+    }
+    text = table(
+        ("cost", *columns), ([name, *(read(cost) for read in columns.values())] for name, cost in parts.items())
+    )
     reused = {(entry["phase"], entry["member"]) for entry in record.reused_fits}
     if not reused:
         return text
@@ -166,23 +163,11 @@ def _cost(record: Record) -> str:
     return f"{text}\n\n{len(reused)} fits came from the store ({phases}); their cost is that of the real fit."
 
 
-def _cost_row(name: str, cost: Mapping[str, Any], timed: bool) -> list[str]:
-    return [
-        name,
-        f"{round(cost['steps']):,}",
-        f"{cost['flops'] / 1e9:,.1f}",
-        number(cost.get("fine_tunings"), 2),
-        *([number(cost.get("fine_tunings_by_time"), 2)] if timed else []),
-        f"{cost['seconds']:,.1f}",
-        f"{cost['peak_memory_bytes'] / 1e6:,.0f}",
-    ]
-
-
 def _files(folder: Path) -> str:
     about = {
         RECORD: "all of this and more, for programs",
         PREDICTIONS: "predictions on every image",
-        "ensemble": "the transferred ensemble",
+        ENSEMBLE: "the transferred ensemble",
         SHIFT: "the shift vector",
     }
     names = [f"`{name}` ({what})" for name, what in about.items() if (folder / name).exists()]

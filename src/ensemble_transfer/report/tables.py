@@ -1,17 +1,11 @@
-"""Tables of a comparison: one data frame of cells each, from which Markdown, LaTeX, CSV and the page are made."""
+"""Tables of a comparison: cells, from which Markdown, LaTeX, CSV and the page are made."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING
 
-from ensemble_transfer.report import latex
-from ensemble_transfer.report.escape import csv_cell, markdown_cell
-from ensemble_transfer.report.statistics import Difference, Spread
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
+from ensemble_transfer.report.escape import csv_cell, latex_cell, markdown_cell
+from ensemble_transfer.report.statistics import Difference
 
 _NOWHERE = Difference(math.nan, math.nan, math.nan, math.nan, 0)
 
@@ -32,17 +26,13 @@ class Cell:
     best: bool = False
     numbers: Mapping[str, float | str] = field(default_factory=dict)
 
-    def __str__(self) -> str:
-        """Return the text."""
-        return self.text
-
     @property
     def lines(self) -> tuple[str, str]:
         """The number, and its deviation or interval, which may be empty."""
-        for separator in (" ± ", " ["):
+        for separator, begin in ((" ± ", "± "), (" [", "[")):
             first, found, rest = self.text.partition(separator)
             if found:
-                return first, f"{separator.strip()} {rest}" if separator == " ± " else f"[{rest}"
+                return first, begin + rest
         return self.text, ""
 
 
@@ -54,12 +44,6 @@ def words(text: str) -> Cell:
 def count(value: int) -> Cell:
     """Return a cell of a number that is exact."""
     return Cell(str(value), value)
-
-
-def spread(found: Spread | None, text: str, best: bool = False) -> Cell:
-    """Return a cell of a mean with its deviation."""
-    mean, std = (found.mean, found.std) if found else (math.nan, math.nan)
-    return Cell(text, mean, best, {"mean": mean, "std": std})
 
 
 def difference(found: Difference | None, digits: int) -> Cell:
@@ -92,45 +76,40 @@ class Table:
     ascending: frozenset[str] = frozenset()
     groups: Sequence[Mapping[str, str]] = ()
 
-    @cached_property
-    def frame(self) -> "DataFrame":
-        """The cells, a row for each line."""
-        from pandas import DataFrame
-
-        return DataFrame(self.lines, dtype=object)
-
     @property
     def columns(self) -> list[str]:
         """Names of the columns."""
-        return list(self.lines[0]) if self.lines else []
-
-    @property
-    def rows(self) -> list[tuple[Mapping[str, str], list[Cell]]]:
-        """Groups and cells of each line."""
-        groups = self.groups or [{} for _ in self.lines]
-        return [(group, list(line)) for group, line in zip(groups, self.frame.itertuples(index=False), strict=True)]
+        return list(self.lines[0])
 
     def markdown(self) -> str:
         """Return the table as Markdown, its first column to the left and the others to the right."""
-        rows = self.frame.map(lambda c: f"**{markdown_cell(str(c))}**" if c.best else markdown_cell(str(c)))
-        return markdown(self.columns, rows.to_numpy().tolist())
+
+        def shown(cell: Cell) -> str:
+            text = markdown_cell(cell.text)
+            return f"**{text}**" if cell.best else text
+
+        return markdown(self.columns, (map(shown, line.values()) for line in self.lines))
 
     def latex(self) -> str:
-        """Return the table as LaTeX (package booktabs)."""
-        return latex.table(self.frame)
+        """Return the table as LaTeX (package booktabs); the words of a heading stand below each other."""
 
-    def numbers(self) -> "DataFrame":
-        """Return all digits, a column for each number of a cell: ``accuracy mean``, ``accuracy std``."""
-        from pandas import DataFrame
+        def shown(cell: Cell) -> str:
+            text = latex_cell(cell.text)
+            return rf"\textbf{{{text}}}" if cell.best else text
 
-        def flat(line: Mapping[str, Cell]) -> dict[str, float | str]:
-            parts: Iterable[tuple[str, Mapping[str, float | str]]] = (
-                (name.strip(), cell.numbers or {"": cell.value}) for name, cell in line.items()
-            )
-            return {
-                f"{name} {part}".strip(): csv_cell(value) if isinstance(value, str) else value
-                for name, found in parts
-                for part, value in found.items()
+        first, *others = map(latex_cell, self.columns)
+        heads = [first, *(r"\shortstack[r]{" + name.replace(" ", r" \\ ") + "}" for name in others)]
+        lines = [" & ".join(map(shown, line.values())) + r" \\" for line in self.lines]
+        opening = [rf"\begin{{tabular}}{{l{'r' * len(others)}}}", r"\toprule", " & ".join(heads) + r" \\", r"\midrule"]
+        return "\n".join([*opening, *lines, r"\bottomrule", r"\end{tabular}"])
+
+    def numbers(self) -> list[dict[str, float | str]]:
+        """Return all digits of each line by name: ``accuracy mean``, ``accuracy std``."""
+        return [
+            {
+                f"{name.strip()} {part}".strip(): csv_cell(value) if isinstance(value, str) else value
+                for name, cell in line.items()
+                for part, value in (cell.numbers or {"": cell.value}).items()
             }
-
-        return DataFrame([flat(line) for line in self.lines])
+            for line in self.lines
+        ]

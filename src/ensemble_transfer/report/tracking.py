@@ -6,7 +6,7 @@ Lightning's ``WandbLogger`` promises neither, and is not to be imported here: Li
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from ensemble_transfer import machine
 from ensemble_transfer.errors import SettingError, require
-from ensemble_transfer.report.artifacts import RunArtifact, artifacts_of, read_table
-from ensemble_transfer.report.logged_run import LoggedRun, RunTracker, named_losses, scalars
+from ensemble_transfer.report.artifacts import RunArtifact, artifacts_of
 from ensemble_transfer.report.record import Record
-from ensemble_transfer.report.tracked_run import RUN_ID, TrackedRun
+from ensemble_transfer.report.tracked_run import RUN_ID, LoggedRun, RunTracker, TrackedRun, scalars
 
 if TYPE_CHECKING:
     import wandb
@@ -70,66 +69,52 @@ class LoggerSettings:
             require(has_tensorboard(), "kind", self.kind, rule)
 
 
-class WandbRun:
-    """An open W&B run. It is a :class:`~ensemble_transfer.training.progress.Tracker` and also takes the record.
-
-    If W&B raises an error, one warning is logged, and the run is no longer tracked.
-    """
+class WandbRun(RunTracker):
+    """A run at W&B. A restarted run replays its finished fits; what it logged before it stopped is skipped."""
 
     def __init__(self, run: "wandb.Run", settings: LoggerSettings, folder: Path) -> None:
         self._run, self._settings, self.folder = run, settings, folder
-        self._phases: set[str] = set()
-        self._names: set[str] = set()
-        self._lost = False
+        self.lost = "W&B", f". 'wandb sync {run.settings.sync_dir}' sends what is on disk"
+        self._defined: set[str] = set()
         self._logged = dict(run.summary) if run.resumed else {}
 
-    def curve(
-        self, phase: str, step: int, losses: Mapping[int, float], also: Mapping[str, float] | None = None
-    ) -> None:
-        """Log one step of the learning curves as one row, against the steps of the phase.
-
-        A restarted run replays its finished fits. Points that it logged before it stopped are skipped.
-
-        Args:
-            phase: Name of the phase.
-            step: Step within the phase.
-            losses: Loss of each member, by the member's index from 0.
-            also: What else is known of this step, by name.
-        """
-        self.metrics(phase, step, named_losses(losses) | dict(also or {}))
-
     def metrics(self, phase: str, step: int, values: Mapping[str, float]) -> None:
-        """Log numbers of a step of a phase as one row, likewise."""
+        """Log numbers of a step of a phase as one row, against the steps of the phase."""
+        axis = f"{phase}/step"
         named = {f"{phase}/{name}": value for name, value in values.items()}
-        new = [name for name in named if "/loss/" not in name and name not in self._names]
-        if phase not in self._phases:
-            self._phases.add(phase)
-            self._guarded(lambda: self._define_phase(phase))
-        for name in new:
-            self._names.add(name)
-            self._guarded(lambda name=name: self._run.define_metric(name, step_metric=f"{phase}/step"))  # type: ignore[misc]
-        done = self._logged.get(f"{phase}/step", -1)
-        row = {name: loss for name, loss in named.items() if name not in self._logged or step > done}
+        self._define(axis, hidden=True)
+        self._define(f"{phase}/loss/*", step_metric=axis, summary="min,last")
+        for name in named:
+            if "/loss/" not in name:
+                self._define(name, step_metric=axis)
+        done = self._logged.get(axis, -1)
+        row = {name: value for name, value in named.items() if name not in self._logged or step > done}
         if row:
-            self._guarded(lambda: self._run.log({f"{phase}/step": step} | row))
+            self._guarded(self._run.log, {axis: step} | row)
+
+    def _define(self, name: str, **options: Any) -> None:  # noqa: ANN401
+        if name not in self._defined:
+            self._defined.add(name)
+            self._guarded(self._run.define_metric, name, **options)
 
     def record(self, record: Record) -> None:
         """Write metrics and cost to the run's summary, tag it with its tasks, and log its files as artifacts."""
-        self._guarded(lambda: self._summarise(record))
-        self._guarded(lambda: self._tag(record.dataset))
+        self._guarded(lambda: self._run.summary.update(scalars(record) | {"status": record.status}))
+        self._guarded(lambda: setattr(self._run, "tags", _tags(*(self._run.tags or ()), record.dataset)))
         if self._settings.artifacts and self._answers():
             for item in artifacts_of(record, self.folder):
-                self._guarded(lambda item=item: self._log_artifact(item))  # type: ignore[misc]
+                self._guarded(self._log_artifact, item)
 
     def comparison(self) -> None:
         """Log ``table.csv`` and the figures in the folder of a comparison and in those of its pairs of tasks."""
         import wandb
+        from pandas import read_csv
 
-        header, rows = read_table(self.folder / "table.csv")
-        self._guarded(lambda: self._run.log({"comparison": wandb.Table(columns=list(header), data=rows)}))
+        table = wandb.Table(dataframe=read_csv(self.folder / "table.csv"))
+        self._guarded(self._run.log, {"comparison": table})
         for path in sorted(self.folder.rglob("figures/*.png")):
             name = Path("figures", path.parent.parent.relative_to(self.folder), path.stem).as_posix()
-            self._guarded(lambda name=name, path=path: self._run.log({name: wandb.Image(str(path))}))  # type: ignore[misc]
+            self._guarded(self._run.log, {name: wandb.Image(str(path))})
 
     def close(self, exit_code: int = 0) -> None:
         """End the run within the timeout; anything that was not sent stays on disk."""
@@ -138,16 +123,6 @@ class WandbRun:
             self._run.finish(exit_code=exit_code)
         except Exception as error:  # noqa: BLE001  # a logger never costs a result
             self._warn(error)
-
-    def _define_phase(self, phase: str) -> None:
-        self._run.define_metric(f"{phase}/step", hidden=True)
-        self._run.define_metric(f"{phase}/loss/*", step_metric=f"{phase}/step", summary="min,last")
-
-    def _summarise(self, record: Record) -> None:
-        self._run.summary.update(scalars(record) | {"status": record.status})
-
-    def _tag(self, tag: str) -> None:
-        self._run.tags = _tags(*(self._run.tags or ()), tag)
 
     def _log_artifact(self, item: RunArtifact) -> None:
         import wandb
@@ -167,26 +142,9 @@ class WandbRun:
 
     def _answers(self) -> bool:
         """Return whether the run can still be logged."""
-        if self._settings.mode == "online" and not self._lost:
-            reason = _silence()
-            if reason is not None:
-                self._warn(reason)
+        if self._settings.mode == "online" and not self._lost and (reason := _silence()) is not None:
+            self._warn(reason)
         return not self._lost
-
-    def _guarded(self, action: Callable[[], object]) -> None:
-        if self._lost:
-            return
-        try:
-            action()
-        except Exception as error:  # noqa: BLE001  # a logger never costs a result
-            self._warn(error)
-
-    def _warn(self, error: object) -> None:
-        if not self._lost:
-            self._lost = True
-            reason = " ".join(str(error).split())
-            where = Path(self._run.settings.sync_dir)
-            log.warning("W&B is lost (%s); the run continues. 'wandb sync %s' sends what is on disk", reason, where)
 
 
 @contextmanager
@@ -206,7 +164,15 @@ def tracking(settings: LoggerSettings, about: TrackedRun) -> Iterator[RunTracker
     if settings.kind == "none":
         yield None
         return
-    tracker = _opened(settings, about)
+    tracker: RunTracker
+    if settings.kind == "wandb":
+        tracker = WandbRun(_start(settings, about), settings, about.folder)
+    elif settings.kind == "lightning":
+        tracker = LoggedRun(settings.lightning, about)
+    else:
+        from ensemble_transfer.training.loggers import file_logger
+
+        tracker = LoggedRun(file_logger(settings.kind, about.folder), about, settings.kind)
     try:
         yield tracker
     except BaseException:
@@ -231,16 +197,6 @@ def log_comparison(settings: LoggerSettings, folder: Path, sweep: str) -> None:
                 tracker.comparison()
     except SettingError as error:
         log.warning("the comparison is not on W&B: %s", error)
-
-
-def _opened(settings: LoggerSettings, about: TrackedRun) -> RunTracker:
-    if settings.kind == "wandb":
-        return WandbRun(_start(settings, about), settings, about.folder)
-    if settings.kind == "lightning":
-        return LoggedRun(settings.lightning, about)
-    from ensemble_transfer.training.loggers import file_logger
-
-    return LoggedRun(file_logger(settings.kind, about.folder), about, settings.kind)
 
 
 def _start(settings: LoggerSettings, about: TrackedRun) -> "wandb.Run":

@@ -11,13 +11,10 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from ensemble_transfer.report.confusion import best_of_each_strategy, has_confusion
-from ensemble_transfer.report.frontier import budget_of, frontier_of
 from ensemble_transfer.report.plots import charts, compute
-from ensemble_transfer.report.plots.compute import References
-from ensemble_transfer.report.plots.frontier import frontier
 from ensemble_transfer.report.plots.style import RC, Style, save, styles
 from ensemble_transfer.report.reference import references
-from ensemble_transfer.report.rows import CALIBRATED, FINE_TUNINGS, WORTH, WORTH_PER_COST, Row
+from ensemble_transfer.report.rows import CALIBRATED, WORTH, Row
 
 
 @dataclass(frozen=True)
@@ -32,8 +29,8 @@ class Plan:
         able: Returns whether a row has the data.
         draw: Draws rows in their styles.
         enough: Returns whether the rows that have the data are worth a figure.
-        across: Whether rows of different tasks may share the figure.
-        every: Whether all rows are drawn, however many there are; in other figures each strategy then has its best.
+        across: Whether rows of different tasks may share the figure. It then shows all rows, however many there are; in
+            other figures of many rows each strategy has its best.
     """
 
     name: str
@@ -44,7 +41,6 @@ class Plan:
     draw: Callable[[Sequence[Row], Mapping[str, Style]], Figure]
     enough: Callable[[Sequence[Row]], bool] = bool
     across: bool = False
-    every: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,18 +74,6 @@ def _diagnosed(row: Row) -> bool:
 
 
 PLANS = (
-    Plan(
-        "frontier",
-        "What a budget buys",
-        "Lines: strategies at their budgets, mean over seeds, bands of one standard deviation; a rival has the number "
-        "of members that validation prefers at each budget and seed. Ringed: the Pareto front, which no other point "
-        "beats at the same cost or less; costs within 2% are equal. Far worse points are cut off.",
-        ("accuracy", CALIBRATED, FINE_TUNINGS, WORTH_PER_COST),
-        lambda row: budget_of(row) is not None and _with_columns("accuracy", CALIBRATED, FINE_TUNINGS)(row),
-        frontier,
-        enough=lambda rows: frontier_of(rows) is not None,
-        every=True,
-    ),
     Plan(
         "diversity",
         "Diversity against member accuracy",
@@ -160,7 +144,7 @@ PLANS = (
         "scale.",
         ("disagreement",),
         lambda row: _with_curve("disagreement")(row) and len({len(r.curves["disagreement"]) for r in row.runs}) == 1,
-        charts.matrices,
+        charts.disagreement,
     ),
     Plan(
         "shift_line",
@@ -182,7 +166,6 @@ PLANS = (
         charts.benefit,
         enough=lambda rows: len(charts.lineages(rows)) > 1,
         across=True,
-        every=True,
     ),
 )
 
@@ -208,25 +191,23 @@ def draw(rows: Sequence[Row], folder: Path, across: bool = False, baseline: str 
     folder.mkdir(parents=True, exist_ok=True)
     look = styles(rows)
     with matplotlib.rc_context(RC):
-        found = [_compute([] if across else rows, folder / "compute.svg", look, references(rows, baseline))]
+        found = [_compute([] if across else rows, folder / "compute.svg", look, baseline)]
         found += [_drawn(plan, rows if plan.across or not across else [], folder, look) for plan in PLANS]
     return [drawn for drawn in found if drawn is not None]
 
 
-def _compute(rows: Sequence[Row], svg: Path, look: Mapping[str, Style], found: References) -> Drawn | None:
+def _compute(rows: Sequence[Row], svg: Path, look: Mapping[str, Style], baseline: str | None) -> Drawn | None:
     """Draw quality against cost, in two layouts."""
-    narrow = svg.with_stem("compute_narrow")
+    title, narrow = "Quality against cost", svg.with_stem("compute_narrow")
     _clear(svg, narrow)
+    found = references(rows, baseline)
     able = [row for row in rows if compute.able(row) and ((r := found[row.label]) is None or compute.able(r))]
     if not any((r := found[row.label]) is not None and r is not row for row in able):
         return None
-    for path, is_narrow in ((svg, False), (narrow, True)):
-        save(compute.compute(able, look, found, is_narrow), path)
-    text = _with_missing(compute.caption(able, found), rows, able)
-    return Drawn(COMPUTE, text, _alt(COMPUTE, ("accuracy", *compute.columns(able)), able), svg, narrow)
-
-
-COMPUTE = "Quality against cost"
+    save(compute.compute(able, look, found), svg)
+    save(compute.compute(able, look, found, narrow=True), narrow)
+    caption = _with_missing(compute.caption(able, found), rows, able)
+    return Drawn(title, caption, _alt(title, compute.columns(able), able), svg, narrow)
 
 
 def _drawn(plan: Plan, rows: Sequence[Row], folder: Path, look: Mapping[str, Style]) -> Drawn | None:
@@ -236,7 +217,7 @@ def _drawn(plan: Plan, rows: Sequence[Row], folder: Path, look: Mapping[str, Sty
     if not able or not plan.enough(able):
         return None
     caption = _with_missing(plan.caption, rows, able)
-    if not plan.every and len(able) > MANY:
+    if not plan.across and len(able) > MANY:
         able = best_of_each_strategy(able)[:MANY]
         caption += " Each strategy is shown where its calibrated NLL is lowest."
     save(plan.draw(able, look), svg)
@@ -253,15 +234,15 @@ def _with_missing(caption: str, rows: Sequence[Row], able: Sequence[Row]) -> str
     """Return a caption that names the rows whose records lack what the figure shows."""
     shown = {row.label for row in able}
     missing = [row.label for row in rows if row.label not in shown]
-    if not missing or len(missing) > MANY:
-        return f"{caption} {len(missing)} rows lack the numbers." if missing else caption
-    return f"{caption} Without the numbers for it: {', '.join(missing)}."
+    if len(missing) > MANY:
+        return f"{caption} {len(missing)} rows lack the numbers."
+    return f"{caption} Without the numbers for it: {', '.join(missing)}." if missing else caption
 
 
 def _alt(title: str, columns: Sequence[str], rows: Sequence[Row]) -> str:
     """Return the alternative text of a figure: its title and the numbers of each row."""
     parts = []
     for row in rows:
-        numbers = [f"{name} {row.values[name].text(3)}" for name in columns if name in row.numbers]
+        numbers = [f"{name} {row.spread(name).text(3)}" for name in columns if name in row.numbers]
         parts.append(f"{row.label}: {', '.join(numbers)}" if numbers else row.label)
     return f"{title}. {'; '.join(parts)}."

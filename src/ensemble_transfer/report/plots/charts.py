@@ -1,6 +1,6 @@
 """Charts. Each function draws rows that have its data, in their styles."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import ceil, floor, log10
 
@@ -9,19 +9,19 @@ import numpy as np
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from ensemble_transfer.report.confusion import Confusion
+from ensemble_transfer.report.confusion import classes_of, shares_of
 from ensemble_transfer.report.plots.style import (
     INK,
     PAPER,
     Style,
     band,
-    kinds,
     legend,
     legend_above,
     panels,
     point,
+    strategies,
     wrapped,
 )
 from ensemble_transfer.report.rows import Row, lineage
@@ -32,35 +32,46 @@ FEW_CLASSES = 12
 FEW, MANY = 3, 8
 """Ticks that a logarithmic axis has at least and at most."""
 
-
-class PlainLogLocator(Locator):
-    """Places 3 to 8 ticks on a logarithmic axis if it can: 1, 2, 5, 10, ..., or powers of 10, or equal steps."""
-
-    def __call__(self) -> Sequence[float]:
-        """Return the ticks of the axis."""
-        assert self.axis is not None
-        return self.tick_values(*self.axis.get_view_interval())
-
-    def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
-        """Return the ticks between two positive values."""
-        low, high = sorted((vmin, vmax))
-        powers = [10.0**power for power in range(floor(log10(low)), ceil(log10(high)) + 1)]
-        fine = [factor * power for power in powers for factor in (1, 2, 5) if low <= factor * power <= high]
-        if len(fine) > MANY:
-            return [power for power in powers if low <= power <= high]
-        if len(fine) >= FEW:
-            return fine
-        return [float(value) for value in MaxNLocator(5).tick_values(low, high) if value > 0]
+Look = Mapping[str, Style]
+Curves = tuple[Sequence[float], Sequence[Sequence[float]]]
+"""Places on an axis, and the values there by seed."""
 
 
 def plain_logarithmic(axis: Axis) -> None:
-    """Label a logarithmic axis with 3 to 8 plain numbers."""
-    axis.set_major_locator(PlainLogLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    """Label a logarithmic axis with 3 to 8 plain numbers: 1, 2, 5, 10, ..., or powers of 10, or equal steps."""
+    low, high = sorted(axis.get_view_interval())
+    powers = [10.0**power for power in range(floor(log10(low)), ceil(log10(high)) + 1)]
+    ticks = [factor * power for power in powers for factor in (1, 2, 5) if low <= factor * power <= high]
+    if len(ticks) > MANY:
+        ticks = [power for power in powers if low <= power <= high]
+    elif len(ticks) < FEW:
+        ticks = [float(tick) for tick in MaxNLocator(5).tick_values(low, high) if low <= tick <= high]
+    axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.set_minor_locator(NullLocator())
 
 
-def diversity(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
+def _curves(
+    rows: Sequence[Row], look: Look, names: Mapping[str, str], read: Callable[[Row, str], Curves], xlabel: str
+) -> Figure:
+    """Draw curves with bands over seeds, a panel for each name.
+
+    Args:
+        rows: Rows.
+        look: Styles by label.
+        names: What each panel shows, with the label of its axis.
+        read: Returns the curve of a row by name.
+        xlabel: Label of the other axis.
+    """
+    figure, axes = panels(len(names), 2.9 if len(names) > 2 else 3.5)
+    for panel, (name, ylabel) in zip(axes, names.items(), strict=True):
+        for row in rows:
+            band(panel, *read(row, name), look[row.label])
+        panel.set(xlabel=xlabel, ylabel=ylabel)
+    legend(figure, rows, look)
+    return figure
+
+
+def diversity(rows: Sequence[Row], look: Look) -> Figure:
     """Draw disagreement against member accuracy."""
     figure, [panel] = panels(1, 5.0, 3.6)
     for row in rows:
@@ -70,21 +81,20 @@ def diversity(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
     return figure
 
 
-def rejection(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
+def rejection(rows: Sequence[Row], look: Look) -> Figure:
     """Draw accuracy on the kept examples against the share of rejected ones."""
     figure, [panel] = panels(1, 5.0, 3.6)
     grid = np.linspace(0, 0.95, 96)
     for row in rows:
         curves = [run.curves["accuracy_rejection"] for run in row.runs]
         by_seed = [np.interp(grid, curve["rejection"][::-1], curve["accuracy"][::-1]).tolist() for curve in curves]
-        band(panel, 100 * grid, by_seed, look[row.label], marked=False)
-        panel.plot(100 * grid[::19], np.mean(by_seed, axis=0)[::19], **look[row.label].line2d() | {"linestyle": "none"})
+        band(panel, 100 * grid, by_seed, look[row.label], every=19)
     panel.set(xlabel="examples rejected, least confident first (%)", ylabel="accuracy on the others")
     legend(figure, rows, look)
     return figure
 
 
-def reliability(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
+def reliability(rows: Sequence[Row], look: Look) -> Figure:
     """Draw accuracy against confidence, one panel per row: before the temperature and, where it is known, after it."""
     figure, axes = panels(len(rows), 2.3, 2.6)
     for panel, row in zip(axes, rows, strict=True):
@@ -120,35 +130,34 @@ def _pooled(row: Row, name: str) -> tuple[np.ndarray, np.ndarray]:
     return middle[seen], right[seen]
 
 
-def ensemble_size(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
+def ensemble_size(rows: Sequence[Row], look: Look) -> Figure:
     """Draw accuracy and NLL of subsets of the members against their size, up to the least size of a row's seeds."""
-    figure, axes = panels(2)
-    for panel, name in zip(axes, ("accuracy", "calibrated_nll"), strict=True):
-        for row in rows:
-            curves = [run.curves["ensemble_size"] for run in row.runs]
-            shared = min(len(curve["size"]) for curve in curves)
-            band(panel, curves[0]["size"][:shared], [curve[name][:shared] for curve in curves], look[row.label])
+
+    def read(row: Row, name: str) -> Curves:
+        curves = [run.curves["ensemble_size"] for run in row.runs]
+        shared = min(len(curve["size"]) for curve in curves)
+        return curves[0]["size"][:shared], [curve[name][:shared] for curve in curves]
+
+    names = {"accuracy": "ensemble accuracy", "calibrated_nll": "calibrated NLL (nats)"}
+    figure = _curves(rows, look, names, read, "members")
+    for panel in figure.axes:
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-        panel.set(xlabel="members", ylabel="ensemble accuracy")
-    axes[1].set_ylabel("calibrated NLL (nats)")
-    legend(figure, rows, look)
     return figure
 
 
-def corruption(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
+def corruption(rows: Sequence[Row], look: Look) -> Figure:
     """Draw accuracy, NLL and ECE (means over corruptions) against severity; severity 0 is the clean test split."""
-    figure, axes = panels(3, 2.9)
     clean = {"accuracy": "ensemble/accuracy", "nll": "ensemble/nll", "ece": "calibration/ece"}
-    for panel, (name, key) in zip(axes, clean.items(), strict=True):
-        for row in rows:
-            levels = severities(row)
-            keys = [f"target/test/{key}", *(f"{CORRUPTION}{level}/{name}" for level in levels)]
-            by_seed = [[np.nan if (v := run.metrics.get(k)) is None else v for k in keys] for run in row.runs]
-            band(panel, [0, *levels], by_seed, look[row.label])
+
+    def read(row: Row, name: str) -> Curves:
+        levels = severities(row)
+        keys = [f"target/test/{clean[name]}", *(f"{CORRUPTION}{level}/{name}" for level in levels)]
+        return [0, *levels], [[np.nan if (v := run.metrics.get(k)) is None else v for k in keys] for run in row.runs]
+
+    names = {"accuracy": "accuracy", "nll": "NLL (nats)", "ece": "ECE"}
+    figure = _curves(rows, look, names, read, "severity (0: clean)")
+    for panel in figure.axes:
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-        panel.set(xlabel="severity (0: clean)", ylabel=name if name == "accuracy" else name.upper())
-    axes[1].set_ylabel("NLL (nats)")
-    legend(figure, rows, look)
     return figure
 
 
@@ -161,7 +170,23 @@ def severities(row: Row) -> list[int]:
     return sorted({int(part.split("/")[0]) for part in set.intersection(*parts)})
 
 
-def phases(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
+def shift_line(rows: Sequence[Row], look: Look) -> Figure:
+    """Draw validation loss and accuracy along the shift: 0 before it, 1 after it."""
+
+    def read(row: Row, name: str) -> Curves:
+        lines = [run.curves["shift_line"] for run in row.runs]
+        return lines[0]["scale"], [line[name] for line in lines]
+
+    names = {"loss": "validation loss (nats, log axis)", "accuracy": "validation accuracy"}
+    figure = _curves(rows, look, names, read, "share of the shift (0: before, 1: after)")
+    for panel in figure.axes:
+        panel.axvline(1, color=INK, linewidth=0.8, linestyle=":")
+    figure.axes[0].set_yscale("log")
+    plain_logarithmic(figure.axes[0].yaxis)
+    return figure
+
+
+def phases(rows: Sequence[Row], look: Look) -> Figure:
     """Draw GFLOPs and seconds by phase as stacked bars."""
     del look  # a colour means a phase here
     figure, axes = panels(2, 3.5, 1.3 + 0.34 * len(rows))
@@ -178,10 +203,8 @@ def phases(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
             left += width
         for place, total in enumerate(left):
             panel.annotate(f"{total:,.1f}", (total, place), (4, 0), textcoords="offset points", va="center")
-        panel.set(
-            yticks=range(len(rows)),
-            yticklabels=[wrapped(row.label) for row in rows] if panel is axes[0] else [""] * len(rows),
-        )
+        labels = [wrapped(row.label) for row in rows] if panel is axes[0] else [""] * len(rows)
+        panel.set(yticks=range(len(rows)), yticklabels=labels)
         panel.invert_yaxis()
         panel.margins(x=0.18)
         panel.grid(visible=False, axis="y")
@@ -193,57 +216,46 @@ def phases(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
     return figure
 
 
-def matrices(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
+def _matrices(rows: Sequence[Row], found: Sequence["np.ma.MaskedArray"], names: tuple[str, str, str]) -> Figure:
+    """Draw a matrix for each row on one colour scale.
+
+    Args:
+        rows: Rows.
+        found: Their matrices.
+        names: Labels of both axes, and of the colours.
+    """
+    figure, axes = panels(len(rows), 2.4, 2.6)
+    highest = max(float(matrix.max()) for matrix in found) or 1.0
+    for panel, row, matrix in zip(axes, rows, found, strict=True):
+        image = panel.imshow(matrix, cmap="cividis", vmin=0, vmax=highest)
+        panel.set(title=wrapped(row.label), xlabel=names[0])
+        panel.grid(visible=False)
+    axes[0].set_ylabel(names[1])
+    figure.colorbar(image, ax=axes, label=names[2], shrink=0.75, aspect=12, pad=0.02)
+    return figure
+
+
+def disagreement(rows: Sequence[Row], look: Look) -> Figure:
     """Draw the disagreement of each pair of members, mean over seeds."""
     del look
-    figure, axes = panels(len(rows), 2.2, 2.4)
     means = [np.mean([run.curves["disagreement"] for run in row.runs], axis=0) for row in rows]
-    highest = max(float(mean.max()) for mean in means) or 1.0
-    for panel, row, mean in zip(axes, rows, means, strict=True):
-        shown = np.ma.masked_array(mean, mask=np.eye(len(mean), dtype=bool))
-        ends = 0.5, len(mean) + 0.5  # members count from 1
-        image = panel.imshow(shown, cmap="cividis", vmin=0, vmax=highest, extent=(*ends, *ends[::-1]))
-        panel.set(title=wrapped(row.label), xlabel="member")
-        panel.grid(visible=False)
+    shown = [np.ma.masked_array(mean, mask=np.eye(len(mean), dtype=bool)) for mean in means]
+    figure = _matrices(rows, shown, ("member", "member", "disagreement"))
+    for panel, mean in zip(figure.axes, means, strict=False):  # the axes of the colours come last
+        panel.images[0].set_extent((0.5, len(mean) + 0.5, len(mean) + 0.5, 0.5))  # members count from 1
         for axis in (panel.xaxis, panel.yaxis):
             axis.set_major_locator(FixedLocator(sorted({1, (len(mean) + 1) // 2, len(mean)})))
-    axes[0].set_ylabel("member")
-    figure.colorbar(image, ax=axes, label="disagreement", shrink=0.75, aspect=12, pad=0.02)
     return figure
 
 
-def confusion(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
+def confusion(rows: Sequence[Row], look: Look) -> Figure:
     """Draw which classes are taken for which, as shares of the true class; what is right is left out."""
     del look
-    figure, axes = panels(len(rows), 2.4, 2.6)
-    found = [Confusion.of(row) for row in rows]
-    highest = max(float(one.shares.max()) for one in found) or 1.0
-    for panel, row, one in zip(axes, rows, found, strict=True):
-        image = panel.imshow(one.shares, cmap="cividis", vmin=0, vmax=highest)
-        panel.set(title=wrapped(row.label), xlabel="predicted")
-        panel.grid(visible=False)
-        shown = range(len(one.classes)) if len(one.classes) <= FEW_CLASSES else ()
-        panel.set_xticks(shown, [one.classes[i][:8] for i in shown], rotation=90, fontsize=7)
-        panel.set_yticks(shown, [one.classes[i][:8] for i in shown], fontsize=7)
-    axes[0].set_ylabel("true class")
-    figure.colorbar(image, ax=axes, label="share of the class", shrink=0.75, aspect=12, pad=0.02)
-    return figure
-
-
-def shift_line(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
-    """Draw validation loss and accuracy along the shift: 0 before it, 1 after it."""
-    figure, axes = panels(2)
-    for panel, (name, label) in zip(
-        axes, {"loss": "loss (nats, log axis)", "accuracy": "accuracy"}.items(), strict=True
-    ):
-        for row in rows:
-            lines = [run.curves["shift_line"] for run in row.runs]
-            band(panel, lines[0]["scale"], [line[name] for line in lines], look[row.label])
-        panel.axvline(1, color=INK, linewidth=0.8, linestyle=":")
-        panel.set(xlabel="share of the shift (0: before, 1: after)", ylabel=f"validation {label}")
-    axes[0].set_yscale("log")
-    plain_logarithmic(axes[0].yaxis)
-    legend(figure, rows, look)
+    figure = _matrices(rows, list(map(shares_of, rows)), ("predicted", "true class", "share of the class"))
+    for panel, classes in zip(figure.axes, map(classes_of, rows), strict=False):  # the axes of the colours come last
+        names = [name[:8] for name in classes] if len(classes) <= FEW_CLASSES else []
+        panel.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
+        panel.set_yticks(range(len(names)), names, fontsize=7)
     return figure
 
 
@@ -256,11 +268,11 @@ def lineages(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(lineage(run) for row in rows for run in row.runs))
 
 
-def benefit(rows: Sequence[Row], look: Mapping[str, Style]) -> Figure:
+def benefit(rows: Sequence[Row], look: Look) -> Figure:
     """Draw the gain of the shift against the distance of the members, one row of panels per pair of tasks."""
     del look  # a colour means a lineage here
     names = lineages(rows)
-    style = dict(zip(names, kinds(len(names)), strict=True))
+    style = strategies(names)
     pairs = list(dict.fromkeys(row.runs[0].dataset for row in rows))
     figure, axes = panels(4 * len(pairs), 2.7, 2.7, across=4)
     for index, panel in enumerate(axes):

@@ -1,21 +1,20 @@
 """Draw quality against cost: differences to the baseline, with their intervals."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
-from ensemble_transfer.report.baseline import SAME
 from ensemble_transfer.report.frontier import Frontier, frontier_of, pareto
 from ensemble_transfer.report.plots.charts import plain_logarithmic
-from ensemble_transfer.report.plots.frontier import RING, variants
-from ensemble_transfer.report.plots.style import INK, Style, legend_above
-from ensemble_transfer.report.reference import name_of, of_baseline
-from ensemble_transfer.report.rows import CALIBRATED, FINE_TUNINGS, Row
+from ensemble_transfer.report.plots.style import INK, Style, legend_above, styles
+from ensemble_transfer.report.reference import SAME, name_of, of_baseline
+from ensemble_transfer.report.rows import CALIBRATED, FINE_TUNINGS, NAMED, Column, Row
 from ensemble_transfer.report.statistics import Difference, paired_difference
 
 LEAST = 1.5
@@ -30,6 +29,15 @@ FAR = 4.0
 APART, WIDEST = 0.035, 0.12
 """Distance of two marks of equal cost, and of all of them, as a share of the axis, at most."""
 
+RING: dict[str, Any] = {
+    "marker": "o",
+    "markersize": 11,
+    "markerfacecolor": "none",
+    "markeredgecolor": INK,
+    "markeredgewidth": 0.9,
+    "linestyle": "none",
+}
+
 References = Mapping[str, Row | None]
 
 
@@ -43,19 +51,19 @@ class Place:
     difference: Difference
 
 
-def able(row: Row) -> bool:
-    """Return whether a row has what the figure needs; rows of older records have other columns for it."""
-    quality, cost = columns([row])
-    return row.numbers.keys() >= {"accuracy", quality, cost} and row.values[cost].mean > 0
+def columns(rows: Iterable[Row]) -> tuple[str, str, str]:
+    """Return what the figure shows: accuracy, loss and cost, by NLL and GFLOPs where an old record has no others."""
 
-
-def columns(rows: Sequence[Row]) -> tuple[str, str]:
-    """Return the columns of loss and of cost that all rows have: the calibrated NLL and fine-tunings, if they do."""
-
-    def first(*names: str) -> str:
+    def known(*names: str) -> str:
         return next((name for name in names if all(name in row.numbers for row in rows)), names[-1])
 
-    return first(CALIBRATED, "NLL"), first(FINE_TUNINGS, "GFLOPs")
+    return "accuracy", known(CALIBRATED, "NLL"), known(FINE_TUNINGS, "GFLOPs")
+
+
+def able(row: Row) -> bool:
+    """Return whether a row has what the figure needs."""
+    needed = columns([row])
+    return row.numbers.keys() >= set(needed) and row.mean(needed[-1]) > 0
 
 
 def compute(rows: Sequence[Row], look: Mapping[str, Style], references: References, narrow: bool = False) -> Figure:
@@ -69,30 +77,19 @@ def compute(rows: Sequence[Row], look: Mapping[str, Style], references: Referenc
         references: The row that each row is compared with, by label.
         narrow: Whether the panels stand below each other, for a phone.
     """
-    frontier, (loss, cost) = frontier_of(rows), columns(rows)
+    frontier, (accuracy, loss, cost) = frontier_of(rows), columns(rows)
+    if frontier is not None:
+        look = styles(list({point.label: point for point in frontier.points}.values()))
     shape, size = ((2, 1), (4.2, 6.4)) if narrow else ((1, 2), (9.6, 4.3))
     figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.12))
-    for axes, column in zip(figure.subplots(*shape).flat, (loss, "accuracy"), strict=True):
-        higher = column == "accuracy"
+    for axes, column in zip(figure.subplots(*shape).flat, (NAMED[loss], NAMED[accuracy]), strict=True):
         places = _places(rows, references, frontier, (column, cost))
-        styles = look if frontier is None else variants(frontier)
-        low, high = _scale(axes, [place.cost for place in places])
-        spots = dodged([place.cost for place in places], low, high)
-        low, high = _focus(axes, [place.difference for place in places])
-        for name in dict.fromkeys(place.name for place in places):
-            own = [(x, place.difference) for x, place in zip(spots, places, strict=True) if place.name == name]
-            _line(axes, [(x, d) for x, d in own if low <= d.mean <= high], styles[name])
-            for x, d in own:
-                if not low <= d.mean <= high:
-                    _at_edge(axes, x, d, styles[name])
-        axes.axhline(0, color=INK, linewidth=0.9, zorder=1)
-        front = pareto([(place.cost, place.value if higher else -place.value) for place in places])
-        seen = [i for i in front if low <= places[i].difference.mean <= high]
-        axes.plot([spots[i] for i in seen], [places[i].difference.mean for i in seen], **RING)
+        _panel(axes, places, look, bool(column.higher_is_better))
         axes.set_xlabel(f"cost ({cost})")
-        axes.set_ylabel(f"{column}, minus the baseline's\n({'higher' if higher else 'lower'} is better)")
-    names = list(dict.fromkeys(place.name for place in places))
-    handles = [Line2D([], [], **styles[name].line2d() | {"linestyle": "none"}, label=name) for name in names]
+        better = "higher" if column.higher_is_better else "lower"
+        axes.set_ylabel(f"{column.name}, minus the baseline's\n({better} is better)")
+    names = dict.fromkeys(place.name for place in places)
+    handles = [Line2D([], [], **look[name].line2d() | {"linestyle": "none"}, label=name) for name in names]
     legend_above(figure, [*handles, Line2D([], [], **RING, label="Pareto front")])
     return figure
 
@@ -111,24 +108,21 @@ def caption(rows: Sequence[Row], references: References) -> str:
 
 
 def _places(
-    rows: Sequence[Row], references: References, frontier: Frontier | None, names: tuple[str, str]
+    rows: Sequence[Row], references: References, frontier: Frontier | None, shown: tuple[Column, str]
 ) -> list[Place]:
-    """Return where everything stands whose difference to its reference is known, by the columns of two axes."""
-    column, cost = names
+    """Return where everything stands whose difference to its reference is known, by a column and that of the cost."""
+    column, cost = shown
     base = _baseline(rows, references)
     if frontier is None:
-        own = [(row.label, row.numbers, r.numbers) for row in rows if (r := references[row.label]) is not None]
-    elif base is not None:
-        own = [(point.strategy, point.numbers, base.numbers) for point in frontier.points]
+        pairs = [(row, references[row.label]) for row in rows]
     else:
-        rivals = {budget: frontier.rival(budget, column, column == "accuracy") for budget in frontier.budgets}
-        own = [(p.strategy, p.numbers, best.numbers) for p in frontier.points if (best := rivals[p.budget]) is not None]
+        pairs = [(point, base or frontier.rival(point.budget, column)) for point in frontier.points]
     found = []
-    for name, numbers, reference in own:
-        difference = paired_difference(numbers.get(column, {}), reference.get(column, {}))
-        if difference is not None and cost in numbers:
-            spent, value = (sum(by_seed.values()) / len(by_seed) for by_seed in (numbers[cost], numbers[column]))
-            found.append(Place(name, spent, value, difference))
+    for row, reference in pairs:
+        if reference is not None:
+            difference = paired_difference(row.numbers[column.name], reference.numbers[column.name])
+            if difference is not None:
+                found.append(Place(row.label, row.mean(cost), row.mean(column.name), difference))
     return found
 
 
@@ -137,18 +131,33 @@ def _baseline(rows: Sequence[Row], references: References) -> Row | None:
     return next((r for row in rows if (r := references[row.label]) is not None and of_baseline(r)), None)
 
 
+def _panel(axes: Axes, places: Sequence[Place], look: Mapping[str, Style], higher_is_better: bool) -> None:
+    costs = [place.cost for place in places]
+    spots = dodged(costs, *_scale(axes, costs))
+    low, high = _focus(axes, [place.difference for place in places])
+    near = [low <= place.difference.mean <= high for place in places]
+    for name in dict.fromkeys(place.name for place in places):
+        own = [index for index, place in enumerate(places) if place.name == name]
+        _line(axes, [(spots[i], places[i].difference) for i in own if near[i]], look[name])
+        for index in own:
+            if not near[index]:
+                _at_edge(axes, spots[index], places[index].difference, look[name])
+    axes.axhline(0, color=INK, linewidth=0.9, zorder=1)
+    front = pareto([(place.cost, place.value if higher_is_better else -place.value) for place in places])
+    seen = [index for index in front if near[index]]
+    axes.plot([spots[i] for i in seen], [places[i].difference.mean for i in seen], **RING)
+
+
 def dodged(costs: Sequence[float], low: float, high: float) -> list[float]:
     """Return where marks stand on a logarithmic axis: those of equal cost (within 2%) side by side, in their order."""
-    order = sorted(range(len(costs)), key=lambda index: costs[index])
     groups: list[list[int]] = []
-    for index in order:
+    for index in sorted(range(len(costs)), key=costs.__getitem__):
         if groups and costs[index] <= (1 + SAME) * costs[groups[-1][0]]:
             groups[-1].append(index)
         else:
             groups.append([index])
     spots = list(costs)
-    most = max(map(len, groups))
-    step = min(APART, WIDEST / max(most - 1, 1)) * math.log(high / low)
+    step = min(APART, WIDEST / max(max(map(len, groups)) - 1, 1)) * math.log(high / low)
     for group in groups:
         for place, index in enumerate(sorted(group)):
             spots[index] = costs[index] * math.exp(step * (place - (len(group) - 1) / 2))

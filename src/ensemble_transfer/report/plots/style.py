@@ -7,7 +7,7 @@ without colour.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import cycle, product
+from itertools import product
 from math import ceil
 from pathlib import Path
 from textwrap import shorten, wrap
@@ -120,12 +120,6 @@ def wrapped(label: str) -> str:
     return "\n".join(wrap(label, 24, max_lines=2, placeholder=" …"))
 
 
-def kinds(count: int) -> list[Style]:
-    """Return styles for things other than strategies."""
-    pairs = [pair for pair, _ in zip(cycle([*_KNOWN.values(), *_OTHERS]), range(count), strict=False)]
-    return [Style(colour, marker, "-", filled=True) for colour, marker in pairs]
-
-
 def save(figure: Figure, svg: Path) -> None:
     """Write a figure as ``.svg`` and, beside it, as ``.png``. It is laid out once, which takes longer than drawing."""
     engine = figure.get_layout_engine()
@@ -149,13 +143,8 @@ def panels(count: int, width: float = 3.5, height: float = 3.1, across: int = AC
 
 def legend(figure: Figure, rows: Sequence[Row], look: Mapping[str, Style], line: bool = True) -> None:
     """Add a legend of the rows above the panels."""
-    handles = [Line2D([], [], **look[row.label].line2d()) for row in rows]
-    if not line:
-        for handle in handles:
-            handle.set_linestyle("none")
-    for handle, row in zip(handles, rows, strict=True):
-        handle.set_label(row.label)
-    legend_above(figure, handles)
+    without = {} if line else {"linestyle": "none"}
+    legend_above(figure, [Line2D([], [], **look[row.label].line2d() | without, label=row.label) for row in rows])
 
 
 def legend_above(figure: Figure, handles: Sequence[Artist]) -> None:
@@ -168,19 +157,19 @@ def legend_above(figure: Figure, handles: Sequence[Artist]) -> None:
 
 def point(axes: Axes, row: Row, names: tuple[str, str], style: Style) -> None:
     """Draw the mean of a row with bars of one standard deviation, and its single seeds behind it."""
-    x, y = (row.values[name] for name in names)
-    seeds = [[by_seed[seed] for seed in row.seeds] for by_seed in (row.numbers[name] for name in names)]
+    x, y = map(row.spread, names)
     if x.n > 1:
+        seeds = [[row.numbers[name][seed] for seed in row.seeds] for name in names]
         axes.plot(*seeds, color=style.colour, marker=".", linestyle="none", markersize=4, alpha=0.45)
     deviations = [np.nan_to_num(spread.std) for spread in (x, y)]
     axes.errorbar(x.mean, y.mean, deviations[1], deviations[0], elinewidth=1, capsize=2, **style.line2d())
 
 
-def band(axes: Axes, x: ArrayLike, by_seed: Sequence[Sequence[float]], style: Style, marked: bool = True) -> None:
-    """Draw the mean over seeds with a band of one standard deviation."""
+def band(axes: Axes, x: ArrayLike, by_seed: Sequence[Sequence[float]], style: Style, every: int = 1) -> None:
+    """Draw the mean over seeds, with a mark at every so many points and a band of one standard deviation."""
     values = np.asarray(by_seed, dtype=float)
     mean = values.mean(axis=0)
-    axes.plot(x, mean, **style.line2d(5.5) | ({} if marked else {"marker": ""}))
+    axes.plot(x, mean, **style.line2d(5.5), markevery=every)
     if len(values) > 1:
         std = values.std(axis=0, ddof=1)
         axes.fill_between(x, mean - std, mean + std, color=style.colour, alpha=0.16, linewidth=0)
