@@ -13,7 +13,6 @@ from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.spec import FitSpec
-from ensemble_transfer.training.trained_part import WholeMember
 from ensemble_transfer.training.workers import number_of_workers
 
 RECIPE = Recipe(6)
@@ -119,23 +118,6 @@ def test_what_callbacks_log_goes_to_the_runs_logger_with_phase_and_step(train, t
     assert rates == pytest.approx([RECIPE.lr * RECIPE.rate(step) for step in range(RECIPE.steps)])
 
 
-def test_a_tracker_of_curves_alone_is_no_logger(train):
-    class Curves:
-        def curve(self, phase, step, losses):
-            """Take no more."""
-
-    with pytest.raises(SettingError, match="no logger but the run's"):
-        train([LearningRateMonitor()], tracker=Curves())
-
-
-def test_without_callbacks_nothing_but_curves_is_logged(train, tmp_path):
-    run = Rows(tmp_path)
-    train([], tracker=run)
-    assert run.rows == []
-    rates = [also["lr"] for _, _, also in run.points]
-    assert rates == pytest.approx([RECIPE.lr * RECIPE.rate(step) for step in range(RECIPE.steps)])
-
-
 def test_validation_loss_is_on_the_steps_of_the_training_loss_and_changes_nothing(
     train, tmp_path, source_ensemble, source_task, store
 ):
@@ -145,6 +127,9 @@ def test_validation_loss_is_on_the_steps_of_the_training_loss_and_changes_nothin
     plain = train([], group_size=3)
     for one, other in zip(fits.weights, plain.weights, strict=True):
         assert all(torch.equal(one[name], other[name]) for name in one)
+    assert run.rows == []
+    rates = [also["lr"] for _, _, also in run.points]
+    assert rates == pytest.approx([RECIPE.lr * RECIPE.rate(step) for step in range(RECIPE.steps)])
     assert [step for step, _, also in run.points if "validation_loss/member_03" in also] == [*range(RECIPE.steps)]
     module = source_ensemble.architecture.build()
     module.load_state_dict(dict(fits.weights[1]))
@@ -204,5 +189,5 @@ def test_callbacks_live_in_one_process(settings, source_ensemble, source_task):
         TrainerSettings(workers=2, callbacks=[Counts()])
     with pytest.raises(SettingError, match="callbacks='loud': must be Lightning callbacks"):
         TrainerSettings(callbacks=["loud"])
-    spec = FitSpec(WholeMember(source_ensemble.architecture), source_task.train, Recipe(10**9), "full")
+    spec = FitSpec(source_ensemble.architecture, source_task.train, Recipe(10**9), "full")
     assert number_of_workers(replace(settings, callbacks=[Counts()]), spec, 8) == 1

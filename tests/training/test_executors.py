@@ -18,10 +18,9 @@ from ensemble_transfer.training.executors import (
     refuse_unvectorisable,
 )
 from ensemble_transfer.training.fit import Fitter, Start
+from ensemble_transfer.training.lockstep import Lockstep, train
 from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.training.run import Group, run_group
 from ensemble_transfer.training.settings import TrainerSettings
-from ensemble_transfer.training.trained_part import loaded
 
 NET = {"channels": [4, 8, 8, 8], "stem_width": 4, "output_stride": 8}
 NETS = {
@@ -46,10 +45,12 @@ def architecture(options):
 def trained(executor, options, recipe, data, **settings):
     """Return the weights of three members, computed in doubles: what is left of a difference is no rounding."""
     net = architecture(options)
-    modules = [loaded(net, net.initial(seed)).double() for seed in range(3)]
-    batches = Batches([data.images] * 3, data.labels, 16, [4, 5, 6])
+    modules = [net.classifier(net.initial(seed)).double() for seed in range(3)]
+    batches = Batches(data.images, data.labels, 16, [4, 5, 6])
     chosen = TrainerSettings("cpu", executor=executor, threads=1, progress=False, **settings)
-    return run_group(Group(modules, batches, recipe, "full", [0, 1, 2]), chosen).weights
+    lockstep = Lockstep(modules, batches, recipe, chosen)
+    train(lockstep)
+    return lockstep.weights()
 
 
 def assert_close(one, other, tolerance=1e-8):

@@ -21,7 +21,6 @@ from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.spec import FitSpec
 from ensemble_transfer.training.store import ABANDONED, SCHEMA, Fitted, Store, Unfinished, key_of
-from ensemble_transfer.training.trained_part import HeadOnFeatures, WholeMember
 
 KEY = "ab" + "0" * 62
 COST = Cost(20, 640, 10**13, 1.25, 0.5, 2**31, 4522)
@@ -333,9 +332,8 @@ def key(settings, architecture, target_task):
     """Return the key of a fit, but for what is changed."""
 
     def of(heads=False, recipe=Recipe(1), net=architecture, data=target_task.train, weights=0, seed=1, **changes):  # noqa: B008
-        part, member = (HeadOnFeatures if heads else WholeMember)(net), changes.pop("member", 0)
-        start = Start(member, architecture.initial(weights), seed)
-        return FitSpec(part, data, recipe, "any").key(start, replace(settings, **changes))
+        start = Start(changes.pop("member", 0), architecture.initial(weights), seed)
+        return FitSpec(net, data, recipe, "any", heads).key(start, replace(settings, **changes))
 
     return of
 

@@ -61,7 +61,7 @@ class TaskDataModule(pl.LightningDataModule):
         apart = self._members is not None
         seeds = [member_seed(self._seed, member) for member in range(self._members or 0)]
         seeds = seeds or [derive(self._seed, "members")]
-        batches = Batches([data.images] * len(seeds), data.labels, recipe.batch_size, seeds, recipe.augment)
+        batches = Batches(data.images, data.labels, recipe.batch_size, seeds, recipe.augment)
         steps = _Steps(len(data) // batches.batch_size, self._done)
         return _Resumable(batches if apart else _OfOne(batches), sampler=steps, **self._loading)
 

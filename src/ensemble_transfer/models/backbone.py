@@ -1,5 +1,6 @@
 """Classifiers: a timm encoder with a linear head, and the description that rebuilds one."""
 
+import json
 import math
 import traceback
 from collections.abc import Mapping, Sequence
@@ -68,6 +69,9 @@ class Architecture:
             finite = len([*numbers(list(values))]) == len(values) and all(map(math.isfinite, values))
             require(finite, name, values, "must be finite numbers")
         require(all(value > 0 for value in self.std), "std", self.std, "must be above 0")
+
+    def __hash__(self) -> int:
+        return hash(json.dumps(self.plain(), sort_keys=True))
 
     def build(self) -> "Classifier":
         """Return a classifier with random weights, drawn from torch's global generator.

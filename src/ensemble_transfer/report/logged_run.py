@@ -31,6 +31,8 @@ IN_TABLE = (
 class RunTracker(Protocol):
     """An open run at a logger, which also takes the learning curves of its fits."""
 
+    folder: Path
+
     def curve(
         self, phase: str, step: int, losses: Mapping[int, float], also: Mapping[str, float] | None = None
     ) -> None:

@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from torch import Tensor
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.layout import lock_of, make_below
 from ensemble_transfer.tensor_files import tensors_of, write_tensors
-from ensemble_transfer.training.cost import Cost, plain
+from ensemble_transfer.training.cost import Cost
 from ensemble_transfer.weights import Weights, below, copied, fingerprint, joined
 
 SCHEMA = 2
@@ -135,7 +135,7 @@ class Store:
     def put(self, key: str, fitted: Fitted, about: Mapping[str, Any]) -> None:
         """Store a finished fit under its key, with plain data about its origin, and drop its checkpoint."""
         tensors = joined(weights=fitted.weights) | {"curve": fitted.curve}
-        self._write(self._path(key), tensors, {"cost": plain(fitted.cost), **about})
+        self._write(self._path(key), tensors, {"cost": asdict(fitted.cost), **about})
         self.drop_unfinished(key)
 
     def unfinished(self, key: str) -> Unfinished | None:
