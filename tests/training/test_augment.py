@@ -7,7 +7,6 @@ from ensemble_transfer.errors import SettingError
 from ensemble_transfer.tasks.embedded import MnistSample
 from ensemble_transfer.training.augment import AUGMENTATIONS, augmented, moved, moves
 from ensemble_transfer.training.batches import Batches
-from ensemble_transfer.training.recipe import AUGMENTATIONS as NAMES
 from ensemble_transfer.training.recipe import Recipe
 
 
@@ -21,7 +20,6 @@ def generator(seed=0):
 
 
 def test_a_recipe_knows_every_augmentation():
-    assert ("none", *AUGMENTATIONS) == NAMES
     with pytest.raises(SettingError, match="augment='cutmix': must be one of none, flip, crop, crop_flip"):
         Recipe(1, augment="cutmix")
 

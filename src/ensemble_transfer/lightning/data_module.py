@@ -58,12 +58,13 @@ class TaskDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> Loader:
         """Return the training batches of the epoch that the trainer has come to; without a trainer, of the first."""
         data, recipe = self.task.train, self.recipe
-        apart = self._members is not None
         seeds = [member_seed(self._seed, member) for member in range(self._members or 0)]
         seeds = seeds or [derive(self._seed, "members")]
         batches = Batches(data.images, data.labels, recipe.batch_size, seeds, recipe.augment)
         steps = _Steps(len(data) // batches.batch_size, self._done)
-        return _Resumable(batches if apart else _OfOne(batches), sampler=steps, **self._loading)
+        return _Resumable(
+            batches, sampler=steps, collate_fn=_of_one if self._members is None else None, **self._loading
+        )
 
     def val_dataloader(self) -> Loader:
         """Return the validation split, in order."""
@@ -73,9 +74,7 @@ class TaskDataModule(pl.LightningDataModule):
         """Return the test split, in order; nothing else reads it."""
         return self._in_order(self.task.test)
 
-    def predict_dataloader(self) -> Loader:
-        """Return the test split, in order."""
-        return self._in_order(self.task.test)
+    predict_dataloader = test_dataloader
 
     def _done(self) -> int:
         """Return how many batches the fit has trained on."""
@@ -128,15 +127,9 @@ class _Resumable(DataLoader[Batch]):
         """Take nothing."""
 
 
-class _OfOne(Dataset[Batch]):
-    """Batches that all members share."""
-
-    def __init__(self, batches: Batches) -> None:
-        self._batches = batches
-
-    def __getitem__(self, step: int) -> Batch:
-        images, labels = self._batches[step]
-        return images[0], labels[0]
+def _of_one(batch: Any) -> Batch:  # noqa: ANN401  # as DataLoader wants it
+    """Return a batch that all members share, without their dimension."""
+    return batch[0][0], batch[1][0]
 
 
 class _Parts(Dataset[Batch]):

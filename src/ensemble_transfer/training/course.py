@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.executors import Loop, Vectorised
-from ensemble_transfer.training.progress import Report, Tracker, member_names
+from ensemble_transfer.training.progress import Report, Tracker
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.spec import FitSpec, Start
@@ -169,7 +169,7 @@ class Watch:
     validation: Split | None = None
 
     def __post_init__(self) -> None:
-        self._members = [start.member for start in self.starts.values()]
+        self._label, self._members = self.spec.label(self.starts), [s.member for s in self.starts.values()]
         expected = len(self.starts) * self.spec.seconds / max(1, self.spec.recipe.steps)
         self._pace = None if self.spec.heads or self.settings.device.type == "cuda" else Pace(expected)
         self._sent = 0
@@ -198,8 +198,7 @@ class Watch:
 
     def _tell(self, fit: Course) -> None:
         if self.report is not None:
-            label = f"{self.spec.phase}, {member_names(self._members)}"
-            self.report(label, fit.step, self.spec.recipe.steps, fit.newest_loss)
+            self.report(self._label, fit.step, self.spec.recipe.steps, fit.newest_loss)
 
     def _validated(self, fit: Course) -> dict[str, float]:
         """Return the validation loss of every member now, by its name in the log; nothing where none is wanted.

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -12,7 +13,7 @@ from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.cost import Entry
 from ensemble_transfer.training.executors import chosen_executor, refuse_unvectorisable
 from ensemble_transfer.training.groups import GroupFitter
-from ensemble_transfer.training.progress import Tracker, member_names
+from ensemble_transfer.training.progress import Bars, Tracker, member_names
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.spec import FitSpec
@@ -115,13 +116,12 @@ class Fitter:
             log.info("%s: training %s, %d steps each", spec.phase, members, spec.recipe.steps)
         settings = self.settings if spec.heads else self._decided(spec, len(missing))
         validation = self.validation.get(spec.data.fingerprint) if self.validation else None
-        fitter = GroupFitter(settings, store, self.tracker, validation=validation)
         gpu = [torch.cuda.current_device()] if settings.device.type == "cuda" else []
-        with self.settings.applied(), torch.random.fork_rng(devices=gpu):
+        shown = Bars() if settings.progress else nullcontext()
+        with self.settings.applied(), torch.random.fork_rng(devices=gpu), shown as report:
+            fitter = GroupFitter(settings, store, self.tracker, report, validation=validation)
             workers = number_of_workers(self.settings, spec, len(missing))
-            if workers > 1:
-                return compute_beside(fitter, spec, missing, workers)
-            return fitter.compute(spec, missing)
+            return compute_beside(fitter, spec, missing, workers) if workers > 1 else fitter.compute(spec, missing)
 
     def _decided(self, spec: FitSpec, members: int) -> TrainerSettings:
         """Return the settings with an executor that trains so many members of this work."""

@@ -3,7 +3,6 @@
 import gc
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -17,7 +16,7 @@ from ensemble_transfer.training.course import Course, DivergedError, Watch
 from ensemble_transfer.training.heads import ALONE, Heads
 from ensemble_transfer.training.lockstep import Lockstep, train
 from ensemble_transfer.training.loggers import FitLogger, of_fit
-from ensemble_transfer.training.progress import Bars, Report, Tracker, member_names
+from ensemble_transfer.training.progress import Report, Tracker, member_names
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.spec import FitSpec, Start
 from ensemble_transfer.training.store import Fitted, Store, Unfinished
@@ -49,7 +48,7 @@ class GroupFitter:
         settings: How fits are computed, with the executor decided.
         store: Where finished and interrupted fits are kept; None for nowhere.
         tracker: Where learning curves are sent.
-        report: Receives the progress; None for bars on the terminal.
+        report: Receives the progress; None for nobody.
         beside: Number of processes that compute fits of the phase at the same time, this one included. They share
             wall-clock seconds.
         sharing: Number of those that compute on the same device, this one included. They share its free memory.
@@ -71,13 +70,6 @@ class GroupFitter:
             SettingError: If a fit diverges.
             MemoryError: If a single member does not fit into memory.
         """
-        with ExitStack() as shown:
-            report = self.report
-            if report is None and self.settings.progress:
-                report = shown.enter_context(Bars())
-            return replace(self, report=report)._in_groups(spec, missing)
-
-    def _in_groups(self, spec: FitSpec, missing: dict[str, Start]) -> dict[str, Fitted]:
         found: dict[str, Fitted] = {}
         left = list(missing.items())
         size = self._group_size(spec, len(left))
@@ -103,7 +95,7 @@ class GroupFitter:
         report, fits = self.report, len(all_fits)
         if report is None or not spec.heads:
             return self
-        name = f"{spec.phase}, {member_names([start.member for start in all_fits.values()])}"
+        name = spec.label(all_fits)
 
         def tell(_: str, step: int, steps: int, loss: float | None) -> None:
             report(name, done * steps + step, fits * steps, loss)
@@ -115,7 +107,7 @@ class GroupFitter:
         if self.store is None:
             return self._run(spec, starts, [])
         with self.store.locked(list(starts)):
-            found = self._found(list(starts))
+            found = {key: fitted for key in starts if (fitted := self.store.get(key)) is not None}
             for group, interrupted in self._at_one_step([key for key in starts if key not in found]):
                 for key, fitted in self._run(spec, {key: starts[key] for key in group}, interrupted).items():
                     self.store.put(key, fitted, spec.about())
@@ -191,10 +183,6 @@ class GroupFitter:
             return self.settings.group_size or 1
         free = free_memory(self.settings.device) // self.sharing
         return spec.members_that_fit(free, vectorised=self.settings.executor == "vectorised")
-
-    def _found(self, keys: Sequence[str]) -> dict[str, Fitted]:
-        assert self.store is not None
-        return {key: fitted for key in keys if (fitted := self.store.get(key)) is not None}
 
 
 def _too_large(phase: str, member: int, error: BaseException) -> MemoryError:

@@ -4,9 +4,9 @@ A fit trains a whole member, on images, or its head alone: on the features of th
 the images that its steps draw.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -22,6 +22,7 @@ from ensemble_transfer.spill import empty
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.batches import USABLE, Batches, drawn
 from ensemble_transfer.training.features import encode, views
+from ensemble_transfer.training.progress import member_names
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.store import key_of
@@ -92,6 +93,10 @@ class FitSpec:
     phase: str
     heads: bool = False
 
+    def label(self, starts: Mapping[str, Start]) -> str:
+        """Return the phase and the members of some fits in words."""
+        return f"{self.phase}, {member_names([start.member for start in starts.values()])}"
+
     @property
     def batch_size(self) -> int:
         """Examples in a step, views counted."""
@@ -128,7 +133,7 @@ class FitSpec:
             architecture=self.architecture.plain(),
             initial=fingerprint(start.weights),
             data=self.data.fingerprint,
-            recipe=self.recipe.plain(),
+            recipe=asdict(self.recipe),
             seed=start.seed,
             precision=precision,
             channels_last=channels_last,
@@ -136,7 +141,7 @@ class FitSpec:
 
     def about(self) -> dict[str, Any]:
         """Return the fit's origin as plain data, for whoever reads the store."""
-        return {"phase": self.phase, "recipe": self.recipe.plain(), "data": self.data.fingerprint}
+        return {"phase": self.phase, "recipe": asdict(self.recipe), "data": self.data.fingerprint}
 
     def module(self, initial: Weights) -> nn.Module:
         """Return the module to train; parameters of the head are named ``head.*``."""

@@ -19,7 +19,6 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import replace
 from itertools import pairwise
 from multiprocessing import Pipe
@@ -35,7 +34,7 @@ from ensemble_transfer.machine import end_with, free_memory, is_one_of_many, usa
 from ensemble_transfer.tasks.mapped import Place, place_of
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.groups import GroupFitter
-from ensemble_transfer.training.progress import Bars, Report, Tracker, member_names
+from ensemble_transfer.training.progress import Report, Tracker
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.spec import FitSpec, Start
 from ensemble_transfer.training.store import Fitted
@@ -175,8 +174,7 @@ def compute_beside(fitter: GroupFitter, spec: FitSpec, missing: Mapping[str, Sta
     parts = zip(fitters, divided(missing, workers), strict=True)
     jobs: dict[int, Job] = {place: (one, spec, starts, curves) for place, (one, starts) in enumerate(parts)}
     try:
-        with Bars() if fitter.settings.progress else nullcontext(lambda *_: None) as report:
-            return _Dispatch(jobs, report, fitter.tracker).run()
+        return _Dispatch(jobs, fitter.report, fitter.tracker).run()
     except BaseException:  # Ctrl-C too: their work is no longer wanted
         close_workers()
         raise
@@ -198,7 +196,7 @@ def sharing_a_device(workers: int, device: torch.device) -> list[int]:
 class _Dispatch:
     """One phase's jobs at the workers, by the worker's place."""
 
-    def __init__(self, jobs: dict[int, Job], report: Report, tracker: Tracker | None) -> None:
+    def __init__(self, jobs: dict[int, Job], report: Report | None, tracker: Tracker | None) -> None:
         self._jobs, self._report, self._tracker = jobs, report, tracker
         self._tries: Counter[int] = Counter()
         self._lost: list[str] = []
@@ -231,7 +229,7 @@ class _Dispatch:
                 del self._jobs[place]
             case "failed", error:
                 raise error
-            case "progress", *now:
+            case "progress", *now if self._report is not None:
                 self._report(*now)
             case "curve", *point if self._tracker is not None:
                 self._tracker.curve(*point)
@@ -242,7 +240,7 @@ class _Dispatch:
         """Put a new worker in the place of one that has died; its fits are tried once more."""
         how, (_, spec, starts, _) = _pool[place].end(), self._jobs[place]
         _pool[place] = Worker(place)
-        what = f"{spec.phase}, {member_names([start.member for start in starts.values()])}"
+        what = spec.label(starts)
         if self._tries[place] < 2:
             log.warning("the worker process of %s %s; these fits are tried once more", what, how)
             self._send(place)
