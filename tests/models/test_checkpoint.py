@@ -21,8 +21,7 @@ def state():
 def read(path):
     """Return encoder and head that a backbone takes from a file."""
     backbone = Backbone("resnet10t", OPTIONS, checkpoint=str(path))
-    architecture = backbone.architecture(8, 3, 5)
-    return backbone.pretrained_encoder(architecture), backbone.checkpoint_head(architecture)
+    return backbone.pretrained_parts(backbone.architecture(8, 3, 5))
 
 
 def under(prefix, state):

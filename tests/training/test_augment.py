@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ensemble_transfer.tasks.embedded import MnistSample
-from ensemble_transfer.training.augment import AUGMENTATIONS, augmented, moved, moves
+from ensemble_transfer.training.augment import AUGMENTATIONS, augmented
 from ensemble_transfer.training.batches import Batches
 
 
@@ -77,14 +77,3 @@ def test_an_image_is_changed_anew_in_every_epoch(digits):
     data = Batches(digits.images[:8], digits.labels[:8], 8, [1], "crop")
     seen = [image.numpy().tobytes() for step in range(6) for image in data[step][0][0]]
     assert len(set(seen)) > 40
-
-
-@pytest.mark.parametrize(("name", "channels"), [("flip", 1), ("crop", 3), ("crop_flip", 3)])
-def test_images_moved_all_at_once_are_those_of_the_loop(digits, name, channels):
-    """The way of a GPU, which draws and cuts as a CPU does."""
-    images = digits.images.repeat(1, channels, 1, 1)
-    chosen = torch.randint(40, (2, 30), generator=generator(9))
-    drawn = torch.stack([moves(name, 30, 28, generator(seed)) for seed in (5, 6)])
-    together = moved(images, chosen, drawn)
-    for member, (examples, seed) in enumerate(zip(chosen, (5, 6), strict=True)):
-        assert torch.equal(together[member], augmented(images[examples], name, generator(seed)))

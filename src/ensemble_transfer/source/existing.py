@@ -106,23 +106,20 @@ def _read(
         return
     try:
         alone = replace(backbone, pretrained=False, checkpoint=str(where))
-        encoder = alone.pretrained_encoder(architecture)
-        head = alone.checkpoint_head(architecture) if task else None
+        encoder, head = alone.pretrained_parts(architecture)
     except SettingError as error:
         raise SettingError("members", path, error.rule) from error
-    if task is not None and head is not None:
-        member = joined(encoder=encoder, head=head)
-        knows = _beats_chance(architecture, member, task.validation, device)
-        log.info("%s: its head of %d classes %s", path, architecture.classes, "is kept" if knows else NO_BETTER)
-        head = head if knows else None
-    yield ExistingMember(encoder, head)
+    if task is None or head is None:
+        yield ExistingMember(encoder, None)
+        return
+    knows = _beats_chance(architecture, joined(encoder=encoder, head=head), task.validation, device)
+    log.info("%s: its head of %d classes %s", path, architecture.classes, "is kept" if knows else NO_BETTER)
+    yield ExistingMember(encoder, head if knows else None)
 
 
 def _beats_chance(architecture: Architecture, weights: Weights, validation: Split, device: torch.device | str) -> bool:
     """Return whether a member is right more often than the most frequent class is, by two standard errors."""
-    classifier = architecture.build()
-    classifier.load_state_dict(weights)
-    predicted = probabilities(classifier, validation.images, device).argmax(-1)
+    predicted = probabilities(architecture.classifier(weights), validation.images, device).argmax(-1)
     right = float((predicted == validation.labels).double().mean())
     chance = float(torch.bincount(validation.labels).max()) / len(validation)
     return right > chance + 2 * math.sqrt(chance * (1 - chance) / len(validation))

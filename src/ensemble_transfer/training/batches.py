@@ -104,14 +104,27 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         if epoch != self._epoch:
             self._epoch, self._orders = epoch, self._orders_of(epoch)
         start = position * self.batch_size
-        chosen = [of_epoch[:, start : start + self.batch_size] for of_epoch in self._orders]
-        if self._sends == "data" and self.augment != "none":
-            examples, how = self._sent([chosen[0], self._moves(step)])
-            return moved(self.inputs, examples, how), self.labels[examples]
-        inputs, labels = self._inputs(chosen[-1], step), self.labels[chosen[0]]
+        examples, *rows = (of_epoch[:, start : start + self.batch_size] for of_epoch in self._orders)
+        if self.augment != "none" and self._sends == "data":
+            size, side = self.batch_size, self.inputs.shape[-1]
+            drawn = [moves(self.augment, size, side, self._stream(place, step)) for place in range(len(self.seeds))]
+            examples, how = self._sent([examples, torch.stack(drawn)])
+            return moved(self._at(examples), how), self.labels[examples]
+        inputs, labels = self._at(rows[0] if rows else examples), self.labels[examples]
+        if self.augment != "none":
+            apart = enumerate(inputs)
+            inputs = torch.stack([augmented(own, self.augment, self._stream(place, step)) for place, own in apart])
         if self._sends == "batches":
             inputs, labels = self._sent([inputs, labels])
         return inputs, labels
+
+    def _at(self, places: Tensor) -> Tensor:
+        """Return the inputs (members, batch, ...) at places (members, batch)."""
+        inputs = self.inputs.index_select(0, places.flatten())
+        return inputs.reshape(*places.shape, *inputs.shape[1:])
+
+    def _stream(self, place: int, step: int) -> torch.Generator:
+        return generator(self.seeds[place], "augment", step)
 
     def _orders_of(self, epoch: int) -> list[Tensor]:
         """Return the order of the examples (members, examples), and that of their rows where they have some."""
@@ -119,22 +132,6 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         if self._rows is not None:
             orders.append(self._rows.gather(1, orders[0]))
         return self._sent(orders) if self._sends == "data" and self.augment == "none" else orders
-
-    def _inputs(self, chosen: Tensor, step: int) -> Tensor:
-        """Return the inputs at the chosen places (members, batch)."""
-        if self.augment == "none":
-            copied = self.inputs.index_select(0, chosen.flatten())
-            return copied.reshape(*chosen.shape, *copied.shape[1:])
-        inputs = [
-            augmented(self.inputs[examples], self.augment, generator(seed, "augment", step))
-            for examples, seed in zip(chosen, self.seeds, strict=True)
-        ]
-        return torch.stack(inputs)
-
-    def _moves(self, step: int) -> Tensor:
-        """Return how the augmentation moves each image of a step (members, batch, 3)."""
-        size, side = self.batch_size, self.inputs.shape[-1]
-        return torch.stack([moves(self.augment, size, side, generator(seed, "augment", step)) for seed in self.seeds])
 
     def _sent(self, tensors: list[Tensor]) -> list[Tensor]:
         return together(tensors, self._device, waiting=False)

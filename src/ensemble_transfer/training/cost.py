@@ -147,8 +147,7 @@ def from_plain(fields: Mapping[str, Any]) -> Cost:
 class Meter:
     """The stopwatch of :func:`measured`: wall seconds, processor seconds and peak memory of a block."""
 
-    seconds = 0.0
-    cpu_seconds = 0.0
+    seconds = cpu_seconds = 0.0
     peak_memory_bytes = 0
 
 

@@ -19,6 +19,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from multiprocessing import Pipe
@@ -103,10 +104,10 @@ class Worker:
 
     def send(self, job: Job) -> None:
         """Give it a job; it must have none."""
-        try:
-            self.connection.send_bytes(_pickled(job))
-        except OSError:  # it has died; reading its answer shows that
-            log.debug("a worker died before its job")
+        with suppress(OSError):  # it has died; reading its answer shows that
+            file = io.BytesIO()
+            _Pickler(file).dump(job)
+            self.connection.send_bytes(file.getbuffer())
 
     def receive(self) -> Any:  # noqa: ANN401
         """Return its next answer, a word and what belongs to it; None if it has died."""
@@ -254,12 +255,6 @@ class _Pickler(pickle.Pickler):
 
     def reducer_override(self, given: object) -> Any:  # noqa: ANN401
         return (opened, _shared(given)) if isinstance(given, Split) else NotImplemented
-
-
-def _pickled(job: Job) -> bytes:
-    file = io.BytesIO()
-    _Pickler(file).dump(job)
-    return file.getvalue()
 
 
 def _shared(split: Split) -> tuple[Place, Tensor, str]:
