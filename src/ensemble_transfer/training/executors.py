@@ -4,7 +4,7 @@ Both hold the members' trainable weights as module parameters, so that one optim
 members, with the draws that make them those of the loop, are experimental: no GPU has yet shown what they gain.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from typing import Any
@@ -113,8 +113,8 @@ A GPU that sustains 4e12 operations a second on small convolutions does 2e10 in 
 the launches. ``scripts/benchmarks/benchmark.py executor`` measures it; the number is still to be confirmed on a GPU.
 """
 
-_COUNTER = "step"
-"""AdamW's count of steps: a scalar, equal for all members; on the CPU, but for a fused optimizer."""
+_COUNTER = "step."
+"""Begins the name of AdamW's count of steps: a scalar, equal for all members; on the CPU, but for a fused optimizer."""
 
 
 class Loop(nn.Module):
@@ -161,18 +161,12 @@ class Loop(nn.Module):
 
     def optimizer_states(self, optimizer: Optimizer) -> list[dict[str, Tensor]]:
         """Return the optimizer's tensors for every member, named ``slot.parameter``."""
-        return [
-            {f"{slot}.{name}": value for name, p in member.named_parameters() for slot, value in _slots(optimizer, p)}
-            for member in self.members
-        ]
+        return [_state_of(optimizer, member.named_parameters()) for member in self.members]
 
     def restore(self, optimizer: Optimizer, states: Sequence[Weights]) -> None:
         """Give the optimizer what :meth:`optimizer_states` returned, of any executor."""
         for member, state in zip(self.members, states, strict=True):
-            parameters = dict(member.named_parameters())
-            for name, value in state.items():
-                slot, _, parameter = name.partition(".")
-                optimizer.state[parameters[parameter]][slot] = _like(parameters[parameter], slot, value, optimizer)
+            _restore(optimizer, member.named_parameters(), state)
 
 
 class Vectorised(nn.Module):
@@ -232,37 +226,41 @@ class Vectorised(nn.Module):
 
     def optimizer_states(self, optimizer: Optimizer) -> list[dict[str, Tensor]]:
         """Return the optimizer's tensors for every member; see :meth:`Loop.optimizer_states`."""
+        stacked = _state_of(optimizer, self.trained())
         return [
-            {
-                f"{slot}.{name}": value if slot == _COUNTER else value[member]
-                for name, p in self.trained()
-                for slot, value in _slots(optimizer, p)
-            }
+            {name: value if name.startswith(_COUNTER) else value[member] for name, value in stacked.items()}
             for member in range(self._size)
         ]
 
     def restore(self, optimizer: Optimizer, states: Sequence[Weights]) -> None:
         """Give the optimizer what :meth:`optimizer_states` returned, of any executor."""
-        parameters = dict(self.trained())
-        for name, first in states[0].items():
-            slot, _, parameter = name.partition(".")
-            value = first if slot == _COUNTER else torch.stack([state[name] for state in states])
-            optimizer.state[parameters[parameter]][slot] = _like(parameters[parameter], slot, value, optimizer)
+        stacked = {
+            name: first if name.startswith(_COUNTER) else torch.stack([state[name] for state in states])
+            for name, first in states[0].items()
+        }
+        _restore(optimizer, self.trained(), stacked)
 
     def _stacked_buffers(self) -> dict[str, Tensor]:
         return {name: self.get_buffer(f"buffer_{i}") for i, name in enumerate(self._buffer_names)}
 
 
-def _slots(optimizer: Optimizer, parameter: Tensor) -> list[tuple[str, Tensor]]:
-    """Return what an optimizer keeps about a parameter, such as its mean gradient."""
-    return [(slot, value) for slot, value in optimizer.state[parameter].items() if value is not None]
+def _state_of(optimizer: Optimizer, trained: Iterable[tuple[str, nn.Parameter]]) -> dict[str, Tensor]:
+    """Return what an optimizer keeps about parameters, such as their mean gradients, named ``slot.parameter``."""
+    slots = [(name, optimizer.state[parameter]) for name, parameter in trained]
+    return {f"{slot}.{name}": value for name, own in slots for slot, value in own.items() if value is not None}
 
 
-def _like(parameter: Tensor, slot: str, value: Tensor, optimizer: Optimizer) -> Tensor:
-    """Return a slot's value on the device and in the layout that the optimizer works with."""
-    if slot == _COUNTER:
-        return value.to(parameter.device if optimizer.defaults["fused"] else "cpu", copy=True)
-    return torch.empty_like(parameter).detach().copy_(value)
+def _restore(optimizer: Optimizer, trained: Iterable[tuple[str, nn.Parameter]], state: Weights) -> None:
+    """Give an optimizer what it kept about parameters, on the device and in the layout that it works with."""
+    parameters = dict(trained)
+    for name, value in state.items():
+        slot, _, of_parameter = name.partition(".")
+        parameter = parameters[of_parameter]
+        if name.startswith(_COUNTER):
+            there = value.to(parameter.device if optimizer.defaults["fused"] else "cpu", copy=True)
+        else:
+            there = torch.empty_like(parameter).detach().copy_(value)
+        optimizer.state[parameter][slot] = there
 
 
 def seed_generators(seed: int, device: torch.device) -> None:
