@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.tasks.task import Split
@@ -315,26 +315,7 @@ def test_layout_and_precision_are_part_of_a_key_where_they_decide(key, monkeypat
     assert key(heads=True, precision="bf16-mixed") == key(heads=True)  # heads are trained in float32
 
 
-# Locks, between processes
-
-PROCESSES = multiprocessing.get_context("fork")
-
-
-def compute(root, keys, told):
-    """Compute fits that the store lacks, and tell how many these were."""
-    store = Store(root)
-    with store.locked(keys):
-        missing = [key for key in keys if store.get(key) is None]
-        for key in missing:
-            time.sleep(0.2)
-            store.put(key, Fitted({"w": torch.tensor(1.0)}, torch.zeros(0, 2), Cost(1)), {})
-    told.put(len(missing))
-
-
-def hold(root, keys, told):
-    with Store(root).locked(keys):
-        told.put("held")
-        time.sleep(600)
+# Locks, between processes; test_kills.py lets jobs train every fit once
 
 
 def repeat(root, keys, told):
@@ -353,40 +334,15 @@ def repeat(root, keys, told):
     told.put("done")
 
 
-@pytest.fixture
-def beside(store):
-    """Let other processes do something with the store, and return what they tell."""
-    told, processes = PROCESSES.Queue(), []
-
-    def start(work, *all_keys):
-        for keys in all_keys:
-            processes.append(PROCESSES.Process(target=work, args=(store.root, keys, told)))
-            processes[-1].start()
-        return [told.get(timeout=60) for _ in all_keys], processes
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.join()
-
-
-def test_two_jobs_compute_a_fit_once(store, beside):
-    assert sorted(beside(compute, ["k1", "k2", "k3"], ["k3", "k2", "k1"])[0]) == [0, 3]
-    assert all(store.get(key) is not None for key in ("k1", "k2", "k3"))
-
-
-def test_overlapping_groups_in_opposite_order_do_not_deadlock(beside):
-    assert beside(repeat, "abcd", "edcb")[0] == ["done", "done"]
-
-
-def test_a_killed_job_gives_its_lock_back(store, beside):
-    _, [job] = beside(hold, ["k4"])
-    lock = FileLock(store.root / "locks" / "k4.lock")
-    with pytest.raises(Timeout):
-        lock.acquire(timeout=0.2)
-    job.kill()
-    lock.acquire(timeout=10)
-    lock.release()
+def test_overlapping_groups_in_opposite_order_do_not_deadlock(store):
+    context = multiprocessing.get_context("fork")
+    told = context.Queue()
+    jobs = [context.Process(target=repeat, args=(store.root, keys, told)) for keys in ("abcd", "edcb")]
+    for job in jobs:
+        job.start()
+    assert [told.get(timeout=60) for _ in jobs] == ["done", "done"]
+    for job in jobs:
+        job.join()
 
 
 def test_a_lock_is_given_back_when_the_work_fails(store):

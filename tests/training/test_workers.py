@@ -21,7 +21,6 @@ from ensemble_transfer.training.workers import (
     _pool,
     _shared,
     close_workers,
-    divided,
     number_of_workers,
     sharing_a_device,
     start_workers,
@@ -165,24 +164,18 @@ def choose(monkeypatch):
     ("changes", "workers"),
     [
         ({}, 4),
-        ({"cores": 1}, 1),
         ({"cores": 64}, 8),
         ({"cores": 16, "threads": 4}, 4),
         ({"threads": 16}, 1),
-        ({"members": 1}, 1),
         ({"members": 3}, 3),
         ({"free": 5 * BYTES_A_WORKER}, 2),
-        ({"free": BYTES_A_WORKER}, 1),
         ({"one_of_many": True}, 1),
         ({"seconds": STARTING}, 1),
         ({"seconds": STARTING, "alive": 4}, 4),
         ({"seconds": 2 * STARTING}, 4),
         ({"gpus": 2}, 2),
-        ({"gpus": 1}, 1),
-        ({"asked": 2}, 2),
         ({"asked": 20}, 8),
         ({"asked": 3, "seconds": 0.1, "one_of_many": True}, 3),
-        ({"asked": 1}, 1),
     ],
     ids=str,
 )
@@ -191,23 +184,7 @@ def test_auto_takes_as_many_as_pay(choose, changes, workers):
 
 
 @pytest.mark.parametrize(
-    ("members", "parts", "sizes"), [(8, 2, [4, 4]), (5, 2, [2, 3]), (3, 3, [1, 1, 1]), (7, 3, [2, 2, 3])]
-)
-def test_members_are_divided_evenly_and_in_order(members, parts, sizes):
-    parted = divided({str(member): member for member in range(members)}, parts)
-    assert [len(part) for part in parted] == sizes
-    assert [member for part in parted for member in part.values()] == list(range(members))
-
-
-@pytest.mark.parametrize(
-    ("device", "gpus", "workers", "sharing"),
-    [
-        ("cuda", 4, 4, [1, 1, 1, 1]),
-        ("cuda", 2, 3, [2, 1, 2]),
-        ("cuda", 1, 3, [3, 3, 3]),
-        ("cuda", 8, 2, [1, 1]),
-        ("cpu", 4, 2, [2, 2]),
-    ],
+    ("device", "gpus", "workers", "sharing"), [("cuda", 2, 3, [2, 1, 2]), ("cuda", 8, 2, [1, 1]), ("cpu", 4, 2, [2, 2])]
 )
 def test_only_workers_on_one_device_share_its_memory(monkeypatch, device, gpus, workers, sharing):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)

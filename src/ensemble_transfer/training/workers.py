@@ -21,7 +21,6 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from itertools import pairwise
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -169,23 +168,17 @@ def compute_beside(fitter: GroupFitter, spec: FitSpec, missing: Mapping[str, Sta
         Exception: What went wrong in a worker.
     """
     start_workers(workers)
-    settings, curves = fitter.settings.in_worker(), fitter.tracker is not None
-    sharing = sharing_a_device(workers, fitter.settings.device)
-    fitters = [GroupFitter(settings, fitter.store, beside=workers, sharing=shared) for shared in sharing]
-    parts = zip(fitters, divided(missing, workers), strict=True)
-    jobs: dict[int, Job] = {place: (one, spec, starts, curves) for place, (one, starts) in enumerate(parts)}
+    settings, items, curves = fitter.settings.in_worker(), list(missing.items()), fitter.tracker is not None
+    jobs: dict[int, Job] = {}
+    for place, shared in enumerate(sharing_a_device(workers, fitter.settings.device)):
+        one = GroupFitter(settings, fitter.store, beside=workers, sharing=shared)
+        own = slice(len(items) * place // workers, len(items) * (place + 1) // workers)
+        jobs[place] = one, spec, dict(items[own]), curves
     try:
         return _Dispatch(jobs, fitter.report, fitter.tracker).run()
     except BaseException:  # Ctrl-C too: their work is no longer wanted
         close_workers()
         raise
-
-
-def divided(missing: Mapping[str, Start], parts: int) -> list[dict[str, Start]]:
-    """Return fits in so many parts of nearly equal size, in order."""
-    items, count = list(missing.items()), len(missing)
-    bounds = [count * part // parts for part in range(parts + 1)]
-    return [dict(items[low:high]) for low, high in pairwise(bounds)]
 
 
 def sharing_a_device(workers: int, device: torch.device) -> list[int]:
