@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from ensemble_transfer.errors import require
 from ensemble_transfer.lightning.module import member_seed
@@ -84,8 +85,8 @@ class TaskDataModule(pl.LightningDataModule):
         return done
 
     def _in_order(self, split: Split) -> Loader:
-        parts = _Parts(split, self._eval_batch_size)
-        return DataLoader(parts, sampler=range(len(parts)), **self._loading)
+        parts = (torch.split(of_all, self._eval_batch_size) for of_all in (split.images, split.labels))
+        return DataLoader([*zip(*parts, strict=True)], **self._loading)  # type: ignore[arg-type]  # a list is a dataset
 
     @property
     def _loading(self) -> dict[str, Any]:
@@ -130,17 +131,3 @@ class _Resumable(DataLoader[Batch]):
 def _of_one(batch: Any) -> Batch:  # noqa: ANN401  # as DataLoader wants it
     """Return a batch that all members share, without their dimension."""
     return batch[0][0], batch[1][0]
-
-
-class _Parts(Dataset[Batch]):
-    """A split in order, so many examples at a time."""
-
-    def __init__(self, split: Split, size: int) -> None:
-        self._split, self._size = split, size
-
-    def __len__(self) -> int:
-        return -(-len(self._split) // self._size)
-
-    def __getitem__(self, part: int) -> Batch:
-        chosen = slice(part * self._size, (part + 1) * self._size)
-        return self._split.images[chosen], self._split.labels[chosen]

@@ -69,13 +69,12 @@ class EnsembleModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        rule = "must be at least 1"
-        require(accumulate_grad_batches > 0, "accumulate_grad_batches", accumulate_grad_batches, rule)
-        self.accumulate_grad_batches = accumulate_grad_batches
+        self.accumulate_grad_batches = each = accumulate_grad_batches
+        require(each > 0, "accumulate_grad_batches", each, "must be at least 1")
         self._summed = 0
         self.recipe = recipe if isinstance(recipe, Recipe) else Recipe(**recipe)
         self.recipe.check_whole()
-        require(self.recipe.steps > 0, "steps", self.recipe.steps, "must be above 0")
+        self.recipe.check_trains()
         if isinstance(ensemble, Ensemble):
             source = ensemble if classes is None else _for_classes(ensemble, tuple(classes), seed)
             self._about = _description(source)
@@ -86,7 +85,7 @@ class EnsembleModule(pl.LightningModule):
         self.members = nn.ModuleList(member.train() for member in members)
         self.seed = seed
         about = {"ensemble": self._about, "recipe": asdict(self.recipe), "seed": seed}
-        self.save_hyperparameters(about | {"accumulate_grad_batches": accumulate_grad_batches})
+        self.save_hyperparameters(about | {"accumulate_grad_batches": each})
 
     def __repr__(self) -> str:
         what = f"{len(self.members)} members of {self.architecture.backbone}, {len(self._about['classes'])} classes"
