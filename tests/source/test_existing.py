@@ -109,12 +109,11 @@ def test_random_members_beside_given_ones_are_refused_unless_asked_for(given, fi
         EnsembleSettings(2, "mixed")
 
 
-def test_the_size_is_that_of_the_given_members(given, saved, file):
+def test_the_size_is_that_of_the_given_members(saved, file):
     assert EnsembleSettings().count == 8
     assert EnsembleSettings(members=[str(saved), str(file)]).count == 4
     with pytest.raises(SettingError, match=r"^members='nowhere': is no file or folder$"):
         _ = EnsembleSettings(members=["nowhere"]).count
-    assert len(given(saved, file, size=None)[0]) == 4
 
 
 def test_members_beside_given_ones_start_from_pretrained_weights(given, source_ensemble, source_task, file, recipes):

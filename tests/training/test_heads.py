@@ -17,12 +17,9 @@ from ensemble_transfer.training.store import CHECKPOINT
 
 RECIPES = {
     "adamw": Recipe(40, lr=1e-2),
-    "sgd": Recipe(40, optimizer="sgd", lr=0.05),
-    "no momentum": Recipe(40, optimizer="sgd", momentum=0.0, lr=0.05),
     "clipped": Recipe(40, optimizer="sgd", lr=0.05, clip=0.1),
-    "smoothed": Recipe(40, lr=1e-2, label_smoothing=0.2),
-    "schedule": Recipe(40, lr=1e-2, schedule="constant", warmup=0.3),
-    "factor": Recipe(40, lr=1e-3, head_lr_factor=7.0, weight_decay=0.2),
+    "smoothed": Recipe(40, lr=1e-3, head_lr_factor=7.0, weight_decay=0.2, label_smoothing=0.2),
+    "schedule": Recipe(40, optimizer="sgd", momentum=0.0, lr=0.05, schedule="constant", warmup=0.3),
 }
 MEMBERS, EXAMPLES, CLASSES, WIDTH, BATCH = 3, 50, 4, 6, 8
 

@@ -101,7 +101,7 @@ def _threads_restored():
 @pytest.mark.usefixtures("_threads_restored")
 @pytest.mark.parametrize(
     ("threads", "cores", "work", "used"),
-    [(3, 2, 1, 3), (1, 8, 100, 1), (None, 8, 0, 1), (None, 8, 1, 1), (None, 8, 3, 3), (None, 2, 100, 2)],
+    [(3, 2, 1, 3), (None, 8, 0, 1), (None, 8, 3, 3), (None, 2, 100, 2)],
 )
 def test_threads_are_those_asked_for_or_what_a_step_can_feed_of_the_cores(monkeypatch, threads, cores, work, used):
     monkeypatch.setattr(settings_module, "usable_cores", lambda: cores)
