@@ -12,7 +12,7 @@ from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.heads import Heads
 from ensemble_transfer.training.recipe import Recipe, optimizer_of
-from ensemble_transfer.training.spec import Head
+from ensemble_transfer.training.spec import head_of
 from ensemble_transfer.training.store import CHECKPOINT
 
 RECIPES = {
@@ -37,7 +37,7 @@ def test_heads_take_the_steps_of_autograd_and_of_torchs_optimizers(name):
     rows = torch.arange(MEMBERS * EXAMPLES).view(MEMBERS, EXAMPLES)
     features = nn.functional.pad(torch.cat(every), (0, 1), value=1.0)
     batches = Batches(features, labels, BATCH, seeds, rows=rows)
-    heads = Heads([nn.ModuleDict({"head": Head(start)}) for start in starts], batches, recipe, torch.device("cpu"))
+    heads = Heads([head_of(start) for start in starts], batches, recipe, torch.device("cpu"))
     heads.train()
     for member, start in enumerate(starts):
         linear = nn.Linear(WIDTH, CLASSES).double()

@@ -159,6 +159,8 @@ class GroupFitter:
             Watch(spec, starts, self.settings, self.store, self.tracker, self.report, self.validation),
         )
         modules = [spec.module(start.weights) for start in starts.values()]
+        for module, state in zip(modules, interrupted, strict=False):
+            module.load_state_dict(dict(state.weights), strict=True)
         with measured(settings.device) as meter:
             batches, encoded = spec.batches([*starts.values()], settings.device, free_memory() // self.sharing)
             if spec.heads:

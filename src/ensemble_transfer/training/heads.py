@@ -51,8 +51,6 @@ class Heads(Course):
         interrupted: Sequence[Unfinished] = (),
         watch: Watch | None = None,
     ) -> None:
-        for module, state in zip(modules, interrupted, strict=False):
-            module.load_state_dict(dict(state.weights), strict=True)
         self.group = Vectorised(modules).to(device)
         self.begin(recipe, interrupted)
         self.optimizer = optimizer_of(recipe, self.group.trained(), fused=device.type == "cpu")

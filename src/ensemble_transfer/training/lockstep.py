@@ -45,7 +45,7 @@ class Lockstep(Course, pl.LightningModule):
     result does not depend on the other members of its group.
 
     Args:
-        modules: The members, with their initial weights; they are trained in place.
+        modules: The members, with the weights that they go on from; they are trained in place.
         batches: Their batches, with their streams of randomness.
         recipe: Optimizer, schedule and number of steps.
         settings: Where and how it is computed, with the executor decided.
@@ -64,8 +64,6 @@ class Lockstep(Course, pl.LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        for module, state in zip(modules, interrupted, strict=False):
-            module.load_state_dict(dict(state.weights), strict=True)
         self.group = grouped(modules, settings)
         self.begin(recipe, interrupted)
         self.batches = batches.on(settings.device)

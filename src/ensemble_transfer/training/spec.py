@@ -144,10 +144,8 @@ class FitSpec:
         return {"phase": self.phase, "recipe": asdict(self.recipe), "data": self.data.fingerprint}
 
     def module(self, initial: Weights) -> nn.Module:
-        """Return the module to train; parameters of the head are named ``head.*``."""
-        if self.heads:
-            return nn.ModuleDict({"head": Head(below(initial, "head"))})
-        return self.architecture.classifier(initial)
+        """Return the module to train: a classifier, or :func:`head_of` its head."""
+        return head_of(below(initial, "head")) if self.heads else self.architecture.classifier(initial)
 
     def weights(self, initial: Weights, trained: Weights) -> Weights:
         """Return the member's weights from those of the trained module; a frozen encoder has its initial ones."""
@@ -199,16 +197,10 @@ class FitSpec:
         return max(1, int(USABLE * free / (torch.float32.itemsize * (self.architecture.features + 1) * encoded)))
 
 
-class Head(nn.Module):
-    """Weight and bias of a linear head in one parameter (classes, features + 1), whose last column is the bias.
-
-    Args:
-        weights: Its ``weight`` and ``bias``.
-    """
-
-    def __init__(self, weights: Weights) -> None:
-        super().__init__()
-        self.both = nn.Parameter(torch.cat([weights["weight"], weights["bias"][:, None]], 1))
+def head_of(weights: Weights) -> nn.Module:
+    """Return weight and bias of a head as one parameter (classes, features + 1), whose last column is the bias."""
+    both = torch.cat([weights["weight"], weights["bias"][:, None]], 1)
+    return nn.ModuleDict({"head": nn.ParameterDict({"both": both})})
 
 
 def fit_flops(architecture: Architecture, recipe: Recipe, examples: int, heads: bool) -> int:
