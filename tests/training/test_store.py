@@ -135,25 +135,12 @@ def test_a_failed_write_leaves_the_earlier_entry_and_nothing_else(store, monkeyp
     assert store.get(KEY).weights["encoder.w"][0] == 1.0
 
 
-def test_no_file_is_visible_before_it_is_whole(store, monkeypatch):
-    seen, whole = [], Path.write_bytes
-
-    def watched(path, data):
-        whole(path, data)
-        seen.append((path.parent, file_of(store).exists(), store.get(KEY)))
-
-    monkeypatch.setattr(Path, "write_bytes", watched)
-    filled(store)
-    assert seen == [(file_of(store).parent, False, None)]
-    assert [path.name for path in file_of(store).parent.iterdir()] == [f"{KEY}.safetensors"]
-
-
-@pytest.mark.parametrize("place", ["file", "file/below"])
-def test_a_root_that_cannot_be_written_is_refused(tmp_path, place):
+def test_a_root_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(SettingError) as caught:
-        Store(tmp_path / place)
-    assert str(caught.value).startswith(f"root='{tmp_path / place}': must be a folder that can be written: ")
+    for root in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(SettingError) as caught:
+            Store(root)
+        assert str(caught.value).startswith(f"root='{root}': must be a folder that can be written: ")
 
 
 # What nobody needs any more
@@ -257,21 +244,14 @@ def architecture(backbone):
     return backbone.architecture(8, 1, 5)
 
 
-def test_a_damaged_fit_is_computed_again(store, settings, architecture, target_task, caplog):
+def test_a_damaged_fit_is_computed_again(store, settings, architecture, target_task):
     fitter, starts = Fitter(settings, store), [Start(0, architecture.initial(0), 1)]
-
-    def fit():
-        [fitted] = fitter.fit(architecture, starts, target_task.train, Recipe(2), "tiny").fitted
-        return fitted
-
-    first, second = fit(), fit()
-    truncate(file_of(store, first.key))
-    third, fourth = fit(), fit()
-    assert [fitted.reused for fitted in (first, second, third, fourth)] == [False, True, False, True]
-    assert any(m.startswith(f"{file_of(store, first.key)} is damaged") for m in caplog.messages)
-    for name, tensor in first.weights.items():
-        assert torch.equal(tensor, third.weights[name])
-        assert torch.equal(tensor, fourth.weights[name])
+    fitted = [fitter.fit(architecture, starts, target_task.train, Recipe(2), "tiny").fitted[0] for _ in range(2)]
+    truncate(file_of(store, fitted[0].key))
+    fitted += [fitter.fit(architecture, starts, target_task.train, Recipe(2), "tiny").fitted[0] for _ in range(2)]
+    assert [fit.reused for fit in fitted] == [False, True, False, True]
+    for name, tensor in fitted[0].weights.items():
+        assert all(torch.equal(tensor, fit.weights[name]) for fit in fitted)
 
 
 @pytest.fixture
