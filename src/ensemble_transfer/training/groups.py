@@ -118,9 +118,10 @@ class GroupFitter:
         """Yield groups of fits that start, or that were interrupted at the same step, with their states."""
         assert self.store is not None
         states = {key: self.store.unfinished(key) for key in keys}
-        steps = [state.step if state else 0 for state in states.values()]
-        for step in sorted(set(steps)):
-            group = [key for key, at in zip(keys, steps, strict=True) if at == step]
+        groups: dict[int, list[str]] = {}
+        for key, state in states.items():
+            groups.setdefault(state.step if state else 0, []).append(key)
+        for step, group in sorted(groups.items()):
             if step:
                 log.info("going on with an interrupted fit at step %d", step)
             yield group, [state for key in group if (state := states.pop(key)) is not None]
@@ -154,10 +155,8 @@ class GroupFitter:
         self, spec: FitSpec, starts: dict[str, Start], interrupted: Sequence[Unfinished]
     ) -> tuple[Course, list[int], Meter]:
         """Train members in lockstep, and return their fit, the examples encoded for each, and what both took."""
-        settings, watch = (
-            self.settings,
-            Watch(spec, starts, self.settings, self.store, self.tracker, self.report, self.validation),
-        )
+        settings = self.settings
+        watch = Watch(spec, starts, settings, self.store, self.tracker, self.report, self.validation)
         modules = [spec.module(start.weights) for start in starts.values()]
         for module, state in zip(modules, interrupted, strict=False):
             module.load_state_dict(dict(state.weights), strict=True)
