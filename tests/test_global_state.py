@@ -89,7 +89,7 @@ def test_a_fit_leaves_no_trace(executor, backbone, source_task, recipes, setting
 @pytest.mark.usefixtures("unchanged")
 def test_a_fit_that_fails_leaves_no_trace(source_ensemble, source_task, recipes, fitter):
     class Breaks:
-        def curve(self, phase, step, losses):
+        def curve(self, phase, step, losses, also):
             raise ZeroDivisionError
 
     starts = [Start(0, source_ensemble.members[0], 0)]

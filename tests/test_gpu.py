@@ -15,12 +15,10 @@ from ensemble_transfer.models.copies import move
 from ensemble_transfer.training.augment import BATCHED
 from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.fit import Fitter, Start
-from ensemble_transfer.training.lockstep import Lockstep
-from ensemble_transfer.training.memory import is_out_of_memory
+from ensemble_transfer.training.groups import is_out_of_memory
+from ensemble_transfer.training.lockstep import Lockstep, quiet_lightning, train
 from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.training.run import Group, quiet_lightning, run_group
 from ensemble_transfer.training.settings import TrainerSettings
-from ensemble_transfer.training.trained_part import loaded
 from ensemble_transfer.transfer.base import transfer_ensemble
 from ensemble_transfer.transfer.strategies.shift import Shift
 
@@ -54,7 +52,7 @@ def test_a_whole_transfer_runs_on_the_gpu(source_ensemble, target_task, recipes,
 
 @pytest.mark.parametrize("augment", sorted(BATCHED))
 def test_batches_on_the_gpu_are_those_of_the_cpu(source_task, augment):
-    here = Batches([source_task.train.images] * 3, source_task.train.labels, 16, [4, 5, 6], augment)
+    here = Batches(source_task.train.images, source_task.train.labels, 16, [4, 5, 6], augment)
     there = here.on(torch.device("cuda"))
     for step in range(20):
         for mine, other in zip(here[step], there[step], strict=True):
@@ -71,10 +69,12 @@ def test_vectorised_members_are_those_of_the_loop_on_the_gpu(source_task, drops)
     net = Architecture("resnet10t", NET | drops, 8, 1, 5, (0.5,), (0.5,))
     results = []
     for executor in ("loop", "vectorised"):
-        modules = [loaded(net, net.initial(seed)).double() for seed in range(3)]
-        batches = Batches([source_task.train.images] * 3, source_task.train.labels, 16, [4, 5, 6])
+        modules = [net.classifier(net.initial(seed)).double() for seed in range(3)]
+        batches = Batches(source_task.train.images, source_task.train.labels, 16, [4, 5, 6])
         recipe, chosen = Recipe(5, optimizer="sgd", lr=0.05, clip=0.5), replace(ON_GPU, executor=executor)
-        results.append(run_group(Group(modules, batches, recipe, "full", [0, 1, 2]), chosen).weights)
+        lockstep = Lockstep(modules, batches, recipe, chosen)
+        train(lockstep)
+        results.append(lockstep.weights())
     for a, b in zip(*results, strict=True):
         assert all(torch.allclose(a[name].double(), b[name].double(), rtol=1e-6, atol=1e-6) for name in a)
 

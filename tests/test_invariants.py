@@ -2,7 +2,7 @@
 
 Others stand beside what they are about: 9 in test_kills.py, 10 in training/test_workers.py and test_fit.py, 11 in
 transfer/test_budget.py and test_promises_of_budgets.py, 12 in test_tensor_files.py, models/test_ensemble.py and
-metrics/test_archive.py, 13 in training/test_flops.py, 14 in training/test_store.py.
+metrics/test_archive.py, 13 in models/test_flops.py, 14 in training/test_store.py.
 """
 
 from copy import deepcopy
@@ -19,10 +19,10 @@ from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.features import is_statistic
 from ensemble_transfer.training.fit import Fitter, Start
+from ensemble_transfer.training.lockstep import Lockstep
+from ensemble_transfer.training.lockstep import train as train_doubles
 from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.training.run import Group, run_group
 from ensemble_transfer.training.store import Store
-from ensemble_transfer.training.trained_part import loaded
 from ensemble_transfer.transfer.base import Workbench, transfer_ensemble
 from ensemble_transfer.transfer.strategies.full import Full
 from ensemble_transfer.transfer.strategies.head import HeadOnly
@@ -101,10 +101,12 @@ def test_4_a_member_trains_alone_as_in_a_group_as_vectorised(backbone, source_ta
 
     in_doubles = {}
     for executor in ("loop", "vectorised"):
-        modules = [loaded(architecture, start.weights).double() for start in group]
-        batches = Batches([source_task.train.images] * 3, source_task.train.labels, 32, [0, 1, 2])
+        modules = [architecture.classifier(start.weights).double() for start in group]
+        batches = Batches(source_task.train.images, source_task.train.labels, 32, [0, 1, 2])
         chosen = replace(settings, executor=executor)
-        in_doubles[executor] = run_group(Group(modules, batches, recipe, "full", [0, 1, 2]), chosen).weights
+        lockstep = Lockstep(modules, batches, recipe, chosen)
+        train_doubles(lockstep)
+        in_doubles[executor] = lockstep.weights()
     for looped, vectorised in zip(in_doubles["loop"], in_doubles["vectorised"], strict=True):
         assert close(looped, vectorised, 1e-8)
     assert close(in_doubles["loop"][0], together[0], 1e-2)

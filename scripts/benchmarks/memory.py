@@ -15,7 +15,6 @@ from measure import Options, Result, digits, fitter, network, starts, under
 from ensemble_transfer.training.cost import measured
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.spec import FitSpec
-from ensemble_transfer.training.trained_part import WholeMember
 
 
 def run(options: Options) -> Result:
@@ -44,7 +43,7 @@ def child(executor: str, members: int, threads: int) -> dict[str, float]:
     before = 0 if device.type == "cuda" else resident()
     with measured(device) as meter:
         ours.fit(architecture, starts(architecture, members), data, Recipe(3), "benchmark")
-    need = FitSpec(WholeMember(architecture), data, Recipe(3), "").need()
+    need = FitSpec(architecture, data, Recipe(3), "").need()
     estimate = members * need.weights + need.graph * (members if executor == "vectorised" else 1)
     return {"peak": (meter.peak_memory_bytes - before) / 1e6, "estimate": estimate / 1e6}
 

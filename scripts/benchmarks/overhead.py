@@ -22,8 +22,8 @@ from ensemble_transfer.models.memory_format import channels_last
 from ensemble_transfer.seeding import generator
 from ensemble_transfer.tasks.task import Split, Task
 from ensemble_transfer.training.fit import Start
+from ensemble_transfer.training.lockstep import quiet_lightning
 from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.training.run import quiet_lightning
 from ensemble_transfer.weights import Weights
 
 

@@ -21,28 +21,23 @@ def state():
 def read(path):
     """Return encoder and head that a backbone takes from a file."""
     backbone = Backbone("resnet10t", OPTIONS, checkpoint=str(path))
-    architecture = backbone.architecture(8, 3, 5)
-    return backbone.pretrained_encoder(architecture), backbone.checkpoint_head(architecture)
+    return backbone.pretrained_parts(backbone.architecture(8, 3, 5))
 
 
 def under(prefix, state):
     return {f"{prefix}{name}": tensor for name, tensor in state.items()}
 
 
-@pytest.mark.parametrize("prefix", ["net.", "module.model.net."])
-def test_a_common_prefix_is_left_out_and_named(state, prefix, tmp_path, caplog):
-    torch.save({"state_dict": under(prefix, state), "epoch": 3}, tmp_path / "a.ckpt")
+def test_a_common_prefix_is_left_out_and_named(state, tmp_path, caplog):
+    prefix = "module.model.net."
+    beside = {"metric.total": torch.zeros(1), "criterion.weight": torch.ones(5)}  # is left out too
+    torch.save({"state_dict": under(prefix, state) | beside, "epoch": 3}, tmp_path / "a.ckpt")
     with caplog.at_level("INFO"):
         encoder, head = read(tmp_path / "a.ckpt")
+    assert encoder.keys() == {name for name in state if not name.startswith("fc.")}
     assert all(torch.equal(tensor, state[name]) for name, tensor in encoder.items())
     assert torch.equal(head["weight"], state["fc.weight"])
     assert f"{tmp_path / 'a.ckpt'}: the prefix {prefix!r} of its tensors' names is left out" in caplog.messages
-
-
-def test_what_lies_beside_a_network_is_left_out(state, tmp_path):
-    beside = {"metric.total": torch.zeros(1), "criterion.weight": torch.ones(5)}
-    torch.save(under("net.", state) | beside, tmp_path / "a.pt")
-    assert read(tmp_path / "a.pt")[0].keys() == {name for name in state if not name.startswith("fc.")}
 
 
 @pytest.mark.parametrize("before", ["", "model."])

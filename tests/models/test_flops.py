@@ -78,18 +78,9 @@ def test_attention_takes_its_two_products_once_forward_and_twice_backward():
     assert both.get_total_flops() == 3 * (scores + weighted)
 
 
-FAMILIES = (
-    "convnext_atto",
-    "efficientnet_lite0",
-    "mobilenetv2_100",
-    "mobilenetv3_small_050",
-    "regnety_002",
-    "resnet10t",
-    "vit_tiny_patch16_224",
+@pytest.mark.parametrize(
+    "name", ["convnext_atto", "efficientnet_lite0", "mobilenetv3_small_050", "resnet10t", "vit_tiny_patch16_224"]
 )
-
-
-@pytest.mark.parametrize("name", FAMILIES)
 def test_a_step_takes_three_forward_passes_less_the_gradient_of_the_images(name):
     with torch.device("meta"):
         network = timm.create_model(name, num_classes=10).eval()
@@ -99,22 +90,3 @@ def test_a_step_takes_three_forward_passes_less_the_gradient_of_the_images(name)
     assert 2.95 < with_gradient_of_images / forward < 3.05
     small_behind_its_first_layer = name == "mobilenetv3_small_050"  # of which that layer takes a quarter
     assert (2.7 if small_behind_its_first_layer else 2.8) < step / forward < 3.05
-
-
-@pytest.mark.parametrize("name", ["efficientnet_lite0", "regnety_002"])
-def test_encoding_takes_what_the_shapes_of_the_layers_say(name):
-    architecture = Architecture(name, {}, 64, 3, 9, (0.5,) * 3, (0.5,) * 3)
-    multiply_adds = []
-
-    def count(layer, _inputs, output):
-        if isinstance(layer, nn.Conv2d):
-            multiply_adds.append(output.shape[2] * output.shape[3] * layer.weight.numel())
-        elif isinstance(layer, nn.Linear):
-            multiply_adds.append(layer.weight.numel())
-
-    with torch.device("meta"):
-        encoder = architecture.build().encoder.eval()
-        for layer in encoder.modules():
-            layer.register_forward_hook(count)
-        encoder(torch.zeros(1, 3, 64, 64))
-    assert encode_flops(architecture) == 2 * sum(multiply_adds)

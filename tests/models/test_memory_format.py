@@ -5,7 +5,7 @@ import torch
 
 from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.models.ensemble import probabilities
-from ensemble_transfer.models.memory_format import channels_last, channels_last_pays, to_device
+from ensemble_transfer.models.memory_format import to_device
 from ensemble_transfer.weights import fingerprint
 
 SMALL = {"channels": [4, 8, 8, 8], "stem_width": 4, "output_stride": 8}
@@ -24,15 +24,6 @@ def test_the_layout_is_no_part_of_the_weights_or_the_function(architecture):
     assert fingerprint(laid_out.state_dict()) == fingerprint(weights)
     with torch.no_grad():
         torch.testing.assert_close(laid_out(images), plain(images))
-
-
-@pytest.mark.skipif(not channels_last_pays("cpu"), reason="this build of torch has no oneDNN")
-def test_features_between_convolutions_have_the_layout():
-    network = channels_last(NETS[0].build())
-    with torch.no_grad():
-        features = network.encoder.forward_features(torch.rand(3, 1, 16, 16))
-    assert features.is_contiguous(memory_format=torch.channels_last)
-    assert not features.is_contiguous()
 
 
 def test_a_network_that_has_predicted_can_be_trained():

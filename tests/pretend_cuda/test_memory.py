@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ensemble_transfer.training.fit import Fitter, Start
-from ensemble_transfer.training.memory import released
+from ensemble_transfer.training.groups import released
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.settings import TrainerSettings
 

@@ -330,7 +330,7 @@ def test_settings_are_checked(setting, value):
 
 def test_curves_come_a_row_a_step_for_all_members_also_from_the_store(settings, store, backbone, source_task):
     class Kept(list):
-        def curve(self, phase, step, losses):
+        def curve(self, phase, step, losses, also):
             self.append((phase, step, losses))
 
     architecture = backbone.architecture(8, 1, 5)

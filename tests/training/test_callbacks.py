@@ -13,7 +13,6 @@ from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.spec import FitSpec
-from ensemble_transfer.training.trained_part import WholeMember
 from ensemble_transfer.training.workers import number_of_workers
 
 RECIPE = Recipe(6)
@@ -59,10 +58,7 @@ def test_callbacks_see_every_step_and_change_nothing_by_themselves(train):
     assert (counts.fits, counts.steps) == (2, 12)  # groups of two members and of one
     for one, other in zip(with_them.weights, without.weights, strict=True):
         assert all(torch.equal(one[name], other[name]) for name in one)
-
-
-def test_a_fit_that_a_callback_ends_costs_what_it_took(train):
-    fits = train([Stops()])
+    fits = train([Stops()])  # which cost what they took
     assert [fitted.cost.steps for fitted in fits.fitted] == [3, 3, 3]
     assert [fitted.cost.examples for fitted in fits.fitted] == [3 * 32] * 3
 
@@ -81,23 +77,6 @@ def test_the_store_is_neither_read_nor_written(train, store):
     assert all(fitted.reused for fitted in train([], store).fitted)
 
 
-@pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization")
-def test_a_checkpoint_callback_writes_its_files(train, tmp_path):
-    train([ModelCheckpoint(tmp_path, every_n_train_steps=3, save_last=True)], group_size=2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "full-member_3-epoch=0-step=6.ckpt",
-        "full-member_3-last.ckpt",
-        "full-members_1-2-epoch=0-step=6.ckpt",
-        "full-members_1-2-last.ckpt",
-    ]
-
-
-def test_a_callback_that_needs_a_logger_is_refused_in_one_line(train):
-    line = r"^callbacks=\['LearningRateMonitor'\]: cannot be used .* no logger but the run's \(logger=csv [^\n]*$"
-    with pytest.raises(SettingError, match=line):
-        train([LearningRateMonitor()])
-
-
 class Rows:
     """A run at a logger."""
 
@@ -112,27 +91,13 @@ class Rows:
 
 
 def test_what_callbacks_log_goes_to_the_runs_logger_with_phase_and_step(train, tmp_path):
+    line = r"^callbacks=\['LearningRateMonitor'\]: cannot be used .* no logger but the run's \(logger=csv [^\n]*$"
+    with pytest.raises(SettingError, match=line):
+        train([LearningRateMonitor()])
     run = Rows(tmp_path)
     train([LearningRateMonitor()], tracker=run, group_size=3)
     assert [(phase, step) for phase, step, _ in run.rows] == [("full", step) for step in range(RECIPE.steps)]
     rates = [values["lr-AdamW/encoder"] for _, _, values in run.rows]
-    assert rates == pytest.approx([RECIPE.lr * RECIPE.rate(step) for step in range(RECIPE.steps)])
-
-
-def test_a_tracker_of_curves_alone_is_no_logger(train):
-    class Curves:
-        def curve(self, phase, step, losses):
-            """Take no more."""
-
-    with pytest.raises(SettingError, match="no logger but the run's"):
-        train([LearningRateMonitor()], tracker=Curves())
-
-
-def test_without_callbacks_nothing_but_curves_is_logged(train, tmp_path):
-    run = Rows(tmp_path)
-    train([], tracker=run)
-    assert run.rows == []
-    rates = [also["lr"] for _, _, also in run.points]
     assert rates == pytest.approx([RECIPE.lr * RECIPE.rate(step) for step in range(RECIPE.steps)])
 
 
@@ -145,6 +110,9 @@ def test_validation_loss_is_on_the_steps_of_the_training_loss_and_changes_nothin
     plain = train([], group_size=3)
     for one, other in zip(fits.weights, plain.weights, strict=True):
         assert all(torch.equal(one[name], other[name]) for name in one)
+    assert run.rows == []
+    rates = [also["lr"] for _, _, also in run.points]
+    assert rates == pytest.approx([RECIPE.lr * RECIPE.rate(step) for step in range(RECIPE.steps)])
     assert [step for step, _, also in run.points if "validation_loss/member_03" in also] == [*range(RECIPE.steps)]
     module = source_ensemble.architecture.build()
     module.load_state_dict(dict(fits.weights[1]))
@@ -159,11 +127,14 @@ def test_validation_loss_is_on_the_steps_of_the_training_loss_and_changes_nothin
 
 
 @pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization")
-def test_the_mean_loss_of_the_members_can_be_monitored(train, tmp_path):
-    best = ModelCheckpoint(monitor="train/loss", filename="best", every_n_train_steps=1)
-    fits = train([best], tracker=Rows(tmp_path), group_size=3)
-    means = torch.stack([fitted.curve[:, 1] for fitted in fits.fitted]).mean(0)
-    path = tmp_path / "checkpoints" / "full-members_1-3-best.ckpt"
+def test_checkpoints_are_written_for_each_fit_and_can_monitor_the_mean_loss_of_its_members(train, tmp_path):
+    best = ModelCheckpoint(monitor="train/loss", filename="best", every_n_train_steps=1, save_last=True)
+    fits = train([best], tracker=Rows(tmp_path), group_size=2)
+    means = torch.stack([fitted.curve[:, 1] for fitted in fits.fitted[:2]]).mean(0)
+    folder = tmp_path / "checkpoints"
+    files = {f"full-{group}-{which}.ckpt" for group in ("members_1-2", "member_3") for which in ("best", "last")}
+    assert {path.name for path in folder.iterdir()} == files
+    path = folder / "full-members_1-2-best.ckpt"
     [kept] = torch.load(path, weights_only=True)["callbacks"].values()
     assert float(kept["best_model_score"]) == pytest.approx(float(means.min()), rel=1e-5)
     assert kept["best_model_path"] == str(path)
@@ -204,5 +175,5 @@ def test_callbacks_live_in_one_process(settings, source_ensemble, source_task):
         TrainerSettings(workers=2, callbacks=[Counts()])
     with pytest.raises(SettingError, match="callbacks='loud': must be Lightning callbacks"):
         TrainerSettings(callbacks=["loud"])
-    spec = FitSpec(WholeMember(source_ensemble.architecture), source_task.train, Recipe(10**9), "full")
+    spec = FitSpec(source_ensemble.architecture, source_task.train, Recipe(10**9), "full")
     assert number_of_workers(replace(settings, callbacks=[Counts()]), spec, 8) == 1

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from ensemble_transfer.training.cost import Cost, Entry, Ledger, mean_cost, measured, plain
+from ensemble_transfer.training.cost import Cost, Entry, Ledger, mean_cost, measured
 
 CPU = torch.device("cpu")
 MEGABYTE = 1024**2
@@ -38,14 +38,9 @@ def test_trained_parameters_count_once_a_member():
     assert ledger().total().trained_parameters == 80 + 80 + 80
     assert ledger().of_member(1).trained_parameters == 80
     phases = ledger().by_phase()
+    assert list(phases) == ["full", "statistics", "probe", "tiny"]  # the order of the work
     assert [phases[name].trained_parameters for name in phases] == [80, 0, 2 * 10, 2 * 80]
-
-
-def test_phases_come_in_the_order_of_the_work():
-    phases = ledger().by_phase()
-    assert list(phases) == ["full", "statistics", "probe", "tiny"]
     assert phases["tiny"] == Cost(40, 1280, 120, 4.0, 3.0, 400, 160)
-    assert phases["full"] == Cost(300, 9600, 900, 30.0, 29.0, 500, 80)
 
 
 def test_a_member_has_its_own_entries_only():
@@ -63,23 +58,17 @@ def test_the_mean_rounds_counts_and_keeps_fractions_of_seconds():
     assert (mean.steps, mean.examples, mean.flops, mean.peak_memory_bytes) == (20, 427, 60, 270)
     assert mean.trained_parameters == 53
     assert (mean.seconds, mean.cpu_seconds) == (pytest.approx(5 / 3), pytest.approx(0.4))
-    assert all(isinstance(plain(mean)[name], int) for name in ("steps", "examples", "flops"))
+    assert all(isinstance(getattr(mean, name), int) for name in ("steps", "examples", "flops"))
 
 
-def test_sleeping_takes_seconds_of_the_wall_and_none_of_the_processor():
+def test_seconds_are_those_of_the_wall_and_of_the_processor():
     with measured(CPU) as meter:
         time.sleep(0.2)
-    assert 0.2 <= meter.seconds < 5
-    assert meter.cpu_seconds < 0.1
-
-
-def test_working_takes_seconds_of_the_processor():
-    with measured(CPU) as meter:
         until = time.process_time() + 0.1
         while time.process_time() < until:
             pass
-    assert meter.cpu_seconds >= 0.1
-    assert meter.seconds >= 0.09
+    assert meter.seconds >= 0.29
+    assert 0.1 <= meter.cpu_seconds < 0.2
 
 
 def peak(megabytes):

@@ -5,11 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ensemble_transfer.models.backbone import Backbone
+from ensemble_transfer.models.flops import encode_flops, head_flops
 from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.store import CHECKPOINT
-from ensemble_transfer.training.trained_part import HeadOnFeatures
 
 
 @pytest.fixture
@@ -17,25 +16,23 @@ def start(backbone):
     return Start(0, backbone.architecture(8, 1, 5).initial(1), seed=2)
 
 
-def fit(fitter, start, backbone, source_task, augment="none"):
-    recipe = Recipe(6, augment=augment)
-    [weights] = fitter.fit(backbone.architecture(8, 1, 5), [start], source_task.train, recipe, "full").weights
+def fit(fitter, start, backbone, source_task):
+    [weights] = fitter.fit(backbone.architecture(8, 1, 5), [start], source_task.train, Recipe(6), "full").weights
     return weights
 
 
-def interrupted(fitter, start, backbone, source_task, monkeypatch, augment="none"):
+def interrupted(fitter, start, backbone, source_task, monkeypatch):
     """Stop a fit right after a checkpoint, and return the checkpoint's path."""
     settings = replace(fitter.settings, checkpoint_seconds=1e-9)
 
-    def stop(self, _seen=[]):  # noqa: B006  # counts the calls
-        _seen.append(1)
-        if len(_seen) > 3:
+    def stop(lockstep, *_):
+        if lockstep.step == 3:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as stopping:
-        stopping.setattr("ensemble_transfer.training.lockstep.Lockstep.on_train_batch_start", lambda s, *_: stop(s))
+        stopping.setattr("ensemble_transfer.training.lockstep.Lockstep.on_train_batch_start", stop)
         with pytest.raises((KeyboardInterrupt, SystemExit)):
-            fit(replace(fitter, settings=settings), start, backbone, source_task, augment)
+            fit(replace(fitter, settings=settings), start, backbone, source_task)
     [path] = fitter.store.root.glob(f"unfinished/*/{CHECKPOINT}")
     return path
 
@@ -61,7 +58,7 @@ def test_a_damaged_checkpoint_starts_the_fit_again(settings, store, start, backb
 RECIPES = [Recipe(9, lr=1e-2), Recipe(9, optimizer="sgd", lr=0.05, augment="crop")]
 
 
-@pytest.mark.parametrize(("executor", "kind"), [("loop", 0), ("loop", 1), ("vectorised", 1)])
+@pytest.mark.parametrize(("executor", "kind"), [("loop", 0), ("vectorised", 1)])
 def test_members_go_on_exactly_in_groups_of_any_size(
     settings, store, backbone, source_task, monkeypatch, executor, kind
 ):
@@ -120,20 +117,11 @@ def test_a_head_on_views_trains_on_all_of_them_and_pays_for_them(settings, start
     assert not torch.equal(plain["head.weight"], viewed["head.weight"])
     assert all(torch.equal(plain[name], viewed[name]) for name in plain if name.startswith("encoder."))
     assert (cost.examples, more.examples) == (10 * 200 + 200, 10 * 400 + 400)
-    assert cost.flops == HeadOnFeatures(architecture).flops(10 * 200, 200)
+    assert cost.flops == 10 * 200 * head_flops(architecture.features, 5) + 200 * encode_flops(architecture)
     assert more.flops == 2 * cost.flops
 
 
-def test_an_encoder_that_ends_in_another_width_trains(settings, source_task):
-    architecture = Backbone("mobilenetv3_small_050").architecture(32, 1, 5)
-    images = torch.nn.functional.interpolate(source_task.train.images[:6], size=32)
-    data = type(source_task.train)(images, source_task.train.labels[:6])
-    start = Start(0, architecture.initial(0), seed=0)
-    fits = Fitter(settings).fit(architecture, [start], data, Recipe(1), "full")
-    assert fits.weights[0]["head.weight"].shape == (5, architecture.features)
-
-
-@pytest.mark.parametrize(("steps", "points"), [(1, 1), (99, 50), (101, 35)])
+@pytest.mark.parametrize(("steps", "points"), [(99, 50), (101, 35)])
 def test_a_curve_has_at_most_50_points_and_the_last_step(settings, start, backbone, source_task, steps, points):
     fits = Fitter(settings).fit_heads(backbone.architecture(8, 1, 5), [start], source_task.train, Recipe(steps), "head")
     curve = fits.fitted[0].curve

@@ -8,23 +8,18 @@ from pytorch_lightning.callbacks import Callback
 from torch import nn
 
 from ensemble_transfer.training import groups as groups_module
-from ensemble_transfer.training import heads as heads_module
-from ensemble_transfer.training.batches import Batches, FeatureBatches, drawn
+from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.fit import Fitter, Start
-from ensemble_transfer.training.heads import run_heads
+from ensemble_transfer.training.heads import Heads
 from ensemble_transfer.training.recipe import Recipe, optimizer_of
-from ensemble_transfer.training.run import Group
+from ensemble_transfer.training.spec import head_of
 from ensemble_transfer.training.store import CHECKPOINT
-from ensemble_transfer.training.trained_part import Head
 
 RECIPES = {
     "adamw": Recipe(40, lr=1e-2),
-    "sgd": Recipe(40, optimizer="sgd", lr=0.05),
-    "no momentum": Recipe(40, optimizer="sgd", momentum=0.0, lr=0.05),
     "clipped": Recipe(40, optimizer="sgd", lr=0.05, clip=0.1),
-    "smoothed": Recipe(40, lr=1e-2, label_smoothing=0.2),
-    "schedule": Recipe(40, lr=1e-2, schedule="constant", warmup=0.3),
-    "factor": Recipe(40, lr=1e-3, head_lr_factor=7.0, weight_decay=0.2),
+    "smoothed": Recipe(40, lr=1e-3, head_lr_factor=7.0, weight_decay=0.2, label_smoothing=0.2),
+    "schedule": Recipe(40, optimizer="sgd", momentum=0.0, lr=0.05, schedule="constant", warmup=0.3),
 }
 MEMBERS, EXAMPLES, CLASSES, WIDTH, BATCH = 3, 50, 4, 6, 8
 
@@ -33,52 +28,39 @@ def draws(seed, *shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def group_of(recipe):
-    """Return heads on random features, in doubles: what is left of a difference is no rounding."""
-    labels, seeds = torch.arange(EXAMPLES) % CLASSES, [*range(MEMBERS)]
-    examples = [drawn(seed, EXAMPLES, BATCH, recipe.steps) for seed in seeds]
-    every = [draws(seed, EXAMPLES, WIDTH) for seed in seeds]
-    features = torch.cat([own[rows] for own, rows in zip(every, examples, strict=True)])
-    modules = [
-        nn.ModuleDict({"head": Head({"weight": draws(9 + s, CLASSES, WIDTH), "bias": draws(s, CLASSES)})})
-        for s in seeds
-    ]
-    batches = FeatureBatches(nn.functional.pad(features, (0, 1), value=1.0), examples, labels, BATCH, seeds)
-    return Group(modules, batches, recipe, "head", seeds), every, labels
-
-
 @pytest.mark.parametrize("name", RECIPES)
-def test_heads_take_the_steps_of_autograd_and_of_torchs_optimizers(name, settings):
-    recipe = replace(RECIPES[name], batch_size=BATCH)
-    group, every, labels = group_of(recipe)
-    plain = []
-    for module in group.modules:
+def test_heads_take_the_steps_of_autograd_and_of_torchs_optimizers(name):
+    """In doubles: what is left of a difference is no rounding."""
+    recipe, seeds, labels = RECIPES[name], [*range(MEMBERS)], torch.arange(EXAMPLES) % CLASSES
+    every = [draws(seed, EXAMPLES, WIDTH) for seed in seeds]
+    starts = [{"weight": draws(9 + seed, CLASSES, WIDTH), "bias": draws(seed, CLASSES)} for seed in seeds]
+    rows = torch.arange(MEMBERS * EXAMPLES).view(MEMBERS, EXAMPLES)
+    features = nn.functional.pad(torch.cat(every), (0, 1), value=1.0)
+    batches = Batches(features, labels, BATCH, seeds, rows=rows)
+    heads = Heads([head_of(start) for start in starts], batches, recipe, torch.device("cpu"))
+    heads.train()
+    for member, start in enumerate(starts):
         linear = nn.Linear(WIDTH, CLASSES).double()
-        with torch.no_grad():
-            linear.weight.copy_(module["head"].both[:, :-1])
-            linear.bias.copy_(module["head"].both[:, -1])
-        plain.append(linear)
-    found = run_heads(group, settings)
-    batches = Batches(every, labels, BATCH, [*range(MEMBERS)])
-    for member, linear in enumerate(plain):
+        linear.load_state_dict(start)
+        orders = Batches(torch.arange(EXAMPLES), labels, BATCH, seeds)
         optimizer = optimizer_of(recipe, ((f"head.{n}", p) for n, p in linear.named_parameters()))
         highest, losses = optimizer.param_groups[0]["lr"], []
         for step in range(recipe.steps):
             optimizer.param_groups[0]["lr"] = highest * recipe.rate(step)
             optimizer.zero_grad()
-            inputs, wanted = batches[step]
+            chosen, wanted = (of_all[member] for of_all in orders[step])
             loss = nn.functional.cross_entropy(
-                linear(inputs[member]), wanted[member], label_smoothing=recipe.label_smoothing
+                linear(every[member][chosen]), wanted, label_smoothing=recipe.label_smoothing
             )
             loss.backward()
             if recipe.clip is not None:
                 nn.utils.clip_grad_norm_(linear.parameters(), recipe.clip)
             optimizer.step()
             losses.append(float(loss.detach()))
-        both = found.weights[member]["head.both"]
+        both = heads.weights()[member]["head.both"]
         torch.testing.assert_close(both[:, :-1], linear.weight.detach(), rtol=1e-6, atol=1e-6)
         torch.testing.assert_close(both[:, -1], linear.bias.detach(), rtol=1e-6, atol=1e-6)
-        assert found.curves[member][:, 1].tolist() == pytest.approx(losses, rel=1e-5)
+        assert heads.curves(MEMBERS)[member][:, 1].tolist() == pytest.approx(losses, rel=1e-5)
 
 
 @pytest.fixture
@@ -133,16 +115,16 @@ def test_a_head_is_the_same_with_threads_whose_kernels_divide_a_batch(backbone, 
 
 @pytest.mark.parametrize("recipe", [RECIPES["adamw"], RECIPES["clipped"]], ids=str)
 def test_interrupted_heads_go_on_exactly(train, store, recipe, monkeypatch):
-    advance, taken = heads_module._HeadsFit.advance, []
+    slopes, taken = Heads.slopes, []
 
-    def stop(self, inputs, labels):
+    def stop(self, *batch, **options):
         taken.append(1)
         if len(taken) > recipe.steps + 17:
             raise KeyboardInterrupt
-        return advance(self, inputs, labels)
+        return slopes(self, *batch, **options)
 
     with monkeypatch.context() as stopping:
-        stopping.setattr(heads_module._HeadsFit, "advance", stop)
+        stopping.setattr(Heads, "slopes", stop)
         with pytest.raises(KeyboardInterrupt):
             train(range(3), recipe, store, checkpoint_seconds=1e-9)
     [checkpoint] = store.root.glob(f"unfinished/*/{CHECKPOINT}")  # the first head is stored, the third not begun
@@ -155,11 +137,9 @@ def test_interrupted_heads_go_on_exactly(train, store, recipe, monkeypatch):
 
 def test_on_other_devices_heads_are_one_batch(train, monkeypatch):
     sizes = []
-    monkeypatch.setattr(heads_module, "ALONE", frozenset())
     monkeypatch.setattr(groups_module, "ALONE", frozenset())
-    run = groups_module.run_heads
     monkeypatch.setattr(
-        groups_module, "run_heads", lambda group, *rest: sizes.append(len(group.keys)) or run(group, *rest)
+        groups_module, "Heads", lambda modules, *rest: sizes.append(len(modules)) or Heads(modules, *rest)
     )
     together = train(range(5))
     assert sizes == [5]
@@ -170,7 +150,7 @@ def test_on_other_devices_heads_are_one_batch(train, monkeypatch):
 
 
 class Curves(list):
-    def curve(self, phase, step, losses):
+    def curve(self, phase, step, losses, also):
         self.extend((phase, member, step, loss) for member, loss in losses.items())
 
 

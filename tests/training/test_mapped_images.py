@@ -29,13 +29,12 @@ def tasks(tmp_path_factory, target_task):
     return [ImageFolder(str(root), memory=where, cache=cache).load(8, 1) for where in ("ram", "disk")]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_fits_are_the_same(tasks, backbone, settings, workers):
+def test_fits_are_the_same(tasks, backbone, settings):
     architecture = backbone.architecture(8, 1, 5)
     starts = [Start(member, architecture.initial(member), member) for member in range(2)]
     found = []
     for task in tasks:
-        fitter = Fitter(settings if workers == 1 else settings.__class__("cpu", workers=2, threads=1, progress=False))
+        fitter = Fitter(settings)
         recipe = Recipe(6, batch_size=16, augment="crop", views=2)
         whole = fitter.fit(architecture, starts, task.train, Recipe(6, batch_size=16, augment="crop"), "full").weights
         found.append([*whole, *fitter.fit_heads(architecture, starts, task.train, recipe, "head").weights])

@@ -10,10 +10,11 @@ from ensemble_transfer.errors import SettingError
 from ensemble_transfer.models import flops
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.tasks.task import Split, Task
-from ensemble_transfer.training import trained_part
+from ensemble_transfer.training import spec
 from ensemble_transfer.training.cost import Cost
 from ensemble_transfer.training.fit import Fits, Fitter
 from ensemble_transfer.training.recipe import Recipe, Recipes
+from ensemble_transfer.training.spec import most_encoded
 from ensemble_transfer.training.store import Fitted
 from ensemble_transfer.transfer import base, prices
 from ensemble_transfer.transfer.base import Strategy, TransferResult, Workbench, transfer_ensemble
@@ -77,15 +78,16 @@ class Untrained(Fitter):
     def begin(self) -> None:
         """Notice that something is trained."""
 
-    def _fits(self, bench, starts):
+    def _fits(self, spec, starts):
         self.begin()
-        assert bench.recipe.steps > 0 or not starts
-        seen = bench.recipe.steps * min(bench.recipe.batch_size, len(bench.data) * bench.recipe.views)
-        prepared = bench.part.prepared(len(bench.data), bench.recipe)
-        cost = Cost(bench.recipe.steps, seen + prepared, bench.part.flops(seen, prepared))
-        curve = torch.tensor([[0.0, 9.0], [bench.recipe.steps, 0.0 if self.learns else 9.0]])
+        recipe = spec.recipe
+        assert recipe.steps > 0 or not starts
+        seen = recipe.steps * min(recipe.batch_size, len(spec.data) * recipe.views)
+        encoded = most_encoded(recipe, len(spec.data)) if spec.heads else 0
+        cost = Cost(recipe.steps, seen + encoded, spec.flops(seen, encoded))
+        curve = torch.tensor([[0.0, 9.0], [recipe.steps, 0.0 if self.learns else 9.0]])
         fitted = tuple(Fitted(start.weights, curve, cost) for start in starts)
-        return Fits(bench.phase, tuple(start.member for start in starts), fitted)
+        return Fits(spec.phase, tuple(start.member for start in starts), fitted)
 
 
 def task_of(labels: int, validation: int) -> Task:
@@ -103,11 +105,11 @@ def dear(monkeypatch):
 
     def price(name):
         encode, step, head = PRICES[name]
-        for module in (flops, trained_part, prices, base):
+        for module in (flops, spec, prices, base):
             for function, value in (("encode_flops", encode), ("step_flops", step)):
                 if hasattr(module, function):
                     monkeypatch.setattr(module, function, lambda _, value=value: value)
-        monkeypatch.setattr(trained_part, "head_flops", lambda *_: head)
+        monkeypatch.setattr(spec, "head_flops", lambda *_: head)
 
     def predict(self, images, *_):
         chances = torch.rand(len(self), len(images), len(self.classes), generator=torch.Generator().manual_seed(3))

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from ensemble_transfer.errors import require
 from ensemble_transfer.lightning.module import member_seed
@@ -58,12 +59,13 @@ class TaskDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> Loader:
         """Return the training batches of the epoch that the trainer has come to; without a trainer, of the first."""
         data, recipe = self.task.train, self.recipe
-        apart = self._members is not None
         seeds = [member_seed(self._seed, member) for member in range(self._members or 0)]
         seeds = seeds or [derive(self._seed, "members")]
-        batches = Batches([data.images] * len(seeds), data.labels, recipe.batch_size, seeds, recipe.augment)
+        batches = Batches(data.images, data.labels, recipe.batch_size, seeds, recipe.augment)
         steps = _Steps(len(data) // batches.batch_size, self._done)
-        return _Resumable(batches if apart else _OfOne(batches), sampler=steps, **self._loading)
+        return _Resumable(
+            batches, sampler=steps, collate_fn=_of_one if self._members is None else None, **self._loading
+        )
 
     def val_dataloader(self) -> Loader:
         """Return the validation split, in order."""
@@ -73,9 +75,7 @@ class TaskDataModule(pl.LightningDataModule):
         """Return the test split, in order; nothing else reads it."""
         return self._in_order(self.task.test)
 
-    def predict_dataloader(self) -> Loader:
-        """Return the test split, in order."""
-        return self._in_order(self.task.test)
+    predict_dataloader = test_dataloader
 
     def _done(self) -> int:
         """Return how many batches the fit has trained on."""
@@ -85,8 +85,8 @@ class TaskDataModule(pl.LightningDataModule):
         return done
 
     def _in_order(self, split: Split) -> Loader:
-        parts = _Parts(split, self._eval_batch_size)
-        return DataLoader(parts, sampler=range(len(parts)), **self._loading)
+        parts = (torch.split(of_all, self._eval_batch_size) for of_all in (split.images, split.labels))
+        return DataLoader([*zip(*parts, strict=True)], **self._loading)  # type: ignore[arg-type]  # a list is a dataset
 
     @property
     def _loading(self) -> dict[str, Any]:
@@ -128,26 +128,6 @@ class _Resumable(DataLoader[Batch]):
         """Take nothing."""
 
 
-class _OfOne(Dataset[Batch]):
-    """Batches that all members share."""
-
-    def __init__(self, batches: Batches) -> None:
-        self._batches = batches
-
-    def __getitem__(self, step: int) -> Batch:
-        images, labels = self._batches[step]
-        return images[0], labels[0]
-
-
-class _Parts(Dataset[Batch]):
-    """A split in order, so many examples at a time."""
-
-    def __init__(self, split: Split, size: int) -> None:
-        self._split, self._size = split, size
-
-    def __len__(self) -> int:
-        return -(-len(self._split) // self._size)
-
-    def __getitem__(self, part: int) -> Batch:
-        chosen = slice(part * self._size, (part + 1) * self._size)
-        return self._split.images[chosen], self._split.labels[chosen]
+def _of_one(batch: Any) -> Batch:  # noqa: ANN401  # as DataLoader wants it
+    """Return a batch that all members share, without their dimension."""
+    return batch[0][0], batch[1][0]

@@ -6,8 +6,7 @@ and its fits are remembered in the store. This one is for people who have a Trai
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -27,6 +26,7 @@ from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.models.memory_format import channels_last, channels_last_pays
 from ensemble_transfer.seeding import derive
 from ensemble_transfer.tasks.task import Task
+from ensemble_transfer.training.executors import seed_generators
 from ensemble_transfer.training.recipe import Recipe, optimizer_of
 from ensemble_transfer.weights import copied, joined
 
@@ -69,13 +69,12 @@ class EnsembleModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        rule = "must be at least 1"
-        require(accumulate_grad_batches > 0, "accumulate_grad_batches", accumulate_grad_batches, rule)
-        self.accumulate_grad_batches = accumulate_grad_batches
+        self.accumulate_grad_batches = each = accumulate_grad_batches
+        require(each > 0, "accumulate_grad_batches", each, "must be at least 1")
         self._summed = 0
         self.recipe = recipe if isinstance(recipe, Recipe) else Recipe(**recipe)
         self.recipe.check_whole()
-        require(self.recipe.steps > 0, "steps", self.recipe.steps, "must be above 0")
+        self.recipe.check_trains()
         if isinstance(ensemble, Ensemble):
             source = ensemble if classes is None else _for_classes(ensemble, tuple(classes), seed)
             self._about = _description(source)
@@ -86,7 +85,7 @@ class EnsembleModule(pl.LightningModule):
         self.members = nn.ModuleList(member.train() for member in members)
         self.seed = seed
         about = {"ensemble": self._about, "recipe": asdict(self.recipe), "seed": seed}
-        self.save_hyperparameters(about | {"accumulate_grad_batches": accumulate_grad_batches})
+        self.save_hyperparameters(about | {"accumulate_grad_batches": each})
 
     def __repr__(self) -> str:
         what = f"{len(self.members)} members of {self.architecture.backbone}, {len(self._about['classes'])} classes"
@@ -157,10 +156,10 @@ class EnsembleModule(pl.LightningModule):
         if self._summed == 0:
             optimizer.zero_grad()
         logits, losses = [], []
-        with self._own_draws() as seeded:
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             for index, member in enumerate(self.members):
                 x, y = (images[index], labels[index]) if apart else (images, labels)
-                seeded(self._stream(index))
+                seed_generators(self._stream(index), self.device)
                 out = member(x)
                 loss = cross_entropy(out, y, label_smoothing=self.recipe.label_smoothing)
                 self.manual_backward(loss / self.accumulate_grad_batches if self.accumulate_grad_batches > 1 else loss)
@@ -223,22 +222,10 @@ class EnsembleModule(pl.LightningModule):
             found["ensemble/accuracy"] = _accuracy(log_mean, labels)
         self.log_dict({f"{split}/{name}": value for name, value in found.items()}, batch_size=labels.shape[-1])
 
-    @contextmanager
-    def _own_draws(self) -> Iterator[Any]:
-        """Give a function that seeds torch for what is random in a forward pass; the generators are left as found."""
-        on_gpu = self.device.type == "cuda"
-        with torch.random.fork_rng(devices=[self.device] if on_gpu else []):
-            yield _seed_gpu if on_gpu else torch.default_generator.manual_seed
-
 
 def member_seed(seed: int, member: int) -> int:
     """Return a member's stream of randomness."""
     return derive(seed, "member", member)
-
-
-def _seed_gpu(seed: int) -> None:
-    torch.default_generator.manual_seed(seed)
-    torch.cuda.manual_seed(seed)
 
 
 def _accuracy(scores: Tensor, labels: Tensor) -> Tensor:
@@ -260,24 +247,16 @@ def _for_classes(ensemble: Ensemble, classes: tuple[str, ...], seed: int) -> Ens
 
 def _description(ensemble: Ensemble) -> dict[str, Any]:
     """Return what an ensemble is, but for its weights, as plain data."""
-    plain: dict[str, Any] = json.loads(
-        json.dumps(
-            {
-                "architecture": ensemble.architecture.plain(),
-                "classes": list(ensemble.classes),
-                "lineage": ensemble.lineage,
-                "history": dict(ensemble.history),
-                "members": len(ensemble),
-            }
-        )
-    )
+    architecture, history = ensemble.architecture.plain(), dict(ensemble.history)
+    about = {"architecture": architecture, "classes": list(ensemble.classes), "lineage": ensemble.lineage}
+    plain: dict[str, Any] = json.loads(json.dumps(about | {"history": history, "members": len(ensemble)}))
     return plain
 
 
 def _untrained(architecture: Architecture, members: int) -> list[nn.Module]:
     """Return so many members, whose weights a checkpoint will replace."""
     with torch.device("meta"):
-        size = sum(tensor.numel() * tensor.element_size() for tensor in architecture.build().state_dict().values())
+        size = sum(tensor.nbytes for tensor in architecture.build().state_dict().values())
     rule = f"need {members * size} bytes for their weights, more than are free"
     require(members > 0 and members * size < free_memory(), "members", members, rule)
     with torch.random.fork_rng(devices=[]):

@@ -1,5 +1,6 @@
 """Classifiers: a timm encoder with a linear head, and the description that rebuilds one."""
 
+import json
 import math
 import traceback
 from collections.abc import Mapping, Sequence
@@ -68,6 +69,9 @@ class Architecture:
             finite = len([*numbers(list(values))]) == len(values) and all(map(math.isfinite, values))
             require(finite, name, values, "must be finite numbers")
         require(all(value > 0 for value in self.std), "std", self.std, "must be above 0")
+
+    def __hash__(self) -> int:
+        return hash(json.dumps(self.plain(), sort_keys=True))
 
     def build(self) -> "Classifier":
         """Return a classifier with random weights, drawn from torch's global generator.
@@ -217,38 +221,37 @@ class Backbone:
         Raises:
             SettingError: If the weights cannot be had or do not fit.
         """
+        return self.pretrained_parts(architecture)[0]
+
+    def pretrained_parts(self, architecture: Architecture) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
+        """Return :meth:`pretrained_encoder`, and a checkpoint's classifier as a head if it has the head's shape."""
         setting, value = ("checkpoint", self.checkpoint) if self.checkpoint else ("pretrained", self.name)
         state: Mapping[str, Tensor] | None = None
         try:
-            state = self._read(architecture) if self.checkpoint else packaged(self.name)
+            if self.checkpoint:
+                state = read_checkpoint(self.checkpoint, self.name, _expected(architecture))
+            else:
+                state = packaged(self.name)
             if state is not None:
                 overlay = strict_overlay(self.name, state)
-                return _encoder(architecture, pretrained=True, pretrained_cfg_overlay=overlay).state_dict()
+                encoder = _encoder(architecture, pretrained=True, pretrained_cfg_overlay=overlay).state_dict()
+                return encoder, _head_in(state, architecture)
             with hub_or_cache():
-                return _encoder(architecture, pretrained=True).state_dict()
+                return _encoder(architecture, pretrained=True).state_dict(), None
         except Exception as error:  # a broken file makes readers raise anything: EOFError, struct.error, ...
             differs = misfit(state, self.name, _expected(architecture)) if self.checkpoint and state else ""
             reason = differs or " ".join(str(error).split())[:400] or type(error).__name__
             raise SettingError(setting, value, f"gives no weights for {architecture.backbone}: {reason}") from error
 
-    def _read(self, architecture: Architecture) -> Mapping[str, Tensor]:
-        return read_checkpoint(str(self.checkpoint), self.name, _expected(architecture))
 
-    def checkpoint_head(self, architecture: Architecture) -> dict[str, Tensor] | None:
-        """Return the classifier in the checkpoint as a head; None if it has none of the architecture's shape.
-
-        Raises:
-            SettingError: If the file cannot be read.
-        """
-        try:
-            state = self._read(architecture)
-        except Exception as error:  # as above
-            raise SettingError("checkpoint", self.checkpoint, f"cannot be read: {error}") from error
-        named = classifiers(self.name)
-        head = {part: state.get(f"{named[0]}.{part}") for part in ("weight", "bias")} if len(named) == 1 else {}
-        shapes = [None if tensor is None else tuple(tensor.shape) for tensor in head.values()]
-        fits = shapes == [(architecture.classes, architecture.features), (architecture.classes,)]
-        return {part: tensor.float().clone() for part, tensor in head.items() if tensor is not None} if fits else None
+def _head_in(state: Mapping[str, Tensor], architecture: Architecture) -> dict[str, Tensor] | None:
+    """Return the classifier among timm's tensors as a head; None if there is none of the architecture's shape."""
+    named = classifiers(architecture.backbone)
+    shapes: dict[str, tuple[int, ...]] = {"weight": (architecture.classes, architecture.features)}
+    shapes["bias"] = (architecture.classes,)
+    head = {part: state.get(f"{name}.{part}") for name in named for part in shapes}
+    fits = len(named) == 1 and all(t is not None and tuple(t.shape) == shapes[part] for part, t in head.items())
+    return {part: tensor.float().clone() for part, tensor in head.items() if tensor is not None} if fits else None
 
 
 def _require_all_pixels(architecture: Architecture) -> None:

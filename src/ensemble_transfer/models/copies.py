@@ -1,6 +1,7 @@
 """Copies between the host and a device, few and large: what a copy costs hardly depends on its size."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
+from itertools import accumulate, groupby
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ def together(tensors: Sequence[Tensor], device: torch.device, waiting: bool = Tr
     """
     places, size = [], 0
     for tensor in tensors:
-        end = size + tensor.numel() * tensor.element_size()
+        end = size + tensor.nbytes
         places.append(slice(size, end))
         size = -(-end // ALIGNMENT) * ALIGNMENT
     pinned = not waiting and device.type == "cuda"
@@ -44,30 +45,10 @@ def move(module: nn.Module, device: torch.device) -> None:
     """Move a module's parameters and buffers to a device, in place and in few copies; gradients are dropped."""
     for parameter in module.parameters():
         parameter.grad = None
-    moving = [t for t in {id(t): t for t in _tensors(module)}.values() if not _is_on(t, device)]
-    for block in _blocks(moving):
-        for tensor, there in zip(block, together([tensor.data for tensor in block], device), strict=True):
+    every = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}.values()
+    moving = [t for t in every if t.device.type != device.type or device.index not in (None, t.device.index)]
+    ends = accumulate(tensor.nbytes for tensor in moving)
+    for _, block in groupby(zip(moving, ends, strict=True), lambda pair: (pair[1] - 1) // BLOCK):
+        tensors = [tensor for tensor, _ in block]
+        for tensor, there in zip(tensors, together([tensor.data for tensor in tensors], device), strict=True):
             tensor.data = there
-
-
-def _is_on(tensor: Tensor, device: torch.device) -> bool:
-    return tensor.device.type == device.type and device.index in (None, tensor.device.index)
-
-
-def _tensors(module: nn.Module) -> Iterator[Tensor]:
-    yield from module.parameters()
-    yield from module.buffers()
-
-
-def _blocks(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
-    """Yield tensors in lists of about ``BLOCK`` bytes."""
-    block: list[Tensor] = []
-    size = 0
-    for tensor in tensors:
-        block.append(tensor)
-        size += tensor.numel() * tensor.element_size()
-        if size >= BLOCK:
-            yield block
-            block, size = [], 0
-    if block:
-        yield block

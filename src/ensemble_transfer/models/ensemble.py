@@ -76,7 +76,8 @@ class Ensemble:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the members' fingerprints, in order."""
-        return fingerprint({str(i): _digest(member) for i, member in enumerate(self.members)})
+        digests = (bytearray.fromhex(fingerprint(member)) for member in self.members)
+        return fingerprint({str(i): torch.frombuffer(digest, dtype=torch.uint8) for i, digest in enumerate(digests)})
 
     def classifier(self, member: int) -> Classifier:
         """Return one member as a module of its own, in evaluation mode."""
@@ -109,14 +110,18 @@ class Ensemble:
         Raises:
             ValueError: If the images have another type or shape.
         """
-        self._check_images(images)
+        size = self.architecture.image_size
+        shape = (self.architecture.channels, size, size)
+        if images.dtype != torch.uint8 or tuple(images.shape[1:]) != shape:
+            found = f"dtype {images.dtype} and shape {tuple(images.shape)}"
+            raise ValueError(f"images has {found}; expected torch.uint8 and (N, {', '.join(map(str, shape))})")
         device = torch.device(device)
         if device.type != "cpu" and images.nbytes < SHARE * free_memory(device):
             images = images.to(device)  # once for all members
-        found = empty(len(self), len(images), len(self.classes))
-        for place, classifier in zip(found, self.classifiers(), strict=True):
+        predicted = empty(len(self), len(images), len(self.classes))
+        for place, classifier in zip(predicted, self.classifiers(), strict=True):
             probabilities(classifier, images, device, batch_size, place)
-        return found
+        return predicted
 
     def save(self, folder: Path) -> None:
         """Write ``ensemble.json`` and a safetensors file per member into a folder, which is made if missing.
@@ -128,14 +133,13 @@ class Ensemble:
         names = [f"member_{index:02d}.safetensors" for index in range(len(self))]
         for name, member in zip(names, self.members, strict=True):
             write_tensors(folder / name, member)
+        files = [{"file": name, "sha256": fingerprint(w)} for name, w in zip(names, self.members, strict=True)]
         description = {
             "format": FORMAT,
             "architecture": self.architecture.plain(),
             "classes": list(self.classes),
             "lineage": self.lineage,
-            "members": [
-                {"file": name, "sha256": fingerprint(member)} for name, member in zip(names, self.members, strict=True)
-            ],
+            "members": files,
             "history": dict(self.history),
         }
         with replacing(folder / DESCRIPTION) as beside:
@@ -161,14 +165,6 @@ class Ensemble:
         except Exception as error:  # options of a stranger's file can make timm raise anything
             reason = " ".join(str(error).split())[:200]
             raise SettingError("ensemble", str(path), f"is not a readable ensemble: {reason}") from error
-
-    def _check_images(self, images: Tensor) -> None:
-        shape = (self.architecture.channels, self.architecture.image_size, self.architecture.image_size)
-        if images.dtype != torch.uint8 or tuple(images.shape[1:]) != shape:
-            raise ValueError(
-                f"images has dtype {images.dtype} and shape {tuple(images.shape)}; expected torch.uint8 and (N, "
-                f"{', '.join(map(str, shape))})"
-            )
 
 
 def probabilities(
@@ -197,11 +193,10 @@ def _check_fits(index: int, member: Weights, expected: Weights) -> None:
         where = "missing from" if name in expected else "unknown in"
         raise ValueError(f"tensor {name!r} is {where} member {index}")
     for name, tensor in expected.items():
-        if member[name].shape != tensor.shape or member[name].dtype != tensor.dtype:
-            raise ValueError(
-                f"tensor {name!r} of member {index} has shape {tuple(member[name].shape)} and dtype "
-                f"{member[name].dtype}; the architecture says {tuple(tensor.shape)} and {tensor.dtype}"
-            )
+        (shape, dtype), (wanted, of_type) = ((tuple(t.shape), t.dtype) for t in (member[name], tensor))
+        if (shape, dtype) != (wanted, of_type):
+            has = f"tensor {name!r} of member {index} has shape {shape} and dtype {dtype}"
+            raise ValueError(f"{has}; the architecture says {wanted} and {of_type}")
 
 
 def read_description(path: Path) -> dict[str, Any]:
@@ -250,7 +245,3 @@ def _read_member(folder: Path, file: str, sha256: str) -> Weights:
     if fingerprint(weights) != sha256:
         raise SettingError("member", str(path), "does not have the checksum that ensemble.json states")
     return weights
-
-
-def _digest(member: Weights) -> Tensor:
-    return torch.frombuffer(bytearray.fromhex(fingerprint(member)), dtype=torch.uint8)

@@ -1,6 +1,5 @@
 """Floating-point operations of one example, by torch's flop counter with one rule mended."""
 
-import json
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import prod
@@ -29,12 +28,12 @@ def encode_flops(architecture: Architecture) -> int:
     Raises:
         SettingError: If the encoder cannot take images of the architecture's size.
     """
-    return _measure(json.dumps(architecture.plain()))[0]
+    return _measure(architecture)[0]
 
 
 def step_flops(architecture: Architecture) -> int:
     """Return the operations of one example in a training step of the classifier, forward and backward."""
-    return _measure(json.dumps(architecture.plain()))[1]
+    return _measure(architecture)[1]
 
 
 def head_flops(features: int, classes: int) -> int:
@@ -46,8 +45,7 @@ def head_flops(features: int, classes: int) -> int:
 
 
 @lru_cache(maxsize=16)
-def _measure(description: str) -> tuple[int, int]:
-    architecture = Architecture.from_plain(json.loads(description))
+def _measure(architecture: Architecture) -> tuple[int, int]:
     with torch.device("meta"):
         classifier = Classifier(architecture).eval()
         images = torch.zeros(1, architecture.channels, architecture.image_size, architecture.image_size)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import torch
 
 from ensemble_transfer.errors import require, settings_under
-from ensemble_transfer.models.backbone import Architecture, Backbone
+from ensemble_transfer.models.backbone import Backbone
 from ensemble_transfer.models.ensemble import COPIES, UNTRAINED, Ensemble
 from ensemble_transfer.seeding import derive
-from ensemble_transfer.source.existing import count_members, read_members
+from ensemble_transfer.source.existing import architecture_for, count_members, read_members
 from ensemble_transfer.source.train import MIXED, EnsembleSettings
 from ensemble_transfer.tasks.task import Task
 from ensemble_transfer.weights import Weights, below, fingerprint, joined
@@ -30,7 +30,7 @@ def lineage_alone(settings: EnsembleSettings, backbone: Backbone) -> str:
     require(known, "lineage", settings.lineage, f"must be left out: {no_task}")
     if not given:
         return COPIES if backbone.has_weights else UNTRAINED
-    number = count_members(_all(settings))
+    number = count_members([*settings.members, *settings.added])
     require(settings.count == number, "size", settings.size, f"is more than the {number} given members, and {no_task}")
     return settings.lineage
 
@@ -52,34 +52,22 @@ def members_alone(settings: EnsembleSettings, backbone: Backbone, target: Task, 
     """
     with settings_under("ensemble"):
         lineage = lineage_alone(settings, backbone)
-    channels, size = target.train.images.shape[1], target.train.images.shape[-1]
-    architecture = backbone.architecture(size, channels, len(target.classes))
-    paths = _all(settings)
+    architecture, paths = architecture_for(backbone, target), [*settings.members, *settings.added]
     if paths:
         with settings_under("ensemble"):
             found = read_members(paths, backbone, architecture)
         encoders: Sequence[Weights] = [member.encoder for member in found]
-        lineage = _related(encoders, (found[0].lineage or lineage) if len(paths) == 1 else lineage)
+        lineage = (found[0].lineage or lineage) if len(paths) == 1 else lineage
+        if len(encoders) > 1 and len({fingerprint(encoder) for encoder in encoders}) == 1:
+            lineage = COPIES
     elif lineage == COPIES:
         with settings_under("backbone"):
             encoders = [backbone.pretrained_encoder(architecture)] * settings.count
         log.info("%d members, all copies of the pretrained %s", settings.count, backbone.name)
     else:
-        encoders = [_random(architecture, seed, member) for member in range(settings.count)]
+        starts = (architecture.initial(derive(seed, "initial", member)) for member in range(settings.count))
+        encoders = [below(start, "encoder") for start in starts]
         log.info("%s starts from random weights: neither a source task nor pretrained weights are given", backbone.name)
     head = {name: torch.zeros_like(tensor) for name, tensor in architecture.fresh_head(0).items()}
     members = tuple(joined(encoder=encoder, head=head) for encoder in encoders)
     return Ensemble(architecture, members, target.classes, lineage, {"seed": seed})
-
-
-def _related(encoders: Sequence[Weights], stated: str) -> str:
-    """Return the lineage of given members: as it is stated, unless all of them are the same."""
-    return COPIES if len(encoders) > 1 and len({fingerprint(encoder) for encoder in encoders}) == 1 else stated
-
-
-def _all(settings: EnsembleSettings) -> list[str]:
-    return [*settings.members, *settings.added]
-
-
-def _random(architecture: Architecture, seed: int, member: int) -> Weights:
-    return below(architecture.initial(derive(seed, "initial", member)), "encoder")

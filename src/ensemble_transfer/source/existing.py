@@ -38,6 +38,12 @@ class ExistingMember:
     lineage: str = ""
 
 
+def architecture_for(backbone: Backbone, task: Task) -> Architecture:
+    """Return the architecture of members for a task's images and classes."""
+    channels, size = task.train.images.shape[1], task.train.images.shape[-1]
+    return backbone.architecture(size, channels, len(task.classes))
+
+
 def count_members(paths: Sequence[str]) -> int:
     """Return how many members files and folders hold, of which no weights are read.
 
@@ -46,21 +52,24 @@ def count_members(paths: Sequence[str]) -> int:
     Raises:
         SettingError: If a path is missing.
     """
-    return sum(_count(path) for path in paths)
+    number = 0
+    for where in map(_found, paths):
+        try:
+            number += len(read_description(where / DESCRIPTION)["members"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            number += 1
+    return number
 
 
-def _count(path: str) -> int:
+def _found(path: str) -> Path:
+    """Return the file, or the folder of the ensemble: that in a run's folder, or the folder itself.
+
+    Raises:
+        SettingError: If there is neither.
+    """
     where = Path(path).expanduser()
     require(where.exists(), "members", path, "is no file or folder")
-    try:
-        return len(read_description(_inside(where) / DESCRIPTION)["members"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return 1
-
-
-def _inside(folder: Path) -> Path:
-    """Return the folder of the ensemble in that of a run, or the folder itself."""
-    return folder / ENSEMBLE if (folder / ENSEMBLE).is_dir() else folder
+    return where / ENSEMBLE if (where / ENSEMBLE).is_dir() else where
 
 
 def read_members(
@@ -91,30 +100,26 @@ def read_members(
 def _read(
     path: str, backbone: Backbone, architecture: Architecture, task: Task | None, device: torch.device | str
 ) -> Iterator[ExistingMember]:
-    where = Path(path).expanduser()
-    require(where.exists(), "members", path, "is no file or folder")
+    where = _found(path)
     if where.is_dir():
         yield from _read_ensemble(where, path, architecture, task.classes if task else ())
         return
     try:
         alone = replace(backbone, pretrained=False, checkpoint=str(where))
-        encoder = alone.pretrained_encoder(architecture)
-        head = alone.checkpoint_head(architecture) if task else None
+        encoder, head = alone.pretrained_parts(architecture)
     except SettingError as error:
         raise SettingError("members", path, error.rule) from error
-    if task is not None and head is not None:
-        member = joined(encoder=encoder, head=head)
-        knows = _beats_chance(architecture, member, task.validation, device)
-        log.info("%s: its head of %d classes %s", path, architecture.classes, "is kept" if knows else NO_BETTER)
-        head = head if knows else None
-    yield ExistingMember(encoder, head)
+    if task is None or head is None:
+        yield ExistingMember(encoder, None)
+        return
+    knows = _beats_chance(architecture, joined(encoder=encoder, head=head), task.validation, device)
+    log.info("%s: its head of %d classes %s", path, architecture.classes, "is kept" if knows else NO_BETTER)
+    yield ExistingMember(encoder, head if knows else None)
 
 
 def _beats_chance(architecture: Architecture, weights: Weights, validation: Split, device: torch.device | str) -> bool:
     """Return whether a member is right more often than the most frequent class is, by two standard errors."""
-    classifier = architecture.build()
-    classifier.load_state_dict(weights)
-    predicted = probabilities(classifier, validation.images, device).argmax(-1)
+    predicted = probabilities(architecture.classifier(weights), validation.images, device).argmax(-1)
     right = float((predicted == validation.labels).double().mean())
     chance = float(torch.bincount(validation.labels).max()) / len(validation)
     return right > chance + 2 * math.sqrt(chance * (1 - chance) / len(validation))
@@ -124,7 +129,7 @@ def _read_ensemble(
     folder: Path, path: str, architecture: Architecture, classes: Sequence[str]
 ) -> Iterator[ExistingMember]:
     try:
-        saved = Ensemble.load(_inside(folder))
+        saved = Ensemble.load(folder)
     except SettingError as error:
         raise SettingError("members", path, f"holds no usable ensemble: {error}") from error
     same = replace(saved.architecture, classes=architecture.classes)

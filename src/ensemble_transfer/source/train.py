@@ -11,7 +11,7 @@ from ensemble_transfer.layout import DESCRIPTION
 from ensemble_transfer.models.backbone import Architecture, Backbone
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.seeding import derive
-from ensemble_transfer.source.existing import count_members, read_members
+from ensemble_transfer.source.existing import architecture_for, count_members, read_members
 from ensemble_transfer.tasks.task import Task
 from ensemble_transfer.training.cost import Entry, Ledger
 from ensemble_transfer.training.fit import Fits, Fitter, Start
@@ -128,17 +128,18 @@ def train_source(
     with settings_under("ensemble"):
         settings.check(backbone)
     training = _SourceTraining(settings, backbone, task, seed, _forked(recipes, settings.fork), fitter)
-    given = training.existing_members(settings.members, 0)
-    added = training.existing_members(settings.added, settings.count - count_members(settings.added))
-    entries, number = [*given.entries, *added.entries], settings.count - len(given.weights) - len(added.weights)
-    if not number:
-        lineage = given.lineage if not added.weights else None
-        return training.ensemble(lineage or settings.lineage, [*given.weights, *added.weights]), Ledger(entries)
-    fits = training.trained_members(number, len(given.weights))
-    trained = [weights for fit in fits[1:] for weights in fit.weights]
-    lineage = MIXED if given.weights or added.weights else settings.lineage
-    members = [*given.weights, *trained, *added.weights]
-    return training.ensemble(lineage, members), Ledger([*(entry for fit in fits for entry in fit.entries()), *entries])
+    given, entries, lineage = training.existing_members(settings.members, 0)
+    added, more, _ = training.existing_members(settings.added, settings.count - count_members(settings.added))
+    number, trained = settings.count - len(given) - len(added), list[Weights]()
+    entries, fits = [*entries, *more], list[Fits]()
+    if number:
+        fits, lineage = training.trained_members(number, len(given)), MIXED if given or added else settings.lineage
+        trained = [weights for fit in fits[1:] for weights in fit.weights]
+    elif added or not lineage:
+        lineage = settings.lineage
+    members, history = (*given, *trained, *added), {"source": task.name, "seed": seed}
+    ensemble = Ensemble(training.architecture, members, task.classes, lineage, history)
+    return ensemble, Ledger([*(entry for fit in fits for entry in fit.entries()), *entries])
 
 
 def keep_source(ensemble: Ensemble, store: Store) -> Path | None:
@@ -179,21 +180,6 @@ def _forked(recipes: Recipes, fork: float | None) -> Recipes:
 
 
 @dataclass(frozen=True)
-class _Existing:
-    """Members that were not trained here.
-
-    Attributes:
-        weights: Their weights, with heads for the source task.
-        entries: Cost of the heads that some of them lacked.
-        lineage: Lineage of the saved ensemble that they all come from; None if they come from several places or none.
-    """
-
-    weights: Sequence[Weights] = ()
-    entries: Sequence[Entry] = ()
-    lineage: str | None = None
-
-
-@dataclass(frozen=True)
 class _SourceTraining:
     """The arguments of :func:`train_source`, and the steps that it takes with them."""
 
@@ -206,42 +192,37 @@ class _SourceTraining:
 
     @cached_property
     def architecture(self) -> Architecture:
-        channels, size = self.task.train.images.shape[1], self.task.train.images.shape[-1]
-        return self.backbone.architecture(size, channels, len(self.task.classes))
+        return architecture_for(self.backbone, self.task)
 
-    def ensemble(self, lineage: str, members: Sequence[Weights]) -> Ensemble:
-        history = {"source": self.task.name, "seed": self.seed}
-        return Ensemble(self.architecture, tuple(members), self.task.classes, lineage, history)
-
-    def existing_members(self, paths: Sequence[str], first: int) -> _Existing:
+    def existing_members(self, paths: Sequence[str], first: int) -> tuple[list[Weights], list[Entry], str]:
         """Return members that exist; those without a head for the task get one, on frozen features.
 
         Args:
             paths: Files and folders that hold them.
             first: Index of the first of them in the ensemble.
+
+        Returns:
+            Their weights, the cost of the heads that some lacked, and the lineage of the saved ensemble that they all
+            come from; empty if they come from several places or none.
         """
         if not paths:
-            return _Existing()
+            return [], [], ""
         with settings_under("ensemble"):
             found = read_members(paths, self.backbone, self.architecture, self.task, self.fitter.settings.device)
-        indexed = dict(enumerate(found, start=first))
         starts = [
             Start(
                 member,
                 joined(encoder=existing.encoder, head=self._head(member)),
                 derive(self.seed, "source head", member),
             )
-            for member, existing in indexed.items()
+            for member, existing in enumerate(found, first)
             if existing.head is None
         ]
         with self.recipes.naming(self.recipes.head, "head"):
             heads = self.fitter.fit_heads(self.architecture, starts, self.task.train, self.recipes.head, "source head")
-        probed = dict(zip(heads.members, heads.weights, strict=True))
-        weights: list[Weights] = [
-            probed[member] if existing.head is None else joined(encoder=existing.encoder, head=existing.head)
-            for member, existing in indexed.items()
-        ]
-        return _Existing(weights, heads.entries(), found[0].lineage if len(paths) == 1 else None)
+        probed = iter(heads.weights)
+        weights = [next(probed) if m.head is None else joined(encoder=m.encoder, head=m.head) for m in found]
+        return weights, heads.entries(), found[0].lineage if len(paths) == 1 else ""
 
     def trained_members(self, number: int, first: int) -> list[Fits]:
         """Return the fits of the ancestors, and then those of so many members; they are what they are without others.
@@ -252,27 +233,20 @@ class _SourceTraining:
         """
         if first:
             log.info("%d given, %d to be trained", first, number)
-        recipes, snapshots = self.recipes, self.settings.lineage == "snapshot"
         ancestors = range(number) if self.settings.lineage == "independent" else range(1)
         starts = [
             Start(first + index, weights, derive(self.seed, "ancestor", index))
             for index, weights in zip(ancestors, self._initial(ancestors), strict=True)
         ]
-        begun = self._fit(starts, recipes.ancestor, "ancestor")
+        done = [self._fit(starts, self.recipes.ancestor, "ancestor")]
         apart = [
-            Start(first + index, begun.weights[index % len(ancestors)], derive(self.seed, "source", index))
+            Start(first + index, done[0].weights[index % len(ancestors)], derive(self.seed, "source", index))
             for index in range(number)
         ]
-        if snapshots:
-            return [begun, *self._one_after_another(apart)]
-        return [begun, self._fit(apart, recipes.source, "source")]
-
-    def _one_after_another(self, starts: Sequence[Start]) -> list[Fits]:
-        """Train members in turn, each from where the one before ended: one run with a cyclic learning rate."""
-        done: list[Fits] = []
-        for start in starts:
-            here = replace(start, weights=done[-1].weights[0]) if done else start
-            done.append(self._fit([here], self.recipes.source, "source"))
+        if self.settings.lineage != "snapshot":
+            return [*done, self._fit(apart, self.recipes.source, "source")]
+        for start in apart:  # each from where the one before ended: one run with a cyclic learning rate
+            done.append(self._fit([replace(start, weights=done[-1].weights[0])], self.recipes.source, "source"))
         return done
 
     def _fit(self, starts: Sequence[Start], recipe: Recipe, phase: str) -> Fits:

@@ -1,7 +1,6 @@
 """The examples that each member sees at a step."""
 
-from collections.abc import Sequence
-from itertools import accumulate
+from copy import copy
 from typing import Self
 
 import torch
@@ -12,10 +11,12 @@ from ensemble_transfer.machine import free_memory
 from ensemble_transfer.models.copies import together
 from ensemble_transfer.seeding import derive, generator
 from ensemble_transfer.training.augment import BATCHED, augmented, moved, moves
-from ensemble_transfer.training.memory import USABLE
+
+USABLE = 0.8
+"""Share of a device's free memory that a group of members may take, and features of heads."""
 
 SHARE = 0.1
-"""Share of a device's free memory that the data of a fit may take; a group of members may take most of the rest."""
+"""Share of a device's free memory that images may take; the members take most of the rest."""
 
 
 def order(seed: int, epoch: int, examples: int) -> Tensor:
@@ -48,170 +49,93 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
     dropped, since BatchNorm cannot train on a batch of one. Augmentations are drawn for each member and step.
 
     Args:
-        inputs: Inputs (examples, ...) of every member; members may share a tensor.
+        inputs: Images (examples, C, S, S), which all members share, or features (rows, features) of all members.
         labels: Labels (examples,), int64.
         batch_size: Examples in a batch; all where there are fewer.
         seeds: One seed a member, from which all of its randomness is derived.
-        augment: How inputs that are images are changed at random; see
-            :class:`~ensemble_transfer.training.recipe.Recipe`.
+        augment: How images are changed at random; see :class:`~ensemble_transfer.training.recipe.Recipe`.
+        rows: Of features: the rows of each member's examples (members, examples), int64.
     """
 
     def __init__(
-        self, inputs: list[Tensor], labels: Tensor, batch_size: int, seeds: list[int], augment: str = "none"
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        batch_size: int,
+        seeds: list[int],
+        augment: str = "none",
+        rows: Tensor | None = None,
     ) -> None:
         self.inputs = inputs
         self.labels = labels
         self.batch_size = min(batch_size, len(labels))
         self.seeds = seeds
         self.augment = augment
-        self.encoded = [0] * len(seeds)
+        self._rows = rows
+        self._device = labels.device
+        self._sends = ""  # what goes to the device: "data", all at once, or "batches"
         self._epoch = -1
-        self._orders = torch.empty(0)
+        self._orders = [torch.empty(0)]
 
-    def on(self, device: torch.device) -> "Batches":
+    def on(self, device: torch.device) -> Self:
         """Return the same batches, on a device: these, if they are there.
 
-        A GPU gets the data once for a fit where they take at most a tenth of its free memory and their augmentation
-        works on all images at once. Otherwise each batch is sent by itself.
+        A GPU gets the data once for a fit where they fit and their augmentation works on all images at once. Otherwise
+        each batch is sent by itself, in one copy.
         """
-        if device.type == self.labels.device.type:
+        if device.type == self._device.type:
             return self
-        data = {id(inputs): inputs for inputs in self.inputs}.values()
-        size = sum(inputs.numel() * inputs.element_size() for inputs in data) + 8 * len(self.seeds) * len(self.labels)
-        at_once = self.augment == "none" or (self.augment in BATCHED and self._are_shared)
-        stays = at_once and size <= SHARE * free_memory(device)
-        return ResidentBatches(self, device) if stays else SentBatches(self, device)
+        share = SHARE if self._rows is None else USABLE
+        size = self.inputs.numel() * self.inputs.element_size() + 8 * len(self.seeds) * len(self.labels)
+        at_once = self.augment in BATCHED and size <= share * free_memory(device)
+        return self.sending("data" if at_once else "batches", device)
+
+    def sending(self, what: str, device: torch.device) -> Self:
+        """Return the same batches, on a device that gets the ``data`` at once or the ``batches`` one by one."""
+        there = copy(self)
+        there._device, there._sends, there._epoch = device, what, -1
+        if what == "data":
+            there.inputs, there.labels = self.inputs.to(device), self.labels.to(device)
+        return there
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         """Return the inputs and labels of a step."""
-        chosen = self._chosen(step)
-        return self._inputs(chosen, step), self.labels[chosen]
-
-    def _chosen(self, step: int) -> Tensor:
-        """Return the examples (members, batch) of a step."""
         epoch, position = divmod(step, len(self.labels) // self.batch_size)
         if epoch != self._epoch:
-            orders = torch.stack([order(seed, epoch, len(self.labels)) for seed in self.seeds])
-            self._epoch, self._orders = epoch, self._kept(orders)
+            self._epoch, self._orders = epoch, self._orders_of(epoch)
         start = position * self.batch_size
-        return self._orders[:, start : start + self.batch_size]
+        examples, *rows = (of_epoch[:, start : start + self.batch_size] for of_epoch in self._orders)
+        if self.augment != "none" and self._sends == "data":
+            size, side = self.batch_size, self.inputs.shape[-1]
+            drawn = [moves(self.augment, size, side, self._stream(place, step)) for place in range(len(self.seeds))]
+            examples, how = self._sent([examples, torch.stack(drawn)])
+            return moved(self._at(examples), how), self.labels[examples]
+        inputs, labels = self._at(rows[0] if rows else examples), self.labels[examples]
+        if self.augment != "none":
+            apart = enumerate(inputs)
+            inputs = torch.stack([augmented(own, self.augment, self._stream(place, step)) for place, own in apart])
+        if self._sends == "batches":
+            inputs, labels = self._sent([inputs, labels])
+        return inputs, labels
 
-    def _kept(self, orders: Tensor) -> Tensor:
-        """Return the orders of an epoch where they are kept."""
-        return orders
+    def _at(self, places: Tensor) -> Tensor:
+        """Return the inputs (members, batch, ...) at places (members, batch)."""
+        inputs = self.inputs.index_select(0, places.flatten())
+        return inputs.reshape(*places.shape, *inputs.shape[1:])
 
-    def _inputs(self, chosen: Tensor, step: int) -> Tensor:
-        """Return the inputs of the chosen examples (members, batch)."""
-        if self.augment == "none" and self._are_shared:
-            copied = self.inputs[0].index_select(0, chosen.flatten())
-            return copied.reshape(*chosen.shape, *copied.shape[1:])
-        inputs = [
-            augmented(member[examples], self.augment, generator(seed, "augment", step))
-            for member, examples, seed in zip(self.inputs, chosen, self.seeds, strict=True)
-        ]
-        return torch.stack(inputs)
+    def _stream(self, place: int, step: int) -> torch.Generator:
+        return generator(self.seeds[place], "augment", step)
 
-    @property
-    def _are_shared(self) -> bool:
-        return all(inputs is self.inputs[0] for inputs in self.inputs)
+    def _orders_of(self, epoch: int) -> list[Tensor]:
+        """Return the order of the examples (members, examples), and that of their rows where they have some."""
+        orders = [torch.stack([order(seed, epoch, len(self.labels)) for seed in self.seeds])]
+        if self._rows is not None:
+            orders.append(self._rows.gather(1, orders[0]))
+        return self._sent(orders) if self._sends == "data" and self.augment == "none" else orders
+
+    def _sent(self, tensors: list[Tensor]) -> list[Tensor]:
+        return together(tensors, self._device, waiting=False)
 
     def step_seeds(self, step: int) -> list[int]:
         """Return a seed for each member for what is random in its forward pass of a step, such as dropout."""
         return [derive(seed, "step", step) for seed in self.seeds]
-
-
-class ResidentBatches(Batches):
-    """Batches whose data are on a device.
-
-    It gets the orders of an epoch at once; with an augmentation, what each step chooses and draws, in one copy.
-    """
-
-    def __init__(self, batches: Batches, device: torch.device) -> None:
-        data = {id(inputs): inputs for inputs in batches.inputs}
-        sent = {key: inputs.to(device) for key, inputs in data.items()}
-        inputs = [sent[id(inputs)] for inputs in batches.inputs]
-        super().__init__(inputs, batches.labels.to(device), batches.batch_size, batches.seeds, batches.augment)
-
-    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
-        """Return the inputs and labels of a step."""
-        if self.augment == "none":
-            return super().__getitem__(step)
-        images = self.inputs[0]
-        streams = [generator(seed, "augment", step) for seed in self.seeds]
-        drawn = [moves(self.augment, self.batch_size, images.shape[-1], stream) for stream in streams]
-        chosen, how = self._sent(self._chosen(step), torch.stack(drawn))
-        return moved(images, chosen, how), self.labels[chosen]
-
-    def _kept(self, orders: Tensor) -> Tensor:
-        return orders if self.augment != "none" else self._sent(orders)[0]
-
-    def _sent(self, *drawn: Tensor) -> list[Tensor]:
-        return together(drawn, self.labels.device, waiting=False)
-
-
-class SentBatches(Batches):
-    """Batches whose data stay where they are. Each batch is sent to a device, in one copy."""
-
-    def __init__(self, batches: Batches, device: torch.device) -> None:
-        super().__init__(batches.inputs, batches.labels, batches.batch_size, batches.seeds, batches.augment)
-        self._device = device
-
-    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
-        """Return the inputs and labels of a step."""
-        inputs, labels = together(super().__getitem__(step), self._device, waiting=False)
-        return inputs, labels
-
-
-class FeatureBatches:
-    """The batch of every step for heads in lockstep, each on features of its own; orders are those of :class:`Batches`.
-
-    Item ``step`` holds inputs (members, batch, features + 1), whose last column is 1 for the bias, and labels (members,
-    batch).
-
-    Args:
-        features: Features (drawn, features + 1) of the examples that the members' steps draw, member after member; the
-            last column is 1.
-        examples: These examples of each member, as :func:`drawn` returns them.
-        labels: Labels (examples,) of all examples, int64.
-        batch_size: Examples in a batch; all where there are fewer.
-        seeds: One seed a member, from which its orders are derived.
-    """
-
-    def __init__(
-        self,
-        features: Tensor,
-        examples: Sequence[Tensor],
-        labels: Tensor,
-        batch_size: int,
-        seeds: Sequence[int],
-    ) -> None:
-        self.encoded = [len(own) for own in examples]
-        self.batch_size = min(batch_size, len(labels))
-        self.seeds = [*seeds]
-        self._features = features
-        self._labels = torch.cat([labels[own] for own in examples])
-        self._rows = torch.zeros(len(seeds), len(labels), dtype=torch.int64)  # of each member's examples, in the above
-        for rows, own, end in zip(self._rows, examples, accumulate(self.encoded), strict=True):
-            rows[own] = torch.arange(end - len(own), end)
-        self._epoch = -1
-        self._order = self._ordered_labels = torch.empty(0)
-
-    def on(self, device: torch.device) -> Self:
-        """Move the data to a device; features that do not fit there stay, and each batch is sent by itself."""
-        if device.type == "cpu" or self._features.nbytes < USABLE * free_memory(device):
-            self._features = self._features.to(device)
-        self._labels = self._labels.to(device)
-        return self
-
-    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
-        """Return the inputs and labels of a step."""
-        members, examples = self._rows.shape
-        epoch, position = divmod(step, examples // self.batch_size)
-        if epoch != self._epoch:
-            orders = [rows[order(seed, epoch, examples)] for rows, seed in zip(self._rows, self.seeds, strict=True)]
-            self._epoch, self._order = epoch, torch.stack(orders).to(self._labels.device)
-            self._ordered_labels = self._labels[self._order]
-        chosen = slice(position * self.batch_size, (position + 1) * self.batch_size)
-        rows = self._order[:, chosen].reshape(-1).to(self._features.device)
-        inputs = self._features.index_select(0, rows).to(self._labels.device)
-        return inputs.view(members, self.batch_size, -1), self._ordered_labels[:, chosen]

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ class FineTuning:
     def measured(self, cost: Cost) -> dict[str, Any]:
         """Return the fields of a cost by name, and what it is in fine-tunings, by FLOPs and by time."""
         by = {"fine_tunings": cost.flops / self.flops, "fine_tunings_by_time": self.time(cost) / self.seconds}
-        return plain(cost) | by
+        return asdict(cost) | by
 
 
 @dataclass(frozen=True)
@@ -130,31 +130,24 @@ class Ledger:
 def merged(costs: Iterable[Cost]) -> Cost:
     """Return the sum of costs of different members, whose trained parameters add up."""
     parts = list(costs)
-    total = sum(parts, Cost())
-    return Cost(**asdict(total) | {"trained_parameters": sum(cost.trained_parameters for cost in parts)})
+    return replace(sum(parts, Cost()), trained_parameters=sum(cost.trained_parameters for cost in parts))
 
 
 def mean_cost(costs: list[Cost]) -> Cost:
     """Return the mean of costs; counts are rounded to whole numbers."""
-    means = {name: sum(plain(cost)[name] for cost in costs) / len(costs) for name in plain(Cost())}
+    means = {name: sum(getattr(cost, name) for cost in costs) / len(costs) for name in asdict(Cost())}
     return Cost(**{name: value if "seconds" in name else round(value) for name, value in means.items()})
-
-
-def plain(cost: Cost) -> dict[str, Any]:
-    """Return the fields of a cost by name."""
-    return asdict(cost)
 
 
 def from_plain(fields: Mapping[str, Any]) -> Cost:
     """Return a cost from its fields by name; what else is there, such as ``fine_tunings``, is left out."""
-    return Cost(**{name: fields[name] for name in plain(Cost())})
+    return Cost(**{name: fields[name] for name in asdict(Cost())})
 
 
 class Meter:
     """The stopwatch of :func:`measured`: wall seconds, processor seconds and peak memory of a block."""
 
-    seconds = 0.0
-    cpu_seconds = 0.0
+    seconds = cpu_seconds = 0.0
     peak_memory_bytes = 0
 
 

@@ -1,9 +1,10 @@
 """Two ways to compute a step of members in lockstep: in a loop, or vectorised as one network.
 
-Both hold the members' trainable weights as module parameters, so that one optimizer serves all members.
+Both hold the members' trainable weights as module parameters, so that one optimizer serves all members. Vectorised
+members, with the draws that make them those of the loop, are experimental: no GPU has yet shown what they gain.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from typing import Any
@@ -25,10 +26,13 @@ _SCALING = (functional.dropout, functional.dropout1d, functional.dropout2d, func
 """Functions that multiply their input by a random mask, called (input, p, training, inplace)."""
 
 Draw = Callable[[Tensor], Tensor]
+DrawAll = Callable[[Draw, Tensor], Tensor]
 
 
-class Streams:
-    """One stream of random numbers a member, each an own state of torch's default generator.
+class MembersDraws(TorchFunctionMode):
+    """While it is active, dropout and ``bernoulli_`` under one vmap over members draw from streams of the members.
+
+    A stream is an own state of torch's default generator. What else is random stays as it is, and vmap refuses it.
 
     Args:
         seeds: One seed a member.
@@ -39,6 +43,7 @@ class Streams:
     """
 
     def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
+        super().__init__()
         on_gpu = device.type == "cuda"
         self._generator = torch.cuda.default_generators[device.index or 0] if on_gpu else torch.default_generator
         self._states = [self._generator.manual_seed(seed).get_state() for seed in seeds]
@@ -53,17 +58,6 @@ class Streams:
             drawn.append(draw(torch.empty_like(like, memory_format=torch.contiguous_format)))
             self._states[member] = self._generator.get_state()
         return torch.stack(drawn)
-
-
-class MembersDraws(TorchFunctionMode):
-    """While it is active, dropout and ``bernoulli_`` under one vmap over members draw from the members' streams.
-
-    What else is random stays as it is, and vmap refuses it.
-    """
-
-    def __init__(self, streams: Streams) -> None:
-        super().__init__()
-        self._streams = streams
 
     def __torch_function__(
         self,
@@ -89,7 +83,7 @@ class MembersDraws(TorchFunctionMode):
         return x * self._drawn(x.detach(), lambda empty: func(empty.fill_(1.0), p, True))
 
     def _drawn(self, like: Tensor, draw: Draw) -> Tensor:
-        drawn: Tensor = _Drawn.apply(like, self._streams, draw)  # type: ignore[no-untyped-call]
+        drawn: Tensor = _Drawn.apply(like, self.draw, draw)  # type: ignore[no-untyped-call]
         return drawn
 
 
@@ -97,7 +91,7 @@ class _Drawn(torch.autograd.Function):
     """Draws for all members at once: the rule for vmap runs below it, where random functions may be called."""
 
     @staticmethod
-    def forward(_like: Tensor, _streams: Streams, _draw: Draw) -> Tensor:
+    def forward(_like: Tensor, _of_all: DrawAll, _draw: Draw) -> Tensor:
         """Refuse: a tensor that is the same for all members says nothing about their number."""
         raise RuntimeError("draws on a tensor that does not depend on the member")
 
@@ -106,9 +100,9 @@ class _Drawn(torch.autograd.Function):
         """Keep nothing: a draw has no gradient."""
 
     @staticmethod
-    def vmap(_info: object, in_dims: tuple[int, ...], like: Tensor, streams: Streams, draw: Draw) -> tuple[Tensor, int]:
+    def vmap(_info: object, in_dims: tuple[int, ...], like: Tensor, of_all: DrawAll, draw: Draw) -> tuple[Tensor, int]:
         """Return the draws of all members for the tensor of all of them."""
-        return streams.draw(draw, like.select(in_dims[0], 0)), 0
+        return of_all(draw, like.select(in_dims[0], 0)), 0
 
 
 LAUNCH_BOUND = 2e10
@@ -119,8 +113,8 @@ A GPU that sustains 4e12 operations a second on small convolutions does 2e10 in 
 the launches. ``scripts/benchmarks/benchmark.py executor`` measures it; the number is still to be confirmed on a GPU.
 """
 
-_COUNTER = "step"
-"""AdamW's count of steps: a scalar, equal for all members; on the CPU, but for a fused optimizer."""
+_COUNTER = "step."
+"""Begins the name of AdamW's count of steps: a scalar, equal for all members; on the CPU, but for a fused optimizer."""
 
 
 class Loop(nn.Module):
@@ -145,7 +139,7 @@ class Loop(nn.Module):
         """
         losses = []
         for member, x, y, seed in zip(self.members, inputs, labels, seeds, strict=True):
-            _seed_default_generators(seed, x.device)
+            seed_generators(seed, x.device)
             loss: Tensor = cross_entropy(member(x), y, label_smoothing=smoothing)
             loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
@@ -167,18 +161,12 @@ class Loop(nn.Module):
 
     def optimizer_states(self, optimizer: Optimizer) -> list[dict[str, Tensor]]:
         """Return the optimizer's tensors for every member, named ``slot.parameter``."""
-        return [
-            {f"{slot}.{name}": value for name, p in member.named_parameters() for slot, value in _slots(optimizer, p)}
-            for member in self.members
-        ]
+        return [_state_of(optimizer, member.named_parameters()) for member in self.members]
 
     def restore(self, optimizer: Optimizer, states: Sequence[Weights]) -> None:
         """Give the optimizer what :meth:`optimizer_states` returned, of any executor."""
         for member, state in zip(self.members, states, strict=True):
-            parameters = dict(member.named_parameters())
-            for name, value in state.items():
-                slot, _, parameter = name.partition(".")
-                optimizer.state[parameters[parameter]][slot] = _like(parameters[parameter], slot, value, optimizer)
+            _restore(optimizer, member.named_parameters(), state)
 
 
 class Vectorised(nn.Module):
@@ -216,10 +204,10 @@ class Vectorised(nn.Module):
             logits = functional_call(template, (parameters, buffers), (x,))
             return cross_entropy(logits, y, label_smoothing=smoothing)
 
-        streams = Streams(seeds, inputs.device) if self._draws else None
-        with MembersDraws(streams) if streams is not None else nullcontext():
+        draws = MembersDraws(seeds, inputs.device) if self._draws else None
+        with draws or nullcontext():
             losses: Tensor = vmap(loss_of_member)(dict(self.trained()), self._stacked_buffers(), inputs, labels)
-        self._draws = streams is not None and streams.used
+        self._draws = draws is not None and draws.used
         return losses
 
     def clip(self, highest: float) -> None:
@@ -238,40 +226,45 @@ class Vectorised(nn.Module):
 
     def optimizer_states(self, optimizer: Optimizer) -> list[dict[str, Tensor]]:
         """Return the optimizer's tensors for every member; see :meth:`Loop.optimizer_states`."""
+        stacked = _state_of(optimizer, self.trained())
         return [
-            {
-                f"{slot}.{name}": value if slot == _COUNTER else value[member]
-                for name, p in self.trained()
-                for slot, value in _slots(optimizer, p)
-            }
+            {name: value if name.startswith(_COUNTER) else value[member] for name, value in stacked.items()}
             for member in range(self._size)
         ]
 
     def restore(self, optimizer: Optimizer, states: Sequence[Weights]) -> None:
         """Give the optimizer what :meth:`optimizer_states` returned, of any executor."""
-        parameters = dict(self.trained())
-        for name, first in states[0].items():
-            slot, _, parameter = name.partition(".")
-            value = first if slot == _COUNTER else torch.stack([state[name] for state in states])
-            optimizer.state[parameters[parameter]][slot] = _like(parameters[parameter], slot, value, optimizer)
+        stacked = {
+            name: first if name.startswith(_COUNTER) else torch.stack([state[name] for state in states])
+            for name, first in states[0].items()
+        }
+        _restore(optimizer, self.trained(), stacked)
 
     def _stacked_buffers(self) -> dict[str, Tensor]:
         return {name: self.get_buffer(f"buffer_{i}") for i, name in enumerate(self._buffer_names)}
 
 
-def _slots(optimizer: Optimizer, parameter: Tensor) -> list[tuple[str, Tensor]]:
-    """Return what an optimizer keeps about a parameter, such as its mean gradient."""
-    return [(slot, value) for slot, value in optimizer.state[parameter].items() if value is not None]
+def _state_of(optimizer: Optimizer, trained: Iterable[tuple[str, nn.Parameter]]) -> dict[str, Tensor]:
+    """Return what an optimizer keeps about parameters, such as their mean gradients, named ``slot.parameter``."""
+    slots = [(name, optimizer.state[parameter]) for name, parameter in trained]
+    return {f"{slot}.{name}": value for name, own in slots for slot, value in own.items() if value is not None}
 
 
-def _like(parameter: Tensor, slot: str, value: Tensor, optimizer: Optimizer) -> Tensor:
-    """Return a slot's value on the device and in the layout that the optimizer works with."""
-    if slot == _COUNTER:
-        return value.to(parameter.device if optimizer.defaults["fused"] else "cpu", copy=True)
-    return torch.empty_like(parameter).detach().copy_(value)
+def _restore(optimizer: Optimizer, trained: Iterable[tuple[str, nn.Parameter]], state: Weights) -> None:
+    """Give an optimizer what it kept about parameters, on the device and in the layout that it works with."""
+    parameters = dict(trained)
+    for name, value in state.items():
+        slot, _, of_parameter = name.partition(".")
+        parameter = parameters[of_parameter]
+        if name.startswith(_COUNTER):
+            there = value.to(parameter.device if optimizer.defaults["fused"] else "cpu", copy=True)
+        else:
+            there = torch.empty_like(parameter).detach().copy_(value)
+        optimizer.state[parameter][slot] = there
 
 
-def _seed_default_generators(seed: int, device: torch.device) -> None:
+def seed_generators(seed: int, device: torch.device) -> None:
+    """Seed torch's default generators, of the CPU and of a device."""
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)

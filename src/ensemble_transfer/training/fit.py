@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -10,17 +11,14 @@ from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.cost import Entry
-from ensemble_transfer.training.curves import FitCurves
 from ensemble_transfer.training.executors import chosen_executor, refuse_unvectorisable
 from ensemble_transfer.training.groups import GroupFitter
-from ensemble_transfer.training.progress import MetricsTracker, Tracker, member_names
+from ensemble_transfer.training.progress import Bars, Tracker, member_names
 from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.training.run import generators_kept
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.spec import FitSpec
 from ensemble_transfer.training.spec import Start as Start
 from ensemble_transfer.training.store import Fitted, Store
-from ensemble_transfer.training.trained_part import HeadOnFeatures, WholeMember
 from ensemble_transfer.training.workers import compute_beside, number_of_workers
 from ensemble_transfer.weights import Weights
 
@@ -72,11 +70,9 @@ class Fitter:
     validation: Mapping[str, Split] = field(default_factory=dict)
 
     def check(self, architecture: Architecture) -> None:
-        """Raise a SettingError if the executor cannot train this architecture."""
+        """Raise a SettingError if the executor that was asked for cannot train this architecture."""
         if self.settings.executor == "vectorised":
-            images = torch.zeros(2, architecture.channels, *[architecture.image_size] * 2, dtype=torch.uint8)
-            with generators_kept(torch.device("cpu")):
-                refuse_unvectorisable(architecture.build(), images)
+            _refuse_unvectorisable(architecture)
 
     def fit(self, architecture: Architecture, starts: Sequence[Start], data: Split, recipe: Recipe, phase: str) -> Fits:
         """Train encoder and head of every member on the images of a split.
@@ -89,7 +85,7 @@ class Fitter:
             phase: Name of the phase, for ledger, progress bar and learning curves.
         """
         recipe.check_whole()
-        return self._fits(FitSpec(WholeMember(architecture), data, recipe, phase), starts)
+        return self._fits(FitSpec(architecture, data, recipe, phase), starts)
 
     def fit_heads(
         self, architecture: Architecture, starts: Sequence[Start], data: Split, recipe: Recipe, phase: str
@@ -99,56 +95,59 @@ class Fitter:
         Only the images that its steps draw are encoded. It is no Lightning fit, and callbacks do not see it.
         """
         recipe.check_head()
-        return self._fits(FitSpec(HeadOnFeatures(architecture), data, recipe, phase), starts)
+        return self._fits(FitSpec(architecture, data, recipe, phase, heads=True), starts)
 
     def _fits(self, spec: FitSpec, starts: Sequence[Start]) -> Fits:
         require(len(spec.data) > 1, "train", len(spec.data), "a fit needs at least 2 examples")
         keys = [spec.key(start, self.settings) for start in starts]
-        by_key = dict(zip(keys, starts, strict=True))
-        store = None if self.settings.callbacks and spec.is_whole else self.store  # callbacks may change a fit
+        store = None if self.settings.callbacks and not spec.heads else self.store  # callbacks may change a fit
         found = {} if store is None else {key: fitted for key in keys if (fitted := store.get(key)) is not None}
-        tracker = self._tracker(spec)
-        missing = {key: start for key, start in by_key.items() if key not in found}
+        missing = {key: start for key, start in zip(keys, starts, strict=True) if key not in found}
         if missing:
-            if not self.settings.progress:
-                members = member_names([start.member for start in missing.values()])
-                log.info("%s: training %s, %d steps each", spec.phase, members, spec.recipe.steps)
-            settings = self._decided(spec, len(missing)) if spec.is_whole else self.settings
-            fitter = GroupFitter(settings, store, tracker)
-            with self.settings.applied(), generators_kept(self.settings.device):
-                workers = number_of_workers(self.settings, spec, len(missing))
-                beside = workers > 1
-                found |= compute_beside(fitter, spec, missing, workers) if beside else fitter.compute(spec, missing)
+            found |= self._computed(spec, missing, store)
         fits = Fits(spec.phase, tuple(start.member for start in starts), tuple(found[key] for key in keys))
-        _send_reused_curves(fits, tracker)
+        self._send_reused_curves(fits, spec.recipe)
         return fits
 
-    def _tracker(self, spec: FitSpec) -> Tracker | None:
-        """Return where the curves of this work are sent."""
-        if not isinstance(self.tracker, MetricsTracker):
-            return self.tracker
+    def _computed(self, spec: FitSpec, missing: dict[str, Start], store: Store | None) -> dict[str, Fitted]:
+        """Return fits by key, computed here or in worker processes; torch's generators are left as they are."""
+        if not self.settings.progress:
+            members = member_names([start.member for start in missing.values()])
+            log.info("%s: training %s, %d steps each", spec.phase, members, spec.recipe.steps)
+        settings = self.settings if spec.heads else self._decided(spec, len(missing))
         validation = self.validation.get(spec.data.fingerprint) if self.validation else None
-        return FitCurves(self.tracker, spec.recipe, validation)
+        gpu = [torch.cuda.current_device()] if settings.device.type == "cuda" else []
+        shown = Bars() if settings.progress else nullcontext()
+        with self.settings.applied(), torch.random.fork_rng(devices=gpu), shown as report:
+            fitter = GroupFitter(settings, store, self.tracker, report, validation=validation)
+            workers = number_of_workers(self.settings, spec, len(missing))
+            return compute_beside(fitter, spec, missing, workers) if workers > 1 else fitter.compute(spec, missing)
 
     def _decided(self, spec: FitSpec, members: int) -> TrainerSettings:
         """Return the settings with an executor that trains so many members of this work."""
-        self.check(spec.part.architecture)
         executor = chosen_executor(self.settings, members, spec.step_flops)
-        settings = replace(self.settings, executor=executor)
-        try:
-            replace(self, settings=settings).check(spec.part.architecture)
-        except SettingError as error:  # only of what auto chose: what was asked for has been checked
-            log.info("executor=auto: loop (%s)", error)
-            settings = replace(settings, executor="loop")
-        return settings
+        if executor == "vectorised":
+            try:
+                _refuse_unvectorisable(spec.architecture)
+            except SettingError as error:
+                if self.settings.executor != "auto":
+                    raise
+                log.info("executor=auto: loop (%s)", error)
+                executor = "loop"
+        return replace(self.settings, executor=executor)
+
+    def _send_reused_curves(self, fits: Fits, recipe: Recipe) -> None:
+        if self.tracker is None:
+            return
+        points: dict[int, dict[int, float]] = {}
+        for member, fitted in zip(fits.members, fits.fitted, strict=True):
+            for step, loss in fitted.curve.tolist() if fitted.reused else []:
+                points.setdefault(int(step), {})[member] = loss
+        for step, losses in sorted(points.items()):
+            self.tracker.curve(fits.phase, step, losses, {"lr": recipe.lr * recipe.rate(step)})
 
 
-def _send_reused_curves(fits: Fits, tracker: Tracker | None) -> None:
-    if tracker is None:
-        return
-    points: dict[int, dict[int, float]] = {}
-    for member, fitted in zip(fits.members, fits.fitted, strict=True):
-        for step, loss in fitted.curve.tolist() if fitted.reused else []:
-            points.setdefault(int(step), {})[member] = loss
-    for step, losses in sorted(points.items()):
-        tracker.curve(fits.phase, step, losses)
+def _refuse_unvectorisable(architecture: Architecture) -> None:
+    images = torch.zeros(2, architecture.channels, *[architecture.image_size] * 2, dtype=torch.uint8)
+    with torch.random.fork_rng(devices=[]):
+        refuse_unvectorisable(architecture.build(), images)

@@ -1,8 +1,8 @@
 """Fits in this process: members in groups that fit into memory, each group in lockstep."""
 
+import gc
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -10,19 +10,34 @@ import torch
 
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.machine import free_memory
-from ensemble_transfer.training.batches import FeatureBatches
-from ensemble_transfer.training.cost import Cost, measured
-from ensemble_transfer.training.heads import ALONE, run_heads
-from ensemble_transfer.training.lockstep import DivergedError
-from ensemble_transfer.training.memory import is_out_of_memory, released
-from ensemble_transfer.training.progress import Bars, Report, Tracker, in_one_bar, member_names
-from ensemble_transfer.training.run import Group, run_group
+from ensemble_transfer.tasks.task import Split
+from ensemble_transfer.training.cost import Cost, Meter, measured
+from ensemble_transfer.training.course import Course, DivergedError, Watch
+from ensemble_transfer.training.heads import ALONE, Heads
+from ensemble_transfer.training.lockstep import Lockstep, train
+from ensemble_transfer.training.loggers import FitLogger, of_fit
+from ensemble_transfer.training.progress import Report, Tracker, member_names
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.spec import FitSpec, Start
 from ensemble_transfer.training.store import Fitted, Store, Unfinished
 from ensemble_transfer.weights import Weights, copied, floating
 
 log = logging.getLogger(__name__)
+
+_SIGNS = (
+    "can't allocate memory",
+    "Cannot allocate memory",
+    "could not create a primitive",
+    "bad_alloc",
+    "CUDA error: out of memory",
+    "_ALLOC_FAILED",  # CUBLAS_STATUS_, CUSOLVER_STATUS_, CUFFT; cuDNN up to version 8
+    "ALLOCATION_FAILED",  # CUDNN_STATUS_INTERNAL_ERROR_DEVICE_, ..._HOST_: cuDNN 9
+)
+"""In the messages of errors of torch, the system, oneDNN and CUDA's libraries that mean a lack of memory.
+
+Only torch's own allocator raises ``torch.OutOfMemoryError``. The libraries allocate for themselves, and so does the
+driver, when it loads a kernel.
+"""
 
 
 @dataclass(frozen=True)
@@ -33,10 +48,11 @@ class GroupFitter:
         settings: How fits are computed, with the executor decided.
         store: Where finished and interrupted fits are kept; None for nowhere.
         tracker: Where learning curves are sent.
-        report: Receives the progress; None for bars on the terminal.
+        report: Receives the progress; None for nobody.
         beside: Number of processes that compute fits of the phase at the same time, this one included. They share
             wall-clock seconds.
         sharing: Number of those that compute on the same device, this one included. They share its free memory.
+        validation: What validation losses are computed on, for the tracker; None for no such curve.
     """
 
     settings: TrainerSettings
@@ -45,6 +61,7 @@ class GroupFitter:
     report: Report | None = None
     beside: int = 1
     sharing: int = 1
+    validation: Split | None = None
 
     def compute(self, spec: FitSpec, missing: dict[str, Start]) -> dict[str, Fitted]:
         """Return fits by key, computed in groups that fit into memory; a group that does not is halved.
@@ -53,13 +70,6 @@ class GroupFitter:
             SettingError: If a fit diverges.
             MemoryError: If a single member does not fit into memory.
         """
-        with ExitStack() as shown:
-            report = self.report
-            if report is None and self.settings.progress:
-                report = shown.enter_context(Bars())
-            return replace(self, report=report)._in_groups(spec, missing)
-
-    def _in_groups(self, spec: FitSpec, missing: dict[str, Start]) -> dict[str, Fitted]:
         found: dict[str, Fitted] = {}
         left = list(missing.items())
         size = self._group_size(spec, len(left))
@@ -82,17 +92,22 @@ class GroupFitter:
 
     def _telling(self, spec: FitSpec, all_fits: dict[str, Start], done: int) -> Self:
         """Return this fitter with a report that shows heads, which are trained one after another, as one bar."""
-        if self.report is None or spec.is_whole:
+        report, fits = self.report, len(all_fits)
+        if report is None or not spec.heads:
             return self
-        label = f"{spec.phase}, {member_names([start.member for start in all_fits.values()])}"
-        return replace(self, report=in_one_bar(self.report, label, done, len(all_fits)))
+        name = spec.label(all_fits)
+
+        def tell(_: str, step: int, steps: int, loss: float | None) -> None:
+            report(name, done * steps + step, fits * steps, loss)
+
+        return replace(self, report=tell)
 
     def _computed(self, spec: FitSpec, starts: dict[str, Start]) -> dict[str, Fitted]:
         """Compute a group of fits; those that another job finishes meanwhile are taken from the store."""
         if self.store is None:
             return self._run(spec, starts, [])
         with self.store.locked(list(starts)):
-            found = self._found(list(starts))
+            found = {key: fitted for key in starts if (fitted := self.store.get(key)) is not None}
             for group, interrupted in self._at_one_step([key for key in starts if key not in found]):
                 for key, fitted in self._run(spec, {key: starts[key] for key in group}, interrupted).items():
                     self.store.put(key, fitted, spec.about())
@@ -103,63 +118,72 @@ class GroupFitter:
         """Yield groups of fits that start, or that were interrupted at the same step, with their states."""
         assert self.store is not None
         states = {key: self.store.unfinished(key) for key in keys}
-        steps = [state.step if state else 0 for state in states.values()]
-        for step in sorted(set(steps)):
-            group = [key for key, at in zip(keys, steps, strict=True) if at == step]
+        groups: dict[int, list[str]] = {}
+        for key, state in states.items():
+            groups.setdefault(state.step if state else 0, []).append(key)
+        for step, group in sorted(groups.items()):
             if step:
                 log.info("going on with an interrupted fit at step %d", step)
             yield group, [state for key in group if (state := states.pop(key)) is not None]
 
     def _run(self, spec: FitSpec, starts: dict[str, Start], interrupted: Sequence[Unfinished]) -> dict[str, Fitted]:
-        part, data, recipe = spec.part, spec.data, spec.recipe
-        modules = [part.module(start.weights) for start in starts.values()]
-        with measured(self.settings.device) as preparing:
-            initial, seeds = [s.weights for s in starts.values()], [s.seed for s in starts.values()]
-            batches = part.batches(initial, data, recipe, seeds, self.settings.device, free_memory() // self.sharing)
-        members, keys = [start.member for start in starts.values()], list(starts)
-        group = Group(modules, batches, recipe, spec.phase, members, keys, interrupted, len(starts) * spec.step_seconds)
         try:
-            run = run_heads if isinstance(batches, FeatureBatches) else run_group
-            result = run(group, self.settings, self.store, self.tracker, self.report)
-            _check_finite(result.weights)
+            fit, encoded, meter = self._trained(spec, starts, interrupted)
+            weights = fit.weights()
+            _check_finite(weights)
         except DivergedError as error:
             if self.store is not None:
-                for key in keys:
+                for key in starts:
                     self.store.drop_unfinished(key)
-            raise _diverged(group, error) from error
+            raise _diverged(spec, [*starts.values()][error.place].member, error.step) from error
         spent = Cost(
-            steps=result.steps,
-            seconds=(preparing.seconds + result.meter.seconds) / len(starts) / self.beside,
-            cpu_seconds=(preparing.cpu_seconds + result.meter.cpu_seconds) / len(starts),
-            peak_memory_bytes=max(preparing.peak_memory_bytes, result.meter.peak_memory_bytes),
-            trained_parameters=sum(p.numel() for p in modules[0].parameters()),
+            steps=fit.step,
+            seconds=(fit.seconds_before + meter.seconds) / len(starts) / self.beside,
+            cpu_seconds=(fit.cpu_seconds_before + meter.cpu_seconds) / len(starts),
+            peak_memory_bytes=meter.peak_memory_bytes,
+            trained_parameters=sum(p.numel() for _, p in fit.group.trained()) // len(starts),
         )
-        seen = result.steps * batches.batch_size
-        costs = [
-            replace(spent, examples=seen + encoded, flops=part.flops(seen, encoded)) for encoded in batches.encoded
-        ]
+        seen = fit.step * spec.batch_size
+        costs = [replace(spent, examples=seen + own, flops=spec.flops(seen, own)) for own in encoded]
+        fits = zip(starts.items(), weights, fit.curves(len(starts)), costs, strict=True)
         return {
-            key: Fitted(copied(part.weights(start.weights, trained)), curve, cost, key)
-            for (key, start), trained, curve, cost in zip(
-                starts.items(), result.weights, result.curves, costs, strict=True
-            )
+            key: Fitted(copied(spec.weights(start.weights, trained)), curve, cost, key)
+            for (key, start), trained, curve, cost in fits
         }
+
+    def _trained(
+        self, spec: FitSpec, starts: dict[str, Start], interrupted: Sequence[Unfinished]
+    ) -> tuple[Course, list[int], Meter]:
+        """Train members in lockstep, and return their fit, the examples encoded for each, and what both took."""
+        settings = self.settings
+        watch = Watch(spec, starts, settings, self.store, self.tracker, self.report, self.validation)
+        modules = [spec.module(start.weights) for start in starts.values()]
+        for module, state in zip(modules, interrupted, strict=False):
+            module.load_state_dict(dict(state.weights), strict=True)
+        with measured(settings.device) as meter:
+            batches, encoded = spec.batches([*starts.values()], settings.device, free_memory() // self.sharing)
+            if spec.heads:
+                heads = Heads(modules, batches, spec.recipe, settings.device, interrupted, watch)
+                heads.train()
+                return heads, encoded, meter
+            lockstep = Lockstep(modules, batches, spec.recipe, settings, interrupted, watch)
+            members = [start.member for start in starts.values()]
+            callbacks = [of_fit(callback, spec.phase, members) for callback in settings.callbacks]
+            logger = FitLogger(self.tracker, spec.phase) if callbacks and self.tracker is not None else None
+            train(lockstep, callbacks, logger)
+        return lockstep, encoded, meter
 
     def _group_size(self, spec: FitSpec, members: int) -> int:
         """Return how many members to train in lockstep: as asked for, or as many as fit into the free memory.
 
         Heads are trained one after another where they are to be the same beside any others.
         """
-        if not spec.is_whole and self.settings.device.type in ALONE:
+        if spec.heads and self.settings.device.type in ALONE:
             return 1
         if self.settings.group_size is not None or members < 2:
             return self.settings.group_size or 1
         free = free_memory(self.settings.device) // self.sharing
-        return spec.need().members(free, vectorised=self.settings.executor == "vectorised")
-
-    def _found(self, keys: Sequence[str]) -> dict[str, Fitted]:
-        assert self.store is not None
-        return {key: fitted for key in keys if (fitted := self.store.get(key)) is not None}
+        return spec.members_that_fit(free, vectorised=self.settings.executor == "vectorised")
 
 
 def _too_large(phase: str, member: int, error: BaseException) -> MemoryError:
@@ -175,14 +199,28 @@ def _check_finite(members: Sequence[Weights]) -> None:
             raise DivergedError(place, None)
 
 
-def _diverged(group: Group, error: DivergedError) -> SettingError:
+def _diverged(spec: FitSpec, member: int, step: int | None) -> SettingError:
     """Return what a user has to know about a fit that diverged: phase, member, step and what to change."""
-    recipe, member = group.recipe, member_names([group.members[error.place]])
-    if error.step == 0 or recipe.steps == 0:
-        rule = f"{member} starts from weights whose loss is not finite; lower what they come from (strategy.scale, ...)"
-        return SettingError("phase", group.phase, rule)
-    when = f"at step {error.step + 1} of {recipe.steps}" if error.step is not None else "after the last step"
-    what = "loss is" if error.step is not None else "weights are"
+    recipe, name = spec.recipe, member_names([member])
+    if step == 0 or recipe.steps == 0:
+        rule = f"{name} starts from weights whose loss is not finite; lower what they come from (strategy.scale, ...)"
+        return SettingError("phase", spec.phase, rule)
+    when = f"at step {step + 1} of {recipe.steps}" if step is not None else "after the last step"
+    what = "loss is" if step is not None else "weights are"
     advice = "lower lr or head_lr_factor of its recipe, or clip its gradients (clip=1)"
-    rule = f"is too high: the {what} not finite in phase {group.phase!r}, {member}, {when}; {advice}"
+    rule = f"is too high: the {what} not finite in phase {spec.phase!r}, {name}, {when}; {advice}"
     return SettingError("lr", recipe.lr, rule)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether a computation failed for lack of memory."""
+    by_type = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    by_message = isinstance(error, RuntimeError | OSError) and any(sign in str(error) for sign in _SIGNS)
+    return by_type or by_message
+
+
+def released() -> None:
+    """Free the memory of dropped tensors, on a GPU also for other processes."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

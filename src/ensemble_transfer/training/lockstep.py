@@ -1,73 +1,73 @@
-"""The LightningModule that trains a group of members in lockstep."""
+"""The LightningModule that trains whole members in lockstep, and the only place that makes a Trainer."""
 
+import logging
 import time
-from collections.abc import Sequence
-from math import isfinite
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.callbacks import Callback, Checkpoint
 from pytorch_lightning.core.optimizer import LightningOptimizer
+from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.strategies import SingleDeviceStrategy
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
-from torch import Tensor
-from torch.optim import Optimizer
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
 
-from ensemble_transfer.errors import require_uninterrupted
+from ensemble_transfer.errors import require, require_uninterrupted
+from ensemble_transfer.models.copies import move
 from ensemble_transfer.training.batches import Batches
-from ensemble_transfer.training.executors import Loop, Vectorised
-from ensemble_transfer.training.progress import Curve
+from ensemble_transfer.training.course import CURVE_POINTS, Course, Watch, require_finite
+from ensemble_transfer.training.executors import grouped
+from ensemble_transfer.training.loggers import LOSS
 from ensemble_transfer.training.recipe import Recipe, optimizer_of
+from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.store import Unfinished
-from ensemble_transfer.weights import copied
 
-CURVE_POINTS = 50
-
-
-class DivergedError(ArithmeticError):
-    """A loss or a weight is not finite.
-
-    Attributes:
-        place: Place of the member in its group.
-        step: Step of the loss, counted from 0; None for a weight after the last step.
-    """
-
-    def __init__(self, place: int, step: int | None) -> None:
-        super().__init__(f"member {place} of the group is not finite at step {step}")
-        self.place = place
-        self.step = step
+_KNOWN_WARNINGS = (
+    r".*does not have many workers.*",  # tasks are in memory: workers would only copy
+    r".*isinstance\(treespec, LeafSpec\).*",  # Lightning 2.6 on torch 2.13
+    r"GPU available but not used.*",  # trainer=cpu was asked for
+    r"Checkpoint directory .* exists and is not empty",  # the user's callback has one for all fits of a run
+)
 
 
-class Lockstep(pl.LightningModule):
+class Lockstep(Course, pl.LightningModule):
     """Trains members together: every step is one step of each, with one optimizer over all.
 
     Each member draws from its own seed and the step, and AdamW and SGD update each weight by itself. So a member's
     result does not depend on the other members of its group.
 
     Args:
-        group: The members.
+        modules: The members, with the weights that they go on from; they are trained in place.
+        batches: Their batches, with their streams of randomness.
         recipe: Optimizer, schedule and number of steps.
-        batches: The members' batches, with their streams of randomness.
+        settings: Where and how it is computed, with the executor decided.
         interrupted: The members' states at a step that they have all reached; empty for fits that start.
-
-    Attributes:
-        step: Number of steps taken.
-        curve: Points (step, loss of each member) along the fit, at most ``CURVE_POINTS`` and the last step.
-        seconds_before: Wall-clock seconds that all members spent before they were interrupted.
-        cpu_seconds_before: Processor seconds, likewise.
+        watch: Is told of every step; None for nobody.
     """
 
     def __init__(
-        self, group: Loop | Vectorised, recipe: Recipe, batches: Batches, interrupted: Sequence[Unfinished] = ()
+        self,
+        modules: Sequence[nn.Module],
+        batches: Batches,
+        recipe: Recipe,
+        settings: TrainerSettings,
+        interrupted: Sequence[Unfinished] = (),
+        watch: Watch | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.group = group
-        self.recipe = recipe
-        self._batches = batches
-        self.step = interrupted[0].step if interrupted else 0
-        self.curve: Curve = joined([state.curve for state in interrupted])
-        self.seconds_before = sum(state.seconds for state in interrupted)
-        self.cpu_seconds_before = sum(state.cpu_seconds for state in interrupted)
+        self.group = grouped(modules, settings)
+        self.begin(recipe, interrupted)
+        self.batches = batches.on(settings.device)
+        self.settings, self._watch = settings, watch
         self._unchecked: list[Tensor] = []
         self._optimizer_states = [state.optimizer for state in interrupted]
 
@@ -82,102 +82,128 @@ class Lockstep(pl.LightningModule):
         assert isinstance(scheduler, LambdaLR)
         require_uninterrupted()
         optimizer.zero_grad()
-        losses = self.gradients(batch, self.step)
+        losses = self.group.backward(*batch, self.batches.step_seeds(self.step), self.recipe.label_smoothing)
+        if self.recipe.clip is not None:
+            self.group.clip(self.recipe.clip)
         optimizer.step()
         scheduler.step()
         self._unchecked.append(losses)
-        on_curve = is_on_curve(self.step, self.recipe.steps)
-        if on_curve or losses.device.type == "cpu":  # a GPU is waited for at the points of the curve only
+        if self.is_on_curve or losses.device.type == "cpu":  # a GPU is waited for at the points of the curve only
             finite = require_finite(self._unchecked, self.step)
             self._unchecked = []
-            if on_curve:
+            if self.is_on_curve:
                 self.curve.append((self.step, finite[-1]))
         self.step += 1
+        if self.settings.callbacks and self.newest_loss is not None:
+            self.log(LOSS, self.newest_loss, logger=False, batch_size=1)
 
-    def gradients(self, batch: tuple[Tensor, Tensor], step: int) -> Tensor:
-        """Leave every member's gradient of a step, clipped, in its parameters and return the losses (members,)."""
-        losses = self.group.backward(*batch, self._batches.step_seeds(step), self.recipe.label_smoothing)
-        if self.recipe.clip is not None:
-            self.group.clip(self.recipe.clip)
-        return losses
+    def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
+        """Tell of the step."""
+        del outputs, batch, batch_idx
+        if self._watch is not None:
+            self._watch.stepped(self)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return one optimizer over all members and its schedule, both at the step that the fit starts from."""
         recipe, start = self.recipe, self.step
         trained = [*self.group.trained()]
-        optimizer = optimizer_of(recipe, trained, fused=all(parameter.is_cuda for _, parameter in trained))
+        self.optimizer = optimizer_of(recipe, trained, fused=all(parameter.is_cuda for _, parameter in trained))
         if self._optimizer_states:
-            self.group.restore(optimizer, self._optimizer_states)
+            self.group.restore(self.optimizer, self._optimizer_states)
             self._optimizer_states = []
-        schedule = LambdaLR(optimizer, lambda step: recipe.rate(start + step))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}  # for monitors
+        schedule = LambdaLR(self.optimizer, lambda step: recipe.rate(start + step))
+        return {"optimizer": self.optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_start(self) -> None:
-        """Start the clock."""
+        """Start the clocks."""
         self._started = time.perf_counter(), time.process_time()
-
-    def states(self) -> list[Unfinished]:
-        """Return every member's state after the last step."""
-        optimizer = self.optimizers()
-        assert isinstance(optimizer, LightningOptimizer)
-        spent = (
-            self.seconds_before + time.perf_counter() - self._started[0],
-            self.cpu_seconds_before + time.process_time() - self._started[1],
-        )
-        return states_of(self.group, optimizer.optimizer, self.curve, self.step, spent)
-
-    def curves(self) -> list[Tensor]:
-        """Return every member's curve (points, 2): step and loss."""
-        return split_curve(self.curve, len(self._batches.seeds))
+        if self._watch is not None:
+            self._watch.begin(self)
 
 
-def is_on_curve(step: int, steps: int) -> bool:
-    """Return whether a step is a point of a fit's curve."""
-    return step % -(-steps // CURVE_POINTS) == 0 or step == steps - 1
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Silence in the block what Lightning says about every fit: its hardware, and warnings that mean nothing here.
 
-
-def require_finite(losses: Sequence[Tensor], last: int) -> list[list[float]]:
-    """Return losses (steps, members) of the steps up to the last as numbers, by one copy from a GPU.
-
-    Raises:
-        DivergedError: If one is not finite; it names the first.
+    Its callbacks may speak: the user has asked for them.
     """
-    found: list[list[float]] = torch.stack([*losses]).float().tolist()
-    for step, of_members in enumerate(found, last - len(found) + 1):
-        for place, loss in enumerate(of_members):
-            if not isfinite(loss):
-                raise DivergedError(place, step)
-    return found
+    logger, callbacks = logging.getLogger("pytorch_lightning"), logging.getLogger("pytorch_lightning.callbacks")
+    level, level_of_callbacks = logger.level, callbacks.level
+    with warnings.catch_warnings():
+        for message in _KNOWN_WARNINGS:
+            warnings.filterwarnings("ignore", message)
+        callbacks.setLevel(callbacks.getEffectiveLevel())
+        logger.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+            callbacks.setLevel(level_of_callbacks)
 
 
-def states_of(
-    group: Loop | Vectorised, optimizer: Optimizer, curve: Curve, step: int, spent: tuple[float, float]
-) -> list[Unfinished]:
-    """Return every member's state after so many steps.
+@quiet_lightning()
+def train(lockstep: Lockstep, callbacks: Sequence[Callback] = (), logger: Logger | None = None) -> None:
+    """Take the steps that are left.
 
     Args:
-        group: The members.
-        optimizer: Their optimizer.
-        curve: Their common curve.
-        step: Steps taken.
-        spent: Wall-clock and processor seconds that the group has spent.
+        lockstep: The members.
+        callbacks: The user's.
+        logger: What these may log to.
+
+    Raises:
+        SettingError: If a callback cannot be used.
+        DivergedError: If a loss is not finite.
     """
-    weights, optimizers = group.state_dicts(), group.optimizer_states(optimizer)
-    seconds, cpu_seconds = (total / len(weights) for total in spent)
-    return [
-        Unfinished(copied(own), copied(state), points, step, seconds, cpu_seconds)
-        for own, state, points in zip(weights, optimizers, split_curve(curve, len(weights)), strict=True)
-    ]
+    if lockstep.step == lockstep.recipe.steps:
+        return
+    try:
+        # An endless loader that starts at the right step: Lightning then has no notion of an epoch to come back to.
+        loader = DataLoader(lockstep.batches, batch_size=None, sampler=count(lockstep.step))
+        _trainer(lockstep, callbacks, logger).fit(lockstep, loader)
+    except (MisconfigurationException, ModuleNotFoundError) as error:
+        lacks = "" if logger is not None else "have no logger but the run's (logger=csv gives it one), and "
+        rule = f"cannot be used in the runner's fits, which {lacks}validate nothing: {' '.join(str(error).split())}"
+        require(not callbacks, "callbacks", [type(callback).__name__ for callback in callbacks], rule)
+        raise
 
 
-def split_curve(curve: Curve, members: int) -> list[Tensor]:
-    """Return the curve (points, 2) of each of so many members, step and loss, of their common curve."""
-    points = [[[float(step), loss] for loss in losses] for step, losses in curve]
-    return list(torch.tensor(points).reshape(-1, members, 2).transpose(0, 1))
+def _trainer(lockstep: Lockstep, callbacks: Sequence[Callback], logger: Logger | None) -> pl.Trainer:
+    settings = lockstep.settings
+    return pl.Trainer(
+        accelerator=settings.device.type,
+        strategy=FewCopies(settings.device),
+        devices=1,
+        precision=settings.precision,  # type: ignore[arg-type]  # checked by TrainerSettings
+        max_steps=lockstep.recipe.steps - lockstep.step,
+        max_epochs=-1,
+        callbacks=[*callbacks],
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
+        logger=logger or False,
+        log_every_n_steps=-(-lockstep.recipe.steps // CURVE_POINTS),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        plugins=LightningEnvironment(),  # one process, also inside a SLURM job, which Lightning would take over
+    )
 
 
-def joined(curves: Sequence[Tensor]) -> Curve:
-    """Return the common curve of members that have each their own (points, 2)."""
-    return [
-        (int(points[0][0]), [loss for _, loss in points]) for points in zip(*map(Tensor.tolist, curves), strict=True)
-    ]
+class FewCopies(SingleDeviceStrategy):
+    """One device, to which the weights go together, and from which they come back without gradients and moments."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(torch.device("cuda", torch.cuda.current_device()) if device.type == "cuda" else device)
+
+    def model_to_device(self) -> None:
+        """Send the weights."""
+        assert self.model is not None
+        move(self.model, self.root_device)
+        super().model_to_device()
+
+    def teardown(self) -> None:
+        """Fetch the weights, and drop what a finished or failed fit leaves besides."""
+        for optimizer in self.optimizers:
+            optimizer.state.clear()
+        if self.lightning_module is not None:
+            move(self.lightning_module, torch.device("cpu"))
+        super().teardown()

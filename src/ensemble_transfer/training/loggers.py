@@ -7,14 +7,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 from pytorch_lightning import callbacks as lightning
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.loggers.logger import Logger
 
 from ensemble_transfer.errors import require
-from ensemble_transfer.training.progress import MetricsTracker, member_names, newest_loss
+from ensemble_transfer.training.progress import Tracker, member_names
 
 CSV, TENSORBOARD = "csv", "tensorboard"
 """Folders below that of a run, with the names of the loggers."""
@@ -55,7 +54,7 @@ class FitLogger(Logger):
         phase: Name of the phase.
     """
 
-    def __init__(self, tracker: MetricsTracker, phase: str) -> None:
+    def __init__(self, tracker: Tracker, phase: str) -> None:
         super().__init__()
         self._tracker, self._phase = tracker, phase
 
@@ -136,21 +135,3 @@ def of_fit(callback: Callback, phase: str, members: Sequence[int]) -> Callback:
     own.filename = f"{name}-{callback.filename or '{epoch}-{step}'}"
     own.CHECKPOINT_NAME_LAST = f"{name}-{callback.CHECKPOINT_NAME_LAST}"
     return own
-
-
-class LogLoss(Callback):
-    """Logs what the user's callbacks may monitor."""
-
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: object,
-        batch: object,
-        batch_idx: int,
-    ) -> None:
-        """Log the newest loss for callbacks; loggers get the curves of all members."""
-        del trainer, outputs, batch, batch_idx
-        loss = newest_loss(pl_module)
-        if loss is not None:
-            pl_module.log(LOSS, loss, logger=False, batch_size=1)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from math import cos, pi
 from typing import Any
 
@@ -10,14 +10,13 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from ensemble_transfer.errors import SettingError, require, settings_under
+from ensemble_transfer.training.augment import AUGMENTATIONS
 
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "constant")
-AUGMENTATIONS = ("none", "flip", "crop", "crop_flip", "resized_crop", "trivial")
 
 LARGEST_STEPS = 1_000_000_000
 """Steps of a fit at the most; a GPU takes months for as many."""
-
 
 SMALLEST, LARGEST = 1e-38, 1e38
 """About the smallest and the largest positive number that float32 holds with full precision."""
@@ -69,21 +68,16 @@ class Recipe:
     def __post_init__(self) -> None:
         require(0 <= self.steps <= LARGEST_STEPS, "steps", self.steps, f"must be in 0..{LARGEST_STEPS:,}")
         require(self.batch_size > 0, "batch_size", self.batch_size, "must be above 0")
-        require(
-            self.optimizer in OPTIMIZERS,
-            "optimizer",
-            self.optimizer,
-            f"must be one of {', '.join(OPTIMIZERS)}",
-        )
+        allowed = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "augment": ("none", *AUGMENTATIONS)}
+        for name, values in allowed.items():
+            value = getattr(self, name)
+            require(value in values, name, value, f"must be one of {', '.join(values)}")
         self._check_rates()
         require(0 <= self.momentum < 1, "momentum", self.momentum, "must be in [0, 1)")
-        require(self.schedule in SCHEDULES, "schedule", self.schedule, f"must be one of {', '.join(SCHEDULES)}")
         require(0 <= self.warmup <= 1, "warmup", self.warmup, "must be in [0, 1]")
-        known = self.clip is None or _holds(self.clip)
-        require(known, "clip", self.clip, f"must be above 0 and finite, or null{_RANGE}")
+        usable = self.clip is None or _holds(self.clip)
+        require(usable, "clip", self.clip, f"must be above 0 and finite, or null{_RANGE}")
         require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "must be in [0, 1)")
-        known = self.augment in AUGMENTATIONS
-        require(known, "augment", self.augment, f"must be one of {', '.join(AUGMENTATIONS)}")
         require(self.views >= 1, "views", self.views, "must be at least 1")
         require(self.views == 1 or self.augment != "none", "views", self.views, "needs an augmentation: set augment")
 
@@ -99,10 +93,6 @@ class Recipe:
         require(decay == 0 or _holds(decay), "weight_decay", decay, f"must be 0 or more and finite{_RANGE}")
         shrinks = lr * max(1.0, factor) * decay
         require(shrinks <= LARGEST, "weight_decay", decay, f"times the learning rate is {shrinks:g}{_RANGE}")
-
-    def plain(self) -> dict[str, Any]:
-        """Return the fields as plain data, for a fit's key."""
-        return asdict(self)
 
     def check_head(self) -> None:
         """Raise a SettingError if this recipe cannot train a head on the features of a frozen encoder."""

@@ -79,11 +79,8 @@ class TrainerSettings:
     callbacks: list[Any] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        for name, value, allowed in (
-            ("accelerator", self.accelerator, ACCELERATORS),
-            ("precision", self.precision, PRECISIONS),
-            ("executor", self.executor, EXECUTORS),
-        ):
+        for name, allowed in (("accelerator", ACCELERATORS), ("precision", PRECISIONS), ("executor", EXECUTORS)):
+            value = getattr(self, name)
             require(value in allowed, name, value, f"must be one of {', '.join(allowed)}")
         size, threads, workers = self.group_size, self.threads, self.workers
         known = workers == "auto" or (isinstance(workers, int) and 0 < workers <= LARGEST_WORKERS)

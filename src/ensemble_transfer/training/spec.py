@@ -1,24 +1,39 @@
-"""What is trained, on which data, by which recipe: what the fits of a phase have in common; and where each starts."""
+"""What is trained, on which data, by which recipe: what the fits of a phase have in common; and where each starts.
 
-from dataclasses import dataclass, field, replace
+A fit trains a whole member, on images, or its head alone: on the features of the frozen encoder, each computed once, of
+the images that its steps draw.
+"""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from ensemble_transfer.machine import FLOPS_A_SECOND, SECONDS_A_STEP
 from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.models.flops import encode_flops, head_flops, step_flops
 from ensemble_transfer.models.memory_format import channels_last_pays
+from ensemble_transfer.spill import empty
 from ensemble_transfer.tasks.task import Split
-from ensemble_transfer.training.features import BATCH
-from ensemble_transfer.training.memory import Need, forward_bytes, need_of, state_bytes
+from ensemble_transfer.training.batches import USABLE, Batches, drawn
+from ensemble_transfer.training.features import encode, views
+from ensemble_transfer.training.progress import member_names
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.store import key_of
-from ensemble_transfer.training.trained_part import TrainedPart, WholeMember
-from ensemble_transfer.weights import Weights, fingerprint
+from ensemble_transfer.weights import Weights, below, fingerprint, joined
 
-_needs: dict[tuple[str, int, int], Need] = {}
+SECONDS_A_HEADS_STEP = 1e-4
+"""What a step of a head takes on a CPU besides its operations, roughly."""
+
+
+_COPIES = 6
+"""Of a member's weights in memory: initial, trained, gradient, two moments of AdamW, result."""
 
 
 @dataclass(frozen=True)
@@ -37,20 +52,50 @@ class Start:
 
 
 @dataclass(frozen=True)
+class Need:
+    """The memory that training one member needs, in bytes.
+
+    Attributes:
+        weights: What is held during the whole fit: weights, gradients and optimizer state, orders.
+        graph: What a pass takes on top of that: activations that are kept for the backward pass, and their gradients.
+    """
+
+    weights: int
+    graph: int
+
+    def members(self, free: int, vectorised: bool) -> int:
+        """Return how many members fit into so many free bytes together; at least 1.
+
+        Args:
+            free: Bytes that are free.
+            vectorised: Whether the graphs of all members are alive together, or one after another.
+        """
+        budget = USABLE * free
+        fit = budget / (self.weights + self.graph) if vectorised else (budget - self.graph) / self.weights
+        return max(1, int(fit))
+
+
+@dataclass(frozen=True)
 class FitSpec:
     """What the fits of a phase have in common.
 
     Attributes:
-        part: The part of a member that is trained.
-        data: What it is trained on.
+        architecture: Architecture of the members.
+        data: What they are trained on.
         recipe: What each fit may spend.
         phase: Name of the phase, for ledger, progress bar and learning curves.
+        heads: Whether heads alone are trained.
     """
 
-    part: TrainedPart
+    architecture: Architecture
     data: Split
     recipe: Recipe
     phase: str
+    heads: bool = False
+
+    def label(self, starts: Mapping[str, Start]) -> str:
+        """Return the phase and the members of some fits in words."""
+        return f"{self.phase}, {member_names([start.member for start in starts.values()])}"
 
     @property
     def batch_size(self) -> int:
@@ -58,25 +103,20 @@ class FitSpec:
         return min(self.recipe.batch_size, len(self.data) * self.recipe.views)
 
     @property
-    def is_whole(self) -> bool:
-        """Whether whole members are trained, and not heads alone."""
-        return isinstance(self.part, WholeMember)
-
-    @property
-    def flops(self) -> int:
-        """Operations of one member's fit, at the most."""
-        prepared = self.part.prepared(len(self.data), self.recipe)
-        return self.part.flops(self.recipe.steps * self.batch_size, prepared)
-
-    @property
     def step_flops(self) -> int:
         """Operations of a training step of one member."""
-        return self.part.flops(self.batch_size, 0)
+        return self.flops(self.batch_size, 0)
 
     @property
-    def step_seconds(self) -> float:
-        """Seconds that a training step of one member takes on one core, roughly."""
-        return self.step_flops / FLOPS_A_SECOND + SECONDS_A_STEP
+    def seconds(self) -> float:
+        """Seconds that one member's fit takes on one core, roughly."""
+        overhead = SECONDS_A_HEADS_STEP if self.heads else SECONDS_A_STEP
+        flops = fit_flops(self.architecture, self.recipe, len(self.data), self.heads)
+        return flops / FLOPS_A_SECOND + self.recipe.steps * overhead
+
+    def flops(self, seen: int, encoded: int) -> int:
+        """Return the operations of seeing so many examples in training steps, after encoding so many."""
+        return _flops(self.architecture, seen, encoded, self.heads)
 
     def key(self, start: Start, settings: TrainerSettings) -> str:
         """Return a fit's key in the store: a hash of all that decides its result.
@@ -85,53 +125,137 @@ class FitSpec:
         another machine is to serve what it has. Heads are trained in float32, on features in the layout of the device.
         """
         precision, channels_last = settings.arithmetic, settings.lays_channels_last
-        if not self.is_whole:
+        if self.heads:
             precision = precision.replace(settings.precision, "32-true")
             channels_last = channels_last_pays(settings.device)
         return key_of(
-            trained=self.part.name,
-            architecture=self.part.architecture.plain(),
+            trained="head" if self.heads else "whole",
+            architecture=self.architecture.plain(),
             initial=fingerprint(start.weights),
             data=self.data.fingerprint,
-            recipe=self.recipe.plain(),
+            recipe=asdict(self.recipe),
             seed=start.seed,
             precision=precision,
             channels_last=channels_last,
         )
 
-    def need(self) -> Need:
-        """Return the memory that one member's fit needs."""
-        architecture, examples = self.part.architecture, self.batch_size
-        encoded = min(BATCH, self.part.prepared(len(self.data), self.recipe))
-        kind = (repr(self.part), examples, encoded)
-        if kind not in _needs:
-            with torch.device("meta"):
-                member: nn.Module = architecture.build()
-                images = _images(architecture, examples)
-                features = torch.empty(examples, architecture.features)
-            if self.is_whole:
-                _needs[kind] = need_of(member, images)
-            else:
-                head = need_of(member.get_submodule("head"), features)
-                forward, own = forward_bytes(member, _images(architecture, encoded)), state_bytes(member)
-                # The encoder is in the result, and before that in a module of its own.
-                _needs[kind] = Need(head.weights + own, max(head.graph, forward + own))
-        return replace(_needs[kind], weights=_needs[kind].weights + self.held_bytes())
-
-    def held_bytes(self) -> int:
-        """Return the bytes of what a member's fit holds besides its weights: the order of an epoch, and features."""
-        shown, order = len(self.data) * self.recipe.views, torch.int64.itemsize
-        if self.is_whole:
-            return order * shown
-        features = torch.float32.itemsize * (self.part.architecture.features + 1)
-        # Rows, order, labels in order, and while they are made a permutation; examples and labels of what is drawn.
-        return (features + 2 * order) * self.part.prepared(len(self.data), self.recipe) + 4 * order * shown
-
     def about(self) -> dict[str, Any]:
         """Return the fit's origin as plain data, for whoever reads the store."""
-        return {"phase": self.phase, "recipe": self.recipe.plain(), "data": self.data.fingerprint}
+        return {"phase": self.phase, "recipe": asdict(self.recipe), "data": self.data.fingerprint}
+
+    def module(self, initial: Weights) -> nn.Module:
+        """Return the module to train: a classifier, or :func:`head_of` its head."""
+        return head_of(below(initial, "head")) if self.heads else self.architecture.classifier(initial)
+
+    def weights(self, initial: Weights, trained: Weights) -> Weights:
+        """Return the member's weights from those of the trained module; a frozen encoder has its initial ones."""
+        if not self.heads:
+            return trained
+        head = {"weight": trained["head.both"][:, :-1], "bias": trained["head.both"][:, -1]}
+        return joined(encoder=below(initial, "encoder"), head=head)
+
+    def batches(
+        self, starts: Sequence[Start], device: torch.device, free: int | None = None
+    ) -> tuple[Batches, list[int]]:
+        """Return the members' inputs and labels at every step, and how many examples were encoded for each member.
+
+        Features go to a temporary file where they take more than half of the ``free`` bytes; None for those that the
+        system has. Their last column is 1, for the bias.
+        """
+        seeds, recipe = [start.seed for start in starts], self.recipe
+        if not self.heads:
+            images = Batches(self.data.images, self.data.labels, recipe.batch_size, seeds, recipe.augment)
+            return images, [0] * len(starts)
+        labels = self.data.labels.repeat(recipe.views)
+        examples = [drawn(seed, len(labels), recipe.batch_size, recipe.steps) for seed in seeds]
+        counts = [len(own) for own in examples]
+        features = empty(sum(counts), self.architecture.features + 1, free=free)
+        features[:, -1] = 1
+        rows = torch.zeros(len(starts), len(labels), dtype=torch.int64)
+        places, numbers = (torch.split(of_all, counts) for of_all in (features[:, :-1], torch.arange(sum(counts))))
+        for member, start in enumerate(starts):
+            shown = views(self.data.images, recipe, start.seed, examples[member])
+            encode(self.architecture.classifier(start.weights), shown, device, places[member])
+            rows[member, examples[member]] = numbers[member]
+        return Batches(features, labels, recipe.batch_size, seeds, rows=rows), counts
+
+    def need(self) -> Need:
+        """Return the memory that a whole member's fit needs."""
+        need, order = _need(self.architecture, self.batch_size), torch.int64.itemsize * len(self.data)
+        return replace(need, weights=need.weights + order)
+
+    def members_that_fit(self, free: int, vectorised: bool) -> int:
+        """Return how many members fit into so many free bytes of a device together; at least 1.
+
+        Args:
+            free: Bytes that are free.
+            vectorised: Whether the graphs of all members are alive together, or one after another.
+        """
+        if not self.heads:
+            return self.need().members(free, vectorised)
+        encoded = most_encoded(self.recipe, len(self.data))
+        return max(1, int(USABLE * free / (torch.float32.itemsize * (self.architecture.features + 1) * encoded)))
 
 
-def _images(architecture: Architecture, examples: int) -> Tensor:
-    size = architecture.image_size
-    return torch.empty(examples, architecture.channels, size, size, dtype=torch.uint8, device="meta")
+def head_of(weights: Weights) -> nn.Module:
+    """Return weight and bias of a head as one parameter (classes, features + 1), whose last column is the bias."""
+    both = torch.cat([weights["weight"], weights["bias"][:, None]], 1)
+    return nn.ModuleDict({"head": nn.ParameterDict({"both": both})})
+
+
+def fit_flops(architecture: Architecture, recipe: Recipe, examples: int, heads: bool) -> int:
+    """Return the operations of one member's fit on so many examples, at the most; see :func:`most_encoded`."""
+    seen = recipe.steps * min(recipe.batch_size, examples * recipe.views)
+    return _flops(architecture, seen, most_encoded(recipe, examples), heads)
+
+
+def most_encoded(recipe: Recipe, examples: int) -> int:
+    """Return how many of so many examples the steps of a head draw at the most, each view of an image counted.
+
+    The number is exact within the first epoch. Of more steps it is that of all examples. They may draw fewer, by those
+    left after the last whole batch of every epoch; the batches know the exact number.
+    """
+    shown = examples * recipe.views
+    return min(shown, recipe.steps * min(recipe.batch_size, shown))
+
+
+def _flops(architecture: Architecture, seen: int, encoded: int, heads: bool) -> int:
+    if not heads:
+        return seen * step_flops(architecture)
+    head = head_flops(architecture.features, architecture.classes)
+    return seen * head + encoded * encode_flops(architecture)
+
+
+@lru_cache(maxsize=16)
+def _need(architecture: Architecture, examples: int) -> Need:
+    with torch.device("meta"):
+        size = architecture.image_size
+        images: Tensor = torch.empty(examples, architecture.channels, size, size, dtype=torch.uint8)
+        return need_of(architecture.build(), images)
+
+
+def need_of(module: nn.Module, inputs: Tensor) -> Need:
+    """Return the memory that training a member needs, measured on tensors without data.
+
+    Args:
+        module: The member.
+        inputs: Inputs (examples, ...) of its step; only shape and type matter.
+    """
+    weights = sum(tensor.nbytes for tensor in module.state_dict().values())
+    return Need(_COPIES * weights, 2 * graph_bytes(module, inputs) + inputs.numel() * inputs.element_size())
+
+
+def graph_bytes(module: nn.Module, inputs: Tensor) -> int:
+    """Return the bytes that a forward pass keeps for its backward pass, measured on tensors without data."""
+    sizes: dict[int, int] = {}
+    kept: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        sizes[storage._cdata] = storage.nbytes()
+        kept.append(tensor)  # so that no other storage gets the same address
+        return tensor
+
+    with torch.device("meta"), saved_tensors_hooks(keep, lambda tensor: tensor):
+        deepcopy(module).to("meta").train()(torch.empty_like(inputs, device="meta"))
+    return sum(sizes.values())

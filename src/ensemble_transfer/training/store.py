@@ -12,11 +12,11 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import Timeout
 from torch import Tensor
@@ -24,7 +24,7 @@ from torch import Tensor
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.layout import lock_of, make_below
 from ensemble_transfer.tensor_files import tensors_of, write_tensors
-from ensemble_transfer.training.cost import Cost, plain
+from ensemble_transfer.training.cost import Cost
 from ensemble_transfer.weights import Weights, below, copied, fingerprint, joined
 
 SCHEMA = 2
@@ -40,6 +40,8 @@ ABANDONED = 30 * 24 * 3600.0
 """Seconds after which an unfinished fit or a lock that nobody holds is removed."""
 
 log = logging.getLogger(__name__)
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -117,46 +119,26 @@ class Store:
 
     def get(self, key: str) -> Fitted | None:
         """Return the finished fit with this key, or None if there is none that can be trusted."""
-        if not self.reuse:
-            return None
-        try:
-            found = _read(self._path(key))
-            if found is None:
-                return None
-            tensors, about = found
+
+        def fitted(tensors: Weights, about: Mapping[str, Any]) -> Fitted:
             return Fitted(below(tensors, "weights"), tensors["curve"], Cost(**about["cost"]), key, reused=True)
-        except OSError as error:
-            log.warning("%s cannot be read now (%s); the fit is computed again", self._path(key), error.strerror)
-            return None
-        except (ValueError, KeyError, TypeError) as error:
-            log.warning("%s is damaged (%s); the fit is computed again", self._path(key), error)
-            return None
+
+        return self._looked_up(self._path(key), fitted, "is computed again")
 
     def put(self, key: str, fitted: Fitted, about: Mapping[str, Any]) -> None:
         """Store a finished fit under its key, with plain data about its origin, and drop its checkpoint."""
         tensors = joined(weights=fitted.weights) | {"curve": fitted.curve}
-        self._write(self._path(key), tensors, {"cost": plain(fitted.cost), **about})
+        self._write(self._path(key), tensors, {"cost": asdict(fitted.cost), **about})
         self.drop_unfinished(key)
 
     def unfinished(self, key: str) -> Unfinished | None:
         """Return the state of an interrupted fit, or None if there is none that can be trusted."""
-        if not self.reuse:
-            return None
-        path = self._checkpoint(key)
-        try:
-            found = _read(path)
-            if found is None:
-                return None
-            tensors, about = found
+
+        def state(tensors: Weights, about: Mapping[str, Any]) -> Unfinished:
             parts = below(tensors, "weights"), below(tensors, "optimizer"), tensors["curve"]
             return Unfinished(*parts, int(about["step"]), float(about["seconds"]), float(about["cpu_seconds"]))
-        except OSError as error:
-            log.warning("%s cannot be read now (%s); the fit starts again", path, error.strerror)
-            return None
-        except (ValueError, KeyError, TypeError) as error:
-            log.warning("%s is damaged (%s); the fit starts again", path, " ".join(str(error).split())[:200])
-            self.drop_unfinished(key)
-            return None
+
+        return self._looked_up(self._checkpoint(key), state, "starts again")
 
     def put_unfinished(self, key: str, state: Unfinished) -> None:
         """Store the state of a fit under its key; it replaces the one before."""
@@ -195,6 +177,23 @@ class Store:
     def ensemble(self, fingerprint: str) -> Path:
         """Return the folder of a source ensemble that runs share."""
         return self.root / ENSEMBLES / fingerprint
+
+    def _looked_up(
+        self, path: Path, parsed: Callable[[Weights, Mapping[str, Any]], Found], otherwise: str
+    ) -> Found | None:
+        """Return what a file holds; None if there is none, or, with a warning, none that can be read or trusted."""
+        if not self.reuse:
+            return None
+        try:
+            found = _read(path)
+            return None if found is None else parsed(*found)
+        except OSError as error:
+            log.warning("%s cannot be read now (%s); the fit %s", path, error.strerror, otherwise)
+        except (ValueError, KeyError, TypeError) as error:
+            log.warning("%s is damaged (%s); the fit %s", path, " ".join(str(error).split())[:200], otherwise)
+            if path.name == CHECKPOINT:
+                shutil.rmtree(path.parent, ignore_errors=True)
+        return None
 
     def _write(self, path: Path, tensors: Weights, about: Mapping[str, Any]) -> None:
         """Write tensors and plain data, with a checksum over both, in one move."""

@@ -1,8 +1,9 @@
 """Fits in several processes: the members of a phase are split over workers that stay alive until this process ends.
 
-A worker is a fresh interpreter, not a fork: torch's threads do not survive a fork. It is not started by multiprocessing
-either, which would run the user's own script again. The executors of loky and of the standard library do not fit: a
-worker that dies ends the others with their unfinished fits, and all workers have one environment, so one GPU.
+A worker is a fresh interpreter, which reads jobs from a socket and answers on it. It is not a fork: torch's threads do
+not survive one. It is not started by multiprocessing either, which would run the user's own script again. The executors
+of loky and of the standard library do not fit: a worker that dies ends the others with their unfinished fits, and all
+workers have one environment, so one GPU.
 """
 
 import atexit
@@ -14,10 +15,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+import traceback
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import nullcontext
-from itertools import pairwise
+from contextlib import suppress
+from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -27,15 +30,14 @@ import torch
 from torch import Tensor
 
 from ensemble_transfer.errors import RunError
-from ensemble_transfer.machine import FLOPS_A_SECOND, free_memory, is_one_of_many, usable_cores
+from ensemble_transfer.machine import end_with, free_memory, is_one_of_many, usable_cores
 from ensemble_transfer.tasks.mapped import Place, place_of
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.groups import GroupFitter
-from ensemble_transfer.training.progress import Bars, Report, Tracker, member_names
+from ensemble_transfer.training.progress import Report, Tracker
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.spec import FitSpec, Start
 from ensemble_transfer.training.store import Fitted
-from ensemble_transfer.training.worker import Job, opened
 
 STARTING = 10.0
 """Seconds that workers need to import torch, Lightning and timm."""
@@ -44,6 +46,11 @@ BYTES_A_WORKER = 700 * 2**20
 """Memory of a worker before it computes anything: the imports."""
 
 _KEPT_FILES = 4
+
+SECONDS_BETWEEN_REPORTS = 0.1
+
+Job = tuple[GroupFitter, FitSpec, dict[str, Start], bool]
+"""Fits of a phase for one worker: what computes them, what for, where they start, and whether curves are wanted."""
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +77,7 @@ def number_of_workers(settings: TrainerSettings, spec: FitSpec, members: int) ->
         by_memory = free_memory() // (2 * BYTES_A_WORKER)  # as much again for what it computes
         most = min(usable_cores() // torch.get_num_threads(), by_memory)
     workers = max(1, min(most, members))
-    alone = members * (spec.flops / FLOPS_A_SECOND + spec.recipe.steps * spec.part.overhead)
+    alone = members * spec.seconds
     saved = alone - alone * -(-members // workers) / members
     return workers if saved > (STARTING if len(_pool) < workers else 1.0) else 1
 
@@ -86,7 +93,7 @@ class Worker:
         self.connection, theirs = Pipe()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "ensemble_transfer.training.worker", str(theirs.fileno())],
+                [sys.executable, "-c", f"from {__name__} import main; main({theirs.fileno()})"],
                 env=_environment(place),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -96,10 +103,10 @@ class Worker:
 
     def send(self, job: Job) -> None:
         """Give it a job; it must have none."""
-        try:
-            self.connection.send_bytes(_pickled(job))
-        except OSError:  # it has died; reading its answer shows that
-            log.debug("a worker died before its job")
+        with suppress(OSError):  # it has died; reading its answer shows that
+            file = io.BytesIO()
+            _Pickler(file).dump(job)
+            self.connection.send_bytes(file.getbuffer())
 
     def receive(self) -> Any:  # noqa: ANN401
         """Return its next answer, a word and what belongs to it; None if it has died."""
@@ -161,24 +168,17 @@ def compute_beside(fitter: GroupFitter, spec: FitSpec, missing: Mapping[str, Sta
         Exception: What went wrong in a worker.
     """
     start_workers(workers)
-    settings, curves = fitter.settings.in_worker(), fitter.tracker is not None
-    sharing = sharing_a_device(workers, fitter.settings.device)
-    fitters = [GroupFitter(settings, fitter.store, beside=workers, sharing=shared) for shared in sharing]
-    parts = zip(fitters, divided(missing, workers), strict=True)
-    jobs = {place: Job(one, spec, starts, curves) for place, (one, starts) in enumerate(parts)}
+    settings, items, curves = fitter.settings.in_worker(), list(missing.items()), fitter.tracker is not None
+    jobs: dict[int, Job] = {}
+    for place, shared in enumerate(sharing_a_device(workers, fitter.settings.device)):
+        one = GroupFitter(settings, fitter.store, beside=workers, sharing=shared)
+        own = slice(len(items) * place // workers, len(items) * (place + 1) // workers)
+        jobs[place] = one, spec, dict(items[own]), curves
     try:
-        with Bars() if fitter.settings.progress else nullcontext(lambda _: None) as report:
-            return _Dispatch(jobs, report, fitter.tracker).run()
+        return _Dispatch(jobs, fitter.report, fitter.tracker).run()
     except BaseException:  # Ctrl-C too: their work is no longer wanted
         close_workers()
         raise
-
-
-def divided(missing: Mapping[str, Start], parts: int) -> list[dict[str, Start]]:
-    """Return fits in so many parts of nearly equal size, in order."""
-    items, count = list(missing.items()), len(missing)
-    bounds = [count * part // parts for part in range(parts + 1)]
-    return [dict(items[low:high]) for low, high in pairwise(bounds)]
 
 
 def sharing_a_device(workers: int, device: torch.device) -> list[int]:
@@ -190,7 +190,7 @@ def sharing_a_device(workers: int, device: torch.device) -> list[int]:
 class _Dispatch:
     """One phase's jobs at the workers, by the worker's place."""
 
-    def __init__(self, jobs: dict[int, Job], report: Report, tracker: Tracker | None) -> None:
+    def __init__(self, jobs: dict[int, Job], report: Report | None, tracker: Tracker | None) -> None:
         self._jobs, self._report, self._tracker = jobs, report, tracker
         self._tries: Counter[int] = Counter()
         self._lost: list[str] = []
@@ -223,8 +223,8 @@ class _Dispatch:
                 del self._jobs[place]
             case "failed", error:
                 raise error
-            case "progress", now:
-                self._report(now)
+            case "progress", *now if self._report is not None:
+                self._report(*now)
             case "curve", *point if self._tracker is not None:
                 self._tracker.curve(*point)
             case "log", name, level, text:
@@ -232,9 +232,9 @@ class _Dispatch:
 
     def _replace(self, place: int) -> None:
         """Put a new worker in the place of one that has died; its fits are tried once more."""
-        how, job = _pool[place].end(), self._jobs[place]
+        how, (_, spec, starts, _) = _pool[place].end(), self._jobs[place]
         _pool[place] = Worker(place)
-        what = f"{job.spec.phase}, {member_names([start.member for start in job.starts.values()])}"
+        what = spec.label(starts)
         if self._tries[place] < 2:
             log.warning("the worker process of %s %s; these fits are tried once more", what, how)
             self._send(place)
@@ -248,12 +248,6 @@ class _Pickler(pickle.Pickler):
 
     def reducer_override(self, given: object) -> Any:  # noqa: ANN401
         return (opened, _shared(given)) if isinstance(given, Split) else NotImplemented
-
-
-def _pickled(job: Job) -> bytes:
-    file = io.BytesIO()
-    _Pickler(file).dump(job)
-    return file.getvalue()
 
 
 def _shared(split: Split) -> tuple[Place, Tensor, str]:
@@ -287,3 +281,91 @@ def _environment(place: int) -> dict[str, str]:
         devices = visible.split(",")
         found["CUDA_VISIBLE_DEVICES"] = devices[place % len(devices)]
     return found
+
+
+# In a worker
+
+
+_splits: dict[str, Split] = {}
+
+
+class Line(logging.Handler):
+    """The worker's end of the socket: it sends the log, progress and learning curves, each after a word."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(logging.INFO)
+        self._connection = connection
+        self._told = 0.0
+
+    def say(self, *answer: object) -> None:
+        """Send an answer."""
+        self._connection.send_bytes(pickle.dumps(answer))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send a line of the log."""
+        self.say("log", record.name, record.levelno, record.getMessage())
+
+    def curve(self, *point: object) -> None:
+        """Send a step of the learning curves, as a tracker takes it."""
+        self.say("curve", *point)
+
+    def progress(self, label: str, step: int, steps: int, loss: float | None) -> None:
+        """Send the progress of a fit, not more often than a person can see."""
+        if step in (0, steps) or time.monotonic() - self._told > SECONDS_BETWEEN_REPORTS:
+            self._told = time.monotonic()
+            self.say("progress", label, step, steps, loss)
+
+
+def compute(job: Job, line: Line) -> tuple[str, object]:
+    """Return ``done`` and the fits of a job by key, or ``failed`` and what went wrong."""
+    fitter, spec, starts, curves = job
+    fitter = replace(fitter, tracker=line if curves else None, report=line.progress)  # type: ignore[arg-type]  # curves alone
+    try:
+        with fitter.settings.applied():
+            return "done", fitter.compute(spec, starts)
+    except Exception as error:  # noqa: BLE001  # whatever it is, the other process raises it
+        return "failed", _sendable(error)
+
+
+def opened(place: Place, labels: Tensor, fingerprint: str) -> Split:
+    """Return a split whose images are mapped from a file.
+
+    Args:
+        place: The file, and where the images are in it.
+        labels: (examples,) int64.
+        fingerprint: The split's fingerprint.
+    """
+    if fingerprint not in _splits:
+        split = Split(place.open(), labels)
+        split.__dict__["fingerprint"] = fingerprint  # known: no need to read all images for it
+        _splits[fingerprint] = split
+    return _splits[fingerprint]
+
+
+def _sendable(error: Exception) -> Exception:
+    """Return an error that can be sent, with its traceback as a note."""
+    trace = "".join(traceback.format_exception(error))
+    error.__cause__ = error.__context__ = None
+    try:
+        pickle.loads(pickle.dumps(error))  # what was just written
+    except Exception:  # noqa: BLE001  # an error of a library may refuse in any way
+        error = RuntimeError(f"{type(error).__name__}: {error}")
+    error.add_note(f"In a worker process:\n{trace}")
+    return error
+
+
+def main(descriptor: int) -> None:
+    """Compute jobs until the socket is closed."""
+    parent, temporary = os.getppid(), os.environ["TMPDIR"]
+    end_with(parent, temporary)
+    connection = Connection(descriptor)
+    line, logger = Line(connection), logging.getLogger("ensemble_transfer")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(line)
+    logger.propagate = False
+    try:
+        while True:
+            line.say(*compute(connection.recv(), line))  # a job of the process that started this one
+    except (EOFError, BrokenPipeError):
+        if os.getppid() != parent:  # it was killed, and this process noticed before the thread that looks for it
+            shutil.rmtree(temporary, ignore_errors=True)

@@ -11,7 +11,7 @@ from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.models.flops import encode_flops
 from ensemble_transfer.tasks.task import Task
 from ensemble_transfer.training.recipe import Recipe, Recipes
-from ensemble_transfer.training.trained_part import HeadOnFeatures, TrainedPart, WholeMember
+from ensemble_transfer.training.spec import fit_flops
 
 FIXED = 0.25
 """Maximum share of a budget for statistics and probes of shifted members. The rest pays for fine-tuning."""
@@ -82,19 +82,15 @@ class Prices:
 
     def fit(self, recipe: Recipe) -> int:
         """Return the price of training a whole member by a recipe."""
-        return self._trained(WholeMember(self.architecture), recipe)
+        return fit_flops(self.architecture, recipe, self.examples, heads=False)
 
     def train_head(self, recipe: Recipe) -> int:
         """Return the price of training a head by a recipe, including the features."""
-        return self._trained(HeadOnFeatures(self.architecture), recipe)
+        return fit_flops(self.architecture, recipe, self.examples, heads=True)
 
     def encode(self, examples: int) -> int:
         """Return the price of encoding each example once."""
         return examples * encode_flops(self.architecture)
-
-    def _trained(self, part: TrainedPart, recipe: Recipe) -> int:
-        seen = recipe.steps * min(recipe.batch_size, self.examples * recipe.views)
-        return part.flops(seen, part.prepared(self.examples, recipe))
 
     @property
     def limit(self) -> int | None:

@@ -4,19 +4,19 @@ import logging
 
 import pytest
 
-from ensemble_transfer.training import progress
+from ensemble_transfer.training import course
+from ensemble_transfer.training.course import PATIENCE, SLOW, Pace
 from ensemble_transfer.training.fit import Start
-from ensemble_transfer.training.progress import PATIENCE, SLOW, SlowSteps
 from ensemble_transfer.training.recipe import Recipe
 
 
 @pytest.mark.parametrize(("times", "warned"), [(SLOW * 0.9, False), (SLOW * 1.1, True)])
 def test_steps_that_are_far_too_slow_name_the_threads_once(monkeypatch, caplog, times, warned):
     now = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    slow = SlowSteps(expected=0.1)
+    monkeypatch.setattr(course.time, "monotonic", lambda: now[0])
+    slow = Pace(expected=0.1)
     for _ in range(9 * int(PATIENCE)):
-        slow.on_train_batch_end(None, None, None, None, 0)
+        slow.stepped()
         now[0] += 0.1 * times
     said = f"a step takes {0.1 * times:.2f} s, where about 0.10 s are expected: "
     assert [message.startswith(said) and "trainer.threads=1" in message for message in caplog.messages] == [
@@ -25,8 +25,8 @@ def test_steps_that_are_far_too_slow_name_the_threads_once(monkeypatch, caplog, 
 
 
 def test_a_fit_looks_at_its_steps(monkeypatch, caplog, fitter, backbone, source_task):
-    monkeypatch.setattr(progress, "SLOW", 0)
-    monkeypatch.setattr(progress, "PATIENCE", 0)
+    monkeypatch.setattr(course, "SLOW", 0)
+    monkeypatch.setattr(course, "PATIENCE", 0)
     architecture = backbone.architecture(8, 1, 5)
     starts = [Start(member, architecture.initial(member), member) for member in (0, 1)]
     with caplog.at_level(logging.INFO):

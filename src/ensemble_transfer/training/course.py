@@ -1,0 +1,224 @@
+"""How far the members of a group have come in their common fit, and who is told of it."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
+
+from ensemble_transfer.tasks.task import Split
+from ensemble_transfer.training.executors import Loop, Vectorised
+from ensemble_transfer.training.progress import Report, Tracker
+from ensemble_transfer.training.recipe import Recipe
+from ensemble_transfer.training.settings import TrainerSettings
+from ensemble_transfer.training.spec import FitSpec, Start
+from ensemble_transfer.training.store import Store, Unfinished
+from ensemble_transfer.weights import copied
+
+log = logging.getLogger(__name__)
+
+CURVE_POINTS = 50
+
+SLOW = 25
+"""A step is far too slow that takes so many times as long as a rough estimate says."""
+
+PATIENCE = 5.0
+"""Seconds of a fit after which its steps are looked at."""
+
+POINTS, IMAGES = 10, 256
+"""Points of a validation curve beside the last, and images that it is computed on, at the most."""
+
+
+class DivergedError(ArithmeticError):
+    """A loss or a weight is not finite.
+
+    Attributes:
+        place: Place of the member in its group.
+        step: Step of the loss, counted from 0; None for a weight after the last step.
+    """
+
+    def __init__(self, place: int, step: int | None) -> None:
+        super().__init__(f"member {place} of the group is not finite at step {step}")
+        self.place = place
+        self.step = step
+
+
+class Course:
+    """How far the members of a group have come in their common fit, which can be interrupted at any step.
+
+    Attributes:
+        group: The members.
+        step: Number of steps taken.
+        curve: Points (step, loss of each member) along the fit, at most ``CURVE_POINTS`` and the last step.
+        seconds_before: Wall-clock seconds that all members spent before they were interrupted.
+        cpu_seconds_before: Processor seconds, likewise.
+    """
+
+    group: Loop | Vectorised
+    optimizer: Optimizer
+
+    def begin(self, recipe: Recipe, interrupted: Sequence[Unfinished]) -> None:
+        """Start, or go on from the members' states at a step that they have all reached."""
+        self.recipe = recipe
+        self.step = interrupted[0].step if interrupted else 0
+        curves = [state.curve.tolist() for state in interrupted]
+        self.curve = [(int(points[0][0]), [loss for _, loss in points]) for points in zip(*curves, strict=True)]
+        self.seconds_before = sum(state.seconds for state in interrupted)
+        self.cpu_seconds_before = sum(state.cpu_seconds for state in interrupted)
+        self._started = time.perf_counter(), time.process_time()
+
+    @property
+    def is_on_curve(self) -> bool:
+        """Whether the next step is a point of the curve."""
+        return self.step % -(-self.recipe.steps // CURVE_POINTS) == 0 or self.step == self.recipe.steps - 1
+
+    @property
+    def newest_loss(self) -> float | None:
+        """Mean loss of the members at the last point of their curves; None before the first."""
+        return sum(self.curve[-1][1]) / len(self.curve[-1][1]) if self.curve else None
+
+    def states(self) -> list[Unfinished]:
+        """Return every member's state after the last step."""
+        weights, optimizers = self.group.state_dicts(), self.group.optimizer_states(self.optimizer)
+        seconds = (self.seconds_before + time.perf_counter() - self._started[0]) / len(weights)
+        cpu_seconds = (self.cpu_seconds_before + time.process_time() - self._started[1]) / len(weights)
+        return [
+            Unfinished(copied(own), copied(state), points, self.step, seconds, cpu_seconds)
+            for own, state, points in zip(weights, optimizers, self.curves(len(weights)), strict=True)
+        ]
+
+    def curves(self, members: int) -> list[Tensor]:
+        """Return the curve (points, 2) of each of so many members: step and loss."""
+        points = [[[float(step), loss] for loss in losses] for step, losses in self.curve]
+        return list(torch.tensor(points).reshape(-1, members, 2).transpose(0, 1))
+
+    def weights(self) -> list[dict[str, Tensor]]:
+        """Return every member's weights, on the CPU."""
+        return [{k: v.detach().cpu().contiguous() for k, v in state.items()} for state in self.group.state_dicts()]
+
+
+def require_finite(losses: Sequence[Tensor], last: int) -> list[list[float]]:
+    """Return losses (steps, members) of the steps up to the last as numbers, by one copy from a GPU.
+
+    Raises:
+        DivergedError: If one is not finite; it names the first.
+    """
+    found: list[list[float]] = torch.stack([*losses]).float().tolist()
+    for step, of_members in enumerate(found, last - len(found) + 1):
+        for place, loss in enumerate(of_members):
+            if not isfinite(loss):
+                raise DivergedError(place, step)
+    return found
+
+
+class Pace:
+    """Warns once if the steps of a fit take far longer than they should.
+
+    Args:
+        expected: Seconds that a step of all members should take, roughly.
+    """
+
+    def __init__(self, expected: float) -> None:
+        self._expected = expected
+        self._steps, self._asked = 0, False
+
+    def stepped(self) -> None:
+        """Look at the clock; the first step, which prepares much, does not count."""
+        if self._steps == 0:
+            self._start = time.monotonic()
+        elif not self._asked and (spent := time.monotonic() - self._start) >= PATIENCE:
+            self._asked, took = True, spent / self._steps
+            if took > SLOW * self._expected:
+                text = "a step takes %.2f s, where about %.2f s are expected: other processes want the cores, or torch "
+                text += "has too many threads, which wait for each other; trainer.threads=1 may be faster"
+                log.warning(text, took, self._expected)
+        self._steps += 1
+
+
+@dataclass
+class Watch:
+    """Tells others of a group's fit after every step.
+
+    Every point of its curve goes to the run's logger with the learning rate, and some with the validation loss of every
+    member. The newest state of every member goes to the store, every so many seconds.
+
+    Lightning's own ModelCheckpoint ignores ``train_time_interval`` under manual optimisation (seen in 2.6). It also
+    writes the group as one, and unpickles it: a member could not go on in another group, nor be checked before loading.
+
+    Attributes:
+        spec: What the members are trained for.
+        starts: Where their fits start, by key.
+        settings: Says how often states are stored.
+        store: Where states are stored; None for nowhere.
+        tracker: Where curves are sent while they grow; None for nowhere.
+        report: Receives the progress; None for nobody.
+        validation: What validation losses are computed on; None for no such curve.
+    """
+
+    spec: FitSpec
+    starts: Mapping[str, Start]
+    settings: TrainerSettings
+    store: Store | None = None
+    tracker: Tracker | None = None
+    report: Report | None = None
+    validation: Split | None = None
+
+    def __post_init__(self) -> None:
+        self._label, self._members = self.spec.label(self.starts), [s.member for s in self.starts.values()]
+        expected = len(self.starts) * self.spec.seconds / max(1, self.spec.recipe.steps)
+        self._pace = None if self.spec.heads or self.settings.device.type == "cuda" else Pace(expected)
+        self._sent = 0
+
+    def begin(self, fit: Course) -> None:
+        """Start the clocks, and report where the fit starts; an interrupted one goes on where it stopped."""
+        self._kept = time.monotonic()
+        self._tell(fit)
+
+    def stepped(self, fit: Course) -> None:
+        """Tell of a step."""
+        recipe = self.spec.recipe
+        if self.tracker is not None:
+            for step, losses in fit.curve[self._sent :]:
+                also = self._validated(fit) if step == fit.step - 1 else {}
+                also = {"lr": recipe.lr * recipe.rate(step)} | also
+                self.tracker.curve(self.spec.phase, step, dict(zip(self._members, losses, strict=True)), also)
+            self._sent = len(fit.curve)
+        if self.store is not None and time.monotonic() - self._kept >= self.settings.checkpoint_seconds:
+            for key, state in zip(self.starts, fit.states(), strict=True):
+                self.store.put_unfinished(key, state)
+            self._kept = time.monotonic()
+        if self._pace is not None:
+            self._pace.stepped()
+        self._tell(fit)
+
+    def _tell(self, fit: Course) -> None:
+        if self.report is not None:
+            self.report(self._label, fit.step, self.spec.recipe.steps, fit.newest_loss)
+
+    def _validated(self, fit: Course) -> dict[str, float]:
+        """Return the validation loss of every member now, by its name in the log; nothing where none is wanted.
+
+        The weights, and what is random in the fit, stay as they are. The time that it takes is none of the fit's.
+        """
+        steps, split = self.spec.recipe.steps, self.validation
+        due = fit.step % -(-steps // POINTS) == 0 or fit.step == steps
+        if split is None or not due or not isinstance(fit.group, Loop):
+            return {}
+        wall, cpu = time.perf_counter(), time.process_time()
+        chosen = torch.linspace(0, len(split) - 1, min(IMAGES, len(split))).round().long()
+        device = next(fit.group.parameters()).device
+        images, labels = split.images[chosen].to(device), split.labels[chosen].to(device)
+        found = {}
+        with torch.inference_mode():
+            for member, module in zip(self._members, fit.group.members, strict=True):
+                module.eval()
+                found[f"validation_loss/member_{member + 1:02d}"] = float(cross_entropy(module(images).float(), labels))
+                module.train()
+        fit.seconds_before -= time.perf_counter() - wall
+        fit.cpu_seconds_before -= time.process_time() - cpu
+        return found
