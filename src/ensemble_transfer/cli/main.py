@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ensemble_transfer import __version__
 from ensemble_transfer.cli import messages, sweep
 from ensemble_transfer.cli.arguments import VERSION, folders, groups, normalised, require_text, split, tells
-from ensemble_transfer.cli.command import command, complain, interruptible
+from ensemble_transfer.cli.command import command, complain, interruptible, lost_output, wants_tracebacks
 from ensemble_transfer.cli.search import is_search, winner
 from ensemble_transfer.cli.sweep import SweepStopped
 from ensemble_transfer.cli.words import require_ours
@@ -97,7 +97,6 @@ def main() -> int:
 
 def _hydra(arguments: list[str]) -> int:
     """Let Hydra run a command line, and return the exit code before any comparison."""
-    wanted = os.environ.get("HYDRA_FULL_ERROR")
     try:
         require_text(os.getcwd(), *arguments)  # noqa: PTH109  # Path would fail where there is no such folder
         require_ours(split(arguments)[1], groups(folders(conf_folder(), arguments)))
@@ -106,19 +105,14 @@ def _hydra(arguments: list[str]) -> int:
     except Interrupted as stop:
         sys.stderr.write(f"{stop}\n")
         return stop.exit_code
-    except (SettingError, RunError, HydraException, OmegaConfBaseException, OSError, ValueError) as error:
-        if _lost_output(error) or wanted not in (None, "", "0"):
+    except (RunError, HydraException, OmegaConfBaseException, OSError, ValueError) as error:
+        lost = isinstance(error, OSError) and not isinstance(error, HydraException) and lost_output(error)
+        if lost or wants_tracebacks():
             raise
         if error not in _process.reported:
             complain(messages.one_line(error, conf_folder(), arguments), whole=True)
         return 2
     return 0
-
-
-def _lost_output(error: Exception) -> bool:
-    """Return whether standard output could not be written; what else fails names a file, or a folder that is gone."""
-    named = not isinstance(error, OSError) or error.filename is not None
-    return not named and not isinstance(error, FileNotFoundError | HydraException)
 
 
 def _run(arguments: list[str]) -> None:

@@ -32,8 +32,7 @@ def check_types(settings: Mapping[str, object]) -> None:
     for name, (types, rule) in _TYPES.items():
         value = settings[name]
         require(isinstance(value, types) and not isinstance(value, bool), name, value, rule)
-    strategy, seed = settings["strategy"], settings["seed"]
+    strategy = settings["strategy"]
     whole = hasattr(strategy, "plan") and not isinstance(strategy, type)
     known = isinstance(strategy, str) or whole
     require(known, "strategy", strategy, "must be the name of a strategy, or a strategy such as Shift()")
-    require(isinstance(seed, Integral) and int(seed) >= 0, "seed", seed, "must be 0 or more")

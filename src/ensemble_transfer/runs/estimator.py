@@ -35,7 +35,6 @@ from ensemble_transfer.runs.given import (
 from ensemble_transfer.runs.presets import preset, preset_names, preset_object
 from ensemble_transfer.runs.run import prepare
 from ensemble_transfer.source.train import EnsembleSettings
-from ensemble_transfer.tasks.images import require_shape
 from ensemble_transfer.tasks.loader import TaskLoader
 from ensemble_transfer.tasks.task import Task
 from ensemble_transfer.training.fit import Fitter
@@ -224,7 +223,6 @@ class TransferEnsemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         own = (None, None) if saved is None else (saved.image_size, saved.channels)
         tasks = [after] if before is None else [after, before]
         size, channels = shape_of(tasks, self.image_size or own[0], self.channels or own[1])
-        require_shape(size, channels)
         backbone, trainer = self._backbone(saved), _trainer(self.trainer)
         store = self.store if isinstance(self.store, Store | None) else Store(Path(self.store).expanduser())
         return Experiment(

@@ -11,6 +11,7 @@ from ensemble_transfer.models.flops import step_flops
 from ensemble_transfer.runs.evaluation import EvaluationSettings, Tasks
 from ensemble_transfer.source.alone import lineage_alone
 from ensemble_transfer.source.train import EnsembleSettings
+from ensemble_transfer.tasks.images import require_shape
 from ensemble_transfer.tasks.loader import TaskLoader
 from ensemble_transfer.tasks.task import Loader, Task
 from ensemble_transfer.training.cost import Ledger
@@ -39,6 +40,9 @@ class Dataset:
     target: Loader
     image_size: int
     channels: int
+
+    def __post_init__(self) -> None:
+        require_shape(self.image_size, self.channels)
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class Experiment:
     budget: float | None = None
 
     def __post_init__(self) -> None:
+        require(self.seed >= 0, "seed", self.seed, "must be 0 or more")
         usable = self.budget is None or 0 < self.budget <= LARGEST_BUDGET
         rule = f"must be above 0 and at most {LARGEST_BUDGET:,} (in fine-tunings), or null for none"
         require(usable, "budget", self.budget, rule)
