@@ -3,12 +3,13 @@
 import argparse
 import io
 import os
+import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, ParamSpec
@@ -23,11 +24,15 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 
 
-def command(main: Callable[P, int]) -> Callable[P, int]:
+def command(main: Callable[P, int], resumes: bool = False) -> Callable[P, int]:
     """Return the function of a command that ends as a shell expects.
 
     Its exit code is 2 after an error, which is one line, 130 after Ctrl-C, 143 after SIGTERM, and 141 if the reader of
     standard output stops reading, as in ``--help | head``. Letters that the terminal cannot show are escaped.
+
+    Args:
+        main: The function, which returns an exit code.
+        resumes: Whether the command goes on where it was interrupted, which is said then.
     """
 
     @wraps(main)
@@ -43,7 +48,7 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
             _drop_output()
             return 128 + signal.SIGPIPE
         except Interrupted as stop:
-            sys.stderr.write("interrupted\n")
+            sys.stderr.write(f"{stop}\n" if resumes else "interrupted\n")
             return stop.exit_code
         except (ValueError, RunError, OSError) as error:
             if wants_tracebacks():
@@ -56,6 +61,10 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
             return 2
 
     return run
+
+
+resumable = partial(command, resumes=True)
+"""Likewise, for a command that goes on where it was interrupted."""
 
 
 def wants_tracebacks() -> bool:
@@ -100,6 +109,11 @@ def parser_of(name: str, description: str, epilog: str | None = None) -> argpars
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter if epilog else argparse.HelpFormatter,
     )
+
+
+def written(name: str, arguments: Sequence[str] | None) -> str:
+    """Return a command as it is written in a shell; its arguments are the program's where they are None."""
+    return shlex.join(["python", "-m", f"ensemble_transfer.{name}", *(arguments or sys.argv[1:])])
 
 
 def some_path(text: str) -> Path:
