@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ensemble_transfer.cli.arguments import CONFIG_DIR
 from ensemble_transfer.cli.build import as_recorded, build_experiment, build_logger, plain, resolved
-from ensemble_transfer.cli.finished import finished, finished_before
+from ensemble_transfer.cli.finished import finished, finished_in, identity
 from ensemble_transfer.cli.search import OBJECTIVE, is_search
 from ensemble_transfer.errors import Interrupted, RunError, SettingError, require
 from ensemble_transfer.layout import HYDRA, RECORD, TRACEBACK
@@ -65,7 +65,7 @@ class Job:
         if self.sweep is None:
             return None
         if is_search(self.hydra):
-            return finished_before(config, self.sweep)
+            return finished_in(self.sweep).get(identity(config))
         record, what = finished(self.folder / RECORD)
         return record if what == decisive(config) else None
 

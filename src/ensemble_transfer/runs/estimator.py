@@ -17,7 +17,6 @@ from ensemble_transfer.inference.calibration import Calibration, Decisions, deci
 from ensemble_transfer.inference.model_card import write_card
 from ensemble_transfer.inference.saved import SavedEnsemble
 from ensemble_transfer.models.backbone import Architecture, Backbone
-from ensemble_transfer.runs.arguments import check_types
 from ensemble_transfer.runs.costs import costs
 from ensemble_transfer.runs.evaluation import EvaluationSettings
 from ensemble_transfer.runs.experiment import Dataset, Experiment
@@ -26,6 +25,7 @@ from ensemble_transfer.runs.given import (
     GivenTask,
     Labels,
     Pictures,
+    check_types,
     labels_of,
     read_pictures,
     saved_architecture,

@@ -10,7 +10,6 @@ from ensemble_transfer.inference.model_card import write_card
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.runs.conclusion import conclude
-from ensemble_transfer.runs.duration import warn_of_days
 from ensemble_transfer.runs.evaluation import tell_size
 from ensemble_transfer.runs.experiment import Experiment, PreparedRun, load_tasks
 from ensemble_transfer.source.alone import members_alone
@@ -57,7 +56,6 @@ def prepare(experiment: Experiment, tracker: Tracker | None) -> PreparedRun:
         own = [task for task in (tasks.source, tasks.target) if task is not None]
         fitter = replace(fitter, validation={task.train.fingerprint: task.validation for task in own})
     experiment.strategy.plan(Prices.of(experiment.architecture, tasks.target, recipes, size, budget))
-    warn_of_days(experiment)
     tell_size(tasks, experiment.evaluation, size)
     ledger: Ledger | None = None
     if tasks.source is None:
