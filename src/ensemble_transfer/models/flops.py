@@ -29,12 +29,13 @@ def encode_flops(architecture: Architecture) -> int:
     Raises:
         SettingError: If the encoder cannot take images of the architecture's size.
     """
-    return _measure(json.dumps(architecture.plain()))[0]
+    return _measure(json.dumps(architecture.with_classes(2).plain()))[0]
 
 
 def step_flops(architecture: Architecture) -> int:
     """Return the operations of one example in a training step of the classifier, forward and backward."""
-    return _measure(json.dumps(architecture.plain()))[1]
+    more = architecture.classes - 2  # a multiply-add a weight of the head forward, and two backward
+    return _measure(json.dumps(architecture.with_classes(2).plain()))[1] + 6 * architecture.features * more
 
 
 def head_flops(features: int, classes: int) -> int:
