@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import yaml
 
-from ensemble_transfer.cli.arguments import normalised
 from ensemble_transfer.cli.main import main
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.report.artifacts import artifacts_of
@@ -150,22 +149,6 @@ def test_a_traceback_comes_with_hydra_full_error(cli, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["ensemble_transfer", "+strategy=shift", "seed=-1"])
     with pytest.raises(ValueError, match="must be 0 or more"):
         main()
-
-
-def test_strategy_may_be_written_in_three_ways():
-    for given in ("strategy=full", "+strategy=full", "++strategy=full"):
-        assert normalised(["seed=1", given, "-m", "x=2"]) == ["-m", "seed=1", "strategy=full", "x=2"]
-    assert normalised(["+strategy.scale=1", "+task@evaluation.ood.x=y"]) == [
-        "+strategy.scale=1",
-        "+task@evaluation.ood.x=y",
-    ]
-
-
-def test_options_of_hydra_may_stand_behind_overrides(tmp_path):
-    given = ["seed=1", "--config-dir", str(tmp_path), "strategy=full", "-m", "x=2", "--info", "config"]
-    options, overrides = ["--config-dir", str(tmp_path), "-m", "--info", "config"], ["seed=1", "strategy=full", "x=2"]
-    assert normalised(given) == [*options, *overrides]
-    assert normalised(["seed=1", "-cd", "a=b", "x=2"]) == ["-cd", "a=b", "seed=1", "x=2"]
 
 
 @pytest.mark.parametrize("line", ["-m +strategy=head seed=-1 --config-dir .", "-m strategy=head,nope", "-m nokey=1,2"])
