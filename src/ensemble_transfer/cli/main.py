@@ -121,8 +121,7 @@ def _run(arguments: list[str]) -> None:
     sweep.asked.overrides = split(arguments)[1]
     sys.argv[1:] = arguments
     try:
-        with _temporary_folder():
-            task()
+        task()
     except ConfigCompositionException as error:
         if not (tells(arguments) and messages.lacks_strategy(error)):
             raise
@@ -135,35 +134,27 @@ def _run(arguments: list[str]) -> None:
 
 
 @contextmanager
-def _temporary_folder() -> Iterator[None]:
-    """Name a folder for a launcher's processes, which make it: they are killed with their sweep and remove nothing."""
-    os.environ[_FOLDER] = folder = str(Path(tempfile.gettempdir(), f"ensemble_transfer-{uuid4().hex}"))
-    try:
-        yield
-    finally:
-        del os.environ[_FOLDER]
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
 def _settled() -> Iterator[None]:
-    """Let Hydra hand its errors to us, and leave the process as it was."""
-    wanted, raising, arguments = os.environ.get("HYDRA_FULL_ERROR"), logging.raiseExceptions, sys.argv[1:]
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print its errors instead
+    """Let Hydra hand its errors to us, and leave the process as it was.
+
+    A folder is named for a launcher's processes, which make it: they are killed with their sweep and remove nothing.
+    """
+    folder = str(Path(tempfile.gettempdir(), f"ensemble_transfer-{uuid4().hex}"))
+    ours = {"HYDRA_FULL_ERROR": "1", _FOLDER: folder}  # Hydra would print its errors instead
+    before, raising, arguments = {name: os.environ.get(name) for name in ours}, logging.raiseExceptions, sys.argv[1:]
+    os.environ.update(ours)
     logging.raiseExceptions = False  # a log that cannot be written, on a full disk, prints no traceback
-    _process.jobs_inside = True
-    _process.failures.clear()
-    _process.reported.clear()
+    _process.jobs_inside, _process.failures, _process.reported = True, [], []
     try:
         yield
     finally:
         _process.jobs_inside = False
         sys.argv[1:] = arguments
         logging.raiseExceptions = raising
-        if wanted is None:
-            del os.environ["HYDRA_FULL_ERROR"]
-        else:
-            os.environ["HYDRA_FULL_ERROR"] = wanted
+        for name, value in before.items():
+            os.environ.pop(name)
+            os.environ.update({} if value is None else {name: value})
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _job(cfg: DictConfig) -> float:
