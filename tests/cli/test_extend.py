@@ -147,16 +147,6 @@ def test_a_shift_vector_of_another_task_or_a_changed_one_is_refused(run, capsys)
 # A record from elsewhere
 
 
-def test_an_edited_record_adds_no_members_unlike_the_others(run, capsys):
-    path = run / "record.json"
-    text = path.read_text()
-    assert '"scale": 1.0' in text
-    path.write_text(text.replace('"scale": 1.0', '"scale": 3.0'))
-    assert main([str(run), "ensemble.add=1"]) == 2
-    assert "record.json is not a readable record: its checksum does not match" in capsys.readouterr().err
-    assert not (run / "extended_3").exists()
-
-
 def test_nothing_that_a_record_names_is_imported(changed, run, tmp_path, monkeypatch, capsys):
     (tmp_path / "received").mkdir()
     (tmp_path / "received" / "payload.py").write_text(
@@ -221,22 +211,13 @@ def test_damaged_records_are_one_line(changed, run, capsys):
         assert not (run / "extended_3").exists(), name
 
 
-def test_damaged_shift_vectors_are_one_line(run, capsys):
+def test_a_damaged_shift_vector_is_one_line(run, capsys):
     shift = ShiftVector.load(run / "shift.safetensors")
-    nan = {name: tensor * math.nan for name, tensor in shift.vector.items()}
-    for damaged in (
-        replace(shift, vector=nan),
-        replace(shift, scales=dict.fromkeys(shift.scales, math.inf)),
-        replace(shift, scales={}),
-        replace(shift, provenance={**shift.provenance, "donors": "-1"}),
-        replace(shift, provenance={**shift.provenance, "options": "[1]"}),
-        replace(shift, provenance={name: v for name, v in shift.provenance.items() if name != "donor_weights"}),
-    ):
-        damaged.save(run)
-        assert main([str(run), "ensemble.add=1"]) == 2
-        error = capsys.readouterr().err
-        assert "is not a readable shift vector" in error
-        assert error.count("\n") == 1
+    replace(shift, scales=dict.fromkeys(shift.scales, math.inf)).save(run)
+    assert main([str(run), "ensemble.add=1"]) == 2
+    error = capsys.readouterr().err
+    assert "is not a readable shift vector" in error
+    assert error.count("\n") == 1
 
 
 def test_an_extension_that_fails_says_why_and_replaces_nothing(run, capsys, monkeypatch):

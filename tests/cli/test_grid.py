@@ -1,7 +1,6 @@
 """Sweeps over all combinations: composed fast, without what has finished, with one line of progress."""
 
 import json
-import logging
 import os
 import time
 
@@ -14,7 +13,6 @@ from omegaconf import OmegaConf, open_dict
 from ensemble_transfer.cli.composition import Composer
 from ensemble_transfer.cli.grid import _in_place, _place, _require_launcher
 from ensemble_transfer.cli.sweep_progress import SweepProgress, _duration
-from ensemble_transfer.report.escape import PrintableFormatter, labelled
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.runs.presets import conf_folder
 
@@ -151,14 +149,6 @@ def test_jobs_that_end_are_told_while_others_run(tmp_path, capsys):
 def test_times_are_in_words():
     times = {0.1: "1 s", 80: "80 s", 100: "2 min", 2400: "40 min", 9000: "2.5 h", 4 * 86400: "4 days"}
     assert [_duration(seconds) for seconds in times] == list(times.values())
-
-
-def test_lines_of_a_job_begin_with_its_name():
-    line = logging.LogRecord("a", logging.INFO, "f", 1, "loss %s", ("low",), None)
-    formatter = PrintableFormatter("%(levelname)s %(message)s")
-    with labelled("head, seed 3: "):
-        assert [formatter.format(line), formatter.format(line)] == ["INFO head, seed 3: loss low"] * 2
-    assert formatter.format(line) == "INFO loss low"
 
 
 def test_a_sweep_says_what_each_job_gave_in_one_line(cli, quick, tmp_path):

@@ -2,7 +2,6 @@
 
 import inspect
 import re
-import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from ensemble_transfer.cli import main as entry
 from ensemble_transfer.cli.words import VALUES, WORDS, require_ours
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.runs.presets import conf_folder
@@ -89,14 +87,6 @@ def test_the_settings_of_the_answers_are_there():
     for group, _, name in (part.partition("=") for part in groups):
         if (conf_folder() / group).is_dir():
             assert (conf_folder() / group / f"{name}.yaml").is_file(), (group, name)
-
-
-def test_the_program_finds_modules_in_the_current_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", ["elsewhere"])
-    monkeypatch.setattr(entry, "main", lambda: 7)
-    assert entry.program() == 7
-    assert sys.path == [str(tmp_path), "elsewhere"]
 
 
 def test_a_class_of_ones_own_is_found_by_the_program(forks, tmp_path):
