@@ -9,23 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from forks import Done, Forks
+from forks import SMALL, Done, Forks
 
 from ensemble_transfer.layout import clear
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found in /proc")
 
-QUICK = [
-    "ensemble.size=2",
-    "backbone.options.channels=[4,8,8,8]",
-    "backbone.options.stem_width=4",
-    "dataset.image_size=8",
-    *(f"dataset.target.{name}=40" for name in ("train", "validation", "test")),
-    *(f"recipe.{name}.steps=10" for name in ("ancestor", "source", "full", "tiny", "probe", "head")),
-    "evaluation.diagnostics=false",
-    "trainer.threads=1",
-    "trainer.checkpoint_seconds=0.05",
-]
+QUICK = [*SMALL, "trainer.checkpoint_seconds=0.05"]
 ENDLESS = ["recipe.ancestor.steps=1000000", "recipe.source.steps=0"]
 
 

@@ -96,10 +96,6 @@ class Experiment:
         self.ensemble.check(self.backbone)
         return self.ensemble.lineage
 
-    def use_threads(self) -> None:
-        """Set the number of torch's threads to suit the steps of a full fine-tuning."""
-        self.fitter.settings.use_threads(self.recipes.full.batch_size * step_flops(self.architecture))
-
     @cached_property
     def architecture(self) -> Architecture:
         """The members' architecture, with a head of two classes until the tasks are known."""
