@@ -1,9 +1,8 @@
 """The door in the manner of scikit-learn: the same transfer as the workbench's, with scikit-learn's conventions."""
 
 import pickle
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -208,26 +207,6 @@ def test_a_saved_ensemble_is_a_source(small, fitted, target_task, tmp_path):
     (folder / "ensemble.json").write_text("{}")
     with pytest.raises(SettingError, match=r"^members='.*': is not a readable ensemble"):
         small("turns", None, source=source, backbone=None).fit(target_task)
-
-
-def test_a_strategy_of_ones_own_is_an_object(small, target_task):
-    @dataclass(frozen=True)
-    class First:
-        name: ClassVar[str] = "first"
-        about: ClassVar[str] = "Fine-tune the first member."
-        role: ClassVar[str] = "rival"
-
-        def check(self, members, architecture):
-            pass
-
-        def plan(self, prices):
-            return None
-
-        def run(self, bench):
-            fits = bench.fine_tune_fully(bench.first_encoders(1))
-            return bench.result(self.name, fits.weights, fits.members)
-
-    assert len(small(First()).fit(target_task).ensemble_) == 1
 
 
 def test_the_defaults_are_a_few_members_of_a_pretrained_network_or_a_given_one():
