@@ -16,6 +16,18 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
+SMALL = [
+    "ensemble.size=2",
+    "backbone.options.channels=[4,8,8,8]",
+    "backbone.options.stem_width=4",
+    "dataset.image_size=8",
+    *(f"dataset.target.{name}=40" for name in ("train", "validation", "test")),
+    *(f"recipe.{name}.steps=10" for name in ("ancestor", "source", "full", "tiny", "probe", "head")),
+    "evaluation.diagnostics=false",
+    "trainer.threads=1",
+]
+"""Settings of a job that takes a second."""
+
 
 @dataclass(frozen=True)
 class Done:

@@ -1,9 +1,7 @@
-import ast
 import importlib
 import pkgutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -36,14 +34,3 @@ def test_importing_the_package_imports_nothing_heavy():
     code = f"import sys, ensemble_transfer; dir(ensemble_transfer); print({heavy} & set(sys.modules))"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "set()"
-
-
-def test_type_checkers_are_told_the_same_modules():
-    tree = ast.parse(Path(ensemble_transfer.__file__).read_text())
-    told = {
-        alias.asname: node.module
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and node.module.startswith("ensemble_transfer.")
-        for alias in node.names
-    }
-    assert told == {name: f"ensemble_transfer.{module}" for name, module in ensemble_transfer._MODULES.items()}

@@ -2,7 +2,7 @@ import pickle
 
 import pytest
 
-from ensemble_transfer.errors import SettingError, require, settings_under
+from ensemble_transfer.errors import Interrupted, SettingError, require, settings_under
 
 
 def test_the_line_names_setting_value_and_rule():
@@ -19,3 +19,4 @@ def test_groups_make_the_full_name():
 def test_a_launchers_worker_can_send_the_error():
     error = pickle.loads(pickle.dumps(SettingError("scale", [1], "must be a number")))
     assert (error.setting, error.value, error.rule) == ("scale", [1], "must be a number")
+    assert pickle.loads(pickle.dumps(Interrupted(15))).exit_code == 143

@@ -6,24 +6,12 @@ import time
 from pathlib import Path
 
 import pytest
-from forks import Fork
+from forks import SMALL, Fork
 
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.training.store import CHECKPOINT
 
-QUICK = [
-    "ensemble.size=2",
-    "backbone.options.channels=[4,8,8,8]",
-    "backbone.options.stem_width=4",
-    "dataset.image_size=8",
-    *(f"dataset.target.{name}=40" for name in ("train", "validation", "test")),
-    "recipe.ancestor.steps=30",
-    *(f"recipe.{name}.steps=10" for name in ("source", "full", "tiny", "probe", "head")),
-    "evaluation.diagnostics=false",
-    "trainer.threads=1",
-    "trainer.progress=false",
-    "trainer.checkpoint_seconds=0.02",
-]
+QUICK = [*SMALL, "recipe.ancestor.steps=30", "trainer.progress=false", "trainer.checkpoint_seconds=0.02"]
 
 
 @pytest.fixture
@@ -70,7 +58,7 @@ def test_9_a_sweep_killed_at_any_moment_goes_on_to_the_same_records(start, tmp_p
     seconds = time.monotonic() - started
 
     moments = random.Random(0)
-    for _ in range(5):
+    for _ in range(3):
         job = start(killed, *command)
         time.sleep(moments.uniform(0, seconds / 3))
         job.send_signal(signal.SIGKILL)

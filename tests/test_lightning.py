@@ -211,24 +211,6 @@ def test_classes_of_another_task_get_heads_of_their_own(source_ensemble, target_
         assert all(torch.equal(before[name], after[name]) for name in before if name.startswith("encoder."))
 
 
-def test_batches_are_a_function_of_seed_and_step(target_task):
-    def seen(data, done):
-        data._done = lambda: done
-        return [images for images, _ in data.train_dataloader()]
-
-    first, again = (TaskDataModule(target_task, RECIPE) for _ in range(2))
-    torch.manual_seed(1)
-    one = seen(first, 4)
-    torch.manual_seed(2)
-    assert all(torch.equal(a, b) for a, b in zip(one, seen(again, 4), strict=True))
-    assert not torch.equal(torch.stack(one), torch.stack(seen(first, 0)))
-    shape = (3, 25, *target_task.train.images.shape[1:])
-    apart = seen(TaskDataModule(target_task, RECIPE, members=3), 0)
-    assert {tuple(images.shape) for images in apart} == {shape}
-    assert not torch.equal(apart[0][0], apart[0][1])
-    assert sum(len(labels) for _, labels in first.val_dataloader()) == len(target_task.validation)
-
-
 def test_mistakes_are_one_line(source_ensemble, target_task):
     with pytest.raises(SettingError, match="steps=0: must be above 0"):
         EnsembleModule(source_ensemble, Recipe(0))

@@ -35,26 +35,38 @@ def server(status):
         thread.join()
 
 
-@pytest.mark.parametrize("status", [200, 403, 500])
-def test_any_answer_counts(status):
-    with server(status) as url:
-        assert answers(url)
+@pytest.fixture
+def listener():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener
 
 
-def test_one_answer_is_enough_and_is_not_waited_for(monkeypatch):
+def url_of(listener):
+    return f"http://127.0.0.1:{listener.getsockname()[1]}/"
+
+
+def test_any_answer_counts_and_one_is_enough(monkeypatch, listener):
+    monkeypatch.setattr(machine, "PATIENCE", 30)
     started = time.monotonic()
-    with server(200) as url, socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen()
-        monkeypatch.setattr(machine, "PATIENCE", 30)
-        assert answers(f"http://127.0.0.1:{silent.getsockname()[1]}/", url)
-        assert time.monotonic() - started < 15
+    for status in (200, 403, 500):
+        with server(status) as url:
+            assert answers(url_of(listener), url)  # the first one never answers
+    assert time.monotonic() - started < 15
 
 
-def test_a_closed_port_does_not_answer():
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        assert not answers(f"http://127.0.0.1:{closed.getsockname()[1]}/")
+def test_what_is_no_http_is_an_answer_too(listener):
+    def talk():
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(1000)
+            connection.sendall(b"220 mail.example.org\r\n")
+
+    thread = threading.Thread(target=talk)
+    thread.start()
+    assert answers(url_of(listener))
+    thread.join()
 
 
 def silent_name_server(*_, **__):
@@ -62,29 +74,13 @@ def silent_name_server(*_, **__):
     raise socket.gaierror("no name server")
 
 
-def test_what_is_no_http_is_an_answer_too(monkeypatch):
-    def talk():
-        connection, _ = listener.accept()
-        with connection:
-            connection.recv(1000)
-            connection.sendall(b"220 mail.example.org\r\n")
-
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        thread = threading.Thread(target=talk)
-        thread.start()
-        assert answers(f"http://127.0.0.1:{listener.getsockname()[1]}/")
-        thread.join()
-
-
-def test_silence_is_given_up_within_seconds(monkeypatch):
+def test_a_closed_port_and_silence_are_given_up_within_seconds(monkeypatch, listener):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        assert not answers(url_of(closed))
     monkeypatch.setattr(machine, "PATIENCE", 0.2)
     started = time.monotonic()
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen()
-        assert not answers(f"http://127.0.0.1:{silent.getsockname()[1]}/")
+    assert not answers(url_of(listener))
     monkeypatch.setattr(socket, "getaddrinfo", silent_name_server)
     assert not answers("http://example.org/")
     assert time.monotonic() - started < 15
@@ -106,13 +102,9 @@ def cgroup(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("files", "free"),
     [
-        ({}, 4_096_000),
         ({"memory_max": "max\n", "memory_current": "5\n"}, 4_096_000),
         ({"memory_max": "3000000\n", "memory_current": "1000000\n"}, 2_000_000),
-        (
-            {"memory_max": "3000000", "memory_current": "1000000", "memory_stat": "anon 4\ninactive_file 500\n"},
-            2_000_500,
-        ),
+        ({"memory_max": "3000000", "memory_current": "1000000", "memory_stat": "anon 4\ninactive_file 5\n"}, 2_000_005),
         ({"memory_max": "90000000\n", "memory_current": "1000000\n"}, 4_096_000),
         ({"memory_max": "1000\n", "memory_current": "2000\n"}, 0),
     ],
@@ -122,31 +114,19 @@ def test_free_memory_is_the_least_of_machine_and_container(cgroup, files, free):
     assert free_memory() == free
 
 
-@pytest.mark.parametrize(
-    ("cores", "asked", "usable"),
-    [(8, None, 8), (8, "4", 4), (8, "16", 8), (8, "0", 8), (8, "4,2", 8), (8, "", 8), (1, "2", 1)],
-)
-def test_usable_cores_are_the_fewest_of_the_machine_and_of_what_was_asked_for(monkeypatch, cores, asked, usable):
-    monkeypatch.setattr(joblib, "cpu_count", lambda: cores)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    if asked is not None:
+def test_usable_cores_are_the_fewest_of_the_machine_and_of_what_was_asked_for(monkeypatch):
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 8)
+    for asked, usable in {"4": 4, "16": 8, "0": 8, "4,2": 8, "": 8}.items():
         monkeypatch.setenv("OMP_NUM_THREADS", asked)
-    assert usable_cores() == usable
+        assert usable_cores() == usable
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert usable_cores() == 8
 
 
-@pytest.mark.parametrize(
-    ("name", "executor", "many"),
-    [
-        ("MainProcess", None, False),
-        ("MainProcess", "slurm", False),
-        ("MainProcess", "local", True),
-        ("LokyProcess-2", None, False),
-        ("SpawnPoolWorker-1", None, True),
-    ],
-)
-def test_a_process_beside_others_without_a_share_of_its_own_is_recognised(monkeypatch, name, executor, many):
-    monkeypatch.setattr(multiprocessing.current_process(), "name", name)
-    monkeypatch.delenv("SUBMITIT_EXECUTOR", raising=False)
-    if executor:
+def test_a_process_beside_others_without_a_share_of_its_own_is_recognised(monkeypatch):
+    names = {"MainProcess": False, "LokyProcess-2": False, "SpawnPoolWorker-1": True}
+    for executor, many in (("slurm", names), ("local", dict.fromkeys(names, True))):
         monkeypatch.setenv("SUBMITIT_EXECUTOR", executor)
-    assert is_one_of_many() == many
+        for name in names:
+            monkeypatch.setattr(multiprocessing.current_process(), "name", name)
+            assert is_one_of_many() == many[name]

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from itertools import islice
 from pathlib import Path
 
 import nbformat
@@ -38,21 +39,37 @@ model = TransferEnsemble("shift", size=2, source=source, recipe=short, trainer="
 """
 
 
+SHOWN = ["model.ensemble_", "model.cost_", "model.calibration_", "target", "model.source_ensemble_"]
+MISTAKES = [
+    "from ensemble_transfer import Recipe\nRecipe(10, lr=-1.0)",
+    "from ensemble_transfer.errors import RunError\nraise RunError('a worker died')",
+]
+
+
 def snippets(page):
     return re.findall(r"^```python\n(.*?)^```$", (DOCS / page).read_text(), re.DOTALL | re.MULTILINE)
 
 
-def executed(cells, folder, allow_errors=False):
-    """Return the cells' outputs as nbformat has them; an error in a cell is raised unless that is allowed."""
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    NotebookClient(
-        notebook,
-        timeout=300,
-        kernel_name="python3",
-        resources={"metadata": {"path": str(folder)}},
-        allow_errors=allow_errors,
-    ).execute()
-    return [cell.outputs for cell in notebook.cells]
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """Outputs of all cells, as nbformat has them, after one kernel has run them, since imports take longest."""
+    folder = tmp_path_factory.mktemp("notebooks")
+    parts = {"start": [SHORTER], "page": snippets("notebook.md")}
+    parts |= {name: small(name) for name in GALLERY}
+    parts |= {"without widgets": [WITHOUT_WIDGETS, FITS, *SHOWN], "mistakes": MISTAKES}
+    cells = [nbformat.v4.new_code_cell(cell) for part in parts.values() for cell in part]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    place = {"metadata": {"path": str(folder)}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+        patch.setenv("TMPDIR", str(folder))
+        NotebookClient(notebook, timeout=300, kernel_name="python3", resources=place, allow_errors=True).execute()
+    outputs = iter([cell.outputs for cell in cells])
+    found = {name: list(islice(outputs, len(part))) for name, part in parts.items()}
+    for name, part in found.items():
+        errors = [output for outputs in part for output in outputs if output.output_type == "error"]
+        assert name == "mistakes" or not errors, errors
+    return found, folder
 
 
 def texts(outputs):
@@ -61,26 +78,25 @@ def texts(outputs):
     return [text for text in shown if text]
 
 
-def test_every_snippet_of_the_page_runs(tmp_path):
-    cells = snippets("notebook.md")
-    code = [line for line in cells[0].splitlines() if line and not line.startswith(("from", "import"))]
+def test_every_snippet_of_the_page_runs(done):
+    first, *_ = snippets("notebook.md")
+    code = [line for line in first.splitlines() if line and not line.startswith(("from", "import"))]
     assert len(code) <= 5
-    _, *done = executed([SHORTER, *cells], tmp_path)
-    assert max(len(str(output)) for outputs in done for output in outputs) < LONG
-    said = [texts(outputs) for outputs in done]
+    outputs = done[0]["page"]
+    assert max(len(str(output)) for part in outputs for output in part) < LONG
+    said = [texts(part) for part in outputs]
     assert re.match(r"array\(\[[\d., ]+\]\)", said[0][-1])
     assert "Output()" in said[1]  # the widget of a bar
     assert 0 < float(said[1][-1]) <= 1
     assert re.match(r"\(array\(\['\d', '\d', '\d'\], dtype='<U1'\),\n array\(\[\[", said[2][-1])
     assert re.match(r"\(Ensemble\(\d members of resnet10t, .*\),\n \d\.\d+,\n \d\.\d+\)", said[3][-1])
-    assert (tmp_path / "moved" / "ensemble.json").is_file()
+    assert (done[1] / "moved" / "ensemble.json").is_file()
     assert set(re.findall(r"'(\w+)': \(", said[5][-1])) == {"shift", "few", "head"}
     assert said[6][-1].startswith("TransferEnsemble(")
 
 
-def test_without_widgets_bars_are_short_text_and_nothing_warns(tmp_path):
-    shown = ["model.ensemble_", "model.cost_", "model.calibration_", "target", "model.source_ensemble_"]
-    [_, outputs, *results] = executed([WITHOUT_WIDGETS, FITS, *shown], tmp_path)
+def test_without_widgets_bars_are_short_text_and_nothing_warns(done):
+    _, outputs, *results = done[0]["without widgets"]
     assert max(len(str(result)) for result in results) < 5_000
     said = "".join(texts(outputs))
     assert "install" not in re.sub(r".*TqdmWarning.*", "", said)  # that of tqdm comes with huggingface_hub
@@ -90,10 +106,8 @@ def test_without_widgets_bars_are_short_text_and_nothing_warns(tmp_path):
     assert len(str(outputs)) < 5_000
 
 
-def test_a_mistake_is_one_line(tmp_path):
-    failed = "from ensemble_transfer.errors import RunError\nraise RunError('a worker died')"
-    mistakes = ["from ensemble_transfer import Recipe\nRecipe(10, lr=-1.0)", failed]
-    [[setting], [run]] = executed(mistakes, tmp_path, allow_errors=True)
+def test_a_mistake_is_one_line(done):
+    [[setting], [run]] = done[0]["mistakes"]
     assert setting.traceback == ["SettingError: lr=-1.0: must be above 0 and finite (float32 holds 1e-38 to 1e+38)"]
     assert run.traceback == ["RunError: a worker died"]
 
@@ -142,10 +156,8 @@ def small(name):
     return ["%reset -f", *cells]
 
 
-def test_the_notebooks_run(tmp_path, monkeypatch):
-    """One kernel runs them one after another: imports take longer than all else."""
-    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    done = executed([SHORTER, *(cell for name in GALLERY for cell in small(name))], tmp_path)
-    kinds = [{output.output_type for output in outputs} for outputs in done if outputs]
-    assert kinds == [{output.output_type for output in cell.outputs} for name in GALLERY for cell in stored(name)]
+def test_the_notebooks_run(done):
+    for name in GALLERY:
+        _, *cells = done[0][name]
+        kinds = [{output.output_type for output in outputs} for outputs in cells]
+        assert kinds == [{output.output_type for output in cell.outputs} for cell in stored(name)], name

@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
@@ -15,24 +14,9 @@ from ensemble_transfer.weights import Weights, copied, fingerprint
 
 
 def write_tensors(path: Path, tensors: Weights, header: Mapping[str, str] | None = None) -> None:
-    """Write tensors and a header of texts; an older file is replaced in one move.
-
-    The same tensors and texts give the same bytes.
-    """
-    data = save(copied(tensors), dict(header or {}))
+    """Write tensors and a header of texts; an older file is replaced in one move."""
     with replacing(path) as beside:
-        beside.write_bytes(_in_order(data))
-
-
-def _in_order(data: bytes) -> bytes:
-    """Return a safetensors file with the texts of its header in order: the library writes them in a random one."""
-    header, end = _header(data)
-    if "__metadata__" not in header:
-        return data
-    header = {"__metadata__": dict(sorted(header.pop("__metadata__").items())), **header}
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + data[end:]
+        beside.write_bytes(save(copied(tensors), dict(header or {})))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -61,18 +45,10 @@ def tensors_of(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
         tensors = load(data)
     except SafetensorError as error:
         raise ValueError(f"is not a readable safetensors file: {error}") from error
-    header: dict[str, str] = _header(data)[0].get("__metadata__", {})
-    return tensors, header
-
-
-def _header(data: bytes) -> tuple[dict[str, Any], int]:
-    """Return the header of a file's content, and where it ends.
-
-    A file is the length of its header (8 bytes, little endian), the header (JSON, padded with spaces), the tensors.
-    """
+    # A file is the length of its header (8 bytes, little endian), the header (JSON, padded with spaces), the tensors.
     end = 8 + int.from_bytes(data[:8], "little")
-    header: dict[str, Any] = json.loads(data[8:end])
-    return header, end
+    header: dict[str, str] = json.loads(data[8:end]).get("__metadata__", {})
+    return tensors, header
 
 
 def checksum(tensors: Weights, header: Mapping[str, str]) -> str:

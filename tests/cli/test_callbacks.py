@@ -44,36 +44,28 @@ def test_a_callback_of_the_configuration_sees_the_fits_of_a_run(cli, quick, own,
     assert decisive(record.config)["trainer"]["callbacks"] == record.config["trainer"]["callbacks"]
 
 
-@pytest.mark.parametrize(
-    ("value", "line"),
-    [
-        ("[{_target_: nowhere.Callback}]", "trainer.callbacks.0._target_='nowhere.Callback': is not a class that "),
-        ("[{file: x}]", "trainer.callbacks.0._target_=None: must name a class"),
-        ("[x]", "trainer.callbacks.0='x': must be a group of settings"),
-        ("x", "trainer.callbacks='x': must be a list"),
-        ("[{_target_: pathlib.Path}]", "trainer.callbacks.0._target_='pathlib.Path': must be a Lightning callback"),
-        (
-            "[{_target_: pytorch_lightning.callbacks.EarlyStopping, loud: 1}]",
-            "trainer.callbacks.0._target_='pytorch_lightning.callbacks.EarlyStopping': cannot be made: ",
-        ),
-    ],
-)
-def test_mistakes_are_one_line(cli, quick, tmp_path, value, line):
-    code, _, err = cli("+strategy=full", *quick, f"trainer.callbacks={value}", "hydra.run.dir=run")
-    assert code == 2
-    assert f"error: {line}" in err
-    assert len(err.splitlines()) == 1
-    assert not (tmp_path / "run" / "predictions.npz").exists()
+WRONG = {
+    "[{_target_: nowhere.Callback}]": "callbacks.0._target_='nowhere.Callback': is not a class that ",
+    "[{file: x}]": "callbacks.0._target_=None: must name a class",
+    "[x]": "callbacks.0='x': must be a group of settings",
+    "x": "callbacks='x': must be a list",
+    "[{_target_: shutil.copy, src: secret, dst: taken}]": "callbacks.0._target_='shutil.copy': ",
+    "[{_target_: zipfile.ZipFile, file: taken, mode: w}]": "callbacks.0._target_='zipfile.ZipFile': must be a Lightn",
+    "[{_target_: pytorch_lightning.callbacks.EarlyStopping, loud: 1}]": (
+        "callbacks.0._target_='pytorch_lightning.callbacks.EarlyStopping': cannot be made: "
+    ),
+}
 
 
-def test_nothing_but_a_callback_is_called(cli, quick, tmp_path):
+def test_mistakes_are_one_line_and_nothing_but_a_callback_is_called(cli, quick, tmp_path):
     (tmp_path / "secret").write_text("kept")
-    for target, more in (("shutil.copy", "src: secret, dst: taken"), ("zipfile.ZipFile", "file: taken, mode: w")):
-        code, _, err = cli("+strategy=full", *quick, f"trainer.callbacks=[{{_target_: {target}, {more}}}]")
+    for value, line in WRONG.items():
+        code, _, err = cli("+strategy=full", *quick, f"trainer.callbacks={value}", "hydra.run.dir=run")
         assert code == 2
-        assert err.startswith(f"error: trainer.callbacks.0._target_='{target}': ")
-        assert err.count("\n") == 1
-        assert not (tmp_path / "taken").exists()
+        assert f"error: trainer.{line}" in err
+        assert len(err.splitlines()) == 1
+    assert not (tmp_path / "taken").exists()
+    assert not (tmp_path / "run" / "predictions.npz").exists()
 
 
 def test_an_extension_imports_no_callback_that_a_record_names(run, changed, own, tmp_path, capsys):

@@ -106,29 +106,22 @@ def test_no_command_takes_an_empty_path(finished_shift, capsys):
         assert capsys.readouterr().err.splitlines()[-1].endswith(": must not be empty")
 
 
-def test_overrides_may_stand_after_an_option_of_extend(run, capsys):
-    assert extend.main(["run", "ensemble.add=1", "--output", "larger", "trainer.threads=0"]) == 2
-    assert capsys.readouterr().err == "error: trainer.threads=0: must be in 1..1024, or null\n"
-
-
-@pytest.mark.parametrize("module", [export, predict])
-def test_a_place_that_cannot_be_written_is_told_before_the_work(module, finished_shift, monkeypatch, capsys):
-    def worked(*_):
-        raise AssertionError
-
-    monkeypatch.setattr(module, "open_saved", worked)
-    monkeypatch.setattr(export, "find_spec", lambda _: True)
-    out, images = "/proc/out.csv", ["x.png"] if module is predict else []
-    given = [str(finished_shift / "run"), *images, *(["--output", out] if module is predict else [out])]
-    assert module.main(given) == 2
-    assert capsys.readouterr().err == f"error: output='{out}': cannot be written: No such file or directory\n"
-
-
-def test_predict_names_the_file_that_was_asked_for(finished_shift, tmp_path, monkeypatch, capsys):
+def test_a_place_that_cannot_be_written_is_told_before_the_work_as_it_was_given(
+    finished_shift, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     Path("link.csv").symlink_to("/proc/real.csv")
-    assert predict.main([str(finished_shift / "run"), "x.png", "--output", "link.csv"]) == 2
-    assert capsys.readouterr().err == "error: output='link.csv': cannot be written: No such file or directory\n"
+    for module in (export, predict):
+        monkeypatch.setattr(module, "open_saved", None)
+    monkeypatch.setattr(export, "find_spec", lambda _: True)
+    run = str(finished_shift / "run")
+    for module, *given, out in (
+        (export, "/proc/out.onnx"),
+        (predict, "x.png", "--output", "/proc/out.csv"),
+        (predict, "x.png", "--output", "link.csv"),
+    ):
+        assert module.main([run, *given, out]) == 2
+        assert capsys.readouterr().err == f"error: output='{out}': cannot be written: No such file or directory\n"
 
 
 FULL = Path("/dev/full")

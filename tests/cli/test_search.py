@@ -25,7 +25,7 @@ def trial(cli, quick, tmp_path):
     return tmp_path / "run"
 
 
-def test_a_run_without_test_predicts_and_says_nothing_of_it(trial):
+def test_a_trial_says_nothing_of_test_and_returns_its_calibrated_nll(trial):
     record = Record.load(trial / "record.json")
     assert not record.tested
     assert record.metrics[NLL] > 0
@@ -41,9 +41,8 @@ def test_a_run_without_test_predicts_and_says_nothing_of_it(trial):
             "checksum",
         }
 
-
-def test_a_trial_returns_its_calibrated_nll(trial):
-    record = Record.load(trial / "record.json")
+    comparison = Comparison.of([record, record])
+    assert (comparison.rows, comparison.failures()) == ((), [f"{TRIALS}2 runs"])
     metrics = {"target/validation/ensemble/nll": 0.1, NLL: 2.0}
     assert _objective(record) == record.metrics[NLL] != record.metrics["target/validation/ensemble/nll"]
     assert _objective(replace(record, metrics=metrics)) == 2.0
@@ -59,12 +58,6 @@ def test_the_test_split_is_not_read(cli, quick, monkeypatch):
     given = [*quick, "evaluation.corruptions=[all]", "+task@evaluation.ood.high=mnist_high"]
     assert cli("strategy=head", *given, "evaluation.test=false", "hydra.run.dir=run")[0] == 0
     assert cli("strategy=head", *given, "hydra.run.dir=tested")[0] == 2
-
-
-def test_a_comparison_counts_trials_and_compares_the_tested(trial):
-    record = Record.load(trial / "record.json")
-    assert Comparison.of([record, record]).rows == ()
-    assert Comparison.of([record, record]).failures() == [f"{TRIALS}2 runs"]
 
 
 def test_the_winner_is_the_best_on_validation_and_is_evaluated_once(cli, trial, tmp_path):

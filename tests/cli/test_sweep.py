@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from ensemble_transfer.cli import finished as finished_module
 from ensemble_transfer.cli import sweep as sweep_module
-from ensemble_transfer.cli.finished import finished_before
+from ensemble_transfer.cli.finished import finished_in, identity
 from ensemble_transfer.cli.sweep import folder_of
 from ensemble_transfer.errors import RunError
 from ensemble_transfer.report.record import Record
@@ -32,34 +32,32 @@ CONFIG = {
 }
 
 
+def finished_before(config, sweep):
+    return finished_in(sweep).get(identity(config))
+
+
 def saved(folder: Path, **changes: object) -> None:
     folder.mkdir(parents=True)
     fields = {"status": "finished", "strategy": "shift", "seed": 0, "dataset": "d", "backbone": "b", "ensemble": {}}
     Record(**fields | {"config": CONFIG} | changes).save(folder)
 
 
-@pytest.mark.parametrize(
-    ("changed", "same"),
-    [
+def test_a_finished_job_is_recognised_by_what_it_computes(tmp_path):
+    saved(tmp_path / "7")
+    saved(tmp_path / "0", status="failed", config=CONFIG | {"seed": 1})
+    saved(tmp_path / "1", config=CONFIG | {"seed": 2})
+    (tmp_path / "1" / "record.json").write_text('{"schema_version": 1, "status"')
+    for changed, same in (
         ({}, True),
         ({"store": {"root": "b"}}, True),
         ({"trainer": {"precision": "32-true", "threads": 8}}, True),
         ({"trainer": {"precision": "bf16-mixed", "threads": 1}}, False),
         ({"seed": 1}, False),
+        ({"seed": 2}, False),
         ({"strategy": {"donors": 2}}, False),
         ({"new": 1}, False),
-    ],
-)
-def test_a_job_is_recognised_by_what_it_computes(tmp_path, changed, same):
-    saved(tmp_path / "7")
-    assert (finished_before(CONFIG | changed, tmp_path) is not None) == same
-
-
-def test_failed_and_damaged_jobs_run_again(tmp_path):
-    saved(tmp_path / "0", status="failed")
-    saved(tmp_path / "1")
-    (tmp_path / "1" / "record.json").write_text('{"schema_version": 1, "status"')
-    assert finished_before(CONFIG, tmp_path) is None
+    ):
+        assert (finished_before(CONFIG | changed, tmp_path) is not None) == same, changed
 
 
 def test_records_are_parsed_once_however_many_jobs_ask(tmp_path, monkeypatch):
@@ -98,7 +96,11 @@ def test_a_sweep_repeats_what_failed_or_is_missing_and_nothing_else(cli, quick, 
     assert (code, err.splitlines()[1:]) == (0, ["4 of 4 done before"])
 
 
-def test_the_comparison_of_a_logged_sweep_is_logged(cli, quick, tmp_path, monkeypatch):
+def test_the_comparison_of_a_logged_sweep_is_logged_and_a_bad_logger_is_one_line(cli, quick, tmp_path, monkeypatch):
+    code, _, err = cli("-m", "+strategy=head", "seed=0", "logger=wandb", "logger.mode=nope")
+    assert code == 1
+    assert "error: logger.mode='nope': must be one of offline, online" in err
+    assert "Traceback" not in err
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
     code, _, err = cli("-m", "+strategy=head", "seed=0", "logger=wandb", *quick, "hydra.sweep.dir=s")
     assert code == 0, err
@@ -106,17 +108,8 @@ def test_the_comparison_of_a_logged_sweep_is_logged(cli, quick, tmp_path, monkey
     assert len(list(tmp_path.glob("s/comparison/wandb/offline-run-*"))) == 1
 
 
-def test_a_bad_logger_is_one_line_also_in_a_sweep(cli):
-    code, _, err = cli("-m", "+strategy=head", "seed=0", "logger=wandb", "logger.mode=nope")
-    assert code == 1
-    assert "error: logger.mode='nope': must be one of offline, online" in err
-    assert "Traceback" not in err
-
-
-@pytest.mark.parametrize("launcher", ["basic", "jobs"])
-def test_a_sweep_may_stop_at_its_first_failure(cli, quick, tmp_path, launcher):
-    sweep = ["-m", "strategy=head", "seed=0,-1,1", *quick, "hydra.sweep.dir=s", f"hydra/launcher={launcher}"]
-    sweep += ["hydra.launcher.n_jobs=1"] if launcher == "jobs" else []
+def test_a_sweep_may_stop_at_its_first_failure(cli, quick, tmp_path):
+    sweep = ["-m", "strategy=head", "seed=0,-1,1", *quick, "hydra.sweep.dir=s"]
     code, out, err = cli(*sweep, "sweep.stop_at_failure=true")
     assert code == 1
     errors = [line for line in err.splitlines() if "rror" in line or "stop" in line]

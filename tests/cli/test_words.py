@@ -2,7 +2,6 @@
 
 import inspect
 import re
-import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from ensemble_transfer.cli import main as entry
 from ensemble_transfer.cli.words import VALUES, WORDS, require_ours
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.runs.presets import conf_folder
@@ -40,49 +38,38 @@ def written(word):
     return name if name.startswith(("trainer.", "strategy=")) else f"trainer.{name}"
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
-def test_every_word_of_the_guide_gives_the_answer_of_the_guide(cli, row):
-    words, here = re.findall(r"`([^`]+)`", row[0]), re.findall(r"`([^`]+)`", row[1])
-    for word in words:
-        code, out, err = cli("strategy=few", written(word))
-        assert (code, out) == (2, "")
-        assert err.count("\n") == 1
-        assert err.startswith(f"error: {written(word).partition('=')[0]}=")
-        assert here or "needs nothing here" in err or "the same command" in err, word
-        assert all(setting in err for setting in here), (word, err)
-
-
-def test_the_guide_has_every_word():
-    said = {written(word).partition("=")[0] for row in ROWS for word in re.findall(r"`([^`]+)`", row[0])}
+def test_the_guide_has_every_word_with_its_answer(cli):
+    said = set()
+    for row in ROWS:
+        words, here = re.findall(r"`([^`]+)`", row[0]), re.findall(r"`([^`]+)`", row[1])
+        for word in words:
+            name = written(word).partition("=")[0]
+            said.add(name)
+            with pytest.raises(SettingError) as error:
+                require_ours([written(word)], GROUPS)
+            err = str(error.value)
+            assert err.startswith(f"{name}=")
+            assert here or "needs nothing here" in err or "the same command" in err, word
+            assert all(setting in err for setting in here), (word, err)
     assert said == {f"trainer.{word}" for word in WORDS} | set(VALUES)
+    code, out, err = cli("strategy=few", "trainer.max_epochs=3")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("error: trainer.max_epochs='3': is Lightning's word; here it is recipe.full.steps=N")
 
 
-@pytest.mark.parametrize(
-    ("override", "line"),
-    [
-        ("trainer.max_epochs=3", "trainer.max_epochs='3': is Lightning's word; here it is recipe.full.steps=N"),
-        ("trainer.precision=16-mixed", "trainer.precision='16-mixed': must be one of 32-true, bf16-mixed; for 16 bits"),
+def test_words_without_their_group_are_answered_and_our_own_are_left_alone():
+    for override, line in (
         ("precision=16-mixed", "precision='16-mixed': is set as trainer.precision=..."),
         ("callbacks=[x]", "callbacks='[x]': is set as trainer.callbacks=..."),
-        ("trainer.accelerator=cuda", "trainer.accelerator='cuda': must be auto, cpu or gpu"),
-        ("strategy=ddp", "strategy='ddp': is Lightning's way over devices"),
-    ],
-)
-def test_a_word_is_answered_in_one_line(override, line):
-    with pytest.raises(SettingError) as error:
-        require_ours(["seed=1", override], GROUPS)
-    assert line in str(error.value)
-
-
-@pytest.mark.parametrize(
-    "override",
-    [
-        *("trainer.precision=bf16-mixed", "trainer=gpu", "strategy=few", "logger=csv", "recipe.full.lr=1", "+seed=1"),
-        *("~trainer.callbacks", "backbone.options.lr=1", "profiler=mine"),
-    ],
-)
-def test_our_own_words_and_groups_are_left_alone(override):
-    require_ours([override], {*GROUPS, "profiler"})
+        ("max_epochs=3", "max_epochs='3': is Lightning's word; here it is recipe.full.steps=N"),
+    ):
+        with pytest.raises(SettingError) as error:
+            require_ours(["seed=1", override], GROUPS)
+        assert line in str(error.value)
+    ours = (
+        "trainer.precision=bf16-mixed trainer=gpu strategy=few logger=csv recipe.full.lr=1 +seed=1 ~trainer.callbacks"
+    )
+    require_ours([*ours.split(), "backbone.options.lr=1", "profiler=mine"], {*GROUPS, "profiler"})
 
 
 def test_the_settings_of_the_answers_are_there():
@@ -100,14 +87,6 @@ def test_the_settings_of_the_answers_are_there():
     for group, _, name in (part.partition("=") for part in groups):
         if (conf_folder() / group).is_dir():
             assert (conf_folder() / group / f"{name}.yaml").is_file(), (group, name)
-
-
-def test_the_program_finds_modules_in_the_current_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", ["elsewhere"])
-    monkeypatch.setattr(entry, "main", lambda: 7)
-    assert entry.program() == 7
-    assert sys.path == [str(tmp_path), "elsewhere"]
 
 
 def test_a_class_of_ones_own_is_found_by_the_program(forks, tmp_path):

@@ -347,8 +347,8 @@ MISTAKES = {
     "coverage": (["run", "test", "--coverage", "nan"], "coverage=nan: must be above 0 and below 1"),
     "batch": (["run", "test", "--batch-size", "0"], "batch-size=0: must be in 1..1024"),
     "suffix": (["run", "test", "--output", "a.txt"], "output='a.txt': must end in .csv or .jsonl, or come with"),
-    "no folder": (["run", "test", "--output", "no/a.csv"], "output='no/a.csv': must be in a folder that exists"),
-    "a folder": (["run", "test", "--output", "test"], "output='test': is a folder"),
+    "no folder": (["run", "test", "--output", "no/a.csv"], "output='no/a.csv': must be a file in a folder that exists"),
+    "a folder": (["run", "test", "--output", "test"], "output='test': must be a file in a folder that exists"),
 }
 
 

@@ -1,9 +1,8 @@
 """The door in the manner of scikit-learn: the same transfer as the workbench's, with scikit-learn's conventions."""
 
 import pickle
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -17,7 +16,6 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from ensemble_transfer import Few, SettingError, TransferEnsemble, open_saved, train_source, transfer_ensemble
-from ensemble_transfer.runs.presets import preset_object
 from ensemble_transfer.source.train import EnsembleSettings
 from ensemble_transfer.training.store import Store
 from ensemble_transfer.transfer.strategies.shift import Shift
@@ -117,11 +115,10 @@ def test_a_saved_model_is_a_saved_ensemble(fitted, target_task, tmp_path):
     assert np.array_equal(again.predict_proba(target_task.test.images), fitted.predict_proba(target_task.test.images))
 
 
-@pytest.mark.parametrize(("name", "size", "budget"), [("auto", 2, 3), ("turns", 3, None), ("lp_ft", 1, None)])
-def test_a_strategy_has_the_name_that_it_has_on_the_command_line(small, source_task, target_task, name, size, budget):
-    model = small(name, size, budget=budget, source=source_task).fit(target_task)
+def test_a_strategy_has_the_name_that_it_has_on_the_command_line(small, source_task, target_task):
+    model = small("auto", 2, budget=3, source=source_task).fit(target_task)
     assert model.predict_proba(target_task.test.images).shape == (60, 5)
-    assert model.ensemble_.history["strategy"] == preset_object("strategy", name).name
+    assert model.ensemble_.history["strategy"] == "auto"
 
 
 def test_scikit_learn_can_clone_and_set_it(backbone):
@@ -195,12 +192,13 @@ def test_scikit_learn_searches_scores_and_pipes_it(small, scans):
     assert clone(pipeline).set_params(model__seed=4).get_params()["model__seed"] == 4
 
 
-@pytest.mark.parametrize("given", ["run", "opened"])
-def test_a_saved_ensemble_is_a_source(small, fitted, target_task, tmp_path, given):
+def test_a_saved_ensemble_is_a_source(small, fitted, target_task, tmp_path):
     folder = tmp_path / "run" / "ensemble"
     fitted.source_ensemble_.save(folder)
-    source = {"run": str(tmp_path / "run"), "opened": open_saved(folder)}[given]
+    source, opened = str(tmp_path / "run"), open_saved(folder)
     model = small("turns", None, source=source, backbone=None).fit(target_task)  # backbone and size are the ensemble's
+    again = small("turns", None, source=opened, backbone=None).fit(target_task)
+    assert again.ensemble_.fingerprint == model.ensemble_.fingerprint
     assert len(model.ensemble_) == 3
     assert model.source_ensemble_.lineage == "shared"
     for member, original in zip(model.source_ensemble_.members, fitted.source_ensemble_.members, strict=True):
@@ -209,26 +207,6 @@ def test_a_saved_ensemble_is_a_source(small, fitted, target_task, tmp_path, give
     (folder / "ensemble.json").write_text("{}")
     with pytest.raises(SettingError, match=r"^members='.*': is not a readable ensemble"):
         small("turns", None, source=source, backbone=None).fit(target_task)
-
-
-def test_a_strategy_of_ones_own_is_an_object(small, target_task):
-    @dataclass(frozen=True)
-    class First:
-        name: ClassVar[str] = "first"
-        about: ClassVar[str] = "Fine-tune the first member."
-        role: ClassVar[str] = "rival"
-
-        def check(self, members, architecture):
-            pass
-
-        def plan(self, prices):
-            return None
-
-        def run(self, bench):
-            fits = bench.fine_tune_fully(bench.first_encoders(1))
-            return bench.result(self.name, fits.weights, fits.members)
-
-    assert len(small(First()).fit(target_task).ensemble_) == 1
 
 
 def test_the_defaults_are_a_few_members_of_a_pretrained_network_or_a_given_one():
@@ -247,16 +225,12 @@ WRONG = [
     ({"strategy": "auto"}, r"budget=None: "),
     ({"strategy": Shift(donors=5)}, r"strategy.donors=5: "),
     ({"budget": "1"}, r"budget='1': must be a number of fine-tunings, or None"),
-    ({"budget": -1}, r"budget=-1: must be above 0"),
     ({"size": 2.5}, r"size=2.5: must be a whole number, or None"),
     ({"source": 7}, r"source='int': must be images and labels .*, a Task, a loader, or the path of a folder of images"),
-    ({"size": 0}, r"size=0: must be in 1..10000"),
     ({"lineage": "none"}, r"lineage='none': must be one of shared, snapshot, independent"),
     ({"members": "a.pt"}, r"members='a.pt': must be a list of files or folders"),
-    ({"members": ["a.pt"]}, r"members='a.pt': is no file or folder"),
     ({"backbone": "resnet_none"}, r"backbone.name='resnet_none': must be an architecture that timm knows"),
     ({"recipe": "none"}, r"recipe='none': must be one of default, pretrained"),
-    ({"trainer": "tpu"}, r"trainer='tpu': must be one of auto, cpu, gpu"),
     ({"store": 3}, r"store=3: must be a folder, a Store or None"),
     ({"image_size": 16}, r"images='Task': has images of \(8, 1\) \(pixels, channels\), and .* ask for \(16, 1\)"),
     ({"seed": -1}, r"seed=-1: must be 0 or more"),
@@ -264,13 +238,13 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("changed", "line"), WRONG, ids=[str(changed) for changed, _ in WRONG])
-def test_wrong_settings_are_one_line_before_anything_is_trained(small, source_task, target_task, changed, line):
-    model = small(source=source_task)
-    with pytest.raises(SettingError, match=f"^{line}") as error:
-        model.set_params(**changed).fit(target_task)
-    assert "\n" not in str(error.value)
-    assert not hasattr(model, "ensemble_")
+def test_wrong_settings_are_one_line_before_anything_is_trained(small, source_task, target_task):
+    for changed, line in WRONG:
+        model = small(source=source_task)
+        with pytest.raises(SettingError, match=f"^{line}") as error:
+            model.set_params(**changed).fit(target_task)
+        assert "\n" not in str(error.value)
+        assert not hasattr(model, "ensemble_")
 
 
 def test_wrong_tasks_are_one_line(small, source_task, scans, tmp_path):

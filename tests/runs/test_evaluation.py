@@ -28,6 +28,8 @@ def tasks(source_task, target_task):
 
 
 def test_what_is_kept_decides_the_file_and_no_metric(ensemble, tasks, tmp_path):
+    with pytest.raises(SettingError, match=r"^keep='all': must be members, ensemble or none$"):
+        EvaluationSettings(keep="all")
     settings = EvaluationSettings(corruptions=["contrast"], severities=[3], keep="ensemble")
     arrays = predict_target(ensemble, tasks, settings, CPU)
     assert kept(arrays, "members") == arrays
@@ -48,11 +50,6 @@ def test_what_is_kept_decides_the_file_and_no_metric(ensemble, tasks, tmp_path):
     assert {key: alone[key] for key in same} == pytest.approx(
         {key: whole[f"target/test/{key}"] for key in same}, abs=1e-5
     )
-
-
-def test_what_cannot_be_kept_is_refused():
-    with pytest.raises(SettingError, match=r"^keep='all': must be members, ensemble or none$"):
-        EvaluationSettings(keep="all")
 
 
 @pytest.mark.parametrize(("keep", "share"), [("members", 3), ("ensemble", 1)])

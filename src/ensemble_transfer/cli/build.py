@@ -3,9 +3,9 @@
 The dataclasses of the library are the schema: their annotations give the types, their ``__post_init__`` the rules.
 """
 
-import json
 import logging
-from collections.abc import Callable, Collection
+import re
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -22,7 +22,6 @@ from ensemble_transfer.report.tracking import LoggerSettings
 from ensemble_transfer.runs.evaluation import EvaluationSettings
 from ensemble_transfer.runs.experiment import Dataset, Experiment
 from ensemble_transfer.source.train import EnsembleSettings
-from ensemble_transfer.tasks.images import require_shape
 from ensemble_transfer.training.fit import Fitter
 from ensemble_transfer.training.recipe import Recipes
 from ensemble_transfer.training.settings import TrainerSettings, is_callback
@@ -41,30 +40,21 @@ class _Run:
     seed: int
     budget: float | None = None
 
-    def __post_init__(self) -> None:
-        require(self.seed >= 0, "seed", self.seed, "must be 0 or more")
-
 
 @dataclass(frozen=True)
 class _Images:
     image_size: int
     channels: int
 
-    def __post_init__(self) -> None:
-        require_shape(self.image_size, self.channels)
-
 
 @dataclass(frozen=True)
-class _StoreSettings:
+class _Store:
     root: str
     reuse: bool = True
 
-    def __post_init__(self) -> None:
-        require(self.root.strip() != "", "root", self.root, "must be a folder")
-
 
 @dataclass(frozen=True)
-class _SweepSettings:
+class _Sweep:
     stop_at_failure: bool = False
 
 
@@ -78,20 +68,19 @@ def build_experiment(cfg: DictConfig) -> Experiment:
     data, evaluation = _settings(cfg.dataset, "dataset"), _settings(cfg.evaluation, "evaluation")
     ood = _settings(evaluation.get("ood", OmegaConf.create()), "evaluation.ood")
     run = build(_Run, _without(cfg, *_GROUPS), "")
-    build(_SweepSettings, cfg.get("sweep", OmegaConf.create()), "sweep")
+    build(_Sweep, cfg.get("sweep", OmegaConf.create()), "sweep")
     images = build(_Images, _without(data, "source", "target"), "dataset")
+    source = None if data.get("source") is None else named(data.source, "dataset.source")
+    target = named(data.get("target"), "dataset.target")
+    with settings_under("dataset"):
+        dataset = Dataset(source, target, images.image_size, images.channels)
     return Experiment(
-        dataset=Dataset(
-            None if data.get("source") is None else named(data.source, "dataset.source"),
-            named(data.get("target"), "dataset.target"),
-            images.image_size,
-            images.channels,
-        ),
+        dataset=dataset,
         backbone=build(Backbone, cfg.backbone, "backbone"),
         ensemble=build(EnsembleSettings, cfg.ensemble, "ensemble"),
         strategy=named(cfg.strategy, "strategy"),
         recipes=build(Recipes, cfg.recipe, "recipe"),
-        evaluation=build(EvaluationSettings, _without(cfg.evaluation, "ood"), "evaluation"),
+        evaluation=build(EvaluationSettings, _without(evaluation, "ood"), "evaluation"),
         fitter=Fitter(_trainer(cfg.trainer), _store(cfg.store)),
         ood={str(name): named(task, f"evaluation.ood.{name!s}") for name, task in ood.items()},
         seed=run.seed,
@@ -107,7 +96,19 @@ def resolved(cfg: DictConfig) -> DictConfig:
     Raises:
         SettingError: If a reference leads nowhere, or a given member is missing.
     """
-    return OmegaConf.create(_resolved(cfg))
+    node = cfg.get("ensemble")
+    if isinstance(node, DictConfig) and "size" in node and node.get("size") is None:
+        settings, cfg = build(EnsembleSettings, node, "ensemble"), cfg.copy()
+        with settings_under("ensemble"):
+            cfg.ensemble.size = settings.count
+    try:
+        return OmegaConf.create(plain(cfg, resolve=True))
+    except OmegaConfBaseException as error:
+        key = str(getattr(error, "full_key", None) or "configuration")
+        written: Any = plain(cfg)
+        for part in key.split("."):
+            written = written.get(part) if isinstance(written, dict) else None
+        raise SettingError(key, written, f"cannot be resolved: {str(error).splitlines()[0]}") from error
 
 
 def as_recorded(cfg: DictConfig) -> dict[str, Any]:
@@ -116,61 +117,28 @@ def as_recorded(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         SettingError: If it cannot be resolved, or its trainer is refused.
     """
-    plain = _resolved(cfg)
-    trainer = plain.get("trainer")
-    require(isinstance(trainer, dict), "trainer", trainer, "must be a group of settings, not a single value")
-    assert isinstance(trainer, dict)
-    alone = json.dumps({name: value for name, value in trainer.items() if name != "callbacks"})
-    trainer["channels_last"] = _lays_channels_last(alone)  # null decides nothing by itself
-    return plain
+    cfg = resolved(cfg)
+    recorded, trainer = plain(cfg), _settings(cfg.get("trainer"), "trainer")
+    settings = build(TrainerSettings, _without(trainer, "callbacks"), "trainer")
+    recorded["trainer"]["channels_last"] = settings.lays_channels_last  # null decides nothing by itself
+    return recorded
 
 
-@cache
-def _lays_channels_last(trainer: str) -> bool:
-    """Return the layout of the fits of a trainer, given as JSON; hundreds of jobs have the same one."""
-    return _trainer_alone(OmegaConf.create(json.loads(trainer))).lays_channels_last
-
-
-def _resolved(cfg: DictConfig) -> dict[str, Any]:
-    try:
-        plain = OmegaConf.to_container(_sized(cfg), resolve=True)
-    except OmegaConfBaseException as error:
-        key = str(getattr(error, "full_key", None) or "configuration")
-        rule = f"cannot be resolved: {str(error).splitlines()[0]}"
-        raise SettingError(key, _written(cfg, key), rule) from error
-    assert isinstance(plain, dict)  # a group stays a group
-    return {str(name): value for name, value in plain.items()}
-
-
-def _sized(cfg: DictConfig) -> DictConfig:
-    """Return a configuration with the number of members that a size of null stands for."""
-    node = cfg.get("ensemble")
-    if not isinstance(node, DictConfig) or "size" not in node or node.get("size") is not None:
-        return cfg
-    settings, cfg = build(EnsembleSettings, node, "ensemble"), cfg.copy()
-    with settings_under("ensemble"):
-        cfg.ensemble.size = settings.count
-    return cfg
-
-
-def _written(cfg: DictConfig, key: str) -> object:
-    """Return a setting as it was written, before references are resolved."""
-    node: Any = OmegaConf.to_container(cfg)
-    for part in key.split("."):
-        node = node.get(part) if isinstance(node, dict) else None
-    return node
+def plain(cfg: DictConfig, resolve: bool = False) -> dict[str, Any]:
+    """Return a configuration as plain data, its references to other settings replaced if that is asked for."""
+    return {str(name): value for name, value in OmegaConf.to_container(cfg, resolve=resolve).items()}  # type: ignore[union-attr]
 
 
 def build_logger(cfg: DictConfig) -> LoggerSettings:
     """Return the logger's settings; a logger of the user's is made by Hydra, as callbacks are."""
     node = _settings(cfg.logger, "logger")
-    settings, own = _without(node, "lightning"), node.get("lightning")
+    own = node.get("lightning")
     if own is None or node.get("kind") != "lightning":
         return build(LoggerSettings, node, "logger")
     made = _made(own, "logger.lightning", lambda cls: hasattr(cls, "log_metrics"), "a Lightning logger")
-    settings.kind = "none"
+    others = OmegaConf.merge(_without(node, "lightning"), {"kind": "none"})
     with settings_under("logger"):
-        return replace(build(LoggerSettings, settings, "logger"), kind="lightning", lightning=made)
+        return replace(build(LoggerSettings, others, "logger"), kind="lightning", lightning=made)
 
 
 def build(cls: type[T], node: Any, path: str) -> T:  # noqa: ANN401
@@ -182,23 +150,16 @@ def build(cls: type[T], node: Any, path: str) -> T:  # noqa: ANN401
     hints = get_type_hints(cls)
     declared = {f.name: f for f in fields(cls) if f.init}  # type: ignore[arg-type]  # T is a dataclass
     node = _settings(node, path, declared)
-    values: dict[str, Any] = {}
     for name, f in declared.items():
-        if name not in node or OmegaConf.is_missing(node, name):
-            has_default = f.default is not MISSING or f.default_factory is not MISSING
-            require(
-                has_default and name not in node,
-                _join(path, name),
-                None,
-                f"is required: {_join(path, name)}=...",
-            )
-        elif is_dataclass(hints[name]):
-            values[name] = build(hints[name], node[name], _join(path, name))
-        else:
-            values[name] = _typed(cls, name, node[name], path)
+        lacks = name not in node and f.default is MISSING and f.default_factory is MISSING
+        full = _join(path, name)
+        require(not (lacks or OmegaConf.is_missing(node, name)), full, None, f"is required: {full}=...")
+    given = {name: node[name] for name in declared if name in node}
+    inner = {n: build(hints[n], v, _join(path, n)) for n, v in given.items() if is_dataclass(hints[n])}
     try:
+        values = _typed(cls, {name: value for name, value in given.items() if name not in inner}, path)
         with settings_under(path):
-            return cls(**values)
+            return cls(**values, **inner)
     except OSError as error:  # a path that no file system has
         raise SettingError(path, error.filename, f"cannot be looked for: {error.strerror}") from error
 
@@ -215,38 +176,27 @@ def _class_of(node: DictConfig, path: str) -> type:
     """Return the class that a node names as ``_target_``; it is imported, not called."""
     setting, target = f"{path}._target_", node.get("_target_")
     require(isinstance(target, str), setting, target, "must name a class, such as package.module.Class")
-    try:
-        return _find_class(target)
-    except Exception as error:  # a module may raise anything when it is imported
-        raise SettingError(setting, target, f"is not a class that can be imported: {_reason(error)}") from error
-
-
-def _find_class(name: str) -> type:
     logger = logging.getLogger("hydra.utils")
     logger.disabled = True  # Hydra logs the error that it raises
     try:
-        return get_class(name)
+        return get_class(target)
+    except Exception as error:  # a module may raise anything when it is imported
+        raise SettingError(setting, target, f"is not a class that can be imported: {_reason(error)}") from error
     finally:
         logger.disabled = False
 
 
-def _trainer_alone(node: DictConfig) -> TrainerSettings:
-    return build(TrainerSettings, _without(node, "callbacks"), "trainer")
-
-
 def _trainer(node: Any) -> TrainerSettings:  # noqa: ANN401
     node = _settings(node, "trainer")
-    settings = _trainer_alone(node)
-    given = node.get("callbacks", [])
+    settings, given = build(TrainerSettings, _without(node, "callbacks"), "trainer"), node.get("callbacks") or []
     rule = "must be a list, such as [{_target_: package.module.Class}]"
-    require(given is None or isinstance(given, ListConfig | list), "trainer.callbacks", _plain(given), rule)
+    require(isinstance(given, ListConfig | list), "trainer.callbacks", _as_written(given), rule)
     what = is_callback, "a Lightning callback"
-    callbacks = [_made(one, f"trainer.callbacks.{place}", *what) for place, one in enumerate(given or [])]
-    with settings_under("trainer"):
-        settings = replace(settings, callbacks=callbacks)
+    callbacks = [_made(one, f"trainer.callbacks.{place}", *what) for place, one in enumerate(given)]
     if callbacks:
         log.info("trainer.callbacks: all fits are computed anew, and none is kept in the store")
-    return settings
+    with settings_under("trainer"):
+        return replace(settings, callbacks=callbacks)
 
 
 def _made(node: Any, path: str, is_one: Callable[[type], bool], what: str) -> object:  # noqa: ANN401
@@ -274,24 +224,27 @@ def _reason(error: BaseException) -> str:
 
 
 def _store(node: Any) -> Store:  # noqa: ANN401
-    settings = build(_StoreSettings, node, "store")
+    settings = build(_Store, node, "store")
+    require(settings.root.strip() != "", "store.root", settings.root, "must be a folder")
     with settings_under("store"):
         return Store(Path(settings.root), settings.reuse)
 
 
-def _typed(cls: type, name: str, value: Any, path: str) -> Any:  # noqa: ANN401
-    """Return a value converted to the type of its field, as plain containers."""
-    hint = get_type_hints(cls)[name]
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    yes_or_no = bool in (hint, *get_args(hint))  # OmegaConf would take any number for true
-    require(not (yes_or_no and number), _join(path, name), value, "must be true or false")
+def _typed(cls: type, values: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """Return values converted to the types of their fields, as plain containers."""
+    hints = get_type_hints(cls)
+    for name, value in values.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        yes_or_no = bool in (hints[name], *get_args(hints[name]))  # OmegaConf would take any number for true
+        require(not (yes_or_no and number), _join(path, name), value, "must be true or false")
     try:
-        merged = OmegaConf.merge(_schema(cls), {name: value})
+        merged: Any = OmegaConf.to_container(OmegaConf.merge(_schema(cls), dict(values)))
     except OmegaConfBaseException as error:
-        numbers = "must be a list of numbers, such as [0.5,0.5,0.5]"
-        rule = numbers if list[float] in (hint, *get_args(hint)) else _rule(str(error))
-        raise SettingError(_join(path, name), _plain(value), rule) from error
-    return _plain(OmegaConf.select(merged, name))
+        name = re.split(r"[.\[]", str(error.full_key))[0]
+        numbers = list[float] in (hints[name], *get_args(hints[name]))
+        rule = "must be a list of numbers, such as [0.5,0.5,0.5]" if numbers else _rule(str(error))
+        raise SettingError(_join(path, name), _as_written(values[name]), rule) from error
+    return {name: merged[name] for name in values}
 
 
 @cache
@@ -314,16 +267,16 @@ def _rule(reason: str) -> str:
     return next((rule for words, rule in rules.items() if words in first), first)
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+def _as_written(value: Any) -> Any:  # noqa: ANN401
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
 def _settings(node: Any, path: str, known: Collection[str] | None = None) -> DictConfig:  # noqa: ANN401
     """Return a node that must be a group of settings, of the known names where these are given."""
-    require(isinstance(node, DictConfig), path, _plain(node), "must be a group of settings, not a single value")
+    require(isinstance(node, DictConfig), path, _as_written(node), "must be a group of settings, not a single value")
     for key in node if known is not None else ():
         rule = f"is not a setting; {path or 'the configuration'} has {', '.join(known or ())}"
-        require(key in (known or ()), _join(path, key), _plain(node._get_node(key)), rule)
+        require(key in (known or ()), _join(path, key), _as_written(node._get_node(key)), rule)
     assert isinstance(node, DictConfig)
     return node
 

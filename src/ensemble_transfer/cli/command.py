@@ -1,19 +1,20 @@
-"""Handle what all commands share: signals, output that ends early, and terminals without Unicode."""
+"""What all commands share: their errors in one line, signals, output that ends early, terminals without Unicode."""
 
 import argparse
 import io
 import os
+import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import wraps
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial, wraps
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, ParamSpec
 
-from ensemble_transfer.errors import Interrupted, SettingError, note_signal
+from ensemble_transfer.errors import Interrupted, RunError, SettingError, note_signal, require
 from ensemble_transfer.layout import replacing
 from ensemble_transfer.report.escape import one_line, printable
 
@@ -23,11 +24,15 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 
 
-def command(main: Callable[P, int]) -> Callable[P, int]:
+def command(main: Callable[P, int], resumes: bool = False) -> Callable[P, int]:
     """Return the function of a command that ends as a shell expects.
 
-    Its exit code is 130 after Ctrl-C, 143 after SIGTERM, and 141 if the reader of standard output stops reading, as
-    in ``--help | head``. Letters that the terminal cannot show are escaped.
+    Its exit code is 2 after an error, which is one line, 130 after Ctrl-C, 143 after SIGTERM, and 141 if the reader of
+    standard output stops reading, as in ``--help | head``. Letters that the terminal cannot show are escaped.
+
+    Args:
+        main: The function, which returns an exit code.
+        resumes: Whether the command goes on where it was interrupted, which is said then.
     """
 
     @wraps(main)
@@ -40,19 +45,40 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
                 finally:
                     sys.stdout.flush()
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes again when it ends
+            _drop_output()
             return 128 + signal.SIGPIPE
-        except OSError as error:
-            if error.filename is not None:
-                raise
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            complain(f"standard output cannot be written: {error.strerror}")
-            return 2
         except Interrupted as stop:
-            sys.stderr.write("interrupted\n")
+            sys.stderr.write(f"{stop}\n" if resumes else "interrupted\n")
             return stop.exit_code
+        except (ValueError, RunError, OSError) as error:
+            if wants_tracebacks():
+                raise
+            said: object = error
+            if isinstance(error, OSError) and lost_output(error):
+                _drop_output()
+                said = f"standard output cannot be written: {error.strerror}"
+            complain(said)
+            return 2
 
     return run
+
+
+resumable = partial(command, resumes=True)
+"""Likewise, for a command that goes on where it was interrupted."""
+
+
+def wants_tracebacks() -> bool:
+    """Return whether the user asked for the traceback of an error, by Hydra's variable for it."""
+    return os.environ.get("HYDRA_FULL_ERROR") not in (None, "", "0")
+
+
+def lost_output(error: OSError) -> bool:
+    """Return whether standard output could not be written; what else fails names a file, or a folder that is gone."""
+    return error.filename is None and not isinstance(error, FileNotFoundError)
+
+
+def _drop_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes again when it ends
 
 
 @contextmanager
@@ -75,6 +101,21 @@ def interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def parser_of(name: str, description: str, epilog: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of a command; with an epilog, its texts keep their lines."""
+    return argparse.ArgumentParser(
+        prog=f"python -m ensemble_transfer.{name}",
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter if epilog else argparse.HelpFormatter,
+    )
+
+
+def written(name: str, arguments: Sequence[str] | None) -> str:
+    """Return a command as it is written in a shell; its arguments are the program's where they are None."""
+    return shlex.join(["python", "-m", f"ensemble_transfer.{name}", *(arguments or sys.argv[1:])])
+
+
 def some_path(text: str) -> Path:
     """Return a path of the command line; an empty one would be the current folder.
 
@@ -88,14 +129,14 @@ def some_path(text: str) -> Path:
 
 def require_writable(output: Path) -> None:
     """Raise a SettingError if a file cannot be written where it is to appear, before any work is done for it."""
+    place = output.parent.is_dir() and not output.is_dir()
+    require(place, "output", str(output), "must be a file in a folder that exists")
     if output.exists() and not output.is_file():  # such as /dev/null
         return
     try:
-        with replacing(output.resolve()) as beside:
+        with suppress(_UnwrittenError), replacing(output.resolve()) as beside:
             beside.touch()
             raise _UnwrittenError
-    except _UnwrittenError:
-        return
     except OSError as error:
         raise SettingError("output", str(output), f"cannot be written: {error.strerror}") from error
 

@@ -1,6 +1,5 @@
 """``python -m ensemble_transfer.compare DIRS...``: redraw a comparison from records, at any time."""
 
-import argparse
 import re
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
@@ -10,7 +9,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ensemble_transfer.cli.command import command, complain, console, some_path
+from ensemble_transfer.cli.command import command, complain, console, parser_of, some_path
 from ensemble_transfer.machine import usable_cores
 from ensemble_transfer.report.comparison import Comparison
 from ensemble_transfer.report.findings import findings
@@ -115,9 +114,9 @@ def _folder_name(pair: str, taken: set[str]) -> str:
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ensemble_transfer.compare",
-        description="Compare runs from their records: mean and standard deviation over seeds, cost in every row, "
+    parser = parser_of(
+        "compare",
+        "Compare runs from their records: mean and standard deviation over seeds, cost in every row, "
         "differences paired by seed. Writes index.html, table.md, .csv and .tex, and figures/; with several pairs of "
         "tasks, a folder with all of it for each pair.",
     )

@@ -5,13 +5,12 @@ Torch is imported when something is computed, so that ``--help`` answers at once
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import sys
 from typing import TYPE_CHECKING, Any
 
-from ensemble_transfer.cli.command import command, console
+from ensemble_transfer.cli.command import command, console, parser_of
 from ensemble_transfer.report.escape import one_line
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ Print every metric of an ensemble's predictions: accuracy, likelihood, calibrati
 diversity, and, where the file has the arrays for it, detection of out-of-distribution examples and robustness
 to corruptions.
 """
-
 
 _LAYOUT = """\
 arrays of the file (numpy.savez):
@@ -44,7 +42,6 @@ Any of the probabilities may be given as .../logits instead, whose softmax is ta
 exit code: 0, or 2 if the file cannot be used.
 """
 
-
 _BETTER = {
     **dict.fromkeys(("accuracy", "accuracy_min", "accuracy_max", "coverage_at_5_risk"), "higher"),
     **dict.fromkeys(("nll", "brier", "ece", "mce", "ece_adaptive", "ece_classwise"), "lower"),
@@ -55,12 +52,7 @@ _BETTER = {
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ensemble_transfer.evaluate",
-        description=_DESCRIPTION,
-        epilog=_LAYOUT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("evaluate", _DESCRIPTION, _LAYOUT)
     parser.add_argument("predictions", metavar="PREDICTIONS.npz", help="file of arrays, see below")
     parser.add_argument("--json", action="store_true", help="print one JSON object; an undefined metric is null")
     chosen = parser.parse_args(arguments)

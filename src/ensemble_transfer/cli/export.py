@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ensemble_transfer.cli.command import command, complain, require_writable, some_path
+from ensemble_transfer.cli.command import command, parser_of, require_writable, some_path
 from ensemble_transfer.cli.image_paths import find_images
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.inference.export import averaged, export
@@ -28,19 +28,13 @@ if TYPE_CHECKING:
 
 NEEDED = ("onnx", "onnxruntime", "onnxscript")
 
-
 LARGEST = 2_000_000_000
 """Most bytes of weights in one file: the limit of protobuf."""
-
 
 EXAMPLES = 64
 """Largest number of images that an exported file is checked on."""
 
-
-_DESCRIPTION = """\
-Write an ensemble as one ONNX file, and check it against torch with onnxruntime on real images.
-"""
-
+_DESCRIPTION = "Write an ensemble as one ONNX file, and check it against torch with onnxruntime on real images."
 
 _EPILOG = """\
 the file:
@@ -57,50 +51,21 @@ exit code: 0; 2 if nothing can be written, or if the file's probabilities differ
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    options = _parser().parse_args(arguments)
-    try:
-        _check(options)
-        for line in _export(options):
-            sys.stdout.write(f"{line}\n")
-    except BrokenPipeError:  # an OSError, which the entry point handles
-        raise
-    except (ValueError, OSError) as error:
-        complain(error)
-        return 2
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m ensemble_transfer.export",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("export", _DESCRIPTION, _EPILOG)
     parser.add_argument("run", metavar="RUN", type=some_path, help="folder of a run, or of a saved ensemble")
     parser.add_argument("output", metavar="OUT.onnx", type=some_path, help="where to write")
     parser.add_argument("--soup", action="store_true", help="one network, whose weights are the means of the members'")
-    parser.add_argument(
-        "--images",
-        nargs="+",
-        metavar="IMAGES",
-        default=[],
-        help=f"check on these (the first {EXAMPLES}); else on digits",
-    )
-    return parser
-
-
-def _check(options: argparse.Namespace) -> None:
-    """Raise a SettingError for arguments that cannot be used."""
+    images = f"check on these (the first {EXAMPLES}); else on digits"
+    parser.add_argument("--images", nargs="+", metavar="IMAGES", default=[], help=images)
+    options = parser.parse_args(arguments)
     ensemble_folder(options.run)
-    output = options.output
-    require(
-        output.parent.is_dir() and not output.is_dir(), "output", str(output), "must be a file in a folder that exists"
-    )
-    require_writable(output)
+    require_writable(options.output)
     missing = [name for name in NEEDED if find_spec(name) is None]
     rule = f"needs {', '.join(missing)}, which are missing: pip install {' '.join(missing)}"
-    require(not missing, "output", str(output), rule)
+    require(not missing, "output", str(options.output), rule)
+    for line in _export(options):
+        sys.stdout.write(f"{line}\n")
+    return 0
 
 
 def _export(options: argparse.Namespace) -> list[str]:
@@ -114,9 +79,8 @@ def _export(options: argparse.Namespace) -> list[str]:
             "ensemble's temperature is not this network's and is left out; evaluate it before you use it"
         )
     size = sum(tensor.nbytes for member in ensemble.members for tensor in member.values())
-    require(
-        size < LARGEST, "RUN", str(options.run), "has over 2 GB of weights, more than one ONNX file holds; see --soup"
-    )
+    rule = "has over 2 GB of weights, more than one ONNX file holds; see --soup"
+    require(size < LARGEST, "RUN", str(options.run), rule)
     images, where = _images(options.images, ensemble.architecture)
     difference = export(ensemble, temperature, images, options.output)
     count = f"{len(ensemble)} member{'s' if len(ensemble) > 1 else ''}"

@@ -47,16 +47,6 @@ def finished_in(sweep: Path) -> dict[Hashable, Record]:
     return found
 
 
-def finished_before(config: Mapping[str, Any], sweep: Path) -> Record | None:
-    """Return the record of a job of this sweep that has finished with the same configuration.
-
-    Args:
-        config: The job's resolved configuration.
-        sweep: Folder of the sweep.
-    """
-    return finished_in(sweep).get(identity(config))
-
-
 def _hashable(node: Any) -> Hashable:  # noqa: ANN401
     if isinstance(node, Mapping):
         return frozenset((name, _hashable(inner)) for name, inner in node.items())

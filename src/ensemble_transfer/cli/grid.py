@@ -63,31 +63,25 @@ class Grid(Sweeper):
         places = [_place(subdir, number) for number in missing]
         with SweepProgress(folder, len(jobs), places, since=(folder / "multirun.yaml").stat().st_mtime_ns):
             left = [_in_place(jobs[number], subdir, number) for number in missing]
-            for first, batch in self._batches(left):
-                results = self.launcher.launch(batch, initial_job_idx=first)
+            size = self._size or max(1, len(left))
+            for first in range(0, len(left), size):
+                results = self.launcher.launch(left[first : first + size], initial_job_idx=first)
                 for result in results:
                     _ = result.return_value  # raises what a job has raised
                 returned.append(results)
         return returned
 
-    def _batches(self, jobs: list[list[str]]) -> list[tuple[int, list[list[str]]]]:
-        """Return jobs in the batches that the launcher gets, each with the number of its first."""
-        size = self._size or max(1, len(jobs))
-        return [(first, jobs[first : first + size]) for first in range(0, len(jobs), size)]
-
     def _missing(self, jobs: Sequence[Sequence[str]], folder: Path, composer: Composer) -> list[int]:
         """Return the numbers of the jobs that have not finished, and compose all of them, which shows mistakes."""
-        if not any(folder.glob(f"*/{RECORD}")):  # and nothing slow is imported
-            for job in jobs:
-                require_uninterrupted()
-                composer.configuration(job)
-            return [*range(len(jobs))]
-        from ensemble_transfer.cli.finished import finished_in
+        done, missing = set(), []
+        if any(folder.glob(f"*/{RECORD}")):  # else nothing slow is imported
+            from ensemble_transfer.cli.finished import finished_in
 
-        done, missing = set(finished_in(folder)), []
+            done = set(finished_in(folder))
         for number, job in enumerate(jobs):
             require_uninterrupted()
-            if _identity(composer.configuration(job)) not in done:
+            config = composer.configuration(job)
+            if not done or _identity(config) not in done:
                 missing.append(number)
         return missing
 

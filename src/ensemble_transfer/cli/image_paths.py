@@ -24,29 +24,25 @@ def find_images(given: Iterable[str], report: Callable[[str, str], None]) -> Ite
         if name == "-":
             lines = (os.fsdecode(line).rstrip("\r\n") for line in sys.stdin.buffer)
             yield from find_images((line for line in lines if line), report)
-        elif os.path.isdir(name):  # noqa: PTH112  # names stay as they are written
-            yield from _reported_if_none(name, _below(name), "a folder without images", report)
-        elif os.path.lexists(name):
-            yield name
-        elif glob.has_magic(name):
-            found = (path for path in sorted(glob.glob(name, recursive=True)) if not os.path.isdir(path))  # noqa: PTH112, PTH207
-            yield from _reported_if_none(name, found, "a pattern that matches no file", report)
-        else:
-            report(name, "no such file")
+            continue
+        found, reason = _named(name)
+        empty = True
+        for path in found:
+            empty = False
+            yield path
+        if empty:
+            report(name, reason)
 
 
-def _reported_if_none(
-    name: str, found: Iterator[str], reason: str, report: Callable[[str, str], None]
-) -> Iterator[str]:
-    first = next(found, None)
-    if first is None:
-        report(name, reason)
-    else:
-        yield first
-        yield from found
+def _named(name: str) -> tuple[Iterable[str], str]:
+    """Return what a name stands for, and what to say if that is nothing."""
+    if os.path.isdir(name):  # noqa: PTH112  # names stay as they are written
+        from ensemble_transfer.tasks.folder import image_files
 
-
-def _below(folder: str) -> Iterator[str]:
-    from ensemble_transfer.tasks.folder import image_files
-
-    return map(str, image_files(Path(folder)))
+        return map(str, image_files(Path(name))), "a folder without images"
+    if os.path.lexists(name):
+        return [name], ""
+    if glob.has_magic(name):
+        found = sorted(glob.glob(name, recursive=True))  # noqa: PTH207
+        return (path for path in found if not os.path.isdir(path)), "a pattern that matches no file"  # noqa: PTH112
+    return [], "no such file"

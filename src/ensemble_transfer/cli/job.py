@@ -7,7 +7,7 @@ import signal
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ensemble_transfer.cli.arguments import CONFIG_DIR
-from ensemble_transfer.cli.build import as_recorded, build_experiment, build_logger, resolved
-from ensemble_transfer.cli.finished import finished, finished_before
+from ensemble_transfer.cli.build import as_recorded, build_experiment, build_logger, plain, resolved
+from ensemble_transfer.cli.finished import finished, finished_in, identity
 from ensemble_transfer.cli.search import OBJECTIVE, is_search
 from ensemble_transfer.errors import Interrupted, RunError, SettingError, require
 from ensemble_transfer.layout import HYDRA, RECORD, TRACEBACK
@@ -25,7 +25,7 @@ from ensemble_transfer.report import summary
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.settings import decisive
 from ensemble_transfer.report.tracked_run import TrackedRun
-from ensemble_transfer.report.tracking import tracking
+from ensemble_transfer.report.tracking import LoggerSettings, tracking
 from ensemble_transfer.runs.run import Origin, run
 
 log = logging.getLogger(__name__)
@@ -65,27 +65,21 @@ class Job:
         if self.sweep is None:
             return None
         if is_search(self.hydra):
-            return finished_before(config, self.sweep)
+            return finished_in(self.sweep).get(identity(config))
         record, what = finished(self.folder / RECORD)
         return record if what == decisive(config) else None
 
-    def record(self, status: str, error: str) -> Record:
-        """Return the record of a job that did not finish, from what is known without building anything."""
-        chosen, config = self.hydra.runtime.choices, _as_far_as_known(self.cfg)
-        seed: Any = config.get("seed")
-        ensemble = config.get("ensemble")
-        known = ensemble if isinstance(ensemble, Mapping) else {}
-        return Record(
-            status=status,
-            strategy=str(chosen.get("strategy")),
-            seed=seed if isinstance(seed, int) else None,  # type: ignore[arg-type]  # only a finished run has one
-            dataset=str(chosen.get("dataset")),
-            backbone=str(chosen.get("backbone")),
-            ensemble={name: known.get(name) for name in ("size", "lineage")},
-            config=config,
-            command=self.command,
-            error=error,
-        )
+    def unfinished(self) -> Record:
+        """Return the record of the job if it does not finish, from what is known without building anything."""
+        chosen, config = self.hydra.runtime.choices, plain(self.cfg)
+        with suppress(SettingError):
+            config = plain(resolved(self.cfg))
+        strategy, dataset, backbone = (str(chosen.get(group)) for group in ("strategy", "dataset", "backbone"))
+        seed, known = config.get("seed"), config.get("ensemble")
+        seed = seed if isinstance(seed, int) else None  # which only a run that has finished must have
+        ensemble = {name: known.get(name) for name in ("size", "lineage")} if isinstance(known, Mapping) else {}
+        own = {"config": config, "command": self.command}
+        return Record("failed", strategy, seed, dataset, backbone, ensemble, **own)  # type: ignore[arg-type]  # seed
 
 
 def run_job(cfg: DictConfig, hydra: HydraConf) -> float:
@@ -97,13 +91,17 @@ def run_job(cfg: DictConfig, hydra: HydraConf) -> float:
         Interrupted: For Ctrl-C and SIGTERM.
     """
     job = Job(cfg, hydra)
-    with recorded(job.folder, job.record):
+    with recorded(job.folder, job.unfinished()):
         return _run(job)
 
 
 @contextmanager
-def recorded(folder: Path, unfinished: Callable[[str, str], Record]) -> Iterator[None]:
+def recorded(folder: Path, unfinished: Record) -> Iterator[None]:
     """Leave a record in a folder if the block does not finish, unless a finished run is there.
+
+    Args:
+        folder: The folder.
+        unfinished: What is known of the run, without its status and error.
 
     Raises:
         SettingError: As the block raises it.
@@ -113,16 +111,20 @@ def recorded(folder: Path, unfinished: Callable[[str, str], Record]) -> Iterator
     try:
         yield
     except (SettingError, RunError) as error:
-        _leave(folder, unfinished("failed", str(error)))
+        _leave(folder, replace(unfinished, status="failed", error=str(error)))
         raise
     except (Interrupted, KeyboardInterrupt, SystemExit) as error:
-        stop = _interruption(error)
-        _leave(folder, unfinished("interrupted", str(stop)))
+        stop = error
+        if not isinstance(stop, Interrupted):  # Lightning exits with 0 on SIGTERM, where it handles it
+            terminated = isinstance(error, SystemExit) and not error.code
+            stop = Interrupted(signal.SIGTERM if terminated else signal.SIGINT)
+        _leave(folder, replace(unfinished, status="interrupted", error=str(stop)))
         raise stop from None
     except Exception as error:  # whatever happened, the record must say so
         _require_folders(folder)
         line = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        kept = _leave(folder, unfinished("failed", line), "".join(traceback.format_exception(error)))
+        trace = "".join(traceback.format_exception(error))
+        kept = _leave(folder, replace(unfinished, status="failed", error=line), trace)
         raise RunError(f"the run failed with {line}; {kept}") from error
 
 
@@ -151,12 +153,20 @@ def show(record: Record, folder: Path, printed: bool = True) -> None:
         raise RunError(f"the run has finished, but its summary cannot be written: {error.strerror}") from error
 
 
-def _interruption(error: BaseException) -> Interrupted:
-    """Return what stopped the job. Lightning exits with 0 on SIGTERM and with 1 on Ctrl-C where it handles them."""
-    if isinstance(error, Interrupted):
-        return error
-    terminated = isinstance(error, SystemExit) and not error.code
-    return Interrupted(signal.SIGTERM if terminated else signal.SIGINT)
+def tracked(about: TrackedRun, logger: LoggerSettings, command: str, compute: Callable[[Origin], Record]) -> Record:
+    """Return the record of a run that is followed by a logger, which takes the record too.
+
+    Args:
+        about: Description of the run.
+        logger: Where it is logged.
+        command: The command that repeats it.
+        compute: The run.
+    """
+    with tracking(logger, about) as tracker:
+        record = compute(Origin(about.config, command, tracker))
+        if tracker is not None:
+            tracker.record(record)
+    return record
 
 
 def _leave(folder: Path, record: Record, trace: str = "") -> str:
@@ -186,10 +196,7 @@ def _run(job: Job) -> float:
     group = job.sweep.name if job.sweep is not None else f"{chosen['dataset']}, {chosen['backbone']}"
     strategy = str(chosen["strategy"])
     about = TrackedRun(job.folder, f"{strategy}, seed {cfg.seed}", group, strategy, config)
-    with tracking(logger, about) as tracker:
-        record = run(experiment, job.folder, Origin(config, job.command, tracker))
-        if tracker is not None:
-            tracker.record(record)
+    record = tracked(about, logger, job.command, lambda origin: run(experiment, job.folder, origin))
     show(record, job.folder, printed=job.sweep is None)
     if job.sweep is not None:
         log.info("%s (job %s)", summary.result(record), job.folder.name)
@@ -218,16 +225,3 @@ def _objective(record: Record) -> float:
     """Return what a sweeper minimises; infinity where it is undefined."""
     nll = record.metrics[OBJECTIVE]
     return float("inf") if nll is None else nll
-
-
-def _as_far_as_known(cfg: DictConfig) -> dict[str, Any]:
-    """Return a configuration as plain data, also where it cannot be resolved."""
-    with suppress(SettingError):
-        cfg = resolved(cfg)
-    return _plain(cfg)
-
-
-def _plain(cfg: DictConfig) -> dict[str, Any]:
-    plain = OmegaConf.to_container(cfg)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}

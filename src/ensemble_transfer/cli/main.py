@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ensemble_transfer import __version__
 from ensemble_transfer.cli import messages, sweep
 from ensemble_transfer.cli.arguments import VERSION, folders, groups, normalised, require_text, split, tells
-from ensemble_transfer.cli.command import command, complain, interruptible
+from ensemble_transfer.cli.command import command, complain, interruptible, lost_output, wants_tracebacks
 from ensemble_transfer.cli.search import is_search, winner
 from ensemble_transfer.cli.sweep import SweepStopped
 from ensemble_transfer.cli.words import require_ours
@@ -97,7 +97,6 @@ def main() -> int:
 
 def _hydra(arguments: list[str]) -> int:
     """Let Hydra run a command line, and return the exit code before any comparison."""
-    wanted = os.environ.get("HYDRA_FULL_ERROR")
     try:
         require_text(os.getcwd(), *arguments)  # noqa: PTH109  # Path would fail where there is no such folder
         require_ours(split(arguments)[1], groups(folders(conf_folder(), arguments)))
@@ -106,19 +105,14 @@ def _hydra(arguments: list[str]) -> int:
     except Interrupted as stop:
         sys.stderr.write(f"{stop}\n")
         return stop.exit_code
-    except (SettingError, RunError, HydraException, OmegaConfBaseException, OSError, ValueError) as error:
-        if _lost_output(error) or wanted not in (None, "", "0"):
+    except (RunError, HydraException, OmegaConfBaseException, OSError, ValueError) as error:
+        lost = isinstance(error, OSError) and not isinstance(error, HydraException) and lost_output(error)
+        if lost or wants_tracebacks():
             raise
         if error not in _process.reported:
             complain(messages.one_line(error, conf_folder(), arguments), whole=True)
         return 2
     return 0
-
-
-def _lost_output(error: Exception) -> bool:
-    """Return whether standard output could not be written; what else fails names a file, or a folder that is gone."""
-    named = not isinstance(error, OSError) or error.filename is not None
-    return not named and not isinstance(error, FileNotFoundError | HydraException)
 
 
 def _run(arguments: list[str]) -> None:
@@ -127,8 +121,7 @@ def _run(arguments: list[str]) -> None:
     sweep.asked.overrides = split(arguments)[1]
     sys.argv[1:] = arguments
     try:
-        with _temporary_folder():
-            task()
+        task()
     except ConfigCompositionException as error:
         if not (tells(arguments) and messages.lacks_strategy(error)):
             raise
@@ -141,35 +134,27 @@ def _run(arguments: list[str]) -> None:
 
 
 @contextmanager
-def _temporary_folder() -> Iterator[None]:
-    """Name a folder for a launcher's processes, which make it: they are killed with their sweep and remove nothing."""
-    os.environ[_FOLDER] = folder = str(Path(tempfile.gettempdir(), f"ensemble_transfer-{uuid4().hex}"))
-    try:
-        yield
-    finally:
-        del os.environ[_FOLDER]
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
 def _settled() -> Iterator[None]:
-    """Let Hydra hand its errors to us, and leave the process as it was."""
-    wanted, raising, arguments = os.environ.get("HYDRA_FULL_ERROR"), logging.raiseExceptions, sys.argv[1:]
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print its errors instead
+    """Let Hydra hand its errors to us, and leave the process as it was.
+
+    A folder is named for a launcher's processes, which make it: they are killed with their sweep and remove nothing.
+    """
+    folder = str(Path(tempfile.gettempdir(), f"ensemble_transfer-{uuid4().hex}"))
+    ours = {"HYDRA_FULL_ERROR": "1", _FOLDER: folder}  # Hydra would print its errors instead
+    before, raising, arguments = {name: os.environ.get(name) for name in ours}, logging.raiseExceptions, sys.argv[1:]
+    os.environ.update(ours)
     logging.raiseExceptions = False  # a log that cannot be written, on a full disk, prints no traceback
-    _process.jobs_inside = True
-    _process.failures.clear()
-    _process.reported.clear()
+    _process.jobs_inside, _process.failures, _process.reported = True, [], []
     try:
         yield
     finally:
         _process.jobs_inside = False
         sys.argv[1:] = arguments
         logging.raiseExceptions = raising
-        if wanted is None:
-            del os.environ["HYDRA_FULL_ERROR"]
-        else:
-            os.environ["HYDRA_FULL_ERROR"] = wanted
+        for name, value in before.items():
+            os.environ.pop(name)
+            os.environ.update({} if value is None else {name: value})
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _job(cfg: DictConfig) -> float:

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from ensemble_transfer.cli.command import command, complain, require_writable, some_path
+from ensemble_transfer.cli.command import command, parser_of, require_writable, some_path
 from ensemble_transfer.cli.image_paths import find_images
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.inference.predict import COLUMNS, Row, choose_threshold, predict_rows
@@ -30,15 +30,10 @@ if TYPE_CHECKING:
 
 FORMATS = ("csv", "jsonl")
 
-
 MOST = 1024
 """Largest number of images in memory at once."""
 
-
-_DESCRIPTION = """\
-Predict the classes of images with a transferred ensemble: one row per image, in the given order.
-"""
-
+_DESCRIPTION = "Predict the classes of images with a transferred ensemble: one row per image, in the given order."
 
 _EPILOG = """\
 columns:
@@ -66,24 +61,7 @@ the reader of standard output stops reading.
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    options = _parser().parse_args(arguments)
-    try:
-        _check(options)
-        return _predict(options)
-    except BrokenPipeError:  # an OSError, which the entry point handles
-        raise
-    except (ValueError, OSError) as error:
-        complain(error)
-        return 2
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m ensemble_transfer.predict",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("predict", _DESCRIPTION, _EPILOG)
     parser.add_argument("run", metavar="RUN", type=some_path, help="folder of a run, or of a saved ensemble")
     given = "files, folders (searched to the bottom), quoted patterns, or - for a list on standard input, a path a line"
     parser.add_argument("images", metavar="IMAGES", nargs="+", help=given)
@@ -94,7 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     limit.add_argument("--coverage", type=float, metavar="SHARE", help="abstain so that this share is answered")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
     parser.add_argument("--batch-size", type=int, default=256, metavar="N", help="images in memory at once (256)")
-    return parser
+    options = parser.parse_args(arguments)
+    _check(options)
+    return _predict(options)
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -107,8 +87,6 @@ def _check(options: argparse.Namespace) -> None:
     if options.output is None:
         options.format = options.format or "csv"
         return
-    require(options.output.parent.is_dir(), "output", str(options.output), "must be in a folder that exists")
-    require(not options.output.is_dir(), "output", str(options.output), "is a folder")
     require_writable(options.output)
     suffix = options.output.suffix.lower().removeprefix(".")
     known = f"must end in {' or '.join(f'.{name}' for name in FORMATS)}, or come with --format"

@@ -29,7 +29,6 @@ class SweepProgress:
         self._jobs, self._since = jobs, since
         self._waiting = {folder / place for place in places}
         self._to_run, self._failed = len(places), 0
-        self._told: tuple[int, int] | None = None
         self._start, self._stop = time.monotonic(), threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 

@@ -4,49 +4,41 @@ from collections.abc import Collection, Iterable, Mapping
 
 from ensemble_transfer.errors import SettingError
 
-_STEPS = "recipe.full.steps=N, likewise recipe.tiny.steps and the others: a fit is counted in steps"
-_SAME = "the same command: a run, sweep or search that was stopped goes on where it stopped"
 _ONE_DEVICE = (
     "trainer=gpu or trainer=cpu: a run has one device; hydra/launcher=jobs runs several at a time, "
     "hydra/launcher=slurm on a cluster"
 )
-_NO_VALIDATION = "nothing: a fit validates nothing on the way; the ensemble is evaluated once, at the end of a run"
-_FOUND = "hydra/sweeper=tune, which searches"
 
-WORDS: Mapping[str, str] = {
-    "max_epochs": _STEPS,
-    "min_epochs": _STEPS,
-    "epochs": _STEPS,
-    "max_steps": _STEPS,
-    "min_steps": _STEPS,
+_ANSWERS = {
+    "max_epochs min_epochs epochs max_steps min_steps": (
+        "recipe.full.steps=N, likewise recipe.tiny.steps and the others: a fit is counted in steps"
+    ),
     "max_time": "budget=B, in full fine-tunings of one member",
     "gradient_clip_val": "recipe.full.clip=NORM, likewise for the other recipes",
     "gradient_clip_algorithm": "recipe.full.clip=NORM: gradients are clipped by their norm, for each member",
-    "accumulate_grad_batches": "recipe.full.batch_size=N; if memory is short, trainer.group_size=1 trains one member "
-    "at a time",
+    "accumulate_grad_batches": (
+        "recipe.full.batch_size=N; if memory is short, trainer.group_size=1 trains one member at a time"
+    ),
     "fast_dev_run": "+experiment=quick, a run of seconds",
-    "overfit_batches": "dataset.target.train=N",
-    "limit_train_batches": "dataset.target.train=N",
+    "overfit_batches limit_train_batches": "dataset.target.train=N",
     "limit_val_batches": "dataset.target.validation=N",
-    "limit_test_batches": "dataset.target.test=N",
-    "limit_predict_batches": "dataset.target.test=N",
-    "val_check_interval": _NO_VALIDATION,
-    "check_val_every_n_epoch": _NO_VALIDATION,
-    "num_sanity_val_steps": _NO_VALIDATION,
-    "devices": _ONE_DEVICE,
-    "num_nodes": _ONE_DEVICE,
-    "num_processes": _ONE_DEVICE,
-    "strategy": "trainer.workers=auto, which splits the members over processes, on one device; strategy=... is a "
-    "strategy of the transfer",
-    "sync_batchnorm": _ONE_DEVICE,
-    "use_distributed_sampler": _ONE_DEVICE,
+    "limit_test_batches limit_predict_batches": "dataset.target.test=N",
+    "val_check_interval check_val_every_n_epoch num_sanity_val_steps": (
+        "nothing: a fit validates nothing on the way; the ensemble is evaluated once, at the end of a run"
+    ),
+    "devices num_nodes num_processes sync_batchnorm use_distributed_sampler": _ONE_DEVICE,
+    "strategy": (
+        "trainer.workers=auto, which splits the members over processes, on one device; strategy=... is a strategy of "
+        "the transfer"
+    ),
     "gpus": "trainer=gpu",
     "num_workers": "nothing: tasks are in memory; trainer.workers are processes that train members",
     "logger": "logger=csv, logger=tensorboard or logger=wandb",
     "log_every_n_steps": "logger=csv, which gets about fifty points of each fit's curve",
     "enable_checkpointing": "trainer.checkpoint_seconds=S: every fit is kept in the store, and goes on there",
-    "ckpt_path": _SAME,
-    "resume_from_checkpoint": _SAME,
+    "ckpt_path resume_from_checkpoint": (
+        "the same command: a run, sweep or search that was stopped goes on where it stopped"
+    ),
     "default_root_dir": "hydra.run.dir=FOLDER",
     "enable_progress_bar": "trainer.progress=false",
     "enable_model_summary": "'trainer.callbacks=[{_target_: pytorch_lightning.callbacks.ModelSummary}]'",
@@ -60,20 +52,21 @@ WORDS: Mapping[str, str] = {
     "reload_dataloaders_every_n_epochs": "nothing: batches are drawn anew by seed and step",
     "enable_autolog_hparams": "logger=none",
     "model_registry": "logger=wandb, which keeps ensembles as artifacts",
-    "auto_lr_find": _FOUND,
-    "auto_scale_batch_size": _FOUND,
-    "lr": "recipe.full.lr=RATE",
-    "learning_rate": "recipe.full.lr=RATE",
+    "auto_lr_find auto_scale_batch_size": "hydra/sweeper=tune, which searches",
+    "lr learning_rate": "recipe.full.lr=RATE",
     "batch_size": "recipe.full.batch_size=N",
     "optimizer": "recipe.full.optimizer=adamw or sgd",
     "weight_decay": "recipe.full.weight_decay=W",
 }
-"""What does here what Lightning's word does, by the word: arguments of its Trainer, past ones, and a few others."""
+"""What does here what Lightning's words do: arguments of its Trainer, past ones, and a few others."""
 
-_BF16 = (
-    "must be one of 32-true, bf16-mixed; for 16 bits take trainer.precision=bf16-mixed, whose losses need no scaling"
-)
-_FULL = "must be one of 32-true, bf16-mixed; for 32 bits take trainer.precision=32-true"
+WORDS: Mapping[str, str] = {word: answer for words, answer in _ANSWERS.items() for word in words.split()}
+"""The answers by the word."""
+
+_PRECISION = "must be one of 32-true, bf16-mixed; for "
+_BF16 = _PRECISION + "16 bits take trainer.precision=bf16-mixed, whose losses need no scaling"
+_FULL = _PRECISION + "32 bits take trainer.precision=32-true"
+_OVER_DEVICES = "ddp ddp_spawn ddp_notebook dp fsdp deepspeed ddp_find_unused_parameters_true"
 
 VALUES: Mapping[str, Mapping[str, str]] = {
     "trainer.precision": dict.fromkeys(("16", "16-mixed", "16-true", "bf16", "bf16-true"), _BF16)
@@ -81,10 +74,7 @@ VALUES: Mapping[str, Mapping[str, str]] = {
     "trainer.accelerator": dict.fromkeys(
         ("cuda", "mps", "tpu", "hpu"), "must be auto, cpu or gpu: trainer=gpu is CUDA's"
     ),
-    "strategy": dict.fromkeys(
-        ("ddp", "ddp_spawn", "ddp_notebook", "dp", "fsdp", "deepspeed", "ddp_find_unused_parameters_true"),
-        f"is Lightning's way over devices; here take {_ONE_DEVICE}",
-    ),
+    "strategy": dict.fromkeys(_OVER_DEVICES.split(), f"is Lightning's way over devices; here take {_ONE_DEVICE}"),
 }
 """Rules for Lightning's values of settings that are ours too."""
 

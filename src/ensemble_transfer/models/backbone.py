@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -112,9 +112,7 @@ class Architecture:
     @cached_property
     def _measures(self) -> tuple[int, int]:
         """Number of features, and of weights, of a classifier that is built without memory."""
-        with torch.device("meta"):
-            sketch = self.build()
-        return sketch.head.in_features, sum(tensor.numel() for tensor in sketch.state_dict().values())
+        return _measures(json.dumps(self.plain()))
 
     def with_classes(self, classes: int) -> Self:
         """Return the same architecture with another number of outputs."""
@@ -128,6 +126,13 @@ class Architecture:
     def plain(self) -> dict[str, Any]:
         """Return the fields as containers that JSON can hold."""
         return asdict(self) | {"options": dict(self.options), "mean": list(self.mean), "std": list(self.std)}
+
+
+@lru_cache(maxsize=16)
+def _measures(description: str) -> tuple[int, int]:
+    with torch.device("meta"):
+        sketch = Architecture.from_plain(json.loads(description)).build()
+    return sketch.head.in_features, sum(tensor.numel() for tensor in sketch.state_dict().values())
 
 
 class Classifier(nn.Module):

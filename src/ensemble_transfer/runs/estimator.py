@@ -17,7 +17,6 @@ from ensemble_transfer.inference.calibration import Calibration, Decisions, deci
 from ensemble_transfer.inference.model_card import write_card
 from ensemble_transfer.inference.saved import SavedEnsemble
 from ensemble_transfer.models.backbone import Architecture, Backbone
-from ensemble_transfer.runs.arguments import check_types
 from ensemble_transfer.runs.costs import costs
 from ensemble_transfer.runs.evaluation import EvaluationSettings
 from ensemble_transfer.runs.experiment import Dataset, Experiment
@@ -26,6 +25,7 @@ from ensemble_transfer.runs.given import (
     GivenTask,
     Labels,
     Pictures,
+    check_types,
     labels_of,
     read_pictures,
     saved_architecture,
@@ -35,7 +35,6 @@ from ensemble_transfer.runs.given import (
 from ensemble_transfer.runs.presets import preset, preset_names, preset_object
 from ensemble_transfer.runs.run import prepare
 from ensemble_transfer.source.train import EnsembleSettings
-from ensemble_transfer.tasks.images import require_shape
 from ensemble_transfer.tasks.loader import TaskLoader
 from ensemble_transfer.tasks.task import Task
 from ensemble_transfer.training.fit import Fitter
@@ -224,7 +223,6 @@ class TransferEnsemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         own = (None, None) if saved is None else (saved.image_size, saved.channels)
         tasks = [after] if before is None else [after, before]
         size, channels = shape_of(tasks, self.image_size or own[0], self.channels or own[1])
-        require_shape(size, channels)
         backbone, trainer = self._backbone(saved), _trainer(self.trainer)
         store = self.store if isinstance(self.store, Store | None) else Store(Path(self.store).expanduser())
         return Experiment(

@@ -11,6 +11,7 @@ from ensemble_transfer.models.flops import step_flops
 from ensemble_transfer.runs.evaluation import EvaluationSettings, Tasks
 from ensemble_transfer.source.alone import lineage_alone
 from ensemble_transfer.source.train import EnsembleSettings
+from ensemble_transfer.tasks.images import require_shape
 from ensemble_transfer.tasks.loader import TaskLoader
 from ensemble_transfer.tasks.task import Loader, Task
 from ensemble_transfer.training.cost import Ledger
@@ -39,6 +40,9 @@ class Dataset:
     target: Loader
     image_size: int
     channels: int
+
+    def __post_init__(self) -> None:
+        require_shape(self.image_size, self.channels)
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class Experiment:
     budget: float | None = None
 
     def __post_init__(self) -> None:
+        require(self.seed >= 0, "seed", self.seed, "must be 0 or more")
         usable = self.budget is None or 0 < self.budget <= LARGEST_BUDGET
         rule = f"must be above 0 and at most {LARGEST_BUDGET:,} (in fine-tunings), or null for none"
         require(usable, "budget", self.budget, rule)
@@ -90,10 +95,6 @@ class Experiment:
             return lineage_alone(self.ensemble, self.backbone)
         self.ensemble.check(self.backbone)
         return self.ensemble.lineage
-
-    def use_threads(self) -> None:
-        """Set the number of torch's threads to suit the steps of a full fine-tuning."""
-        self.fitter.settings.use_threads(self.recipes.full.batch_size * step_flops(self.architecture))
 
     @cached_property
     def architecture(self) -> Architecture:

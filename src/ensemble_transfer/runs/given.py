@@ -1,8 +1,10 @@
-"""Tasks and members as they are given in Python: arrays, files, folders, tasks, loaders, saved ensembles."""
+"""Settings, tasks and members as they are given in Python: arrays, files, folders, tasks, loaders, saved ensembles."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
+from types import NoneType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,7 +14,7 @@ from torch import Tensor
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.inference.saved import SavedEnsemble, ensemble_folder
 from ensemble_transfer.layout import DESCRIPTION
-from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.models.backbone import Architecture, Backbone
 from ensemble_transfer.models.ensemble import read_description
 from ensemble_transfer.tasks.arrays import Division, read_images, task_from_arrays
 from ensemble_transfer.tasks.folder import ImageFolder, image_files
@@ -20,6 +22,9 @@ from ensemble_transfer.tasks.images import resize, with_channels
 from ensemble_transfer.tasks.loader import TaskLoader
 from ensemble_transfer.tasks.pictures import Files, decoded
 from ensemble_transfer.tasks.task import Task
+from ensemble_transfer.training.recipe import Recipes
+from ensemble_transfer.training.settings import TrainerSettings
+from ensemble_transfer.training.store import Store
 
 Array: TypeAlias = NDArray[Any] | Tensor
 Pictures: TypeAlias = Array | str | Path | Sequence[str | Path]
@@ -28,8 +33,35 @@ Labels: TypeAlias = Array | Sequence[Any]
 Given: TypeAlias = Task | TaskLoader | tuple[Array | Sequence[str | Path], Labels] | str | Path
 """What a task can be given as."""
 
+_TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "budget": ((Real, NoneType), "must be a number of fine-tunings, or None"),
+    "size": ((Integral, NoneType), "must be a whole number, or None"),
+    "lineage": ((str,), "must be a word"),
+    "members": ((list, tuple), "must be a list of files or folders"),
+    "backbone": ((str, Backbone, NoneType), "must be a name, a Backbone or None"),
+    "recipe": ((str, Recipes, NoneType), "must be a name, Recipes or None"),
+    "trainer": ((str, TrainerSettings), "must be a name or TrainerSettings"),
+    "store": ((str, Path, Store, NoneType), "must be a folder, a Store or None"),
+    "image_size": ((Integral, NoneType), "must be a number of pixels, or None"),
+    "channels": ((Integral, NoneType), "must be 1, 3 or None"),
+    "validation": ((Real,), "must be a share or a number of images"),
+    "seed": ((Integral,), "must be a whole number"),
+}
+"""Types of the settings of :class:`~ensemble_transfer.runs.estimator.TransferEnsemble`, and what is said of others."""
+
 SIDE = 64
 """Height and width of images, in pixels, where nothing that is given says it."""
+
+
+def check_types(settings: Mapping[str, object]) -> None:
+    """Raise a SettingError for a setting of a wrong type; the classes that take the settings check the rest."""
+    for name, (types, rule) in _TYPES.items():
+        value = settings[name]
+        require(isinstance(value, types) and not isinstance(value, bool), name, value, rule)
+    strategy = settings["strategy"]
+    whole = hasattr(strategy, "plan") and not isinstance(strategy, type)
+    known = isinstance(strategy, str) or whole
+    require(known, "strategy", strategy, "must be the name of a strategy, or a strategy such as Shift()")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ensemble_transfer.inference.model_card import write_card
 from ensemble_transfer.models.ensemble import Ensemble
+from ensemble_transfer.models.flops import step_flops
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.runs.conclusion import conclude
 from ensemble_transfer.runs.duration import warn_of_days
@@ -50,7 +51,8 @@ def run(experiment: Experiment, folder: Path, origin: Origin | None = None) -> R
 
 def prepare(experiment: Experiment, tracker: Tracker | None) -> PreparedRun:
     """Load the tasks, check the budget, and return the run with its members, trained on the source if there is one."""
-    experiment.use_threads()
+    flops = experiment.recipes.full.batch_size * step_flops(experiment.architecture)
+    experiment.fitter.settings.use_threads(flops)  # that suit the steps of a full fine-tuning
     seed, recipes, fitter = experiment.seed, experiment.recipes, replace(experiment.fitter, tracker=tracker)
     tasks, budget, size = load_tasks(experiment), experiment.budget, experiment.ensemble.count
     if tracker is not None:

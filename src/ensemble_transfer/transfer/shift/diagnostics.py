@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 
-from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.models.backbone import Architecture, Classifier
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.models.memory_format import to_device
 from ensemble_transfer.models.tf32 import tf32
@@ -36,8 +36,6 @@ from ensemble_transfer.weights import (
 _BATCH = 256
 
 
-@torch.no_grad()
-@tf32(allowed=False)
 def batch_loss(
     architecture: Architecture, weights: Weights, images: Tensor, labels: Tensor, device: torch.device
 ) -> tuple[float, float]:
@@ -53,7 +51,13 @@ def batch_loss(
         labels: (examples,) int64.
         device: Where to compute.
     """
-    classifier = to_device(architecture.classifier(weights), device)
+    return _loss_of(architecture.classifier(weights), images, labels, device)
+
+
+@torch.no_grad()
+@tf32(allowed=False)
+def _loss_of(classifier: Classifier, images: Tensor, labels: Tensor, device: torch.device) -> tuple[float, float]:
+    classifier = to_device(classifier, device)
     for layer in classifier.modules() if len(images) > 1 else ():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             layer.train()
@@ -150,12 +154,15 @@ def shift_line(bench: Workbench, members: ShiftedMembers) -> dict[str, list[floa
     validation images. Values are means over at most four recipients; lists are empty without recipients.
     """
     line: dict[str, list[float]] = {"scale": [], "loss": [], "accuracy": []}
+    network = bench.architecture.classifier(next(iter(members.donors.values())))
+    split, device = bench.target.validation, bench.fitter.settings.device
     for scale in LINE if members.shifted else ():
         points = []
         for member in list(members.shifted)[:DIAGNOSED]:
             before = bench.encoders[member]
             moved = add_scaled(before, subtract(members.shifted[member], before), scale)
-            points.append(_loss(bench, joined(encoder=moved, head=members.head)))
+            network.load_state_dict(joined(encoder=moved, head=members.head))  # to build one takes longer
+            points.append(_loss_of(network, split.images, split.labels, device))
         line["scale"].append(scale)
         line["loss"].append(sum(loss for loss, _ in points) / len(points))
         line["accuracy"].append(sum(accuracy for _, accuracy in points) / len(points))
@@ -169,9 +176,11 @@ def source_barrier(source: Ensemble, validation: Split, device: torch.device) ->
     validation loss above the linear interpolation of their losses (Frankle et al. 2020, arXiv 1912.05671). BatchNorm
     normalises by the validation images. The value is the mean over pairs of at most four members; NaN for one member.
     """
+    network = source.classifier(0)
 
     def loss(weights: Weights) -> float:
-        return batch_loss(source.architecture, weights, validation.images, validation.labels, device)[0]
+        network.load_state_dict(dict(weights))  # to build one takes longer
+        return _loss_of(network, validation.images, validation.labels, device)[0]
 
     def barrier(one: Weights, end: float, other: Weights, other_end: float) -> float:
         way = subtract(other, one)
@@ -181,11 +190,6 @@ def source_barrier(source: Ensemble, validation: Split, device: torch.device) ->
     ends = [(member, loss(member)) for member in source.members[:DIAGNOSED]]
     barriers = [barrier(*one, *other) for one, other in combinations(ends, 2)]
     return sum(barriers) / len(barriers) if barriers else float("nan")
-
-
-def _loss(bench: Workbench, weights: Weights) -> tuple[float, float]:
-    split, device = bench.target.validation, bench.fitter.settings.device
-    return batch_loss(bench.architecture, weights, split.images, split.labels, device)
 
 
 def _add_learned(encoder: Weights, vector: Weights) -> dict[str, Tensor]:
