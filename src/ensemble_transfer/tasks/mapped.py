@@ -87,13 +87,12 @@ def require_room(folder: Path, size: int) -> None:
 
 def rows(images: Tensor, index: Tensor) -> Tensor:
     """Return ``images[index]``, index (K,) int64; rows of a mapped file are a view, or read where they are used."""
-    whole, before = _origin(images)
-    if _file(whole) is None:
-        return images[index]
-    index = index if before is None else before[index]
-    if len(index) and torch.equal(index, torch.arange(int(index[0]), int(index[0]) + len(index))):
-        return whole[int(index[0]) : int(index[-1]) + 1]
-    return cast(Tensor, ChosenImages(whole, index))
+    if not isinstance(images, ChosenImages):
+        if _file(images) is None:
+            return images[index]
+        if len(index) and torch.equal(index, torch.arange(int(index[0]), int(index[0]) + len(index))):
+            return images[int(index[0]) : int(index[-1]) + 1]
+    return cast(Tensor, ChosenImages(images, index))
 
 
 def each(images: Tensor, name: str, change: Callable[[Tensor], Tensor]) -> Tensor:
