@@ -6,7 +6,8 @@ import pytest
 import torch
 from sklearn.metrics import confusion_matrix
 
-from ensemble_transfer.metrics.evaluate import curves, evaluate
+from ensemble_transfer.metrics.curves import curves
+from ensemble_transfer.metrics.evaluate import evaluate
 
 
 def accuracy(mean, labels):

@@ -4,16 +4,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.layout import CALIBRATION
 from ensemble_transfer.metrics.calibration import apply_temperature, fit_temperature
-from ensemble_transfer.metrics.checks import check_labels, check_probabilities
+from ensemble_transfer.metrics.checks import Values, as_predictions
 from ensemble_transfer.metrics.predictive import confidence, ensemble_mean, predicted_class
 from ensemble_transfer.tensor_files import checksum, read_tensors, write_tensors
 
@@ -59,13 +58,7 @@ class Calibration:
         return f"Calibration(temperature {self.temperature:.3f}, {len(self.correct)} examples, accuracy {accuracy:.3f})"
 
     @classmethod
-    def fit(
-        cls,
-        probabilities: Tensor | NDArray[Any],
-        labels: Tensor | NDArray[Any],
-        members: int | None = None,
-        classes: int | None = None,
-    ) -> Self:
+    def fit(cls, probabilities: Values, labels: Values, members: int | None = None, classes: int | None = None) -> Self:
         """Fit the temperature on validation predictions, as :mod:`~ensemble_transfer.metrics.evaluate` does.
 
         Args:
@@ -77,10 +70,8 @@ class Calibration:
         Raises:
             ValueError: If the arrays are not predictions with labels, or have other numbers of members or classes.
         """
-        given, truth = torch.as_tensor(probabilities), torch.as_tensor(labels)
-        check_probabilities(given, "validation/probabilities", members=members, classes=classes)
-        check_labels(truth, given.shape[1], given.shape[2], "validation/labels")
-        temperature = fit_temperature(ensemble_mean(given), truth.long())
+        given, truth = as_predictions(probabilities, labels, "validation/", members=members, classes=classes)
+        temperature = fit_temperature(ensemble_mean(given), truth)
         decisions = decide(given, temperature)
         return cls(temperature, decisions.confidence, decisions.label == truth)
 

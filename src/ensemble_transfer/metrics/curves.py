@@ -7,11 +7,14 @@ Tensors are expected to have passed :mod:`ensemble_transfer.metrics.checks`: pro
 import random
 from itertools import combinations
 from math import comb, isnan
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ensemble_transfer.metrics import calibration, diversity, predictive, selective, summary
+from ensemble_transfer.metrics import calibration, diversity, predictive, selective
+from ensemble_transfer.metrics.checks import Values, as_predictions
+from ensemble_transfer.metrics.evaluate import calibrated, held_out
 
 SUBSETS = 20
 """Subsets of the members, at most, that a point of the ensemble-size curve is averaged over."""
@@ -23,7 +26,37 @@ CLASSES = 100
 """Classes, at most, of a confusion matrix that a record keeps."""
 
 
-def reliability(mean: Tensor, labels: Tensor) -> dict[str, list[float | None]]:
+def curves(probabilities: Values, labels: Values, *, validation: tuple[Values, Values] | None = None) -> dict[str, Any]:
+    """Compute the curves of a record; each is defined at its function.
+
+    Args:
+        probabilities: Of each member: (M, N, C).
+        labels: Class indices: (N,).
+        validation: As for :func:`evaluate`.
+
+    Returns:
+        ``reliability`` and, after temperature scaling, ``reliability_calibrated``; ``accuracy_rejection``,
+        ``ensemble_size``, ``disagreement``, ``member_accuracy``, and ``confusion`` up to 100 classes. Dicts, lists,
+        numbers and None only.
+
+    Raises:
+        ValueError: As :func:`evaluate` does.
+    """
+    test, labels = as_predictions(probabilities, labels)
+    mean, selected = predictive.ensemble_mean(test), held_out(validation, test)
+    fitted_on = None if selected is None else (predictive.ensemble_mean(selected[0]), selected[1])
+    return {
+        "reliability": _reliability(mean, labels),
+        "reliability_calibrated": _reliability(calibrated(mean, labels, fitted_on)[0], labels),
+        "accuracy_rejection": _accuracy_rejection(mean, labels),
+        "ensemble_size": _ensemble_size(test, labels, selected),
+        "disagreement": diversity.disagreement_matrix(predictive.predicted_class(test)).tolist(),
+        "member_accuracy": (test.argmax(-1) == labels).double().mean(-1).tolist(),
+        **({"confusion": _confusion(mean, labels)} if mean.shape[1] <= CLASSES else {}),
+    }
+
+
+def _reliability(mean: Tensor, labels: Tensor) -> dict[str, list[float | None]]:
     """Compute confidence and accuracy over the 15 bins that ``calibration/ece`` uses.
 
     Args:
@@ -45,7 +78,7 @@ def reliability(mean: Tensor, labels: Tensor) -> dict[str, list[float | None]]:
     }
 
 
-def accuracy_rejection(mean: Tensor, labels: Tensor, points: int = 200) -> dict[str, list[float]]:
+def _accuracy_rejection(mean: Tensor, labels: Tensor, points: int = 200) -> dict[str, list[float]]:
     """Compute the accuracy on the kept examples by the share that is rejected, least confident first.
 
     Args:
@@ -65,7 +98,7 @@ def accuracy_rejection(mean: Tensor, labels: Tensor, points: int = 200) -> dict[
     }
 
 
-def ensemble_size(
+def _ensemble_size(
     probabilities: Tensor, labels: Tensor, validation: tuple[Tensor, Tensor] | None = None
 ) -> dict[str, list[float]]:
     """Compute accuracy and NLL of ensembles of k = 1..M of the members, averaged over subsets.
@@ -96,7 +129,7 @@ def ensemble_size(
     return curve
 
 
-def confusion(mean: Tensor, labels: Tensor) -> list[list[int]]:
+def _confusion(mean: Tensor, labels: Tensor) -> list[list[int]]:
     """Count the examples by class and prediction: row ``i``, column ``j`` is class i predicted as class j.
 
     Args:
@@ -109,13 +142,6 @@ def confusion(mean: Tensor, labels: Tensor) -> list[list[int]]:
     return counts
 
 
-def disagreement(probabilities: Tensor) -> list[list[float]]:
-    """Compute the matrix of pairwise disagreements: (M, N, C) -> M lists of M."""
-    predictions = torch.stack([predictive.predicted_class(member) for member in probabilities])
-    matrix: list[list[float]] = diversity.disagreement_matrix(predictions).tolist()
-    return matrix
-
-
 def _quality(
     chosen: list[int], probabilities: Tensor, labels: Tensor, validation: tuple[Tensor, Tensor] | None
 ) -> dict[str, float]:
@@ -124,7 +150,7 @@ def _quality(
     return {
         "accuracy": predictive.accuracy(mean, labels).item(),
         "nll": predictive.nll(mean, labels).item(),
-        "calibrated_nll": summary.calibrated_metrics(mean, labels, fitted_on)["calibrated/nll"],
+        "calibrated_nll": predictive.nll(calibrated(mean, labels, fitted_on)[0], labels).item(),
     }
 
 
