@@ -72,7 +72,8 @@ def test_adaptive_error_agrees_with_its_definition(case):
 
 def test_reliability_sums_to_the_ece(case):
     mean, labels, means = case
-    count, confidence, accuracy = (values.numpy() for values in calibration.reliability(mean, labels))
+    found = calibration.reliability(mean, labels)
+    count, confidence, accuracy = (np.array(found[name], float) for name in ("count", "confidence", "accuracy"))
     sure, right = top_label(means, labels.tolist())
     assert count.tolist() == [sum(min(int(s * BINS), 14) == b for s in sure) for b in range(BINS)]
     hits = [sum(r for s, r in zip(sure, right, strict=True) if min(int(s * BINS), 14) == b) for b in range(BINS)]

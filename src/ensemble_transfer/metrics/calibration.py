@@ -92,7 +92,7 @@ def ece_adaptive(probabilities: Tensor, labels: Tensor) -> Tensor:
     return torch.stack([part.sum().abs() for part in gap.tensor_split(BINS)]).sum() / len(gap)
 
 
-def reliability(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def reliability(probabilities: Tensor, labels: Tensor) -> dict[str, list[float | None]]:
     """Compute the reliability diagram over the bins of :func:`ece`.
 
     Args:
@@ -100,16 +100,23 @@ def reliability(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, 
         labels: (N,).
 
     Returns:
-        Number of examples, mean confidence and accuracy by bin, each (15,); an empty bin has NaN for the
-        latter two.
+        By bin: ``lower`` and ``upper`` edge, ``count`` of examples, mean ``confidence``, ``accuracy``; None for the
+        latter two in an empty bin.
     """
     sure = _binnable(confidence(probabilities))
     edges = torch.linspace(0, 1, BINS + 1, dtype=torch.float64, device=sure.device)
     bin_of = torch.bucketize(sure, edges[1:-1], right=True)
     count = torch.bincount(bin_of, minlength=BINS)
-    mean_confidence = torch.bincount(bin_of, weights=sure, minlength=BINS) / count
     right = correctness(probabilities, labels).double()
-    return count, mean_confidence, torch.bincount(bin_of, weights=right, minlength=BINS) / count
+    diagram: dict[str, list[float | None]] = {
+        "lower": [edge / BINS for edge in range(BINS)],
+        "upper": [(edge + 1) / BINS for edge in range(BINS)],
+        "count": count.tolist(),
+    }
+    for name, values in (("confidence", sure), ("accuracy", right)):
+        means = torch.bincount(bin_of, weights=values, minlength=BINS) / count
+        diagram[name] = [None if math.isnan(mean) else mean for mean in means.tolist()]
+    return diagram
 
 
 def apply_temperature(probabilities: Tensor, temperature: float) -> Tensor:

@@ -1,12 +1,11 @@
 """The curves of a record, as plain lists that JSON can hold; an undefined value is None.
 
-Tensors are expected to have passed :mod:`ensemble_transfer.metrics.checks`: probabilities (M, N, C), labels
-(N,).
+Tensors are probabilities (M, N, C), the ensemble's mean (N, C) and labels (N,).
 """
 
 import random
 from itertools import combinations
-from math import comb, isnan
+from math import comb
 from typing import Any
 
 import torch
@@ -15,6 +14,9 @@ from torch import Tensor
 from ensemble_transfer.metrics import calibration, diversity, predictive, selective
 from ensemble_transfer.metrics.checks import Values, as_predictions
 from ensemble_transfer.metrics.evaluate import calibrated, held_out
+
+POINTS = 200
+"""Points, at most, of the accuracy-rejection curve: evenly spaced, and one of them rejects nothing."""
 
 SUBSETS = 20
 """Subsets of the members, at most, that a point of the ensemble-size curve is averaged over."""
@@ -46,8 +48,8 @@ def curves(probabilities: Values, labels: Values, *, validation: tuple[Values, V
     mean, selected = predictive.ensemble_mean(test), held_out(validation, test)
     fitted_on = None if selected is None else (predictive.ensemble_mean(selected[0]), selected[1])
     return {
-        "reliability": _reliability(mean, labels),
-        "reliability_calibrated": _reliability(calibrated(mean, labels, fitted_on)[0], labels),
+        "reliability": calibration.reliability(mean, labels),
+        "reliability_calibrated": calibration.reliability(calibrated(mean, labels, fitted_on)[0], labels),
         "accuracy_rejection": _accuracy_rejection(mean, labels),
         "ensemble_size": _ensemble_size(test, labels, selected),
         "disagreement": diversity.disagreement_matrix(predictive.predicted_class(test)).tolist(),
@@ -56,46 +58,12 @@ def curves(probabilities: Values, labels: Values, *, validation: tuple[Values, V
     }
 
 
-def _reliability(mean: Tensor, labels: Tensor) -> dict[str, list[float | None]]:
-    """Compute confidence and accuracy over the 15 bins that ``calibration/ece`` uses.
-
-    Args:
-        mean: The ensemble's probabilities (N, C).
-        labels: (N,).
-
-    Returns:
-        By bin: ``lower`` and ``upper`` edge, ``count``, mean ``confidence``, ``accuracy`` (None in an empty
-        bin).
-    """
-    count, confidence, accuracy = calibration.reliability(mean, labels)
-    edges = [edge / calibration.BINS for edge in range(calibration.BINS + 1)]
-    return {
-        "lower": [*edges[:-1]],
-        "upper": [*edges[1:]],
-        "count": count.tolist(),
-        "confidence": [None if isnan(value) else value for value in confidence.tolist()],
-        "accuracy": [None if isnan(value) else value for value in accuracy.tolist()],
-    }
-
-
-def _accuracy_rejection(mean: Tensor, labels: Tensor, points: int = 200) -> dict[str, list[float]]:
-    """Compute the accuracy on the kept examples by the share that is rejected, least confident first.
-
-    Args:
-        mean: The ensemble's probabilities (N, C).
-        labels: (N,).
-        points: Largest number of points; they are evenly spaced, and one of them rejects nothing.
-
-    Returns:
-        ``rejection``, falling to 0, and ``accuracy``.
-    """
+def _accuracy_rejection(mean: Tensor, labels: Tensor) -> dict[str, list[float]]:
+    """Compute the accuracy on the kept examples by the share that is rejected, which falls to 0."""
     risk = selective.risk_curve(predictive.confidence(mean), predictive.correctness(mean, labels))
     total = len(risk)
-    kept = torch.linspace(1, total, min(points, total), dtype=torch.float64).round().long()
-    return {
-        "rejection": (1 - kept.double() / total).tolist(),
-        "accuracy": (1 - risk[kept.to(risk.device) - 1]).tolist(),
-    }
+    kept = torch.linspace(1, total, min(POINTS, total), dtype=torch.float64).round().long()
+    return {"rejection": (1 - kept.double() / total).tolist(), "accuracy": (1 - risk[kept - 1]).tolist()}
 
 
 def _ensemble_size(
@@ -115,27 +83,21 @@ def _ensemble_size(
     Returns:
         ``size``, number of ``subsets``, mean ``accuracy``, mean ``nll``, mean ``calibrated_nll``.
     """
-    members = len(probabilities)
-    values = sum(of[0].numel() for of in (probabilities, *([] if validation is None else [validation[0]])))
+    values = sum(of[0].numel() for of in (probabilities, *(validation or ())[:1]))
     most = max(1, min(SUBSETS, WORK // values))
     curve: dict[str, list[float]] = {"size": [], "subsets": [], "accuracy": [], "nll": [], "calibrated_nll": []}
-    for size in range(1, members + 1):
-        subsets = _subsets(members, size, most)
-        quality = [_quality(list(chosen), probabilities, labels, validation) for chosen in subsets]
+    for size in range(1, len(probabilities) + 1):
+        subsets = _subsets(len(probabilities), size, most)
         curve["size"].append(size)
         curve["subsets"].append(len(subsets))
-        for name in ("accuracy", "nll", "calibrated_nll"):
+        quality = [_quality(list(chosen), probabilities, labels, validation) for chosen in subsets]
+        for name in quality[0]:
             curve[name].append(sum(of[name] for of in quality) / len(subsets))
     return curve
 
 
 def _confusion(mean: Tensor, labels: Tensor) -> list[list[int]]:
-    """Count the examples by class and prediction: row ``i``, column ``j`` is class i predicted as class j.
-
-    Args:
-        mean: The ensemble's probabilities (N, C).
-        labels: (N,).
-    """
+    """Count the examples by class and prediction: row ``i``, column ``j`` is class i predicted as class j."""
     classes = mean.shape[1]
     pairs = labels * classes + predictive.predicted_class(mean)
     counts: list[list[int]] = torch.bincount(pairs, minlength=classes**2).reshape(classes, classes).tolist()

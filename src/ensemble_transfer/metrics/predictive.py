@@ -72,20 +72,16 @@ def ensemble_mean(probabilities: Tensor) -> Tensor:
         float64 (N, C).
     """
     members, examples, classes = probabilities.shape
-    step = min(_BLOCK, rows_at_once(16 * members * classes))
     mean = room(probabilities, examples, classes)
+    step = min(_BLOCK, rows_at_once(16 * members * classes))
     for block, place in zip(torch.split(probabilities, step, dim=1), torch.split(mean, step), strict=True):
-        place.copy_(_mean_in_order(block))
+        ordered = block.sort(dim=0).values
+        first = ordered[0].double()
+        deviation = torch.zeros_like(first)
+        for member in ordered[1:]:
+            deviation += member.double() - first
+        place.copy_(first + deviation / members)
     return mean
-
-
-def _mean_in_order(probabilities: Tensor) -> Tensor:
-    ordered = probabilities.sort(dim=0).values
-    first = ordered[0].double()
-    deviation = torch.zeros_like(first)
-    for member in ordered[1:]:
-        deviation += member.double() - first
-    return first + deviation / len(ordered)
 
 
 def log_probability(probabilities: Tensor) -> Tensor:

@@ -207,28 +207,20 @@ def _candidates(confidence: Tensor, correct: Tensor, risk: float) -> Iterator[tu
 def threshold_at_coverage(confidence: Tensor, correct: Tensor, coverage: float) -> Threshold:
     """Find the highest threshold that answers at least a share of the examples; ties make it more.
 
+    It lies between the confidences of the last example that is answered and the first that is not, at most 1e-6 below
+    the former: the rounding of another batch size or device does not move an example across it.
+
     Args:
         confidence: (N,), N >= 1; larger is more confident; ties to 40 bits.
         correct: bool (N,).
         coverage: The share, in 0..1; at least one example is answered.
     """
-    wanted = max(1, math.ceil(coverage * len(confidence) - 1e-9))
-    value, answered, errors = _answering(confidence, correct, wanted)
-    return Threshold(value, len(confidence), answered, errors)
-
-
-def _answering(confidence: Tensor, correct: Tensor, wanted: int) -> tuple[float, int, int]:
-    """Return the threshold that answers the ``wanted`` most confident, how many those are with ties, and their errors.
-
-    It lies between the confidences of the last example that is answered and the first that is not, at most 1e-6 below
-    the former: the rounding of another batch size or device does not move an example across it.
-    """
-    sure = steady(confidence)
+    sure, wanted = steady(confidence), max(1, math.ceil(coverage * len(confidence) - 1e-9))
     last = sure.sort(descending=True).values[wanted - 1]
     answers = sure >= last
     below = sure[~answers].max() if not answers.all() else last - 1
     value = torch.maximum((last + below) / 2, last - 1e-6).item()
-    return value, int(answers.sum()), int((answers & ~correct).sum())
+    return Threshold(value, len(sure), int(answers.sum()), int((answers & ~correct).sum()))
 
 
 def _coverage(risk: Tensor) -> Tensor:
