@@ -65,10 +65,8 @@ def test_a_missing_file_is_named(folder):
     ("content", "text"),
     [
         (b"", "train-images-idx3-ubyte is not an IDX file of unsigned bytes"),
-        (b"\x89PNG and more", "train-images-idx3-ubyte is not an IDX file of unsigned bytes"),
         (bytes((0, 0, 8, 3, 0, 0)), "train-images-idx3-ubyte is not an IDX file of unsigned bytes"),
         (idx(torch.zeros(100, 4, 4))[:-1], "holds 1599 bytes where its header says [100, 4, 4]"),
-        (idx(torch.zeros(100)), "train-images-idx3-ubyte must have 3 dimensions, none of them 0"),
         (idx(torch.zeros(0, 4, 4)), "train-images-idx3-ubyte must have 3 dimensions, none of them 0"),
         (idx(torch.zeros(99, 4, 4)), "has 99 train images but 100 labels"),
     ],
@@ -81,7 +79,7 @@ def test_broken_files_are_named(folder, content, text):
     assert str(caught.value).startswith("path=")
 
 
-@pytest.mark.parametrize("damage", [lambda content: content[:-9], lambda _: b"no gzip", lambda _: b""])
+@pytest.mark.parametrize("damage", [lambda content: content[:-9], lambda _: b"no gzip"])
 def test_damaged_gzip(tmp_path, damage):
     path = tmp_path / "labels.gz"
     path.write_bytes(damage(gzip.compress(idx(torch.arange(50)))))
