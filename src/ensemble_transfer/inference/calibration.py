@@ -107,7 +107,7 @@ def _check(tensors: Mapping[str, Tensor]) -> None:
     dtypes = {"temperature": torch.float64, "confidence": torch.float64, "correct": torch.bool}
     if {name: tensor.dtype for name, tensor in tensors.items()} != dtypes:
         raise ValueError(f"must hold {', '.join(f'{name} ({dtype})' for name, dtype in dtypes.items())}")
-    temperature, sure, correct = tensors["temperature"], tensors["confidence"], tensors["correct"]
+    temperature, sure, correct = (tensors[name] for name in dtypes)
     if temperature.ndim or not 0 < temperature.item() < math.inf:
         raise ValueError("temperature must be one number above 0")
     if sure.ndim != 1 or sure.shape != correct.shape or not len(sure) or not ((sure >= 0) & (sure <= 1 + 1e-6)).all():
