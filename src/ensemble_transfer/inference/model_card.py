@@ -100,14 +100,9 @@ def _front_matter(ensemble: Ensemble, metrics: Mapping[str, float]) -> str:
         "nll": ("Negative log likelihood", "ensemble/nll"),
         "ece": ("Expected calibration error", "calibration/ece"),
     }
-    of: dict[str, Any] = {
-        "task_type": "image-classification",
-        "dataset_type": target,
-        "dataset_name": target,
-        "dataset_split": "test",
-    }
+    of: dict[str, Any] = {"dataset_type": target, "dataset_name": target, "dataset_split": "test"}
     results = [
-        EvalResult(metric_type=kind, metric_value=metrics[_TEST + key], metric_name=name, **of)
+        EvalResult("image-classification", metric_type=kind, metric_value=metrics[_TEST + key], metric_name=name, **of)
         for kind, (name, key) in named.items()
         if _TEST + key in metrics
     ]
