@@ -25,12 +25,7 @@ STEPS = 64
 def risk_curve(confidence: Tensor, correct: Tensor) -> Tensor:
     """Compute risk(k/N), the expected share of errors among the k most confident, for k = 1..N.
 
-    Args:
-        confidence: (N,), larger is more confident; ties to 40 bits.
-        correct: bool (N,).
-
-    Returns:
-        float64 (N,).
+    Confidence (N,), ties to 40 bits; correct bool (N,) -> float64 (N,).
     """
     errors = tie_averaged(~correct, by=steady(confidence))
     risk: Tensor = errors.cumsum(0) / torch.arange(1, len(errors) + 1, device=errors.device)
@@ -45,14 +40,8 @@ def aurc(risk: Tensor) -> Tensor:
 def eaurc(risk: Tensor) -> Tensor:
     """Compute the excess over the optimal order: AURC - (err + (1 - err) ln(1 - err)) (Geifman 2018).
 
-    The optimum is the limit of large N; at finite N a perfect order is left with an excess of at most err /
-    N.
-
-    Args:
-        risk: The risk curve (N,); its last entry is err.
-
-    Returns:
-        0-d.
+    The optimum is the limit of large N; at finite N a perfect order is left with an excess of at most err / N. The
+    last entry of the risk curve is err: (N,) -> 0-d.
     """
     error = risk[-1]
     optimum: Tensor = error + torch.special.xlogy(1 - error, 1 - error)
@@ -146,13 +135,7 @@ def threshold_at_risk(confidence: Tensor, correct: Tensor, risk: float, level: f
 
 
 def examples_needed(confidence: Tensor, correct: Tensor, risk: float, level: float = 0.05) -> int | None:
-    """Estimate how many examples :func:`threshold_at_risk` needs before it finds a threshold.
-
-    Args:
-        confidence: (N,), N >= 1.
-        correct: bool (N,).
-        risk: The limit.
-        level: Probability with which the promise may fail.
+    """Estimate how many examples :func:`threshold_at_risk`, with the same arguments, needs before it finds a threshold.
 
     Returns:
         The number, if coverage and share of errors at each threshold stay what they are on these examples; None where
