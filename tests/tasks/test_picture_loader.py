@@ -155,6 +155,8 @@ def test_broken_images_are_remembered(photos, tmp_path, decodings, caplog):
 
 @pytest.mark.parametrize(("free", "expected"), [(10**9, False), (120 * 16 * 16 * 3, True)])
 def test_auto_goes_to_disk_where_memory_is_short(on_disk, monkeypatch, free, expected):
+    with pytest.raises(SettingError, match="memory='gpu': must be auto, ram or disk"):
+        replace(on_disk, memory="gpu")
     monkeypatch.setattr(picture_loader, "free_memory", lambda: free)
     assert is_mapped(replace(on_disk, memory="auto").load(16, 1).train) == expected
 
@@ -166,20 +168,6 @@ def test_a_folder_without_room_or_rights(on_disk, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(SettingError, match=r"needs 0.0 GiB for the decoded images, and 0.0 GiB are free"):
         on_disk.load(16, 1)
-
-
-@pytest.mark.parametrize(
-    ("settings", "text"),
-    [
-        ({"memory": "gpu"}, "memory='gpu': must be auto, ram or disk"),
-        ({"broken": "ignore"}, "broken='ignore': must be error or skip"),
-        ({"cache": ""}, "cache='': must be a folder"),
-    ],
-)
-def test_values_that_are_none_of_the_options(settings, text):
-    with pytest.raises(SettingError) as caught:
-        ImageFolder("anywhere", **settings)
-    assert str(caught.value) == text
 
 
 def test_rows_of_a_mapped_file_are_an_index_or_a_view(on_disk, tmp_path):

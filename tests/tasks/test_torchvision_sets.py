@@ -1,4 +1,3 @@
-import bz2
 import hashlib
 import pickle
 import socket
@@ -41,13 +40,15 @@ def test_every_name_is_torchvisions():
 
 
 @pytest.mark.parametrize("name", ["KMNIST", "FashionMNIST"])
-def test_the_mnist_family(tmp_path, digits, name):
+def test_the_mnist_family_needs_no_network(tmp_path, digits, monkeypatch, name):
+    asked = "ensemble_transfer.tasks.torchvision_sets.answers"
+    monkeypatch.setattr(asked, lambda *servers: pytest.fail(f"{servers} were asked"))
     parts = [
         ("train", digits.train.images, digits.train.labels),
         ("t10k", digits.test.images, digits.test.labels),
     ]
     write_idx(tmp_path / name / "raw", parts)
-    task = local(name, tmp_path, validation=20).load(28, 1)
+    task = TorchvisionDataset(name, str(tmp_path), validation=20).load(28, 1)
     assert (len(task.train), len(task.validation), len(task.test)) == (80, 20, 50)
     assert task.test.fingerprint == digits.test.fingerprint
     assert task.name == name.lower()
@@ -64,20 +65,6 @@ def test_emnist_letters_are_turned_upright_and_count_from_0(tmp_path, digits):
     task = local("EMNIST", tmp_path, classes=list("abcdefghij")).load(28, 1)
     assert task.test.fingerprint == digits.test.fingerprint
     assert task.classes == tuple("abcdefghij")
-
-
-def test_usps(tmp_path, digits):
-    for name, split in (("usps.bz2", digits.train), ("usps.t.bz2", digits.test)):
-        small = split.images[:, 0, 6:22, 6:22].reshape(len(split), -1).float() / 255 * 2 - 1
-        lines = [
-            " ".join([str(int(label) + 1), *(f"{place}:{value:.6f}" for place, value in enumerate(image, 1))])
-            for image, label in zip(small.tolist(), split.labels, strict=True)
-        ]
-        (tmp_path / name).write_bytes(bz2.compress("\n".join(lines).encode()))
-    task = local("USPS", tmp_path).load(16, 1)
-    assert task.classes == tuple("0123456789")
-    assert task.test.labels.tolist() == digits.test.labels.tolist()
-    assert (task.test.images.int() - digits.test.images[..., 6:22, 6:22].int()).abs().max() <= 1
 
 
 def write_cifar(root, split, files):
@@ -165,18 +152,6 @@ def test_a_server_that_answers_but_gives_no_data(tmp_path, monkeypatch):
     with pytest.raises(SettingError, match=r"CIFAR10 is not there and could not be downloaded \(.*no data in tests"):
         TorchvisionDataset("CIFAR10", str(tmp_path)).load(32, 3)
     assert socket.getdefaulttimeout() is None
-
-
-def test_data_that_is_there_needs_no_network(tmp_path, digits, monkeypatch):
-    parts = [
-        ("train", digits.train.images, digits.train.labels),
-        ("t10k", digits.test.images, digits.test.labels),
-    ]
-    write_idx(tmp_path / "MNIST" / "raw", parts)
-    monkeypatch.setattr(
-        "ensemble_transfer.tasks.torchvision_sets.answers", lambda *servers: pytest.fail(f"{servers} were asked")
-    )
-    assert len(TorchvisionDataset("MNIST", str(tmp_path)).load(28, 1).test) == 50
 
 
 def test_names_are_checked_at_once():

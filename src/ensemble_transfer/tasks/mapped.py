@@ -156,14 +156,10 @@ def place_of(images: Tensor) -> Place | None:
 
 
 def remembered(images: Tensor, labels: Tensor, compute: Callable[[], str]) -> str:
-    """Return the fingerprint of images with labels; that of mapped images is kept beside their file.
+    """Return the fingerprint of images with labels, computed from all pixels; that of mapped images is kept.
 
-    It is kept under a hash of the file's checksum, which this process has verified, and of what was chosen.
-
-    Args:
-        images: The images.
-        labels: Their labels.
-        compute: Returns the fingerprint, from all pixels.
+    It lies beside their file, under a hash of the file's checksum, which this process has verified, and of what was
+    chosen.
     """
     place = place_of(images)
     if place is None or place.file not in _whole:
@@ -172,26 +168,20 @@ def remembered(images: Tensor, labels: Tensor, compute: Callable[[], str]) -> st
     for tensor in (labels, *([] if place.index is None else [place.index])):
         digest.update(f"{len(tensor)} ".encode() + tensor.numpy().tobytes())
     key, beside = digest.hexdigest(), place.file.with_suffix(".fingerprints")
-    known = _known_fingerprints(beside)
-    if key not in known:
-        known[key] = compute()
-        lines = "".join(f"{name} {found} {_check(name, found)}\n" for name, found in known.items())
-        with suppress(OSError), replacing(beside) as partial:  # a cache of somebody else
-            partial.write_text(lines, encoding="utf-8")
-    return known[key]
+    if beside.is_file():
+        for line in beside.read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, rest = line.partition(" ")
+            if name == key and line == _line(key, known := rest.partition(" ")[0]):
+                return known
+    fingerprint = compute()
+    with suppress(OSError), beside.open("a", encoding="utf-8") as file:  # a cache of somebody else
+        file.write(f"\n{_line(key, fingerprint)}\n")  # what stands before may be half a line
+    return fingerprint
 
 
-def _known_fingerprints(path: Path) -> dict[str, str]:
-    """Return the whole lines of a file of fingerprints, by key."""
-    try:
-        lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError):
-        return {}
-    return {line[0]: line[1] for line in lines if len(line) == 3 and line[2] == _check(line[0], line[1])}
-
-
-def _check(key: str, fingerprint: str) -> str:
-    return hashlib.sha256(f"{key} {fingerprint}".encode()).hexdigest()[:16]
+def _line(key: str, fingerprint: str) -> str:
+    """Return the line of a fingerprint, with a check: half of one, or a damaged one, is not taken for it."""
+    return f"{key} {fingerprint} {hashlib.sha256(f'{key} {fingerprint}'.encode()).hexdigest()[:16]}"
 
 
 def _origin(images: Tensor) -> tuple[Tensor, Tensor | None]:
