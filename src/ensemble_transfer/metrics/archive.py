@@ -14,7 +14,6 @@ import torch
 from numpy.lib import format as npy
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ensemble_transfer.metrics.predictive import blocks, log_probability
 from ensemble_transfer.spill import empty
@@ -117,20 +116,15 @@ def compact(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """
     found: dict[str, NDArray[Any]] = {}
     for name, array in arrays.items():
-        if name.split("/")[-1] == "probabilities" and array.size >= LARGE:
-            found[f"{name.removesuffix('probabilities')}logits"] = _logits(torch.from_numpy(array)).numpy()
-        else:
+        if name.split("/")[-1] != "probabilities" or array.size < LARGE:
             found[name] = array
+            continue
+        probabilities, logits = torch.from_numpy(array), empty(*array.shape, dtype=torch.float16)
+        for rows in blocks(probabilities):
+            log_p = log_probability(probabilities[..., rows, :])
+            logits[..., rows, :] = (log_p - log_p.amax(dim=-1, keepdim=True)).half()
+        found[f"{name.removesuffix('probabilities')}logits"] = logits.numpy()
     return found
-
-
-def _logits(probabilities: Tensor) -> Tensor:
-    """Return log p less the largest of each example: (..., N, C) -> float16 (..., N, C)."""
-    logits = empty(*probabilities.shape, dtype=torch.float16)
-    for rows in blocks(probabilities):
-        log_p = log_probability(probabilities[..., rows, :])
-        logits[..., rows, :] = (log_p - log_p.amax(dim=-1, keepdim=True)).half()
-    return logits
 
 
 def with_checksum(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

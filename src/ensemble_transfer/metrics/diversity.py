@@ -65,17 +65,12 @@ def js(probabilities: Tensor) -> Tensor:
     H((p_i + p_j) / 2) - (H(p_i) + H(p_j)) / 2, with entropies H. (M, N, C) -> 0-d, mean over examples.
     """
     entropies = [entropy(member) for member in probabilities]
-    divergences = [
-        (_entropy_between(probabilities[i], probabilities[j]) - (entropies[i] + entropies[j]) / 2).mean()
-        for i, j in combinations(range(len(entropies)), 2)
-    ]
+    divergences = []
+    for i, j in combinations(range(len(entropies)), 2):
+        pairs = (probabilities[[i, j], rows].double() for rows in blocks(probabilities[i]))
+        between = torch.cat([entropy((one + other) / 2) for one, other in pairs])
+        divergences.append((between - (entropies[i] + entropies[j]) / 2).mean())
     return torch.stack(divergences).mean().clamp(min=0) if divergences else entropies[0].new_zeros(())
-
-
-def _entropy_between(one: Tensor, other: Tensor) -> Tensor:
-    """Compute the entropy of the mean of two members: (N, C), (N, C) -> (N,)."""
-    parts = [entropy((one[rows].double() + other[rows].double()) / 2) for rows in blocks(one)]
-    return torch.cat(parts)
 
 
 def mutual_information(probabilities: Tensor) -> Tensor:

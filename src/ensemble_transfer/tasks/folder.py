@@ -35,7 +35,10 @@ class ImageFolder(PictureLoader):
         require_shape(image_size, channels)
         try:
             root = existing_folder(self.path)
-            files = {split: _files_by_class(folder) for split, folder in _split_folders(root).items()}
+            files = {
+                split: {entry.name: list(image_files(entry)) for entry in _visible(folder) if entry.is_dir()}
+                for split, folder in _split_folders(root).items()
+            }
         except OSError as error:
             raise SettingError("path", self.path, f"cannot be read: {error.strerror} ({error.filename})") from error
         classes = tuple(files["train"])
@@ -77,10 +80,6 @@ def _split_folders(root: Path) -> dict[str, Path]:
     if others:
         log.warning("%s: passed over the folders beside train and test: %s", root, ", ".join(others))
     return splits
-
-
-def _files_by_class(folder: Path) -> dict[str, list[Path]]:
-    return {entry.name: list(image_files(entry)) for entry in _visible(folder) if entry.is_dir()}
 
 
 def image_files(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:

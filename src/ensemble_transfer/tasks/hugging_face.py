@@ -112,9 +112,8 @@ class HuggingFace(PictureLoader):
             return str(given)
         if len(fitting) != 1:
             many = ", ".join(fitting or features)
-            raise self._refuse(
-                f"has {len(fitting)} columns of the kind {what}: set {{group}}{what}=COLUMN to one of {many}"
-            )
+            rule = f"has {len(fitting)} columns of the kind {what}: set {{group}}{what}=COLUMN to one of {many}"
+            raise self._refuse(rule)
         return fitting[0]
 
     def _labels(self, parts: Mapping[str, Part], column: str) -> tuple[tuple[str, ...], dict[str, Tensor]]:

@@ -20,13 +20,7 @@ from ensemble_transfer.tasks.task import Split, Task
 HELD_OUT = {"test": 0.2, "validation": 0.15}
 """Fractions that are held out by default where the data set has no such split."""
 
-SPLITS = {
-    "train": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-}
+SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 """Names of splits in folders and tables, and ours for them."""
 
 FETCHED = ("letters", "font_digits", "hebrew", "clipart", "emoji", "google_emoji", "twitter_emoji", "stamps", "icons")
@@ -103,9 +97,10 @@ class TaskLoader:
     fold: int = 0
 
     def __post_init__(self) -> None:
-        _require_size("train", self.train)
-        _require_size("validation", self.validation)
-        _require_size("test", self.test)
+        for name in ("train", "validation", "test"):
+            size: Size = getattr(self, name)
+            fits = size is None or 0 < size < 1 or (size >= 1 and float(size).is_integer())
+            require(fits, name, size, "must be a count of 1 or more, a fraction below 1, or null")
         few = self.per_class is None or self.per_class >= 1
         require(few, "per_class", self.per_class, "must be at least 1, or null for all")
         require(len(self.classes) != 1, "classes", self.classes, "must be two or more, or empty for all")
@@ -196,10 +191,8 @@ class TaskLoader:
         return Split(images, split.labels)
 
     def _title(self, name: str) -> str:
-        few = len(self.classes) <= 6
-        kept = " ".join(map(str, self.classes)) if few else f"{len(self.classes)} classes"
-        turned = f"rotated {self.rotate:g}" if self.rotate else ""
-        traits = ", ".join(trait for trait in (kept, turned) if trait)
+        kept = " ".join(map(str, self.classes)) if len(self.classes) <= 6 else f"{len(self.classes)} classes"
+        traits = ", ".join(filter(None, (kept, f"rotated {self.rotate:g}" if self.rotate else "")))
         return f"{name} ({traits})" if traits else name
 
 
@@ -215,11 +208,6 @@ def whence(path: str) -> str:
     first, *rest = Path(path).parts or ("",)
     name = Path(rest[0]).stem if first == "data" and rest else ""
     return f"; python scripts/data/fetch_data.py {name} makes it" if name in FETCHED else ""
-
-
-def _require_size(name: str, size: Size) -> None:
-    fits = size is None or 0 < size < 1 or (size >= 1 and float(size).is_integer())
-    require(fits, name, size, "must be a count of 1 or more, a fraction below 1, or null")
 
 
 def _of_classes(data: Collection, wanted: Sequence[str]) -> tuple[tuple[str, ...], dict[str, Split]]:
