@@ -77,11 +77,6 @@ def test_other_columns_absolute_paths_and_spreadsheets(table, tmp_path):
     assert task.fingerprint == plain.fingerprint
 
 
-def test_a_table_is_the_same_task_in_memory_and_on_disk(table, tmp_path):
-    disk = ImageCsv(str(table), memory="disk", cache=str(tmp_path / "cache")).load(8, 1)
-    assert disk.fingerprint == ImageCsv(str(table)).load(8, 1).fingerprint
-
-
 def test_numbers_are_in_their_order(table):
     text = table.read_text(encoding="utf-8").replace("zero", "10").replace("één", "9").replace("二", "1")
     table.write_text(text, encoding="utf-8")

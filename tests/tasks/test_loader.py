@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from ensemble_transfer.errors import SettingError
-from ensemble_transfer.tasks.loader import Collection, TaskLoader, existing_folder, whence
+from ensemble_transfer.tasks.loader import Collection, TaskLoader, whence
 from ensemble_transfer.tasks.task import Split
 
 CLASSES = ("ant", "bee", "cow", "dog")
@@ -193,16 +193,6 @@ def test_a_task_without_folds_is_what_it_always_was():
     few = make(train=40, validation=20, test=100, seed=3, per_class=4)
     assert make().fingerprint == "60972b36798561a13dfe9dc91883e75dd902fc562deafa967e648a21f685f6c5"
     assert few.fingerprint == "e7836b2aab8fcf0cc2f076081f97f048ebf8632106e0070664fe6774051783b3"
-
-
-def test_existing_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "here").mkdir()
-    assert existing_folder("~/here") == tmp_path / "here"
-    for path in ("", "~/there"):
-        with pytest.raises(SettingError) as caught:
-            existing_folder(path)
-        assert str(caught.value) == f"path={path!r}: must be a folder that exists"
 
 
 def test_a_missing_file_that_a_script_makes_says_so():

@@ -56,14 +56,6 @@ def test_a_task_refuses_splits_that_do_not_fit(changes, text):
     assert text in str(caught.value)
 
 
-def test_take_follows_the_order_asked_for():
-    whole = split()
-    part = whole.take(torch.tensor([4, 1]))
-    assert len(part) == 2
-    assert torch.equal(part.images, whole.images[[4, 1]])
-    assert torch.equal(part.labels, whole.labels[[4, 1]])
-
-
 def test_the_fingerprint_of_a_split_is_of_its_content():
     one = split()
     assert one.fingerprint == split().fingerprint
