@@ -158,9 +158,3 @@ def test_cross_calibration_reports_the_geometric_mean_over_examples(make_smooth)
     used = (probabilities.log()[:, 0] - probabilities.log()[:, 1]) / (scaled.log()[:, 0] - scaled.log()[:, 1])
     assert used.max() > used.min() + 1e-3
     assert temperature == pytest.approx(used.log().mean().exp().item())
-
-
-def test_cross_calibration_of_one_example_changes_nothing():
-    scaled, temperature = calibration.cross_calibrate(torch.tensor([[0.7, 0.3]]), torch.tensor([1]))
-    np.testing.assert_allclose(scaled, [[0.7, 0.3]], rtol=1e-6)
-    assert temperature == 1

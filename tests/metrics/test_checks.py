@@ -62,8 +62,3 @@ def test_good_probabilities(probabilities):
 def test_bad_labels(labels, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         as_predictions(GOOD, labels, "y/")
-
-
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
-def test_good_labels(dtype):
-    as_predictions(GOOD, torch.tensor([0, 3, 1], dtype=dtype))

@@ -28,11 +28,6 @@ def test_numpy_and_torch_of_every_layout_give_the_same_task(digits):
     assert task_from_arrays("own", images, labels.tolist()).fingerprint == wanted
 
 
-def test_it_is_the_task_of_the_same_arrays_in_a_file(digits, tmp_path):
-    np.savez(tmp_path / "own.npz", images=digits[0], labels=digits[1])
-    assert task_from_arrays("own", *digits).fingerprint == Npz(str(tmp_path / "own.npz")).load(8, 1).fingerprint
-
-
 def test_classes_have_the_order_and_the_names_given(digits, tmp_path):
     images, labels = digits
     words = np.where(labels < 5, "low", "high")

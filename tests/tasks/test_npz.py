@@ -32,15 +32,6 @@ def contents(task):
     }
 
 
-def test_one_pool_is_divided(load, digits):
-    images, labels = digits
-    task = load({"validation": 10, "test": 10}, images=images, labels=labels)
-    assert (len(task.train), len(task.validation), len(task.test)) == (30, 10, 10)
-    assert task.name == "own"
-    assert task.classes == tuple("0123456789")
-    assert contents(task) == {(image.tobytes(), label) for image, label in zip(images, labels, strict=True)}
-
-
 @pytest.mark.parametrize("validation", ["validation", "val"])
 def test_official_splits_are_kept(load, digits, validation):
     images, labels = digits

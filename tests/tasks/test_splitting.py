@@ -18,13 +18,6 @@ def test_carve_keeps_uneven_proportions():
     assert counts(UNEVEN, parts["train"]) == [15, 8, 2]  # 15, 7.5, 2.5
 
 
-def test_the_seed_decides():
-    sizes = {"test": 100, "train": 100}
-    one, same, other = (carve(BALANCED, sizes, seed) for seed in (0, 0, 1))
-    assert torch.equal(one["train"], same["train"])
-    assert not torch.equal(one["train"], other["train"])
-
-
 def test_more_training_images_change_neither_test_nor_the_training_images_before():
     few = carve(BALANCED, {"test": 100, "train": 50}, seed=3)
     many = carve(BALANCED, {"test": 100, "train": 500}, seed=3)
