@@ -58,7 +58,9 @@ class Calibration:
         return f"Calibration(temperature {self.temperature:.3f}, {len(self.correct)} examples, accuracy {accuracy:.3f})"
 
     @classmethod
-    def fit(cls, probabilities: Values, labels: Values, members: int | None = None, classes: int | None = None) -> Self:
+    def fit(
+        cls, probabilities: Values, labels: Values, *, members: int | None = None, classes: int | None = None
+    ) -> Self:
         """Fit the temperature on validation predictions, as :mod:`~ensemble_transfer.metrics.evaluate` does.
 
         Args:
