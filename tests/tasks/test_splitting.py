@@ -1,5 +1,5 @@
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ensemble_transfer.tasks.splitting import carve, class_positions, few_shot, select_classes
@@ -25,6 +25,7 @@ def test_more_training_images_change_neither_test_nor_the_training_images_before
     assert set(few["train"].tolist()) < set(many["train"].tolist())
 
 
+@settings(max_examples=30)
 @given(
     sizes=st.lists(st.integers(0, 30), min_size=1, max_size=6).filter(sum),
     seed=st.integers(0, 2**32),
