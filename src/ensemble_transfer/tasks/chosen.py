@@ -60,7 +60,7 @@ class ChosenImages:
     @property
     def nbytes(self) -> int:
         """Bytes of the images."""
-        return self.numel() * self.element_size()
+        return self.shape.numel() * self.element_size()
 
     def numel(self) -> int:
         """Return the number of values."""
