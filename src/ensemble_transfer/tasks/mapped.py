@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -88,7 +88,7 @@ def require_room(folder: Path, size: int) -> None:
 def rows(images: Tensor, index: Tensor) -> Tensor:
     """Return ``images[index]``, index (K,) int64; rows of a mapped file are a view, or read where they are used."""
     if not isinstance(images, ChosenImages):
-        if _file(images) is None:
+        if place_of(images) is None:
             return images[index]
         if len(index) and torch.equal(index, torch.arange(int(index[0]), int(index[0]) + len(index))):
             return images[int(index[0]) : int(index[-1]) + 1]
@@ -103,12 +103,12 @@ def each(images: Tensor, name: str, change: Callable[[Tensor], Tensor]) -> Tenso
         name: Description of the change; the file is named by it.
         change: The change, which treats every image by itself.
     """
-    whole, index = _origin(images)
-    origin = _file(whole)
-    if origin is None:
+    place = place_of(images)
+    if place is None:
         return change(images)
-    address = f"{origin.stem} from {whole.storage_offset()}, {tuple(whole.shape)}: {name}"
-    path = origin.with_name(hashlib.sha256(address.encode()).hexdigest()[:32] + SUFFIX)
+    address = f"{place.file.stem} from {place.offset}, {place.shape}: {name}"
+    path = place.file.with_name(hashlib.sha256(address.encode()).hexdigest()[:32] + SUFFIX)
+    whole = replace(place, index=None).open()
     channels, height, width = whole.shape[1:]
 
     def produce(_: Notes) -> Iterable[Tensor]:
@@ -116,7 +116,7 @@ def each(images: Tensor, name: str, change: Callable[[Tensor], Tensor]) -> Tenso
         return (change(part) for part in chunks(whole))
 
     found = stored(path, (channels, height, width), produce)[0]
-    return found if index is None else rows(found, index)
+    return found if place.index is None else rows(found, place.index)
 
 
 def chunks(images: Tensor) -> Iterator[Tensor]:
@@ -150,9 +150,9 @@ class Place:
 
 def place_of(images: Tensor) -> Place | None:
     """Return where images are mapped from; None if they are in memory."""
-    whole, index = _origin(images)
-    file = _file(whole)
-    return None if file is None else Place(file, int(whole.storage_offset()), tuple(whole.shape), index)
+    whole, index = (images.images, images.index) if isinstance(images, ChosenImages) else (images, None)
+    name = whole.untyped_storage().filename
+    return Place(Path(name), int(whole.storage_offset()), tuple(whole.shape), index) if name else None
 
 
 def remembered(images: Tensor, labels: Tensor, compute: Callable[[], str]) -> str:
@@ -182,17 +182,6 @@ def remembered(images: Tensor, labels: Tensor, compute: Callable[[], str]) -> st
 def _line(key: str, fingerprint: str) -> str:
     """Return the line of a fingerprint, with a check: half of one, or a damaged one, is not taken for it."""
     return f"{key} {fingerprint} {hashlib.sha256(f'{key} {fingerprint}'.encode()).hexdigest()[:16]}"
-
-
-def _origin(images: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Return the tensor that images were chosen from, and their positions in it; None for all."""
-    return (images.images, images.index) if isinstance(images, ChosenImages) else (images, None)
-
-
-def _file(images: Tensor) -> Path | None:
-    """Return the file that a tensor is mapped from."""
-    name = images.untyped_storage().filename
-    return Path(name) if name else None
 
 
 def _opened(path: Path) -> tuple[Tensor, Notes] | None:
