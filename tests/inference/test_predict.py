@@ -370,12 +370,3 @@ def test_predictions_of_another_ensemble_are_refused(predict, here, source_ensem
     code, _, err = predict("run", "test")
     assert code == 2
     assert "validation/probabilities has 3 members; must be 2" in err
-
-
-def test_a_calibration_of_another_ensemble_is_refused(predict, here):
-    with np.load("run/predictions.npz") as arrays:
-        fitted = Calibration.fit(arrays["validation/probabilities"], arrays["validation/labels"])
-    fitted.save(here / "run" / "ensemble", "0" * 64)
-    code, _, err = predict("run", "test")
-    assert code == 2
-    assert "belongs to another ensemble; remove it to predict without" in err
