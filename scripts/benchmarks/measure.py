@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -16,6 +17,7 @@ from ensemble_transfer.tasks.embedded import MnistSample
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.settings import TrainerSettings
+from ensemble_transfer.weights import Weights
 
 Result = dict[str, float | str]
 
@@ -99,6 +101,17 @@ def fitter(options: Options, **changes: object) -> Fitter:
     """Return a fitter that remembers nothing, with torch's threads set."""
     torch.set_num_threads(options.threads)
     return Fitter(TrainerSettings(threads=options.threads, progress=False, **changes))  # type: ignore[arg-type]
+
+
+def same(one: Sequence[Weights], other: Sequence[Weights]) -> bool:
+    """Return whether members have the same weights, bit for bit."""
+    return all(torch.equal(a[name], b[name]) for a, b in zip(one, other, strict=True) for name in a)
+
+
+def resident(kind: str = "VmRSS") -> int:
+    """Return the process's resident memory in bytes, now or at its peak (``VmHWM``; Linux)."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(kind))
 
 
 def about() -> Result:

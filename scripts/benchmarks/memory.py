@@ -8,9 +8,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 
-from measure import Options, Result, digits, fitter, network, starts, under
+from measure import Options, Result, digits, fitter, network, resident, starts, under
 
 from ensemble_transfer.training.cost import measured
 from ensemble_transfer.training.recipe import Recipe
@@ -46,12 +45,6 @@ def child(executor: str, members: int, threads: int) -> dict[str, float]:
     need = FitSpec(architecture, data, Recipe(3), "").need()
     estimate = members * need.weights + need.graph * (members if executor == "vectorised" else 1)
     return {"peak": (meter.peak_memory_bytes - before) / 1e6, "estimate": estimate / 1e6}
-
-
-def resident() -> int:
-    """Return the process's resident memory in bytes (Linux)."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
 
 
 if __name__ == "__main__":

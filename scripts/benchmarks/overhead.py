@@ -11,7 +11,7 @@ from functools import partial
 
 import pytorch_lightning as pl
 import torch
-from measure import Options, Result, digits, fitter, interleaved, medians, network, ratios, starts, under
+from measure import Options, Result, digits, fitter, interleaved, medians, network, ratios, same, starts, under
 from torch.nn.functional import cross_entropy
 
 from ensemble_transfer.lightning.data_module import TaskDataModule
@@ -48,9 +48,8 @@ def compare(options: Options, members: int, steps: int, repeats: int) -> Result:
     fit(Recipe(2))
     module = partial(under_a_trainer, architecture, begin, data, recipe)
     times = interleaved({"fit": fit, "plain": plain, "module": module}, repeats)
-    same = all(torch.equal(a[k], b[k]) for a, b in zip(ended["fit"], ended["plain"], strict=True) for k in a)
     compared = ratios(times, "fit", "plain") | ratios(times, "module", "fit")
-    return under(f"M={members}", compared | medians(times) | {"same weights": int(same)})
+    return under(f"M={members}", compared | medians(times) | {"same weights": int(same(ended["fit"], ended["plain"]))})
 
 
 def under_a_trainer(

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measure import Options, Result, fitter, network, under
+from measure import Options, Result, fitter, network, resident, under
 from PIL import Image
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, random_split
@@ -61,16 +61,10 @@ def run(options: Options) -> Result:
                 found |= under(f"{size} images, M={count}", compared(ours, plain))
         pictures = draw(Path(place, f"{many} images"), many, classes)
         ours = apart(whole_run, pictures, Path(place, "run of many"), 2)
-        found |= under(
-            f"{many} images, M=2",
-            {
-                "peak MB, imports included": ours["peak"] + ours["imports"],
-                "MB of decoded images": ours["images"],
-                "MB of predictions.npz": ours["predictions"],
-                "MB of the store": ours["store"],
-            },
-        )
-    return found
+        named = {"MB of decoded images": "images", "MB of predictions.npz": "predictions", "MB of the store": "store"}
+        of_many: Result = {"peak MB, imports included": ours["peak"] + ours["imports"]}
+        of_many |= {name: ours[key] for name, key in named.items()}
+    return found | under(f"{many} images, M=2", of_many)
 
 
 def compared(ours: Mapping[str, float], plain: Mapping[str, float]) -> Result:
@@ -168,9 +162,9 @@ def apart(measure: Callable[[Path, Path, int], Measured], pictures: Path, place:
     child = os.fork()
     if child == 0:
         try:
-            before = memory("VmRSS")
+            before = resident() / 1e6
             found = measure(pictures, place, members)
-            found |= {"imports": before, "peak": memory("VmHWM") - before}
+            found |= {"imports": before, "peak": resident("VmHWM") / 1e6 - before}
             os.write(writing, json.dumps(found).encode())
         except Exception:  # noqa: BLE001  # whatever it is, the parent shows no more than that it failed
             traceback.print_exc()
@@ -182,12 +176,6 @@ def apart(measure: Callable[[Path, Path, int], Measured], pictures: Path, place:
     os.waitpid(child, 0)
     result: Measured = json.loads(text)
     return result
-
-
-def memory(kind: str) -> float:
-    """Return the process's resident memory, now or at its peak, in MB (Linux)."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(kind)) / 1e6
 
 
 def megabytes(path: Path) -> float:

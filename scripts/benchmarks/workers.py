@@ -10,8 +10,7 @@ import statistics
 import time
 from functools import partial
 
-import torch
-from measure import Options, Result, digits, fitter, network, starts
+from measure import Options, Result, digits, fitter, network, same, starts
 
 from ensemble_transfer.training.fit import Fits
 from ensemble_transfer.training.recipe import Recipe
@@ -48,10 +47,5 @@ def run(options: Options) -> Result:
         if n > 1:
             pairs = zip(walls[n], walls[1], strict=True)
             found[f"ratio {n} workers to 1, wall"] = statistics.median(a / b for a, b in pairs)
-            found[f"{n} workers, same weights as 1"] = float(_equal(fits[n], fits[1]))
+            found[f"{n} workers, same weights as 1"] = float(same(fits[n].weights, fits[1].weights))
     return found
-
-
-def _equal(one: Fits, other: Fits) -> bool:
-    pairs = zip(one.weights, other.weights, strict=True)
-    return all(torch.equal(a[name], b[name]) for a, b in pairs for name in a)

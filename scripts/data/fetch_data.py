@@ -141,16 +141,6 @@ def shrink(file: Path) -> Image.Image:
     return square
 
 
-def make_emoji(root: Path) -> None:
-    """Unpack Google's emoji by category into ``ROOT/emoji``."""
-    _unpack_emoji(root / "emoji", "google", lambda _: "all")
-
-
-def make_split_emoji(vendor: str, root: Path) -> None:
-    """Unpack a vendor's emoji by split and category into ``ROOT/VENDOR_emoji``."""
-    _unpack_emoji(root / f"{vendor}_emoji", vendor, split_of)
-
-
 def split_of(name: str) -> str:
     """Return the split of a code point or an icon's name, which is the same for every vendor and theme."""
     share = int(digest(name)[:8], 16) / 16**8
@@ -181,11 +171,10 @@ def make_icons(root: Path) -> None:
 
 def largest_icons(theme: Path) -> dict[tuple[str, str], Path]:
     """Return the file of each icon's largest drawing, by class and name; a name in two classes is in neither."""
-    files = [
-        file for file in sorted(theme.rglob("*.png")) if not file.is_symlink() and file.parent.name in ICON_CLASSES
-    ]
     largest: dict[tuple[str, str], tuple[int, Path]] = {}
-    for file in files:
+    for file in sorted(theme.rglob("*.png")):
+        if file.is_symlink() or file.parent.name not in ICON_CLASSES:
+            continue
         with Image.open(file) as image:  # reads no more than the size
             side = min(image.size)
         place = file.parent.name, file.stem
@@ -205,7 +194,9 @@ def on_white(file: Path) -> Image.Image:
     return white.convert("RGB")
 
 
-def _unpack_emoji(target: Path, vendor: str, split: Callable[[str], str]) -> None:
+def make_emoji(name: str, vendor: str, root: Path) -> None:
+    """Unpack a vendor's emoji by category into ``ROOT/NAME``; those of ``emoji`` in one split, others by split too."""
+    target = root / name
     with tempfile.TemporaryDirectory() as download, tarfile.open(npm_package(Path(download), vendor)) as package:
         files = {member.name: member for member in package if member.isfile()}
         counts: dict[str, Counter[str]] = {}
@@ -213,13 +204,13 @@ def _unpack_emoji(target: Path, vendor: str, split: Callable[[str], str]) -> Non
             for emoji in json.loads(content(package, files["package/emoji.json"])):
                 if emoji["category"] == "Component" or not emoji[f"has_img_{vendor}"]:
                     continue  # components are the five skin tones
-                part = split(emoji["unified"])
-                name = "_".join(emoji["category"].lower().replace("&", " ").split())
-                into = folder / name if part == "all" else folder / part / name
+                part = "all" if name == "emoji" else split_of(emoji["unified"])
+                kind = "_".join(emoji["category"].lower().replace("&", " ").split())
+                into = folder / kind if part == "all" else folder / part / kind
                 into.mkdir(parents=True, exist_ok=True)
                 image = content(package, files[f"package/img/{vendor}/64/{emoji['image']}"])
                 (into / emoji["image"]).write_bytes(image)
-                counts.setdefault(part, Counter())[name] += 1
+                counts.setdefault(part, Counter())[kind] += 1
     for part in sorted(counts):
         report(target, part, counts[part])
 
@@ -262,9 +253,8 @@ def report(path: Path, split: str, counts: Mapping[str, int]) -> None:
 MAKERS: dict[str, Callable[[Path], None]] = {
     **{name: partial(make_fonts, name) for name in FONT_SETS},
     **{name: partial(make_drawings, name) for name in DRAWINGS},
-    "emoji": make_emoji,
-    "google_emoji": partial(make_split_emoji, "google"),
-    "twitter_emoji": partial(make_split_emoji, "twitter"),
+    "emoji": partial(make_emoji, "emoji", "google"),
+    **{f"{vendor}_emoji": partial(make_emoji, f"{vendor}_emoji", vendor) for vendor in ("google", "twitter")},
     "icons": make_icons,
 }
 

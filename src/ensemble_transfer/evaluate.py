@@ -3,7 +3,6 @@
 import sys
 
 from ensemble_transfer.cli.evaluate import main
-from ensemble_transfer.metrics.evaluate import evaluate as evaluate  # also the library's function
 
 if __name__ == "__main__":
     sys.exit(main())

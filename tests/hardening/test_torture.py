@@ -20,11 +20,11 @@ def _importable():
 
 
 def test_a_little_torture_finds_nothing(forks, tmp_path):
-    given = ["--kills", "0", "--flips", "2", "--inputs", "5", "--seed", "1"]
+    given = ["--kills", "0", "--flips", "2", "--inputs", "3", "--seed", "1"]
     done = forks.run(SCRIPT, *given, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     rows = {line.rsplit(maxsplit=2)[0]: line.split()[-2:] for line in done.stdout.splitlines()[1:]}
-    assert rows.pop("bad inputs") == ["5", "0"]
+    assert rows.pop("bad inputs") == ["3", "0"]
     assert len(rows) == 12
     assert all(row == ["2", "0"] for row in rows.values())
 
@@ -69,9 +69,10 @@ def test_a_command_that_does_not_bear_a_kill_is_found(tmp_path, monkeypatch, sto
 
 
 def test_inputs_that_break_or_are_wrongly_accepted_are_found(tmp_path, monkeypatch):
-    from inputs import mistype
+    from inputs import _judged, mistype
 
-    assert "accepted" in mistype("seed", "1", tmp_path / "inputs", impossible=True)
+    assert "accepted" in _judged("seed=-1", 0, "", tmp_path, impossible=True)
+    assert "without a finished record" in _judged("seed=1", 0, "", tmp_path, impossible=False)
 
     def broken(*_: object) -> None:
         raise KeyError("lost")

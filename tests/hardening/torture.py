@@ -29,8 +29,8 @@ def tortured(folder: Path, options: argparse.Namespace, rng: random.Random) -> I
     whole, kills, flips = folder / "whole", range(options.kills), range(options.flips)
     whole.mkdir()
     started = time.monotonic()
-    if kills or flips:
-        wrong = run(RUN, whole)
+    if kills or flips:  # only what is killed must be a process of its own
+        wrong = run(RUN, whole) if kills else mistype("hydra.run.dir", "run", whole)
         if wrong is not None:
             raise RuntimeError(f"the job fails by itself: {wrong}")
     if kills:

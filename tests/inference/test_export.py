@@ -1,6 +1,7 @@
 import importlib.util
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,13 +18,18 @@ needs_onnx = pytest.mark.skipif(bool(MISSING), reason=f"needs the extra onnx: {'
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, source_ensemble, source_task):
+def ensemble(source_ensemble):
+    return replace(source_ensemble, members=source_ensemble.members[:2])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, ensemble, source_task):
     """The folder of an ensemble with a calibration, beside a few of its task's images."""
     folder = tmp_path_factory.mktemp("run")
-    source_ensemble.save(folder / "ensemble")
+    ensemble.save(folder / "ensemble")
     split = source_task.validation
-    fitted = Calibration.fit(source_ensemble.predict(split.images), split.labels)
-    fitted.save(folder / "ensemble", source_ensemble.fingerprint)
+    fitted = Calibration.fit(ensemble.predict(split.images), split.labels)
+    fitted.save(folder / "ensemble", ensemble.fingerprint)
     for place, image in enumerate(source_task.test.images[:5]):
         Image.fromarray(image[0].numpy()).save(folder / f"{place}.png")
     return folder
@@ -36,20 +42,22 @@ def session(path):
 
 
 @needs_onnx
-def test_the_file_gives_the_ensembles_probabilities(run, tmp_path, capsys, source_ensemble, source_task):
+def test_the_file_gives_the_ensembles_probabilities(run, tmp_path, capsys, ensemble, source_task):
     path = tmp_path / "out.onnx"
     assert command.main([str(run), str(path), "--images", str(run)]) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    temperature = Calibration.load(run / "ensemble", source_ensemble.fingerprint).temperature
+    temperature = Calibration.load(run / "ensemble", ensemble.fingerprint).temperature
     assert out.splitlines()[0] == f"temperature {temperature:.3f}, fitted on 40 validation images"
     assert float(out.split("on 5 of your images: ")[1].split()[0]) < 1e-5
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.onnx"]
     net = session(path)
     images = source_task.test.images
+    assert export._difference(path, ensemble, temperature, images) < 1e-5
+    assert export._difference(path, ensemble, temperature + 1, images) > export.TOLERANCE
     [given] = net.get_inputs()
     assert (given.name, given.type, given.shape[1:]) == ("images", "tensor(uint8)", [1, 8, 8])
-    members = source_ensemble.predict(images).double().numpy()
+    members = ensemble.predict(images).double().numpy()
     scaled = members.mean(0) ** (1 / temperature)
     for count in (60, 1, 3):
         found = net.run(["probabilities", "member_probabilities"], {"images": images[:count].numpy()})
@@ -57,7 +65,7 @@ def test_the_file_gives_the_ensembles_probabilities(run, tmp_path, capsys, sourc
         np.testing.assert_allclose(found[0], expected, atol=1e-5)
         np.testing.assert_allclose(found[1], members[:, :count], atol=1e-5)
     texts = net.get_modelmeta().custom_metadata_map
-    assert json.loads(texts["classes"]) == list(source_ensemble.classes)
+    assert json.loads(texts["classes"]) == list(ensemble.classes)
     assert float(texts["temperature"]) == temperature
     steps = json.loads(texts["preprocessing"])
     assert steps["resize"] == "8x8, bilinear with antialiasing"
@@ -66,43 +74,45 @@ def test_the_file_gives_the_ensembles_probabilities(run, tmp_path, capsys, sourc
 
 
 @needs_onnx
-def test_the_soup_is_one_network_of_mean_weights(run, tmp_path, capsys, source_ensemble, source_task):
+def test_the_soup_is_one_network_of_mean_weights(run, tmp_path, capsys, ensemble, source_task):
     path = tmp_path / "soup.onnx"
     assert command.main([str(run), str(path), "--soup"]) == 0
     out = capsys.readouterr().out
-    assert "mean weights of 3 members, BatchNorm statistics included" in out
+    assert "mean weights of 2 members, BatchNorm statistics included" in out
     assert "temperature is not this network's and is left out" in out
     assert "images of digits" in out
     weights = {
-        name: torch.stack([member[name] for member in source_ensemble.members]).double().mean(0).to(tensor.dtype)
-        for name, tensor in source_ensemble.members[0].items()
+        name: torch.stack([member[name] for member in ensemble.members]).double().mean(0).to(tensor.dtype)
+        for name, tensor in ensemble.members[0].items()
     }
-    expected = Ensemble(source_ensemble.architecture, (weights,), source_ensemble.classes)
+    expected = Ensemble(ensemble.architecture, (weights,), ensemble.classes)
     images = source_task.test.images
     mean, members = session(path).run(None, {"images": images.numpy()})
     np.testing.assert_allclose(members, expected.predict(images), atol=1e-5)
     np.testing.assert_allclose(mean, members[0], atol=1e-6)
-    assert not np.allclose(mean, source_ensemble.predict(images).mean(0), atol=1e-3)
+    assert not np.allclose(mean, ensemble.predict(images).mean(0), atol=1e-3)
 
 
-@needs_onnx
-def test_a_file_that_differs_from_torch_is_not_written(source_ensemble, tmp_path, capsys, monkeypatch):
-    replace(source_ensemble, members=source_ensemble.members[:1]).save(tmp_path / "one")
-    before = export.as_module
-    monkeypatch.setattr(export, "as_module", lambda ensemble, temperature: before(ensemble, temperature + 1))
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "out.onnx").write_text("before")
-    assert command.main([str(tmp_path / "one"), str(tmp_path / "out" / "out.onnx")]) == 2
-    assert "would not be the same as in torch: probabilities differ by " in capsys.readouterr().err
-    assert [(entry.name, entry.read_text()) for entry in (tmp_path / "out").iterdir()] == [("out.onnx", "before")]
+def test_a_file_that_differs_from_torch_is_not_written(run, tmp_path, capsys, monkeypatch):
+    def write(path, external_data):
+        path.write_text("new")
+
+    program = SimpleNamespace(model=SimpleNamespace(metadata_props={}), save=write)
+    monkeypatch.setattr(command, "NEEDED", ())
+    monkeypatch.setattr(export, "_program", lambda *_: program)
+    monkeypatch.setattr(export, "_difference", lambda *_: 2e-4)
+    (tmp_path / "out.onnx").write_text("before")
+    assert command.main([str(run), str(tmp_path / "out.onnx")]) == 2
+    assert "would not be the same as in torch: probabilities differ by 0.0002" in capsys.readouterr().err
+    assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [("out.onnx", "before")]
 
 
-def test_the_soup_keeps_counters_and_members(source_ensemble):
-    before = source_ensemble.fingerprint
-    [weights] = export.averaged(source_ensemble).members
+def test_the_soup_keeps_counters_and_members(ensemble):
+    before = ensemble.fingerprint
+    [weights] = export.averaged(ensemble).members
     name = "encoder.bn1.num_batches_tracked"
-    assert torch.equal(weights[name], source_ensemble.members[0][name])
-    assert source_ensemble.fingerprint == before
+    assert torch.equal(weights[name], ensemble.members[0][name])
+    assert ensemble.fingerprint == before
 
 
 @pytest.mark.parametrize(

@@ -76,8 +76,9 @@ def test_the_hub_reads_its_front_matter(text):
     assert data.pipeline_tag == "image-classification"
     assert {"ensemble", "transfer-learning", "resnet10t"} <= set(data.tags)
     assert data.license is None
-    found = {result.metric_type: result.metric_value for result in data.eval_results}
-    assert found == {"accuracy": 0.91, "nll": 0.31, "ece": 0.059}
+    found = {(result.metric_type, result.metric_name): result.metric_value for result in data.eval_results}
+    names = ("accuracy", "Accuracy"), ("nll", "Negative log likelihood"), ("ece", "Expected calibration error")
+    assert found == dict(zip(names, (0.91, 0.31, 0.059), strict=True))
     assert {(result.dataset_name, result.dataset_split) for result in data.eval_results} == {("letters", "test")}
 
 

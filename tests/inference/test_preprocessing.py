@@ -41,9 +41,3 @@ def test_the_steps_give_the_images_that_the_package_reads(channels):
     expected = fit(photograph, 32, channels).numpy().astype(np.int64)
     assert abs(by_the_steps(photograph, steps) - expected).max() <= 2
     assert steps["layout"] == f"uint8 (N, {channels}, 32, 32)"
-
-
-def test_the_numbers_are_those_of_the_architecture():
-    steps = described(3)
-    assert (steps["mean"], steps["std"]) == ([0.4], [0.2])
-    assert steps["normalisation"] == "(x / 255 - mean) / std, done by the model itself"

@@ -3,10 +3,10 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-import torch
 from sklearn.metrics import confusion_matrix
 
-from ensemble_transfer.metrics.evaluate import curves, evaluate
+from ensemble_transfer.metrics.curves import curves
+from ensemble_transfer.metrics.evaluate import evaluate
 
 
 def accuracy(mean, labels):
@@ -23,6 +23,9 @@ def test_json_holds_them(make_smooth):
     assert json.loads(json.dumps(drawn, allow_nan=False)) == drawn
     before = ["reliability", "reliability_calibrated", "accuracy_rejection", "ensemble_size", "disagreement"]
     assert list(drawn) == [*before, "member_accuracy", "confusion"]
+    classes = predictions.array.argmax(-1)
+    expected = [[np.mean(a != b) for b in classes] for a in classes]
+    np.testing.assert_allclose(drawn["disagreement"], expected, atol=1e-12)
 
 
 def test_the_confusion_matrix_is_sklearns_and_large_ones_are_left_out(make_smooth):
@@ -92,11 +95,3 @@ def test_ensemble_size_of_many_members_draws_different_subsets(make_smooth):
         drawn = first["nll"][size - 1]
         assert drawn != pytest.approx(np.mean(everything), abs=1e-12)
         assert drawn == pytest.approx(np.mean(everything), abs=np.std(everything))
-
-
-def test_disagreement_matrix(make_smooth):
-    predictions = make_smooth(4, 60, 4)
-    classes = predictions.array.argmax(-1)
-    expected = [[np.mean(a != b) for b in classes] for a in classes]
-    drawn = curves(torch.from_numpy(predictions.array), predictions.labels)["disagreement"]
-    np.testing.assert_allclose(drawn, expected, atol=1e-12)

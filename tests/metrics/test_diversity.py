@@ -47,18 +47,6 @@ def test_kl_is_the_mean_over_ordered_pairs(several):
     assert diversity.kl(several.probabilities).item() == pytest.approx(expected, rel=1e-12)
 
 
-def test_kl_raises_zeros_to_the_floor(make_tied):
-    predictions, _ = make_tied(3, 50, 4)
-    floored = np.maximum(predictions.array, np.finfo(float).eps)
-    expected = np.mean(
-        [
-            (p * (np.log(fp) - np.log(fq))).sum(-1).mean()
-            for (p, fp), (_, fq) in permutations(zip(predictions.array, floored, strict=True), 2)
-        ]
-    )
-    assert diversity.kl(predictions.probabilities).item() == pytest.approx(expected, rel=1e-12)
-
-
 @pytest.mark.parametrize("kind", ["smooth", "tied"])
 def test_js_agrees_with_scipy(kind, several, make_tied):
     predictions = several if kind == "smooth" else make_tied(4, 150, 5)[0]

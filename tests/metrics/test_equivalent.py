@@ -9,7 +9,7 @@ REFERENCE = [1.0, 0.8, 0.7, 0.65]
 
 @pytest.mark.parametrize(
     ("nll", "size"),
-    [(0.9, 1.5), (0.8, 2), (0.75, 2.5), (0.65, 4), (0.66, 3.8), (1.0, 1), (1.2, 1), (0.6, math.inf)],
+    [(0.9, 1.5), (0.8, 2), (0.66, 3.8), (0.65, 4), (1.0, 1), (1.2, 1), (0.6, math.inf)],
 )
 def test_interpolates(nll, size):
     assert deep_ensemble_equivalent(nll, REFERENCE) == pytest.approx(size)

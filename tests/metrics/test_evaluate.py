@@ -1,4 +1,3 @@
-import io
 import json
 import re
 import subprocess
@@ -116,6 +115,7 @@ def test_takes_lists_arrays_and_tensors_of_any_layout():
     expected = evaluate(probabilities, labels)
     read_only = probabilities.copy()
     read_only.flags.writeable = False
+    before = probabilities.copy(), labels.copy()
     forms = [
         (probabilities.tolist(), labels.tolist()),
         (torch.from_numpy(probabilities).requires_grad_(), torch.from_numpy(labels).to(torch.int32)),
@@ -126,14 +126,8 @@ def test_takes_lists_arrays_and_tensors_of_any_layout():
     ]
     for form in forms:
         assert evaluate(*form) == pytest.approx(expected, abs=1e-9)
-
-
-def test_inputs_are_not_changed():
-    probabilities, labels = (torch.from_numpy(array) for array in draw())
-    copies = probabilities.clone(), labels.clone()
-    evaluate(probabilities, labels, validation=(probabilities, labels), ood={"o": probabilities})
-    assert torch.equal(probabilities, copies[0])
-    assert torch.equal(labels, copies[1])
+    assert (probabilities == before[0]).all()
+    assert (labels == before[1]).all()
 
 
 @pytest.mark.parametrize(
@@ -146,9 +140,7 @@ def test_inputs_are_not_changed():
             {"corruptions": {("fog", 1): draw(examples=9)[0]}},
             "corruption/fog/1/probabilities has 9 examples; must",
         ),
-        ({"validation": draw(classes=3)}, "validation/probabilities has 3 classes; must be 4"),
         ({"probabilities": [[[0.5, 0.5], [1.0]]]}, "probabilities is not an array: "),
-        ({"probabilities": [[["a", "b"]]]}, "probabilities has dtype <U1; must be numbers"),
     ],
 )
 def test_bad_arguments(change, message):
@@ -174,14 +166,6 @@ def test_json_output_is_what_evaluate_returns(full, save, capsys):
     assert printed.err == ""
 
 
-def test_undefined_is_null_in_json(save, capsys):
-    probabilities, labels = draw(members=1)
-    assert main([save({"probabilities": probabilities, "labels": labels}), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
-    assert found["diversity/kappa"] is None
-    assert found["diversity/disagreement"] == 0
-
-
 def test_table_holds_every_metric(full, save, capsys):
     assert main([save(full)]) == 0
     printed = capsys.readouterr().out
@@ -196,14 +180,16 @@ def test_table_holds_every_metric(full, save, capsys):
         assert text in printed
 
 
-def test_unknown_arrays_are_named(save, capsys):
-    probabilities, labels = draw()
+def test_unknown_arrays_are_named_and_undefined_metrics_are_null(save, capsys):
+    probabilities, labels = draw(members=1)
     arrays = {"probabilities": probabilities, "labels": labels, "source/labels": labels}
     path = save(arrays | {"val/labels": labels, "x": labels})
     assert main([path, "--json"]) == 0
     printed = capsys.readouterr()
     assert printed.err == f"{path}: arrays not used: val/labels, x\n"
-    assert json.loads(printed.out)
+    found = json.loads(printed.out, parse_constant=pytest.fail)
+    assert found["diversity/kappa"] is None
+    assert found["diversity/disagreement"] == 0
 
 
 def broken(arrays, name, value):
@@ -217,7 +203,6 @@ def broken(arrays, name, value):
         ("validation/labels", None, "has no array 'validation/labels'; its arrays are: "),
         ("probabilities", draw()[0] / 2, "probabilities sums to 0.5 over the classes of member "),
         ("probabilities", np.array([{}]), "array 'probabilities' cannot be read: it holds objects; must hold"),
-        ("labels", draw()[1] + 1, "labels holds 4; must lie in 0..3, there are 4 classes"),
         ("corruption/a/b/probabilities", draw()[0], "array 'corruption/a/b/probabilities' has severity"),
     ],
 )
@@ -230,18 +215,10 @@ def test_a_bad_file_is_refused_in_one_line(name, value, message, full, save, cap
     assert printed.err.count("\n") == 1
 
 
-def npy():
-    stream = io.BytesIO()
-    np.save(stream, np.zeros(3))
-    return stream.getvalue()
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"", "is not an .npz file; must be one, as numpy.savez writes it"),
-        (b"PK\x03\x04 and nothing more", "is not an .npz file; must be one"),
-        (npy(), "holds a single array; must be an .npz file"),
         (None, "cannot be read: No such file or directory"),
     ],
 )

@@ -39,10 +39,7 @@ def flatter(make_smooth):
 
 @pytest.mark.parametrize(("members", "examples", "classes", "outside"), [(3, 300, 5, 80), (2, 9, 2, 1)])
 def test_agrees_with_scikit_learn(members, examples, classes, outside, make_smooth, flatter):
-    inside_array, outside_array = (
-        make_smooth(members, examples, classes).array,
-        flatter(members, outside, classes),
-    )
+    inside_array, outside_array = make_smooth(members, examples, classes).array, flatter(members, outside, classes)
     inside, beyond = ood.scores(torch.from_numpy(inside_array)), ood.scores(torch.from_numpy(outside_array))
     expected_inside, expected_beyond = reference_scores(inside_array), reference_scores(outside_array)
     assert inside.keys() == expected_inside.keys()

@@ -130,9 +130,3 @@ def test_class_that_is_no_label():
     assert found["calibration/ece_classwise"] == pytest.approx(
         np.mean([0.5 * (1 - 0.55) + 0.5 * 0.4, 0.5 * 0.25 + 0.5 * 0.5, np.mean(mean[:, 2])])
     )
-
-
-def test_a_tie_between_classes_goes_to_the_first_whatever_the_order_of_the_members():
-    probabilities = np.array([[[0.1, 0.7, 0.2]], [[0.7, 0.2, 0.1]], [[0.2, 0.1, 0.7]]])
-    for order in ([0, 1, 2], [2, 1, 0], [1, 2, 0]):
-        assert evaluate(probabilities[order], [0])["ensemble/accuracy"] == 1

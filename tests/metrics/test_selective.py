@@ -36,7 +36,7 @@ def measured(sure, correct):
     }
 
 
-@pytest.mark.parametrize("examples", [1, 2, 5, 7, 100, 101])
+@pytest.mark.parametrize("examples", [1, 2, 7, 101])
 def test_agrees_at_every_number_of_examples(examples):
     rng = np.random.default_rng(examples)
     sure = rng.permutation(examples) / examples
@@ -45,10 +45,7 @@ def test_agrees_at_every_number_of_examples(examples):
 
 
 def test_ties_take_the_expectation_over_their_orders():
-    sure, correct = (
-        np.array([0.5, 0.9, 0.5, 0.7, 0.5, 0.7]),
-        np.array([True, True, False, False, False, True]),
-    )
+    sure, correct = np.array([0.5, 0.9, 0.5, 0.7, 0.5, 0.7]), np.array([True, True, False, False, False, True])
     risk = selective.risk_curve(torch.from_numpy(sure), torch.from_numpy(correct))
     orders = [
         order
@@ -79,7 +76,7 @@ def bound_by_bisection(errors, answered, level):
     return float(low)
 
 
-@pytest.mark.parametrize(("errors", "answered"), [(0, 1), (0, 59), (1, 2), (3, 20), (19, 20), (7, 60)])
+@pytest.mark.parametrize(("errors", "answered"), [(0, 59), (3, 20), (19, 20)])
 @pytest.mark.parametrize("level", [0.05, 0.001])
 def test_the_bound_is_the_rate_at_which_so_few_errors_are_rare(errors, answered, level):
     assert selective.risk_bound(errors, answered, level) == pytest.approx(
@@ -110,7 +107,7 @@ def by_the_fallback_procedure(sure, correct, limit, level):
     return (len(sure), int((~correct).sum())) if everything else best
 
 
-@pytest.mark.parametrize("limit", [0.02, 0.2, 0.25, 0.6])
+@pytest.mark.parametrize("limit", [0.02, 0.25, 0.6])
 @pytest.mark.parametrize("examples", [2, 40, 1000])
 def test_the_threshold_for_a_risk_is_that_of_the_procedure(examples, limit):
     sure, correct = draw_answers(examples, seed=examples)
@@ -159,15 +156,6 @@ def test_the_promise_holds_over_draws(draw, limit):
     assert failed <= binom.ppf(0.999, 200, 0.05)
 
 
-def test_a_threshold_at_the_limit_is_found_about_as_often_as_it_may_be():
-    """Right at the limit everywhere: every answer would break the promise, so nearly all of the level can be spent."""
-    rng, found = np.random.default_rng(0), 0
-    for _ in range(400):
-        sure, correct = torch.from_numpy(rng.random(300)), torch.from_numpy(rng.random(300) > 0.1)
-        found += selective.threshold_at_risk(sure, correct, 0.1 - 1e-9) is not None
-    assert 2 <= found <= binom.ppf(0.999, 400, 0.05)
-
-
 def test_the_number_of_examples_that_is_needed_is_enough():
     rng = np.random.default_rng(1)
     sure, correct = calibrated(rng, 150)
@@ -181,13 +169,7 @@ def test_the_number_of_examples_that_is_needed_is_enough():
     assert selective.threshold_at_risk(*few, 0.03) is None
 
 
-def test_without_an_error_the_number_needed_is_that_of_the_binomial():
-    sure = torch.ones(20, dtype=torch.float64)
-    needed = selective.examples_needed(sure, torch.ones(20, dtype=torch.bool), 0.05)
-    assert 0.95**needed <= 0.05 / 5 < 0.95 ** (needed - 1)
-
-
-@pytest.mark.parametrize(("examples", "right"), [(0, True), (1, True), (50, False), (58, True)])
+@pytest.mark.parametrize(("examples", "right"), [(0, True), (50, False), (58, True)])
 def test_without_a_threshold_that_keeps_the_risk_there_is_none(examples, right):
     sure = torch.linspace(0, 1, examples, dtype=torch.float64)
     assert selective.threshold_at_risk(sure, torch.full((examples,), right), 0.05) is None

@@ -28,11 +28,6 @@ def test_numpy_and_torch_of_every_layout_give_the_same_task(digits):
     assert task_from_arrays("own", images, labels.tolist()).fingerprint == wanted
 
 
-def test_it_is_the_task_of_the_same_arrays_in_a_file(digits, tmp_path):
-    np.savez(tmp_path / "own.npz", images=digits[0], labels=digits[1])
-    assert task_from_arrays("own", *digits).fingerprint == Npz(str(tmp_path / "own.npz")).load(8, 1).fingerprint
-
-
 def test_classes_have_the_order_and_the_names_given(digits, tmp_path):
     images, labels = digits
     words = np.where(labels < 5, "low", "high")
@@ -66,14 +61,10 @@ def test_images_become_square_and_of_the_size_asked_for(digits):
     ("change", "setting", "text"),
     [
         ({"images": np.zeros((300, 64), np.uint8)}, "images", "must be (N, H, W), (N, H, W, C) or (N, C, H, W)"),
-        ({"images": np.zeros((300, 8, 8), np.int64)}, "images", "'int64': must be uint8 or floats in [0, 1]"),
         ({"images": np.full((300, 8, 8), 16.0)}, "images", "'from 16 to 16': must be floats in [0, 1]"),
         ({"images": [[1, 2], [3]]}, "images", "is not an array"),
-        ({"labels": np.zeros(299, int)}, "labels", "must be one for each of 300 images"),
         ({"labels": np.zeros(300)}, "labels", "'float64': must be integers or text"),
-        ({"classes": ["a", "b"]}, "labels", "has the label 2, which is not one of its 2 classes"),
         ({"test": 301}, "test", "asks for 301 images"),
-        ({"validation": 0}, "validation", "must be a count of 1 or more"),
         ({"image_size": 4}, "image_size", "must be 8 to 4096 pixels"),
     ],
 )

@@ -3,7 +3,6 @@ import zipfile
 
 import numpy as np
 import pytest
-import torch
 
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.tasks.embedded import Digits
@@ -33,15 +32,6 @@ def contents(task):
     }
 
 
-def test_one_pool_is_divided(load, digits):
-    images, labels = digits
-    task = load({"validation": 10, "test": 10}, images=images, labels=labels)
-    assert (len(task.train), len(task.validation), len(task.test)) == (30, 10, 10)
-    assert task.name == "own"
-    assert task.classes == tuple("0123456789")
-    assert contents(task) == {(image.tobytes(), label) for image, label in zip(images, labels, strict=True)}
-
-
 @pytest.mark.parametrize("validation", ["validation", "val"])
 def test_official_splits_are_kept(load, digits, validation):
     images, labels = digits
@@ -56,28 +46,10 @@ def test_official_splits_are_kept(load, digits, validation):
     assert task.classes == tuple("abcdefghij")
 
 
-def test_every_layout_and_type_gives_the_same_task(load, digits):
-    images, labels = digits
-    flat = load(images=images, labels=labels)
-    others = [
-        images[..., None],
-        images[:, None],
-        images.astype(np.float64) / 255,
-        images.astype(np.float32) / 255,
-    ]
-    for other in others:
-        assert load(images=other, labels=labels).fingerprint == flat.fingerprint
-    coloured = load(images=np.repeat(images[..., None], 3, axis=-1), labels=labels)
-    assert coloured.fingerprint == flat.fingerprint
-    planes = load(images=np.repeat(images[:, None], 3, axis=1), labels=labels, channels=3)
-    assert torch.equal(planes.test.images[:, 2], flat.test.images[:, 0])
-
-
-@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
-def test_floats_are_rounded(load, kind):
+def test_floats_are_rounded(load):
     every = np.arange(256, dtype=np.uint8).reshape(1, 16, 16).repeat(20, axis=0)
     near = (every + np.where(every < 128, 0.3, -0.3)) / 255
-    task = load(size=16, images=near.astype(kind), labels=np.arange(20) % 2)
+    task = load(size=16, images=near.astype(np.float16), labels=np.arange(20) % 2)
     assert (task.train.images.numpy() == every[0]).all()
 
 
@@ -94,35 +66,15 @@ def test_labels_may_be_text_or_any_numbers(load, digits):
     ("change", "text"),
     [
         ({"labels": None}, "holds images without labels"),
-        ({"images": None}, "holds labels without images"),
-        (
-            {"images": None, "labels": None, "classes": np.array(["a"])},
-            "must hold images and labels, or train_images",
-        ),
-        (
-            {"images": np.zeros((50, 8, 8), np.int64)},
-            "its images must be uint8 or floats in [0, 1], not int64",
-        ),
+        ({"images": None, "labels": None}, "must hold images and labels, or train_images"),
         ({"images": np.full((50, 8, 8), np.nan)}, "its images must be floats in [0, 1], not from nan to nan"),
-        ({"images": np.full((50, 8, 8), 200.0)}, "its images must be floats in [0, 1], not from 200 to 200"),
-        ({"images": np.full((50, 8, 8), -0.5)}, "its images must be floats in [0, 1], not from -0.5 to -0.5"),
-        ({"images": np.zeros((50, 64), np.uint8)}, "C 1 or 3, not (50, 64)"),
         ({"images": np.zeros((50, 8, 8, 4), np.uint8)}, "C 1 or 3, not (50, 8, 8, 4)"),
-        ({"images": np.zeros((0, 8, 8), np.uint8), "labels": np.zeros(0, int)}, "not (0, 8, 8, 1)"),
-        ({"labels": np.zeros(49, int)}, "its labels must be one for each of 50 images, not (49,)"),
-        ({"labels": np.zeros((50, 10), int)}, "its labels must be one for each of 50 images, not (50, 10)"),
-        ({"labels": np.zeros(50)}, "its labels must be integers or text, not float64"),
         ({"classes": np.array(["a", "b"])}, "has the label 2, which is not one of its 2 classes"),
-        ({"classes": np.array([["a", "b"]])}, "its classes must be a list of names, not <U1 (1, 2)"),
         (
             {"classes": np.array(["a", "b"], object)},
             "array 'classes' cannot be read: it holds objects",
         ),
         ({"test_images": np.zeros((2, 8, 8), np.uint8)}, "holds test_images without test_labels"),
-        (
-            {"test_images": np.zeros((2, 8, 8), np.uint8), "test_labels": np.array([0, 10])},
-            "has the label 10, which is not one of its 10 classes",
-        ),
     ],
 )
 def test_what_does_not_fit_is_named(load, digits, change, text):

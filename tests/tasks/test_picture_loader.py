@@ -3,6 +3,7 @@
 import logging
 import os
 import pickle
+import re
 import shutil
 from copy import deepcopy
 from dataclasses import replace
@@ -74,14 +75,9 @@ def test_images_are_decoded_once_for_all_loads(on_disk, decodings):
     replace(on_disk, seed=5, train=20).load(16, 1)
     assert len(decodings) == 120
     replace(on_disk, memory="ram").load(16, 1)
-    assert len(decodings) == 240
-
-
-@pytest.mark.parametrize("size", [(17, 1), (16, 3)])
-def test_another_size_is_decoded_anew(on_disk, decodings, size):
-    on_disk.load(16, 1)
-    on_disk.load(*size)
-    assert len(decodings) == 240
+    on_disk.load(17, 1)
+    on_disk.load(16, 3)
+    assert len(decodings) == 480
 
 
 def test_a_file_that_changed_is_decoded_anew(photos, tmp_path, decodings):
@@ -99,7 +95,6 @@ def test_a_file_that_changed_is_decoded_anew(photos, tmp_path, decodings):
 
 DAMAGES = {
     "cut": lambda whole: whole[: len(whole) // 2],
-    "emptied": lambda _: b"",
     "longer": lambda whole: whole + b"\0" * 100,
     "flipped pixels": lambda whole: whole[:-5] + bytes([whole[-5] ^ 16]) + whole[-4:],
     "another header": lambda whole: whole.replace(b"16, 16", b"8, 32 ", 1).replace(b'"sha256"', b'"sha255"'),
@@ -161,6 +156,8 @@ def test_broken_images_are_remembered(photos, tmp_path, decodings, caplog):
 
 @pytest.mark.parametrize(("free", "expected"), [(10**9, False), (120 * 16 * 16 * 3, True)])
 def test_auto_goes_to_disk_where_memory_is_short(on_disk, monkeypatch, free, expected):
+    with pytest.raises(SettingError, match="memory='gpu': must be auto, ram or disk"):
+        replace(on_disk, memory="gpu")
     monkeypatch.setattr(picture_loader, "free_memory", lambda: free)
     assert is_mapped(replace(on_disk, memory="auto").load(16, 1).train) == expected
 
@@ -172,20 +169,6 @@ def test_a_folder_without_room_or_rights(on_disk, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(SettingError, match=r"needs 0.0 GiB for the decoded images, and 0.0 GiB are free"):
         on_disk.load(16, 1)
-
-
-@pytest.mark.parametrize(
-    ("settings", "text"),
-    [
-        ({"memory": "gpu"}, "memory='gpu': must be auto, ram or disk"),
-        ({"broken": "ignore"}, "broken='ignore': must be error or skip"),
-        ({"cache": ""}, "cache='': must be a folder"),
-    ],
-)
-def test_values_that_are_none_of_the_options(settings, text):
-    with pytest.raises(SettingError) as caught:
-        ImageFolder("anywhere", **settings)
-    assert str(caught.value) == text
 
 
 def test_rows_of_a_mapped_file_are_an_index_or_a_view(on_disk, tmp_path):
@@ -257,7 +240,7 @@ def test_the_fingerprint_is_kept_beside_the_file_and_a_damaged_one_is_computed_a
     [beside] = (tmp_path / "cache").glob("*.fingerprints")
     read.clear()
     for damage in (
-        lambda text: text.replace("a", "b"),
+        lambda text: re.sub(" [0-9a-f]{64} ", f" {'0' * 64} ", text),
         lambda text: text[: len(text) // 7],
         lambda _: "\x00 \n 1 2 3\n",
     ):
@@ -272,13 +255,6 @@ def test_another_process_maps_the_same_images(on_disk):
         place = pickle.loads(pickle.dumps(place_of(images)))
         assert torch.equal(place.open(), images)
     assert place_of(torch.zeros(1)) is None
-
-
-def test_parts_of_a_mapped_file_have_files_of_their_own(on_disk):
-    images = on_disk.load(16, 1).train.images
-    index = torch.tensor([2, 0])
-    for part in (images[3:9], images[4:10], images[4:9]):
-        assert torch.equal(rows(part, index), part[index])
 
 
 def coloured_photos(root, side, colours=True, count=12):
@@ -300,11 +276,9 @@ GRAY, SMALL = "in colour become gray (dataset.channels=3", "of about 128 pixels 
     ("size", "channels", "colours", "said"),
     [
         (28, 1, True, [GRAY, SMALL]),
-        (28, 3, True, [SMALL]),
         (28, 1, False, [SMALL]),
         (64, 1, True, [GRAY]),
         (64, 3, True, []),
-        (64, 1, False, []),
     ],
 )
 def test_pictures_that_lose_colours_or_detail_are_said_once(tmp_path, caplog, size, channels, colours, said):

@@ -4,6 +4,8 @@ import torch
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.tasks.task import Split, Task
 
+IMAGES = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
+
 
 def split(count=6, channels=1, side=4, top=2, seed=0):
     generator = torch.Generator().manual_seed(seed)
@@ -25,32 +27,12 @@ def task(**changes):
 @pytest.mark.parametrize(
     ("images", "labels", "text"),
     [
-        (
-            torch.zeros(2, 1, 4, 4),
-            torch.zeros(2).long(),
-            "images='torch.float32 (2, 1, 4, 4)': must be uint8 of",
-        ),
-        (
-            torch.zeros(2, 4, 4).byte(),
-            torch.zeros(2).long(),
-            "images='torch.uint8 (2, 4, 4)': must be uint8 of",
-        ),
-        (
-            torch.zeros(0, 1, 4, 4).byte(),
-            torch.zeros(0).long(),
-            "(0, 1, 4, 4)': must be uint8 of shape (N, C, H, W), not",
-        ),
-        (
-            torch.zeros(2, 1, 4, 4).byte(),
-            torch.zeros(3).long(),
-            "labels='torch.int64 (3,)': must be int64 of shape (2,)",
-        ),
-        (
-            torch.zeros(2, 1, 4, 4).byte(),
-            torch.zeros(2),
-            "labels='torch.float32 (2,)': must be int64 of shape (2,)",
-        ),
-        (torch.zeros(2, 1, 4, 4).byte(), torch.tensor([0, -1]), "labels=-1: must not be negative"),
+        (torch.zeros(2, 1, 4, 4), torch.zeros(2).long(), "images='torch.float32 (2, 1, 4, 4)': must be uint8 of"),
+        (IMAGES[:, 0], torch.zeros(2).long(), "images='torch.uint8 (2, 4, 4)': must be uint8 of"),
+        (IMAGES[:0], torch.zeros(0).long(), "(0, 1, 4, 4)': must be uint8 of shape (N, C, H, W), not"),
+        (IMAGES, torch.zeros(3).long(), "labels='torch.int64 (3,)': must be int64 of shape (2,)"),
+        (IMAGES, torch.zeros(2), "labels='torch.float32 (2,)': must be int64 of shape (2,)"),
+        (IMAGES, torch.tensor([0, -1]), "labels=-1: must not be negative"),
     ],
 )
 def test_a_split_refuses_tensors_that_do_not_fit(images, labels, text):
@@ -62,15 +44,9 @@ def test_a_split_refuses_tensors_that_do_not_fit(images, labels, text):
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"classes": ("cat", "cat")}, "classes=('cat', 'cat'): must be two or more different names"),
         ({"classes": ("cat",)}, "classes=('cat',): must be two or more different names"),
         ({"classes": ("cat", "d\udce9")}, "must be text that UTF-8 can hold: files of a run name it"),
-        ({"name": "\udce9"}, "must be text that UTF-8 can hold"),
         ({"test": split(side=5)}, "test=(1, 5, 5): must have the shape of the training images, (1, 4, 4)"),
-        (
-            {"validation": split(channels=3)},
-            "validation=(3, 4, 4): must have the shape of the training images",
-        ),
         ({"test": split(top=3)}, "test=2: is a label beyond the 2 classes"),
     ],
 )
@@ -80,30 +56,18 @@ def test_a_task_refuses_splits_that_do_not_fit(changes, text):
     assert text in str(caught.value)
 
 
-def test_take_follows_the_order_asked_for():
-    whole = split()
-    part = whole.take(torch.tensor([4, 1]))
-    assert len(part) == 2
-    assert torch.equal(part.images, whole.images[[4, 1]])
-    assert torch.equal(part.labels, whole.labels[[4, 1]])
-
-
 def test_the_fingerprint_of_a_split_is_of_its_content():
     one = split()
     assert one.fingerprint == split().fingerprint
     assert len(one.fingerprint) == 64
+    strided = Split(one.images.repeat(1, 3, 1, 1).contiguous(memory_format=torch.channels_last), one.labels)
+    assert strided.fingerprint == Split(one.images.repeat(1, 3, 1, 1), one.labels).fingerprint
     reshaped = Split(one.images.reshape(6, 4, 2, 2), one.labels)
     other_label = Split(one.images, 1 - one.labels)
     other_pixel = Split(one.images.clone(), one.labels)
     other_pixel.images[-1, -1, -1, -1] ^= 1
     prints = {each.fingerprint for each in (one, reshaped, other_label, other_pixel, split(count=5))}
     assert len(prints) == 5
-
-
-def test_the_fingerprint_does_not_depend_on_strides():
-    one = split(channels=3)
-    strided = Split(one.images.contiguous(memory_format=torch.channels_last), one.labels)
-    assert strided.fingerprint == one.fingerprint
 
 
 def test_the_fingerprint_of_a_task_sees_every_split_and_the_classes():

@@ -4,16 +4,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.layout import CALIBRATION
 from ensemble_transfer.metrics.calibration import apply_temperature, fit_temperature
-from ensemble_transfer.metrics.checks import check_labels, check_probabilities
+from ensemble_transfer.metrics.checks import Values, as_predictions
 from ensemble_transfer.metrics.predictive import confidence, ensemble_mean, predicted_class
 from ensemble_transfer.tensor_files import checksum, read_tensors, write_tensors
 
@@ -60,11 +59,7 @@ class Calibration:
 
     @classmethod
     def fit(
-        cls,
-        probabilities: Tensor | NDArray[Any],
-        labels: Tensor | NDArray[Any],
-        members: int | None = None,
-        classes: int | None = None,
+        cls, probabilities: Values, labels: Values, *, members: int | None = None, classes: int | None = None
     ) -> Self:
         """Fit the temperature on validation predictions, as :mod:`~ensemble_transfer.metrics.evaluate` does.
 
@@ -77,10 +72,8 @@ class Calibration:
         Raises:
             ValueError: If the arrays are not predictions with labels, or have other numbers of members or classes.
         """
-        given, truth = torch.as_tensor(probabilities), torch.as_tensor(labels)
-        check_probabilities(given, "validation/probabilities", members=members, classes=classes)
-        check_labels(truth, given.shape[1], given.shape[2], "validation/labels")
-        temperature = fit_temperature(ensemble_mean(given), truth.long())
+        given, truth = as_predictions(probabilities, labels, "validation/", members=members, classes=classes)
+        temperature = fit_temperature(ensemble_mean(given), truth)
         decisions = decide(given, temperature)
         return cls(temperature, decisions.confidence, decisions.label == truth)
 
@@ -116,7 +109,7 @@ def _check(tensors: Mapping[str, Tensor]) -> None:
     dtypes = {"temperature": torch.float64, "confidence": torch.float64, "correct": torch.bool}
     if {name: tensor.dtype for name, tensor in tensors.items()} != dtypes:
         raise ValueError(f"must hold {', '.join(f'{name} ({dtype})' for name, dtype in dtypes.items())}")
-    temperature, sure, correct = tensors["temperature"], tensors["confidence"], tensors["correct"]
+    temperature, sure, correct = (tensors[name] for name in dtypes)
     if temperature.ndim or not 0 < temperature.item() < math.inf:
         raise ValueError("temperature must be one number above 0")
     if sure.ndim != 1 or sure.shape != correct.shape or not len(sure) or not ((sure >= 0) & (sure <= 1 + 1e-6)).all():

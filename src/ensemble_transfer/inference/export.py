@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import warnings
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,9 +18,8 @@ from ensemble_transfer.inference.preprocessing import preprocessing
 from ensemble_transfer.layout import replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
     from torch import Tensor, nn
+    from torch.onnx import ONNXProgram
 
     from ensemble_transfer.models.backbone import Architecture
     from ensemble_transfer.models.ensemble import Ensemble
@@ -79,63 +77,45 @@ def export(ensemble: Ensemble, temperature: float, images: Tensor, path: Path) -
     Raises:
         SettingError: If the difference is above ``TOLERANCE``; nothing is written.
     """
+    program = _program(as_module(ensemble, temperature), ensemble.architecture)
+    program.model.metadata_props.update(
+        classes=json.dumps(ensemble.classes),
+        temperature=repr(temperature),
+        preprocessing=json.dumps(preprocessing(ensemble.architecture)),
+    )
     with replacing(path) as beside:
-        _write(as_module(ensemble, temperature), ensemble.architecture, beside)
-        _describe(beside, _metadata(ensemble, temperature))
+        program.save(beside, external_data=False)
         difference = _difference(beside, ensemble, temperature, images)
         rule = f"would not be the same as in torch: probabilities differ by {difference:.2g}"
         require(difference <= TOLERANCE, "output", str(path), rule)
     return difference
 
 
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Suppress the exporter's warnings about torch itself; its output is checked."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
-
-
-def _write(module: nn.Module, architecture: Architecture, path: Path) -> None:
+def _program(module: nn.Module, architecture: Architecture) -> ONNXProgram:
+    """Return the network in ONNX; the exporter's warnings about torch itself are suppressed: its output is checked."""
     import torch
 
-    size = architecture.image_size
+    size, before = architecture.image_size, logging.root.manager.disable
     example = torch.zeros(2, architecture.channels, size, size, dtype=torch.uint8)
+    logging.disable(logging.WARNING)
     try:
-        with _silence():
-            torch.onnx.export(
+        with warnings.catch_warnings(category=Warning, action="ignore"):
+            program = torch.onnx.export(
                 module,
                 (example,),
-                path,
                 input_names=["images"],
                 output_names=list(OUTPUTS),
                 dynamic_shapes={"images": {0: torch.export.Dim("N")}},
                 dynamo=True,
-                external_data=False,
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
         reason = " ".join(str(error).split())[:200]
         raise SettingError("backbone", architecture.backbone, f"cannot be written as ONNX: {reason}") from error
-
-
-def _metadata(ensemble: Ensemble, temperature: float) -> dict[str, str]:
-    """Return what a user of the file has to know, as texts by key."""
-    steps = json.dumps(preprocessing(ensemble.architecture))
-    return {"classes": json.dumps(ensemble.classes), "temperature": repr(temperature), "preprocessing": steps}
-
-
-def _describe(path: Path, texts: Mapping[str, str]) -> None:
-    import onnx
-
-    model = onnx.load(path)
-    onnx.helper.set_model_props(model, dict(texts))
-    onnx.save(model, path)
+    finally:
+        logging.disable(before)
+    assert program is not None
+    return program
 
 
 def _difference(path: Path, ensemble: Ensemble, temperature: float, images: Tensor) -> float:

@@ -95,21 +95,15 @@ def _front_matter(ensemble: Ensemble, metrics: Mapping[str, float]) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
     target = str(ensemble.history.get("target", "target"))
+    named = {
+        "accuracy": ("Accuracy", "ensemble/accuracy"),
+        "nll": ("Negative log likelihood", "ensemble/nll"),
+        "ece": ("Expected calibration error", "calibration/ece"),
+    }
+    of: dict[str, Any] = {"dataset_type": target, "dataset_name": target, "dataset_split": "test"}
     results = [
-        EvalResult(
-            task_type="image-classification",
-            dataset_type=target,
-            dataset_name=target,
-            dataset_split="test",
-            metric_type=kind,
-            metric_value=metrics[_TEST + key],
-            metric_name=name,
-        )
-        for kind, key, name in (
-            ("accuracy", "ensemble/accuracy", "Accuracy"),
-            ("nll", "ensemble/nll", "Negative log likelihood"),
-            ("ece", "calibration/ece", "Expected calibration error"),
-        )
+        EvalResult("image-classification", metric_type=kind, metric_value=metrics[_TEST + key], metric_name=name, **of)
+        for kind, (name, key) in named.items()
         if _TEST + key in metrics
     ]
     evaluated: dict[str, Any] = {"metrics": ["accuracy"], "model_name": _name(ensemble), "eval_results": results}
@@ -164,10 +158,11 @@ def _facts(ensemble: Ensemble) -> Iterator[tuple[str, str]]:
 
 def _results(metrics: Mapping[str, float], examples: Mapping[str, int]) -> Iterator[str]:
     rows = [(name, f"{metrics[_TEST + key]:.4f}") for name, key in _QUALITY.items() if _TEST + key in metrics]
-    ood = {key.split("/")[3]: value for key, value in metrics.items() if _is_detection(key)}
-    rows += [
-        (f"AUROC against {_code(name)}, out of distribution, by probability", f"{v:.4f}") for name, v in ood.items()
-    ]
+    for key, value in metrics.items():
+        if key.startswith(f"{_TEST}ood/") and key.endswith("/max_probability/auroc"):
+            rows.append(
+                (f"AUROC against {_code(key.split('/')[3])}, out of distribution, by probability", f"{value:.4f}")
+            )
     yield "## Results"
     if not rows:
         yield "Not evaluated: no metrics were known when this card was written."
@@ -176,17 +171,10 @@ def _results(metrics: Mapping[str, float], examples: Mapping[str, int]) -> Itera
     yield f"On {count} of the target task, which were not used for any choice:"
     yield from _table([("metric", "value"), *rows])
     if "test" in examples:
-        yield _interval(metrics[f"{_TEST}ensemble/accuracy"], examples["test"])
-
-
-def _interval(accuracy: float, examples: int) -> str:
-    right = round(accuracy * examples)
-    low, high = 1 - risk_bound(examples - right, examples, 0.025), risk_bound(right, examples, 0.025)
-    return f"95% interval of the accuracy from so many images (Clopper-Pearson): {low:.3f} to {high:.3f}."
-
-
-def _is_detection(key: str) -> bool:
-    return key.startswith(f"{_TEST}ood/") and key.endswith("/max_probability/auroc")
+        number = examples["test"]
+        right = round(metrics[f"{_TEST}ensemble/accuracy"] * number)
+        low, high = 1 - risk_bound(number - right, number, 0.025), risk_bound(right, number, 0.025)
+        yield f"95% interval of the accuracy from so many images (Clopper-Pearson): {low:.3f} to {high:.3f}."
 
 
 def _costs(cost: Mapping[str, Any], members: int) -> Iterator[str]:
@@ -195,11 +183,14 @@ def _costs(cost: Mapping[str, Any], members: int) -> Iterator[str]:
         ("one more member", "marginal"),
         ("source ensemble, not counted above", "source"),
     )
-    rows = [
-        (name, f"{spent['steps']:,.0f}", *_flops(spent), f"{spent['seconds']:,.1f}")
-        for name, key in named
-        if (spent := cost.get(key))
-    ]
+    rows = []
+    for name, key in named:
+        if spent := cost.get(key):
+            shares = (spent.get(share) for share in ("fine_tunings", "fine_tunings_by_time"))
+            known = ("-" if share is None else f"{share:.2f}" for share in shares)
+            rows.append(
+                (name, f"{spent['steps']:,.0f}", f"{spent['flops'] / 1e9:,.1f}", *known, f"{spent['seconds']:,.1f}")
+            )
     if rows:
         yield "## Cost of training"
         yield from _table([("", "optimizer steps", "GFLOPs", "fine-tunings", "by time", "seconds"), *rows])
@@ -211,13 +202,6 @@ def _costs(cost: Mapping[str, Any], members: int) -> Iterator[str]:
         networks, flops = cost["prediction"]["networks"], cost["prediction"]["flops"]
         yield "## Cost of a prediction"
         yield f"{networks} network{'' if networks == 1 else 's'}, {flops / 1e6:,.1f} MFLOPs an image."
-
-
-def _flops(spent: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Return a cost in GFLOPs and in fine-tunings, by FLOPs and by time, where they are known."""
-    shares = (spent.get(name) for name in ("fine_tunings", "fine_tunings_by_time"))
-    by_flops, by_time = ("-" if share is None else f"{share:.2f}" for share in shares)
-    return f"{spent['flops'] / 1e9:,.1f}", by_flops, by_time
 
 
 def _limits(metrics: Mapping[str, float], examples: Mapping[str, int]) -> str:

@@ -47,11 +47,11 @@ def predict_rows(
 
     from ensemble_transfer.inference.calibration import decide
     from ensemble_transfer.metrics import diversity, predictive
-    from ensemble_transfer.metrics.checks import check_probabilities
+    from ensemble_transfer.metrics.checks import as_probabilities
     from ensemble_transfer.models.ensemble import probabilities
 
     members = torch.stack([probabilities(classifier, images, device) for classifier in classifiers])
-    check_probabilities(members)
+    as_probabilities(members)
     decisions = decide(members, saved.temperature)
     columns = (
         [saved.ensemble.classes[label] for label in decisions.label.tolist()],

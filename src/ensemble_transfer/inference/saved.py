@@ -71,20 +71,16 @@ def open_saved(run: str | Path) -> SavedEnsemble:
     from ensemble_transfer.models.ensemble import Ensemble
 
     run = Path(run).expanduser()
-    folder = ensemble_folder(run)
+    folder, predictions, calibration = ensemble_folder(run), run / PREDICTIONS, None
     ensemble = Ensemble.load(folder)
     if (folder / CALIBRATION).exists():
-        return SavedEnsemble(folder, ensemble, Calibration.load(folder, ensemble.fingerprint))
-    predictions = run / PREDICTIONS
-    if not predictions.is_file():
-        return SavedEnsemble(folder, ensemble, None)
-    try:
-        validation = read_predictions(str(predictions))[0]["validation"]
-        if validation is None:
-            return SavedEnsemble(folder, ensemble, None)
-        arrays, labels = validation
-        members = len(ensemble) if len(arrays) > 1 else None  # one: the run kept the ensemble's alone
-        fitted = Calibration.fit(arrays, labels, members=members, classes=len(ensemble.classes))
-    except (ValueError, MemoryError) as error:
-        raise SettingError(PREDICTIONS, str(predictions), str(error)) from error
-    return SavedEnsemble(folder, ensemble, fitted)
+        calibration = Calibration.load(folder, ensemble.fingerprint)
+    elif predictions.is_file():
+        try:
+            validation = read_predictions(str(predictions))[0]["validation"]
+            if validation is not None:
+                members = len(ensemble) if len(validation[0]) > 1 else None  # one: the run kept the ensemble's alone
+                calibration = Calibration.fit(*validation, members=members, classes=len(ensemble.classes))
+        except (ValueError, MemoryError) as error:
+            raise SettingError(PREDICTIONS, str(predictions), str(error)) from error
+    return SavedEnsemble(folder, ensemble, calibration)

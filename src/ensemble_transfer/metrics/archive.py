@@ -4,17 +4,16 @@ import hashlib
 import math
 import pickle
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, BinaryIO
-from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
 import torch
 from numpy.lib import format as npy
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ensemble_transfer.metrics.predictive import blocks, log_probability
 from ensemble_transfer.spill import empty
@@ -79,7 +78,7 @@ def read_array(archive: NpzFile, name: str) -> NDArray[Any]:
 
 def _require_held(archive: ZipFile, name: str) -> None:
     """Raise a ValueError if the header of an array claims more than is there; nothing is allocated."""
-    entry = _entry(archive, name)
+    entry = archive.getinfo(name if name in archive.namelist() else f"{name}.npy")
     if entry.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
         raise ValueError("it is compressed by another method than numpy.savez uses")
     if entry.file_size > MOST_EXPANSION * (entry.compress_size + 1):
@@ -108,11 +107,6 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     return shape, dtype
 
 
-def _entry(archive: ZipFile, name: str) -> ZipInfo:
-    names = archive.namelist()
-    return archive.getinfo(name if name in names else f"{name}.npy")
-
-
 def compact(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Return arrays of a run with large probabilities as logits in half precision, which take half the room.
 
@@ -122,69 +116,51 @@ def compact(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """
     found: dict[str, NDArray[Any]] = {}
     for name, array in arrays.items():
-        if name.split("/")[-1] == "probabilities" and array.size >= LARGE:
-            found[f"{name.removesuffix('probabilities')}logits"] = _logits(torch.from_numpy(array)).numpy()
-        else:
+        if name.split("/")[-1] != "probabilities" or array.size < LARGE:
             found[name] = array
+            continue
+        probabilities, logits = torch.from_numpy(array), empty(*array.shape, dtype=torch.float16)
+        for rows in blocks(probabilities):
+            log_p = log_probability(probabilities[..., rows, :])
+            logits[..., rows, :] = (log_p - log_p.amax(dim=-1, keepdim=True)).half()
+        found[f"{name.removesuffix('probabilities')}logits"] = logits.numpy()
     return found
-
-
-def _logits(probabilities: Tensor) -> Tensor:
-    """Return log p less the largest of each example: (..., N, C) -> float16 (..., N, C)."""
-    logits = empty(*probabilities.shape, dtype=torch.float16)
-    for rows in blocks(probabilities):
-        log_p = log_probability(probabilities[..., rows, :])
-        logits[..., rows, :] = (log_p - log_p.amax(dim=-1, keepdim=True)).half()
-    return logits
-
-
-def _softmax(logits: NDArray[Any]) -> NDArray[Any]:
-    """Return the probabilities (..., N, C) of logits, float32."""
-    given = torch.from_numpy(np.require(logits, requirements=["C", "W"]))
-    found = empty(*given.shape)
-    for rows in blocks(given):
-        found[..., rows, :] = given[..., rows, :].float().softmax(dim=-1)
-    return found.numpy()
 
 
 def with_checksum(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Return arrays and their checksum, to be saved by ``numpy.savez``."""
-    return {**arrays, CHECKSUM: np.array(_checksum({name: _digest(array) for name, array in arrays.items()}))}
+    return {**arrays, CHECKSUM: np.array(_checksum(arrays.items()))}
 
 
-def _digest(array: NDArray[Any]) -> str:
-    digest = hashlib.sha256(f"{array.dtype.str} {array.shape} ".encode())
-    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
-
-
-def _checksum(digests: Mapping[str, str]) -> str:
-    return hashlib.sha256(
-        "\n".join(f"{name} {digest}" for name, digest in sorted(digests.items())).encode()
-    ).hexdigest()
+def _checksum(arrays: Iterable[tuple[str, NDArray[Any]]]) -> str:
+    lines = []
+    for name, array in arrays:  # one at a time is in memory
+        digest = hashlib.sha256(f"{array.dtype.str} {array.shape} ".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        lines.append((name, digest.hexdigest()))
+    return hashlib.sha256("\n".join(f"{name} {digest}" for name, digest in sorted(lines)).encode()).hexdigest()
 
 
 def _require_whole(archive: NpzFile) -> None:
-    """Raise a ValueError if a file has a checksum that does not match; one array at a time is in memory."""
-    if CHECKSUM not in archive.files:
-        return
-    digests = {name: _digest(read_array(archive, name)) for name in archive.files if name != CHECKSUM}
-    if str(read_array(archive, CHECKSUM)) != _checksum(digests):
-        raise ValueError("its checksum does not match: it was edited or damaged after it was written")
-
-
-def _sorted_out(archive: NpzFile) -> tuple[dict[str, Any], list[str]]:
+    """Raise a ValueError if a name is not printable, or a file has a checksum that does not match."""
     for name in archive.files:
         if not name.isprintable():
             raise ValueError(f"has an array {name!r}; names must be printable")
+    if CHECKSUM in archive.files:
+        others = ((name, read_array(archive, name)) for name in archive.files if name != CHECKSUM)
+        if str(read_array(archive, CHECKSUM)) != _checksum(others):
+            raise ValueError("its checksum does not match: it was edited or damaged after it was written")
+
+
+def _sorted_out(archive: NpzFile) -> tuple[dict[str, Any], list[str]]:
     _require_whole(archive)
     ood, corruptions, unread = {}, {}, []
-    names = [_read_as(name, archive.files) for name in archive.files]
+    read_as = [_read_as(name, archive.files) for name in archive.files]
     given = {name: _array(archive, name) for name in ("probabilities", "labels")}
     validation = None
-    if {"validation/probabilities", "validation/labels"} & set(names):
+    if {"validation/probabilities", "validation/labels"} & set(read_as):
         validation = (_array(archive, "validation/probabilities"), _array(archive, "validation/labels"))
-    for name in names:
+    for name in read_as:
         match name.split("/"):
             case ["probabilities" | "labels"] | ["validation", "probabilities" | "labels"]:
                 pass
@@ -193,7 +169,9 @@ def _sorted_out(archive: NpzFile) -> tuple[dict[str, Any], list[str]]:
             case ["ood", kind, "probabilities"]:
                 ood[kind] = _array(archive, name)
             case ["corruption", kind, severity, "probabilities"]:
-                corruptions[kind, _severity(severity, name)] = _array(archive, name)
+                if not severity.isdecimal():
+                    raise ValueError(f"array {name!r} has severity {severity!r}; must be an integer")
+                corruptions[kind, int(severity)] = _array(archive, name)
             case _:
                 unread.append(name)
     return {**given, "validation": validation, "ood": ood, "corruptions": corruptions}, unread
@@ -209,30 +187,24 @@ def _archive(file: BinaryIO) -> NpzFile:
     return archive
 
 
-def _array(archive: NpzFile, name: str) -> NDArray[Any]:
-    logits = f"{name.removesuffix('probabilities')}logits"
-    if name not in archive.files and logits in archive.files:
-        return _probabilities(archive, logits)
-    if name not in archive.files:
-        raise ValueError(f"has no array {name!r}; its arrays are: {', '.join(archive.files) or 'none'}")
-    return read_array(archive, name)
-
-
 def _read_as(name: str, names: Sequence[str]) -> str:
     """Return the name under which an array is used: logits as probabilities, where there are none."""
     probabilities = f"{name.removesuffix('logits')}probabilities"
     return probabilities if name.split("/")[-1] == "logits" and probabilities not in names else name
 
 
-def _probabilities(archive: NpzFile, name: str) -> NDArray[Any]:
-    """Return the probabilities of an array of logits."""
-    logits = read_array(archive, name)
-    if logits.ndim < 2 or logits.dtype.kind != "f":
-        raise ValueError(f"array {name!r} has shape {logits.shape} of {logits.dtype}; must be floats by class")
-    return _softmax(logits)
-
-
-def _severity(text: str, name: str) -> int:
-    if not text.isdecimal():
-        raise ValueError(f"array {name!r} has severity {text!r}; must be an integer")
-    return int(text)
+def _array(archive: NpzFile, name: str) -> NDArray[Any]:
+    """Read an array; of probabilities that are not there, the softmax of their logits, float32."""
+    logits = f"{name.removesuffix('probabilities')}logits"
+    if name in archive.files:
+        return read_array(archive, name)
+    if logits not in archive.files:
+        raise ValueError(f"has no array {name!r}; its arrays are: {', '.join(archive.files) or 'none'}")
+    array = read_array(archive, logits)
+    if array.ndim < 2 or array.dtype.kind != "f":
+        raise ValueError(f"array {logits!r} has shape {array.shape} of {array.dtype}; must be floats by class")
+    given = torch.from_numpy(np.require(array, requirements=["C", "W"]))
+    found = empty(*given.shape)
+    for rows in blocks(given):
+        found[..., rows, :] = given[..., rows, :].float().softmax(dim=-1)
+    return found.numpy()

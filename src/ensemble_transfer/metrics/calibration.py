@@ -12,15 +12,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torchmetrics.functional.classification import binary_calibration_error
 
-from ensemble_transfer.metrics.predictive import (
-    blocks,
-    changed,
-    confidence,
-    correctness,
-    log_probability,
-    of_each,
-    room,
-)
+from ensemble_transfer.metrics.predictive import blocks, confidence, correctness, log_probability, of_each, room
 from ensemble_transfer.metrics.ties import steady, tie_averaged
 
 BINS = 15
@@ -37,14 +29,7 @@ def ece(probabilities: Tensor, labels: Tensor) -> Tensor:
     """Compute the expected calibration error: sum_b n_b / N |accuracy_b - confidence_b| (Guo 2017).
 
     Top-label confidence in 15 equal-width bins. Equals torchmetrics' ``multiclass_calibration_error`` unless
-    a confidence falls on the edge of a bin.
-
-    Args:
-        probabilities: (N, C).
-        labels: (N,).
-
-    Returns:
-        0-d, in 0..1.
+    a confidence falls on the edge of a bin. (N, C), (N,) -> 0-d, in 0..1.
     """
     return _calibration_error(confidence(probabilities), correctness(probabilities, labels), "l1")
 
@@ -58,14 +43,7 @@ def ece_classwise(probabilities: Tensor, labels: Tensor) -> Tensor:
     """Compute the classwise ECE: mean_c sum_b n_bc / N |frequency_bc - mean p_bc| (Kull 2019).
 
     The examples are binned anew for each class c by p_c, whether or not c is the top label; classes that
-    occur in no label count too.
-
-    Args:
-        probabilities: (N, C).
-        labels: (N,).
-
-    Returns:
-        0-d, in 0..1.
+    occur in no label count too. (N, C), (N,) -> 0-d, in 0..1.
     """
     errors = [_calibration_error(p, labels == c, "l1") for c, p in enumerate(probabilities.double().unbind(1))]
     return torch.stack(errors).mean()
@@ -77,14 +55,7 @@ def ece_adaptive(probabilities: Tensor, labels: Tensor) -> Tensor:
     The examples are sorted by confidence and divided into 15 bins whose sizes differ by at most one. The larger bins
     have the lower confidences, as ``numpy.array_split`` divides a rising order. Where a tie is divided, each side
     gets the tie's mean accuracy, so the order of the examples does not matter. With N < 15 every example is
-    its own bin.
-
-    Args:
-        probabilities: (N, C).
-        labels: (N,).
-
-    Returns:
-        0-d, in 0..1.
+    its own bin. (N, C), (N,) -> 0-d, in 0..1.
     """
     sure = steady(confidence(probabilities))
     right = tie_averaged(correctness(probabilities, labels), by=sure)
@@ -92,29 +63,35 @@ def ece_adaptive(probabilities: Tensor, labels: Tensor) -> Tensor:
     return torch.stack([part.sum().abs() for part in gap.tensor_split(BINS)]).sum() / len(gap)
 
 
-def reliability(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute the reliability diagram over the bins of :func:`ece`.
-
-    Args:
-        probabilities: (N, C).
-        labels: (N,).
+def reliability(probabilities: Tensor, labels: Tensor) -> dict[str, list[float | None]]:
+    """Compute the reliability diagram over the bins of :func:`ece`: (N, C), (N,).
 
     Returns:
-        Number of examples, mean confidence and accuracy by bin, each (15,); an empty bin has NaN for the
-        latter two.
+        By bin: ``lower`` and ``upper`` edge, ``count`` of examples, mean ``confidence``, ``accuracy``; None for the
+        latter two in an empty bin.
     """
     sure = _binnable(confidence(probabilities))
     edges = torch.linspace(0, 1, BINS + 1, dtype=torch.float64, device=sure.device)
     bin_of = torch.bucketize(sure, edges[1:-1], right=True)
     count = torch.bincount(bin_of, minlength=BINS)
-    mean_confidence = torch.bincount(bin_of, weights=sure, minlength=BINS) / count
     right = correctness(probabilities, labels).double()
-    return count, mean_confidence, torch.bincount(bin_of, weights=right, minlength=BINS) / count
+    diagram: dict[str, list[float | None]] = {
+        "lower": [edge / BINS for edge in range(BINS)],
+        "upper": [(edge + 1) / BINS for edge in range(BINS)],
+        "count": count.tolist(),
+    }
+    for name, values in (("confidence", sure), ("accuracy", right)):
+        means = torch.bincount(bin_of, weights=values, minlength=BINS) / count
+        diagram[name] = [None if math.isnan(mean) else mean for mean in means.tolist()]
+    return diagram
 
 
 def apply_temperature(probabilities: Tensor, temperature: float) -> Tensor:
     """Scale the log-probabilities: softmax(log p / T) (Guo 2017): (N, C) -> (N, C)."""
-    return changed(lambda part: (log_probability(part) / temperature).softmax(dim=1), probabilities)
+    scaled = room(probabilities, *probabilities.shape)
+    for rows in blocks(probabilities):
+        scaled[rows] = (log_probability(probabilities[rows]) / temperature).softmax(dim=1)
+    return scaled
 
 
 def fit_temperature(probabilities: Tensor, labels: Tensor) -> float:
@@ -162,14 +139,13 @@ def fit_temperature(probabilities: Tensor, labels: Tensor) -> float:
 def cross_calibrate(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, float]:
     """Scale each half of the examples with the temperature fitted on the other half (Ashukha 2020).
 
-    Args:
-        probabilities: (N, C).
-        labels: (N,).
+    The halves depend on the examples' values and not on their order, in which they are dealt out in turn.
 
     Returns:
         The scaled probabilities (N, C), and the geometric mean over the examples of their temperatures.
     """
-    one, other = _halves(probabilities, labels)
+    order = _order(probabilities, labels)
+    one, other = order[0::2], order[1::2]
     scaled = torch.empty_like(probabilities, dtype=torch.float64)
     log_temperature = 0.0
     for fitted, applied in ((one, other), (other, one)):
@@ -177,12 +153,6 @@ def cross_calibrate(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, floa
         scaled[applied] = apply_temperature(probabilities[applied], temperature)
         log_temperature += math.log(temperature) * len(applied) / len(labels)
     return scaled, math.exp(log_temperature)
-
-
-def _halves(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Divide the examples into two halves that depend on their values and not on their order: dealt out in turn."""
-    order = _order(probabilities, labels)
-    return order[0::2], order[1::2]
 
 
 def _order(probabilities: Tensor, labels: Tensor) -> Tensor:

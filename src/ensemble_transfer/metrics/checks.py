@@ -1,39 +1,76 @@
-"""Checks of predictions and labels; each error names the problem and the rule in one sentence."""
+"""Predictions and labels of any origin, as tensors; each error names the problem and the rule in one sentence."""
 
+from typing import TypeAlias
+
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ensemble_transfer.metrics.predictive import blocks
+
+Values: TypeAlias = ArrayLike | Tensor
 
 SUM_TOLERANCE = 1e-3
 """Largest distance of the sum of an example's probabilities from 1; float16 predictions stay within it."""
 
 
-def check_probabilities(
-    probabilities: Tensor,
+def as_predictions(
+    probabilities: Values, labels: Values, prefix: str = "", *, members: int | None = None, classes: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return probabilities (M, N, C) and labels (N,) int64; see :func:`as_probabilities`.
+
+    Args:
+        probabilities: Of each member.
+        labels: Class indices.
+        prefix: What stands before ``probabilities`` and ``labels`` in messages.
+        members: Required number of members; None for any.
+        classes: Required number of classes; None for any.
+
+    Raises:
+        ValueError: The arrays are no probabilities, or not one class index for each example.
+    """
+    given = as_probabilities(probabilities, f"{prefix}probabilities", members=members, classes=classes)
+    indices, name, (examples, classes) = _tensor(labels, f"{prefix}labels"), f"{prefix}labels", given.shape[1:]
+    if indices.ndim != 1:
+        raise ValueError(f"{name} has shape {tuple(indices.shape)}; must be (examples,), one class index each")
+    if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
+        raise ValueError(f"{name} has dtype {_dtype(indices)}; must be integers, the class indices 0..{classes - 1}")
+    if len(indices) != examples:
+        raise ValueError(f"{name} has {len(indices)} entries; must be {examples}, one for each predicted example")
+    outside = indices[(indices < 0) | (indices >= classes)]
+    if len(outside):
+        raise ValueError(f"{name} holds {outside[0].item()}; must lie in 0..{classes - 1}, there are {classes} classes")
+    return given, indices.long()
+
+
+def as_probabilities(
+    values: Values,
     name: str = "probabilities",
     *,
     members: int | None = None,
+    examples: int | None = None,
     classes: int | None = None,
-) -> None:
-    """Raise unless the tensor holds the class probabilities of an ensemble.
+) -> Tensor:
+    """Return the class probabilities of an ensemble as a tensor on the CPU.
 
     Args:
-        probabilities: The tensor: (M, N, C).
-        name: Name of the tensor in the message.
+        values: Anything that is (M, N, C).
+        name: Name of the array in messages.
         members: Required number of members; None for any.
+        examples: Required number of examples; None for any.
         classes: Required number of classes; None for any.
 
     Raises:
         ValueError: The shape is wrong, a dimension is empty, there is only one class, a value is negative or not
             finite, or an example's probabilities do not sum to 1 within ``SUM_TOLERANCE``.
     """
-    _check_shape(probabilities, name, members, classes)
+    probabilities = _tensor(values, name)
+    _check_shape(probabilities, name, {"members": members, "examples": examples, "classes": classes})
     parts = [probabilities[:, rows] for rows in blocks(probabilities)]
     infinite = next((part[~torch.isfinite(part)] for part in parts if not torch.isfinite(part).all()), None)
     if infinite is not None:
-        worst = infinite[0].item()
-        raise ValueError(f"{name} holds {worst}; must be finite numbers in 0..1")
+        raise ValueError(f"{name} holds {infinite[0].item()}; must be finite numbers in 0..1")
     least = probabilities.min().item()
     if least < 0:
         raise ValueError(f"{name} holds {least:.6g}; must lie in 0..1 (of logits, pass the softmax)")
@@ -45,32 +82,10 @@ def check_probabilities(
             f"{name} sums to {sums[member, example].item():.6g} over the classes of member {member}, example "
             f"{example}; must be 1 within {SUM_TOLERANCE}"
         )
+    return probabilities
 
 
-def check_labels(labels: Tensor, examples: int, classes: int, name: str = "labels") -> None:
-    """Raise unless the tensor holds one class index per example.
-
-    Args:
-        labels: The tensor: (N,).
-        examples: Number of predicted examples, N.
-        classes: Number of classes, C; labels are in 0..C-1.
-        name: Name of the tensor in the message.
-
-    Raises:
-        ValueError: The shape or length is wrong, or a value is not an integer in 0..C-1.
-    """
-    if labels.ndim != 1:
-        raise ValueError(f"{name} has shape {tuple(labels.shape)}; must be (examples,), one class index each")
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise ValueError(f"{name} has dtype {_dtype(labels)}; must be integers, the class indices 0..{classes - 1}")
-    if len(labels) != examples:
-        raise ValueError(f"{name} has {len(labels)} entries; must be {examples}, one for each predicted example")
-    outside = labels[(labels < 0) | (labels >= classes)]
-    if len(outside):
-        raise ValueError(f"{name} holds {outside[0].item()}; must lie in 0..{classes - 1}, there are {classes} classes")
-
-
-def _check_shape(probabilities: Tensor, name: str, members: int | None, classes: int | None) -> None:
+def _check_shape(probabilities: Tensor, name: str, wanted: dict[str, int | None]) -> None:
     shape = tuple(probabilities.shape)
     if len(shape) != 3:
         hint = "; for a single member, pass probabilities[None]" if len(shape) == 2 else ""
@@ -81,10 +96,28 @@ def _check_shape(probabilities: Tensor, name: str, members: int | None, classes:
         raise ValueError(f"{name} has shape {shape}; must hold at least one member, example and class")
     if shape[2] < 2:
         raise ValueError(f"{name} has shape {shape}; must have at least 2 classes")
-    for axis, wanted, what in ((0, members, "members"), (2, classes, "classes")):
-        if wanted is not None and shape[axis] != wanted:
-            raise ValueError(f"{name} has {shape[axis]} {what}; must be {wanted}, as in probabilities")
+    for found, (what, number) in zip(shape, wanted.items(), strict=True):
+        if number not in (None, found):
+            raise ValueError(f"{name} has {found} {what}; must be {number}, as in probabilities")
 
 
 def _dtype(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
+
+
+def _tensor(values: Values, name: str) -> Tensor:
+    """Return a tensor on the CPU, whatever the strides, byte order or writability of an array; copy where needed."""
+    if isinstance(values, Tensor):
+        whole = not (values.is_floating_point() or values.is_complex() or values.dtype == torch.bool)
+        return values.detach().cpu().to(torch.int64 if whole else values.dtype)
+    try:
+        array = np.require(values, requirements=["C", "W"])
+    except ValueError as error:
+        raise ValueError(f"{name} is not an array: {error}") from error
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{name} has dtype {array.dtype}; must be numbers")
+    if array.dtype.kind == "f":
+        array = array.astype(np.float32 if array.dtype.itemsize <= 4 else np.float64, copy=False)
+    elif array.dtype.kind in "iu":
+        array = array.astype(np.int64, copy=False)
+    return torch.from_numpy(array)

@@ -1,17 +1,22 @@
 """The curves of a record, as plain lists that JSON can hold; an undefined value is None.
 
-Tensors are expected to have passed :mod:`ensemble_transfer.metrics.checks`: probabilities (M, N, C), labels
-(N,).
+Tensors are probabilities (M, N, C), the ensemble's mean (N, C) and labels (N,).
 """
 
 import random
 from itertools import combinations
-from math import comb, isnan
+from math import comb
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ensemble_transfer.metrics import calibration, diversity, predictive, selective, summary
+from ensemble_transfer.metrics import calibration, diversity, predictive, selective
+from ensemble_transfer.metrics.checks import Values, as_predictions
+from ensemble_transfer.metrics.evaluate import calibrated, held_out
+
+POINTS = 200
+"""Points, at most, of the accuracy-rejection curve: evenly spaced, and one of them rejects nothing."""
 
 SUBSETS = 20
 """Subsets of the members, at most, that a point of the ensemble-size curve is averaged over."""
@@ -23,49 +28,45 @@ CLASSES = 100
 """Classes, at most, of a confusion matrix that a record keeps."""
 
 
-def reliability(mean: Tensor, labels: Tensor) -> dict[str, list[float | None]]:
-    """Compute confidence and accuracy over the 15 bins that ``calibration/ece`` uses.
+def curves(probabilities: Values, labels: Values, *, validation: tuple[Values, Values] | None = None) -> dict[str, Any]:
+    """Compute the curves of a record; each is defined at its function.
 
     Args:
-        mean: The ensemble's probabilities (N, C).
-        labels: (N,).
+        probabilities: Of each member: (M, N, C).
+        labels: Class indices: (N,).
+        validation: As for :func:`evaluate`.
 
     Returns:
-        By bin: ``lower`` and ``upper`` edge, ``count``, mean ``confidence``, ``accuracy`` (None in an empty
-        bin).
+        ``reliability`` and, after temperature scaling, ``reliability_calibrated``; ``accuracy_rejection``,
+        ``ensemble_size``, ``disagreement``, ``member_accuracy``, and ``confusion`` up to 100 classes. Dicts, lists,
+        numbers and None only.
+
+    Raises:
+        ValueError: As :func:`evaluate` does.
     """
-    count, confidence, accuracy = calibration.reliability(mean, labels)
-    edges = [edge / calibration.BINS for edge in range(calibration.BINS + 1)]
+    test, labels = as_predictions(probabilities, labels)
+    mean, selected = predictive.ensemble_mean(test), held_out(validation, test)
+    fitted_on = None if selected is None else (predictive.ensemble_mean(selected[0]), selected[1])
     return {
-        "lower": [*edges[:-1]],
-        "upper": [*edges[1:]],
-        "count": count.tolist(),
-        "confidence": [None if isnan(value) else value for value in confidence.tolist()],
-        "accuracy": [None if isnan(value) else value for value in accuracy.tolist()],
+        "reliability": calibration.reliability(mean, labels),
+        "reliability_calibrated": calibration.reliability(calibrated(mean, labels, fitted_on)[0], labels),
+        "accuracy_rejection": _accuracy_rejection(mean, labels),
+        "ensemble_size": _ensemble_size(test, labels, selected),
+        "disagreement": diversity.disagreement_matrix(predictive.predicted_class(test)).tolist(),
+        "member_accuracy": (test.argmax(-1) == labels).double().mean(-1).tolist(),
+        **({"confusion": _confusion(mean, labels)} if mean.shape[1] <= CLASSES else {}),
     }
 
 
-def accuracy_rejection(mean: Tensor, labels: Tensor, points: int = 200) -> dict[str, list[float]]:
-    """Compute the accuracy on the kept examples by the share that is rejected, least confident first.
-
-    Args:
-        mean: The ensemble's probabilities (N, C).
-        labels: (N,).
-        points: Largest number of points; they are evenly spaced, and one of them rejects nothing.
-
-    Returns:
-        ``rejection``, falling to 0, and ``accuracy``.
-    """
+def _accuracy_rejection(mean: Tensor, labels: Tensor) -> dict[str, list[float]]:
+    """Compute the accuracy on the kept examples by the share that is rejected, which falls to 0."""
     risk = selective.risk_curve(predictive.confidence(mean), predictive.correctness(mean, labels))
     total = len(risk)
-    kept = torch.linspace(1, total, min(points, total), dtype=torch.float64).round().long()
-    return {
-        "rejection": (1 - kept.double() / total).tolist(),
-        "accuracy": (1 - risk[kept.to(risk.device) - 1]).tolist(),
-    }
+    kept = torch.linspace(1, total, min(POINTS, total), dtype=torch.float64).round().long()
+    return {"rejection": (1 - kept.double() / total).tolist(), "accuracy": (1 - risk[kept - 1]).tolist()}
 
 
-def ensemble_size(
+def _ensemble_size(
     probabilities: Tensor, labels: Tensor, validation: tuple[Tensor, Tensor] | None = None
 ) -> dict[str, list[float]]:
     """Compute accuracy and NLL of ensembles of k = 1..M of the members, averaged over subsets.
@@ -82,38 +83,25 @@ def ensemble_size(
     Returns:
         ``size``, number of ``subsets``, mean ``accuracy``, mean ``nll``, mean ``calibrated_nll``.
     """
-    members = len(probabilities)
-    values = sum(of[0].numel() for of in (probabilities, *([] if validation is None else [validation[0]])))
+    values = sum(of[0].numel() for of in (probabilities, *(validation or ())[:1]))
     most = max(1, min(SUBSETS, WORK // values))
     curve: dict[str, list[float]] = {"size": [], "subsets": [], "accuracy": [], "nll": [], "calibrated_nll": []}
-    for size in range(1, members + 1):
-        subsets = _subsets(members, size, most)
-        quality = [_quality(list(chosen), probabilities, labels, validation) for chosen in subsets]
+    for size in range(1, len(probabilities) + 1):
+        subsets = _subsets(len(probabilities), size, most)
         curve["size"].append(size)
         curve["subsets"].append(len(subsets))
-        for name in ("accuracy", "nll", "calibrated_nll"):
+        quality = [_quality(list(chosen), probabilities, labels, validation) for chosen in subsets]
+        for name in quality[0]:
             curve[name].append(sum(of[name] for of in quality) / len(subsets))
     return curve
 
 
-def confusion(mean: Tensor, labels: Tensor) -> list[list[int]]:
-    """Count the examples by class and prediction: row ``i``, column ``j`` is class i predicted as class j.
-
-    Args:
-        mean: The ensemble's probabilities (N, C).
-        labels: (N,).
-    """
+def _confusion(mean: Tensor, labels: Tensor) -> list[list[int]]:
+    """Count the examples by class and prediction: row ``i``, column ``j`` is class i predicted as class j."""
     classes = mean.shape[1]
     pairs = labels * classes + predictive.predicted_class(mean)
     counts: list[list[int]] = torch.bincount(pairs, minlength=classes**2).reshape(classes, classes).tolist()
     return counts
-
-
-def disagreement(probabilities: Tensor) -> list[list[float]]:
-    """Compute the matrix of pairwise disagreements: (M, N, C) -> M lists of M."""
-    predictions = torch.stack([predictive.predicted_class(member) for member in probabilities])
-    matrix: list[list[float]] = diversity.disagreement_matrix(predictions).tolist()
-    return matrix
 
 
 def _quality(
@@ -124,7 +112,7 @@ def _quality(
     return {
         "accuracy": predictive.accuracy(mean, labels).item(),
         "nll": predictive.nll(mean, labels).item(),
-        "calibrated_nll": summary.calibrated_metrics(mean, labels, fitted_on)["calibrated/nll"],
+        "calibrated_nll": predictive.nll(calibrated(mean, labels, fitted_on)[0], labels).item(),
     }
 
 

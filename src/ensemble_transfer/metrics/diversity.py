@@ -12,13 +12,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from ensemble_transfer.metrics.predictive import (
-    blocks,
-    ensemble_mean,
-    entropy,
-    label_log_probability,
-    log_probability,
-)
+from ensemble_transfer.metrics.predictive import blocks, ensemble_mean, entropy, label_log_probability, log_probability
 
 
 def disagreement_matrix(predictions: Tensor) -> Tensor:
@@ -45,13 +39,8 @@ def kl(probabilities: Tensor) -> Tensor:
 
     mean_{i != j} sum_c p_i (log p_i - log p_j) = sum_c cov_m(p_mc, log p_mc), the covariance over members
     with divisor M - 1; so one pass over the members suffices for all pairs. Probabilities of 0 are raised to the
-    floor of :mod:`~ensemble_transfer.metrics.predictive`, which keeps the divergence finite.
-
-    Args:
-        probabilities: (M, N, C).
-
-    Returns:
-        0-d, mean over examples.
+    floor of :mod:`~ensemble_transfer.metrics.predictive`, which keeps the divergence finite. (M, N, C) -> 0-d, mean
+    over examples.
     """
     total = torch.stack([_covariances(probabilities[:, rows]) for rows in blocks(probabilities)]).sum()
     members, examples = probabilities.shape[:2]
@@ -73,38 +62,22 @@ def _covariances(probabilities: Tensor) -> Tensor:
 def js(probabilities: Tensor) -> Tensor:
     """Compute the mean Jensen-Shannon divergence over pairs of members, in nats (at most log 2).
 
-    H((p_i + p_j) / 2) - (H(p_i) + H(p_j)) / 2, with entropies H.
-
-    Args:
-        probabilities: (M, N, C).
-
-    Returns:
-        0-d, mean over examples.
+    H((p_i + p_j) / 2) - (H(p_i) + H(p_j)) / 2, with entropies H. (M, N, C) -> 0-d, mean over examples.
     """
     entropies = [entropy(member) for member in probabilities]
-    divergences = [
-        (_entropy_between(probabilities[i], probabilities[j]) - (entropies[i] + entropies[j]) / 2).mean()
-        for i, j in combinations(range(len(entropies)), 2)
-    ]
+    divergences = []
+    for i, j in combinations(range(len(entropies)), 2):
+        pairs = (probabilities[[i, j], rows].double() for rows in blocks(probabilities[i]))
+        between = torch.cat([entropy((one + other) / 2) for one, other in pairs])
+        divergences.append((between - (entropies[i] + entropies[j]) / 2).mean())
     return torch.stack(divergences).mean().clamp(min=0) if divergences else entropies[0].new_zeros(())
-
-
-def _entropy_between(one: Tensor, other: Tensor) -> Tensor:
-    """Compute the entropy of the mean of two members: (N, C), (N, C) -> (N,)."""
-    parts = [entropy((one[rows].double() + other[rows].double()) / 2) for rows in blocks(one)]
-    return torch.cat(parts)
 
 
 def mutual_information(probabilities: Tensor) -> Tensor:
     """Compute the mutual information of prediction and member in nats: H(p) - mean_m H(p_m).
 
-    It equals the M-way Jensen-Shannon divergence of the members (Depeweg 2018).
-
-    Args:
-        probabilities: (M, N, C).
-
-    Returns:
-        float64 (N,), at least 0; bit for bit independent of the order of the members.
+    It equals the M-way Jensen-Shannon divergence of the members (Depeweg 2018). (M, N, C) -> float64 (N,), at least 0;
+    bit for bit independent of the order of the members.
     """
     of_mean = entropy(ensemble_mean(probabilities))
     gaps = torch.stack([of_mean - entropy(member) for member in probabilities])
@@ -112,14 +85,9 @@ def mutual_information(probabilities: Tensor) -> Tensor:
 
 
 def jensen_gap(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Compute the ambiguity: mean member NLL - ensemble NLL, in nats (Wood 2023).
+    """Compute the ambiguity: mean member NLL - ensemble NLL, in nats (Wood 2023): (M, N, C), (N,) -> 0-d.
 
-    Args:
-        probabilities: (M, N, C).
-        labels: (N,).
-
-    Returns:
-        0-d; at least 0, except for probabilities below the floor of the logarithm.
+    It is at least 0, except for probabilities below the floor of the logarithm.
     """
     of_mean = label_log_probability(ensemble_mean(probabilities), labels)
     gaps = [(of_mean - label_log_probability(member, labels)).mean() for member in probabilities]
@@ -128,13 +96,10 @@ def jensen_gap(probabilities: Tensor, labels: Tensor) -> Tensor:
 
 
 def pair_table(correct: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Count, for each pair of members i < j, the examples by who is right (Kuncheva & Whitaker 2003).
-
-    Args:
-        correct: bool (M, N).
+    """Count, for each pair of members i < j, the examples by who is right (Kuncheva & Whitaker 2003): bool (M, N).
 
     Returns:
-        Both right, only i right, only j right, both wrong; each (M (M - 1) / 2,), the order of the upper
+        a: both right, b: only i right, c: only j right, d: both wrong; each (M (M - 1) / 2,), the order of the upper
         triangle.
     """
     right = correct.double()
@@ -147,25 +112,14 @@ def pair_table(correct: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def error_correlation(correct: Tensor) -> Tensor:
     """Compute the mean over pairs of the correlation of errors: (a d - b c) / sqrt((a+b)(c+d)(a+c)(b+d)).
 
-    Args:
-        correct: bool (M, N); a, b, c, d are its :func:`pair_table`.
-
-    Returns:
-        0-d, in -1..1, or NaN.
+    a, b, c, d are the :func:`pair_table` of bool (M, N). 0-d, in -1..1, or NaN.
     """
     a, b, c, d = pair_table(correct)
     return ((a * d - b * c) / ((a + b) * (c + d) * (a + c) * (b + d)).sqrt()).nanmean()
 
 
 def q_statistic(correct: Tensor) -> Tensor:
-    """Compute the mean over pairs of Yule's Q: (a d - b c) / (a d + b c).
-
-    Args:
-        correct: bool (M, N); a, b, c, d are its :func:`pair_table`.
-
-    Returns:
-        0-d, in -1..1, or NaN.
-    """
+    """Compute the mean over pairs of Yule's Q: (a d - b c) / (a d + b c): bool (M, N) -> 0-d, in -1..1, or NaN."""
     a, b, c, d = pair_table(correct)
     return ((a * d - b * c) / (a * d + b * c)).nanmean()
 
@@ -178,11 +132,7 @@ def double_fault(correct: Tensor) -> Tensor:
 def kappa(correct: Tensor) -> Tensor:
     """Compute the mean over pairs of Cohen's kappa of being right: 2 (a d - b c) / ((a+b)(b+d) + (a+c)(c+d)).
 
-    Args:
-        correct: bool (M, N); a, b, c, d are its :func:`pair_table`.
-
-    Returns:
-        0-d, in -1..1, or NaN.
+    Bool (M, N) -> 0-d, in -1..1, or NaN.
     """
     a, b, c, d = pair_table(correct)
     return (2 * (a * d - b * c) / ((a + b) * (b + d) + (a + c) * (c + d))).nanmean()

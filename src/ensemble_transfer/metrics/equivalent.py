@@ -37,18 +37,8 @@ def deep_ensemble_equivalent(nll: float, reference: Sequence[float]) -> float:
 def worth(nll: float, reference: Sequence[float]) -> float | None:
     """Return the worth of an ensemble in fully fine-tuned members, by calibrated NLL.
 
-    It is the deep ensemble equivalent, at most the size of the reference. There is none below one member: an ensemble
-    that is worse than one fully fine-tuned member is not worth a share of it.
-
-    Args:
-        nll: Calibrated NLL of the ensemble in question, in nats.
-        reference: Calibrated NLL of fully fine-tuned ensembles; ``reference[k - 1]`` is that of size k.
-
-    Returns:
-        The worth; None if it is less than one.
-
-    Raises:
-        ValueError: The reference is empty, or a value is not finite.
+    It is the :func:`deep_ensemble_equivalent`, at most the size of the reference. There is none below one member, and
+    None is returned: an ensemble that is worse than one fully fine-tuned member is not worth a share of it.
     """
     equivalent = deep_ensemble_equivalent(nll, reference)
     return None if nll > reference[0] else min(equivalent, float(len(reference)))

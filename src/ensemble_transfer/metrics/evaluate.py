@@ -1,20 +1,19 @@
-"""Compute every metric of an ensemble's predictions.
+"""Compute every metric of an ensemble's predictions, of any origin, by family and as floats under its key.
 
-It accepts predictions of any origin: probabilities (members, examples, classes) and labels (examples,). Torch is
-imported when something is computed, so that the command line's ``--help`` answers at once.
+Each metric is defined at its function. Tensors are probabilities (M, N, C) and labels (N,).
 """
 
-from __future__ import annotations
+from collections.abc import Callable, Iterable, Mapping
+from statistics import mean as mean_of
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+import torch
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from ensemble_transfer.metrics import calibration, diversity, ood, predictive, selective
+from ensemble_transfer.metrics.checks import Values, as_predictions, as_probabilities
 
-    from numpy.typing import ArrayLike
-    from torch import Tensor
-
-    Values: TypeAlias = ArrayLike | Tensor
+Metric = Callable[..., Tensor]
+QUALITY: tuple[Metric, ...] = (predictive.accuracy, predictive.nll, predictive.brier)
 
 
 def evaluate(
@@ -53,104 +52,36 @@ def evaluate(
         ValueError: An array has a wrong shape or dtype, is empty, holds a value that is no probability or no
             class, or a name cannot be part of a key. The message names the array as the command's file would.
     """
-    from ensemble_transfer.metrics import summary
-    from ensemble_transfer.metrics.predictive import ensemble_mean
-
-    test, labels = _predictions(probabilities, labels)
+    test, labels = as_predictions(probabilities, labels)
     members, examples, classes = test.shape
-    mean, held_out = ensemble_mean(test), _held_out(validation, test)
-    fitted_on = None if held_out is None else (ensemble_mean(held_out[0]), held_out[1])
+    mean, fitted_on = predictive.ensemble_mean(test), held_out(validation, test)
+    if fitted_on is not None:
+        fitted_on = predictive.ensemble_mean(fitted_on[0]), fitted_on[1]
     ood_sets = {
-        name: _probabilities(array, f"ood/{_key_part(name)}/probabilities", members, classes)
+        name: as_probabilities(array, f"ood/{_key_part(name)}/probabilities", members=members, classes=classes)
         for name, array in (ood or {}).items()
     }
-    corrupted = {
-        (name, severity): _corrupted(array, name, severity, (members, examples, classes))
-        for (name, severity), array in (corruptions or {}).items()
-    }
-    return {
-        **summary.predictive_metrics(test, mean, labels),
-        **summary.calibration_metrics(mean, labels),
-        **summary.calibrated_metrics(mean, labels, fitted_on),
-        **summary.selective_metrics(mean, labels),
-        **summary.diversity_metrics(test, labels),
-        **summary.ood_metrics(test, ood_sets),
-        **summary.corruption_metrics(corrupted, labels),
-    }
+    corrupted = {}
+    for (name, severity), array in (corruptions or {}).items():
+        if _key_part(name) == "mean":
+            raise ValueError("corruption 'mean' has a reserved name; it holds the means over the corruptions")
+        of = f"corruption/{name}/{severity}/probabilities"
+        corrupted[name, severity] = as_probabilities(array, of, members=members, examples=examples, classes=classes)
+    return (
+        _predictive(test, mean, labels)
+        | _calibration(mean, labels, fitted_on)
+        | _selective(mean, labels)
+        | _diversity(test, labels)
+        | _ood(test, ood_sets)
+        | _corruption(corrupted, labels)
+    )
 
 
-def curves(probabilities: Values, labels: Values, *, validation: tuple[Values, Values] | None = None) -> dict[str, Any]:
-    """Compute the curves of a record; see :mod:`ensemble_transfer.metrics.curves`.
-
-    Args:
-        probabilities: Of each member: (M, N, C).
-        labels: Class indices: (N,).
-        validation: As for :func:`evaluate`.
-
-    Returns:
-        ``reliability`` and, after temperature scaling, ``reliability_calibrated``; ``accuracy_rejection``,
-        ``ensemble_size``, ``disagreement``, ``member_accuracy``, and ``confusion`` up to 100 classes. Dicts, lists,
-        numbers and None only.
-
-    Raises:
-        ValueError: As :func:`evaluate` does.
-    """
-    from ensemble_transfer.metrics import curves as draw
-    from ensemble_transfer.metrics import summary
-    from ensemble_transfer.metrics.predictive import ensemble_mean
-
-    test, labels = _predictions(probabilities, labels)
-    mean = ensemble_mean(test)
-    held_out = _held_out(validation, test)
-    fitted_on = None if held_out is None else (ensemble_mean(held_out[0]), held_out[1])
-    return {
-        "reliability": draw.reliability(mean, labels),
-        "reliability_calibrated": draw.reliability(summary.calibrated(mean, labels, fitted_on)[0], labels),
-        "accuracy_rejection": draw.accuracy_rejection(mean, labels),
-        "ensemble_size": draw.ensemble_size(test, labels, held_out),
-        "disagreement": draw.disagreement(test),
-        "member_accuracy": (test.argmax(-1) == labels).double().mean(-1).tolist(),
-        **({"confusion": draw.confusion(mean, labels)} if mean.shape[1] <= draw.CLASSES else {}),
-    }
-
-
-def _predictions(
-    probabilities: Values,
-    labels: Values,
-    prefix: str = "",
-    members: int | None = None,
-    classes: int | None = None,
-) -> tuple[Tensor, Tensor]:
-    from ensemble_transfer.metrics.checks import check_labels
-
-    checked = _probabilities(probabilities, f"{prefix}probabilities", members, classes)
-    indices = _tensor(labels, f"{prefix}labels")
-    check_labels(indices, checked.shape[1], checked.shape[2], f"{prefix}labels")
-    return checked, indices.long()
-
-
-def _held_out(validation: tuple[Values, Values] | None, test: Tensor) -> tuple[Tensor, Tensor] | None:
+def held_out(validation: tuple[Values, Values] | None, test: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Return validation predictions and labels, checked against the test predictions; None where there are none."""
     if validation is None:
         return None
-    return _predictions(*validation, "validation/", test.shape[0], test.shape[2])
-
-
-def _probabilities(values: Values, name: str, members: int | None = None, classes: int | None = None) -> Tensor:
-    from ensemble_transfer.metrics.checks import check_probabilities
-
-    tensor = _tensor(values, name)
-    check_probabilities(tensor, name, members=members, classes=classes)
-    return tensor
-
-
-def _corrupted(values: Values, name: str, severity: int, shape: tuple[int, int, int]) -> Tensor:
-    if _key_part(name) == "mean":
-        raise ValueError("corruption 'mean' has a reserved name; it holds the means over the corruptions")
-    array = f"corruption/{name}/{severity}/probabilities"
-    tensor = _probabilities(values, array, shape[0], shape[2])
-    if tensor.shape[1] != shape[1]:
-        raise ValueError(f"{array} has {tensor.shape[1]} examples; must be {shape[1]}, as in probabilities")
-    return tensor
+    return as_predictions(*validation, "validation/", members=test.shape[0], classes=test.shape[2])
 
 
 def _key_part(name: str) -> str:
@@ -159,22 +90,102 @@ def _key_part(name: str) -> str:
     return name
 
 
-def _tensor(values: Values, name: str) -> Tensor:
-    """Return a tensor on the CPU, whatever the strides, byte order or writability of an array; copy where needed."""
-    import numpy as np
-    import torch
+def calibrated(mean: Tensor, labels: Tensor, validation: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, float]:
+    """Return the ensemble's probabilities after temperature scaling (N, C), and the temperature.
 
-    if isinstance(values, torch.Tensor):
-        whole = not (values.is_floating_point() or values.is_complex() or values.dtype == torch.bool)
-        return values.detach().cpu().to(torch.int64 if whole else values.dtype)
-    try:
-        array = np.require(values, requirements=["C", "W"])
-    except ValueError as error:
-        raise ValueError(f"{name} is not an array: {error}") from error
-    if array.dtype.kind not in "fiub":
-        raise ValueError(f"{name} has dtype {array.dtype}; must be numbers")
-    if array.dtype.kind == "f":
-        array = array.astype(np.float32 if array.dtype.itemsize <= 4 else np.float64, copy=False)
-    elif array.dtype.kind in "iu":
-        array = array.astype(np.int64, copy=False)
-    return torch.from_numpy(array)
+    Args:
+        mean: The ensemble's probabilities (N, C).
+        labels: (N,).
+        validation: Probabilities and labels for the temperature; None to fit it on each half of the given examples for
+            the other half.
+    """
+    if validation is None:
+        return calibration.cross_calibrate(mean, labels)
+    temperature = calibration.fit_temperature(*validation)
+    return calibration.apply_temperature(mean, temperature), temperature
+
+
+def _values(prefix: str, metrics: Iterable[Metric], *given: Tensor) -> dict[str, float]:
+    """Return metrics under their names."""
+    return {f"{prefix}{metric.__name__}": metric(*given).item() for metric in metrics}
+
+
+def _predictive(probabilities: Tensor, mean: Tensor, labels: Tensor) -> dict[str, float]:
+    """Compute ``ensemble/`` of ``mean`` (N, C), and ``member/``, its values averaged over the members."""
+    members = [_values("", (*QUALITY, calibration.ece), member, labels) for member in probabilities]
+    accuracies = [member["accuracy"] for member in members]
+    return (
+        _values("ensemble/", QUALITY, mean, labels)
+        | {f"member/{key}": mean_of([member[key] for member in members]) for key in members[0]}
+        | {"member/accuracy_min": min(accuracies), "member/accuracy_max": max(accuracies)}
+    )
+
+
+def _calibration(mean: Tensor, labels: Tensor, validation: tuple[Tensor, Tensor] | None) -> dict[str, float]:
+    """Compute ``calibration/`` of the ensemble's probabilities, and ``calibrated/`` after :func:`calibrated`."""
+    scaled, temperature = calibrated(mean, labels, validation)
+    errors = (calibration.ece, calibration.mce, calibration.ece_adaptive, calibration.ece_classwise)
+    return (
+        _values("calibration/", errors, mean, labels)
+        | _values("calibrated/", (predictive.nll, calibration.ece), scaled, labels)
+        | {"calibrated/temperature": temperature}
+    )
+
+
+def _selective(mean: Tensor, labels: Tensor) -> dict[str, float]:
+    """Compute ``selective/`` of the ensemble's probabilities, ``mean`` (N, C), by their largest."""
+    risk = selective.risk_curve(predictive.confidence(mean), predictive.correctness(mean, labels))
+    return _values("selective/", (selective.aurc, selective.eaurc, selective.augrc), risk) | {
+        "selective/coverage_at_5_risk": selective.coverage_at_risk(risk, 0.05).item(),
+        "selective/risk_at_80_coverage": selective.risk_at_coverage(risk, 80).item(),
+    }
+
+
+def _diversity(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
+    """Compute ``diversity/`` of the members' predictions."""
+    predictions = torch.stack([predictive.predicted_class(member) for member in probabilities])
+    correct = predictions == labels
+    disagreement = diversity.disagreement(predictions)
+    of_errors = (diversity.error_correlation, diversity.q_statistic, diversity.double_fault, diversity.kappa)
+    return {
+        "diversity/disagreement": disagreement.item(),
+        "diversity/disagreement_normalised": diversity.normalised_disagreement(
+            disagreement, correct.double().mean()
+        ).item(),
+        **_values("diversity/", (diversity.kl, diversity.js), probabilities),
+        "diversity/mutual_information": diversity.mutual_information(probabilities).mean().item(),
+        **_values("diversity/", of_errors, correct),
+        **_values("diversity/", (diversity.jensen_gap,), probabilities, labels),
+    }
+
+
+def _ood(probabilities: Tensor, ood_sets: Mapping[str, Tensor]) -> dict[str, float]:
+    """Compute ``ood/<name>/<score>/`` for each set of examples out of distribution, (M, K, C) by name."""
+    own_scores = ood.scores(probabilities) if ood_sets else {}
+    return {
+        f"ood/{name}/{score}/{metric}": value.item()
+        for name, examples in ood_sets.items()
+        for score, ood_scores in ood.scores(examples).items()
+        for metric, value in ood.detection(own_scores[score], ood_scores).items()
+    }
+
+
+def _corruption(corruptions: Mapping[tuple[str, int], Tensor], labels: Tensor) -> dict[str, float]:
+    """Compute ``corruption/<name>/<severity>/`` of the ensemble, and under ``mean`` the means over names.
+
+    Args:
+        corruptions: (M, N, C) by name of the corruption and severity, for the same examples as ``labels``.
+        labels: (N,).
+    """
+    by_severity: dict[int, list[dict[str, float]]] = {}
+    found: dict[str, float] = {}
+    for (name, severity), probabilities in corruptions.items():
+        mean = predictive.ensemble_mean(probabilities)
+        measured = _values("", (predictive.accuracy, predictive.nll, calibration.ece), mean, labels)
+        found |= {f"corruption/{name}/{severity}/{key}": value for key, value in measured.items()}
+        by_severity.setdefault(severity, []).append(measured)
+    for severity, measurements in sorted(by_severity.items()):
+        for key in measurements[0]:
+            values = [measured[key] for measured in measurements]
+            found[f"corruption/mean/{severity}/{key}"] = mean_of(values)
+    return found

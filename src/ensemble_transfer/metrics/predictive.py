@@ -42,19 +42,8 @@ def of_each(compute: Callable[[Tensor], Tensor], probabilities: Tensor) -> Tenso
     return torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
 
 
-def changed(compute: Callable[[Tensor], Tensor], probabilities: Tensor) -> Tensor:
-    """Return other probabilities of each example, computed in parts: (N, C) -> float64 (N, C).
-
-    They are mapped from a temporary file where memory is short.
-    """
-    found = room(probabilities, *probabilities.shape)
-    for rows in blocks(probabilities):
-        found[rows] = compute(probabilities[rows])
-    return found
-
-
 def room(like: Tensor, *shape: int) -> Tensor:
-    """Return a float64 tensor to be written, on the device of another one."""
+    """Return a float64 tensor to be written, on the device of another one; from a file where memory is short."""
     on_cpu = like.device.type == "cpu"
     return empty(*shape, dtype=torch.float64) if on_cpu else like.new_empty(shape, dtype=torch.float64)
 
@@ -72,20 +61,16 @@ def ensemble_mean(probabilities: Tensor) -> Tensor:
         float64 (N, C).
     """
     members, examples, classes = probabilities.shape
-    step = min(_BLOCK, rows_at_once(16 * members * classes))
     mean = room(probabilities, examples, classes)
+    step = min(_BLOCK, rows_at_once(16 * members * classes))
     for block, place in zip(torch.split(probabilities, step, dim=1), torch.split(mean, step), strict=True):
-        place.copy_(_mean_in_order(block))
+        ordered = block.sort(dim=0).values
+        first = ordered[0].double()
+        deviation = torch.zeros_like(first)
+        for member in ordered[1:]:
+            deviation += member.double() - first
+        place.copy_(first + deviation / members)
     return mean
-
-
-def _mean_in_order(probabilities: Tensor) -> Tensor:
-    ordered = probabilities.sort(dim=0).values
-    first = ordered[0].double()
-    deviation = torch.zeros_like(first)
-    for member in ordered[1:]:
-        deviation += member.double() - first
-    return first + deviation / len(ordered)
 
 
 def log_probability(probabilities: Tensor) -> Tensor:

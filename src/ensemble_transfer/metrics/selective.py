@@ -25,12 +25,7 @@ STEPS = 64
 def risk_curve(confidence: Tensor, correct: Tensor) -> Tensor:
     """Compute risk(k/N), the expected share of errors among the k most confident, for k = 1..N.
 
-    Args:
-        confidence: (N,), larger is more confident; ties to 40 bits.
-        correct: bool (N,).
-
-    Returns:
-        float64 (N,).
+    Confidence (N,), ties to 40 bits; correct bool (N,) -> float64 (N,).
     """
     errors = tie_averaged(~correct, by=steady(confidence))
     risk: Tensor = errors.cumsum(0) / torch.arange(1, len(errors) + 1, device=errors.device)
@@ -45,14 +40,8 @@ def aurc(risk: Tensor) -> Tensor:
 def eaurc(risk: Tensor) -> Tensor:
     """Compute the excess over the optimal order: AURC - (err + (1 - err) ln(1 - err)) (Geifman 2018).
 
-    The optimum is the limit of large N; at finite N a perfect order is left with an excess of at most err /
-    N.
-
-    Args:
-        risk: The risk curve (N,); its last entry is err.
-
-    Returns:
-        0-d.
+    The optimum is the limit of large N; at finite N a perfect order is left with an excess of at most err / N. The
+    last entry of the risk curve is err: (N,) -> 0-d.
     """
     error = risk[-1]
     optimum: Tensor = error + torch.special.xlogy(1 - error, 1 - error)
@@ -146,13 +135,7 @@ def threshold_at_risk(confidence: Tensor, correct: Tensor, risk: float, level: f
 
 
 def examples_needed(confidence: Tensor, correct: Tensor, risk: float, level: float = 0.05) -> int | None:
-    """Estimate how many examples :func:`threshold_at_risk` needs before it finds a threshold.
-
-    Args:
-        confidence: (N,), N >= 1.
-        correct: bool (N,).
-        risk: The limit.
-        level: Probability with which the promise may fail.
+    """Estimate how many examples :func:`threshold_at_risk`, with the same arguments, needs before it finds a threshold.
 
     Returns:
         The number, if coverage and share of errors at each threshold stay what they are on these examples; None where
@@ -207,28 +190,20 @@ def _candidates(confidence: Tensor, correct: Tensor, risk: float) -> Iterator[tu
 def threshold_at_coverage(confidence: Tensor, correct: Tensor, coverage: float) -> Threshold:
     """Find the highest threshold that answers at least a share of the examples; ties make it more.
 
+    It lies between the confidences of the last example that is answered and the first that is not, at most 1e-6 below
+    the former: the rounding of another batch size or device does not move an example across it.
+
     Args:
         confidence: (N,), N >= 1; larger is more confident; ties to 40 bits.
         correct: bool (N,).
         coverage: The share, in 0..1; at least one example is answered.
     """
-    wanted = max(1, math.ceil(coverage * len(confidence) - 1e-9))
-    value, answered, errors = _answering(confidence, correct, wanted)
-    return Threshold(value, len(confidence), answered, errors)
-
-
-def _answering(confidence: Tensor, correct: Tensor, wanted: int) -> tuple[float, int, int]:
-    """Return the threshold that answers the ``wanted`` most confident, how many those are with ties, and their errors.
-
-    It lies between the confidences of the last example that is answered and the first that is not, at most 1e-6 below
-    the former: the rounding of another batch size or device does not move an example across it.
-    """
-    sure = steady(confidence)
+    sure, wanted = steady(confidence), max(1, math.ceil(coverage * len(confidence) - 1e-9))
     last = sure.sort(descending=True).values[wanted - 1]
     answers = sure >= last
     below = sure[~answers].max() if not answers.all() else last - 1
     value = torch.maximum((last + below) / 2, last - 1e-6).item()
-    return value, int(answers.sum()), int((answers & ~correct).sum())
+    return Threshold(value, len(sure), int(answers.sum()), int((answers & ~correct).sum()))
 
 
 def _coverage(risk: Tensor) -> Tensor:

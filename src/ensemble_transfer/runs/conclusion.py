@@ -11,7 +11,7 @@ from ensemble_transfer.inference.calibration import Calibration
 from ensemble_transfer.inference.model_card import write_card
 from ensemble_transfer.layout import ENSEMBLE, PREDICTIONS, clear
 from ensemble_transfer.metrics.archive import with_checksum
-from ensemble_transfer.metrics.evaluate import curves
+from ensemble_transfer.metrics.curves import curves
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.runs import environment

@@ -1,6 +1,6 @@
 """Tasks from arrays in memory, and the checks of arrays of images and labels from anywhere."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
@@ -76,31 +76,10 @@ def task_from_arrays(
     return TaskLoader(**division).make_task(name, collection, size, channels or pictures.shape[1])
 
 
-class Positions:
-    """Finds the classes of labels.
+def read_classes(labels: Array, classes: Array | None = None) -> tuple[tuple[str, ...], Callable[[Array], Tensor]]:
+    """Return the names of the classes, and a function from labels to classes, (N,) int64.
 
-    Args:
-        known: The label of each class, (C,), all different.
-    """
-
-    def __init__(self, known: Array) -> None:
-        self._known = known
-        self._order = known.argsort()
-
-    def __call__(self, labels: Array) -> Tensor:
-        """Return the class of each label, (N,) int64.
-
-        Raises:
-            ValueError: A label belongs to no class.
-        """
-        unknown = np.setdiff1d(labels, self._known)
-        if unknown.size:
-            raise ValueError(f"has the label {unknown[0]}, which is not one of its {len(self._known)} classes")
-        return torch.from_numpy(self._order[np.searchsorted(self._known, labels, sorter=self._order)].astype(np.int64))
-
-
-def read_classes(labels: Array, classes: Array | None = None) -> tuple[tuple[str, ...], Positions]:
-    """Return the names of the classes, and a function from labels to classes.
+    The function raises a ValueError for a label that belongs to no class.
 
     Args:
         labels: Integers or texts.
@@ -112,8 +91,16 @@ def read_classes(labels: Array, classes: Array | None = None) -> tuple[tuple[str
     names = np.unique(labels) if classes is None else classes
     fits = names.ndim == 1 and names.dtype.kind in "iuU"
     require(fits, "classes", f"{names.dtype} {names.shape}", "must be a list of names")
-    by_position = classes is not None and labels.dtype.kind != "U"
-    return tuple(map(str, names)), Positions(np.arange(len(names)) if by_position else names)
+    known = np.arange(len(names)) if classes is not None and labels.dtype.kind != "U" else names
+    order = known.argsort()
+
+    def positions(given: Array) -> Tensor:
+        unknown = np.setdiff1d(given, known)
+        if unknown.size:
+            raise ValueError(f"has the label {unknown[0]}, which is not one of its {len(known)} classes")
+        return torch.from_numpy(order[np.searchsorted(known, given, sorter=order)].astype(np.int64))
+
+    return tuple(map(str, names)), positions
 
 
 def read_labels(key: str, labels: Array, count: int) -> Array:

@@ -1,4 +1,4 @@
-"""Chosen images of a mapped file: an index instead of a copy.
+"""Chosen images: an index instead of a copy.
 
 Training, validation and test images, of any fold and seed, so share one file.
 """
@@ -17,11 +17,13 @@ class ChosenImages:
     It stands for a tensor: whatever else is asked of it, is asked of the images that were read.
 
     Args:
-        images: All images (N, C, H, W).
+        images: All images (N, C, H, W), or chosen ones.
         index: Positions of the chosen ones, (K,) int64.
     """
 
     def __init__(self, images: Tensor, index: Tensor) -> None:
+        if isinstance(images, ChosenImages):
+            images, index = images.images, images.index[index]
         self.images = images
         self.index = index
         self.shape = torch.Size((len(index), *images.shape[1:]))
@@ -58,7 +60,7 @@ class ChosenImages:
     @property
     def nbytes(self) -> int:
         """Bytes of the images."""
-        return self.numel() * self.element_size()
+        return self.shape.numel() * self.element_size()
 
     def numel(self) -> int:
         """Return the number of values."""

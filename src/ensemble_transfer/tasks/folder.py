@@ -5,13 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.tasks.images import require_shape
 from ensemble_transfer.tasks.loader import SPLITS, existing_folder
-from ensemble_transfer.tasks.picture_loader import PictureLoader
-from ensemble_transfer.tasks.pictures import Files
+from ensemble_transfer.tasks.picture_loader import Listed, PictureLoader
 from ensemble_transfer.tasks.task import Task, is_text
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -38,20 +35,19 @@ class ImageFolder(PictureLoader):
         require_shape(image_size, channels)
         try:
             root = existing_folder(self.path)
-            files = {split: _files_by_class(folder) for split, folder in _split_folders(root).items()}
+            files = {
+                split: {entry.name: list(image_files(entry)) for entry in _visible(folder) if entry.is_dir()}
+                for split, folder in _split_folders(root).items()
+            }
         except OSError as error:
             raise SettingError("path", self.path, f"cannot be read: {error.strerror} ({error.filename})") from error
         classes = tuple(files["train"])
         self._require_classes(files, classes)
-        places = {name: place for place, name in enumerate(classes)}
-        labels = {
-            split: torch.tensor([places[name] for name, paths in found.items() for _ in paths])
+        listed = {
+            split: [Listed(path, str(path.relative_to(root)), name) for name, paths in found.items() for path in paths]
             for split, found in files.items()
         }
-        paths = [path for found in files.values() for of_class in found.values() for path in of_class]
-        pictures = Files(paths, [str(path.relative_to(root)) for path in paths])
-        data = self._collect(pictures, labels, classes, image_size, channels)
-        return self.make_task(root.resolve().name, data, image_size, channels)
+        return self._task_of_files(root.resolve().name, listed, classes, image_size, channels)
 
     def _require_classes(self, files: Mapping[str, Mapping[str, list[Path]]], classes: Sequence[str]) -> None:
         rule = "must hold two or more folders of images, one for each class"
@@ -84,10 +80,6 @@ def _split_folders(root: Path) -> dict[str, Path]:
     if others:
         log.warning("%s: passed over the folders beside train and test: %s", root, ", ".join(others))
     return splits
-
-
-def _files_by_class(folder: Path) -> dict[str, list[Path]]:
-    return {entry.name: list(image_files(entry)) for entry in _visible(folder) if entry.is_dir()}
 
 
 def image_files(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:

@@ -1,13 +1,11 @@
 """Tasks from the Hugging Face hub, read with the library ``datasets`` (extra ``hf``)."""
 
 import logging
-from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from io import BytesIO
-from itertools import accumulate
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, ClassVar
@@ -65,20 +63,17 @@ class HuggingFace(PictureLoader):
         image = self._column("image", features, library.Image)
         classes, labels = self._labels(parts, self._column("label", features, library.ClassLabel))
         rows = Rows({ours: parts[ours] for ours in labels}, image, library.Image(decode=False))
-        data = self._collect(rows, labels, classes, image_size, channels)
-        return self.make_task(Path(self.name).name, data, image_size, channels)
+        return self._task_of(Path(self.name).name, rows, labels, classes, image_size, channels)
 
     def _library(self) -> Any:  # noqa: ANN401
+        missing = "needs a library: pip install 'datasets>=4'"
         try:
-            library: Any = import_module("datasets")
+            library = import_module("datasets")
         except ImportError as error:
-            if getattr(error, "name", None) != "datasets":
-                reason = " ".join(str(error).split())
-                raise SettingError("name", self.name, f"needs the library datasets, which fails: {reason}") from error
-            library = None
+            fails = f"needs the library datasets, which fails: {' '.join(str(error).split())}"
+            raise SettingError("name", self.name, missing if error.name == "datasets" else fails) from error
         # A folder of that name where Python runs is a module too.
-        installed = hasattr(library, "load_dataset")
-        require(installed, "name", self.name, "needs a library: pip install 'datasets>=4'")
+        require(hasattr(library, "load_dataset"), "name", self.name, missing)
         return library
 
     def _read(self, library: Any) -> Mapping[str, Part]:  # noqa: ANN401
@@ -117,9 +112,8 @@ class HuggingFace(PictureLoader):
             return str(given)
         if len(fitting) != 1:
             many = ", ".join(fitting or features)
-            raise self._refuse(
-                f"has {len(fitting)} columns of the kind {what}: set {{group}}{what}=COLUMN to one of {many}"
-            )
+            rule = f"has {len(fitting)} columns of the kind {what}: set {{group}}{what}=COLUMN to one of {many}"
+            raise self._refuse(rule)
         return fitting[0]
 
     def _labels(self, parts: Mapping[str, Part], column: str) -> tuple[tuple[str, ...], dict[str, Tensor]]:
@@ -146,27 +140,29 @@ class Rows:
 
     def __init__(self, parts: Mapping[str, Part], column: str, encoded: Any) -> None:  # noqa: ANN401
         self._identity = repr([(part._fingerprint, len(part), column) for part in parts.values()])
-        self._parts = [part.select_columns([column]).cast_column(column, encoded) for part in parts.values()]
-        self._names, self._column = list(parts), column
-        self._ends = list(accumulate(map(len, self._parts)))
+        self._parts = {name: p.select_columns([column]).cast_column(column, encoded) for name, p in parts.items()}
+        self._column = column
 
     def __len__(self) -> int:
-        return self._ends[-1]
+        return sum(map(len, self._parts.values()))
 
-    def _find(self, place: int) -> tuple[int, int]:
-        """Return the split and the row in it."""
-        part = bisect_right(self._ends, place)
-        return part, place - (self._ends[part - 1] if part else 0)
+    def _find(self, place: int) -> tuple[str, int]:
+        """Return the split of a picture and its row there."""
+        for name, part in self._parts.items():
+            if place < len(part):
+                return name, place
+            place -= len(part)
+        raise IndexError(place)
 
     def name(self, place: int) -> str:
         """Return the split and the row of a picture, for messages."""
-        part, row = self._find(place)
-        return f"{self._names[part]}[{row}]"
+        name, row = self._find(place)
+        return f"{name}[{row}]"
 
     def open(self, place: int) -> Image.Image:
-        """Open a picture; see :class:`~ensemble_transfer.tasks.pictures.Pictures`."""
-        part, row = self._find(place)
-        image = self._parts[part][row][self._column]
+        """Open a picture."""
+        name, row = self._find(place)
+        image = self._parts[name][row][self._column]
         if not image or not (image["bytes"] or image["path"]):
             raise OSError("no image")
         return Image.open(BytesIO(image["bytes"]) if image["bytes"] else image["path"])

@@ -13,18 +13,7 @@ from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.tasks.loader import Collection, TaskLoader, existing_folder
 from ensemble_transfer.tasks.task import Split, Task
 
-FASHION = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
+FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 FASHION_HINT = (
     "must be a folder with the IDX files of Fashion-MNIST; Debian's package dataset-fashion-mnist provides "
     "/usr/share/datasets/fashion-mnist; install that, or set path to your own copy"
@@ -76,48 +65,45 @@ def read_idx_folder(folder: Path, classes: tuple[str, ...] = ()) -> Collection:
     Raises:
         SettingError: A file is missing or broken, or its labels do not fit the images or the classes.
     """
-    train, test = (_split(folder, part) for part in ("train", "t10k"))
-    top = int(torch.cat([train.labels, test.labels]).max())
+    splits = {}
+    for part in ("train", "t10k"):
+        images, labels = (
+            read_idx(folder, f"{part}-images-idx3-ubyte", 3),
+            read_idx(folder, f"{part}-labels-idx1-ubyte", 1),
+        )
+        fits = len(images) == len(labels)
+        require(fits, "path", str(folder), f"has {len(images)} {part} images but {len(labels)} labels")
+        splits[part] = Split(images[:, None], labels.long())
+    top = int(torch.cat([split.labels for split in splits.values()]).max())
     names = classes or tuple(map(str, range(top + 1)))
     require(top < len(names), "class_names", list(names), f"must name the label {top} of {folder} too")
-    return Collection(names, train, test=test)
+    return Collection(names, splits["train"], test=splits["t10k"])
 
 
-def read_idx(path: Path) -> Tensor:
+def read_idx(folder: Path, name: str, rank: int) -> Tensor:
     """Read an IDX file of unsigned bytes, gzipped or plain, as a uint8 tensor of the shape in its header.
 
+    Args:
+        folder: Folder of the file.
+        name: Name of the file, without ``.gz``.
+        rank: Number of its dimensions.
+
     Raises:
-        ValueError: The file is not IDX, is cut short or too long, or holds another type.
+        SettingError: The file is missing, is not IDX, is cut short or too long, or holds another type.
     """
+    path = next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+    if path is None:
+        raise SettingError("path", str(folder), f"has no file {name} or {name}.gz")
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"cannot be read ({error})") from error
-    rank = content[3] if len(content) >= 4 else 0
+        raise SettingError("path", str(folder), f"its {path.name} cannot be read ({error})") from error
     start = 4 + 4 * rank
-    if content[:3] != bytes((0, 0, UNSIGNED_BYTE)) or len(content) < start:
-        raise ValueError("is not an IDX file of unsigned bytes")
     shape = [int.from_bytes(content[at : at + 4], "big") for at in range(4, start, 4)]
-    if len(content) - start != math.prod(shape):
-        raise ValueError(f"holds {len(content) - start} bytes where its header says {shape}")
+    fits = content[:4] == bytes((0, 0, UNSIGNED_BYTE, rank)) and len(content) >= start and 0 not in shape
+    rule = f"is not an IDX file of unsigned bytes in {rank} dimensions, none of them 0"
+    require(fits, "path", str(folder), f"its {path.name} {rule}")
+    held = len(content) - start
+    whole = held == math.prod(shape)
+    require(whole, "path", str(folder), f"its {path.name} holds {held} bytes where its header says {shape}")
     return torch.frombuffer(bytearray(content), dtype=torch.uint8)[start:].reshape(shape)
-
-
-def _split(folder: Path, part: str) -> Split:
-    images = _read(folder, f"{part}-images-idx3-ubyte", rank=3)
-    labels = _read(folder, f"{part}-labels-idx1-ubyte", rank=1)
-    if len(images) != len(labels):
-        raise SettingError("path", str(folder), f"has {len(images)} {part} images but {len(labels)} labels")
-    return Split(images[:, None], labels.long())
-
-
-def _read(folder: Path, name: str, rank: int) -> Tensor:
-    found = [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
-    require(bool(found), "path", str(folder), f"has no file {name} or {name}.gz")
-    try:
-        content = read_idx(found[0])
-    except ValueError as error:
-        raise SettingError("path", str(folder), f"its {found[0].name} {error}") from error
-    fits = content.ndim == rank and content.numel() > 0
-    require(fits, "path", str(folder), f"its {found[0].name} must have {rank} dimensions, none of them 0")
-    return content

@@ -1,30 +1,26 @@
 """The base class of everything that loads a task: it decides which images make up the task."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.machine import free_memory
+from ensemble_transfer.tasks.chosen import ChosenImages
 from ensemble_transfer.tasks.images import require_shape, resize, rotate, with_channels
-from ensemble_transfer.tasks.mapped import each
+from ensemble_transfer.tasks.mapped import each, rows
 from ensemble_transfer.tasks.splitting import Size, carve, class_positions, few_shot, in_fold, select_classes
 from ensemble_transfer.tasks.task import Split, Task
 
 HELD_OUT = {"test": 0.2, "validation": 0.15}
 """Fractions that are held out by default where the data set has no such split."""
 
-SPLITS = {
-    "train": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-}
+SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 """Names of splits in folders and tables, and ours for them."""
 
 FETCHED = ("letters", "font_digits", "hebrew", "clipart", "emoji", "google_emoji", "twitter_emoji", "stamps", "icons")
@@ -101,9 +97,10 @@ class TaskLoader:
     fold: int = 0
 
     def __post_init__(self) -> None:
-        _require_size("train", self.train)
-        _require_size("validation", self.validation)
-        _require_size("test", self.test)
+        for name in ("train", "validation", "test"):
+            size: Size = getattr(self, name)
+            fits = size is None or 0 < size < 1 or (size >= 1 and float(size).is_integer())
+            require(fits, name, size, "must be a count of 1 or more, a fraction below 1, or null")
         few = self.per_class is None or self.per_class >= 1
         require(few, "per_class", self.per_class, "must be at least 1, or null for all")
         require(len(self.classes) != 1, "classes", self.classes, "must be two or more, or empty for all")
@@ -140,14 +137,14 @@ class TaskLoader:
             SettingError: A setting does not fit the data.
         """
         require_shape(image_size, channels)
-        classes, chosen = _only(data, self.classes)
-        splits = self._divide(self._with_fold(chosen, classes))
+        classes, given = _of_classes(data, self.classes)
+        splits = self._divide(self._with_fold(given, classes))
         splits["train"] = self._arrange(splits["train"], classes)
-        self._require_memory(splits, image_size, channels)
-        drawn = {key: self._draw(choice.split(), image_size, channels) for key, choice in splits.items()}
+        self._require_memory(splits.values(), image_size, channels)
+        drawn = {key: self._draw(split, image_size, channels) for key, split in splits.items()}
         return Task(self._title(name), classes, **drawn)
 
-    def _with_fold(self, data: Mapping[str, "_Choice"], classes: Sequence[str]) -> Mapping[str, "_Choice"]:
+    def _with_fold(self, data: dict[str, Split], classes: Sequence[str]) -> dict[str, Split]:
         """Return the data with one fold of its training images as the test, if folds are asked for."""
         if self.folds is None:
             return data
@@ -155,10 +152,9 @@ class TaskLoader:
         require("test" not in data, "folds", self.folds, rule)
         train = data["train"]
         inside = in_fold(train.labels, self.folds, self.fold, classes, self.seed)
-        parts = {"train": train.take((~inside).nonzero()[:, 0]), "test": train.take(inside.nonzero()[:, 0])}
-        return {**data, **parts}
+        return {**data, "train": train.take(torch.where(~inside)[0]), "test": train.take(torch.where(inside)[0])}
 
-    def _divide(self, data: Mapping[str, "_Choice"]) -> dict[str, "_Choice"]:
+    def _divide(self, data: Mapping[str, Split]) -> dict[str, Split]:
         wanted = {"test": self.test, "validation": self.validation}
         sizes: dict[str, Size] = {key: size or HELD_OUT[key] for key, size in wanted.items() if key not in data}
         parts = carve(data["train"].labels, {**sizes, "train": self.train}, self.seed)
@@ -168,19 +164,19 @@ class TaskLoader:
                 splits[key] = data[key].take(carve(data[key].labels, {key: size}, self.seed)[key])
         return splits
 
-    def _arrange(self, train: "_Choice", classes: Sequence[str]) -> "_Choice":
+    def _arrange(self, train: Split, classes: Sequence[str]) -> Split:
         if self.per_class is not None:
             train = train.take(few_shot(train.labels, self.per_class, classes, self.seed))
         counts = torch.bincount(train.labels, minlength=len(classes))
         bare = [name for name, count in zip(classes, counts.tolist(), strict=True) if count == 0]
-        require(not bare, "train", self.train, f"leaves these classes without an image to train on: {_list(bare)}")
-        order = torch.randperm(len(train.labels), generator=torch.Generator().manual_seed(self.seed))
-        return train.take(order)
+        shown = ", ".join(bare[:5]) + (f" and {len(bare) - 5} more" if len(bare) > 5 else "")
+        require(not bare, "train", self.train, f"leaves these classes without an image to train on: {shown}")
+        return train.take(torch.randperm(len(train), generator=torch.Generator().manual_seed(self.seed)))
 
-    def _require_memory(self, splits: Mapping[str, "_Choice"], image_size: int, channels: int) -> None:
+    def _require_memory(self, splits: Iterable[Split], image_size: int, channels: int) -> None:
         """Raise a SettingError if images that are still to be scaled would not fit into the free memory."""
-        scaled = [choice for choice in splits.values() if choice.whole.images.shape[-1] != image_size]
-        needed, free = sum(len(choice.labels) for choice in scaled) * channels * image_size**2, free_memory()
+        scaled = sum(len(split) for split in splits if split.images.shape[-1] != image_size)
+        needed, free = scaled * channels * image_size**2, free_memory()
         rule = (
             f"at {image_size} pixels the images take {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free: "
             "take fewer, or smaller ones (dataset.image_size)"
@@ -188,16 +184,15 @@ class TaskLoader:
         require(needed < free, "train", self.train, rule)
 
     def _draw(self, split: Split, image_size: int, channels: int) -> Split:
-        square = with_channels(resize(split.images, image_size), channels)
+        chosen = cast(ChosenImages, split.images)
+        images = with_channels(resize(rows(chosen.images, chosen.index), image_size), channels)
         if self.rotate % 360:
-            square = each(square, f"rotated {self.rotate!r}", lambda images: rotate(images, self.rotate))
-        return Split(square, split.labels)
+            images = each(images, f"rotated {self.rotate!r}", lambda part: rotate(part, self.rotate))
+        return Split(images, split.labels)
 
     def _title(self, name: str) -> str:
-        few = len(self.classes) <= 6
-        kept = " ".join(map(str, self.classes)) if few else f"{len(self.classes)} classes"
-        turned = f"rotated {self.rotate:g}" if self.rotate else ""
-        traits = ", ".join(trait for trait in (kept, turned) if trait)
+        kept = " ".join(map(str, self.classes)) if len(self.classes) <= 6 else f"{len(self.classes)} classes"
+        traits = ", ".join(filter(None, (kept, f"rotated {self.rotate:g}" if self.rotate else "")))
         return f"{name} ({traits})" if traits else name
 
 
@@ -215,47 +210,14 @@ def whence(path: str) -> str:
     return f"; python scripts/data/fetch_data.py {name} makes it" if name in FETCHED else ""
 
 
-def _require_size(name: str, size: Size) -> None:
-    fits = size is None or 0 < size < 1 or (size >= 1 and float(size).is_integer())
-    require(fits, name, size, "must be a count of 1 or more, a fraction below 1, or null")
-
-
-@dataclass(frozen=True, eq=False)
-class _Choice:
-    """Chosen examples of a split, not copied yet."""
-
-    whole: Split
-    index: Tensor
-    labels: Tensor
-
-    def take(self, index: Tensor) -> "_Choice":
-        """Return some of the chosen examples."""
-        return _Choice(self.whole, self.index[index], self.labels[index])
-
-    def split(self) -> Split:
-        """Return the examples."""
-        return Split(self.whole.take(self.index).images, self.labels)
-
-
-def _only(data: Collection, wanted: Sequence[str]) -> tuple[tuple[str, ...], dict[str, _Choice]]:
-    """Return the wanted classes and the examples that have one of them, by split."""
-    every = {"train": data.train, "validation": data.validation, "test": data.test}
-    splits = {key: split for key, split in every.items() if split is not None}
-    if not wanted:
-        whole = {key: _Choice(split, torch.arange(len(split)), split.labels) for key, split in splits.items()}
-        return data.classes, whole
-    keep = class_positions(data.classes, wanted)
-    chosen = {key: _keep(key, split, keep) for key, split in splits.items()}
-    return tuple(data.classes[place] for place in keep), chosen
-
-
-def _keep(name: str, split: Split, keep: Sequence[int]) -> _Choice:
-    index, labels = select_classes(split.labels, keep)
-    if len(index) == 0:
-        raise SettingError("classes", list(keep), f"has no image of these classes in {name}")
-    return _Choice(split, index, labels)
-
-
-def _list(names: Sequence[str], most: int = 5) -> str:
-    beyond = len(names) - most
-    return ", ".join(names[:most]) + (f" and {beyond} more" if beyond > 0 else "")
+def _of_classes(data: Collection, wanted: Sequence[str]) -> tuple[tuple[str, ...], dict[str, Split]]:
+    """Return the wanted classes and the examples that have one of them, by split; no image is copied yet."""
+    keep = class_positions(data.classes, wanted) if wanted else range(len(data.classes))
+    splits = {}
+    for key, split in (("train", data.train), ("validation", data.validation), ("test", data.test)):
+        if split is not None:
+            everything = torch.arange(len(split)), split.labels
+            index, labels = select_classes(split.labels, keep) if wanted else everything
+            require(len(index) > 0, "classes", list(keep), f"has no image of these classes in {key}")
+            splits[key] = Split(cast(Tensor, ChosenImages(split.images, index)), labels)
+    return tuple(data.classes[place] for place in keep), splits

@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -87,13 +87,12 @@ def require_room(folder: Path, size: int) -> None:
 
 def rows(images: Tensor, index: Tensor) -> Tensor:
     """Return ``images[index]``, index (K,) int64; rows of a mapped file are a view, or read where they are used."""
-    whole, before = _origin(images)
-    if _file(whole) is None:
-        return images[index]
-    index = index if before is None else before[index]
-    if len(index) and torch.equal(index, torch.arange(int(index[0]), int(index[0]) + len(index))):
-        return whole[int(index[0]) : int(index[-1]) + 1]
-    return cast(Tensor, ChosenImages(whole, index))
+    if not isinstance(images, ChosenImages):
+        if place_of(images) is None:
+            return images[index]
+        if len(index) and torch.equal(index, torch.arange(int(index[0]), int(index[0]) + len(index))):
+            return images[int(index[0]) : int(index[-1]) + 1]
+    return cast(Tensor, ChosenImages(images, index))
 
 
 def each(images: Tensor, name: str, change: Callable[[Tensor], Tensor]) -> Tensor:
@@ -104,12 +103,12 @@ def each(images: Tensor, name: str, change: Callable[[Tensor], Tensor]) -> Tenso
         name: Description of the change; the file is named by it.
         change: The change, which treats every image by itself.
     """
-    whole, index = _origin(images)
-    origin = _file(whole)
-    if origin is None:
+    place = place_of(images)
+    if place is None:
         return change(images)
-    address = f"{origin.stem} from {whole.storage_offset()}, {tuple(whole.shape)}: {name}"
-    path = origin.with_name(hashlib.sha256(address.encode()).hexdigest()[:32] + SUFFIX)
+    address = f"{place.file.stem} from {place.offset}, {place.shape}: {name}"
+    path = place.file.with_name(hashlib.sha256(address.encode()).hexdigest()[:32] + SUFFIX)
+    whole = replace(place, index=None).open()
     channels, height, width = whole.shape[1:]
 
     def produce(_: Notes) -> Iterable[Tensor]:
@@ -117,7 +116,7 @@ def each(images: Tensor, name: str, change: Callable[[Tensor], Tensor]) -> Tenso
         return (change(part) for part in chunks(whole))
 
     found = stored(path, (channels, height, width), produce)[0]
-    return found if index is None else rows(found, index)
+    return found if place.index is None else rows(found, place.index)
 
 
 def chunks(images: Tensor) -> Iterator[Tensor]:
@@ -151,20 +150,16 @@ class Place:
 
 def place_of(images: Tensor) -> Place | None:
     """Return where images are mapped from; None if they are in memory."""
-    whole, index = _origin(images)
-    file = _file(whole)
-    return None if file is None else Place(file, int(whole.storage_offset()), tuple(whole.shape), index)
+    whole, index = (images.images, images.index) if isinstance(images, ChosenImages) else (images, None)
+    name = whole.untyped_storage().filename
+    return Place(Path(name), int(whole.storage_offset()), tuple(whole.shape), index) if name else None
 
 
 def remembered(images: Tensor, labels: Tensor, compute: Callable[[], str]) -> str:
-    """Return the fingerprint of images with labels; that of mapped images is kept beside their file.
+    """Return the fingerprint of images with labels, computed from all pixels; that of mapped images is kept.
 
-    It is kept under a hash of the file's checksum, which this process has verified, and of what was chosen.
-
-    Args:
-        images: The images.
-        labels: Their labels.
-        compute: Returns the fingerprint, from all pixels.
+    It lies beside their file, under a hash of the file's checksum, which this process has verified, and of what was
+    chosen.
     """
     place = place_of(images)
     if place is None or place.file not in _whole:
@@ -173,37 +168,20 @@ def remembered(images: Tensor, labels: Tensor, compute: Callable[[], str]) -> st
     for tensor in (labels, *([] if place.index is None else [place.index])):
         digest.update(f"{len(tensor)} ".encode() + tensor.numpy().tobytes())
     key, beside = digest.hexdigest(), place.file.with_suffix(".fingerprints")
-    known = _known_fingerprints(beside)
-    if key not in known:
-        known[key] = compute()
-        lines = "".join(f"{name} {found} {_check(name, found)}\n" for name, found in known.items())
-        with suppress(OSError), replacing(beside) as partial:  # a cache of somebody else
-            partial.write_text(lines, encoding="utf-8")
-    return known[key]
+    if beside.is_file():
+        for line in beside.read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, rest = line.partition(" ")
+            if name == key and line == _line(key, known := rest.partition(" ")[0]):
+                return known
+    fingerprint = compute()
+    with suppress(OSError), beside.open("a", encoding="utf-8") as file:  # a cache of somebody else
+        file.write(f"\n{_line(key, fingerprint)}\n")  # what stands before may be half a line
+    return fingerprint
 
 
-def _known_fingerprints(path: Path) -> dict[str, str]:
-    """Return the whole lines of a file of fingerprints, by key."""
-    try:
-        lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError):
-        return {}
-    return {line[0]: line[1] for line in lines if len(line) == 3 and line[2] == _check(line[0], line[1])}
-
-
-def _check(key: str, fingerprint: str) -> str:
-    return hashlib.sha256(f"{key} {fingerprint}".encode()).hexdigest()[:16]
-
-
-def _origin(images: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Return the tensor that images were chosen from, and their positions in it; None for all."""
-    return (images.images, images.index) if isinstance(images, ChosenImages) else (images, None)
-
-
-def _file(images: Tensor) -> Path | None:
-    """Return the file that a tensor is mapped from."""
-    name = images.untyped_storage().filename
-    return Path(name) if name else None
+def _line(key: str, fingerprint: str) -> str:
+    """Return the line of a fingerprint, with a check: half of one, or a damaged one, is not taken for it."""
+    return f"{key} {fingerprint} {hashlib.sha256(f'{key} {fingerprint}'.encode()).hexdigest()[:16]}"
 
 
 def _opened(path: Path) -> tuple[Tensor, Notes] | None:

@@ -1,10 +1,10 @@
 """The base class of loaders of encoded pictures: where pixels are kept, and how broken pictures are handled."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,14 +12,22 @@ from torch import Tensor
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.machine import free_memory
 from ensemble_transfer.tasks.loader import Collection, HintedError, TaskLoader
-from ensemble_transfer.tasks.pictures import Pictures, appearance, decoded, decoded_on_disk
-from ensemble_transfer.tasks.task import Split
+from ensemble_transfer.tasks.pictures import Files, Pictures, appearance, decoded, decoded_on_disk
+from ensemble_transfer.tasks.task import Split, Task
 
 SHARE = 0.25
 """Share of the free memory that a task's images may take before they go to disk: there are two tasks, and choosing
 images copies them once."""
 
 log = logging.getLogger(__name__)
+
+
+class Listed(NamedTuple):
+    """An image file: its path, its name in messages, and its class."""
+
+    path: Path
+    shown: str
+    label: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,13 +62,31 @@ class PictureLoader(TaskLoader):
         """Return an error about the place where the images are."""
         return HintedError(self._setting, getattr(self, self._setting), rule)
 
-    def _collect(
-        self, pictures: Pictures, labels: Mapping[str, Tensor], classes: tuple[str, ...], size: int, channels: int
-    ) -> Collection:
-        """Decode pictures."""
+    def _task_of_files(
+        self, name: str, listed: Mapping[str, Sequence[Listed]], classes: tuple[str, ...], size: int, channels: int
+    ) -> Task:
+        """Return the task of image files by split."""
+        together = [file for files in listed.values() for file in files]
+        pictures = Files([file.path for file in together], [file.shown for file in together])
+        places = {label: place for place, label in enumerate(classes)}
+        labels = {
+            split: torch.tensor([places[file.label] for file in files]) for split, files in listed.items() if files
+        }
+        return self._task_of(name, pictures, labels, classes, size, channels)
+
+    def _task_of(
+        self,
+        name: str,
+        pictures: Pictures,
+        labels: Mapping[str, Tensor],
+        classes: tuple[str, ...],
+        size: int,
+        channels: int,
+    ) -> Task:
+        """Decode pictures, and return their task; labels are by split, in the order of the pictures."""
         images, broken = self._decoded(pictures, size, channels)
         if broken:
-            self._report({pictures.name(place): reason for place, reason in broken.items()})
+            self._report([f"{pictures.name(place)} ({reason})" for place, reason in broken.items()])
         self._warn_of_loss(pictures, size, channels)
         whole = torch.ones(len(pictures), dtype=torch.bool)
         whole[list(broken)] = False
@@ -72,7 +98,7 @@ class PictureLoader(TaskLoader):
                 raise self._refuse(f"holds no image that can be read ({split})")
             splits[split] = Split(images[first:last], named[kept])
             first, start = last, start + len(named)
-        return Collection(classes, **splits)
+        return self.make_task(name, Collection(classes, **splits), size, channels)
 
     def _warn_of_loss(self, pictures: Pictures, size: int, channels: int) -> None:
         """Log a warning if pictures lose their colours or most of their detail, as in a pair of tasks for digits."""
@@ -93,11 +119,10 @@ class PictureLoader(TaskLoader):
         log.info("%d decoded images (%.1f GiB) are mapped from %s", len(pictures), needed / 2**30, folder)
         return decoded_on_disk(pictures, size, channels, folder)
 
-    def _report(self, broken: Mapping[str, str]) -> None:
-        lines = [f"{name} ({reason})" for name, reason in broken.items()]
-        shown = ", ".join(lines[:10]) + (f" and {len(lines) - 10} more" if len(lines) > 10 else "")
+    def _report(self, broken: Sequence[str]) -> None:
+        shown = ", ".join(broken[:10]) + (f" and {len(broken) - 10} more" if len(broken) > 10 else "")
         if self.broken == "error":
             hint = "repair or remove them, or set {group}broken=skip"
             raise self._refuse(f"images that cannot be read: {shown}; {hint}")
         place = getattr(self, self._setting)
-        log.warning("%s: left out %d images that cannot be read: %s", place, len(lines), shown)
+        log.warning("%s: left out %d images that cannot be read: %s", place, len(broken), shown)

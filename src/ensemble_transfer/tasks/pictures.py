@@ -15,7 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from rich.progress import Progress
 from torch import Tensor
 
-from ensemble_transfer.machine import progress_console
+from ensemble_transfer.machine import progress_console, usable_cores
 from ensemble_transfer.tasks.images import fit
 from ensemble_transfer.tasks.mapped import SUFFIX, Notes, Shape, require_room, stored
 
@@ -126,9 +126,7 @@ def decoded(pictures: Pictures, image_size: int, channels: int) -> tuple[Tensor,
         The images that can be read, (N, channels, image_size, image_size) uint8, and the reason for every other one, by
         position.
     """
-    images = torch.empty(len(pictures), channels, image_size, image_size, dtype=torch.uint8)
-    notes: Notes = {}
-    count = 0
+    images, notes, count = torch.empty(len(pictures), channels, image_size, image_size, dtype=torch.uint8), Notes(), 0
     for part in _parts(pictures, image_size, channels, notes):
         images[count : count + len(part)] = part
         count += len(part)
@@ -162,7 +160,7 @@ def _parts(pictures: Pictures, image_size: int, channels: int, notes: Notes) -> 
         except BROKEN as error:
             return _reason(error)
 
-    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = usable_cores()
     step = max(workers, min(256, _AT_ONCE // (channels * image_size**2)))
     bar = Progress(console=progress_console(), disable=len(pictures) < LONG)
     with bar, ThreadPoolExecutor(workers) as pool:  # Pillow lets other threads run while it decodes

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ensemble_transfer.errors import SettingError, require
+from ensemble_transfer.errors import require
 
 Size = int | float | None
 """A count (1 or more), a fraction of what there is (below 1), or None for all that is left."""
@@ -19,7 +19,7 @@ def carve(labels: Tensor, sizes: Mapping[str, Size], seed: int) -> dict[str, Ten
     Args:
         labels: (N,) int64.
         sizes: Size of each part by name, at most one None; the names appear in errors.
-        seed: Same seed, same parts.
+        seed: Seed of the choice.
 
     Returns:
         Positions by part, each (count,) int64 in ascending order.
@@ -38,7 +38,7 @@ def carve(labels: Tensor, sizes: Mapping[str, Size], seed: int) -> dict[str, Ten
 
 
 def in_fold(labels: Tensor, folds: int, fold: int, classes: Sequence[str], seed: int) -> Tensor:
-    """Divide examples into stratified folds, and return which of them are in one fold.
+    """Divide examples into stratified folds, and return which of them are in one fold: (N,) bool.
 
     Every example is in exactly one fold. Two folds differ by at most one example, of each class and in total.
 
@@ -47,48 +47,30 @@ def in_fold(labels: Tensor, folds: int, fold: int, classes: Sequence[str], seed:
         folds: Number of folds.
         fold: Which of them, from 0.
         classes: Names of the classes.
-        seed: Same seed, same folds.
-
-    Returns:
-        (N,) bool.
+        seed: Seed of the folds.
 
     Raises:
         SettingError: A class has fewer examples than there are folds.
     """
-    for name, count in zip(classes, torch.bincount(labels, minlength=len(classes)).tolist(), strict=True):
-        require(count >= folds, "folds", folds, f"the class {name!r} has only {count} images, and every fold tests it")
+    _require_each(labels, folds, classes, "folds", "images, and every fold tests it")
     inside = torch.zeros(len(labels), dtype=torch.bool)
     inside[torch.cat(_shuffled_classes(labels, seed))[fold::folds]] = True
     return inside
 
 
 def few_shot(labels: Tensor, per_class: int, classes: Sequence[str], seed: int) -> Tensor:
-    """Choose the same number of examples of every class.
-
-    Args:
-        labels: (N,) int64, positions in ``classes``.
-        per_class: Examples of each class.
-        classes: Names of the classes.
-        seed: Same seed, same choice.
-
-    Returns:
-        (per_class * len(classes),) int64 positions in ascending order.
+    """Choose so many examples of every class at random: their positions, int64, in ascending order.
 
     Raises:
         SettingError: A class has fewer examples.
     """
-    for name, count in zip(classes, torch.bincount(labels, minlength=len(classes)).tolist(), strict=True):
-        require(count >= per_class, "per_class", per_class, f"the class {name!r} has only {count} to train on")
+    _require_each(labels, per_class, classes, "per_class", "to train on")
     chosen = [members[:per_class] for members in _shuffled_classes(labels, seed)]
     return torch.cat(chosen).sort().values
 
 
 def select_classes(labels: Tensor, keep: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Keep some classes and number them anew.
-
-    Args:
-        labels: (N,) int64.
-        keep: Old labels to keep, all different; the first becomes 0, the second 1, ...
+    """Keep the examples of some classes, and number these anew: the first becomes 0, the second 1, ...
 
     Returns:
         Positions of the K kept examples, (K,) int64 ascending, and their new labels, (K,) int64.
@@ -106,18 +88,19 @@ def class_positions(classes: Sequence[str], wanted: Sequence[str]) -> list[int]:
     Raises:
         SettingError: A class is unknown, or named twice.
     """
-    found = [_position(classes, str(name)) for name in wanted]
+    places = {str(place): place for place in range(len(classes))} | {name: p for p, name in enumerate(classes)}
+    shown = ", ".join(classes[:12]) + (", ..." if len(classes) > 12 else "")
+    for name in map(str, wanted):
+        require(name in places, "classes", name, f"must be among {shown}, or positions 0 to {len(classes) - 1}")
+    found = [places[str(name)] for name in wanted]
     require(len(set(found)) == len(found), "classes", list(wanted), "must not name a class twice")
     return found
 
 
-def _position(classes: Sequence[str], name: str) -> int:
-    if name in classes:
-        return classes.index(name)
-    if name.isdecimal() and int(name) < len(classes):
-        return int(name)
-    shown = ", ".join(classes[:12]) + (", ..." if len(classes) > 12 else "")
-    raise SettingError("classes", name, f"must be among {shown}, or positions 0 to {len(classes) - 1}")
+def _require_each(labels: Tensor, least: int, classes: Sequence[str], setting: str, what: str) -> None:
+    """Raise a SettingError unless every class has so many examples."""
+    for name, count in zip(classes, torch.bincount(labels, minlength=len(classes)).tolist(), strict=True):
+        require(count >= least, setting, least, f"the class {name!r} has only {count} {what}")
 
 
 def _shuffled_classes(labels: Tensor, seed: int) -> list[Tensor]:
@@ -132,7 +115,8 @@ def _counts(sizes: Mapping[str, Size], total: int) -> dict[str, int]:
     for name, size in sizes.items():
         if size is None:
             continue
-        count, left = _count(size, total), total - sum(counts.values())
+        count = max(1, round(size * total)) if size < 1 else int(size)
+        left = total - sum(counts.values())
         beside = " beside " + ", ".join(f"{other}={taken}" for other, taken in counts.items()) if counts else ""
         require(count <= left, name, size, f"asks for {count} images, but there are {left} of {total}{beside}")
         counts[name] = count
@@ -140,10 +124,6 @@ def _counts(sizes: Mapping[str, Size], total: int) -> dict[str, int]:
     for name, size in sizes.items():
         require(size is not None or rest > 0, name, size, f"none of {total} images is left for it")
     return {name: counts.get(name, rest) for name in sizes}
-
-
-def _count(size: int | float, total: int) -> int:
-    return max(1, round(size * total)) if size < 1 else int(size)
 
 
 def _shares(sizes: Sequence[int], count: int) -> list[int]:

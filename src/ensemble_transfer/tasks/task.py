@@ -139,11 +139,7 @@ class Loader(Protocol):
     """Anything that loads a task; :class:`~ensemble_transfer.tasks.loader.TaskLoader` is the base class for one."""
 
     def load(self, image_size: int, channels: int) -> Task:
-        """Return the task with images of (channels, image_size, image_size).
-
-        Args:
-            image_size: Height and width in pixels.
-            channels: 1 for gray, 3 for RGB.
+        """Return the task with images of (channels, image_size, image_size); channels are 1 (gray) or 3 (RGB).
 
         Raises:
             SettingError: A setting does not fit the data, or the data is missing or broken.

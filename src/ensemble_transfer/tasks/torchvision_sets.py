@@ -7,10 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
-from typing import Protocol
+from typing import Any
 
 import torch
-from PIL import Image
 
 from ensemble_transfer.errors import require
 from ensemble_transfer.machine import answers
@@ -19,6 +18,9 @@ from ensemble_transfer.tasks.loader import Collection, HintedError, TaskLoader
 from ensemble_transfer.tasks.task import Split, Task
 
 Arguments = Mapping[str, object]
+
+Pictures = Any
+"""A data set of torchvision: it has a length, and pairs of a Pillow image and a label."""
 
 BY_FLAG: Mapping[str, Arguments] = {"train": {"train": True}, "test": {"train": False}}
 BY_NAME: Mapping[str, Arguments] = {"train": {"split": "train"}, "test": {"split": "test"}}
@@ -88,10 +90,11 @@ class TorchvisionDataset(TaskLoader):
         parts = {split: constructor(folder, **arguments) for split, arguments in DATASETS[self.name].items()}
         splits = {split: _decode(part, image_size, channels) for split, part in parts.items()}
         if self.name == "EMNIST":
-            splits = {split: _upright(letters) for split, letters in splits.items()}
+            # Its files hold transposed images, and labels that count from 1.
+            splits = {key: Split(split.images.mT.contiguous(), split.labels - 1) for key, split in splits.items()}
         return Collection(_class_names(parts["train"], splits["train"]), **splits)
 
-    def _download(self, constructor: Callable[..., "_Pictures"], folder: str) -> None:
+    def _download(self, constructor: Callable[..., Pictures], folder: str) -> None:
         """Download missing data, if one of the data set's servers answers."""
         for arguments in DATASETS[self.name].values():
             try:
@@ -113,14 +116,6 @@ class TorchvisionDataset(TaskLoader):
         return f"{self.name} is not there ({reason}); {hint}"
 
 
-class _Pictures(Protocol):
-    """The common interface of torchvision's data sets."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, place: int) -> tuple[Image.Image, int]: ...
-
-
 @contextmanager
 def _patience() -> Iterator[None]:
     before = socket.getdefaulttimeout()
@@ -131,13 +126,12 @@ def _patience() -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def _servers(constructor: Callable[..., "_Pictures"]) -> list[str]:
+def _servers(constructor: Callable[..., Pictures]) -> list[str]:
     """Return the servers that a data set's class names; for some classes there are none."""
     return sorted(set(re.findall(r"https?://[\w.-]+/", repr(vars(constructor)))))
 
 
-def _decode(dataset: _Pictures, image_size: int, channels: int) -> Split:
-    """Read every (Pillow image, label) of a torchvision data set."""
+def _decode(dataset: Pictures, image_size: int, channels: int) -> Split:
     images = torch.zeros(len(dataset), channels, image_size, image_size, dtype=torch.uint8)
     labels = torch.zeros(len(dataset), dtype=torch.int64)
     for place in range(len(dataset)):
@@ -146,11 +140,6 @@ def _decode(dataset: _Pictures, image_size: int, channels: int) -> Split:
     return Split(images, labels)
 
 
-def _upright(letters: Split) -> Split:
-    """Repair EMNIST, whose files hold transposed images and labels that count from 1."""
-    return Split(letters.images.mT.contiguous(), letters.labels - 1)
-
-
-def _class_names(dataset: _Pictures, train: Split) -> tuple[str, ...]:
+def _class_names(dataset: Pictures, train: Split) -> tuple[str, ...]:
     names = [name for name in getattr(dataset, "classes", None) or [] if name != "N/A"]
     return tuple(names or map(str, range(int(train.labels.max()) + 1)))
