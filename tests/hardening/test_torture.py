@@ -71,8 +71,9 @@ def test_a_command_that_does_not_bear_a_kill_is_found(tmp_path, monkeypatch, sto
 def test_inputs_that_break_or_are_wrongly_accepted_are_found(tmp_path, monkeypatch):
     from inputs import _judged, mistype
 
-    assert "accepted" in _judged("seed=-1", 0, "", tmp_path, impossible=True)
-    assert "without a finished record" in _judged("seed=1", 0, "", tmp_path, impossible=False)
+    job = tmp_path / "inputs" / "job"
+    assert "accepted" in _judged("seed=-1", 0, "", job, impossible=True)
+    assert "without a finished record" in _judged("seed=1", 0, "", job, impossible=False)
 
     def broken(*_: object) -> None:
         raise KeyError("lost")

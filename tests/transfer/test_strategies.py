@@ -76,10 +76,10 @@ def test_without_recipients_there_is_no_marginal_cost(transfer, bench):
     assert result.marginal() is None
     assert len(result.ensemble) == 3
     assert result.shift is not None
-    metrics = result.diagnose(bench)[0]
+    metrics, curves = result.diagnose(bench)
     assert -1 <= metrics["shift/donor_cosine"] <= 1
     assert "shift/probe_gain" not in metrics
-    assert shift_line(bench, result) == {"scale": [], "loss": [], "accuracy": []}
+    assert curves["shift_line"] == {"scale": [], "loss": [], "accuracy": []}
 
 
 def test_the_marginal_cost_is_a_recipients(transfer):
