@@ -213,7 +213,7 @@ def test_damaged_records_are_one_line(changed, run, capsys):
 
 def test_a_damaged_shift_vector_is_one_line(run, capsys):
     shift = ShiftVector.load(run / "shift.safetensors")
-    replace(shift, scales=dict.fromkeys(shift.scales, math.inf)).save(run)
+    replace(shift, scale=math.inf).save(run)
     assert main([str(run), "ensemble.add=1"]) == 2
     error = capsys.readouterr().err
     assert "is not a readable shift vector" in error

@@ -58,7 +58,7 @@ def readers() -> dict[str, tuple[str, Read]]:
 
     def shift(path: Path) -> object:
         vector = ShiftVector.load(path)
-        return fingerprint(vector.vector), dict(vector.scales), dict(vector.provenance)
+        return fingerprint(vector.vector), vector.scale, dict(vector.provenance)
 
     def calibration(path: Path) -> object:
         found = open_saved(path.parents[1]).calibration

@@ -68,7 +68,7 @@ def shift_effect(record: Record) -> str:
     known = [accuracy for accuracy in probed if accuracy is not None]
     if record.known_role == "control" or len(known) != len(probed):
         return ""
-    if {scale for name, scale in record.metrics.items() if name.startswith("shift/scale/")} == {0.0}:
+    if record.metrics.get("shift/scale") == 0:
         first, more = "**No shift was made**: its scale is 0, given or found on validation.", list(_basin(record))
     else:
         shifted, unshifted, random = known

@@ -109,7 +109,7 @@ def diagnose_shift(bench: Workbench, shift: ShiftVector, members: ShiftedMembers
     """
     metrics = shift_norms(shift.vector, bench.encoders[next(iter(members.donors))])
     metrics["shift/donor_cosine"] = _donor_cosine(bench, members.donors)
-    metrics |= {f"shift/scale/{group}": scale for group, scale in shift.scales.items()}
+    metrics["shift/scale"] = shift.scale
     chosen = list(members.shifted)[:DIAGNOSED]
     if not chosen:
         return metrics

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from ensemble_transfer.training.features import is_statistic
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.weights import Weights, below, fingerprint, floating, select
 
-FORMAT = "3"
+FORMAT = "4"
 
 
 @dataclass(frozen=True, repr=False)
@@ -28,7 +27,7 @@ class ShiftVector:
 
     Attributes:
         vector: Difference of the encoder's floating-point tensors.
-        scales: How far recipients are shifted along it, by layer group (see :func:`layer_group`).
+        scale: How far recipients are shifted along it.
         provenance: Texts by name: ``source_ensemble`` (fingerprint), ``donors`` (indices), ``donor_weights``
             (fingerprints before the transfer), ``target_task`` (fingerprint), ``target`` (name), ``options`` of the
             strategy (JSON) and ``recipe`` of the donors' fine-tuning (JSON). A transfer within a budget adds ``budget``
@@ -36,18 +35,17 @@ class ShiftVector:
     """
 
     vector: Weights
-    scales: Mapping[str, float]
+    scale: float
     provenance: Mapping[str, str]
 
     def __repr__(self) -> str:
         numbers = sum(tensor.numel() for tensor in self.vector.values())
-        scales = ", ".join(f"{name} {scale}" for name, scale in self.scales.items())
         origin = f"donors {self.provenance.get('donors')}, target {self.provenance.get('target')!r}"
-        return f"ShiftVector({numbers:,} numbers in {len(self.vector)} tensors, {origin}, scales: {scales})"
+        return f"ShiftVector({numbers:,} numbers in {len(self.vector)} tensors, {origin}, scale {self.scale:g})"
 
     def scaled(self) -> dict[str, Tensor]:
-        """Return the vector, each layer group multiplied by its scale."""
-        return scaled(self.vector, self.scales)
+        """Return the vector, multiplied by the scale."""
+        return {name: self.scale * tensor for name, tensor in self.vector.items()}
 
     @property
     def donors(self) -> tuple[int, ...]:
@@ -68,7 +66,7 @@ class ShiftVector:
 
     def save(self, folder: Path) -> Path:
         """Write ``shift.safetensors``, with provenance and a checksum in its header, and return its path."""
-        header = dict(self.provenance) | {"scales": json.dumps(dict(self.scales), sort_keys=True), "format": FORMAT}
+        header = dict(self.provenance) | {"scale": repr(self.scale), "format": FORMAT}
         path = folder / SHIFT
         write_tensors(path, self.vector, header | {"sha256": _checksum(self.vector, header)})
         return path
@@ -86,7 +84,7 @@ class ShiftVector:
             if header.pop("sha256") != _checksum(vector, header):
                 raise ValueError("does not have the checksum that its header states")
             del header["format"]
-            shift = cls(vector, json.loads(header.pop("scales")), header)
+            shift = cls(vector, float(header.pop("scale")), header)
             shift._require_usable()
         except SettingError:
             raise
@@ -135,19 +133,3 @@ def donor_weights(source: Ensemble, donors: Iterable[int]) -> str:
 def learned(vector: Weights) -> dict[str, Tensor]:
     """Return the tensors that are trained; running statistics are estimated from data."""
     return select(vector, lambda name: not is_statistic(name))
-
-
-def layer_group(name: str) -> str:
-    """Return the layer group of a tensor: a stage of the encoder, such as ``layer1``, ``blocks.3`` or ``conv1``."""
-    match = re.match(r"[A-Za-z_]+(\d+|\.\d+)?", name)
-    return match.group() if match else name
-
-
-def layer_groups(names: Iterable[str]) -> list[str]:
-    """Return the layer groups of tensors, in the order of their first tensor's name in the encoder."""
-    return list(dict.fromkeys(layer_group(name) for name in names))
-
-
-def scaled(vector: Weights, scales: Mapping[str, float]) -> dict[str, Tensor]:
-    """Return a vector with every layer group multiplied by its scale."""
-    return {name: tensor * scales[layer_group(name)] for name, tensor in vector.items()}

@@ -24,7 +24,7 @@ from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.transfer.base import Workbench
 from ensemble_transfer.transfer.prices import FIXED, Prices, stretched
 from ensemble_transfer.transfer.shift.result import ShiftResult
-from ensemble_transfer.transfer.shift.vector import ShiftVector, donor_weights, layer_groups, learned
+from ensemble_transfer.transfer.shift.vector import ShiftVector, donor_weights, learned
 from ensemble_transfer.weights import Weights, add_scaled, below, joined, mean, random_like, subtract
 
 DIRECTIONS = ("donor", "random")
@@ -163,7 +163,7 @@ class Shift:
         donors = bench.fine_tune_fully(before, plan.full)
         vector = self._direction(bench, before, donors)
         scale = self._better(bench, recipients, vector) if self.if_better and recipients else self.scale
-        shift = ShiftVector(vector, dict.fromkeys(layer_groups(vector), scale), self._provenance(bench, plan))
+        shift = ShiftVector(vector, scale, self._provenance(bench, plan))
         added = self.add(bench, recipients, shift, donors.weights)
         ensemble = bench.ensemble((*donors.weights, *added.weights), self.name)
         return ShiftResult(ensemble, bench.ledger, tuple(recipients), shift, added.shifted)
