@@ -8,7 +8,6 @@ import torch
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.transfer.choice import Candidate
-from ensemble_transfer.transfer.shift.turns import Moves, best_scale, recipient_price
 from ensemble_transfer.transfer.strategies.few import Few
 from ensemble_transfer.transfer.strategies.shift import Shift
 from ensemble_transfer.transfer.strategies.turns import Turns
@@ -29,8 +28,7 @@ def test_donors_are_few_and_each_member_moves_as_the_donor_whose_turn_it_is(tran
     few = transfer(Few(2), recipes=longer).ensemble
     turns = Turns(scales=[1.5]).run(bench).ensemble
     assert all(same(a, b) for a, b in zip(few.members, turns.members[:2], strict=True))
-    moves = Moves.in_turns(bench, dict(enumerate(few.members)), [2, 7, 8])
-    assert moves.members == {2: 0, 7: 1, 8: 0}
+    assert [Turns().turn(member, [0, 1]) for member in (2, 3, 7, 8)] == [0, 1, 1, 0]
     move = subtract(below(few.members[0], "encoder"), bench.encoders[0])
     moved = add_scaled(bench.encoders[2], move, 1.5)
     weights = below(turns.members[2], "encoder")
@@ -49,14 +47,11 @@ def test_one_donor_and_one_scale_are_zero_shot(transfer, longer):
 def test_the_scale_is_the_one_that_serves_the_first_recipient_best(bench, longer):
     bench = replace(bench, recipes=longer)
     result = Turns(scales=[0.0, 1.0]).run(bench)
-    labels = bench.target.validation.labels
-    moves = Moves.in_turns(bench, dict(enumerate(result.ensemble.members[:2])), [2])
-    losses = {}
+    losses, donors = {}, dict(enumerate(result.ensemble.members[:2]))
     for scale in (0.0, 1.0):
-        taken, candidate = best_scale(moves, [scale])
-        assert isinstance(candidate, Candidate)
-        assert taken == scale
-        losses[scale] = float(candidate.losses(labels).mean())
+        members = Turns().add(bench.unbilled(), donors, [2], scale)
+        tried = Candidate("tried", members, bench.unbilled().look(members))
+        losses[scale] = float(tried.losses(bench.target.validation.labels).mean())
     assert result.decisions["turns"]["scale"] == min(losses, key=losses.get)
 
 
@@ -70,14 +65,14 @@ def test_a_shifted_member_may_keep_the_head_of_its_donor(transfer, longer):
 def test_one_more_member_costs_statistics_and_a_head_whatever_was_tried(bench, longer):
     bench = replace(bench, recipes=longer)
     result = Turns(scales=[0.0, 1.0, 1.5]).run(bench)
-    assert result.marginal().flops <= recipient_price(bench.prices)
+    assert result.marginal().flops <= Turns().price(bench.prices)
     assert result.ledger.by_phase()["scale search"].flops == 2 * result.marginal().flops
 
 
 def test_a_budget_pays_for_trials_recipients_and_donors(bench, longer):
     bench = replace(bench, recipes=longer, budget=1.3)
     prices, plan = bench.prices, Turns().plan(bench.prices)
-    price = recipient_price(prices)
+    price = Turns().price(prices)
     spent = sum(plan.steps) * prices.step + (plan.recipients + 2) * price + 3 * prices.look
     assert plan.recipients == 1
     assert prices.limit - prices.step < spent <= prices.limit

@@ -1,1 +1,1 @@
-"""The shift vector, its diagnostics, and shifts in turns."""
+"""The shift vector, its diagnostics, and the result of a shift."""

@@ -2,21 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import ceil
+from math import ceil, isfinite
 from typing import ClassVar
 
 from ensemble_transfer.errors import require
 from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.transfer.base import TransferResult, Workbench
+from ensemble_transfer.transfer.choice import Candidate
 from ensemble_transfer.transfer.prices import FIXED, Prices
-from ensemble_transfer.transfer.shift.turns import (
-    Moves,
-    best_scale,
-    recipient_price,
-    require_scales,
-)
 from ensemble_transfer.transfer.shift.vector import donor_weights
-from ensemble_transfer.weights import Weights
+from ensemble_transfer.weights import Weights, add_scaled, below, joined, subtract
 
 HEADS = ("probe", "donor")
 
@@ -69,7 +64,8 @@ class Turns:
         require(self.donors > 0, "donors", self.donors, "must be at least 1")
         enough = self.members is None or self.members > self.donors
         require(enough, "members", self.members, f"must be above donors={self.donors}, or null for all")
-        require_scales(self.scales)
+        usable = bool(self.scales) and all(isfinite(scale) for scale in self.scales)
+        require(usable, "scales", list(self.scales), "must be one or more finite numbers")
         require(self.head in HEADS, "head", self.head, f"must be one of {', '.join(HEADS)}")
 
     def check(self, members: int, architecture: Architecture) -> None:
@@ -84,13 +80,17 @@ class Turns:
         wanted = (self.members or prices.members) - self.donors
         if prices.limit is None:
             return TurnsPlan([prices.recipes.full.steps] * self.donors, wanted)
-        price, trials = recipient_price(prices, self.head), len(self.scales)
+        price, trials = self.price(prices), len(self.scales)
         aside = (trials - 1) * price + trials * prices.look if trials > 1 else 0
         least = max(ceil((aside + price) / FIXED), aside + price + self.donors * prices.step)
         prices.require_limit(least, f"{self.name} with one recipient")
         most = min(int(FIXED * prices.limit), prices.limit - self.donors * prices.step)
         recipients = min(wanted, (most - aside) // price)
         return TurnsPlan(prices.steps(prices.limit - aside - recipients * price, self.donors), recipients)
+
+    def price(self, prices: Prices) -> int:
+        """Return what a shifted member costs, in FLOPs: statistics and, unless it gets a donor's, a head."""
+        return prices.statistics + (prices.probe if self.head == "probe" else 0)
 
     def run(self, bench: Workbench) -> TransferResult:
         """Return the transferred ensemble; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
@@ -100,16 +100,17 @@ class Turns:
         donors = dict(zip(fits.members, fits.weights, strict=True))
         scale, shifted = self.scales[0], list[Weights]()
         if len(self.scales) > 1:
-            scale, first = best_scale(Moves.in_turns(bench, donors, recipients, self.head), self.scales)
-            shifted = [*first.members]
+            scale, shifted = self._best_scale(bench, donors)
         shifted += self.add(bench, donors, recipients[len(shifted) :], scale)
         ensemble = bench.ensemble((*fits.weights, *shifted), self.name)
         decisions = {"scale": scale, "donor_weights": donor_weights(bench.source, donors)}
         decisions["target_task"] = bench.target.fingerprint
         return TransferResult(ensemble, bench.ledger, tuple(recipients), decisions={"turns": decisions})
 
-    def add(self, bench: Workbench, donors: Mapping[int, Weights], members: range, scale: float) -> list[Weights]:
-        """Shift members, during a transfer or at any later time.
+    def add(
+        self, bench: Workbench, donors: Mapping[int, Weights], members: Sequence[int], scale: float
+    ) -> list[Weights]:
+        """Shift members, during a transfer or at any later time; estimate their statistics, and give each a head.
 
         The result for a member depends only on its own weights and index, the donors and the scale. So a member that is
         added later equals the one that would have been there from the start.
@@ -120,5 +121,31 @@ class Turns:
             members: Indices of the members to shift, all after the donors.
             scale: How far they are shifted, as a multiple of a donor's move.
         """
-        moves = Moves.in_turns(bench, donors, range(self.donors, members.stop), self.head)
-        return moves.of(members).shifted(scale)
+        turns = {member: self.turn(member, list(donors)) for member in members}
+        moved: dict[int, Weights] = {}
+        for member, donor in turns.items():
+            move = subtract(below(donors[donor], "encoder"), bench.encoders[donor])
+            moved[member] = add_scaled(bench.encoders[member], move, scale)
+        encoders = bench.reestimate_statistics(moved)
+        if self.head == "probe":
+            return [start.weights for start in bench.with_probed_heads(encoders)]
+        return [
+            joined(encoder=encoder, head=below(donors[turns[member]], "head")) for member, encoder in encoders.items()
+        ]
+
+    def turn(self, member: int, donors: Sequence[int]) -> int:
+        """Return the donor whose turn it is for a member."""
+        return donors[(member - self.donors) % len(donors)]
+
+    def _best_scale(self, bench: Workbench, donors: Mapping[int, Weights]) -> tuple[float, list[Weights]]:
+        """Return the scale with which the first recipient has the lowest calibrated NLL on validation, and this member.
+
+        Every trial is billed: one to the member, as any member costs, the others as the search that they are.
+        """
+        labels, trials = bench.target.validation.labels, dict[float, Candidate]()
+        for place, scale in enumerate(self.scales):
+            paid = bench if place == 0 else bench.billing("scale search")
+            members = self.add(paid, donors, [self.donors], scale)
+            trials[scale] = Candidate("shifted", members, bench.look(members))
+        best = min(trials, key=lambda scale: float(trials[scale].losses(labels).mean()))
+        return best, [*trials[best].members]
