@@ -70,7 +70,7 @@ def test_fits_apply_their_settings_and_predictions_are_computed_without_tf32(
     assert set(seen) == {(True, "high")}
     seen.clear()
     Ensemble(architecture, (weights,), source_task.classes).predict(train.images)
-    batch_loss(architecture, weights, train.images, train.labels, torch.device("cpu"))
+    batch_loss(architecture.classifier(weights), train.images, train.labels, torch.device("cpu"))
     assert set(seen) == {(False, "highest")}
     assert tf32_state() == before
 

@@ -123,7 +123,7 @@ def test_the_line_of_the_shift_goes_from_the_loss_before_to_the_loss_after(trans
     for scale, encoders in ((0.0, bench.encoders), (1.0, result.shifted)):
         weights = [joined(encoder=encoders[member], head=head) for member in (1, 2)]
         found = [
-            batch_loss(bench.architecture, w, validation.images, validation.labels, torch.device("cpu"))
+            batch_loss(bench.architecture.classifier(w), validation.images, validation.labels, torch.device("cpu"))
             for w in weights
         ]
         place = line["scale"].index(scale)
@@ -144,7 +144,7 @@ def test_the_barrier_is_the_rise_between_members(source_ensemble, source_task, s
     far = source_ensemble.architecture.initial(99)
     validation = source_task.validation
     losses = [
-        batch_loss(source_ensemble.architecture, w, validation.images, validation.labels, settings.device)[0]
+        batch_loss(source_ensemble.architecture.classifier(w), validation.images, validation.labels, settings.device)[0]
         for w in (add_scaled(one, subtract(far, one), place) for place in (0.0, 0.25, 0.5, 0.75, 1.0))
     ]
     rises = [loss - losses[0] + i / 4 * (losses[0] - losses[4]) for i, loss in enumerate(losses)]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 
-from ensemble_transfer.models.backbone import Architecture, Classifier
+from ensemble_transfer.models.backbone import Classifier
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.models.memory_format import to_device
 from ensemble_transfer.models.tf32 import tf32
@@ -36,27 +36,20 @@ from ensemble_transfer.weights import (
 _BATCH = 256
 
 
-def batch_loss(
-    architecture: Architecture, weights: Weights, images: Tensor, labels: Tensor, device: torch.device
-) -> tuple[float, float]:
+@torch.no_grad()
+@tf32(allowed=False)
+def batch_loss(classifier: Classifier, images: Tensor, labels: Tensor, device: torch.device) -> tuple[float, float]:
     """Return mean cross-entropy and accuracy, with BatchNorm normalising by the statistics of the images themselves.
 
     Shifted or interpolated weights have no running statistics of their own; those of the batch need no further pass. A
     single image has no variance over images, so it is normalised by the running statistics.
 
     Args:
-        architecture: Of the classifier.
-        weights: Its weights.
+        classifier: The network; it is left in training mode, with other running statistics.
         images: (examples, channels, height, width) uint8.
         labels: (examples,) int64.
         device: Where to compute.
     """
-    return _loss_of(architecture.classifier(weights), images, labels, device)
-
-
-@torch.no_grad()
-@tf32(allowed=False)
-def _loss_of(classifier: Classifier, images: Tensor, labels: Tensor, device: torch.device) -> tuple[float, float]:
     classifier = to_device(classifier, device)
     for layer in classifier.modules() if len(images) > 1 else ():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
@@ -162,7 +155,7 @@ def shift_line(bench: Workbench, members: ShiftedMembers) -> dict[str, list[floa
             before = bench.encoders[member]
             moved = add_scaled(before, subtract(members.shifted[member], before), scale)
             network.load_state_dict(joined(encoder=moved, head=members.head))  # to build one takes longer
-            points.append(_loss_of(network, split.images, split.labels, device))
+            points.append(batch_loss(network, split.images, split.labels, device))
         line["scale"].append(scale)
         line["loss"].append(sum(loss for loss, _ in points) / len(points))
         line["accuracy"].append(sum(accuracy for _, accuracy in points) / len(points))
@@ -180,7 +173,7 @@ def source_barrier(source: Ensemble, validation: Split, device: torch.device) ->
 
     def loss(weights: Weights) -> float:
         network.load_state_dict(dict(weights))  # to build one takes longer
-        return _loss_of(network, validation.images, validation.labels, device)[0]
+        return batch_loss(network, validation.images, validation.labels, device)[0]
 
     def barrier(one: Weights, end: float, other: Weights, other_end: float) -> float:
         way = subtract(other, one)
