@@ -33,10 +33,17 @@ SMALL_NET = {"channels": [4, 8, 8, 8], "stem_width": 4, "output_stride": 8}
 
 THREADS = int(os.environ["OMP_NUM_THREADS"])
 
+LONGEST = ("test_notebook", "test_launchers", "test_leftovers", "test_kills", "test_examples")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     text = "change the weights that nets start from by this relative amount; every test must still pass"
     parser.addoption("--nudge", type=float, default=0.0, help=text)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files of the longest tests, so that no process is left alone with one at the end."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
 
 
 @pytest.fixture(scope="session", autouse=True)

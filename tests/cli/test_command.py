@@ -20,9 +20,16 @@ SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 LONG = ["recipe.ancestor.steps=100000"]
 
 
+@pytest.fixture
+def usual_handlers():
+    """Handle Ctrl-C as in a terminal: a shell's background jobs, and so the tests in one, ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield signal.default_int_handler, signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_ends_a_command_with_its_exit_code(number, capsys):
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+def test_a_signal_ends_a_command_with_its_exit_code(number, capsys, usual_handlers):
 
     @command
     def stopped() -> int:
@@ -32,7 +39,7 @@ def test_a_signal_ends_a_command_with_its_exit_code(number, capsys):
 
     assert stopped() == SIGNALS[number]
     assert capsys.readouterr().err == "interrupted\n"
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == usual_handlers
 
 
 def test_a_handler_of_somebody_else_is_left(monkeypatch):
