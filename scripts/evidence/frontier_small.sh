@@ -8,9 +8,9 @@ run() { ${PYTHON:-python} -m ensemble_transfer "+experiment=$1" "seed=$seeds" "$
 # what claims about single strategies need
 run frontier_few budget=1 strategy.members=1,2
 run frontier_few budget=2 strategy.members=1,2,4
-run frontier_few budget=2 strategy.members=2 'strategy.cycles=[0.6,0.2,0.2]'
+run frontier_few strategy=few budget=2 strategy.members=2 'strategy.cycles=[0.6,0.2,0.2]'
 run frontier budget=1 strategy=snapshots,head
-run frontier_few budget=1.5 strategy.members=2
+run frontier_few strategy=few budget=1.5 strategy.members=2
 run frontier budget=1.5 strategy=zero_shot
 run frontier_full strategy=zero_shot strategy.members=2
 run frontier budget=2 strategy=turns
