@@ -34,6 +34,7 @@ WRONG = {
     "recipe.tiny.nokey=1": "recipe.tiny.nokey: is not a setting; recipe.tiny has steps, ",
     "nokey=1": "nokey: is not a setting; the configuration has seed, ",
     "seed=abc": "seed='abc': must be a whole number",
+    "seed=0,1": "seed='0,1': several values make a sweep: add -m; an experiment that is a sweep by itself",
     "seed=-1": "seed=-1: must be 0 or more",
     "ensemble.size=-2": "ensemble.size=-2: must be in 1..10000",
     "ensemble.lineage=none": "ensemble.lineage='none': must be one of shared, snapshot, independent",
