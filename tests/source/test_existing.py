@@ -161,7 +161,9 @@ def test_a_file_keeps_a_head_that_knows_the_classes(given, source_task, knowing,
     save_file(model.state_dict(), tmp_path / "timm.safetensors")
     torch.save({"state_dict": as_timm(knowing)}, tmp_path / "timm.pt")
     save_file(knowing, tmp_path / "member_00.safetensors")
+    before = torch.get_rng_state()
     ensemble, ledger = given(tmp_path / "timm.safetensors", tmp_path / "timm.pt", tmp_path / "member_00.safetensors")
+    assert torch.equal(torch.get_rng_state(), before)
     assert all(equal(member, knowing) for member in ensemble.members)
     assert ledger.entries == []
     images = source_task.test.images

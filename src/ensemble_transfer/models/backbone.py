@@ -228,6 +228,7 @@ class Backbone:
         """
         return self.pretrained_parts(architecture)[0]
 
+    @torch.random.fork_rng(devices=[])  # timm draws weights first, which those of the checkpoint replace
     def pretrained_parts(self, architecture: Architecture) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
         """Return :meth:`pretrained_encoder`, and a checkpoint's classifier as a head if it has the head's shape."""
         setting, value = ("checkpoint", self.checkpoint) if self.checkpoint else ("pretrained", self.name)
