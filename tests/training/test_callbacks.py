@@ -9,10 +9,13 @@ from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelChec
 from torch.nn.functional import cross_entropy
 
 from ensemble_transfer.errors import SettingError
+from ensemble_transfer.training.course import Course, Watch
+from ensemble_transfer.training.executors import Loop
 from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.spec import FitSpec
+from ensemble_transfer.training.store import Unfinished
 from ensemble_transfer.training.workers import number_of_workers
 
 RECIPE = Recipe(6)
@@ -124,6 +127,23 @@ def test_validation_loss_is_on_the_steps_of_the_training_loss_and_changes_nothin
     assert [(step, losses, also["lr"]) for step, losses, also in again.points] == [
         (step, pytest.approx(losses), also["lr"]) for step, losses, also in run.points
     ]
+
+
+def test_a_fit_that_goes_on_sends_its_earlier_points_without_a_validation_loss_of_now(
+    source_ensemble, source_task, settings, tmp_path
+):
+    run, split = Rows(tmp_path), source_task.validation
+    spec = FitSpec(source_ensemble.architecture, source_task.train, RECIPE, "full")
+    starts = {"key": Start(0, source_ensemble.members[0], 0)}
+    fit = Course()
+    fit.group = Loop([source_ensemble.classifier(0)])
+    fit.begin(RECIPE, [Unfinished({}, {}, torch.tensor([[0.0, 2.0], [1.0, 1.5]]), 2, 1.0, 1.0)])
+    watch = Watch(spec, starts, settings, tracker=run, validation=split)
+    fit.curve.append((2, [1.2]))
+    fit.step = 3
+    watch.stepped(fit)
+    assert [(step, losses) for step, losses, _ in run.points] == [(0, {0: 2.0}), (1, {0: 1.5}), (2, {0: 1.2})]
+    assert ["validation_loss/member_01" in also for *_, also in run.points] == [False, False, True]
 
 
 @pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization")
