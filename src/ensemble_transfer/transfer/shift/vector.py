@@ -1,6 +1,5 @@
 """The shift vector: its tensors, its provenance, and its file."""
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.layout import SHIFT
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.tasks.task import Task
-from ensemble_transfer.tensor_files import read_tensors, write_tensors
+from ensemble_transfer.tensor_files import checksum, read_tensors, write_tensors
 from ensemble_transfer.training.features import is_statistic
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.weights import Weights, below, fingerprint, floating, select
@@ -68,7 +67,7 @@ class ShiftVector:
         """Write ``shift.safetensors``, with provenance and a checksum in its header, and return its path."""
         header = dict(self.provenance) | {"scale": repr(self.scale), "format": FORMAT}
         path = folder / SHIFT
-        write_tensors(path, self.vector, header | {"sha256": _checksum(self.vector, header)})
+        write_tensors(path, self.vector, header | {"sha256": checksum(self.vector, header)})
         return path
 
     @classmethod
@@ -81,7 +80,7 @@ class ShiftVector:
         try:
             vector, header = read_tensors(path)
             require(header.get("format", "1") == FORMAT, "shift", str(path), f"must have format {FORMAT}")
-            if header.pop("sha256") != _checksum(vector, header):
+            if header.pop("sha256") != checksum(vector, header):
                 raise ValueError("does not have the checksum that its header states")
             del header["format"]
             shift = cls(vector, float(header.pop("scale")), header)
@@ -117,12 +116,6 @@ class ShiftVector:
         require(max(self.donors) < len(source), "shift", self.provenance["donors"], "names donors that are no members")
         rule = f"was made from other donors than members {self.provenance['donors']} of this ensemble"
         require(self.provenance["donor_weights"] == donor_weights(source, self.donors), "shift", value, rule)
-
-
-def _checksum(vector: Weights, header: Mapping[str, str]) -> str:
-    """Return a SHA-256 over the tensors and the header."""
-    said = json.dumps(dict(header), sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(f"{fingerprint(vector)} {said}".encode()).hexdigest()
 
 
 def donor_weights(source: Ensemble, donors: Iterable[int]) -> str:
