@@ -232,6 +232,7 @@ def _matrices(rows: Sequence[Row], found: Sequence["np.ma.MaskedArray"], names: 
         panel.grid(visible=False)
     axes[0].set_ylabel(names[1])
     figure.colorbar(image, ax=axes, label=names[2], shrink=0.75, aspect=12, pad=0.02)
+    figure.set_layout_engine("compressed", w_pad=0.15)  # the panels stay square, and their titles apart
     return figure
 
 
