@@ -34,7 +34,7 @@ def prepare(whole: Path) -> None:
 
     weights, images = {"w": torch.rand(50)}, torch.randint(256, (9, 1, 8, 8), dtype=torch.uint8)
     Store(whole / "store").put_unfinished("ab" * 32, Unfinished(weights, {}, torch.rand(3, 2), 7, 1.5, 1.25))
-    stored(whole / "cache" / "some.npy", (1, 8, 8), lambda notes: notes.update({"3": "broken"}) or [images])
+    stored(whole / "cache" / "some.npy", (1, 8, 8), lambda notes: notes.update({3: "broken"}) or [images])
     TrackedRun(whole / "run", "name", "group", "shift").id()
 
 

@@ -241,7 +241,7 @@ def test_what_cannot_be_read_is_named_and_left_out(predict, here):
     assert rows[2] == whole  # its neighbours are broken: no row has moved
     assert "missing.png: no such file; left out\n" in err
     assert "test/02.png: " in err
-    assert "test/04.png: an empty file; left out\n" in err
+    assert "test/04.png: not an image; left out\n" in err
     assert "test/06.png: not an image; left out\n" in err
     assert "empty: a folder without images; left out\n" in err
     assert "no*.png: a pattern that matches no file; left out\n" in err
@@ -250,7 +250,7 @@ def test_what_cannot_be_read_is_named_and_left_out(predict, here):
 
 def test_no_more_images_are_in_memory_than_a_batch(predict, monkeypatch):
     sizes, decoded = [], pictures.decoded
-    monkeypatch.setattr(pictures, "decoded", lambda files, *shape: sizes.append(len(files)) or decoded(files, *shape))
+    monkeypatch.setattr(pictures, "decoded", lambda of, *shape: sizes.append(len(of.names)) or decoded(of, *shape))
     assert len(predict("run", "test", "test", "--batch-size", "50")[1]) == 120
     assert sizes == [50, 50, 20]
 

@@ -1,7 +1,6 @@
 """Data sets of the library ``datasets``; skipped where it is not installed, but for the line that says so."""
 
 import sys
-import time
 
 import pytest
 import torch
@@ -55,15 +54,7 @@ def complaint(name, **settings):
 
 def test_the_library_is_asked_for_in_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    assert complaint("any/set") == ("dataset.target.name='any/set': needs a library: pip install 'datasets>=4'")
-
-
-def test_a_library_that_cannot_be_imported_is_not_called_missing(monkeypatch, tmp_path):
-    (tmp_path / "datasets.py").write_text("import a_package_that_it_needs")
-    monkeypatch.delitem(sys.modules, "datasets", raising=False)
-    monkeypatch.syspath_prepend(tmp_path)
-    line = "needs the library datasets, which fails: No module named 'a_package_that_it_needs'"
-    assert complaint("any/set") == f"dataset.target.name='any/set': {line}"
+    assert "dataset.target.name='any/set': needs a library: pip install 'datasets>=4' (" in complaint("any/set")
 
 
 def test_a_saved_set(saved, digits):
@@ -76,7 +67,7 @@ def test_a_saved_set(saved, digits):
 
 def test_splits_are_mapped(saved, digits):
     folder = saved(names=("learn", "valid", "proof"))
-    assert "has no split train: set dataset.target.splits={train:NAME}; it has learn, valid, proof" in complaint(folder)
+    assert "has no split train: set splits={train:NAME}; it has learn, valid, proof" in complaint(folder)
     task = HuggingFace(folder, splits={"train": "learn", "test": "valid", "validation": "proof"}).load(8, 1)
     assert task.test.fingerprint == digits.test.fingerprint
     assert task.validation.fingerprint == digits.validation.fingerprint
@@ -91,7 +82,7 @@ def test_a_set_without_splits_is_divided(datasets, saved, tmp_path):
 
 def test_columns_are_found_or_given(datasets, saved):
     folder = saved(label=datasets.Value("int64"))
-    rule = "has 0 columns of the kind label: set dataset.target.label=COLUMN to one of img, kind, page"
+    rule = "has 0 columns of the kind label: set label=COLUMN to one of img, kind, page"
     assert rule in complaint(folder)
     task = HuggingFace(folder, image="img", label="kind").load(8, 1)
     assert task.classes == tuple("0123456789")
@@ -111,7 +102,7 @@ def test_broken_images_are_named_by_their_rows(saved, digits):
         Image.fromarray(image[0].numpy()) for image in digits.test.images[3:]
     ]
     folder = saved(test={"img": images})
-    hint = "repair or remove them, or set dataset.target.broken=skip"
+    hint = "repair or remove them, or set broken=skip beside this setting"
     listed = "test[0] (not an image), test[1] (not an image), test[2] (not an image)"
     assert f"images that cannot be read: {listed}; {hint}" in complaint(folder)
     task = HuggingFace(folder, broken="skip").load(8, 1)
@@ -132,12 +123,3 @@ def test_some_labels_missing_are_refused(saved, digits):
 
 def test_a_folder_that_is_no_set(datasets, tmp_path):
     assert "is not a folder that save_to_disk wrote (" in complaint(str(tmp_path))
-
-
-def test_no_network_is_one_line_within_seconds(datasets, monkeypatch):
-    constants = sys.modules["huggingface_hub"].constants
-    monkeypatch.setattr("ensemble_transfer.tasks.hugging_face.answers", lambda _: False)
-    before, started = constants.HF_HUB_OFFLINE, time.monotonic()
-    assert "dataset.target.name='some/set': cannot be had from the hub (" in complaint("some/set")
-    assert time.monotonic() - started < 5
-    assert before == constants.HF_HUB_OFFLINE

@@ -114,16 +114,6 @@ def test_values_that_this_data_does_not_fit(settings, text):
     assert text in str(caught.value)
 
 
-def test_images_that_would_not_fit_into_memory_are_refused_before_they_are_scaled(monkeypatch):
-    monkeypatch.setattr("ensemble_transfer.tasks.loader.free_memory", lambda: 10 * 3 * 64**2)
-    assert len(make(size=64, channels=3, train=4, validation=4, test=1).train) == 4
-    with pytest.raises(
-        SettingError, match=r"^train=40: at 64 pixels the images take 0\.\d GiB, and 0\.\d GiB are free"
-    ):
-        make(size=64, channels=3, train=40, validation=4, test=4)
-    assert len(make(train=40, validation=4, test=4).train) == 40  # nothing to scale
-
-
 def test_classes_that_the_official_test_lacks():
     data = Collection(CLASSES, numbered(100), test=numbered(80, classes=2))
     with pytest.raises(SettingError, match="has no image of these classes in test"):
@@ -196,7 +186,5 @@ def test_a_task_without_folds_is_what_it_always_was():
 
 
 def test_a_missing_file_that_a_script_makes_says_so():
-    assert whence("data/letters.npz") == "; python scripts/data/fetch_data.py letters makes it"
-    assert whence("data/emoji") == "; python scripts/data/fetch_data.py emoji makes it"
-    assert whence("data/icons/mate") == "; python scripts/data/fetch_data.py icons makes it"
-    assert whence("data/mine.npz") == whence("elsewhere/letters.npz") == ""
+    assert whence("data/letters.npz") == "; python scripts/data/fetch_data.py makes those of the presets"
+    assert whence("elsewhere/letters.npz") == whence("") == ""

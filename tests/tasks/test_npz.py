@@ -66,10 +66,10 @@ def test_labels_may_be_text_or_any_numbers(load, digits):
     ("change", "text"),
     [
         ({"labels": None}, "holds images without labels"),
-        ({"images": None, "labels": None}, "must hold images and labels, or train_images"),
+        ({"images": None, "labels": None}, "cannot be read: must hold images and labels, or train_images"),
         ({"images": np.full((50, 8, 8), np.nan)}, "its images must be floats in [0, 1], not from nan to nan"),
         ({"images": np.zeros((50, 8, 8, 4), np.uint8)}, "C 1 or 3, not (50, 8, 8, 4)"),
-        ({"classes": np.array(["a", "b"])}, "has the label 2, which is not one of its 2 classes"),
+        ({"classes": np.array(["a", "b"])}, "its labels must be one of the 2 classes, not [2]"),
         (
             {"classes": np.array(["a", "b"], object)},
             "array 'classes' cannot be read: it holds objects",

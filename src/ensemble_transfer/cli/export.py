@@ -99,11 +99,11 @@ def _images(given: Sequence[str], architecture: Architecture) -> tuple[Tensor, s
         from ensemble_transfer.tasks.embedded import Digits
 
         return Digits().load(size, channels).test.images[:EXAMPLES], "images of digits (--images checks on your own)"
-    from ensemble_transfer.tasks.pictures import Files, decoded
+    from ensemble_transfer.tasks.pictures import decoded, files
 
     reasons: list[str] = []
     paths = list(islice(find_images(given, lambda name, reason: reasons.append(f"{name}: {reason}")), EXAMPLES))
-    images, broken = decoded(Files([Path(path) for path in paths], paths), size, channels)
+    images, broken = decoded(files([Path(path) for path in paths]), size, channels)
     reasons += [f"{paths[place]}: {reason}" for place, reason in broken.items()]
     if not len(images):
         raise SettingError("images", " ".join(given), f"holds no image that can be read ({'; '.join(reasons[:3])})")

@@ -100,7 +100,7 @@ def _predict(options: argparse.Namespace) -> int:
     threshold, line = choose_threshold(saved, options.risk, options.coverage)
     sys.stderr.write("".join(f"{text}\n" for text in (saved.about_temperature(), line) if text))
     architecture, classifiers = saved.ensemble.architecture, list(saved.ensemble.classifiers())
-    from ensemble_transfer.tasks.pictures import Files, decoded
+    from ensemble_transfer.tasks.pictures import decoded, files
 
     counts = {"images": 0, "abstained": 0, "left out": 0}
     with _progress(options.output is not None) as progress, _rows_to(options.output, options.format) as write:
@@ -113,7 +113,7 @@ def _predict(options: argparse.Namespace) -> int:
 
         paths = find_images(options.images, report)
         while batch := list(islice(paths, options.batch_size)):
-            pictures = Files([Path(path) for path in batch], batch)
+            pictures = files([Path(path) for path in batch])
             images, broken = decoded(pictures, architecture.image_size, architecture.channels)
             for place, reason in broken.items():
                 report(batch[place], reason)

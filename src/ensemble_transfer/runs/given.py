@@ -20,7 +20,8 @@ from ensemble_transfer.tasks.arrays import Division, read_images, task_from_arra
 from ensemble_transfer.tasks.folder import ImageFolder, image_files
 from ensemble_transfer.tasks.images import resize, with_channels
 from ensemble_transfer.tasks.loader import TaskLoader
-from ensemble_transfer.tasks.pictures import Files, decoded
+from ensemble_transfer.tasks.pictures import decoded
+from ensemble_transfer.tasks.pictures import files as pictures_of
 from ensemble_transfer.tasks.task import Task
 from ensemble_transfer.training.recipe import Recipes
 from ensemble_transfer.training.settings import TrainerSettings
@@ -198,7 +199,7 @@ def read_pictures(given: Pictures, image_size: int, channels: int) -> Tensor:
         return with_channels(resize(images, image_size), channels)
     files = [file for path in paths for file in (image_files(path) if path.is_dir() else [path])]
     require(bool(files), "images", [str(path) for path in paths], "must name an image")
-    found, broken = decoded(Files(files, [str(file) for file in files]), image_size, channels)
+    found, broken = decoded(pictures_of(files), image_size, channels)
     for place, reason in broken.items():
         raise SettingError("images", str(files[place]), f"cannot be read: {reason}")
     return found

@@ -1,6 +1,6 @@
 """Tasks from arrays in memory, and the checks of arrays of images and labels from anywhere."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
@@ -65,50 +65,44 @@ def task_from_arrays(
     Raises:
         SettingError: An argument does not fit; the message names it.
     """
-    pictures = read_images("images", _array("images", images))
-    given = read_labels("labels", _array("labels", labels), len(pictures))
-    names, positions = read_classes(given, None if classes is None else np.asarray(list(classes)))
-    try:
-        collection = Collection(names, Split(pictures, positions(given)))
-    except ValueError as error:
-        raise SettingError("labels", name, str(error)) from error
+    given = _array("images", images), _array("labels", labels)
+    data = collection({"train": ("", *given)}, None if classes is None else np.asarray(list(classes)))
+    pictures = data.train.images
     size = min(pictures.shape[-2:]) if image_size is None else image_size
-    return TaskLoader(**division).make_task(name, collection, size, channels or pictures.shape[1])
+    return TaskLoader(**division).make_task(name, data, size, channels or pictures.shape[1])
 
 
-def read_classes(labels: Array, classes: Array | None = None) -> tuple[tuple[str, ...], Callable[[Array], Tensor]]:
-    """Return the names of the classes, and a function from labels to classes, (N,) int64.
-
-    The function raises a ValueError for a label that belongs to no class.
+def collection(splits: Mapping[str, tuple[str, Array, Array]], classes: Array | None = None) -> Collection:
+    """Return arrays as the images of a data set.
 
     Args:
-        labels: Integers or texts.
-        classes: Names, (C,): integer labels are positions in it, texts are names; None for the different labels.
+        splits: By split: what stands before ``images`` and ``labels`` in errors, images as for :func:`read_images`, and
+            (N,) or (N, 1) integers or texts.
+        classes: Names, (C,): integer labels are positions in it, texts are names; None for the labels of ``train``.
 
     Raises:
-        SettingError: The classes are not a list of names.
+        SettingError: The images, labels or classes do not fit, or a label belongs to no class.
     """
+    read = {
+        split: (before, read_images(f"{before}images", images), _labels(f"{before}labels", labels, len(images)))
+        for split, (before, images, labels) in splits.items()
+    }
+    labels = read["train"][2]
     names = np.unique(labels) if classes is None else classes
     fits = names.ndim == 1 and names.dtype.kind in "iuU"
     require(fits, "classes", f"{names.dtype} {names.shape}", "must be a list of names")
     known = np.arange(len(names)) if classes is not None and labels.dtype.kind != "U" else names
-    order = known.argsort()
-
-    def positions(given: Array) -> Tensor:
+    order, found = known.argsort(), {}
+    for split, (before, images, given) in read.items():
         unknown = np.setdiff1d(given, known)
-        if unknown.size:
-            raise ValueError(f"has the label {unknown[0]}, which is not one of its {len(known)} classes")
-        return torch.from_numpy(order[np.searchsorted(known, given, sorter=order)].astype(np.int64))
+        rule = f"must be one of the {len(known)} classes"
+        require(not unknown.size, f"{before}labels", str(unknown[:1]), rule)
+        positions = order[np.searchsorted(known, given, sorter=order)].astype(np.int64)
+        found[split] = Split(images, torch.from_numpy(positions))
+    return Collection(tuple(map(str, names)), **found)
 
-    return tuple(map(str, names)), positions
 
-
-def read_labels(key: str, labels: Array, count: int) -> Array:
-    """Return labels as (N,) integers or texts; (N, 1) is accepted too.
-
-    Raises:
-        SettingError: There is not one label per image, or labels have another type; the setting is the key.
-    """
+def _labels(key: str, labels: Array, count: int) -> Array:
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     require(labels.shape == (count,), key, labels.shape, f"must be one for each of {count} images")
@@ -131,18 +125,13 @@ def read_images(key: str, array: Array) -> Tensor:
     require(fits, key, array.shape, "must be (N, H, W), (N, H, W, C) or (N, C, H, W), C 1 or 3")
     if array.shape[-1] in (1, 3):
         array = array.transpose(0, 3, 1, 2)
-    return torch.from_numpy(np.ascontiguousarray(_bytes(key, array)))
-
-
-def _bytes(key: str, array: Array) -> Array:
-    if array.dtype == np.uint8:
-        return array
-    require(array.dtype.kind == "f", key, str(array.dtype), "must be uint8 or floats in [0, 1]")
-    low, high = float(array.min()), float(array.max())
-    within = 0 <= low <= high <= 1  # NaN fails too
-    require(within, key, f"from {low:g} to {high:g}", "must be floats in [0, 1]")
-    scaled: Array = np.rint(array * 255).astype(np.uint8)
-    return scaled
+    if array.dtype != np.uint8:
+        require(array.dtype.kind == "f", key, str(array.dtype), "must be uint8 or floats in [0, 1]")
+        low, high = float(array.min()), float(array.max())
+        within = 0 <= low <= high <= 1  # NaN fails too
+        require(within, key, f"from {low:g} to {high:g}", "must be floats in [0, 1]")
+        array = np.rint(array * 255).astype(np.uint8)
+    return torch.from_numpy(np.ascontiguousarray(array))
 
 
 def _array(key: str, values: ArrayLike | Tensor) -> Array:

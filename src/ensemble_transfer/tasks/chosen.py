@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+_KNOWN = ("shape", "ndim", "dtype", "device", "nbytes", "numel", "element_size")
+"""What is known of images that were not read."""
+
 
 class ChosenImages:
     """``images[index]``, which is read where it is used. Slices and parts of it are not read until they are used.
@@ -26,8 +29,6 @@ class ChosenImages:
             images, index = images.images, images.index[index]
         self.images = images
         self.index = index
-        self.shape = torch.Size((len(index), *images.shape[1:]))
-        self.ndim, self.dtype, self.device = images.ndim, images.dtype, images.device
 
     def read(self) -> Tensor:
         """Return the images as a tensor."""
@@ -55,38 +56,17 @@ class ChosenImages:
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # as a tensor's
         if name.startswith("__") or name in ("images", "index"):  # what copying and pickling look for
             raise AttributeError(name)
-        return getattr(self.read(), name)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the images."""
-        return self.shape.numel() * self.element_size()
-
-    def numel(self) -> int:
-        """Return the number of values."""
-        return self.shape.numel()
-
-    def element_size(self) -> int:
-        """Return the bytes of a value."""
-        return self.images.element_size()
+        like = self.images[:1].expand(len(self.index), *self.images.shape[1:])  # one image, as often as there are some
+        return getattr(like if name in _KNOWN else self.read(), name)
 
     def index_select(self, dim: int, chosen: Tensor) -> Tensor:
         """Return some of the images; ``dim`` is 0."""
-        assert dim == 0
-        return self.images.index_select(0, self.index[chosen])
+        return self.images.index_select(dim, self.index[chosen])
 
-    def split(self, size: Any, dim: int = 0) -> Any:  # noqa: ANN401  # as a tensor's
-        """Return parts of this size, of which none is read."""
-        return self._parts(torch.split, size, dim)
-
-    def tensor_split(self, parts: Any, dim: int = 0) -> Any:  # noqa: ANN401  # as a tensor's
+    def tensor_split(self, parts: int) -> Sequence["ChosenImages"]:
         """Return so many parts of nearly equal size, of which none is read."""
-        return self._parts(torch.tensor_split, parts, dim)
-
-    def _parts(self, divide: Callable[..., Any], by: Any, dim: int) -> Any:  # noqa: ANN401
-        if dim:
-            return divide(self.read(), by, dim)
-        return tuple(ChosenImages(self.images, part) for part in divide(self.index, by))
+        divided: Sequence[ChosenImages] = torch.tensor_split(self, parts)  # type: ignore[call-overload]
+        return divided
 
     @classmethod
     def __torch_function__(
@@ -96,14 +76,6 @@ class ChosenImages:
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401  # whatever the function returns
-        if func in (torch.split, torch.tensor_split) and isinstance(args[0], cls):
-            return getattr(args[0], func.__name__)(*args[1:], **(kwargs or {}))
+        if func in (torch.split, torch.tensor_split) and len(args) == 2 and not (kwargs or {}).get("dim"):
+            return tuple(ChosenImages(args[0].images, part) for part in func(args[0].index, args[1]))
         return func(*tree_map_only(cls, cls.read, tuple(args)), **tree_map_only(cls, cls.read, dict(kwargs or {})))
-
-
-def _operator(name: str) -> Callable[..., Any]:
-    return lambda self, other: getattr(self.read(), name)(other)
-
-
-for _name in ("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "eq", "ne", "lt", "le", "gt", "ge"):
-    setattr(ChosenImages, f"__{_name}__", _operator(f"__{_name}__"))  # Python looks for operators in the class alone

@@ -140,11 +140,9 @@ def corrupt(images: Tensor, name: str, severity: int, seed: int = 0) -> Tensor:
     rule = "must be uint8 of shape (N, 1 or 3, H, W)"
     require(fits, "images", f"{images.dtype} {tuple(images.shape)}", rule)
     generator = torch.Generator().manual_seed(seed)
-    chunks = torch.split(images, max(1, CHUNK // images[0].numel()))
-    corrupted, start = empty(*images.shape, dtype=torch.uint8), 0
-    for chunk in chunks:
-        corrupted[start : start + len(chunk)] = CORRUPTIONS[name](chunk, severity, generator)
-        start += len(chunk)
+    corrupted = empty(*images.shape, dtype=torch.uint8)
+    for places in torch.split(torch.arange(len(images)), max(1, CHUNK // images[0].numel())):
+        corrupted[places] = CORRUPTIONS[name](images[places], severity, generator)
     return corrupted
 
 

@@ -1,15 +1,13 @@
 """Tasks from folders of images."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ensemble_transfer.errors import SettingError, require
-from ensemble_transfer.tasks.images import require_shape
+from ensemble_transfer.errors import require
 from ensemble_transfer.tasks.loader import SPLITS, existing_folder
-from ensemble_transfer.tasks.picture_loader import Listed, PictureLoader
-from ensemble_transfer.tasks.task import Task, is_text
+from ensemble_transfer.tasks.picture_loader import Labelled, Listed, PictureLoader, labelled
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -30,52 +28,38 @@ class ImageFolder(PictureLoader):
 
     path: str
 
-    def load(self, image_size: int, channels: int) -> Task:
-        """Return the task; see :class:`~ensemble_transfer.tasks.task.Loader`."""
-        require_shape(image_size, channels)
+    def _find(self) -> Labelled:
         try:
             root = existing_folder(self.path)
-            files = {
-                split: {entry.name: list(image_files(entry)) for entry in _visible(folder) if entry.is_dir()}
-                for split, folder in _split_folders(root).items()
-            }
+            folders = _split_folders(root)
+            classes = tuple(folder.name for folder in _folders(folders["train"]))
+            rule = "must hold two or more folders of images, one for each class"
+            require(len(classes) > 1, "path", self.path, f"{rule}; it holds {', '.join(classes) or 'none'}")
+            listed = [file for split, folder in folders.items() for file in self._listed(root, split, folder, classes)]
         except OSError as error:
-            raise SettingError("path", self.path, f"cannot be read: {error.strerror} ({error.filename})") from error
-        classes = tuple(files["train"])
-        self._require_classes(files, classes)
-        listed = {
-            split: [Listed(path, str(path.relative_to(root)), name) for name, paths in found.items() for path in paths]
-            for split, found in files.items()
-        }
-        return self._task_of_files(root.resolve().name, listed, classes, image_size, channels)
+            raise self._refuse(f"cannot be read: {error.strerror} ({error.filename})") from error
+        return labelled(root.resolve().name, classes, listed)
 
-    def _require_classes(self, files: Mapping[str, Mapping[str, list[Path]]], classes: Sequence[str]) -> None:
-        rule = "must hold two or more folders of images, one for each class"
-        require(len(classes) > 0, "path", self.path, rule)
-        self._require_text(Path(self.path).expanduser().resolve().name, "the folder")
-        require(len(classes) > 1, "path", self.path, f"{rule}; it holds only {classes[0]!r}")
-        for split, found in files.items():
-            for name, paths in found.items():
-                self._require_text(name, f"its class folder ({split})")
-                known = f"its {split} folder has the class {name!r}, which the train folder lacks"
-                require(name in classes, "path", self.path, known)
-                empty = f"its class folder {name!r} ({split}) holds no image ({', '.join(SUFFIXES)})"
-                require(bool(paths), "path", self.path, empty)
-
-    def _require_text(self, name: str, what: str) -> None:
-        hint = "rename it; or, if your names are fine, the locale is not UTF-8: set PYTHONUTF8=1"
-        require(is_text(name), "path", self.path, f"{what} has a name that is not UTF-8, {name!a}: {hint}")
+    def _listed(self, root: Path, split: str, folder: Path, classes: tuple[str, ...]) -> Iterator[Listed]:
+        """Yield the images of a split's folder, class by class."""
+        for of_class in _folders(folder):
+            name, files = of_class.name, list(image_files(of_class))
+            unknown = f"its {split} folder has the class {name!r}, which the train folder lacks"
+            require(name in classes, "path", self.path, unknown)
+            empty = f"its class folder {name!r} ({split}) holds no image ({', '.join(SUFFIXES)})"
+            require(bool(files), "path", self.path, empty)
+            yield from (Listed(path, str(path.relative_to(root)), name, split) for path in files)
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
     """Map split names to folders; a folder without splits is all ``train``."""
-    folders = {folder.name: folder for folder in _visible(root) if folder.is_dir()}
+    folders = {folder.name: folder for folder in _folders(root)}
     known = {name: folder for name, folder in folders.items() if name in SPLITS}
     if not known or (len(known) == 1 < len(folders)):
         return {"train": root}
-    require("train" in known, "path", str(root), f"must hold a train folder beside {', '.join(known)}")
     splits = {SPLITS[name]: folder for name, folder in known.items()}
-    require(len(splits) == len(known), "path", str(root), f"must hold one validation folder: {', '.join(known)}")
+    alone = "train" in splits and len(splits) == len(known)
+    require(alone, "path", str(root), f"must hold a train folder, and one validation folder; it has {', '.join(known)}")
     others = sorted(folders.keys() - known.keys())
     if others:
         log.warning("%s: passed over the folders beside train and test: %s", root, ", ".join(others))
@@ -97,6 +81,10 @@ def image_files(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[
                 yield entry
         elif entry.resolve() not in above:  # a link may lead back up
             yield from image_files(entry, above)
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [entry for entry in _visible(folder) if entry.is_dir()]
 
 
 def _visible(folder: Path) -> list[Path]:

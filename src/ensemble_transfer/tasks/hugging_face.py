@@ -1,8 +1,7 @@
 """Tasks from the Hugging Face hub, read with the library ``datasets`` (extra ``hf``)."""
 
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from io import BytesIO
@@ -10,16 +9,12 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any, ClassVar
 
-import torch
 from PIL import Image
-from torch import Tensor
 
-from ensemble_transfer.errors import SettingError, require
-from ensemble_transfer.machine import answers
-from ensemble_transfer.tasks.images import require_shape
+from ensemble_transfer.errors import require
 from ensemble_transfer.tasks.loader import SPLITS
-from ensemble_transfer.tasks.picture_loader import PictureLoader
-from ensemble_transfer.tasks.task import Task
+from ensemble_transfer.tasks.picture_loader import Labelled, PictureLoader
+from ensemble_transfer.tasks.pictures import Pictures
 
 Part = Any
 """A ``datasets.Dataset``; its type is known only where the library is installed."""
@@ -50,31 +45,20 @@ class HuggingFace(PictureLoader):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for split in self.splits:
-            require(split in OURS, "splits", self.splits, f"must have the keys train, validation and test, not {split}")
-        require(not self.splits or "train" in self.splits, "splits", self.splits, "must name the split for train")
+        fits = not self.splits or ("train" in self.splits and set(self.splits) <= set(OURS))
+        require(fits, "splits", self.splits, "must have the keys train, and perhaps validation and test")
 
-    def load(self, image_size: int, channels: int) -> Task:
-        """Return the task; see :class:`~ensemble_transfer.tasks.task.Loader`."""
-        require_shape(image_size, channels)
-        library = self._library()
+    def _find(self) -> Labelled:
+        try:
+            library: Any = import_module("datasets")
+        except ImportError as error:
+            raise self._refuse(f"needs a library: pip install 'datasets>=4' ({error})") from error
         parts = self._chosen(self._read(library))
         features = parts["train"].features
         image = self._column("image", features, library.Image)
         classes, labels = self._labels(parts, self._column("label", features, library.ClassLabel))
-        rows = Rows({ours: parts[ours] for ours in labels}, image, library.Image(decode=False))
-        return self._task_of(Path(self.name).name, rows, labels, classes, image_size, channels)
-
-    def _library(self) -> Any:  # noqa: ANN401
-        missing = "needs a library: pip install 'datasets>=4'"
-        try:
-            library = import_module("datasets")
-        except ImportError as error:
-            fails = f"needs the library datasets, which fails: {' '.join(str(error).split())}"
-            raise SettingError("name", self.name, missing if error.name == "datasets" else fails) from error
-        # A folder of that name where Python runs is a module too.
-        require(hasattr(library, "load_dataset"), "name", self.name, missing)
-        return library
+        pictures = _pictures(library, {ours: parts[ours] for ours in labels}, image)
+        return Labelled(Path(self.name).name, classes, pictures, labels)
 
     def _read(self, library: Any) -> Mapping[str, Part]:  # noqa: ANN401
         """Return the data set's splits by their own names."""
@@ -83,11 +67,10 @@ class HuggingFace(PictureLoader):
             if folder.is_dir():
                 found = library.load_from_disk(str(folder))
             else:
-                with _offline_unless_the_hub_answers(library):
-                    found = library.load_dataset(self.name, self.config)
+                found = library.load_dataset(self.name, self.config)
         except Exception as error:  # it raises anything: of pyarrow, httpx, fsspec, its own
             rule = "is not a folder that save_to_disk wrote" if folder.is_dir() else "cannot be had from the hub"
-            raise SettingError("name", self.name, f"{rule} ({shorten(str(error), 240)})") from error
+            raise self._refuse(f"{rule} ({shorten(str(error), 240)})") from error
         return found if isinstance(found, dict) else {"train": found}
 
     def _chosen(self, found: Mapping[str, Part]) -> dict[str, Part]:
@@ -96,11 +79,8 @@ class HuggingFace(PictureLoader):
             require(theirs in found, "splits", self.splits, f"names {theirs!r}; the data set has {', '.join(found)}")
         wanted = self.splits or {SPLITS[theirs]: theirs for theirs in reversed([*found]) if theirs in SPLITS}
         if "train" not in wanted:
-            raise self._refuse(f"has no split train: set {{group}}splits={{train:NAME}}; it has {', '.join(found)}")
-        parts = {ours: found[wanted[ours]] for ours in OURS if ours in wanted}
-        for ours, part in parts.items():
-            require(len(part) > 0, "name", self.name, f"its split {wanted[ours]} is empty")
-        return parts
+            raise self._refuse(f"has no split train: set splits={{train:NAME}}; it has {', '.join(found)}")
+        return {ours: found[wanted[ours]] for ours in OURS if ours in wanted}
 
     def _column(self, what: str, features: Mapping[str, Any], kind: type) -> str:
         """Return the column of the images or of the labels: the one given, or the only one of its kind."""
@@ -112,79 +92,38 @@ class HuggingFace(PictureLoader):
             return str(given)
         if len(fitting) != 1:
             many = ", ".join(fitting or features)
-            rule = f"has {len(fitting)} columns of the kind {what}: set {{group}}{what}=COLUMN to one of {many}"
-            raise self._refuse(rule)
+            raise self._refuse(f"has {len(fitting)} columns of the kind {what}: set {what}=COLUMN to one of {many}")
         return fitting[0]
 
-    def _labels(self, parts: Mapping[str, Part], column: str) -> tuple[tuple[str, ...], dict[str, Tensor]]:
+    def _labels(self, parts: Mapping[str, Part], column: str) -> tuple[tuple[str, ...], dict[str, list[int]]]:
         """Return the names of the classes, and the labels of every split that has labels."""
         values = {ours: part.select_columns([column])[:][column] for ours, part in parts.items()}
-        feature = parts["train"].features[column]
-        names = getattr(feature, "names", None)
+        names = getattr(parts["train"].features[column], "names", None)
         known = list(range(len(names))) if names else sorted({v for v in values["train"] if v is not None})
         require(len(known) > 1, "name", self.name, f"must have two or more classes in {column}; it has {known}")
         positions, labels = {value: place for place, value in enumerate(known)}, {}
         for ours, found in values.items():
-            missing = {value for value in found if value not in positions}
-            if ours != "train" and missing <= {None, -1} and len(missing) == len(set(found)):
+            missing = set(found) - set(known)
+            if ours != "train" and set(found) <= {None, -1}:
                 log.warning("%s: left out its %s split, which has no labels", self.name, ours)
                 continue
             rule = f"its {ours} split has labels that are no class of train: {sorted(map(str, missing))[:5]}"
             require(not missing, "name", self.name, rule)
-            labels[ours] = torch.tensor([positions[value] for value in found])
+            labels[ours] = [positions[value] for value in found]
         return tuple(map(str, names or known)), labels
 
 
-class Rows:
-    """The encoded images of a data set's splits, one after another."""
+def _pictures(library: Any, parts: Mapping[str, Part], column: str) -> Pictures:  # noqa: ANN401
+    """Return the encoded images of a data set's splits, one after another."""
+    identity = repr([(part._fingerprint, len(part), column) for part in parts.values()])
+    alone = library.concatenate_datasets([part.select_columns([column]) for part in parts.values()])
+    rows = alone.cast_column(column, library.Image(decode=False))
 
-    def __init__(self, parts: Mapping[str, Part], column: str, encoded: Any) -> None:  # noqa: ANN401
-        self._identity = repr([(part._fingerprint, len(part), column) for part in parts.values()])
-        self._parts = {name: p.select_columns([column]).cast_column(column, encoded) for name, p in parts.items()}
-        self._column = column
-
-    def __len__(self) -> int:
-        return sum(map(len, self._parts.values()))
-
-    def _find(self, place: int) -> tuple[str, int]:
-        """Return the split of a picture and its row there."""
-        for name, part in self._parts.items():
-            if place < len(part):
-                return name, place
-            place -= len(part)
-        raise IndexError(place)
-
-    def name(self, place: int) -> str:
-        """Return the split and the row of a picture, for messages."""
-        name, row = self._find(place)
-        return f"{name}[{row}]"
-
-    def open(self, place: int) -> Image.Image:
-        """Open a picture."""
-        name, row = self._find(place)
-        image = self._parts[name][row][self._column]
+    def opened(place: int) -> Image.Image:
+        image = rows[place][column]
         if not image or not (image["bytes"] or image["path"]):
             raise OSError("no image")
         return Image.open(BytesIO(image["bytes"]) if image["bytes"] else image["path"])
 
-    def identity(self) -> str:
-        """Return the library's fingerprints of the splits."""
-        return self._identity
-
-
-@contextmanager
-def _offline_unless_the_hub_answers(library: Any) -> Iterator[None]:  # noqa: ANN401
-    """Restrict the library to its cache in the block, if the hub does not answer within seconds."""
-    constants: Any = import_module("huggingface_hub").constants
-    offline = not answers(constants.ENDPOINT)
-    if offline:
-        log.warning("%s does not answer: only what was downloaded before can be used", constants.ENDPOINT)
-    holders = (constants, library.config)
-    before = [holder.HF_HUB_OFFLINE for holder in holders]
-    for holder in holders:
-        holder.HF_HUB_OFFLINE = holder.HF_HUB_OFFLINE or offline
-    try:
-        yield
-    finally:
-        for holder, value in zip(holders, before, strict=True):
-            holder.HF_HUB_OFFLINE = value
+    names = [f"{ours}[{row}]" for ours, part in parts.items() for row in range(len(part))]
+    return Pictures(names, opened, lambda: identity)

@@ -5,13 +5,10 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from ensemble_transfer.errors import SettingError, require
-from ensemble_transfer.tasks.images import require_shape
 from ensemble_transfer.tasks.loader import SPLITS
-from ensemble_transfer.tasks.picture_loader import Listed, PictureLoader
-from ensemble_transfer.tasks.task import Task, is_text
+from ensemble_transfer.tasks.picture_loader import Labelled, Listed, PictureLoader, labelled
 
 
 @dataclass(frozen=True)
@@ -33,91 +30,59 @@ class ImageCsv(PictureLoader):
     label_column: str = "label"
     split_column: str = "split"
 
-    def load(self, image_size: int, channels: int) -> Task:
-        """Return the task; see :class:`~ensemble_transfer.tasks.task.Loader`."""
-        require_shape(image_size, channels)
+    def _find(self) -> Labelled:
         path = Path(self.path).expanduser()
+        usable = path.is_file()  # reading a pipe would never end
+        require(usable, "path", self.path, "must be a CSV file that exists")
         try:
-            usable = path.is_file() or not path.exists()  # reading a pipe would never end
-            require(usable, "path", self.path, "must be a CSV file, not a pipe or a folder")
-            with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-                lines = self._lines(file)
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                listed = self._listed(file, path.parent)
         except OSError as error:
-            raise SettingError("path", self.path, f"must be a CSV file that can be read ({error.strerror})") from error
-        require(bool(lines), "path", self.path, "has no line below its header")
-        classes = self._classes(lines)
-        listed = {
-            split: [
-                Listed(path.parent / line.path, f"line {line.number}: {line.path}", line.label)
-                for line in lines
-                if line.split == split
-            ]
-            for split in ("train", "validation", "test")
-        }
-        return self._task_of_files(path.stem, listed, classes, image_size, channels)
+            raise self._refuse(f"must be a CSV file that can be read ({error.strerror})") from error
+        except UnicodeDecodeError as error:
+            raise self._refuse(f"is not UTF-8 text ({error.reason})") from error
+        return labelled(path.stem, self._classes(listed), listed)
 
-    def _lines(self, file: Iterable[str]) -> list["_Line"]:
+    def _listed(self, file: Iterable[str], folder: Path) -> list[Listed]:
         """Parse the file; raise a SettingError for a line that cannot be used, or lists an image again."""
-        reader, seen = csv.reader(file, strict=True), dict[str, _Line]()
+        reader, lines = csv.reader(file, strict=True), dict[str, tuple[int, Listed]]()
         try:
             header = next(reader, [])
             for column in (self.path_column, self.label_column):
                 known = header.count(column) == 1
                 require(known, "path", self.path, f"line 1 must name the column {column!r} once; it has {header}")
             for fields in filter(None, reader):
-                line = self._line(header, fields, reader.line_num)
-                place = os.path.abspath(Path(self.path).expanduser().parent / line.path)  # noqa: PTH100
-                if place in seen:
-                    raise self._refuse_line(line.number, _repetition(line, seen[place]))
-                seen[place] = line
+                found = self._line(header, fields, reader.line_num, folder)
+                place = os.path.abspath(found.path)  # noqa: PTH100
+                if place in lines:
+                    raise self._refuse_line(reader.line_num, f"lists an image again, after line {lines[place][0]}")
+                lines[place] = reader.line_num, found
         except csv.Error as error:
             raise self._refuse_line(reader.line_num, f"is not CSV ({error})") from error
-        return list(seen.values())
+        return [found for _, found in lines.values()]
 
-    def _line(self, header: Sequence[str], fields: Sequence[str], number: int) -> "_Line":
+    def _line(self, header: Sequence[str], fields: Sequence[str], number: int, folder: Path) -> Listed:
         if len(fields) != len(header):
             raise self._refuse_line(number, f"has {len(fields)} fields where the header has {len(header)}")
-        if not all(map(is_text, fields)):
-            raise self._refuse_line(number, "is not UTF-8 text")
         row = dict(zip(header, (text.strip() for text in fields), strict=True))
         for column in (self.path_column, self.label_column):
             if not row[column]:
                 raise self._refuse_line(number, f"has no {column}")
-        split = row.get(self.split_column, "train")
+        split, path = row.get(self.split_column, "train"), row[self.path_column]
         if split not in SPLITS:
             raise self._refuse_line(number, f"its {self.split_column} {split!r} must be one of {', '.join(SPLITS)}")
-        return _Line(number, row[self.path_column], row[self.label_column], SPLITS[split])
+        return Listed(folder / path, f"line {number}: {path}", row[self.label_column], SPLITS[split])
 
-    def _classes(self, lines: Sequence["_Line"]) -> tuple[str, ...]:
-        names = {line.label for line in lines if line.split == "train"}
-        require(bool(names), "path", self.path, "has no line of the split train")
+    def _classes(self, listed: Sequence[Listed]) -> tuple[str, ...]:
+        names = {file.label for file in listed if file.split == "train"}
         numbers = all(name.isdecimal() for name in names)
         classes = tuple(sorted(names, key=lambda name: (int(name) if numbers else 0, name)))
-        require(len(classes) > 1, "path", self.path, f"must have two or more classes; it has only {classes[0]!r}")
-        for number, _, label, split in lines:
-            if label not in names:
-                raise self._refuse_line(number, f"its class {label!r} ({split}) is one that no line of train has")
+        rule = f"must have two or more classes in lines of the split train; it has {', '.join(classes) or 'none'}"
+        require(len(classes) > 1, "path", self.path, rule)
+        for file in listed:
+            if file.label not in names:
+                raise self._refuse(f"{file.shown} has the class {file.label!r}, which no line of train has")
         return classes
 
     def _refuse_line(self, number: int, what: str) -> SettingError:
-        return SettingError("path", self.path, f"line {number}: {what}")
-
-
-class _Line(NamedTuple):
-    """A line of the file: its number, and its fields."""
-
-    number: int
-    path: str
-    label: str
-    split: str
-
-
-def _repetition(line: _Line, before: _Line) -> str:
-    """Describe a line that lists the image of an earlier one."""
-    differences = [
-        f"{name} {there!r} there, {here!r} here"
-        for name, there, here in zip(_Line._fields[1:], before[1:], line[1:], strict=True)
-        if there != here
-    ]
-    shown = f" ({'; '.join(differences)})" if differences else ""
-    return f"lists {line.path} again, after line {before.number}{shown}"
+        return self._refuse(f"line {number}: {what}")

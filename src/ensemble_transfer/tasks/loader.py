@@ -1,7 +1,7 @@
 """The base class of everything that loads a task: it decides which images make up the task."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -9,11 +9,11 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from ensemble_transfer.errors import SettingError, require
-from ensemble_transfer.machine import free_memory
+from ensemble_transfer.errors import require
+from ensemble_transfer.spill import empty
 from ensemble_transfer.tasks.chosen import ChosenImages
 from ensemble_transfer.tasks.images import require_shape, resize, rotate, with_channels
-from ensemble_transfer.tasks.mapped import each, rows
+from ensemble_transfer.tasks.mapped import chunks, place_of
 from ensemble_transfer.tasks.splitting import Size, carve, class_positions, few_shot, in_fold, select_classes
 from ensemble_transfer.tasks.task import Split, Task
 
@@ -23,23 +23,8 @@ HELD_OUT = {"test": 0.2, "validation": 0.15}
 SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 """Names of splits in folders and tables, and ours for them."""
 
-FETCHED = ("letters", "font_digits", "hebrew", "clipart", "emoji", "google_emoji", "twitter_emoji", "stamps", "icons")
-"""What ``scripts/data/fetch_data.py`` makes below ``data``."""
 
-
-class HintedError(SettingError):
-    """A refused setting, whose rule names another setting of the same group.
-
-    ``{group}`` in the rule is replaced by the group's name: ``"set {group}broken=skip"``.
-    """
-
-    def __init__(self, setting: str, value: object, rule: str) -> None:
-        group = setting[: setting.rfind(".") + 1]
-        super().__init__(setting, value, rule.replace("{group}", group))
-        self.rule = rule
-
-
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False)
 class Collection:
     """All images of a data set, before a task is made of them.
 
@@ -54,10 +39,6 @@ class Collection:
     train: Split
     validation: Split | None = None
     test: Split | None = None
-
-    def __repr__(self) -> str:
-        splits = f"train={self.train}, validation={self.validation}, test={self.test}"
-        return f"Collection({len(self.classes)} classes, {splits})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +121,6 @@ class TaskLoader:
         classes, given = _of_classes(data, self.classes)
         splits = self._divide(self._with_fold(given, classes))
         splits["train"] = self._arrange(splits["train"], classes)
-        self._require_memory(splits.values(), image_size, channels)
         drawn = {key: self._draw(split, image_size, channels) for key, split in splits.items()}
         return Task(self._title(name), classes, **drawn)
 
@@ -173,21 +153,16 @@ class TaskLoader:
         require(not bare, "train", self.train, f"leaves these classes without an image to train on: {shown}")
         return train.take(torch.randperm(len(train), generator=torch.Generator().manual_seed(self.seed)))
 
-    def _require_memory(self, splits: Iterable[Split], image_size: int, channels: int) -> None:
-        """Raise a SettingError if images that are still to be scaled would not fit into the free memory."""
-        scaled = sum(len(split) for split in splits if split.images.shape[-1] != image_size)
-        needed, free = scaled * channels * image_size**2, free_memory()
-        rule = (
-            f"at {image_size} pixels the images take {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free: "
-            "take fewer, or smaller ones (dataset.image_size)"
-        )
-        require(needed < free, "train", self.train, rule)
-
     def _draw(self, split: Split, image_size: int, channels: int) -> Split:
+        """Return a split with images of the size and channels asked for; those in a file stay there if so."""
         chosen = cast(ChosenImages, split.images)
-        images = with_channels(resize(rows(chosen.images, chosen.index), image_size), channels)
-        if self.rotate % 360:
-            images = each(images, f"rotated {self.rotate!r}", lambda part: rotate(part, self.rotate))
+        if self.rotate % 360 == 0 and tuple(chosen.shape[1:]) == (channels, image_size, image_size):
+            return Split(split.images if place_of(chosen.images) else chosen.read(), split.labels)
+        images, start = empty(len(split), channels, image_size, image_size, dtype=torch.uint8), 0
+        for part in chunks(split.images):
+            scaled = rotate(with_channels(resize(part, image_size), channels), self.rotate)
+            images[start : start + len(part)] = scaled
+            start += len(part)
         return Split(images, split.labels)
 
     def _title(self, name: str) -> str:
@@ -204,10 +179,8 @@ def existing_folder(path: str, hint: str = "must be a folder that exists") -> Pa
 
 
 def whence(path: str) -> str:
-    """Return the command that makes a missing path, if a preset of the configuration names the path."""
-    first, *rest = Path(path).parts or ("",)
-    name = Path(rest[0]).stem if first == "data" and rest else ""
-    return f"; python scripts/data/fetch_data.py {name} makes it" if name in FETCHED else ""
+    """Return the command that makes a missing path, if it is where a preset of the configuration has its images."""
+    return "; python scripts/data/fetch_data.py makes those of the presets" if Path(path).parts[:1] == ("data",) else ""
 
 
 def _of_classes(data: Collection, wanted: Sequence[str]) -> tuple[tuple[str, ...], dict[str, Split]]:

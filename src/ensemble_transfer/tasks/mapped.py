@@ -9,23 +9,22 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
 
 import numpy as np
 import torch
 from numpy.lib import format as npy
 from torch import Tensor
 
-from ensemble_transfer.errors import SettingError, require
+from ensemble_transfer.errors import SettingError
 from ensemble_transfer.layout import lock_of, replacing
 from ensemble_transfer.tasks.chosen import ChosenImages
 
-Notes = dict[str, str]
+Notes = dict[int, str]
+"""Remarks about what the images were made from, by its position."""
+
 Shape = tuple[int, int, int]
 """Shape of one image: channels, height, width."""
 
@@ -62,61 +61,8 @@ def stored(path: Path, shape: Shape, produce: Callable[[Notes], Iterable[Tensor]
     except OSError as error:
         rule = f"must be a folder that can be written: {error.strerror or error}"
         raise SettingError("cache", str(path.parent), rule) from error
-    require(found is not None, "cache", str(path.parent), "its files are being changed by something else")
-    assert found is not None
+    assert found is not None, f"{path} is being changed by something else"
     return found
-
-
-def bytes_of(path: Path, size: int) -> Tensor:
-    """Return the first bytes of a file, mapped into memory.
-
-    The mapping is shared where the file may be written, as torch wants it. A private one counts as memory that may be
-    needed, and is refused where it exceeds the machine's.
-    """
-    shared = os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
-    return torch.from_file(str(path), shared=shared, size=size, dtype=torch.uint8)
-
-
-def require_room(folder: Path, size: int) -> None:
-    """Raise a SettingError unless the disk of a folder has room for so many bytes."""
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    free = shutil.disk_usage(there).free
-    rule = f"needs {size / 2**30:.1f} GiB for the decoded images, and {free / 2**30:.1f} GiB are free"
-    require(size < free, "cache", str(folder), rule)
-
-
-def rows(images: Tensor, index: Tensor) -> Tensor:
-    """Return ``images[index]``, index (K,) int64; rows of a mapped file are a view, or read where they are used."""
-    if not isinstance(images, ChosenImages):
-        if place_of(images) is None:
-            return images[index]
-        if len(index) and torch.equal(index, torch.arange(int(index[0]), int(index[0]) + len(index))):
-            return images[int(index[0]) : int(index[-1]) + 1]
-    return cast(Tensor, ChosenImages(images, index))
-
-
-def each(images: Tensor, name: str, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return ``change(images)``, of the same shape; all images of a mapped file are written to another mapped file.
-
-    Args:
-        images: (N, C, H, W) uint8.
-        name: Description of the change; the file is named by it.
-        change: The change, which treats every image by itself.
-    """
-    place = place_of(images)
-    if place is None:
-        return change(images)
-    address = f"{place.file.stem} from {place.offset}, {place.shape}: {name}"
-    path = place.file.with_name(hashlib.sha256(address.encode()).hexdigest()[:32] + SUFFIX)
-    whole = replace(place, index=None).open()
-    channels, height, width = whole.shape[1:]
-
-    def produce(_: Notes) -> Iterable[Tensor]:
-        require_room(path.parent, whole.numel())
-        return (change(part) for part in chunks(whole))
-
-    found = stored(path, (channels, height, width), produce)[0]
-    return found if place.index is None else rows(found, place.index)
 
 
 def chunks(images: Tensor) -> Iterator[Tensor]:
@@ -142,10 +88,16 @@ class Place:
     index: Tensor | None = None
 
     def open(self) -> Tensor:
-        """Return the images."""
+        """Return the images.
+
+        The mapping is shared where the file may be written, as torch wants it. A private one counts as memory that may
+        be needed, and is refused where it exceeds the machine's.
+        """
+        shared = os.access(self.file, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
         end = self.offset + torch.Size(self.shape).numel()
-        images = bytes_of(self.file, end)[self.offset :].view(self.shape)
-        return images if self.index is None else rows(images, self.index)
+        mapped = torch.from_file(str(self.file), shared=shared, size=end, dtype=torch.uint8)
+        images = mapped[self.offset :].view(self.shape)
+        return images if self.index is None else ChosenImages(images, self.index)  # type: ignore[return-value]
 
 
 def place_of(images: Tensor) -> Place | None:
@@ -155,35 +107,6 @@ def place_of(images: Tensor) -> Place | None:
     return Place(Path(name), int(whole.storage_offset()), tuple(whole.shape), index) if name else None
 
 
-def remembered(images: Tensor, labels: Tensor, compute: Callable[[], str]) -> str:
-    """Return the fingerprint of images with labels, computed from all pixels; that of mapped images is kept.
-
-    It lies beside their file, under a hash of the file's checksum, which this process has verified, and of what was
-    chosen.
-    """
-    place = place_of(images)
-    if place is None or place.file not in _whole:
-        return compute()
-    digest = hashlib.sha256(repr((_whole[place.file][-1], place.offset, place.shape)).encode())
-    for tensor in (labels, *([] if place.index is None else [place.index])):
-        digest.update(f"{len(tensor)} ".encode() + tensor.numpy().tobytes())
-    key, beside = digest.hexdigest(), place.file.with_suffix(".fingerprints")
-    if beside.is_file():
-        for line in beside.read_text(encoding="utf-8", errors="replace").splitlines():
-            name, _, rest = line.partition(" ")
-            if name == key and line == _line(key, known := rest.partition(" ")[0]):
-                return known
-    fingerprint = compute()
-    with suppress(OSError), beside.open("a", encoding="utf-8") as file:  # a cache of somebody else
-        file.write(f"\n{_line(key, fingerprint)}\n")  # what stands before may be half a line
-    return fingerprint
-
-
-def _line(key: str, fingerprint: str) -> str:
-    """Return the line of a fingerprint, with a check: half of one, or a damaged one, is not taken for it."""
-    return f"{key} {fingerprint} {hashlib.sha256(f'{key} {fingerprint}'.encode()).hexdigest()[:16]}"
-
-
 def _opened(path: Path) -> tuple[Tensor, Notes] | None:
     """Return a file's images and notes; None if it is missing or not what was written."""
     beside = path.with_suffix(".json")
@@ -191,17 +114,17 @@ def _opened(path: Path) -> tuple[Tensor, Notes] | None:
         return None
     try:
         text = beside.read_text(encoding="utf-8")
-        notes: Notes = json.loads(text)["notes"]
+        notes = {int(place): note for place, note in json.loads(text)["notes"].items()}
         stat = path.stat()
         state = stat.st_ino, stat.st_size, stat.st_mtime_ns, text
         if _whole.get(path) != state and text != _about(path, notes):
             raise ValueError("the checksum does not match")
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         log.warning("%s is damaged; it is made again", path)
         return None
     _whole[path] = state
     there = npy.open_memmap(path, mode="r")
-    return bytes_of(path, there.offset + there.size)[there.offset :].view(there.shape), notes
+    return Place(path, there.offset, there.shape).open(), notes
 
 
 def _about(path: Path, notes: Notes) -> str:
@@ -214,20 +137,16 @@ def _about(path: Path, notes: Notes) -> str:
 
 def _write(path: Path, shape: Shape, produce: Callable[[Notes], Iterable[Tensor]]) -> None:
     notes: Notes = {}
+    header = {"descr": npy.dtype_to_descr(np.dtype(np.uint8)), "fortran_order": False}
     with replacing(path) as partial:
         with partial.open("w+b") as file:
             count = 0
-            _write_header(file, (count, *shape))
+            npy.write_array_header_1_0(file, header | {"shape": (count, *shape)})
             for part in produce(notes):
                 file.write(part.contiguous().numpy().data)
                 count += len(part)
-            file.seek(0)
-            _write_header(file, (count, *shape))  # of the same length: NumPy leaves room for the first axis to grow
+            file.seek(0)  # the header stays as long: NumPy leaves room for the first axis to grow
+            npy.write_array_header_1_0(file, header | {"shape": (count, *shape)})
         about = _about(partial, notes)
     with replacing(path.with_suffix(".json")) as beside:
         beside.write_text(about, encoding="utf-8")
-
-
-def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
-    header = {"descr": npy.dtype_to_descr(np.dtype(np.uint8)), "fortran_order": False, "shape": shape}
-    npy.write_array_header_1_0(file, header)

@@ -1,21 +1,19 @@
 """Tasks from an ``.npz`` file of images and labels."""
 
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
-from ensemble_transfer.errors import SettingError
+from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.metrics.archive import read_array
-from ensemble_transfer.tasks.arrays import Array, read_classes, read_images, read_labels
+from ensemble_transfer.tasks.arrays import collection
 from ensemble_transfer.tasks.loader import Collection, TaskLoader, whence
-from ensemble_transfer.tasks.task import Split, Task
+from ensemble_transfer.tasks.task import Task
 
-PREFIXES = {"train": ("", "train_"), "validation": ("validation_", "val_"), "test": ("test_",)}
-"""Prefixes of ``images`` and ``labels`` by split (``val_`` as in MedMNIST)."""
+PREFIXES = {"": "train", "train_": "train", "validation_": "validation", "val_": "validation", "test_": "test"}
+"""Splits by what stands before ``images`` and ``labels`` (``val_`` as in MedMNIST)."""
 
 
 @dataclass(frozen=True)
@@ -34,45 +32,30 @@ class Npz(TaskLoader):
 
     def load(self, image_size: int, channels: int) -> Task:
         """Return the task; see :class:`~ensemble_transfer.tasks.task.Loader`."""
+        path = Path(self.path).expanduser()
+        require(path.is_file(), "path", self.path, f"must be an .npz file that exists{whence(self.path)}")
+        require(zipfile.is_zipfile(path), "path", self.path, "is not a whole .npz file")
         try:
-            data = _collection(_read(Path(self.path).expanduser()))
+            data = _read(path)
         except SettingError as error:
             raise SettingError("path", self.path, f"its {error.setting} {error.rule}, not {error.value}") from error
-        except ValueError as error:
-            raise SettingError("path", self.path, str(error)) from error
-        return self.make_task(Path(self.path).stem, data, image_size, channels)
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            raise SettingError("path", self.path, f"cannot be read: {error}") from error
+        return self.make_task(path.stem, data, image_size, channels)
 
 
-def _read(path: Path) -> dict[str, Array]:
-    if not path.is_file():
-        raise ValueError(f"must be an .npz file that exists{whence(str(path))}")
-    if not zipfile.is_zipfile(path):
-        raise ValueError("is not a whole .npz file")
-    wanted = {before + what for each in PREFIXES.values() for before in each for what in ("images", "labels")}
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: read_array(archive, key) for key in archive.files if key in wanted | {"classes"}}
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"cannot be read ({error})") from error
-
-
-def _collection(arrays: Mapping[str, Array]) -> Collection:
-    pairs = {split: _pair(arrays, split) for split in PREFIXES}
-    train = pairs["train"]
-    if train is None:
-        raise ValueError(f"must hold images and labels, or train_images and train_labels, not {sorted(arrays)}")
-    names, positions = read_classes(train[1], arrays.get("classes"))
-    splits = {split: Split(pair[0], positions(pair[1])) for split, pair in pairs.items() if pair}
-    return Collection(names, **splits)
-
-
-def _pair(arrays: Mapping[str, Array], split: str) -> tuple[Tensor, Array] | None:
-    for before in PREFIXES[split]:
-        keys = (f"{before}images", f"{before}labels")
-        present = [key for key in keys if key in arrays]
+def _read(path: Path) -> Collection:
+    with np.load(path, allow_pickle=False) as archive:
+        wanted = [f"{before}{what}" for before in PREFIXES for what in ("images", "labels")]
+        arrays = {name: read_array(archive, name) for name in (*wanted, "classes") if name in archive.files}
+    splits = {}
+    for before, split in PREFIXES.items():
+        keys = {f"{before}images", f"{before}labels"}
+        present = keys & arrays.keys()
         if len(present) == 1:
-            raise ValueError(f"holds {present[0]} without {', '.join(set(keys) - set(present))}")
-        if present:
-            images = read_images(keys[0], arrays[keys[0]])
-            return images, read_labels(keys[1], arrays[keys[1]], len(images))
-    return None
+            raise ValueError(f"it holds {present.pop()} without {keys.difference(arrays).pop()}")
+        if present and split not in splits:
+            splits[split] = before, arrays[f"{before}images"], arrays[f"{before}labels"]
+    if "train" not in splits:
+        raise ValueError(f"must hold images and labels, or train_images and train_labels, not {sorted(arrays)}")
+    return collection(splits, arrays.get("classes"))

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.machine import free_memory
-from ensemble_transfer.tasks.loader import Collection, HintedError, TaskLoader
-from ensemble_transfer.tasks.pictures import Files, Pictures, appearance, decoded, decoded_on_disk
+from ensemble_transfer.tasks.images import require_shape
+from ensemble_transfer.tasks.loader import Collection, TaskLoader
+from ensemble_transfer.tasks.pictures import Pictures, appearance, decoded, decoded_on_disk, files
 from ensemble_transfer.tasks.task import Split, Task
 
 SHARE = 0.25
@@ -22,12 +23,38 @@ images copies them once."""
 log = logging.getLogger(__name__)
 
 
+class Labelled(NamedTuple):
+    """Encoded pictures with labels.
+
+    Attributes:
+        name: Name of the task in reports.
+        classes: Names of the classes.
+        pictures: All pictures, split after split.
+        labels: Labels by split, in the order of the pictures.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    pictures: Pictures
+    labels: Mapping[str, Sequence[int]]
+
+
 class Listed(NamedTuple):
-    """An image file: its path, its name in messages, and its class."""
+    """An image file: its path, its name in messages, its class and its split."""
 
     path: Path
     shown: str
     label: str
+    split: str
+
+
+def labelled(name: str, classes: tuple[str, ...], listed: Sequence[Listed]) -> Labelled:
+    """Return image files as pictures with labels."""
+    by_split = {split: [file for file in listed if file.split == split] for split in ("train", "validation", "test")}
+    ordered = [file for split in by_split.values() for file in split]
+    places = {label: place for place, label in enumerate(classes)}
+    labels = {split: [places[file.label] for file in of] for split, of in by_split.items() if of}
+    return Labelled(name, classes, files([file.path for file in ordered], [file.shown for file in ordered]), labels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,47 +85,48 @@ class PictureLoader(TaskLoader):
         require(self.memory in ("auto", "ram", "disk"), "memory", self.memory, "must be auto, ram or disk")
         require(self.cache != "", "cache", self.cache, "must be a folder")
 
+    def load(self, image_size: int, channels: int) -> Task:
+        """Return the task; see :class:`~ensemble_transfer.tasks.task.Loader`."""
+        require_shape(image_size, channels)
+        name, classes, pictures, labels = self._find()
+        images, broken = self._decoded(pictures, image_size, channels)
+        if broken:
+            self._report([f"{pictures.names[place]} ({reason})" for place, reason in broken.items()])
+        self._warn_of_loss(pictures, image_size, channels)
+        whole = torch.ones(len(pictures.names), dtype=torch.bool)
+        whole[list(broken)] = False
+        kept = whole.tensor_split(torch.tensor([len(named) for named in labels.values()]).cumsum(0)[:-1])
+        parts = images.tensor_split(torch.stack([of.sum() for of in kept]).cumsum(0)[:-1])
+        splits = {}
+        for split, of, part in zip(labels, kept, parts, strict=True):
+            if not len(part):
+                raise self._refuse(f"holds no image that can be read ({split})")
+            splits[split] = Split(part, torch.tensor(labels[split])[of])
+        return self.make_task(name, Collection(classes, **splits), image_size, channels)
+
+    def _find(self) -> Labelled:
+        """Return the pictures and their labels; every loader of pictures defines this."""
+        raise NotImplementedError
+
     def _refuse(self, rule: str) -> SettingError:
         """Return an error about the place where the images are."""
-        return HintedError(self._setting, getattr(self, self._setting), rule)
+        return SettingError(self._setting, getattr(self, self._setting), rule)
 
-    def _task_of_files(
-        self, name: str, listed: Mapping[str, Sequence[Listed]], classes: tuple[str, ...], size: int, channels: int
-    ) -> Task:
-        """Return the task of image files by split."""
-        together = [file for files in listed.values() for file in files]
-        pictures = Files([file.path for file in together], [file.shown for file in together])
-        places = {label: place for place, label in enumerate(classes)}
-        labels = {
-            split: torch.tensor([places[file.label] for file in files]) for split, files in listed.items() if files
-        }
-        return self._task_of(name, pictures, labels, classes, size, channels)
+    def _decoded(self, pictures: Pictures, size: int, channels: int) -> tuple[Tensor, dict[int, str]]:
+        needed = len(pictures.names) * channels * size**2
+        if self.memory == "ram" or (self.memory == "auto" and needed < SHARE * free_memory()):
+            return decoded(pictures, size, channels)
+        folder = Path(self.cache).expanduser()
+        log.info("%d decoded images (%.1f GiB) are mapped from %s", len(pictures.names), needed / 2**30, folder)
+        return decoded_on_disk(pictures, size, channels, folder)
 
-    def _task_of(
-        self,
-        name: str,
-        pictures: Pictures,
-        labels: Mapping[str, Tensor],
-        classes: tuple[str, ...],
-        size: int,
-        channels: int,
-    ) -> Task:
-        """Decode pictures, and return their task; labels are by split, in the order of the pictures."""
-        images, broken = self._decoded(pictures, size, channels)
-        if broken:
-            self._report([f"{pictures.name(place)} ({reason})" for place, reason in broken.items()])
-        self._warn_of_loss(pictures, size, channels)
-        whole = torch.ones(len(pictures), dtype=torch.bool)
-        whole[list(broken)] = False
-        splits, first, start = {}, 0, 0
-        for split, named in labels.items():
-            kept = whole[start : start + len(named)]
-            last = first + int(kept.sum())
-            if first == last:
-                raise self._refuse(f"holds no image that can be read ({split})")
-            splits[split] = Split(images[first:last], named[kept])
-            first, start = last, start + len(named)
-        return self.make_task(name, Collection(classes, **splits), size, channels)
+    def _report(self, broken: Sequence[str]) -> None:
+        shown = ", ".join(broken[:10]) + (f" and {len(broken) - 10} more" if len(broken) > 10 else "")
+        if self.broken == "error":
+            hint = "repair or remove them, or set broken=skip beside this setting"
+            raise self._refuse(f"images that cannot be read: {shown}; {hint}")
+        place = getattr(self, self._setting)
+        log.warning("%s: left out %d images that cannot be read: %s", place, len(broken), shown)
 
     def _warn_of_loss(self, pictures: Pictures, size: int, channels: int) -> None:
         """Log a warning if pictures lose their colours or most of their detail, as in a pair of tasks for digits."""
@@ -110,19 +138,3 @@ class PictureLoader(TaskLoader):
         lost = [loss for loss, happens in losses.items() if happens]
         if lost:
             log.warning("%s: images %s", getattr(self, self._setting), ", and ".join(lost))
-
-    def _decoded(self, pictures: Pictures, size: int, channels: int) -> tuple[Tensor, dict[int, str]]:
-        needed = len(pictures) * channels * size**2
-        if self.memory == "ram" or (self.memory == "auto" and needed < SHARE * free_memory()):
-            return decoded(pictures, size, channels)
-        folder = Path(self.cache).expanduser()
-        log.info("%d decoded images (%.1f GiB) are mapped from %s", len(pictures), needed / 2**30, folder)
-        return decoded_on_disk(pictures, size, channels, folder)
-
-    def _report(self, broken: Sequence[str]) -> None:
-        shown = ", ".join(broken[:10]) + (f" and {len(broken) - 10} more" if len(broken) > 10 else "")
-        if self.broken == "error":
-            hint = "repair or remove them, or set {group}broken=skip"
-            raise self._refuse(f"images that cannot be read: {shown}; {hint}")
-        place = getattr(self, self._setting)
-        log.warning("%s: left out %d images that cannot be read: %s", place, len(broken), shown)

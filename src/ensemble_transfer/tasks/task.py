@@ -5,13 +5,14 @@ from collections.abc import Iterable, Iterator
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, cast
 
 import torch
 from torch import Tensor
 
 from ensemble_transfer.errors import require
-from ensemble_transfer.tasks.mapped import chunks, remembered, rows
+from ensemble_transfer.tasks.chosen import ChosenImages
+from ensemble_transfer.tasks.mapped import chunks
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -44,14 +45,15 @@ class Split:
         return f"Split({len(self)} images of {'x'.join(map(str, self.images.shape[1:]))})"
 
     def take(self, index: Tensor) -> "Split":
-        """Return the examples at these positions, (K,) int64, in that order."""
-        return Split(rows(self.images, index), self.labels[index])
+        """Return the examples at these positions, (K,) int64, in that order; images on disk are not read for it."""
+        of = self.images
+        images = cast(Tensor, ChosenImages(of, index)) if isinstance(of, ChosenImages) else of[index]
+        return Split(images, self.labels[index])
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the shapes, types and contents, 64 hexadecimal digits."""
-        tensors = self.images, self.labels
-        return remembered(*tensors, lambda: _digest(part for tensor in tensors for part in _parts(tensor)))
+        return _digest(part for tensor in (self.images, self.labels) for part in _parts(tensor))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -78,9 +80,9 @@ class Task:
     def __post_init__(self) -> None:
         distinct = len(set(self.classes)) == len(self.classes) >= 2
         require(distinct, "classes", self.classes, "must be two or more different names")
-        for setting, names in (("name", (self.name,)), ("classes", self.classes)):
-            for name in names:
-                require(is_text(name), setting, name, "must be text that UTF-8 can hold: files of a run name it")
+        for setting, name in (("name", self.name), *(("classes", name) for name in self.classes)):
+            text = name == name.encode(errors="ignore").decode()  # names of files on disk may be any bytes
+            require(text, setting, name, "must be text that UTF-8 can hold: files of a run name it")
         wanted = tuple(self.train.images.shape[1:])
         for name, split in (("train", self.train), ("validation", self.validation), ("test", self.test)):
             shape = tuple(split.images.shape[1:])
@@ -111,15 +113,6 @@ class Task:
         clone.__dict__["fingerprint"] = self.fingerprint
         object.__setattr__(clone, "test", _SealedSplit())
         return clone
-
-
-def is_text(name: str) -> bool:
-    """Return whether a name can be written as UTF-8; names of files on disk may be any bytes."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 class _SealedSplit:

@@ -1,8 +1,7 @@
 """Tasks from the data sets of torchvision, which downloads them."""
 
-import re
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,9 @@ from typing import Any
 
 import torch
 
-from ensemble_transfer.errors import require
-from ensemble_transfer.machine import answers
+from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.tasks.images import fit, require_shape
-from ensemble_transfer.tasks.loader import Collection, HintedError, TaskLoader
+from ensemble_transfer.tasks.loader import Collection, TaskLoader
 from ensemble_transfer.tasks.task import Split, Task
 
 Arguments = Mapping[str, object]
@@ -77,43 +75,26 @@ class TorchvisionDataset(TaskLoader):
         try:
             data = self._read(image_size, channels)
         except Exception as error:  # the readers of its formats raise anything, such as UnpicklingError
-            raise HintedError("root", self.root, self._complaint(error)) from error
+            reason = shorten(" ".join(str(error).split()) or type(error).__name__, 200)
+            hint = f"cannot be read ({reason}); set download=true, or root to the folder that holds it"
+            rule = f"can neither be read nor downloaded ({reason})" if self.download else hint
+            raise SettingError("root", self.root, f"{self.name} {rule}") from error
         return self.make_task(self.name.lower(), data, image_size, channels)
 
     def _read(self, image_size: int, channels: int) -> Collection:
         from torchvision import datasets
 
-        constructor = getattr(datasets, self.name)
-        folder = str(Path(self.root).expanduser())
-        if self.download:
-            self._download(constructor, folder)
-        parts = {split: constructor(folder, **arguments) for split, arguments in DATASETS[self.name].items()}
+        constructor, folder = getattr(datasets, self.name), str(Path(self.root).expanduser())
+        with _patience():
+            listed = DATASETS[self.name].items()
+            parts = {split: constructor(folder, download=self.download, **arguments) for split, arguments in listed}
         splits = {split: _decode(part, image_size, channels) for split, part in parts.items()}
         if self.name == "EMNIST":
             # Its files hold transposed images, and labels that count from 1.
             splits = {key: Split(split.images.mT.contiguous(), split.labels - 1) for key, split in splits.items()}
-        return Collection(_class_names(parts["train"], splits["train"]), **splits)
-
-    def _download(self, constructor: Callable[..., Pictures], folder: str) -> None:
-        """Download missing data, if one of the data set's servers answers."""
-        for arguments in DATASETS[self.name].values():
-            try:
-                constructor(folder, **arguments)
-            except Exception:  # noqa: BLE001  # as above
-                servers = _servers(constructor)
-                if servers and not answers(*servers):
-                    raise OSError(f"no answer from {', '.join(servers)}") from None
-                with _patience():
-                    constructor(folder, download=True, **arguments)
-
-    def _complaint(self, error: Exception) -> str:
-        reason = shorten(" ".join(str(error).split()) or type(error).__name__, 200)
-        if not isinstance(error, OSError | RuntimeError | AssertionError):
-            return f"{self.name} cannot be read ({reason})"
-        if self.download:
-            return f"{self.name} is not there and could not be downloaded ({reason})"
-        hint = "set {group}download=true, or {group}root to the folder that holds it"
-        return f"{self.name} is not there ({reason}); {hint}"
+        named = [name for name in getattr(parts["train"], "classes", None) or [] if name != "N/A"]
+        names = named or map(str, range(int(splits["train"].labels.max()) + 1))
+        return Collection(tuple(names), **splits)
 
 
 @contextmanager
@@ -126,11 +107,6 @@ def _patience() -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def _servers(constructor: Callable[..., Pictures]) -> list[str]:
-    """Return the servers that a data set's class names; for some classes there are none."""
-    return sorted(set(re.findall(r"https?://[\w.-]+/", repr(vars(constructor)))))
-
-
 def _decode(dataset: Pictures, image_size: int, channels: int) -> Split:
     images = torch.zeros(len(dataset), channels, image_size, image_size, dtype=torch.uint8)
     labels = torch.zeros(len(dataset), dtype=torch.int64)
@@ -138,8 +114,3 @@ def _decode(dataset: Pictures, image_size: int, channels: int) -> Split:
         image, label = dataset[place]
         images[place], labels[place] = fit(image, image_size, channels), int(label)
     return Split(images, labels)
-
-
-def _class_names(dataset: Pictures, train: Split) -> tuple[str, ...]:
-    names = [name for name in getattr(dataset, "classes", None) or [] if name != "N/A"]
-    return tuple(names or map(str, range(int(train.labels.max()) + 1)))
