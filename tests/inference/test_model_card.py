@@ -85,38 +85,35 @@ def test_the_hub_reads_its_front_matter(text):
 def test_it_tells_what_the_ensemble_is_and_came_from(text):
     facts = rows(text)
     assert facts["3 classes"] == ["`a`, `b\\|'c' - d`, `é`"]
-    assert facts["input"][0].startswith("8 x 8 pixels, gray")
-    assert facts["normalisation"][0].startswith("(x / 255 - 0.3) / 0.2")
-    assert (
-        "alpha: composited onto white; crop: largest centred square; resize: 8x8, bilinear" in facts["preprocessing"][0]
-    )
+    assert facts["color"][0].startswith("gray")
+    assert facts["resize"] == ["8x8, bilinear with antialiasing"]
+    assert (facts["mean"], facts["std"]) == (["[0.3]"], ["[0.2]"])
     assert facts["lineage"] == ["`shared`"]
     assert facts["source ensemble"] == ["`abc123`"]
     weights = sum(tensor.numel() for tensor in ARCHITECTURE.initial(0).values())
     assert facts["members"] == [f"2, each `resnet10t` with {weights:,} weights and statistics"]
-    assert "moved to `letters` by the strategy `shift`: fine-tune a donor, then shift. Made" in " ".join(text.split())
+    assert "moved to `letters` by the strategy `shift`: Fine-tune a donor, then shift. Made" in " ".join(text.split())
 
 
 def test_it_shows_the_test_split_and_leaves_out_what_is_undefined(text):
     facts = rows(text)
     assert facts["accuracy of the ensemble"] == ["0.9100"]
     assert facts["NLL with the temperature"] == ["0.2900"]
-    assert facts["AUROC against `source`, out of distribution, by probability"] == ["0.7670"]
     assert not [name for name in facts if name.startswith(("coverage", "ECE with"))]
     assert "0.99" not in text
     assert "nan" not in text
     interval = binomtest(273, 300).proportion_ci(method="exact")
     assert f"{interval.low:.3f} to {interval.high:.3f}" in text
-    assert "On 300 test images" in text
+    assert "of the accuracy from 300 images" in text
     assert "The target task had 500 training images" in text
 
 
 def test_it_shows_what_the_training_cost(text):
     facts = rows(text)
     assert facts["moving all 2 members"] == ["500", "37.5", "1.25", "1.40", "2.3"]
-    assert facts["source ensemble, not counted above"] == ["210", "65.0", "-", "-", "3.7"]
+    assert facts["training the source"] == ["210", "65.0", "-", "-", "3.7"]
     assert "one more member" not in facts
-    assert "2 networks, 2.5 MFLOPs an image." in text
+    assert "A prediction takes 2.5 MFLOPs an image; networks: 2." in text
 
 
 def test_its_example_runs(ensemble, tmp_path):

@@ -21,10 +21,12 @@ MANY = torch.cat([changed(0.26), GOOD.repeat(1, 200, 1)], 1)
 @pytest.mark.parametrize(
     ("probabilities", "message"),
     [
-        (GOOD[0], "p has shape (3, 4); must be (members, examples, classes); for a single member, pass"),
-        (GOOD[None], "p has shape (1, 2, 3, 4); must be (members, examples, classes)"),
-        (GOOD[:0], "p has shape (0, 3, 4); must hold at least one member, example and class"),
-        (torch.ones(2, 3, 1), "p has shape (2, 3, 1); must have at least 2 classes"),
+        (
+            GOOD[0],
+            "p has shape (3, 4); must be (members, examples, classes), none empty, at least 2 classes; for a",
+        ),
+        (GOOD[:0], "p has shape (0, 3, 4); must be (members, examples, classes), none empty"),
+        (torch.ones(2, 3, 1), "p has shape (2, 3, 1); must be (members, examples, classes), none empty, at least 2"),
         (changed(float("nan")), "p holds nan; must be finite"),
         (changed(-0.5), "p holds -0.5; must lie in 0..1"),
         (MANY, "p sums to 1.01 over the classes of member 1, example 2; must be 1 within 0.001"),

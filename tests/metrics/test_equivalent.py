@@ -19,16 +19,9 @@ def test_takes_the_first_size_of_a_reference_that_is_not_monotone():
     assert deep_ensemble_equivalent(0.8, [1.0, 0.7, 0.9, 0.6]) == pytest.approx(1 + 2 / 3)
 
 
-@pytest.mark.parametrize(
-    ("nll", "reference", "message"),
-    [
-        (0.5, [], "reference is empty; must hold the NLL of at least one size"),
-        (math.nan, [1.0], "nll is nan; must be a finite number of nats"),
-        (0.5, [1.0, math.inf], r"reference\[1\] is inf; must be a finite number of nats"),
-    ],
-)
-def test_bad_values(nll, reference, message):
-    with pytest.raises(ValueError, match=f"^{message}$"):
+@pytest.mark.parametrize(("nll", "reference"), [(0.5, []), (math.nan, [1.0]), (0.5, [1.0, math.inf])])
+def test_bad_values(nll, reference):
+    with pytest.raises(ValueError, match="must be finite numbers of nats, at least one of each"):
         deep_ensemble_equivalent(nll, reference)
 
 

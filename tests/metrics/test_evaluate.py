@@ -215,20 +215,14 @@ def test_a_bad_file_is_refused_in_one_line(name, value, message, full, save, cap
     assert printed.err.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "is not an .npz file; must be one, as numpy.savez writes it"),
-        (None, "cannot be read: No such file or directory"),
-    ],
-)
-def test_a_file_that_is_no_npz_is_refused_in_one_line(content, message, tmp_path, capsys):
+@pytest.mark.parametrize("content", [b"", None])
+def test_a_file_that_is_no_npz_is_refused_in_one_line(content, tmp_path, capsys):
     path = tmp_path / "predictions.npz"
     if content is not None:
         path.write_bytes(content)
     assert main([str(path)]) == 2
     printed = capsys.readouterr()
-    assert printed.err.startswith(f"{path}: {message}")
+    assert printed.err.startswith(f"{path}: must be an .npz file that exists and is whole, as numpy.savez writes it")
     assert (printed.out, printed.err.count("\n")) == ("", 1)
 
 

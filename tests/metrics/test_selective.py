@@ -156,19 +156,6 @@ def test_the_promise_holds_over_draws(draw, limit):
     assert failed <= binom.ppf(0.999, 200, 0.05)
 
 
-def test_the_number_of_examples_that_is_needed_is_enough():
-    rng = np.random.default_rng(1)
-    sure, correct = calibrated(rng, 150)
-    assert selective.threshold_at_risk(torch.from_numpy(sure), torch.from_numpy(correct), 0.03) is None
-    needed = selective.examples_needed(torch.from_numpy(sure), torch.from_numpy(correct), 0.03)
-    times = -(-needed // 150)
-    many = torch.from_numpy(np.repeat(sure, times)), torch.from_numpy(np.repeat(correct, times))
-    assert 1 < times < 50
-    assert selective.threshold_at_risk(*many, 0.03) is not None
-    few = torch.from_numpy(np.repeat(sure, times // 3)), torch.from_numpy(np.repeat(correct, times // 3))
-    assert selective.threshold_at_risk(*few, 0.03) is None
-
-
 @pytest.mark.parametrize(("examples", "right"), [(0, True), (50, False), (58, True)])
 def test_without_a_threshold_that_keeps_the_risk_there_is_none(examples, right):
     sure = torch.linspace(0, 1, examples, dtype=torch.float64)

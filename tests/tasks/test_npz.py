@@ -1,6 +1,3 @@
-import io
-import zipfile
-
 import numpy as np
 import pytest
 
@@ -66,7 +63,7 @@ def test_labels_may_be_text_or_any_numbers(load, digits):
     ("change", "text"),
     [
         ({"labels": None}, "holds images without labels"),
-        ({"images": None, "labels": None}, "cannot be read: must hold images and labels, or train_images"),
+        ({"images": None, "labels": None}, "must hold images and labels, or train_images"),
         ({"images": np.full((50, 8, 8), np.nan)}, "its images must be floats in [0, 1], not from nan to nan"),
         ({"images": np.zeros((50, 8, 8, 4), np.uint8)}, "C 1 or 3, not (50, 8, 8, 4)"),
         ({"classes": np.array(["a", "b"])}, "its labels must be one of the 2 classes, not [2]"),
@@ -92,22 +89,9 @@ def test_files_that_are_no_archive(tmp_path, digits):
     (tmp_path / "array.npy").rename(array)
     np.savez_compressed(cut, images=digits[0], labels=digits[1])
     cut.write_bytes(cut.read_bytes()[:300])
-    with pytest.raises(SettingError, match=r"none\.npz': must be an \.npz file that exists"):
-        Npz(str(missing)).load(8, 1)
-    for path in (text, array, cut):
-        with pytest.raises(SettingError, match=r"is not a whole \.npz file"):
+    for path in (missing, text, array, cut):
+        with pytest.raises(SettingError, match=r"must be an \.npz file that exists"):
             Npz(str(path)).load(8, 1)
-
-
-def test_a_header_that_claims_terabytes_is_refused(tmp_path):
-    path = tmp_path / "set.npz"
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (10**9, 90, 90)})
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("images.npy", header.getvalue())
-        archive.writestr("labels.npy", header.getvalue())
-    with pytest.raises(SettingError, match="array 'images' cannot be read: it claims 8100000000000 bytes; must be at"):
-        Npz(path=str(path)).load(image_size=8, channels=1)
 
 
 def test_a_damaged_array_is_refused(tmp_path, digits):

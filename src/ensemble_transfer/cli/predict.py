@@ -49,8 +49,8 @@ columns:
 Temperature and thresholds come from the run's validation predictions. --risk takes the threshold of largest
 coverage that keeps the error rate among the answers below the limit with 95% confidence: exact binomial tests of
 a grid of thresholds, corrected for their number (fallback procedure, Wiens 2003; see also Angelopoulos et al.
-2021, arXiv 2110.01052). Where there is none, it abstains everywhere and says how many validation images would be
-needed. --coverage takes the threshold that answers this share of the validation images. Both are estimates, for
+2021, arXiv 2110.01052). Where there is none, it abstains everywhere and says how many answers it takes at
+least. --coverage takes the threshold that answers this share of the validation images. Both are estimates, for
 images like those of the validation split.
 
 exit code: 0; 1 if an image could not be read (named on standard error and left out); 2 if nothing can be done; 141 if

@@ -11,10 +11,9 @@ import os
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ensemble_transfer.errors import SettingError, require
-from ensemble_transfer.inference.preprocessing import preprocessing
 from ensemble_transfer.layout import replacing
 
 if TYPE_CHECKING:
@@ -27,6 +26,26 @@ if TYPE_CHECKING:
 OUTPUTS = ("probabilities", "member_probabilities")
 TOLERANCE = 1e-4
 """Largest difference between the probabilities of an exported file and of torch."""
+
+
+def preprocessing(architecture: Architecture) -> dict[str, Any]:
+    """Return the steps from an image file to the input, in their order, as plain data.
+
+    :func:`ensemble_transfer.tasks.images.fit` takes these steps. The members take the last one themselves.
+    """
+    gray = architecture.channels == 1
+    return {
+        "orientation": "turned upright by the EXIF tag",
+        "depth": "8 bits: of 16 bits, the upper 8",
+        "alpha": "composited onto white",
+        "crop": "largest centred square",
+        "resize": f"{architecture.image_size}x{architecture.image_size}, bilinear with antialiasing",
+        "color": "gray, ITU-R 601-2 luma: (19595 R + 38470 G + 7471 B + 32768) >> 16" if gray else "RGB",
+        "layout": f"uint8 (N, {architecture.channels}, {architecture.image_size}, {architecture.image_size})",
+        "mean": list(architecture.mean),
+        "std": list(architecture.std),
+        "normalisation": "(x / 255 - mean) / std, done by the model itself",
+    }
 
 
 def averaged(ensemble: Ensemble) -> Ensemble:

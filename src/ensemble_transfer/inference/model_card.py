@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ensemble_transfer.inference.preprocessing import preprocessing
+from ensemble_transfer.inference.export import preprocessing
 from ensemble_transfer.layout import CARD, replacing
 from ensemble_transfer.metrics.selective import risk_bound
-from ensemble_transfer.models.ensemble import COPIES, UNTRAINED, Ensemble
+from ensemble_transfer.models.ensemble import Ensemble
 
 _QUALITY = {
     "accuracy of the ensemble": "ensemble/accuracy",
@@ -23,12 +23,12 @@ _QUALITY = {
     "ECE with the temperature": "calibrated/ece",
     "temperature, fitted on validation": "calibrated/temperature",
     "disagreement of two members": "diversity/disagreement",
-    "coverage at 5% errors, in hindsight": "selective/coverage_at_5_risk",
 }
 
-_START = {
-    COPIES: " Before, all members were copies of one pretrained encoder.",
-    UNTRAINED: " Before, every member had random weights.",
+_TO_THE_HUB = {
+    "accuracy": ("Accuracy", "ensemble/accuracy"),
+    "nll": ("Negative log likelihood", "ensemble/nll"),
+    "ece": ("Expected calibration error", "calibration/ece"),
 }
 
 _TEST = "target/test/"
@@ -50,20 +50,105 @@ def write_card(
         cost: Cost of the run, as in its record; None if it is not known.
         examples: Number of images of the target task by split (``train``, ``validation``, ``test``).
     """
-    measured = {k: v for k, v in (metrics or {}).items() if v is not None and math.isfinite(v)}
+    known = {k: v for k, v in (metrics or {}).items() if v is not None and math.isfinite(v)}
+    measured = {k.removeprefix(_TEST): v for k, v in known.items() if k.startswith(_TEST)}
+    history = {name: _line(value) for name, value in ensemble.history.items()}
+    name = f"{_line(ensemble.architecture.backbone)} ensemble"
+    if tasks := [history[key] for key in ("source", "target") if key in history]:
+        name += f", {' to '.join(tasks)}"
     parts = [
-        _front_matter(ensemble, measured),
-        f"# {_name(ensemble)}",
-        _opening(ensemble),
-        *_table(_facts(ensemble)),
+        _front_matter(ensemble, measured, name),
+        f"# {name}",
+        _opening(len(ensemble.members), history),
+        *_table([("", ""), *_facts(ensemble)]),
         *_results(measured, examples or {}),
         *_costs(cost or {}, len(ensemble.members)),
         _use(ensemble),
-        _limits(measured, examples or {}),
+        _limits(examples or {}),
     ]
     with replacing(folder / CARD) as beside:
         beside.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     return folder / CARD
+
+
+def _front_matter(ensemble: Ensemble, metrics: Mapping[str, float], name: str) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    target = str(ensemble.history.get("target", "target"))
+    of: dict[str, Any] = {"dataset_type": target, "dataset_name": target, "dataset_split": "test"}
+    results = [
+        EvalResult("image-classification", metric_type=kind, metric_value=metrics[key], metric_name=title, **of)
+        for kind, (title, key) in _TO_THE_HUB.items()
+        if key in metrics
+    ]
+    evaluated: dict[str, Any] = {"metrics": ["accuracy"], "model_name": name, "eval_results": results}
+    data = ModelCardData(
+        library_name="ensemble_transfer",
+        pipeline_tag="image-classification",
+        tags=["ensemble", "transfer-learning", "uncertainty", "image-classification", ensemble.architecture.backbone],
+        **(evaluated if results else {}),
+    )
+    return f"---\n# license: yours to state, with that of the data and of pretrained weights\n{data.to_yaml()}\n---"
+
+
+def _opening(members: int, history: Mapping[str, str]) -> str:
+    text = f"{members} image classifiers of one architecture, whose probabilities are averaged."
+    if "target" in history and "strategy" in history:
+        begun = f"Trained on {_code(history['source'])} and moved to" if "source" in history else "Fitted to"
+        text += f" {begun} {_code(history['target'])} by the strategy {_code(history['strategy'])}"
+        text += f": {history['about']}" if history.get("about") else "."
+    elif "source" in history:
+        text += f" Trained on {_code(history['source'])}; not moved to another task."
+    return text + " Made with ensemble_transfer."
+
+
+def _facts(ensemble: Ensemble) -> Iterator[tuple[str, str]]:
+    """Yield what the ensemble is and came from, as rows of a table."""
+    a = ensemble.architecture
+    shown = ", ".join(_code(name) for name in ensemble.classes[:20])
+    more = f" and {len(ensemble.classes) - 20} more (`ensemble.json`)" if len(ensemble.classes) > 20 else ""
+    yield f"{len(ensemble.classes)} classes", shown + more
+    for step, how in preprocessing(a).items():
+        yield step, str(how)
+    weights = sum(tensor.numel() for tensor in ensemble.members[0].values())
+    yield "members", f"{len(ensemble.members)}, each {_code(a.backbone)} with {weights:,} weights and statistics"
+    yield "options", _code(json.dumps(dict(a.options)))
+    yield "lineage", _code(ensemble.lineage)
+    for key, value in ensemble.history.items():
+        yield _line(key).replace("_", " "), _code(value if isinstance(value, str) else json.dumps(value))
+
+
+def _results(metrics: Mapping[str, float], examples: Mapping[str, int]) -> Iterator[str]:
+    yield "## Results"
+    rows = [(name, f"{metrics[key]:.4f}") for name, key in _QUALITY.items() if key in metrics]
+    if not rows:
+        yield "Not evaluated: no metrics were known when this card was written."
+        return
+    yield "On the test images of the target task, which were not used for any choice:"
+    yield from _table([("metric", "value"), *rows])
+    if "test" in examples:
+        number = examples["test"]
+        right = round(metrics["ensemble/accuracy"] * number)
+        low, high = 1 - risk_bound(number - right, number, 0.025), risk_bound(right, number, 0.025)
+        yield f"95% interval of the accuracy from {number:,} images (Clopper-Pearson): {low:.3f} to {high:.3f}."
+
+
+def _costs(cost: Mapping[str, Any], members: int) -> Iterator[str]:
+    named = {f"moving all {members} members": "total", "one more member": "marginal", "training the source": "source"}
+    spent = {name: cost[key] for name, key in named.items() if cost.get(key)}
+    if spent:
+        yield "## Cost of training"
+        shares = {name: [of.get(key) for key in ("fine_tunings", "fine_tunings_by_time")] for name, of in spent.items()}
+        told = {name: ["-" if share is None else f"{share:.2f}" for share in of] for name, of in shares.items()}
+        rows = [
+            (name, f"{of['steps']:,.0f}", f"{of['flops'] / 1e9:,.1f}", *told[name], f"{of['seconds']:,.1f}")
+            for name, of in spent.items()
+        ]
+        yield from _table([("", "optimizer steps", "GFLOPs", "fine-tunings", "by time", "seconds"), *rows])
+        yield "A fine-tuning is one full fine-tuning of one member, by FLOPs, forward and backward, and by time."
+    if "prediction" in cost:
+        networks, flops = cost["prediction"]["networks"], cost["prediction"]["flops"]
+        yield f"A prediction takes {flops / 1e6:,.1f} MFLOPs an image; networks: {networks}."
 
 
 def _use(ensemble: Ensemble) -> str:
@@ -91,129 +176,13 @@ use without Python, `python -m ensemble_transfer.export FOLDER OUT.onnx` writes 
 classes, temperature and preprocessing."""
 
 
-def _front_matter(ensemble: Ensemble, metrics: Mapping[str, float]) -> str:
-    from huggingface_hub import EvalResult, ModelCardData
-
-    target = str(ensemble.history.get("target", "target"))
-    named = {
-        "accuracy": ("Accuracy", "ensemble/accuracy"),
-        "nll": ("Negative log likelihood", "ensemble/nll"),
-        "ece": ("Expected calibration error", "calibration/ece"),
-    }
-    of: dict[str, Any] = {"dataset_type": target, "dataset_name": target, "dataset_split": "test"}
-    results = [
-        EvalResult("image-classification", metric_type=kind, metric_value=metrics[_TEST + key], metric_name=name, **of)
-        for kind, (name, key) in named.items()
-        if _TEST + key in metrics
-    ]
-    evaluated: dict[str, Any] = {"metrics": ["accuracy"], "model_name": _name(ensemble), "eval_results": results}
-    data = ModelCardData(
-        library_name="ensemble_transfer",
-        pipeline_tag="image-classification",
-        tags=["ensemble", "transfer-learning", "uncertainty", "image-classification", ensemble.architecture.backbone],
-        **(evaluated if results else {}),
-    )
-    return f"---\n# license: yours to state, with that of the data and of pretrained weights\n{data.to_yaml()}\n---"
-
-
-def _name(ensemble: Ensemble) -> str:
-    history = ensemble.history
-    words = [_line(history[key]) for key in ("source", "target") if key in history]
-    return f"{_line(ensemble.architecture.backbone)} ensemble" + (f", {' to '.join(words)}" if words else "")
-
-
-def _opening(ensemble: Ensemble) -> str:
-    history, count = ensemble.history, len(ensemble.members)
-    text = f"{count} image classifiers of one architecture, whose probabilities are averaged."
-    if "target" in history and "strategy" in history:
-        how = _line(history.get("about", "")).rstrip(".")
-        begun = f"Trained on {_code(history['source'])} and moved to" if "source" in history else "Fitted to"
-        text += f" {begun} {_code(history['target'])} by the strategy {_code(history['strategy'])}"
-        text += f": {how[0].lower()}{how[1:]}." if how else "."
-        text += "" if "source" in history else _START.get(ensemble.lineage, "")
-    elif "source" in history:
-        text += f" Trained on {_code(history['source'])}; not moved to another task."
-    return text + " Made with ensemble_transfer."
-
-
-def _facts(ensemble: Ensemble) -> Iterator[tuple[str, str]]:
-    a, history = ensemble.architecture, dict(ensemble.history)
-    yield "", ""
-    shown = ", ".join(_code(name) for name in ensemble.classes[:20])
-    more = f" and {len(ensemble.classes) - 20} more (`ensemble.json`)" if len(ensemble.classes) > 20 else ""
-    yield f"{len(ensemble.classes)} classes", shown + more
-    colour = "gray" if a.channels == 1 else "RGB"
-    yield "input", f"{a.image_size} x {a.image_size} pixels, {colour}, bytes; the largest centred square, scaled"
-    steps = preprocessing(a)
-    named = ("orientation", "depth", "alpha", "crop", "resize", "color")
-    yield "preprocessing", "; ".join(f"{name}: {steps[name]}" for name in named)
-    yield "normalisation", f"(x / 255 - {_numbers(a.mean)}) / {_numbers(a.std)}, done by the members themselves"
-    weights = sum(tensor.numel() for tensor in ensemble.members[0].values())
-    yield "members", f"{len(ensemble.members)}, each {_code(a.backbone)} with {weights:,} weights and statistics"
-    yield "options", _code(json.dumps(dict(a.options))) if a.options else "none"
-    yield "lineage", _code(ensemble.lineage)
-    for key, value in history.items():
-        yield _line(key).replace("_", " "), _code(value if isinstance(value, str) else json.dumps(value))
-
-
-def _results(metrics: Mapping[str, float], examples: Mapping[str, int]) -> Iterator[str]:
-    rows = [(name, f"{metrics[_TEST + key]:.4f}") for name, key in _QUALITY.items() if _TEST + key in metrics]
-    for key, value in metrics.items():
-        if key.startswith(f"{_TEST}ood/") and key.endswith("/max_probability/auroc"):
-            rows.append(
-                (f"AUROC against {_code(key.split('/')[3])}, out of distribution, by probability", f"{value:.4f}")
-            )
-    yield "## Results"
-    if not rows:
-        yield "Not evaluated: no metrics were known when this card was written."
-        return
-    count = f"{examples['test']:,} test images" if "test" in examples else "the test split"
-    yield f"On {count} of the target task, which were not used for any choice:"
-    yield from _table([("metric", "value"), *rows])
-    if "test" in examples:
-        number = examples["test"]
-        right = round(metrics[f"{_TEST}ensemble/accuracy"] * number)
-        low, high = 1 - risk_bound(number - right, number, 0.025), risk_bound(right, number, 0.025)
-        yield f"95% interval of the accuracy from so many images (Clopper-Pearson): {low:.3f} to {high:.3f}."
-
-
-def _costs(cost: Mapping[str, Any], members: int) -> Iterator[str]:
-    named = (
-        (f"moving all {members} members", "total"),
-        ("one more member", "marginal"),
-        ("source ensemble, not counted above", "source"),
-    )
-    rows = []
-    for name, key in named:
-        if spent := cost.get(key):
-            shares = (spent.get(share) for share in ("fine_tunings", "fine_tunings_by_time"))
-            known = ("-" if share is None else f"{share:.2f}" for share in shares)
-            rows.append(
-                (name, f"{spent['steps']:,.0f}", f"{spent['flops'] / 1e9:,.1f}", *known, f"{spent['seconds']:,.1f}")
-            )
-    if rows:
-        yield "## Cost of training"
-        yield from _table([("", "optimizer steps", "GFLOPs", "fine-tunings", "by time", "seconds"), *rows])
-        yield (
-            "A fine-tuning is one full fine-tuning of one member, by FLOPs, forward and backward, and by time; "
-            "seconds are those of the machine it was trained on, also where a fit was found in the store."
-        )
-    if "prediction" in cost:
-        networks, flops = cost["prediction"]["networks"], cost["prediction"]["flops"]
-        yield "## Cost of a prediction"
-        yield f"{networks} network{'' if networks == 1 else 's'}, {flops / 1e6:,.1f} MFLOPs an image."
-
-
-def _limits(metrics: Mapping[str, float], examples: Mapping[str, int]) -> str:
+def _limits(examples: Mapping[str, int]) -> str:
     points = [
+        *([f"The target task had {examples['train']:,} training images with labels."] if "train" in examples else []),
         "Every image gets one of the classes, whatever it shows; `--risk` and `--coverage` abstain.",
         "Temperature and thresholds hold for images like those of the validation split, not after a shift of domain.",
-        "Fairness, privacy and adversarial inputs were not tested.",
+        "Fairness, privacy and adversarial inputs were not tested. Other seeds give other numbers.",
     ]
-    if "train" in examples:
-        points.insert(0, f"The target task had {examples['train']:,} training images with labels.")
-    if metrics:
-        points.append("One training run: other seeds give other numbers.")
     return "## Limits\n\n" + "\n".join(f"- {point}" for point in points)
 
 
@@ -221,10 +190,6 @@ def _table(rows: Iterable[Sequence[str]]) -> Iterator[str]:
     """Yield a Markdown table, whose first row is the header."""
     head, *body = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     yield "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body))
-
-
-def _numbers(values: Sequence[float]) -> str:
-    return f"{values[0]:g}" if len(values) == 1 else f"({', '.join(f'{value:g}' for value in values)})"
 
 
 def _line(text: object) -> str:

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from ensemble_transfer.inference.calibration import Calibration
     from ensemble_transfer.inference.saved import SavedEnsemble
     from ensemble_transfer.models.backbone import Classifier
 
@@ -91,31 +90,18 @@ def choose_threshold(saved: SavedEnsemble, risk: float | None, coverage: float |
     choose = threshold_at_coverage if risk is None else threshold_at_risk
     found = choose(known.confidence, known.correct, wanted)
     if found is None:
-        return math.inf, _none_found(known, wanted)
+        fewest = math.ceil(math.log(0.05) / math.log1p(-wanted))
+        rule = f"no threshold keeps risk {wanted:g} with 95% confidence on {len(known.correct)} validation images"
+        return math.inf, f"{rule}: abstains on all; even without an error it takes {fewest} answers"
     line = (
         f"answers where the probability is at least {found.value:.6f}; on {found.examples} validation images that is "
         f"coverage {found.coverage:.3f}, risk {found.risk:.4f} ({found.errors} wrong of {found.answered})"
     )
-    bound = "" if found.bound is None else f", below {found.bound:.4f} with 95% confidence"
-    return found.value, f"{line}{bound}: an estimate, for images like those{_weaker(saved) if bound else ''}"
-
-
-def _weaker(saved: SavedEnsemble) -> str:
-    """Say where the ensemble was itself chosen on the validation images, as its history tells."""
+    if found.bound is None:
+        return found.value, f"{line}: an estimate, for images like those"
+    line += f", below {found.bound:.4f} with 95% confidence: an estimate, for images like those"
     history = saved.ensemble.history
-    if history.get("chosen_on") != "validation":
-        return ""
-    return f"\nthis promise is weaker than it says: {history.get('strategy')} chose the ensemble on the same images"
-
-
-def _none_found(known: Calibration, risk: float) -> str:
-    """Say that no threshold keeps a risk, and how many validation images would show that one does."""
-    from ensemble_transfer.metrics.selective import examples_needed
-
-    needed = examples_needed(known.confidence, known.correct, risk)
-    if needed is None:
-        hope = "more of them would not help: at every threshold at least this share of the answers is wrong"
-    else:
-        hope = f"about {needed} would be needed, if their errors are like those of these"
-    found = f"no threshold keeps risk {risk:g} with 95% confidence on {len(known.correct)} validation images"
-    return f"{found}: abstains on all; {hope}"
+    if history.get("chosen_on") == "validation":
+        strategy = history.get("strategy")
+        line += f"\nthis promise is weaker than it says: {strategy} chose the ensemble on the same images"
+    return found.value, line

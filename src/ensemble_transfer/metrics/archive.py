@@ -3,11 +3,11 @@
 import hashlib
 import math
 import pickle
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, BinaryIO
-from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
+from typing import Any
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, is_zipfile
 
 import numpy as np
 import torch
@@ -21,16 +21,11 @@ from ensemble_transfer.spill import empty
 MOST_EXPANSION = 1032
 """Bytes that one compressed byte can stand for: the limit of DEFLATE. Whoever claims more lies."""
 
-_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-"""Readers of the header, by version of the format; later versions are for types that nobody here reads."""
-
 LARGE = 2**22
 """Probabilities of an array from which on it is kept in half precision: 16 MB."""
 
 CHECKSUM = "checksum"
 """The array of a run's predictions that holds the checksum of the others."""
-
-_UNREADABLE = (ValueError, EOFError, OSError, BadZipFile, NotImplementedError, RuntimeError, zlib.error)
 
 
 def read_predictions(path: str) -> tuple[dict[str, Any], list[str]]:
@@ -45,16 +40,21 @@ def read_predictions(path: str) -> tuple[dict[str, Any], list[str]]:
         The arguments by name, and the names of the arrays that were not used.
 
     Raises:
-        ValueError: The path is not a regular file or not an .npz file, an array is missing or cannot be read, a
-            severity is not an integer, or the file has a checksum that does not match.
+        ValueError: There is no .npz file, an array is missing or cannot be read, a severity is not an integer, or the
+            file has a checksum that does not match.
     """
-    if Path(path).exists() and not Path(path).is_file():  # reading a pipe would never end
-        raise ValueError("is not a regular file; must be an .npz file, as numpy.savez writes it")
-    try:
-        with Path(path).open("rb") as file:
-            return _sorted_out(_archive(file))
-    except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from error
+    with open_archive(Path(path)) as archive:
+        return _sorted_out(archive)
+
+
+def open_archive(path: Path) -> NpzFile:
+    """Open an .npz file, without unpickling anything; raise a ValueError if there is none to be read."""
+    if path.is_file() and is_zipfile(path):  # reading a pipe would never end, and NumPy forgets to close what is no zip
+        with suppress(ValueError, OSError, BadZipFile, pickle.UnpicklingError):
+            archive = np.load(path, allow_pickle=False)
+            if isinstance(archive, NpzFile):
+                return archive
+    raise ValueError("must be an .npz file that exists and is whole, as numpy.savez writes it")
 
 
 def read_array(archive: NpzFile, name: str) -> NDArray[Any]:
@@ -71,8 +71,8 @@ def read_array(archive: NpzFile, name: str) -> NDArray[Any]:
     try:
         _require_held(archive.zip, name)
         array: NDArray[Any] = archive[name]
-    except _UNREADABLE as error:
-        raise ValueError(f"array {name!r} cannot be read: {error}") from error
+    except Exception as error:  # a header is Python's syntax, and whatever its parser raises is passed on
+        raise ValueError(f"array {name!r} cannot be read: {' '.join(str(error).split())[:200]}") from error
     return array
 
 
@@ -85,26 +85,13 @@ def _require_held(archive: ZipFile, name: str) -> None:
         found = f"it claims {entry.file_size} bytes in {entry.compress_size} compressed ones"
         raise ValueError(f"{found}; must be at most {MOST_EXPANSION} times as many")
     with archive.open(entry) as file:
-        shape, dtype = _header(file)
+        read = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = read(file)
     if dtype.hasobject:
         raise ValueError("it holds objects; must hold numbers or text")
     claimed = math.prod(shape) * max(1, dtype.itemsize)
     if claimed > entry.file_size:
         raise ValueError(f"it claims {claimed} bytes; must be at most the {entry.file_size} that the file holds for it")
-
-
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Return the shape and the type that an array's header states."""
-    if file.read(len(npy.MAGIC_PREFIX)) != npy.MAGIC_PREFIX:
-        raise ValueError("it is not a NumPy array; must be saved by numpy.savez")
-    version = tuple(file.read(2))
-    if version not in _HEADERS:
-        raise ValueError(f"it has version {version} of the format; must be one of {', '.join(map(str, _HEADERS))}")
-    try:
-        shape, _, dtype = _HEADERS[version](file)
-    except Exception as error:  # it parses Python's syntax, and passes on whatever the parser raises
-        raise ValueError(f"its header is damaged: {' '.join(str(error).split())[:200]}") from error
-    return shape, dtype
 
 
 def compact(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -154,13 +141,12 @@ def _require_whole(archive: NpzFile) -> None:
 
 def _sorted_out(archive: NpzFile) -> tuple[dict[str, Any], list[str]]:
     _require_whole(archive)
-    ood, corruptions, unread = {}, {}, []
-    read_as = [_read_as(name, archive.files) for name in archive.files]
     given = {name: _array(archive, name) for name in ("probabilities", "labels")}
-    validation = None
-    if {"validation/probabilities", "validation/labels"} & set(read_as):
-        validation = (_array(archive, "validation/probabilities"), _array(archive, "validation/labels"))
-    for name in read_as:
+    validation, ood, corruptions, unread = None, {}, {}, []
+    names = [_read_as(name, archive.files) for name in archive.files]
+    if {"validation/probabilities", "validation/labels"} & set(names):
+        validation = tuple(_array(archive, f"validation/{name}") for name in given)
+    for name in names:
         match name.split("/"):
             case ["probabilities" | "labels"] | ["validation", "probabilities" | "labels"]:
                 pass
@@ -175,16 +161,6 @@ def _sorted_out(archive: NpzFile) -> tuple[dict[str, Any], list[str]]:
             case _:
                 unread.append(name)
     return {**given, "validation": validation, "ood": ood, "corruptions": corruptions}, unread
-
-
-def _archive(file: BinaryIO) -> NpzFile:
-    try:
-        archive = np.load(file, allow_pickle=False)
-    except (ValueError, EOFError, OSError, BadZipFile, pickle.UnpicklingError) as error:
-        raise ValueError("is not an .npz file; must be one, as numpy.savez writes it") from error
-    if not isinstance(archive, NpzFile):
-        raise ValueError("holds a single array; must be an .npz file, as numpy.savez writes it")
-    return archive
 
 
 def _read_as(name: str, names: Sequence[str]) -> str:

@@ -34,8 +34,9 @@ def as_predictions(
     indices, name, (examples, classes) = _tensor(labels, f"{prefix}labels"), f"{prefix}labels", given.shape[1:]
     if indices.ndim != 1:
         raise ValueError(f"{name} has shape {tuple(indices.shape)}; must be (examples,), one class index each")
-    if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
-        raise ValueError(f"{name} has dtype {_dtype(indices)}; must be integers, the class indices 0..{classes - 1}")
+    if not _whole(indices):
+        dtype = str(indices.dtype).removeprefix("torch.")
+        raise ValueError(f"{name} has dtype {dtype}; must be integers, the class indices 0..{classes - 1}")
     if len(indices) != examples:
         raise ValueError(f"{name} has {len(indices)} entries; must be {examples}, one for each predicted example")
     outside = indices[(indices < 0) | (indices >= classes)]
@@ -66,7 +67,7 @@ def as_probabilities(
             finite, or an example's probabilities do not sum to 1 within ``SUM_TOLERANCE``.
     """
     probabilities = _tensor(values, name)
-    _check_shape(probabilities, name, {"members": members, "examples": examples, "classes": classes})
+    _check_shape(probabilities.shape, name, {"members": members, "examples": examples, "classes": classes})
     parts = [probabilities[:, rows] for rows in blocks(probabilities)]
     infinite = next((part[~torch.isfinite(part)] for part in parts if not torch.isfinite(part).all()), None)
     if infinite is not None:
@@ -85,31 +86,24 @@ def as_probabilities(
     return probabilities
 
 
-def _check_shape(probabilities: Tensor, name: str, wanted: dict[str, int | None]) -> None:
-    shape = tuple(probabilities.shape)
-    if len(shape) != 3:
+def _check_shape(shape: torch.Size, name: str, wanted: dict[str, int | None]) -> None:
+    if len(shape) != 3 or 0 in shape or shape[2] < 2:
+        rule = "must be (members, examples, classes), none empty, at least 2 classes"
         hint = "; for a single member, pass probabilities[None]" if len(shape) == 2 else ""
-        raise ValueError(f"{name} has shape {shape}; must be (members, examples, classes){hint}")
-    if probabilities.is_complex():
-        raise ValueError(f"{name} has dtype {_dtype(probabilities)}; must be real numbers in 0..1")
-    if 0 in shape:
-        raise ValueError(f"{name} has shape {shape}; must hold at least one member, example and class")
-    if shape[2] < 2:
-        raise ValueError(f"{name} has shape {shape}; must have at least 2 classes")
+        raise ValueError(f"{name} has shape {tuple(shape)}; {rule}{hint}")
     for found, (what, number) in zip(shape, wanted.items(), strict=True):
         if number not in (None, found):
             raise ValueError(f"{name} has {found} {what}; must be {number}, as in probabilities")
 
 
-def _dtype(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
+def _whole(tensor: Tensor) -> bool:
+    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
 
 
 def _tensor(values: Values, name: str) -> Tensor:
     """Return a tensor on the CPU, whatever the strides, byte order or writability of an array; copy where needed."""
     if isinstance(values, Tensor):
-        whole = not (values.is_floating_point() or values.is_complex() or values.dtype == torch.bool)
-        return values.detach().cpu().to(torch.int64 if whole else values.dtype)
+        return values.detach().cpu().to(torch.int64 if _whole(values) else values.dtype)
     try:
         array = np.require(values, requirements=["C", "W"])
     except ValueError as error:

@@ -20,11 +20,8 @@ def deep_ensemble_equivalent(nll: float, reference: Sequence[float]) -> float:
     Raises:
         ValueError: The reference is empty, or a value is not finite.
     """
-    if not len(reference):
-        raise ValueError("reference is empty; must hold the NLL of at least one size")
-    for name, value in [("nll", nll), *((f"reference[{k}]", value) for k, value in enumerate(reference))]:
-        if not math.isfinite(value):
-            raise ValueError(f"{name} is {value}; must be a finite number of nats")
+    if not (len(reference) and all(map(math.isfinite, (nll, *reference)))):
+        raise ValueError(f"nll={nll}, reference={reference}: must be finite numbers of nats, at least one of each")
     if reference[0] <= nll:
         return 1.0
     for size in range(1, len(reference)):

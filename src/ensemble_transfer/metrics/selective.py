@@ -8,7 +8,6 @@ from the same distribution.
 """
 
 import math
-from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -132,34 +131,6 @@ def threshold_at_risk(confidence: Tensor, correct: Tensor, risk: float, level: f
         else:
             carried = 0.0
     return found
-
-
-def examples_needed(confidence: Tensor, correct: Tensor, risk: float, level: float = 0.05) -> int | None:
-    """Estimate how many examples :func:`threshold_at_risk`, with the same arguments, needs before it finds a threshold.
-
-    Returns:
-        The number, if coverage and share of errors at each threshold stay what they are on these examples; None where
-        no threshold that answers at least a tenth of them has a share of errors below the limit.
-    """
-    share = level / len(_starts(risk))
-    needed = [
-        math.ceil(_answers_needed(errors / answered, risk, share) * len(confidence) / answered)
-        for _, (_, answered, errors) in _candidates(confidence, correct, risk)
-        if answered >= 0.1 * len(confidence) and errors < risk * answered
-    ]
-    return min(needed, default=None)
-
-
-def _answers_needed(rate: float, risk: float, level: float) -> int:
-    """Return the fewest answers at which this rate of errors has an upper bound of at most ``risk``."""
-
-    def suffices(answers: int) -> bool:
-        return bool(betaincinv(rate * answers + 1, answers - rate * answers, 1 - level) <= risk)
-
-    high = 1
-    while not suffices(high):
-        high *= 2
-    return bisect_left(range(high), True, key=suffices)
 
 
 def _starts(risk: float) -> tuple[int, ...]:

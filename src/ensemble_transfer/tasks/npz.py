@@ -1,13 +1,10 @@
 """Tasks from an ``.npz`` file of images and labels."""
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from ensemble_transfer.errors import SettingError, require
-from ensemble_transfer.metrics.archive import read_array
+from ensemble_transfer.metrics.archive import open_archive, read_array
 from ensemble_transfer.tasks.arrays import collection
 from ensemble_transfer.tasks.loader import Collection, TaskLoader, whence
 from ensemble_transfer.tasks.task import Task
@@ -34,18 +31,17 @@ class Npz(TaskLoader):
         """Return the task; see :class:`~ensemble_transfer.tasks.task.Loader`."""
         path = Path(self.path).expanduser()
         require(path.is_file(), "path", self.path, f"must be an .npz file that exists{whence(self.path)}")
-        require(zipfile.is_zipfile(path), "path", self.path, "is not a whole .npz file")
         try:
             data = _read(path)
         except SettingError as error:
             raise SettingError("path", self.path, f"its {error.setting} {error.rule}, not {error.value}") from error
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise SettingError("path", self.path, f"cannot be read: {error}") from error
+        except ValueError as error:
+            raise SettingError("path", self.path, str(error)) from error
         return self.make_task(path.stem, data, image_size, channels)
 
 
 def _read(path: Path) -> Collection:
-    with np.load(path, allow_pickle=False) as archive:
+    with open_archive(path) as archive:
         wanted = [f"{before}{what}" for before in PREFIXES for what in ("images", "labels")]
         arrays = {name: read_array(archive, name) for name in (*wanted, "classes") if name in archive.files}
     splits = {}
@@ -53,7 +49,7 @@ def _read(path: Path) -> Collection:
         keys = {f"{before}images", f"{before}labels"}
         present = keys & arrays.keys()
         if len(present) == 1:
-            raise ValueError(f"it holds {present.pop()} without {keys.difference(arrays).pop()}")
+            raise ValueError(f"holds {present.pop()} without {keys.difference(arrays).pop()}")
         if present and split not in splits:
             splits[split] = before, arrays[f"{before}images"], arrays[f"{before}labels"]
     if "train" not in splits:

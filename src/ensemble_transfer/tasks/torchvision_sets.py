@@ -23,24 +23,14 @@ Pictures = Any
 BY_FLAG: Mapping[str, Arguments] = {"train": {"train": True}, "test": {"train": False}}
 BY_NAME: Mapping[str, Arguments] = {"train": {"split": "train"}, "test": {"split": "test"}}
 BY_THREE: Mapping[str, Arguments] = {**BY_NAME, "validation": {"split": "val"}}
-LETTERS: Mapping[str, Arguments] = {key: {**flag, "split": "letters"} for key, flag in BY_FLAG.items()}
 
 DATASETS: Mapping[str, Mapping[str, Arguments]] = {
-    "CIFAR10": BY_FLAG,
-    "CIFAR100": BY_FLAG,
-    "DTD": BY_THREE,
-    "EMNIST": LETTERS,
+    **dict.fromkeys(("CIFAR10", "CIFAR100", "FashionMNIST", "KMNIST", "MNIST", "USPS"), BY_FLAG),
+    **dict.fromkeys(("GTSRB", "STL10", "SVHN"), BY_NAME),
+    **dict.fromkeys(("DTD", "FGVCAircraft", "Flowers102"), BY_THREE),
+    "EMNIST": {key: {**flag, "split": "letters"} for key, flag in BY_FLAG.items()},
     "EuroSAT": {"train": {}},
-    "FGVCAircraft": BY_THREE,
-    "FashionMNIST": BY_FLAG,
-    "Flowers102": BY_THREE,
-    "GTSRB": BY_NAME,
-    "KMNIST": BY_FLAG,
-    "MNIST": BY_FLAG,
     "OxfordIIITPet": {"train": {"split": "trainval"}, "test": {"split": "test"}},
-    "STL10": BY_NAME,
-    "SVHN": BY_NAME,
-    "USPS": BY_FLAG,
 }
 """Arguments of torchvision's constructors for the splits of each data set."""
 
@@ -67,7 +57,7 @@ class TorchvisionDataset(TaskLoader):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.name in DATASETS, "name", self.name, f"must be one of {', '.join(DATASETS)}")
+        require(self.name in DATASETS, "name", self.name, f"must be one of {', '.join(sorted(DATASETS))}")
 
     def load(self, image_size: int, channels: int) -> Task:
         """Return the task; see :class:`~ensemble_transfer.tasks.task.Loader`."""
