@@ -3,9 +3,11 @@
 import logging
 import os
 import pickle
+import re
 import shutil
 from copy import deepcopy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from PIL import Image
 
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.tasks import mapped, picture_loader, pictures
+from ensemble_transfer.tasks import task as task_module
 from ensemble_transfer.tasks.chosen import ChosenImages
 from ensemble_transfer.tasks.corruptions import corrupt
 from ensemble_transfer.tasks.embedded import MnistSample
@@ -159,6 +162,15 @@ def test_auto_goes_to_disk_where_memory_is_short(on_disk, monkeypatch, free, exp
     assert is_mapped(replace(on_disk, memory="auto").load(16, 1).train) == expected
 
 
+def test_a_folder_without_room_or_rights(on_disk, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SettingError, match=r"cache='.*file/below': must be a folder that can be written: Not a dir"):
+        replace(on_disk, cache=str(tmp_path / "file" / "below")).load(16, 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(SettingError, match=r"needs 0.0 GiB for the decoded images, and 0.0 GiB are free"):
+        on_disk.load(16, 1)
+
+
 def test_splits_folds_and_seeds_share_one_file(on_disk, tmp_path):
     changes = [{}, {"seed": 3}, {"train": 20}, {"folds": 3, "fold": 1}, {"classes": ["digit 1", "digit 7"]}]
     tasks = [replace(on_disk, **change).load(16, 1) for change in changes]
@@ -193,6 +205,32 @@ def test_chosen_images_are_used_as_a_tensor(on_disk):
     ):
         assert torch.equal(use(chosen), use(plain))
     assert all(isinstance(part, ChosenImages) for part in (*torch.split(chosen, 11), *chosen.tensor_split(3)))
+
+
+def test_the_fingerprint_is_kept_beside_the_file_and_a_damaged_one_is_computed_again(on_disk, tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(task_module, "chunks", lambda images: read.append(len(images)) or mapped.chunks(images))
+    first = on_disk.load(16, 1)
+    known = first.fingerprint
+    assert sum(read) == 2 * (len(first.train) + len(first.validation) + len(first.test))  # images and labels
+    read.clear()
+    assert on_disk.load(16, 1).fingerprint == known
+    assert not read
+    assert (
+        replace(on_disk, seed=1).load(16, 1).fingerprint
+        == replace(on_disk, seed=1, memory="ram").load(16, 1).fingerprint
+    )
+    [beside] = (tmp_path / "cache").glob("*.fingerprints")
+    read.clear()
+    for damage in (
+        lambda text: re.sub(" [0-9a-f]{64} ", f" {'0' * 64} ", text),
+        lambda text: text[: len(text) // 7],
+        lambda _: "\x00 \n 1 2 3\n",
+    ):
+        beside.write_text(damage(beside.read_text()))
+        assert on_disk.load(16, 1).fingerprint == known
+        assert read
+        read.clear()
 
 
 def test_another_process_maps_the_same_images(on_disk):

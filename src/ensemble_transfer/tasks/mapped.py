@@ -10,6 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,6 +106,33 @@ def place_of(images: Tensor) -> Place | None:
     whole, index = (images.images, images.index) if isinstance(images, ChosenImages) else (images, None)
     name = whole.untyped_storage().filename
     return Place(Path(name), int(whole.storage_offset()), tuple(whole.shape), index) if name else None
+
+
+def remembered(images: Tensor, labels: Tensor, compute: Callable[[], str]) -> str:
+    """Return the fingerprint of images with labels, computed from all pixels; that of mapped images is kept.
+
+    It lies beside their file, under a hash of the file's checksum, which this process has verified, and of what was
+    chosen. A line has a check of its own: half of one, or a damaged one, is not taken for it.
+    """
+    place = place_of(images)
+    if place is None or place.file not in _whole:
+        return compute()
+    digest = hashlib.sha256(repr((_whole[place.file][-1], place.offset, place.shape)).encode())
+    for tensor in (labels, *([] if place.index is None else [place.index])):
+        digest.update(f"{len(tensor)} ".encode() + tensor.numpy().tobytes())
+    key, beside = digest.hexdigest(), place.file.with_suffix(".fingerprints")
+    lines = beside.read_text(encoding="utf-8", errors="replace").splitlines() if beside.is_file() else []
+    for fingerprint in (line.split(" ")[1] for line in lines if line.startswith(f"{key} ")):
+        if _line(key, fingerprint) in lines:
+            return fingerprint
+    fingerprint = compute()
+    with suppress(OSError), beside.open("a", encoding="utf-8") as file:  # a cache of somebody else
+        file.write(f"\n{_line(key, fingerprint)}\n")  # what stands before may be half a line
+    return fingerprint
+
+
+def _line(key: str, fingerprint: str) -> str:
+    return f"{key} {fingerprint} {hashlib.sha256(f'{key} {fingerprint}'.encode()).hexdigest()[:16]}"
 
 
 def _opened(path: Path) -> tuple[Tensor, Notes] | None:

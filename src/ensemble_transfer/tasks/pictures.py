@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from rich.progress import Progress
 from torch import Tensor
 
+from ensemble_transfer.errors import require
 from ensemble_transfer.machine import progress_console, usable_cores
 from ensemble_transfer.tasks.images import fit
 from ensemble_transfer.tasks.mapped import SUFFIX, Notes, Shape, stored
@@ -114,7 +116,14 @@ def decoded_on_disk(pictures: Pictures, image_size: int, channels: int, folder: 
     shape: Shape = (channels, image_size, image_size)
     address = f"{SCHEMA} {PIL.__version__} {shape} {pictures.identity()}"
     path = folder / (hashlib.sha256(address.encode()).hexdigest()[:32] + SUFFIX)
-    return stored(path, shape, lambda notes: _parts(pictures, image_size, channels, notes))
+
+    def produce(notes: Notes) -> Iterator[Tensor]:
+        needed, free = len(pictures.names) * channels * image_size**2, shutil.disk_usage(folder).free
+        rule = f"needs {needed / 2**30:.1f} GiB for the decoded images, and {free / 2**30:.1f} GiB are free"
+        require(needed < free, "cache", str(folder), rule)
+        return _parts(pictures, image_size, channels, notes)
+
+    return stored(path, shape, produce)
 
 
 def _parts(pictures: Pictures, image_size: int, channels: int, notes: Notes) -> Iterator[Tensor]:

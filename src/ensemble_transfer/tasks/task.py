@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ensemble_transfer.errors import require
 from ensemble_transfer.tasks.chosen import ChosenImages
-from ensemble_transfer.tasks.mapped import chunks
+from ensemble_transfer.tasks.mapped import chunks, remembered
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -53,7 +53,8 @@ class Split:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the shapes, types and contents, 64 hexadecimal digits."""
-        return _digest(part for tensor in (self.images, self.labels) for part in _parts(tensor))
+        tensors = self.images, self.labels
+        return remembered(*tensors, lambda: _digest(part for tensor in tensors for part in _parts(tensor)))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -82,7 +83,12 @@ class Task:
         require(distinct, "classes", self.classes, "must be two or more different names")
         for setting, name in (("name", self.name), *(("classes", name) for name in self.classes)):
             text = name == name.encode(errors="ignore").decode()  # names of files on disk may be any bytes
-            require(text, setting, name, "must be text that UTF-8 can hold: files of a run name it")
+            require(
+                text,
+                setting,
+                name,
+                "must be text that UTF-8 can hold: files of a run name it; if it is, set PYTHONUTF8=1",
+            )
         wanted = tuple(self.train.images.shape[1:])
         for name, split in (("train", self.train), ("validation", self.validation), ("test", self.test)):
             shape = tuple(split.images.shape[1:])
