@@ -1,6 +1,7 @@
 """Data sets of the library ``datasets``; skipped where it is not installed, but for the line that says so."""
 
 import sys
+import time
 
 import pytest
 import torch
@@ -123,3 +124,12 @@ def test_some_labels_missing_are_refused(saved, digits):
 
 def test_a_folder_that_is_no_set(datasets, tmp_path):
     assert "is not a folder that save_to_disk wrote (" in complaint(str(tmp_path))
+
+
+def test_no_network_is_one_line_within_seconds(datasets, monkeypatch):
+    constants = sys.modules["huggingface_hub"].constants
+    monkeypatch.setattr("ensemble_transfer.tasks.hugging_face.answers", lambda _: False)
+    before, started = constants.HF_HUB_OFFLINE, time.monotonic()
+    assert "dataset.target.name='some/set': cannot be had from the hub (" in complaint("some/set")
+    assert time.monotonic() - started < 5
+    assert before == constants.HF_HUB_OFFLINE
