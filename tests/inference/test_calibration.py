@@ -1,4 +1,3 @@
-import os
 import re
 
 import numpy as np
@@ -73,14 +72,6 @@ def test_a_file_that_is_no_calibration_is_refused_by_name(calibration, tmp_path,
     assert f"calibration='{tmp_path / CALIBRATION}'" in str(caught.value)
 
 
-def test_predictions_that_are_none_are_refused():
-    probabilities, labels = draw()
-    with pytest.raises(ValueError, match="validation/probabilities has 3 members; must be 2"):
-        Calibration.fit(probabilities, labels, members=2)
-    with pytest.raises(ValueError, match="validation/labels has 39 entries; must be 40"):
-        Calibration.fit(probabilities, labels[1:])
-
-
 def test_every_flipped_bit_is_refused(calibration, tmp_path):
     calibration.save(tmp_path, "abc")
     path = tmp_path / CALIBRATION
@@ -97,9 +88,3 @@ def test_every_flipped_bit_is_refused(calibration, tmp_path):
         assert loaded.temperature == calibration.temperature
         assert torch.equal(loaded.confidence, calibration.confidence)
         assert torch.equal(loaded.correct, calibration.correct)
-
-
-def test_a_pipe_is_refused(tmp_path):
-    os.mkfifo(tmp_path / CALIBRATION)
-    with pytest.raises(SettingError, match="it is not a regular file"):
-        Calibration.load(tmp_path, "abc")

@@ -107,14 +107,6 @@ def test_a_file_that_differs_from_torch_is_not_written(run, tmp_path, capsys, mo
     assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [("out.onnx", "before")]
 
 
-def test_the_soup_keeps_counters_and_members(ensemble):
-    before = ensemble.fingerprint
-    [weights] = export.averaged(ensemble).members
-    name = "encoder.bn1.num_batches_tracked"
-    assert torch.equal(weights[name], ensemble.members[0][name])
-    assert ensemble.fingerprint == before
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -143,10 +135,3 @@ def test_without_the_extra_it_says_how_to_get_it(run, tmp_path, monkeypatch, cap
     assert command.main([str(run), str(tmp_path / "out.onnx")]) == 2
     said = "needs onnx_that_nobody_has, which are missing: pip install onnx_that_nobody_has\n"
     assert capsys.readouterr().err.endswith(said)
-
-
-def test_more_weights_than_a_file_holds_are_refused(run, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(command, "NEEDED", ())
-    monkeypatch.setattr(command, "LARGEST", 1000)
-    assert command.main([str(run), str(tmp_path / "out.onnx")]) == 2
-    assert "has over 2 GB of weights, more than one ONNX file holds; see --soup" in capsys.readouterr().err

@@ -63,13 +63,6 @@ def rows(text):
     return {first: rest for first, *rest in cells}
 
 
-def test_a_card_says_what_it_does_not_know(ensemble, tmp_path):
-    text = write_card(tmp_path, ensemble).read_text(encoding="utf-8")
-    assert "Not evaluated: no metrics were known" in text
-    assert "Cost" not in text
-    assert "model-index" not in text
-
-
 def test_the_hub_reads_its_front_matter(text):
     data = ModelCard(text).data
     assert data.library_name == "ensemble_transfer"

@@ -120,9 +120,7 @@ def test_takes_lists_arrays_and_tensors_of_any_layout():
         (probabilities.tolist(), labels.tolist()),
         (torch.from_numpy(probabilities).requires_grad_(), torch.from_numpy(labels).to(torch.int32)),
         (read_only, labels.astype(np.uint8)),
-        (probabilities.astype(">f4"), labels.astype(">i2")),
-        (probabilities[::-1, ::-1], labels[::-1]),
-        (np.asfortranarray(probabilities), labels),
+        (probabilities.astype(">f4")[::-1, ::-1], labels.astype(">i2")[::-1]),
     ]
     for form in forms:
         assert evaluate(*form) == pytest.approx(expected, abs=1e-9)
@@ -134,13 +132,11 @@ def test_takes_lists_arrays_and_tensors_of_any_layout():
     ("change", "message"),
     [
         ({"ood": {"a/b": draw()[0]}}, "name 'a/b' cannot be part of a key; must be non-empty and without '/'"),
-        ({"ood": {"a": draw(members=2)[0]}}, "ood/a/probabilities has 2 members; must be 3, as in probabilities"),
         ({"corruptions": {("mean", 1): draw()[0]}}, "corruption 'mean' has a reserved name"),
         (
             {"corruptions": {("fog", 1): draw(examples=9)[0]}},
             "corruption/fog/1/probabilities has 9 examples; must",
         ),
-        ({"probabilities": [[[0.5, 0.5], [1.0]]]}, "probabilities is not an array: "),
     ],
 )
 def test_bad_arguments(change, message):
@@ -200,7 +196,6 @@ def broken(arrays, name, value):
     ("name", "value", "message"),
     [
         ("labels", None, "has no array 'labels'; its arrays are: probabilities, "),
-        ("validation/labels", None, "has no array 'validation/labels'; its arrays are: "),
         ("probabilities", draw()[0] / 2, "probabilities sums to 0.5 over the classes of member "),
         ("probabilities", np.array([{}]), "array 'probabilities' cannot be read: it holds objects; must hold"),
         ("corruption/a/b/probabilities", draw()[0], "array 'corruption/a/b/probabilities' has severity"),

@@ -130,12 +130,6 @@ def calibrated(rng, examples):
     return sure, rng.random(examples) < sure
 
 
-def worst_where_surest(rng, examples):
-    """The surest tenth is wrong in 3 of 10, all others in 1 of 20: the risk falls with coverage."""
-    sure = rng.random(examples)
-    return sure, rng.random(examples) < np.where(sure > 0.9, 0.7, 0.95)
-
-
 def in_steps(rng, examples):
     """Few different confidences, and a risk that goes up and down with them."""
     step = rng.integers(5, size=examples)
@@ -144,7 +138,7 @@ def in_steps(rng, examples):
     ]
 
 
-@pytest.mark.parametrize(("draw", "limit"), [(calibrated, 0.1), (worst_where_surest, 0.08), (in_steps, 0.12)])
+@pytest.mark.parametrize(("draw", "limit"), [(calibrated, 0.1), (in_steps, 0.12)])
 def test_the_promise_holds_over_draws(draw, limit):
     """In 200 draws the true risk exceeds the limit at most as often as 95% confidence allows (99.9% of the time)."""
     rng = np.random.default_rng(0)

@@ -96,19 +96,6 @@ def test_nested_folders_links_and_hidden_files(pool, tmp_path, digits):
     assert ImageFolder(str(pool)).load(8, 1).fingerprint == plain
 
 
-def test_links_that_lead_round_in_circles(pool):
-    plain = ImageFolder(str(pool)).load(8, 1)
-    for one, other in (("zero", "één"), ("één", "zero")):
-        (pool / one / "other").symlink_to(pool / other, target_is_directory=True)
-    (pool / "二" / "itself").symlink_to(pool / "二" / "itself")
-    task = ImageFolder(str(pool)).load(8, 1)
-    # Both classes hold the images of both.
-    assert len(task.train) + len(task.validation) + len(task.test) == 60 + 40
-    assert len(plain.train) + len(plain.validation) + len(plain.test) == 60
-    (pool / "二" / "itself.png").symlink_to(pool / "二" / "itself.png")
-    assert "二/itself.png (does not exist)" in complaint(pool)
-
-
 def test_any_size_and_mode(tmp_path):
     folder = tmp_path / "a"
     folder.mkdir()

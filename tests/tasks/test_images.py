@@ -54,30 +54,27 @@ def test_other_angles_turn_counter_clockwise_and_blacken_the_corners():
     assert rotate(top, 30)[..., :4].sum() > rotate(top, 30)[..., 5:].sum()
 
 
-def test_pixels_of_gray_and_colour():
-    assert pixels(Image.new("L", (3, 2), 7)).tolist() == [[[7] * 3] * 2]
-    assert pixels(Image.new("1", (2, 1), 1)).tolist() == [[[255, 255]]]
-    assert pixels(Image.new("RGB", (1, 1), (1, 2, 3))).flatten().tolist() == [1, 2, 3]
-    assert pixels(Image.new("CMYK", (1, 1), (255, 0, 0, 0))).flatten().tolist() == [0, 255, 255]
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (Image.new("L", (1, 1), 7), [7]),
+        (Image.new("1", (1, 1), 1), [255]),
+        (Image.new("RGB", (1, 1), (1, 2, 3)), [1, 2, 3]),
+        (Image.new("CMYK", (1, 1), (255, 0, 0, 0)), [0, 255, 255]),
+        (Image.fromarray(np.array([[0, 255, 256, 65535]], np.uint16)), [0, 0, 1, 255]),
+        (Image.fromarray(np.array([[0, 255, 256, 65535]], np.int32)), [0, 0, 1, 255]),
+        (Image.new("RGBA", (1, 1), (255, 0, 0, 0)), [255, 255, 255]),
+        (Image.new("RGBA", (1, 1), (200, 0, 0, 255)), [200, 0, 0]),
+        (Image.new("LA", (1, 1), (0, 0)), [255, 255, 255]),
+    ],
+)
+def test_pixels_of_every_mode(image, expected):
+    assert pixels(image).flatten().tolist() == expected
 
 
-def test_pixels_of_16_bits():
-    wide = np.array([[0, 255, 256, 65535]], dtype=np.uint16)
-    assert pixels(Image.fromarray(wide)).tolist() == [[[0, 0, 1, 255]]]
-    assert pixels(Image.fromarray(wide.astype(np.int32))).tolist() == [[[0, 0, 1, 255]]]
-
-
-def test_transparency_shows_a_white_ground():
-    assert pixels(Image.new("RGBA", (1, 1), (255, 0, 0, 0))).flatten().tolist() == [255, 255, 255]
-    assert pixels(Image.new("RGBA", (1, 1), (200, 0, 0, 255))).flatten().tolist() == [200, 0, 0]
-    assert pixels(Image.new("LA", (1, 1), (0, 0))).flatten().tolist() == [255, 255, 255]
+def test_a_transparent_colour_of_a_palette_is_white():
     palette = Image.new("P", (1, 1), 0)
     palette.putpalette([9, 8, 7])
     assert pixels(palette).flatten().tolist() == [9, 8, 7]
     palette.info["transparency"] = 0
     assert pixels(palette).flatten().tolist() == [255, 255, 255]
-
-
-def test_floats_have_no_agreed_range():
-    with pytest.raises(ValueError, match="32-bit float pixels have no agreed range"):
-        pixels(Image.new("F", (2, 2)))

@@ -24,6 +24,10 @@ def make(data=None, size=8, channels=1, **settings):
     return TaskLoader(**settings).make_task("toy", data or Collection(CLASSES, numbered(400)), size, channels)
 
 
+APART = Collection(CLASSES, numbered(100), test=numbered(80, classes=2))
+"""Data with test images of its own, of two of the classes."""
+
+
 def test_without_settings_20_and_15_percent_are_held_out():
     task = make()
     assert (len(task.train), len(task.validation), len(task.test)) == (260, 60, 80)
@@ -86,6 +90,9 @@ def test_images_are_resized_turned_and_coloured():
         ({"per_class": 0}, "per_class=0: must be at least 1, or null for all"),
         ({"classes": ["ant"]}, "classes=['ant']: must be two or more, or empty for all"),
         ({"rotate": float("inf")}, "rotate=inf: must be a finite number of degrees"),
+        ({"folds": 1}, "folds=1: must be 2 or more, or null for no folds"),
+        ({"fold": 1}, "fold=1: needs folds=..."),
+        ({"folds": 5, "fold": -1}, "fold=-1: must be 0 to 4"),
     ],
 )
 def test_values_that_no_data_could_fit(settings, text):
@@ -106,23 +113,15 @@ def test_values_that_no_data_could_fit(settings, text):
         ({"classes": ["ant", "0"]}, "classes=['ant', '0']: must not name a class twice"),
         ({"train": 3}, "train=3: leaves these classes without an image to train on: "),
         ({"size": 7}, "image_size=7: must be 8 to 4096 pixels"),
+        ({"folds": 101}, "folds=101: the class 'ant' has only 100 images, and every fold tests it"),
+        ({"data": APART, "folds": 5}, "folds=5: needs data without test images of its own"),
+        ({"data": APART, "classes": ["cow", "dog"]}, "has no image of these classes in test"),
     ],
 )
 def test_values_that_this_data_does_not_fit(settings, text):
     with pytest.raises(SettingError) as caught:
         make(**settings)
     assert text in str(caught.value)
-
-
-def test_classes_that_the_official_test_lacks():
-    data = Collection(CLASSES, numbered(100), test=numbered(80, classes=2))
-    with pytest.raises(SettingError, match="has no image of these classes in test"):
-        make(data, classes=["cow", "dog"])
-
-
-def test_a_class_without_an_image_is_named():
-    with pytest.raises(SettingError, match="train=None: leaves these classes without an image to train on: cow, dog"):
-        make(Collection(CLASSES, numbered(100, classes=2)))
 
 
 @pytest.mark.parametrize("folds", [2, 5])
@@ -150,32 +149,6 @@ def test_folds_follow_the_seed_and_the_sizes_hold_within_them():
     shots = make(data, folds=5, fold=1, per_class=3)
     assert torch.bincount(shots.train.labels).tolist() == [3] * 4
     assert numbers(shots.test) == numbers(one.test)
-
-
-def test_folds_keep_validation_images_that_the_data_sets_apart():
-    task = make(Collection(CLASSES, numbered(100), validation=numbered(40, start=100)), folds=4, fold=3)
-    assert (len(task.train), len(task.validation), len(task.test)) == (75, 40, 25)
-    assert set(numbers(task.validation)) == set(range(100, 140))
-
-
-@pytest.mark.parametrize(
-    ("settings", "text"),
-    [
-        ({"folds": 1}, "folds=1: must be 2 or more, or null for no folds"),
-        ({"fold": 1}, "fold=1: needs folds=..."),
-        ({"folds": 5, "fold": -1}, "fold=-1: must be 0 to 4"),
-        ({"folds": 101}, "folds=101: the class 'ant' has only 100 images, and every fold tests it"),
-    ],
-)
-def test_folds_that_cannot_be_are_refused(settings, text):
-    with pytest.raises(SettingError) as caught:
-        make(**settings)
-    assert str(caught.value).startswith(text)
-
-
-def test_folds_are_refused_where_the_data_sets_test_images_apart():
-    with pytest.raises(SettingError, match="folds=5: needs data without test images of its own"):
-        make(Collection(CLASSES, numbered(100), test=numbered(80)), folds=5)
 
 
 def test_a_task_without_folds_is_what_it_always_was():

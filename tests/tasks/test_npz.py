@@ -43,13 +43,6 @@ def test_official_splits_are_kept(load, digits, validation):
     assert task.classes == tuple("abcdefghij")
 
 
-def test_floats_are_rounded(load):
-    every = np.arange(256, dtype=np.uint8).reshape(1, 16, 16).repeat(20, axis=0)
-    near = (every + np.where(every < 128, 0.3, -0.3)) / 255
-    task = load(size=16, images=near.astype(np.float16), labels=np.arange(20) % 2)
-    assert (task.train.images.numpy() == every[0]).all()
-
-
 def test_labels_may_be_text_or_any_numbers(load, digits):
     images, labels = digits
     words = np.where(labels < 5, "low", "high")

@@ -2,20 +2,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ensemble_transfer.tasks.splitting import carve, class_positions, few_shot, select_classes
+from ensemble_transfer.tasks.splitting import carve, class_positions, select_classes
 
 BALANCED = torch.arange(10).repeat(100)
-UNEVEN = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)
-
-
-def counts(labels, index):
-    return torch.bincount(labels[index]).tolist()
-
-
-def test_carve_keeps_uneven_proportions():
-    parts = carve(UNEVEN, {"test": 0.2, "train": 25}, seed=0)
-    assert counts(UNEVEN, parts["test"]) == [12, 6, 2]
-    assert counts(UNEVEN, parts["train"]) == [15, 8, 2]  # 15, 7.5, 2.5
 
 
 def test_more_training_images_change_neither_test_nor_the_training_images_before():
@@ -42,14 +31,6 @@ def test_carve_for_any_classes(sizes, seed, data):
     assert len(set(together)) == len(together)
     for size, got in zip(sizes, torch.bincount(labels[parts["first"]], minlength=len(sizes)).tolist(), strict=True):
         assert abs(got - size * first / len(labels)) < 1
-
-
-def test_few_shot_takes_the_same_of_every_class():
-    chosen = few_shot(UNEVEN, 10, ("a", "b", "c"), seed=0)
-    assert counts(UNEVEN, chosen) == [10, 10, 10]
-    assert len(set(chosen.tolist())) == 30
-    assert torch.equal(chosen, few_shot(UNEVEN, 10, ("a", "b", "c"), seed=0))
-    assert not torch.equal(chosen, few_shot(UNEVEN, 10, ("a", "b", "c"), seed=1))
 
 
 def test_select_classes_numbers_them_in_the_order_asked_for():

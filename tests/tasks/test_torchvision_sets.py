@@ -5,7 +5,6 @@ import socket
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.tasks.embedded import MnistSample
@@ -91,24 +90,6 @@ def test_cifar10(tmp_path, digits, monkeypatch):
     (root / "test_batch").write_bytes(b"damaged")
     with pytest.raises(SettingError, match="CIFAR10 cannot be read"):
         local("CIFAR10", tmp_path).load(32, 3)
-
-
-def test_pets_of_any_size(tmp_path, digits):
-    base = tmp_path / "oxford-iiit-pet"
-    (base / "images").mkdir(parents=True)
-    (base / "annotations").mkdir()
-    for name, split in (("trainval", digits.train), ("test", digits.test)):
-        lines = []
-        for place, (image, label) in enumerate(zip(split.images, split.labels, strict=True)):
-            stem = f"breed_{'abcdefghij'[label]}_{name}{place}"
-            size = (30 + place % 7, 40 + place % 5)
-            Image.fromarray(image[0].numpy()).resize(size).save(base / "images" / f"{stem}.jpg")
-            lines.append(f"{stem} {label + 1} 1 1")
-        (base / "annotations" / f"{name}.txt").write_text("\n".join(lines))
-    task = local("OxfordIIITPet", tmp_path).load(24, 3)
-    assert task.test.images.shape == (50, 3, 24, 24)
-    assert task.test.labels.tolist() == digits.test.labels.tolist()
-    assert task.classes[:2] == ("Breed A", "Breed B")
 
 
 @pytest.mark.parametrize("name", [*DATASETS])

@@ -61,16 +61,10 @@ class Calibration:
     def fit(
         cls, probabilities: Values, labels: Values, *, members: int | None = None, classes: int | None = None
     ) -> Self:
-        """Fit the temperature on validation predictions, as :mod:`~ensemble_transfer.metrics.evaluate` does.
-
-        Args:
-            probabilities: (members, examples, classes).
-            labels: (examples,).
-            members: Required number of members; None for any.
-            classes: Required number of classes; None for any.
+        """Fit the temperature on validation predictions (members, examples, classes) and labels (examples,).
 
         Raises:
-            ValueError: If the arrays are not predictions with labels, or have other numbers of members or classes.
+            ValueError: If they are not predictions with labels, or not of as many members or classes as required.
         """
         given, truth = as_predictions(probabilities, labels, "validation/", members=members, classes=classes)
         temperature = fit_temperature(ensemble_mean(given), truth)

@@ -90,11 +90,8 @@ def export(ensemble: Ensemble, temperature: float, images: Tensor, path: Path) -
         images: Images for the check: (N, channels, size, size) uint8.
         path: Path of the file.
 
-    Returns:
-        The largest difference between its probabilities and torch's.
-
     Raises:
-        SettingError: If the difference is above ``TOLERANCE``; nothing is written.
+        SettingError: If the largest difference, which is returned, is above ``TOLERANCE``; nothing is written.
     """
     program = _program(as_module(ensemble, temperature), ensemble.architecture)
     program.model.metadata_props.update(

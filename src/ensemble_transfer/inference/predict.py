@@ -65,15 +65,12 @@ def predict_rows(
 
 
 def choose_threshold(saved: SavedEnsemble, risk: float | None, coverage: float | None) -> tuple[float, str]:
-    """Choose a threshold on the validation predictions, and describe its result there.
+    """Choose a threshold of the probability on the validation predictions, and describe its result there.
 
     Args:
         saved: The ensemble and its calibration.
-        risk: Allowed share of errors among the answers, or None.
+        risk: Allowed share of errors among the answers, or None. Where no threshold keeps it, infinity is returned.
         coverage: Share of the images to answer, or None. Without either, everything is answered.
-
-    Returns:
-        The threshold of the probability (infinity where none keeps the risk), and a line about it.
 
     Raises:
         SettingError: If there are no validation predictions to choose on.

@@ -60,10 +60,6 @@ def open_archive(path: Path) -> NpzFile:
 def read_array(archive: NpzFile, name: str) -> NDArray[Any]:
     """Read one array of an open .npz file, once its header claims no more than the file holds.
 
-    Args:
-        archive: The open file.
-        name: Name of the array.
-
     Raises:
         ValueError: The array cannot be read, holds objects, or claims more bytes than its place in the file has.
     """

@@ -20,15 +20,9 @@ def as_predictions(
 ) -> tuple[Tensor, Tensor]:
     """Return probabilities (M, N, C) and labels (N,) int64; see :func:`as_probabilities`.
 
-    Args:
-        probabilities: Of each member.
-        labels: Class indices.
-        prefix: What stands before ``probabilities`` and ``labels`` in messages.
-        members: Required number of members; None for any.
-        classes: Required number of classes; None for any.
-
     Raises:
-        ValueError: The arrays are no probabilities, or not one class index for each example.
+        ValueError: The arrays are no probabilities, or not one class index for each example. ``prefix`` stands before
+            their names in messages.
     """
     given = as_probabilities(probabilities, f"{prefix}probabilities", members=members, classes=classes)
     indices, name, (examples, classes) = _tensor(labels, f"{prefix}labels"), f"{prefix}labels", given.shape[1:]
@@ -53,18 +47,11 @@ def as_probabilities(
     examples: int | None = None,
     classes: int | None = None,
 ) -> Tensor:
-    """Return the class probabilities of an ensemble as a tensor on the CPU.
-
-    Args:
-        values: Anything that is (M, N, C).
-        name: Name of the array in messages.
-        members: Required number of members; None for any.
-        examples: Required number of examples; None for any.
-        classes: Required number of classes; None for any.
+    """Return the class probabilities of an ensemble, anything that is (M, N, C), as a tensor on the CPU.
 
     Raises:
-        ValueError: The shape is wrong, a dimension is empty, there is only one class, a value is negative or not
-            finite, or an example's probabilities do not sum to 1 within ``SUM_TOLERANCE``.
+        ValueError: The shape is wrong, a dimension is empty or not the required one, there is only one class, a value
+            is negative or not finite, or an example's probabilities do not sum to 1 within ``SUM_TOLERANCE``.
     """
     probabilities = _tensor(values, name)
     _check_shape(probabilities.shape, name, {"members": members, "examples": examples, "classes": classes})

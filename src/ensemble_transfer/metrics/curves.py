@@ -29,20 +29,12 @@ CLASSES = 100
 
 
 def curves(probabilities: Values, labels: Values, *, validation: tuple[Values, Values] | None = None) -> dict[str, Any]:
-    """Compute the curves of a record; each is defined at its function.
-
-    Args:
-        probabilities: Of each member: (M, N, C).
-        labels: Class indices: (N,).
-        validation: As for :func:`evaluate`.
+    """Compute the curves of a record, of the arguments of :func:`evaluate`; each is defined at its function.
 
     Returns:
         ``reliability`` and, after temperature scaling, ``reliability_calibrated``; ``accuracy_rejection``,
         ``ensemble_size``, ``disagreement``, ``member_accuracy``, and ``confusion`` up to 100 classes. Dicts, lists,
         numbers and None only.
-
-    Raises:
-        ValueError: As :func:`evaluate` does.
     """
     test, labels = as_predictions(probabilities, labels)
     mean, selected = predictive.ensemble_mean(test), held_out(validation, test)
@@ -53,7 +45,7 @@ def curves(probabilities: Values, labels: Values, *, validation: tuple[Values, V
         "accuracy_rejection": _accuracy_rejection(mean, labels),
         "ensemble_size": _ensemble_size(test, labels, selected),
         "disagreement": diversity.disagreement_matrix(predictive.predicted_class(test)).tolist(),
-        "member_accuracy": (test.argmax(-1) == labels).double().mean(-1).tolist(),
+        "member_accuracy": predictive.correctness(test, labels).double().mean(-1).tolist(),
         **({"confusion": _confusion(mean, labels)} if mean.shape[1] <= CLASSES else {}),
     }
 
@@ -72,16 +64,8 @@ def _ensemble_size(
     """Compute accuracy and NLL of ensembles of k = 1..M of the members, averaged over subsets.
 
     All subsets of a size are taken if there are at most ``SUBSETS`` (always so for M <= 6); else that many different
-    ones are drawn with a fixed seed. Above a million values (examples times classes) there are fewer.
-
-    Args:
-        probabilities: (M, N, C).
-        labels: (N,).
-        validation: Probabilities (M, any, C) and labels for the temperature of each subset; None to fit it on each
-            half of the given examples for the other half.
-
-    Returns:
-        ``size``, number of ``subsets``, mean ``accuracy``, mean ``nll``, mean ``calibrated_nll``.
+    ones are drawn with a fixed seed. Above a million values (examples times classes) there are fewer. The temperature
+    of each subset is fitted on its validation predictions, or on each half of the examples for the other half.
     """
     values = sum(of[0].numel() for of in (probabilities, *(validation or ())[:1]))
     most = max(1, min(SUBSETS, WORK // values))

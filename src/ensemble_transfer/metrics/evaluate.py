@@ -93,11 +93,7 @@ def _key_part(name: str) -> str:
 def calibrated(mean: Tensor, labels: Tensor, validation: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, float]:
     """Return the ensemble's probabilities after temperature scaling (N, C), and the temperature.
 
-    Args:
-        mean: The ensemble's probabilities (N, C).
-        labels: (N,).
-        validation: Probabilities and labels for the temperature; None to fit it on each half of the given examples for
-            the other half.
+    It is fitted on validation probabilities and labels, or on each half of the given examples for the other half.
     """
     if validation is None:
         return calibration.cross_calibrate(mean, labels)
@@ -171,12 +167,7 @@ def _ood(probabilities: Tensor, ood_sets: Mapping[str, Tensor]) -> dict[str, flo
 
 
 def _corruption(corruptions: Mapping[tuple[str, int], Tensor], labels: Tensor) -> dict[str, float]:
-    """Compute ``corruption/<name>/<severity>/`` of the ensemble, and under ``mean`` the means over names.
-
-    Args:
-        corruptions: (M, N, C) by name of the corruption and severity, for the same examples as ``labels``.
-        labels: (N,).
-    """
+    """Compute ``corruption/<name>/<severity>/`` of the ensemble, and under ``mean`` the means over names."""
     by_severity: dict[int, list[dict[str, float]]] = {}
     found: dict[str, float] = {}
     for (name, severity), probabilities in corruptions.items():

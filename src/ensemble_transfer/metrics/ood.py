@@ -15,14 +15,10 @@ from ensemble_transfer.metrics.ties import steady
 
 
 def scores(probabilities: Tensor) -> dict[str, Tensor]:
-    """Compute scores of being out of distribution for each example, in 0..1.
+    """Compute scores of being out of distribution, in 0..1, by name: (M, N, C) -> (N,) each.
 
-    Args:
-        probabilities: (M, N, C).
-
-    Returns:
-        By name, each (N,): ``max_probability`` is 1 - max_c p_c (Hendrycks 2017); ``entropy`` and
-        ``mutual_information`` are those of the ensemble, divided by log C.
+    ``max_probability`` is 1 - max_c p_c (Hendrycks 2017); ``entropy`` and ``mutual_information`` are those of the
+    ensemble, divided by log C.
     """
     mean = ensemble_mean(probabilities)
     most = math.log(mean.shape[1])

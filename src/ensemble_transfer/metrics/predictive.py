@@ -30,12 +30,7 @@ def blocks(probabilities: Tensor) -> Iterator[slice]:
 
 
 def of_each(compute: Callable[[Tensor], Tensor], probabilities: Tensor) -> Tensor:
-    """Return a value of each example, computed in parts: (..., N, C) -> (..., N).
-
-    Args:
-        compute: Returns the values (..., n) of n examples (..., n, C), each by itself.
-        probabilities: (..., N, C).
-    """
+    """Return a value of each example, computed in parts by ``compute``: (..., N, C) -> (..., N)."""
     if probabilities.ndim < 2:
         return compute(probabilities)
     parts = [compute(probabilities[..., rows, :]) for rows in blocks(probabilities)]
@@ -49,16 +44,10 @@ def room(like: Tensor, *shape: int) -> Tensor:
 
 
 def ensemble_mean(probabilities: Tensor) -> Tensor:
-    """Average the members in probability space: p = mean_m p_m.
+    """Average the members in probability space, p = mean_m p_m: (M, N, C) -> float64 (N, C).
 
     The members are sorted by value first, so that their order does not change a bit of the mean. It is computed as
     p_1 + mean_m (p_m - p_1), so that the mean of identical members is that member, bit for bit.
-
-    Args:
-        probabilities: (M, N, C).
-
-    Returns:
-        float64 (N, C).
     """
     members, examples, classes = probabilities.shape
     mean = room(probabilities, examples, classes)

@@ -12,13 +12,7 @@ def steady(values: Tensor) -> Tensor:
     Decisions (the predicted class, ranks) are taken on rounded values, as (0.3 + 0.3) / 2 and (0.2 + 0.4) / 2
     differ in their last bit; sums and logarithms are not. One such pair in some thousands, at the edge
     between two rounded values, still differs. Veltkamp's splitting of the 53 bits: with s = 2^13 + 1, the
-    upper part of x is s x - (s x - x).
-
-    Args:
-        values: Any shape; magnitudes below 1e300.
-
-    Returns:
-        float64, same shape.
+    upper part of x is s x - (s x - x). Magnitudes are below 1e300; the result is float64.
     """
     scaled = values.double() * _SPLITTER
     return scaled - (scaled - values)
@@ -27,14 +21,7 @@ def steady(values: Tensor) -> Tensor:
 def tie_averaged(values: Tensor, *, by: Tensor) -> Tensor:
     """Sort values by a falling key, and replace each by the mean over the examples with the same key.
 
-    This is the expectation of the ordered values over a random order within each tie.
-
-    Args:
-        values: (N,).
-        by: The key: (N,).
-
-    Returns:
-        float64 (N,), the value of the highest key first.
+    This is the expectation of the ordered values over a random order within each tie: (N,), (N,) -> float64 (N,).
     """
     order = by.argsort(descending=True)
     _, block, count = torch.unique_consecutive(by[order], return_inverse=True, return_counts=True)

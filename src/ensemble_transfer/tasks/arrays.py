@@ -111,14 +111,10 @@ def _labels(key: str, labels: Array, count: int) -> Array:
 
 
 def read_images(key: str, array: Array) -> Tensor:
-    """Return images as (N, C, H, W) uint8.
-
-    Args:
-        key: Name of the images in errors.
-        array: (N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 or 3, uint8 or floats in [0, 1].
+    """Return images as (N, C, H, W) uint8; the key names them in errors.
 
     Raises:
-        SettingError: The array has another shape, type or range; the setting is the key.
+        SettingError: The array is not (N, H, W), (N, H, W, C) or (N, C, H, W), C 1 or 3, uint8 or floats in [0, 1].
     """
     array = array[..., None] if array.ndim == 3 else array
     fits = array.ndim == 4 and array.size > 0 and bool({1, 3} & {array.shape[1], array.shape[-1]})

@@ -102,34 +102,18 @@ def occlusion(images: Tensor, severity: int, generator: torch.Generator) -> Tens
     return images.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], GRAY)
 
 
-CORRUPTIONS: Mapping[str, Corruption] = {
-    corruption.__name__: corruption
-    for corruption in (
-        gaussian_noise,
-        shot_noise,
-        impulse_noise,
-        gaussian_blur,
-        contrast,
-        brightness,
-        jpeg,
-        rotation,
-        translation,
-        occlusion,
-    )
-}
+_KINDS = (gaussian_noise, shot_noise, impulse_noise, gaussian_blur, contrast, brightness, jpeg, rotation, translation)
+CORRUPTIONS: Mapping[str, Corruption] = {corruption.__name__: corruption for corruption in (*_KINDS, occlusion)}
 
 
 def corrupt(images: Tensor, name: str, severity: int, seed: int = 0) -> Tensor:
-    """Corrupt images; the same arguments always give the same images.
+    """Corrupt images (N, C, H, W) uint8, gray or RGB; the same arguments always give the same images.
 
     Args:
-        images: (N, C, H, W) uint8, gray (C=1) or RGB (C=3).
+        images: The images.
         name: A key of :data:`CORRUPTIONS`.
         severity: 1 (slight) to 5 (strong).
         seed: Seed of the noise, the directions and the places.
-
-    Returns:
-        (N, C, H, W) uint8.
 
     Raises:
         SettingError: The name, the severity or the images cannot be used.

@@ -47,13 +47,8 @@ class FashionMnist(TaskLoader):
 def read_idx(folder: Path, name: str, rank: int) -> Tensor:
     """Read an IDX file of unsigned bytes, gzipped or plain, as images (N, 1, H, W) uint8 or labels (N,) int64.
 
-    Args:
-        folder: Folder of the file.
-        name: Name of the file, without ``.gz``.
-        rank: Number of its dimensions: 3 for images, 1 for labels.
-
     Raises:
-        SettingError: The file is missing, is not IDX, is cut short or too long, or holds another type.
+        SettingError: The file is missing, is not IDX with 3 or 1 dimensions (the rank), or is cut short or too long.
     """
     path = next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), folder / name)
     try:

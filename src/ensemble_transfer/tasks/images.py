@@ -22,14 +22,9 @@ def require_shape(image_size: int, channels: int) -> None:
 
 
 def resize(images: Tensor, size: int) -> Tensor:
-    """Scale the largest centred square to (size, size). The aspect ratio is kept, and the long side is cropped.
+    """Scale the largest centred square to (size, size), by antialiased bilinear interpolation.
 
-    Args:
-        images: (N, C, H, W) uint8.
-        size: Height and width of the result in pixels.
-
-    Returns:
-        (N, C, size, size) uint8, by antialiased bilinear interpolation.
+    The aspect ratio is kept, and the long side is cropped: (N, C, H, W) uint8 -> (N, C, size, size) uint8.
     """
     if images.shape[-2:] == (size, size):
         return images

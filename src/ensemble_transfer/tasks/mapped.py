@@ -46,9 +46,6 @@ def stored(path: Path, shape: Shape, produce: Callable[[Notes], Iterable[Tensor]
         path: The file; its name is a hash of everything that decides its content.
         shape: Shape of one image.
         produce: Yields the images in chunks (N, C, H, W), and fills in the notes.
-
-    Raises:
-        SettingError: The folder cannot be written, or has too little room.
     """
     try:
         found = _opened(path)

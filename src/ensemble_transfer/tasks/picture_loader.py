@@ -24,14 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class Labelled(NamedTuple):
-    """Encoded pictures with labels.
-
-    Attributes:
-        name: Name of the task in reports.
-        classes: Names of the classes.
-        pictures: All pictures, split after split.
-        labels: Labels by split, in the order of the pictures.
-    """
+    """Encoded pictures with labels: all pictures, split after split, and in their order the labels by split."""
 
     name: str
     classes: tuple[str, ...]

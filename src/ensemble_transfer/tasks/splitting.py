@@ -23,9 +23,6 @@ def carve(labels: Tensor, sizes: Mapping[str, Size], seed: int) -> dict[str, Ten
 
     Returns:
         Positions by part, each (count,) int64 in ascending order.
-
-    Raises:
-        SettingError: A part asks for more examples than are left.
     """
     left = _shuffled_classes(labels, seed)
     parts = {}
@@ -41,13 +38,6 @@ def in_fold(labels: Tensor, folds: int, fold: int, classes: Sequence[str], seed:
     """Divide examples into stratified folds, and return which of them are in one fold: (N,) bool.
 
     Every example is in exactly one fold. Two folds differ by at most one example, of each class and in total.
-
-    Args:
-        labels: (N,) int64, positions in ``classes``.
-        folds: Number of folds.
-        fold: Which of them, from 0.
-        classes: Names of the classes.
-        seed: Seed of the folds.
 
     Raises:
         SettingError: A class has fewer examples than there are folds.
