@@ -24,7 +24,7 @@ SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validat
 """Names of splits in folders and tables, and ours for them."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Collection:
     """All images of a data set, before a task is made of them.
 
@@ -39,6 +39,10 @@ class Collection:
     train: Split
     validation: Split | None = None
     test: Split | None = None
+
+    def __repr__(self) -> str:
+        splits = f"train={self.train}, validation={self.validation}, test={self.test}"
+        return f"Collection({len(self.classes)} classes, {splits})"
 
 
 @dataclass(frozen=True, kw_only=True)

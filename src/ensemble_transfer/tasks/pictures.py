@@ -46,7 +46,7 @@ _COLOURED = 4
 """Mean difference between the channels, of 255, above which a picture has colours; scans of paper have a tint."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Pictures:
     """Encoded pictures in a fixed order.
 
