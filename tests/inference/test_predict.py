@@ -2,7 +2,6 @@ import csv
 import io
 import json
 import os
-import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -33,15 +32,8 @@ def made(tmp_path_factory, source_ensemble, source_task):
     folder = tmp_path_factory.mktemp("made")
     source_ensemble.save(folder / "run" / "ensemble")
     test, validation = source_task.test, source_task.validation
-    np.savez(
-        folder / "run" / "predictions.npz",
-        **{
-            "probabilities": source_ensemble.predict(test.images).numpy(),
-            "labels": test.labels.numpy(),
-            "validation/probabilities": source_ensemble.predict(validation.images).numpy(),
-            "validation/labels": validation.labels.numpy(),
-        },
-    )
+    fitted = Calibration.fit(source_ensemble.predict(validation.images), validation.labels)
+    fitted.save(folder / "run" / "ensemble", source_ensemble.fingerprint)
     write_images(test.images, folder / "test")
     write_images(validation.images, folder / "validation")
     return folder
@@ -108,18 +100,8 @@ def test_rows_are_the_ensembles_predictions_with_the_temperature(predict, source
     assert err == f"temperature {temperature:.3f}, fitted on 40 validation images\n60 images, 0 abstained, 0 left out\n"
 
 
-def test_the_calibration_beside_the_ensemble_is_as_good_as_the_runs_predictions(predict, here):
-    _, from_run, _ = predict("run", "test", "--coverage", "0.7")
-    folder = here / "run" / "ensemble"
-    with np.load("run/predictions.npz") as arrays:
-        fitted = Calibration.fit(arrays["validation/probabilities"], arrays["validation/labels"])
-    fitted.save(folder, Ensemble.load(folder).fingerprint)
-    Path("run/predictions.npz").unlink()
-    for run in ("run", "run/ensemble"):
-        assert predict(run, "test", "--coverage", "0.7")[1] == from_run
-
-
-def test_without_validation_it_predicts_as_it_is_and_says_so(predict, source_ensemble, source_task):
+def test_without_validation_it_predicts_as_it_is_and_says_so(predict, here, source_ensemble, source_task):
+    (here / "run" / "ensemble" / "calibration.safetensors").unlink()
     code, rows, err = predict("run/ensemble", "test")
     assert code == 0
     check(rows, expected_rows(source_ensemble.predict(source_task.test.images), 1, source_task.classes))
@@ -127,7 +109,7 @@ def test_without_validation_it_predicts_as_it_is_and_says_so(predict, source_ens
     for limit in ("--risk=0.1", "--coverage=0.9"):
         code, rows, err = predict("run/ensemble", "test", limit)
         assert (code, rows) == (2, [])
-        assert f"error: {limit.strip('-')}: needs validation predictions" in err
+        assert f"error: {limit.strip('-')}: needs the validation predictions" in err
 
 
 # Abstaining
@@ -150,16 +132,14 @@ def test_the_coverage_holds_on_validation(predict, source_task, coverage, answer
 
 
 def validation_predictions(here, examples=400, sharpness=6.0):
-    """Replace the validation predictions of the run by drawn ones, which no net has to be good for."""
+    """Replace the calibration of the run by one of drawn predictions, which no net has to be good for."""
     rng = np.random.default_rng(0)
     labels = rng.integers(5, size=examples)
     logits = rng.normal(size=(3, examples, 5)) + sharpness * rng.random((examples, 1)) * np.eye(5)[labels]
     probabilities = (np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)).astype(np.float32)
-    with np.load(here / "run" / "predictions.npz") as arrays:
-        others = {name: arrays[name] for name in ("probabilities", "labels")}
-    validation = {"validation/probabilities": probabilities, "validation/labels": labels}
-    np.savez(here / "run" / "predictions.npz", **others, **validation)
-    return Calibration.fit(probabilities, labels)
+    fitted, folder = Calibration.fit(probabilities, labels), here / "run" / "ensemble"
+    fitted.save(folder, Ensemble.load(folder).fingerprint)
+    return fitted
 
 
 def test_the_risk_is_kept_on_validation(predict, here):
@@ -309,33 +289,3 @@ def test_a_mistake_is_one_line(predict, arguments, message):
     assert (code, rows) == (2, [])
     assert err.startswith(f"error: {message}")
     assert err.count("\n") == 1
-
-
-# Predictions that are none
-
-
-class Hostile:
-    """Leaves a mark when it is unpickled."""
-
-    def __reduce__(self):
-        return Path.touch, (Path("executed"),)
-
-
-def test_a_pickle_in_the_predictions_is_not_executed(predict, here):
-    path, hostile = here / "run" / "predictions.npz", np.array([Hostile()], dtype=object)
-    for write in (
-        lambda: np.savez(path, probabilities=hostile, labels=hostile),
-        lambda: path.write_bytes(pickle.dumps(hostile)),
-    ):
-        write()
-        code, rows, err = predict("run", "test")
-        assert (code, rows) == (2, [])
-        assert err.startswith("error: predictions.npz='run/predictions.npz': ")
-        assert not (here / "executed").exists()
-
-
-def test_predictions_of_another_ensemble_are_refused(predict, here, source_ensemble):
-    replace(source_ensemble, members=source_ensemble.members[:2]).save(here / "run" / "ensemble")
-    code, _, err = predict("run", "test")
-    assert code == 2
-    assert "validation/probabilities has 3 members; must be 2" in err

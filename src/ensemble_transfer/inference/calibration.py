@@ -58,15 +58,13 @@ class Calibration:
         return f"Calibration(temperature {self.temperature:.3f}, {len(self.correct)} examples, accuracy {accuracy:.3f})"
 
     @classmethod
-    def fit(
-        cls, probabilities: Values, labels: Values, *, members: int | None = None, classes: int | None = None
-    ) -> Self:
+    def fit(cls, probabilities: Values, labels: Values) -> Self:
         """Fit the temperature on validation predictions (members, examples, classes) and labels (examples,).
 
         Raises:
-            ValueError: If they are not predictions with labels, or not of as many members or classes as required.
+            ValueError: If the arrays are not predictions with labels.
         """
-        given, truth = as_predictions(probabilities, labels, "validation/", members=members, classes=classes)
+        given, truth = as_predictions(probabilities, labels, "validation/")
         temperature = fit_temperature(ensemble_mean(given), truth)
         decisions = decide(given, temperature)
         return cls(temperature, decisions.confidence, decisions.label == truth)

@@ -82,8 +82,7 @@ def choose_threshold(saved: SavedEnsemble, risk: float | None, coverage: float |
         return -math.inf, ""
     known = saved.calibration
     if known is None:
-        files = "predictions.npz of the run, or calibration.safetensors beside the ensemble"
-        raise SettingError(setting, wanted, f"needs validation predictions ({files})")
+        raise SettingError(setting, wanted, "needs the validation predictions of calibration.safetensors")
     choose = threshold_at_coverage if risk is None else threshold_at_risk
     found = choose(known.confidence, known.correct, wanted)
     if found is None:

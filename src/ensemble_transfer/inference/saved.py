@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ensemble_transfer.errors import SettingError
-from ensemble_transfer.layout import CALIBRATION, DESCRIPTION, ENSEMBLE, PREDICTIONS
+from ensemble_transfer.layout import CALIBRATION, DESCRIPTION, ENSEMBLE
 
 if TYPE_CHECKING:
     from ensemble_transfer.inference.calibration import Calibration
@@ -56,9 +56,7 @@ def ensemble_folder(run: Path) -> Path:
 
 
 def open_saved(run: str | Path) -> SavedEnsemble:
-    """Read the ensemble of a run, or a saved ensemble; nothing in it is executed.
-
-    The calibration is read from the file beside the ensemble, or else fitted on the ``predictions.npz`` of the run.
+    """Read the ensemble of a run, or a saved ensemble, with the calibration beside it; nothing in it is executed.
 
     Args:
         run: Folder of a run, or of a saved ensemble.
@@ -67,20 +65,9 @@ def open_saved(run: str | Path) -> SavedEnsemble:
         SettingError: If there is no ensemble, or a file is damaged or belongs to another ensemble.
     """
     from ensemble_transfer.inference.calibration import Calibration
-    from ensemble_transfer.metrics.archive import read_predictions
     from ensemble_transfer.models.ensemble import Ensemble
 
-    run = Path(run).expanduser()
-    folder, predictions, calibration = ensemble_folder(run), run / PREDICTIONS, None
+    folder = ensemble_folder(Path(run).expanduser())
     ensemble = Ensemble.load(folder)
-    if (folder / CALIBRATION).exists():
-        calibration = Calibration.load(folder, ensemble.fingerprint)
-    elif predictions.is_file():
-        try:
-            validation = read_predictions(str(predictions))[0]["validation"]
-            if validation is not None:
-                members = len(ensemble) if len(validation[0]) > 1 else None  # one: the run kept the ensemble's alone
-                calibration = Calibration.fit(*validation, members=members, classes=len(ensemble.classes))
-        except (ValueError, MemoryError) as error:
-            raise SettingError(PREDICTIONS, str(predictions), str(error)) from error
-    return SavedEnsemble(folder, ensemble, calibration)
+    known = (folder / CALIBRATION).exists()
+    return SavedEnsemble(folder, ensemble, Calibration.load(folder, ensemble.fingerprint) if known else None)
