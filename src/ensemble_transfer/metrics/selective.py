@@ -8,7 +8,6 @@ from the same distribution.
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -122,9 +121,14 @@ def threshold_at_risk(confidence: Tensor, correct: Tensor, risk: float, level: f
     Returns:
         The threshold, or None where none keeps the limit.
     """
-    found, carried, starts = None, 0.0, _starts(risk)
-    for step, (value, answered, errors) in _candidates(confidence, correct, risk):
-        carried += level / len(starts) if step in starts else 0.0
+    values, starts = _candidates(risk)
+    ascending = confidence.double().sort()
+    errors_from = torch.cat([(~correct[ascending.indices]).long().flip(0).cumsum(0).flip(0), torch.zeros(1).long()])
+    begin = torch.searchsorted(ascending.values, torch.tensor(values, dtype=torch.float64))
+    counts = zip(values, (len(confidence) - begin).tolist(), errors_from[begin].tolist(), strict=True)
+    found, carried = None, 0.0
+    for place, (value, answered, errors) in enumerate(counts):
+        carried += level / len(starts) if place in starts else 0.0
         if answered and carried > 0 and bdtr(errors, answered, risk) <= carried:
             bound = min(risk, risk_bound(errors, answered, carried))
             found = Threshold(value, len(confidence), answered, errors, bound)
@@ -133,29 +137,15 @@ def threshold_at_risk(confidence: Tensor, correct: Tensor, risk: float, level: f
     return found
 
 
-def _starts(risk: float) -> tuple[int, ...]:
-    """Return the candidates, as multiples of 1 / STEPS, that get a share of the level of their own.
+def _candidates(risk: float) -> tuple[list[float], set[int]]:
+    """Return the fixed thresholds, from the highest down, and the places of those with a share of the level for themselves.
 
     A calibrated confidence keeps the limit at 1 - risk and above; others from risk / 64 on, or everywhere.
     """
-    inner = tuple(x * STEPS for x in (-6, -1, 0, 1) if risk * 2**x < 1)
-    return (*inner, _last(risk))
-
-
-def _last(risk: float) -> int:
-    """Return the first multiple of 1 / STEPS at which the threshold would be 0 or less."""
-    return math.ceil(-math.log2(risk) * STEPS - 1e-9)
-
-
-def _candidates(confidence: Tensor, correct: Tensor, risk: float) -> Iterator[tuple[int, tuple[float, int, int]]]:
-    """Yield the fixed thresholds, from the highest down, with the numbers of the answered and of their errors."""
-    first, last = _starts(risk)[0], _last(risk)
-    values = [1 - risk * 2 ** (step / STEPS) for step in range(first, last)] + [0.0]
-    ascending = confidence.double().sort()
-    errors_from = torch.cat([(~correct[ascending.indices]).long().flip(0).cumsum(0).flip(0), torch.zeros(1).long()])
-    begin = torch.searchsorted(ascending.values, torch.tensor(values, dtype=torch.float64))
-    counts = zip(values, (len(confidence) - begin).tolist(), errors_from[begin].tolist(), strict=True)
-    yield from enumerate(counts, start=first)
+    starts = [x * STEPS for x in (-6, -1, 0, 1) if risk * 2**x < 1]
+    last = math.ceil(-math.log2(risk) * STEPS - 1e-9)  # here the threshold would be 0 or less
+    values = [1 - risk * 2 ** (step / STEPS) for step in range(starts[0], last)] + [0.0]
+    return values, {start - starts[0] for start in starts} | {len(values) - 1}
 
 
 def threshold_at_coverage(confidence: Tensor, correct: Tensor, coverage: float) -> Threshold:

@@ -96,15 +96,7 @@ class TaskLoader:
         require(0 <= self.fold < (self.folds or 1), "fold", self.fold, rule)
 
     def load(self, image_size: int, channels: int) -> Task:
-        """Return the task with images of (channels, image_size, image_size). Every task of your own defines this.
-
-        Args:
-            image_size: Height and width of the images, in pixels.
-            channels: 1 for gray, 3 for RGB.
-
-        Raises:
-            SettingError: A setting does not fit the data, or the data is missing or broken.
-        """
+        """Return the task, as :class:`~ensemble_transfer.tasks.task.Loader` says. Every task of your own defines this."""
         raise NotImplementedError(f"{type(self).__name__} must define load(image_size, channels)")
 
     def make_task(self, name: str, data: Collection, image_size: int, channels: int) -> Task:
