@@ -8,8 +8,8 @@ def deep_ensemble_equivalent(nll: float, reference: Sequence[float]) -> float:
     """Find the size at which the reference ensemble reaches a calibrated NLL (Ashukha 2020).
 
     min {l >= 1: reference(l) <= nll}, where reference(l) is interpolated linearly between the sizes 1, 2, ....
-    ``reference[k - 1]`` is the calibrated NLL of k fully fine-tuned members. An ensemble worse than one of them is worth 1,
-    one that is better than all of them infinity.
+    ``reference[k - 1]`` is the calibrated NLL of k fully fine-tuned members. An ensemble worse than one of them is
+    worth 1, one that is better than all of them infinity.
     """
     if not (len(reference) and all(map(math.isfinite, (nll, *reference)))):
         raise ValueError(f"nll={nll}, reference={reference}: must be finite numbers of nats, at least one of each")

@@ -138,7 +138,7 @@ def threshold_at_risk(confidence: Tensor, correct: Tensor, risk: float, level: f
 
 
 def _candidates(risk: float) -> tuple[list[float], set[int]]:
-    """Return the fixed thresholds, from the highest down, and the places of those with a share of the level for themselves.
+    """Return the fixed thresholds, from the highest down, and the places of those that have a share of the level.
 
     A calibrated confidence keeps the limit at 1 - risk and above; others from risk / 64 on, or everywhere.
     """

@@ -96,7 +96,7 @@ class TaskLoader:
         require(0 <= self.fold < (self.folds or 1), "fold", self.fold, rule)
 
     def load(self, image_size: int, channels: int) -> Task:
-        """Return the task, as :class:`~ensemble_transfer.tasks.task.Loader` says. Every task of your own defines this."""
+        """Return the task; see :class:`~ensemble_transfer.tasks.task.Loader`. Every task of your own defines this."""
         raise NotImplementedError(f"{type(self).__name__} must define load(image_size, channels)")
 
     def make_task(self, name: str, data: Collection, image_size: int, channels: int) -> Task:
