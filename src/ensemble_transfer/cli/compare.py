@@ -2,25 +2,13 @@
 
 import re
 from collections.abc import Sequence
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
-from contextlib import suppress
 from itertools import chain, count
-from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ensemble_transfer.cli.command import command, complain, console, parser_of, some_path
-from ensemble_transfer.machine import usable_cores
 from ensemble_transfer.report.comparison import Comparison
 from ensemble_transfer.report.findings import findings
 from ensemble_transfer.report.record import read_records
-from ensemble_transfer.report.rows import Row
-
-if TYPE_CHECKING:
-    from ensemble_transfer.report.plots import Drawn
-
-MANY = 12
-"""Rows on all pages together from which figures are drawn in several processes, which take a second to start."""
 
 
 def compare(folders: Sequence[Path], output: Path, baseline: str | None = None) -> int:
@@ -33,29 +21,25 @@ def compare(folders: Sequence[Path], output: Path, baseline: str | None = None) 
             fine-tuned.
 
     Returns:
-        Exit code: 0, 1 if a run has failed or its record cannot be read, 2 if there is nothing to compare; the reason
-        is printed.
+        Exit code: 0, 1 if a run has failed or its record cannot be read, 2 if none can.
+
+    Raises:
+        ValueError: If there is nothing to compare, or nothing can be written.
     """
-    try:
-        refused: list[ValueError] = []
-        records = read_records(folders, refused)
-        comparison = Comparison.of((record.printable() for record in records.values()), baseline)
-    except ValueError as error:
-        complain(error)
-        return 2
+    refused: list[ValueError] = []
+    records = read_records(folders, refused)
     for reason in refused:
         complain(f"{reason}; left out")
     if not records and refused:
         return 2
     if not records:
-        complain(f"no record.json below {', '.join(map(str, folders))}")
-        return 2
+        raise ValueError(f"no record.json below {', '.join(map(str, folders))}")
+    comparison = Comparison.of((record.printable() for record in records.values()), baseline)
     try:
         comparison.write(output)
         page = _drawn(comparison, output)
     except OSError as error:
-        complain(f"{output}: the comparison cannot be written there ({error.strerror})")
-        return 2
+        raise ValueError(f"{output}: the comparison cannot be written there ({error.strerror})") from error
     terminal = console()
     for finding in findings(comparison):
         terminal.print(f"{finding.task}: {' '.join(finding.sentences)}\n", markup=False, highlight=False)
@@ -73,6 +57,7 @@ def _drawn(comparison: Comparison, output: Path) -> Path:
     own, and the page of all has the tables, links, and the figures that compare tasks.
     """
     from ensemble_transfer.report import page
+    from ensemble_transfer.report.plots import draw  # matplotlib is slow to import
 
     pairs = comparison.by_pair()
     links: dict[str, str] = {}
@@ -83,24 +68,10 @@ def _drawn(comparison: Comparison, output: Path) -> Path:
         own.write(folder)
         parts[folder] = own
         links[pair] = f"{folder.name}/{page.FILE_NAME}"
-    jobs = [
-        (part.rows, folder / "figures", bool(links) and folder == output, part.baseline)
-        for folder, part in parts.items()
-    ]
-    for (folder, part), figures in zip(parts.items(), _figures(jobs), strict=True):
-        page.write(part, figures, folder, links if folder == output else {})
+    for folder, part in parts.items():
+        of_all = links if folder == output else {}
+        page.write(part, draw(part.rows, folder / "figures", bool(of_all), part.baseline), folder, of_all)
     return output / page.FILE_NAME
-
-
-def _figures(jobs: Sequence[tuple[Sequence[Row], Path, bool, str | None]]) -> "list[list[Drawn]]":
-    """Draw the figures of several pages, side by side on the cores that may be used."""
-    from ensemble_transfer.report.plots import draw  # matplotlib is slow to import
-
-    workers = min(usable_cores(), len(jobs))
-    if workers > 1 and sum(len(rows) for rows, *_ in jobs) >= MANY:
-        with suppress(BrokenExecutor), ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-            return list(pool.map(draw, *zip(*jobs, strict=True)))
-    return [draw(*job) for job in jobs]
 
 
 def _folder_name(pair: str, taken: set[str]) -> str:
