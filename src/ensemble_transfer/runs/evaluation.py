@@ -1,6 +1,5 @@
 """What a run predicts: every array of ``predictions.npz``, from which all metrics are computed."""
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -20,15 +19,7 @@ SOUP = ("ensemble/accuracy", "ensemble/nll", "ensemble/brier", "calibration/ece"
 """Metrics of the soup, which is a single network; their keys start with ``soup/``."""
 
 KEPT = ("members", "ensemble", "none")
-TOLD = 100_000_000
-"""Bytes of predictions from which on their size is told before anything is trained."""
-
-log = logging.getLogger(__name__)
-
 Arrays = dict[str, NDArray[np.generic]]
-
-_of_sources: dict[tuple[str, ...], Arrays] = {}
-"""The last source ensemble's predictions."""
 
 
 @dataclass(frozen=True)
@@ -93,34 +84,15 @@ class Tasks:
         return [f"Images of the source are not counted as out of distribution: {same}."]
 
 
-def tell_size(tasks: Tasks, settings: EvaluationSettings, members: int) -> None:
-    """Log how large ``predictions.npz`` may become, where it is large: it is not packed by much."""
-    target, source = tasks.target, tasks.source
-    images = len(target.validation)
-    if settings.test:
-        changed = len(settings.kinds) * len(settings.severities)
-        images += len(target.test) * (1 + changed) + sum(len(split) for split in tasks.ood.values())
-    values = images * len(target.classes)
-    if source is not None:
-        values += (len(source.validation) + len(source.test)) * len(source.classes)
-    size = 2 * values * {"members": members, "ensemble": 1, "none": 0}[settings.keep]  # in half precision
-    if size > TOLD:
-        hint = "; evaluation.keep=ensemble keeps the ensemble's alone, none nothing" if settings.keep == KEPT[0] else ""
-        log.info("predictions.npz takes about %d MB%s", size / 1e6, hint)
-
-
 def kept(arrays: Arrays, keep: str) -> Arrays:
     """Return what ``predictions.npz`` keeps of a run's arrays; see :class:`EvaluationSettings`."""
     if keep == "none":
         return {}
     if keep == "ensemble":
-        arrays = {n: _of_ensemble(a) if n.split("/")[-1] == "probabilities" else a for n, a in arrays.items()}
+        several = {name for name in arrays if name.split("/")[-1] == "probabilities"}
+        means = {name: ensemble_mean(torch.from_numpy(arrays[name])).float()[None].numpy() for name in several}
+        arrays = {name: means.get(name, array) for name, array in arrays.items()}  # (M, N, C) -> float32 (1, N, C)
     return compact(arrays)
-
-
-def _of_ensemble(probabilities: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Return the ensemble's probabilities as those of one member: (M, N, C) -> float32 (1, N, C)."""
-    return ensemble_mean(torch.from_numpy(probabilities)).float()[None].numpy()
 
 
 def predict_target(ensemble: Ensemble, tasks: Tasks, settings: EvaluationSettings, device: torch.device) -> Arrays:
@@ -142,16 +114,9 @@ def predict_target(ensemble: Ensemble, tasks: Tasks, settings: EvaluationSetting
 
 
 def predict_source(ensemble: Ensemble, source: Task, device: torch.device) -> Arrays:
-    """Return the source ensemble's predictions on its own task, under names that start with ``source/``.
-
-    The runs of a sweep that share a process and a source ensemble compute them once.
-    """
-    key = (ensemble.fingerprint, source.validation.fingerprint, source.test.fingerprint, str(device))
-    if key not in _of_sources:
-        validation = _labelled(ensemble, source.validation, "source/validation/", device)
-        _of_sources.clear()
-        _of_sources[key] = _labelled(ensemble, source.test, "source/", device) | validation
-    return dict(_of_sources[key])
+    """Return the source ensemble's predictions on its own task, under names that start with ``source/``."""
+    validation = _labelled(ensemble, source.validation, "source/validation/", device)
+    return _labelled(ensemble, source.test, "source/", device) | validation
 
 
 def predict_soup(soup: Ensemble, target: Task, device: torch.device) -> Arrays:
