@@ -56,19 +56,6 @@ def test_any_answer_counts_and_one_is_enough(monkeypatch, listener):
     assert time.monotonic() - started < 15
 
 
-def test_what_is_no_http_is_an_answer_too(listener):
-    def talk():
-        connection, _ = listener.accept()
-        with connection:
-            connection.recv(1000)
-            connection.sendall(b"220 mail.example.org\r\n")
-
-    thread = threading.Thread(target=talk)
-    thread.start()
-    assert answers(url_of(listener))
-    thread.join()
-
-
 def silent_name_server(*_, **__):
     time.sleep(30)
     raise socket.gaierror("no name server")
