@@ -1,6 +1,5 @@
 """The arguments of the main command: what is rewritten before Hydra reads them, and what is read from them."""
 
-import os
 import re
 from collections.abc import Sequence
 from itertools import pairwise
@@ -53,12 +52,8 @@ def normalised(arguments: Sequence[str]) -> list[str]:
     for name, _, value in (word.lstrip("+").partition("=") for word in overrides):
         if name in _PLACES and not value.strip(" '\""):
             raise SettingError(name, value, "must be a folder; an empty one would be the current folder")
-    return [*options, *(_null(renewed(override)) for override in overrides)]
-
-
-def _null(override: str) -> str:
-    """Return an override with null where it has Python's ``None``, as agents of W&B write it."""
-    return re.sub(r"=None$", "=null", override)
+    # agents of W&B write Python's None
+    return [*options, *(re.sub(r"=None$", "=null", renewed(override)) for override in overrides)]
 
 
 def renewed(override: str) -> str:
@@ -92,17 +87,3 @@ def folders(conf: Path, arguments: Sequence[str]) -> list[Path]:
         if name in CONFIG_DIR:
             found.insert(0, Path(attached if given else value))
     return found
-
-
-def groups(conf: Sequence[Path]) -> set[str]:
-    """Return the names of the groups in folders of configurations."""
-    return {path.name for folder in conf if folder.is_dir() for path in folder.iterdir() if path.is_dir()}
-
-
-def require_text(*texts: str) -> None:
-    """Raise a SettingError for a text of the command line that has no Unicode in this locale."""
-    for text in texts:
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError:
-            raise SettingError("argument", os.fsencode(text), "is not text in this locale; set PYTHONUTF8=1") from None

@@ -1,21 +1,20 @@
 """What all commands share: their errors in one line, signals, output that ends early, terminals without Unicode."""
 
 import argparse
-import io
 import os
 import shlex
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial, wraps
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import FrameType
 from typing import TYPE_CHECKING, ParamSpec
 
 from ensemble_transfer.errors import Interrupted, RunError, SettingError, note_signal, require
-from ensemble_transfer.layout import replacing
 from ensemble_transfer.report.escape import one_line, printable
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ def command(main: Callable[P, int], resumes: bool = False) -> Callable[P, int]:
     """Return the function of a command that ends as a shell expects.
 
     Its exit code is 2 after an error, which is one line, 130 after Ctrl-C, 143 after SIGTERM, and 141 if the reader of
-    standard output stops reading, as in ``--help | head``. Letters that the terminal cannot show are escaped.
+    standard output stops reading, as in ``--help | head``.
 
     Args:
         main: The function, which returns an exit code.
@@ -37,7 +36,6 @@ def command(main: Callable[P, int], resumes: bool = False) -> Callable[P, int]:
 
     @wraps(main)
     def run(*args: P.args, **kwargs: P.kwargs) -> int:
-        _escape_unknown_letters()
         try:
             with interruptible():
                 try:
@@ -134,15 +132,9 @@ def require_writable(output: Path) -> None:
     if output.exists() and not output.is_file():  # such as /dev/null
         return
     try:
-        with suppress(_UnwrittenError), replacing(output.resolve()) as beside:
-            beside.touch()
-            raise _UnwrittenError
+        TemporaryFile(dir=output.resolve().parent).close()
     except OSError as error:
         raise SettingError("output", str(output), f"cannot be written: {error.strerror}") from error
-
-
-class _UnwrittenError(Exception):
-    """A file could be written, and is not."""
 
 
 def complain(error: object, whole: bool = False) -> None:
@@ -173,9 +165,3 @@ def _stop(number: int, frame: FrameType | None) -> None:
     del frame
     note_signal(number)
     raise Interrupted(number)
-
-
-def _escape_unknown_letters() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and "utf" not in stream.encoding.lower():
-            stream.reconfigure(errors="backslashreplace")

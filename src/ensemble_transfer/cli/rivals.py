@@ -162,24 +162,17 @@ def _budget(spent: float) -> float:
 
 
 def _run(job: Job, experiment: "Experiment", logger: "LoggerSettings", folder: Path, of: Record) -> None:
-    """Run a job, unless its folder has finished it, and leave its record also if it fails.
-
-    Args:
-        job: The job.
-        experiment: Its experiment.
-        logger: Where it is logged.
-        folder: Its folder.
-        of: Record of the run whose rivals these are, with the command that asks for them.
-    """
+    """Run a rival of a run, with the command that asks for it, unless its folder has finished it."""
     from ensemble_transfer.cli.build import plain
-    from ensemble_transfer.cli.finished import finished
-    from ensemble_transfer.cli.job import recorded, require_free, show, tracked
+    from ensemble_transfer.cli.finished import finished, identity
+    from ensemble_transfer.cli.job import recorded, require_free, tracked
+    from ensemble_transfer.report import summary
     from ensemble_transfer.report.tracked_run import TrackedRun
     from ensemble_transfer.runs.run import run
 
     config, strategy, seed = plain(job.cfg), experiment.strategy.name, job.cfg.seed
-    done, what = finished(folder / RECORD)
-    if done is not None and what == decisive(config):
+    done = finished(folder / RECORD)
+    if done is not None and identity(done.config) == identity(config):
         log.info("finished before")
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -189,4 +182,4 @@ def _run(job: Job, experiment: "Experiment", logger: "LoggerSettings", folder: P
     ):
         about = TrackedRun(folder, f"{job.name}, seed {seed}", f"{of.dataset}, {of.backbone}", strategy, config)
         record = tracked(about, logger, of.command, lambda origin: run(experiment, folder, origin))
-        show(record, folder, printed=False)
+    summary.write(record.printable(), folder, printed=False)

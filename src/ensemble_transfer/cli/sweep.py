@@ -7,28 +7,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from hydra.conf import HydraConf
 from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from ensemble_transfer.cli.arguments import renewed
 from ensemble_transfer.cli.grid import Grid
-from ensemble_transfer.cli.search import is_search, resume
-from ensemble_transfer.errors import RunError, SettingError
+from ensemble_transfer.cli.search import is_search
+from ensemble_transfer.errors import SettingError
 from ensemble_transfer.layout import RECORD
-
-STOPPED = ".stopped"
-"""In a sweep's folder while it runs: a job has failed, and no more are started."""
-
-
-STOPS = "sweep.stop_at_failure"
-"""The setting that stops a sweep at its first failure."""
-
-
-class SweepStopped(BaseException):
-    """A job has failed, and the sweep was asked to stop then. No Exception, so that no launcher goes on."""
 
 
 @dataclass
@@ -58,24 +44,17 @@ class RememberSweep(Callback):
     """Prepares a sweep, and remembers it, since its comparison is written when all jobs have ended."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
-        """Name the sweep's folder, unless an experiment or the command line does.
-
-        Args:
-            config: The sweep's configuration. Jobs are composed of the overrides that it keeps.
-            kwargs: Unused.
-        """
+        """Name the sweep's folder, unless an experiment or the command line does."""
         del kwargs
         hydra = config.hydra
         with open_dict(hydra):
             if str(hydra.sweep._get_node("dir")).startswith(_UNNAMED):
                 override(config, "hydra.sweep.dir", folder_of(asked.overrides))
-            if hydra.sweeper.get("params"):
-                hydra.sweeper.params = {renewed(f"{name}=")[:-1]: value for name, value in hydra.sweeper.params.items()}
-        (Path(hydra.sweep.dir) / STOPPED).unlink(missing_ok=True)
         asked.config = config
         if is_search(config.hydra):
-            if (subdir := resume(config)) is not None:
-                override(config, "hydra.sweep.subdir", subdir)
+            # It proposes again what it has proposed before. Trials that have finished are recognised, in their folders.
+            if before := len(list(Path(hydra.sweep.dir).glob(f"*/{RECORD}"))):
+                override(config, "hydra.sweep.subdir", f"{before}_${{hydra.job.num}}")
             return
         hydra.hydra_logging.root.level = "WARNING"  # Hydra would print the overrides of every job
         Plugins.instance().class_name_to_class[_BASIC] = Grid  # Hydra takes plugins from packages of its own alone
@@ -87,31 +66,9 @@ class RememberSweep(Callback):
 
 
 def override(config: DictConfig, name: str, value: str) -> None:
-    """Set one of Hydra's own settings for a sweep and its jobs.
-
-    Args:
-        config: The sweep's configuration.
-        name: The setting's full name.
-        value: Its value, as on the command line.
-    """
+    """Set one of Hydra's own settings, such as ``hydra.sweep.dir``, for a sweep and its jobs."""
     OmegaConf.update(config, name, value)
     config.hydra.overrides.hydra.append(f"{name}={value}")
-
-
-def require_going_on(config: DictConfig, hydra: HydraConf) -> None:
-    """Raise a RunError if a job is not to start, since another has failed and the sweep is to stop then."""
-    stops = bool(OmegaConf.select(config, STOPS)) and hydra.mode == RunMode.MULTIRUN
-    if stops and (Path(hydra.sweep.dir) / STOPPED).exists():
-        raise RunError(f"not started, since another job has failed: {STOPS}=true")
-
-
-def failed(config: DictConfig, hydra: HydraConf) -> bool:
-    """Note that a job has failed, and return whether its sweep is to stop."""
-    stops = bool(OmegaConf.select(config, STOPS)) and hydra.mode == RunMode.MULTIRUN
-    if stops:
-        with suppress(OSError):
-            (Path(hydra.sweep.dir) / STOPPED).touch()
-    return stops
 
 
 def finish(config: DictConfig) -> int | None:
@@ -119,7 +76,6 @@ def finish(config: DictConfig) -> int | None:
     from ensemble_transfer.cli.compare import compare
 
     folder = Path(config.hydra.sweep.dir).absolute()
-    (folder / STOPPED).unlink(missing_ok=True)
     if not any(folder.rglob(RECORD)):
         return None
     code = compare([folder], folder / "comparison")
