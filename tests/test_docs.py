@@ -86,18 +86,14 @@ def own_conf(tmp_path_factory):
 @pytest.fixture(scope="module")
 def composed(own_conf):
     """Compose overrides as the command line does."""
-    known = yaml.safe_load((conf_folder() / "config.yaml").read_text())["defaults"]
-    prefix = "" if any("strategy" in entry for entry in known if isinstance(entry, dict)) else "+"
 
     @cache
     def once(*overrides):
         return compose("config", overrides=[*overrides, f"hydra.searchpath=[file://{own_conf}]"])
 
     def run(overrides):
-        given = [re.sub(r"^\+{0,2}strategy=", f"{prefix}strategy=", override) for override in overrides]
-        if not prefix and not any(override.startswith("strategy=") for override in given):
-            given.append("strategy=shift")
-        return once(*given)
+        given = [re.sub(r"^\+{1,2}strategy=", "strategy=", override) for override in overrides]
+        return once(*given, *["strategy=shift"] * (not any(word.startswith("strategy=") for word in given)))
 
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):

@@ -20,6 +20,7 @@ WRONG = {
     "recipe.tiny.lr=abc": "recipe.tiny.lr='abc': must be a number",
     "recipe.tiny.lr=-1": "recipe.tiny.lr=-1.0: must be above 0",
     "recipe.tiny.nokey=1": "recipe.tiny.nokey: is not a setting; recipe.tiny has steps, ",
+    "trainer.max_epochs=3": "; docs/lightning.md tells what stands for a word of Lightning's",
     "nokey=1": "nokey: is not a setting; the configuration has seed, ",
     "seed=0,1": "To sweep over it, add --multirun to your command line",
     "seed=-1": "seed=-1: must be 0 or more",

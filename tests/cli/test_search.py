@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ensemble_transfer.cli.finished import winner
 from ensemble_transfer.cli.job import _objective
-from ensemble_transfer.cli.search import winner
 from ensemble_transfer.errors import Interrupted
 from ensemble_transfer.report.comparison import Comparison
 from ensemble_transfer.report.record import Record

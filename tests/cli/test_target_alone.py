@@ -87,16 +87,6 @@ def test_a_shift_of_copies_is_refused(cli, here):
     assert "a shift of copies gives copies" in err
 
 
-def test_random_weights_are_allowed_and_said(cli, here):
-    code, _, err = cli(*ALONE, "strategy=few", "hydra.run.dir=run")
-    assert code == 0, err
-    assert "resnet10t starts from random weights" in err
-    assert {"size": 2, "lineage": "untrained"}.items() <= without_source(here / "run").ensemble.items()
-    code, _, err = cli(*ALONE, "strategy=shift")
-    assert code == 2
-    assert "needs members that differ; here they start from random weights" in err
-
-
 def test_given_members_are_shifted_extended_predicted_with_and_exported(cli, here, capsys):
     code, _, err = cli(*ALONE, "strategy=shift", GIVEN, "hydra.run.dir=run")
     assert code == 0, err
@@ -155,8 +145,6 @@ def test_missing_paths_and_settings_of_a_source_are_one_line(cli, here):
             [*ALONE, "strategy=few", "ensemble.members=[nowhere.pt]"],
             "ensemble.members='nowhere.pt': is no file or",
         ),
-        ([*ALONE, "strategy=few", GIVEN, "ensemble.size=8"], "ensemble.size=8: is more than the 3 given members, and"),
-        (["dataset=target", "strategy=few", "dataset.source=5"], "dataset.source=5: must be a group of settings"),
     ):
         code, _, err = cli(*words)
         assert code == 2

@@ -1,13 +1,22 @@
-"""Finished runs below a folder, recognised by what decided their result."""
+"""Finished runs below a folder, recognised by what decided their result, and the best of a search by Optuna."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hydra.conf import HydraConf
+
 from ensemble_transfer.layout import RECORD
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.settings import decisive
+
+WINNER = "winner_"
+"""In a search's folder: how the folder is named in which the best trial is evaluated on test."""
+
+OBJECTIVE = "target/validation/calibrated/nll"
+"""What a search minimises, as every choice on validation does: the NLL after cross-calibration, in nats."""
 
 
 def finished(path: Path) -> Record | None:
@@ -28,3 +37,27 @@ def finished_in(sweep: Path) -> dict[str, Record]:
     """Return the finished records of a sweep by the identity of their configuration."""
     records = (finished(path) for path in sorted(sweep.glob(f"*/{RECORD}"), reverse=True))
     return {identity(record.config): record for record in records if record is not None}
+
+
+def is_search(hydra: HydraConf) -> bool:
+    """Return whether a sweep is a search by Optuna, from Hydra's own configuration of it."""
+    return "study_name" in hydra.sweeper
+
+
+def winner(folder: Path) -> list[str] | None:
+    """Return the arguments that evaluate the best trial of a search on test.
+
+    None if no trial has finished, or the best has been evaluated.
+    """
+    found = {path.parent.name: finished(path) for path in sorted(folder.glob(f"*/{RECORD}"))}
+    trials = {name: record for name, record in found.items() if record is not None and not record.tested}
+    reached = {name: nll for name, trial in trials.items() if (nll := trial.metrics.get(OBJECTIVE)) is not None}
+    if not reached:
+        return None
+    best = min(reached, key=lambda name: reached[name])
+    where = folder / f"{WINNER}{best}"
+    if finished(where / RECORD) is not None:
+        return None
+    words = shlex.split(trials[best].command)[3:]
+    words = [word for word in words if not word.lstrip("+").startswith("evaluation.test=")]
+    return [*words, "evaluation.test=true", f"hydra.run.dir={where}", "hydra.mode=RUN"]

@@ -17,8 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ensemble_transfer.cli.arguments import CONFIG_DIR
 from ensemble_transfer.cli.build import as_recorded, build_experiment, build_logger, plain, resolved
-from ensemble_transfer.cli.finished import finished, finished_in, identity
-from ensemble_transfer.cli.search import OBJECTIVE, is_search
+from ensemble_transfer.cli.finished import OBJECTIVE, finished, finished_in, identity, is_search
 from ensemble_transfer.errors import Interrupted, RunError, SettingError, require
 from ensemble_transfer.layout import HYDRA, RECORD, TRACEBACK
 from ensemble_transfer.report import summary

@@ -25,7 +25,7 @@ from ensemble_transfer import __version__
 from ensemble_transfer.cli import messages, sweep
 from ensemble_transfer.cli.arguments import VERSION, normalised, split, tells
 from ensemble_transfer.cli.command import command, complain, interruptible, lost_output, wants_tracebacks
-from ensemble_transfer.cli.search import is_search, winner
+from ensemble_transfer.cli.finished import is_search, winner
 from ensemble_transfer.errors import Interrupted, RunError, SettingError, require_uninterrupted
 from ensemble_transfer.machine import end_with
 from ensemble_transfer.report.escape import labelled

@@ -74,7 +74,9 @@ def _unknown_key(key: str, conf: Path, arguments: Sequence[str]) -> str:
     if (conf / key).is_dir():
         return f"{key}: is a group without a default; add it with +{key}=..."
     searched = folders(conf, arguments)
-    groups = [renewed(a).split(",")[0] for a in split(arguments)[1] if _is_group(searched, a)]
+    names = {a: a.lstrip("+").partition("=")[0].partition("@")[0] for a in split(arguments)[1]}
+    chosen = [a for a, name in names.items() if any((folder / name).is_dir() for folder in searched)]
+    groups = [renewed(a).split(",")[0] for a in chosen]
     parent = key.rpartition(".")[0]
     node = next(filter(None, (_node(searched, [*groups, *rest], parent) for rest in ([], ["~strategy"]))), None)
     if node is None:
@@ -84,11 +86,6 @@ def _unknown_key(key: str, conf: Path, arguments: Sequence[str]) -> str:
     known = ", ".join(str(name) for name in node)
     hint = "; docs/lightning.md tells what stands for a word of Lightning's" if parent == "trainer" else ""
     return f"{key}: is not a setting; {parent or 'the configuration'} has {known}{hint}"
-
-
-def _is_group(conf: Sequence[Path], argument: str) -> bool:
-    name = argument.lstrip("+").partition("=")[0].partition("@")[0]
-    return any((folder / name).is_dir() for folder in conf)
 
 
 def _node(conf: Sequence[Path], overrides: Sequence[str], path: str) -> DictConfig | None:

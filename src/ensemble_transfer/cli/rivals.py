@@ -24,25 +24,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FOLDER = "rivals"
-"""Folder below a run's for its rivals, so that a comparison of the run finds them."""
+FOLDER, BASELINE = "rivals", "baseline"
+"""Folder below a run's for its rivals, so that a comparison of the run finds them, and that of the baseline in it."""
 
 OPEN = ("trainer", "store", "logger")
 """Groups of the run's configuration that the command may change: none that decides what is compared."""
 
-BASELINE = "baseline"
-"""Name of the folder of the baseline."""
+SIZES, SHARE, TRIED = (1, 2, 4, 8), 0.25, 2
+"""Numbers of members that ``few`` is tried with: the largest two whose members have this share of a fine-tuning.
 
-SIZES = (1, 2, 4, 8)
-"""Numbers of members that ``few`` is tried with."""
-
-SHARE = 0.25
-"""Smallest share of a member of ``few``, in fine-tunings."""
-
-TRIED = 2
-"""How many of the numbers are tried: the largest whose members have that share. Few labels favour more members.
-
-The command costs twice the run for these.
+Few labels favour more members. The command costs twice the run for these.
 """
 
 MOST_SEEDS = 1000

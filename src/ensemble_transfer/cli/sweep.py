@@ -11,8 +11,8 @@ from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from ensemble_transfer.cli.finished import is_search
 from ensemble_transfer.cli.grid import Grid
-from ensemble_transfer.cli.search import is_search
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.layout import RECORD
 
