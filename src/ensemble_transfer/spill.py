@@ -37,8 +37,8 @@ def empty(*shape: int, dtype: torch.dtype = torch.float32, free: int | None = No
     size = math.prod(shape) * dtype.itemsize
     if size <= SMALL or size <= SHARE * (free_memory() if free is None else free):
         return torch.empty(*shape, dtype=dtype)
-    there = [Path(name) for name in (tempfile.gettempdir(), "/var/tmp") if os.access(name, os.W_OK)]
-    folder = max(there, key=lambda place: shutil.disk_usage(place).free)  # TMPDIR or /var/tmp: /tmp may be memory
+    places = [Path(name) for name in (tempfile.gettempdir(), "/var/tmp") if os.access(name, os.W_OK)]
+    folder = max(places, key=lambda place: shutil.disk_usage(place).free)  # TMPDIR or /var/tmp: /tmp may be memory
     room = shutil.disk_usage(folder).free
     if size > room:
         needed, there = (f"{number / 2**30:.1f} GiB" for number in (size, room))
