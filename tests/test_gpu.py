@@ -3,9 +3,11 @@
 from dataclasses import replace
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import nn
 
+from ensemble_transfer import EnsembleModule, TaskDataModule
 from ensemble_transfer.machine import free_memory
 from ensemble_transfer.models import copies
 from ensemble_transfer.models.backbone import Architecture
@@ -14,7 +16,7 @@ from ensemble_transfer.training.augment import BATCHED
 from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.groups import is_out_of_memory
-from ensemble_transfer.training.lockstep import Lockstep, train
+from ensemble_transfer.training.lockstep import Lockstep, quiet_lightning, train
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.transfer.base import transfer_ensemble
@@ -116,6 +118,22 @@ def test_a_module_that_moves_keeps_names_layouts_and_tied_weights_and_drops_grad
     assert all(parameter.grad is None for parameter in parameters)
     move(net, torch.device("cpu"))
     assert all(torch.equal(tensor, values[name]) for name, tensor in net.state_dict().items())
+
+
+def test_batches_of_a_data_module_are_sent_from_pinned_memory(target_task, source_ensemble):
+    recipe = Recipe(2, batch_size=25)
+    module, data = EnsembleModule(source_ensemble, recipe, target_task.classes), TaskDataModule(target_task, recipe)
+    assert not next(iter(data.train_dataloader()))[0].is_pinned()
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    with quiet_lightning():
+        pl.Trainer(accelerator="gpu", max_epochs=1, limit_val_batches=0, **quiet).fit(module, data)
+        assert all(tensor.is_pinned() for tensor in next(iter(data.train_dataloader())))
+    assert next(iter(data.test_dataloader()))[0].is_pinned()
 
 
 @pytest.mark.parametrize(("before", "after"), [("loop", "vectorised"), ("vectorised", "loop")])

@@ -1,4 +1,4 @@
-"""Signals and pipes: how every command ends."""
+"""Signals, pipes and terminals: how every command ends."""
 
 import os
 import signal
@@ -119,8 +119,33 @@ def test_help_and_mistakes_are_answered_before_anything_heavy_is_imported(tmp_pa
     done = subprocess.run([sys.executable, "-c", SAID], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "strategy: auto, few, full, head, lp_ft, matched, random_shift, scratch, shift" in done.stdout
-    assert "trainer.max_epochs: is not a setting; trainer has accelerator, " in done.stderr
+    assert "recipe.full.steps=N" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_letters_that_a_terminal_does_not_know_are_escaped(tmp_path):
+    record = Record("finished", "сдвиг", 0, "цифры -> буквы", "net", {"size": 2, "lineage": "shared"})
+    record.save(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "ensemble_transfer.compare", tmp_path],
+        env=os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": ""},
+        capture_output=True,
+        check=True,
+    )
+    assert b"\\u0441" in done.stdout
+
+
+def test_an_argument_that_is_no_text_in_this_locale_is_one_line(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "ensemble_transfer", "strategy=head", 'dataset.target.path="/tmp/каталог"'],
+        env=os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.endswith("is not text in this locale; set PYTHONUTF8=1\n")
+    assert done.stderr.count("\n") == 1
 
 
 class Deleted:

@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 import pytest
 
+from ensemble_transfer.cli import compare as cli
 from ensemble_transfer.cli.compare import main
 from ensemble_transfer.report.record import Record
 
@@ -71,6 +72,19 @@ def test_every_pair_of_tasks_has_a_page_with_its_figures_and_the_page_of_all_lin
     }
     assert (out / "mnist_to_fashion" / "figures" / "compute.svg").is_file()
     assert not list((out / "figures").iterdir())  # accuracies of different tasks are not drawn into one figure
+
+
+def test_processes_draw_what_one_process_draws(tmp_path, monkeypatch):
+    others = (a_record(strategy, dataset="mnist -> fashion") for strategy in ("full", "shift"))
+    root = sweep(tmp_path / "sweep", *CLEAR, *others)
+    monkeypatch.setattr(cli, "MANY", 1)
+    for cores in (1, 2):
+        monkeypatch.setattr(cli, "usable_cores", lambda cores=cores: cores)
+        assert main([str(root), "--output", str(tmp_path / str(cores))]) == 0
+    drawn = [path.relative_to(tmp_path / "1") for path in sorted((tmp_path / "1").rglob("*.svg"))]
+    assert len(drawn) == 4  # two for each pair: quality against cost, and the same for phones
+    for path in (*drawn, "mnist_to_fashion/index.html"):
+        assert (tmp_path / "1" / path).read_bytes() == (tmp_path / "2" / path).read_bytes()
 
 
 @pytest.mark.parametrize("name", ["empty", "missing", "broken"])

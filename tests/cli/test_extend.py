@@ -1,5 +1,6 @@
 """``python -m ensemble_transfer.extend``: members that are added later are those of a larger run from the start."""
 
+import math
 import sys
 from dataclasses import replace
 
@@ -155,6 +156,15 @@ def test_damaged_records_are_one_line(changed, run, capsys):
         assert error.startswith("error: "), name
         assert error.count("\n") == 1, name
         assert not (run / "extended_3").exists(), name
+
+
+def test_a_damaged_shift_vector_is_one_line(run, capsys):
+    shift = ShiftVector.load(run / "shift.safetensors")
+    replace(shift, scale=math.inf).save(run)
+    assert main([str(run), "ensemble.add=1"]) == 2
+    error = capsys.readouterr().err
+    assert "is not a readable shift vector" in error
+    assert error.count("\n") == 1
 
 
 def test_an_extension_that_fails_says_why_and_replaces_nothing(run, capsys, monkeypatch):

@@ -1,18 +1,14 @@
 """The snippets and commands of the guide to Lightning run as they are, the commands with a small network."""
 
-import inspect
 import re
 import shlex
 import sys
 import types
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
-import pytorch_lightning as pl
 
 from ensemble_transfer.models.ensemble import Ensemble
-from ensemble_transfer.training.settings import TrainerSettings
 
 GUIDE = Path(__file__).parents[2] / "docs" / "lightning.md"
 TEXT = GUIDE.read_text(encoding="utf-8")
@@ -64,14 +60,3 @@ def test_the_loggers(cli, quick, tmp_path):
     assert list((tmp_path / "all_runs" / "transfer").rglob("events.out.tfevents.*"))
     assert cli(*command("logger=tensorboard"), *quick)[0] == 0
     assert list((tmp_path / "RUN" / "tensorboard").glob("events.out.tfevents.*"))
-
-
-def test_every_argument_of_lightnings_trainer_is_ours_or_has_an_answer():
-    ours = {field.name for field in fields(TrainerSettings)}
-    rows = [
-        line.split(" | ")[0]
-        for line in TEXT.partition("## Lightning's words")[2].splitlines()
-        if line.startswith("| `")
-    ]
-    words = {word.removeprefix("trainer.") for row in rows for word in re.findall(r"`([^`]+)`", row)}
-    assert set(inspect.signature(pl.Trainer).parameters) - ours <= words

@@ -1,9 +1,11 @@
 """Mistakes that are one line before anything is trained, and what becomes of output that cannot be written."""
 
 import pickle
+import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ensemble_transfer.cli import compare, export, extend, main, predict
@@ -20,7 +22,6 @@ WRONG = {
     "recipe.tiny.lr=abc": "recipe.tiny.lr='abc': must be a number",
     "recipe.tiny.lr=-1": "recipe.tiny.lr=-1.0: must be above 0",
     "recipe.tiny.nokey=1": "recipe.tiny.nokey: is not a setting; recipe.tiny has steps, ",
-    "trainer.max_epochs=3": "; docs/lightning.md tells what stands for a word of Lightning's",
     "nokey=1": "nokey: is not a setting; the configuration has seed, ",
     "seed=0,1": "To sweep over it, add --multirun to your command line",
     "seed=-1": "seed=-1: must be 0 or more",
@@ -39,6 +40,15 @@ WRONG = {
     "oops": "missing EQUAL",
     "logger.project=Проект": "for Hydra and for the shell: 'logger.project=\"Проект\"'",
     "--config-dir": "--config-dir=None: needs a value",
+    "recipe.full.steps=9999999999": "recipe.full.steps=9999999999: must be in 0..1,000,000,000",
+    f"store.root={'a' * 300}": "must be a folder that can be written: File name too long",
+    f"backbone.checkpoint={'a' * 300}": "cannot be looked for: File name too long",
+    "trainer.channels_last=2": "trainer.channels_last=2: must be true or false",
+    "ensemble.members=['']": "ensemble.members=['']: must name files or folders, none of them empty",
+    "backbone.mean=.5": "backbone.mean=0.5: must be a list of numbers, such as [0.5,0.5,0.5]",
+    "backbone.options.output_stride=7": "resnet10t: assert output_stride in (8, 16, 32); ",
+    "dataset=null": "dataset=None: must be one of cifar10_to_cifar100, ",
+    "dataset.target.seed=${sed}": "dataset.target.seed='${sed}': cannot be resolved: Interpolation ",
     "experiment=quick": "experiment: is a group without a default; add it with +experiment=...",
 }
 """Overrides, of ``strategy=shift`` where they name none, with the line that they get."""
@@ -121,6 +131,23 @@ def test_a_summary_that_cannot_be_shown_takes_nothing_from_the_run(cli, quick, t
     assert err.splitlines()[-1] == "error: standard output cannot be written: No space left on device"
     assert Record.load(tmp_path / "run" / "record.json").status == "finished"
     assert not (tmp_path / "run" / "traceback.txt").exists()
+
+
+@pytest.mark.parametrize("gone", ["run", ""])
+def test_a_folder_that_is_removed_meanwhile_is_named(cli, quick, tmp_path, monkeypatch, gone):
+    place, save = tmp_path / gone, np.savez_compressed
+
+    def removed(*arguments: object, **arrays: object) -> None:
+        shutil.rmtree(place)
+        save(*arguments, **arrays)
+
+    monkeypatch.setattr(np, "savez_compressed", removed)
+    monkeypatch.setenv("PWD", str(tmp_path))
+    code, _, err = cli("+strategy=full", *quick, "hydra.run.dir=run")
+    monkeypatch.undo()  # first of all, back to a working directory that exists
+    assert code == 2
+    line = f"error: {place} was removed while the run was going on; finished fits are kept in the store"
+    assert err.splitlines()[-1] == line
 
 
 def test_a_working_directory_that_is_gone_is_one_line(tmp_path, monkeypatch, capsys):

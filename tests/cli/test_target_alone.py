@@ -128,7 +128,7 @@ def test_runs_with_and_without_a_source_are_marked_and_not_paired(cli, here, und
 def test_a_source_that_is_the_target_is_said(cli, here):
     same = [word for word in ALONE if word != "dataset=target"]
     short = ["recipe.ancestor.steps=5", "recipe.source.steps=2", "dataset.source.path=photos", "ensemble.size=1"]
-    code, _, err = cli(*same, "dataset=folders", "strategy=head", *short)
+    code, _, err = cli(*same, "dataset=folders", "strategy=head", "dataset.source.train=20", *short)
     assert code == 0, err
     line = "the source is the target, so that nothing is transferred; leave the source out: dataset=target"
     assert err.count(line) == 1

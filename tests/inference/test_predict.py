@@ -207,7 +207,7 @@ def test_no_cell_of_a_table_is_a_formula(predict, here):
     assert [row["path"] for row in rows] == ["'=1+1.png", "test/00.png"]
 
 
-def test_images_come_in_the_order_given_from_files_and_folders(predict, here):
+def test_images_come_in_the_order_given_from_files_folders_patterns_and_a_list(predict, here, monkeypatch):
     nested = here / "more" / "deep"
     shutil.copytree("test", nested)
     (here / "more" / ".hidden.png").write_bytes((nested / "00.png").read_bytes())
@@ -220,9 +220,13 @@ def test_images_come_in_the_order_given_from_files_and_folders(predict, here):
         path.unlink()
     kept = sorted(f"more/deep/{path.name}" for path in nested.glob("*.png"))
     (here / "odd[1].png").write_bytes((nested / Path(kept[0]).name).read_bytes())
-    code, rows, _ = predict("run", "test/05.png", "more", "odd[1].png", "test/05.png")
+    listed = "test/31.png\n\nodd[1].png\r\n"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(listed.encode())))
+    code, rows, _ = predict("run", "test/05.png", "more", "test/1[0-2].png", "-", "mo*/deep/*.png", "test/05.png")
     assert code == 0
-    assert [row["path"] for row in rows] == ["test/05.png", *kept, "odd[1].png", "test/05.png"]
+    patterned = ["test/10.png", "test/11.png", "test/12.png"]
+    expected = ["test/05.png", *kept, *patterned, "test/31.png", "odd[1].png", *kept, "test/05.png"]
+    assert [row["path"] for row in rows] == expected
 
 
 def test_what_cannot_be_read_is_named_and_left_out(predict, here):
@@ -230,7 +234,7 @@ def test_what_cannot_be_read_is_named_and_left_out(predict, here):
     (here / "test" / "04.png").write_bytes(b"")
     (here / "test" / "06.png").write_bytes(b"hello")
     (here / "empty").mkdir()
-    code, rows, err = predict("run", "missing.png", "test", "empty", "--batch-size", "5")
+    code, rows, err = predict("run", "missing.png", "test", "empty", "no*.png", "--batch-size", "5")
     assert code == 1
     assert [row["path"] for row in rows] == [f"test/{n:02d}.png" for n in range(60) if n not in (2, 4, 6)]
     whole = predict("run", "validation/03.png", "test/03.png")[1][1]
@@ -240,7 +244,8 @@ def test_what_cannot_be_read_is_named_and_left_out(predict, here):
     assert "test/04.png: an empty file; left out\n" in err
     assert "test/06.png: not an image; left out\n" in err
     assert "empty: a folder without images; left out\n" in err
-    assert err.endswith("57 images, 0 abstained, 5 left out\n")
+    assert "no*.png: a pattern that matches no file; left out\n" in err
+    assert err.endswith("57 images, 0 abstained, 6 left out\n")
 
 
 def test_no_more_images_are_in_memory_than_a_batch(predict, monkeypatch):

@@ -1,4 +1,6 @@
-"""What a run keeps of its predictions."""
+"""What a run keeps of its predictions, and what it says about their size beforehand."""
+
+import logging
 
 import numpy as np
 import pytest
@@ -8,7 +10,8 @@ from ensemble_transfer.errors import SettingError
 from ensemble_transfer.metrics.archive import read_predictions
 from ensemble_transfer.metrics.evaluate import evaluate
 from ensemble_transfer.models.ensemble import Ensemble
-from ensemble_transfer.runs.evaluation import EvaluationSettings, Tasks, kept, metrics_of, predict_target
+from ensemble_transfer.runs import evaluation
+from ensemble_transfer.runs.evaluation import EvaluationSettings, Tasks, kept, metrics_of, predict_target, tell_size
 
 CPU = torch.device("cpu")
 
@@ -47,3 +50,19 @@ def test_what_is_kept_decides_the_file_and_no_metric(ensemble, tasks, tmp_path):
     assert {key: alone[key] for key in same} == pytest.approx(
         {key: whole[f"target/test/{key}"] for key in same}, abs=1e-5
     )
+
+
+@pytest.mark.parametrize(("keep", "share"), [("members", 3), ("ensemble", 1)])
+def test_the_size_of_large_predictions_is_told_beforehand(tasks, monkeypatch, caplog, keep, share):
+    settings = EvaluationSettings(corruptions=["contrast", "jpeg"], severities=[1, 5], keep=keep)
+    target, source = tasks.target, tasks.source
+    images = len(target.validation) + 5 * len(target.test) + len(source.test)
+    values = images * len(target.classes) + (len(source.validation) + len(source.test)) * len(source.classes)
+    with caplog.at_level(logging.INFO):
+        tell_size(tasks, settings, 3)
+        assert not caplog.messages
+        monkeypatch.setattr(evaluation, "TOLD", 2 * values * share - 1)
+        tell_size(tasks, settings, 3)
+    [line] = caplog.messages
+    assert line.startswith(f"predictions.npz takes about {2 * values * share // 10**6} MB")
+    assert ("evaluation.keep=ensemble" in line) == (keep == "members")

@@ -1,5 +1,6 @@
 """The arguments of the main command: what is rewritten before Hydra reads them, and what is read from them."""
 
+import os
 import re
 from collections.abc import Sequence
 from itertools import pairwise
@@ -82,3 +83,17 @@ def folders(conf: Path, arguments: Sequence[str]) -> list[Path]:
         if name in CONFIG_DIR:
             found.insert(0, Path(attached if given else value))
     return found
+
+
+def groups(conf: Sequence[Path]) -> set[str]:
+    """Return the names of the groups in folders of configurations."""
+    return {path.name for folder in conf if folder.is_dir() for path in folder.iterdir() if path.is_dir()}
+
+
+def require_text(*texts: str) -> None:
+    """Raise a SettingError for a text of the command line that has no Unicode in this locale."""
+    for text in texts:
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            raise SettingError("argument", os.fsencode(text), "is not text in this locale; set PYTHONUTF8=1") from None

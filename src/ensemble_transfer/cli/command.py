@@ -1,6 +1,7 @@
 """What all commands share: their errors in one line, signals, output that ends early, terminals without Unicode."""
 
 import argparse
+import io
 import os
 import shlex
 import signal
@@ -27,7 +28,7 @@ def command(main: Callable[P, int], resumes: bool = False) -> Callable[P, int]:
     """Return the function of a command that ends as a shell expects.
 
     Its exit code is 2 after an error, which is one line, 130 after Ctrl-C, 143 after SIGTERM, and 141 if the reader of
-    standard output stops reading, as in ``--help | head``.
+    standard output stops reading, as in ``--help | head``. Letters that the terminal cannot show are escaped.
 
     Args:
         main: The function, which returns an exit code.
@@ -36,6 +37,7 @@ def command(main: Callable[P, int], resumes: bool = False) -> Callable[P, int]:
 
     @wraps(main)
     def run(*args: P.args, **kwargs: P.kwargs) -> int:
+        _escape_unknown_letters()
         try:
             with interruptible():
                 try:
@@ -165,3 +167,9 @@ def _stop(number: int, frame: FrameType | None) -> None:
     del frame
     note_signal(number)
     raise Interrupted(number)
+
+
+def _escape_unknown_letters() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and "utf" not in stream.encoding.lower():
+            stream.reconfigure(errors="backslashreplace")

@@ -2,13 +2,25 @@
 
 import re
 from collections.abc import Sequence
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from contextlib import suppress
 from itertools import chain, count
+from multiprocessing import get_context
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ensemble_transfer.cli.command import command, complain, console, parser_of, some_path
+from ensemble_transfer.machine import usable_cores
 from ensemble_transfer.report.comparison import Comparison
 from ensemble_transfer.report.findings import findings
 from ensemble_transfer.report.record import read_records
+from ensemble_transfer.report.rows import Row
+
+if TYPE_CHECKING:
+    from ensemble_transfer.report.plots import Drawn
+
+MANY = 12
+"""Rows on all pages together from which figures are drawn in several processes, which take a second to start."""
 
 
 def compare(folders: Sequence[Path], output: Path, baseline: str | None = None) -> int:
@@ -57,7 +69,6 @@ def _drawn(comparison: Comparison, output: Path) -> Path:
     own, and the page of all has the tables, links, and the figures that compare tasks.
     """
     from ensemble_transfer.report import page
-    from ensemble_transfer.report.plots import draw  # matplotlib is slow to import
 
     pairs = comparison.by_pair()
     links: dict[str, str] = {}
@@ -68,10 +79,24 @@ def _drawn(comparison: Comparison, output: Path) -> Path:
         own.write(folder)
         parts[folder] = own
         links[pair] = f"{folder.name}/{page.FILE_NAME}"
-    for folder, part in parts.items():
-        of_all = links if folder == output else {}
-        page.write(part, draw(part.rows, folder / "figures", bool(of_all), part.baseline), folder, of_all)
+    jobs = [
+        (part.rows, folder / "figures", bool(links) and folder == output, part.baseline)
+        for folder, part in parts.items()
+    ]
+    for (folder, part), figures in zip(parts.items(), _figures(jobs), strict=True):
+        page.write(part, figures, folder, links if folder == output else {})
     return output / page.FILE_NAME
+
+
+def _figures(jobs: Sequence[tuple[Sequence[Row], Path, bool, str | None]]) -> "list[list[Drawn]]":
+    """Draw the figures of several pages, side by side on the cores that may be used."""
+    from ensemble_transfer.report.plots import draw  # matplotlib is slow to import
+
+    workers = min(usable_cores(), len(jobs))
+    if workers > 1 and sum(len(rows) for rows, *_ in jobs) >= MANY:
+        with suppress(BrokenExecutor), ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+            return list(pool.map(draw, *zip(*jobs, strict=True)))
+    return [draw(*job) for job in jobs]
 
 
 def _folder_name(pair: str, taken: set[str]) -> str:

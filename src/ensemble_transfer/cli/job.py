@@ -97,10 +97,22 @@ def recorded(folder: Path, unfinished: Record) -> Iterator[None]:
         _leave(folder, replace(unfinished, status="interrupted", error=str(stop)))
         raise stop from None
     except Exception as error:  # whatever happened, the record must say so
+        _require_folders(folder)
         line = f"{type(error).__name__}: {' '.join(str(error).split())}"
         trace = "".join(traceback.format_exception(error))
         kept = _leave(folder, replace(unfinished, status="failed", error=line), trace)
         raise RunError(f"the run failed with {line}; {kept}") from error
+
+
+def _require_folders(folder: Path) -> None:
+    """Raise a RunError if somebody has removed the folder of a run, or the one in which it was started."""
+    try:
+        Path.cwd()
+        gone = None if folder.is_dir() else folder
+    except FileNotFoundError:
+        gone = Path(os.environ.get("PWD", "."))
+    if gone is not None:
+        raise RunError(f"{gone} was removed while the run was going on; finished fits are kept in the store")
 
 
 def tracked(about: TrackedRun, logger: LoggerSettings, command: str, compute: Callable[[Origin], Record]) -> Record:

@@ -23,9 +23,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ensemble_transfer import __version__
 from ensemble_transfer.cli import messages, sweep
-from ensemble_transfer.cli.arguments import VERSION, normalised, split, tells
+from ensemble_transfer.cli.arguments import VERSION, folders, groups, normalised, require_text, split, tells
 from ensemble_transfer.cli.command import command, complain, interruptible, lost_output, wants_tracebacks
 from ensemble_transfer.cli.finished import is_search, winner
+from ensemble_transfer.cli.words import require_ours
 from ensemble_transfer.errors import Interrupted, RunError, SettingError, require_uninterrupted
 from ensemble_transfer.machine import end_with
 from ensemble_transfer.report.escape import labelled
@@ -96,7 +97,8 @@ def main() -> int:
 def _hydra(arguments: list[str]) -> int:
     """Let Hydra run a command line, and return the exit code before any comparison."""
     try:
-        Path.cwd()  # fails where somebody has removed the folder
+        require_text(os.getcwd(), *arguments)  # noqa: PTH109  # Path would fail where there is no such folder
+        require_ours(split(arguments)[1], groups(folders(conf_folder(), arguments)))
         with _settled():
             _run(normalised(arguments))
     except Interrupted as stop:

@@ -29,6 +29,8 @@ def one_line(error: Exception, conf: Path, arguments: Sequence[str]) -> str:
         return f"{error.filename}: cannot be written ({error.strerror}); {where}"
     if isinstance(error, OverrideParseException) and "EQUAL" not in str(error):
         return _unreadable(error.override)
+    if str(error).startswith("Config group override must be"):
+        return _no_choice(conf, arguments)
     unknown = re.search(r"Could not override '([^']+)'", str(error))
     if unknown:
         return _unknown_key(unknown.group(1), conf, arguments)
@@ -44,6 +46,17 @@ def _unreadable(override: str) -> str:
     name, _, value = override.partition("=")
     quoted = value.replace("\\", "\\\\").replace('"', '\\"').replace("'", "'\\''")
     return f"{name}={value!r}: cannot be read; quote the value, for Hydra and for the shell: '{name}=\"{quoted}\"'"
+
+
+def _no_choice(conf: Path, arguments: Sequence[str]) -> str:
+    """Name the group that is given null instead of one of its options."""
+    for argument in arguments:
+        name, _, value = argument.lstrip("+").partition("=")
+        folder = conf / name.partition("@")[0]
+        if value == "null" and folder.is_dir():
+            options = ", ".join(sorted(path.stem for path in folder.glob("[!_]*.yaml")))
+            return f"{name}=None: must be one of {options}"
+    return "a group of the configuration is given no text; see --help for its options"
 
 
 def lacks_strategy(error: Exception) -> bool:
@@ -84,8 +97,7 @@ def _unknown_key(key: str, conf: Path, arguments: Sequence[str]) -> str:
     if parent in ("backbone.options", "evaluation.ood"):
         return f"{key}: is not there yet; add it with +{key}=..."
     known = ", ".join(str(name) for name in node)
-    hint = "; docs/lightning.md tells what stands for a word of Lightning's" if parent == "trainer" else ""
-    return f"{key}: is not a setting; {parent or 'the configuration'} has {known}{hint}"
+    return f"{key}: is not a setting; {parent or 'the configuration'} has {known}"
 
 
 def _node(conf: Sequence[Path], overrides: Sequence[str], path: str) -> DictConfig | None:

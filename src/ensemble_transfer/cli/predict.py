@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import glob
 import json
 import os
 import sys
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     parser = parser_of("predict", _DESCRIPTION, _EPILOG)
     parser.add_argument("run", metavar="RUN", type=some_path, help="folder of a run, or of a saved ensemble")
-    given = "files, or folders, which are searched to the bottom"
+    given = "files, folders (searched to the bottom), quoted patterns, or - for a list on standard input, a path a line"
     parser.add_argument("images", metavar="IMAGES", nargs="+", help=given)
     parser.add_argument(
         "--output",
@@ -129,16 +130,26 @@ def find_images(given: Iterable[str], report: Callable[[str, str], None]) -> Ite
     """Yield the paths of images, one by one and in the given order.
 
     Args:
-        given: Files, taken as they are, and folders, searched as an ``image_folder`` task searches them.
+        given: Files, taken as they are; folders, searched as an ``image_folder`` task searches them; patterns with
+            ``*``, ``?``, ``[]`` and ``**``, sorted; ``-`` for a list on standard input, one path per line.
         report: Called with a name and a reason for each name that yields no image.
     """
     from ensemble_transfer.tasks.folder import image_files
 
     for name in given:
-        is_folder = Path(name).is_dir()
-        found = [str(path) for path in image_files(Path(name))] if is_folder else [name] * os.path.lexists(name)
+        found, reason = [name], "no such file"
+        if name == "-":
+            lines = (os.fsdecode(line).rstrip("\r\n") for line in sys.stdin.buffer)
+            yield from find_images(filter(None, lines), report)
+            continue
+        if Path(name).is_dir():
+            found, reason = [str(path) for path in image_files(Path(name))], "a folder without images"
+        elif not os.path.lexists(name):
+            paths = sorted(glob.glob(name, recursive=True))  # noqa: PTH207  # names stay as they are written
+            found = [path for path in paths if not Path(path).is_dir()]
+            reason = "a pattern that matches no file" if glob.has_magic(name) else reason
         if not found:
-            report(name, "a folder without images" if is_folder else "no such file")
+            report(name, reason)
         yield from found
 
 

@@ -1,5 +1,6 @@
 """What a run predicts: every array of ``predictions.npz``, from which all metrics are computed."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -19,6 +20,10 @@ SOUP = ("ensemble/accuracy", "ensemble/nll", "ensemble/brier", "calibration/ece"
 """Metrics of the soup, which is a single network; their keys start with ``soup/``."""
 
 KEPT = ("members", "ensemble", "none")
+TOLD = 100_000_000
+"""Bytes of predictions from which on their size is told before anything is trained."""
+
+log = logging.getLogger(__name__)
 Arrays = dict[str, NDArray[np.generic]]
 
 
@@ -82,6 +87,22 @@ class Tasks:
             return []
         same = f"source and target have the same {len(self.target.classes)} classes"
         return [f"Images of the source are not counted as out of distribution: {same}."]
+
+
+def tell_size(tasks: Tasks, settings: EvaluationSettings, members: int) -> None:
+    """Log how large ``predictions.npz`` may become, where it is large: it is not packed by much."""
+    target, source = tasks.target, tasks.source
+    images = len(target.validation)
+    if settings.test:
+        changed = len(settings.kinds) * len(settings.severities)
+        images += len(target.test) * (1 + changed) + sum(len(split) for split in tasks.ood.values())
+    values = images * len(target.classes)
+    if source is not None:
+        values += (len(source.validation) + len(source.test)) * len(source.classes)
+    size = 2 * values * {"members": members, "ensemble": 1, "none": 0}[settings.keep]  # in half precision
+    if size > TOLD:
+        hint = "; evaluation.keep=ensemble keeps the ensemble's alone, none nothing" if settings.keep == KEPT[0] else ""
+        log.info("predictions.npz takes about %d MB%s", size / 1e6, hint)
 
 
 def kept(arrays: Arrays, keep: str) -> Arrays:

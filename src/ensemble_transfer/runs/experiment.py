@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 
 from ensemble_transfer.errors import require, settings_under
@@ -12,6 +12,7 @@ from ensemble_transfer.runs.evaluation import EvaluationSettings, Tasks
 from ensemble_transfer.source.alone import lineage_alone
 from ensemble_transfer.source.train import EnsembleSettings
 from ensemble_transfer.tasks.images import require_shape
+from ensemble_transfer.tasks.loader import TaskLoader
 from ensemble_transfer.tasks.task import Loader, Task
 from ensemble_transfer.training.cost import Ledger
 from ensemble_transfer.training.fit import Fitter
@@ -136,7 +137,19 @@ def load_tasks(experiment: Experiment) -> Tasks:
         if task is not None:
             sizes = (len(task.train), len(task.validation), len(task.test), len(task.classes))
             log.info("%s task %s: %d train, %d validation, %d test images, %d classes", what, task.name, *sizes)
-    if source is not None and source.fingerprint == target.fingerprint:
+    if source is not None and (source.fingerprint == target.fingerprint or _same(dataset.source, dataset.target)):
         log.warning("the source is the target, so that nothing is transferred; leave the source out: dataset=target")
     own = {} if source is None or source.shares_classes(target) else {"source": source.test}
     return Tasks(source, target, own | ood)
+
+
+_DIVISION = ("train", "validation", "test", "per_class", "seed", "folds", "fold", "broken", "memory", "cache")
+"""Settings of a task that do not say which data it is."""
+
+
+def _same(source: object, target: object) -> bool:
+    """Return whether two loaders read the same data, however they divide it."""
+    if not isinstance(source, TaskLoader) or type(source) is not type(target):
+        return False
+    names = [field.name for field in fields(source) if field.name not in _DIVISION]
+    return all(getattr(source, name) == getattr(target, name) for name in names)

@@ -11,6 +11,7 @@ from ensemble_transfer.machine import FLOPS_A_SECOND, SECONDS_A_STEP
 from ensemble_transfer.models.flops import step_flops
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.runs.conclusion import conclude
+from ensemble_transfer.runs.evaluation import tell_size
 from ensemble_transfer.runs.experiment import Experiment, PreparedRun, load_tasks
 from ensemble_transfer.source.alone import members_alone
 from ensemble_transfer.source.train import keep_source, train_source
@@ -63,6 +64,7 @@ def prepare(experiment: Experiment, tracker: Tracker | None) -> PreparedRun:
         fitter = replace(fitter, validation={task.train.fingerprint: task.validation for task in own})
     experiment.strategy.plan(Prices.of(experiment.architecture, tasks.target, recipes, size, budget))
     warn_of_days(experiment)
+    tell_size(tasks, experiment.evaluation, size)
     ledger: Ledger | None = None
     if tasks.source is None:
         source = members_alone(experiment.ensemble, experiment.backbone, tasks.target, seed)
