@@ -119,6 +119,7 @@ def test_jobs_that_end_are_told_while_others_run(tmp_path, capsys):
     assert capsys.readouterr().err == "2 of 2 done\n"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_sweep_says_what_each_job_gave_in_one_line(cli, quick, tmp_path):
     sweep = ("-m", "strategy=head", "seed=0,1,0", *quick, "hydra.sweep.dir=s")
     code, out, err = cli(*sweep)

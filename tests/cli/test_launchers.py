@@ -51,6 +51,7 @@ def slurm(tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore")  # of the launchers' own
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_concurrent_jobs_train_nothing_twice(cli, quick, tmp_path, slurm, launcher):
     if not installed(LAUNCHERS[launcher]):

@@ -8,7 +8,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 
-from ensemble_transfer.cli import compare, evaluate, export, extend, predict
+from ensemble_transfer.cli import compare, evaluate, extend, predict
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.weights import below
@@ -87,7 +87,7 @@ def test_a_shift_of_copies_is_refused(cli, here):
     assert "a shift of copies gives copies" in err
 
 
-def test_given_members_are_shifted_extended_predicted_with_and_exported(cli, here, capsys):
+def test_given_members_are_shifted_extended_and_predicted_with(cli, here, capsys):
     code, _, err = cli(*ALONE, "strategy=shift", GIVEN, "hydra.run.dir=run")
     assert code == 0, err
     record = without_source(here / "run")
@@ -104,8 +104,6 @@ def test_given_members_are_shifted_extended_predicted_with_and_exported(cli, her
     assert predict.main(["run", "photos", "--output", "labels.csv"]) == 0
     assert len((here / "labels.csv").read_text().splitlines()) == 161
     assert evaluate.main(["run/predictions.npz", "--json"]) == 0
-    pytest.importorskip("onnxruntime")
-    assert export.main(["run", "ensemble.onnx"]) == 0
 
 
 def test_runs_with_and_without_a_source_are_marked_and_not_paired(cli, here, undrawn):

@@ -24,13 +24,7 @@ MANY = 12
 
 
 def compare(folders: Sequence[Path], output: Path, baseline: str | None = None) -> int:
-    """Print and write the comparison of all records below folders.
-
-    Args:
-        folders: Folders of sweeps or runs.
-        output: Where ``index.html``, the tables and ``figures/`` go; with several pairs of tasks, a folder each too.
-        baseline: Label or strategy of the row that the others are compared with; by default one member, fully
-            fine-tuned.
+    """Print and write the comparison of all records below folders of sweeps or runs.
 
     Returns:
         Exit code: 0, 1 if a run has failed or its record cannot be read, 2 if none can.

@@ -42,8 +42,7 @@ def _extend(options: argparse.Namespace, command: str) -> None:
     changes = changes_of(options.overrides, OPEN, ("ensemble.add", "ensemble.members"), "an extension")
     add = _added(changes)
     from ensemble_transfer.cli.build import build_experiment, build_logger, plain, resolved
-    from ensemble_transfer.cli.job import recorded, require_free, tracked
-    from ensemble_transfer.report import summary
+    from ensemble_transfer.cli.job import follow, require_free
     from ensemble_transfer.report.tracked_run import TrackedRun
     from ensemble_transfer.runs.extension import Run, extend
 
@@ -59,10 +58,9 @@ def _extend(options: argparse.Namespace, command: str) -> None:
     name, group = f"{record.strategy} extended to {size}, seed {cfg.seed}", f"{record.dataset}, {record.backbone}"
     ensemble = dict(record.ensemble) | {"size": size}
     known = record.strategy, record.seed, record.dataset, record.backbone, ensemble
-    with recorded(folder, Record("failed", *known, config=config, command=command)):
-        about = TrackedRun(folder, name, group, record.strategy, config)
-        larger = tracked(about, logger, command, lambda origin: extend(run, experiment, folder, origin))
-    summary.write(larger.printable(), folder)
+    about = TrackedRun(folder, name, group, record.strategy, config)
+    unfinished = Record("failed", *known, config=config, command=command)
+    follow(about, logger, unfinished, lambda origin: extend(run, experiment, folder, origin))
 
 
 def _added(changes: DictConfig) -> int:

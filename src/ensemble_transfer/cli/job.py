@@ -37,18 +37,40 @@ def run_job(cfg: DictConfig, hydra: HydraConf) -> float:
         RunError: For any other error; its traceback is kept in the run's folder.
         Interrupted: For Ctrl-C and SIGTERM.
     """
-    command = _command(hydra)
-    folder, swept = Path(hydra.runtime.output_dir), hydra.mode == RunMode.MULTIRUN
-    with recorded(folder, _unfinished(cfg, hydra, command)):
+    folder, swept, chosen = Path(hydra.runtime.output_dir), hydra.mode == RunMode.MULTIRUN, hydra.runtime.choices
+    unfinished = _unfinished(cfg, hydra)
+    with recorded(folder, unfinished):
+        whole, config = resolved(cfg), as_recorded(cfg)
         tried = finished_in(Path(hydra.sweep.dir)) if swept and is_search(hydra) else {}
-        if (done := tried.get(identity(as_recorded(cfg)))) is not None:
+        if (done := tried.get(identity(config))) is not None:
             log.info("not repeated: this search has finished %s", done.command)
             return _objective(done)
-        record = _run(cfg, hydra, command)
-    summary.write(record.printable(), folder, printed=not swept)
+        experiment, logger = build_experiment(whole), build_logger(whole)  # mistakes show before anything is written
+        require_free(folder, config, "hydra.sweep.dir" if swept else "hydra.run.dir")
+        _keep_configuration(cfg, hydra, folder)
+    group = Path(hydra.sweep.dir).name if swept else f"{chosen['dataset']}, {chosen['backbone']}"
+    strategy = str(chosen["strategy"])
+    about = TrackedRun(folder, f"{strategy}, seed {whole.seed}", group, strategy, config)
+    record = follow(about, logger, unfinished, lambda origin: run(experiment, folder, origin), printed=not swept)
     if swept:
         log.info("%s (job %s)", summary.result(record), folder.name)
     return _objective(record)
+
+
+def follow(
+    about: TrackedRun,
+    logger: LoggerSettings,
+    unfinished: Record,
+    compute: Callable[[Origin], Record],
+    printed: bool = True,
+) -> Record:
+    """Return the record of a run that a logger follows, write its summary, and leave a record if it does not finish."""
+    with recorded(about.folder, unfinished), tracking(logger, about) as tracker:
+        record = compute(Origin(about.config, unfinished.command, tracker))
+        if tracker is not None:
+            tracker.record(record)
+    summary.write(record.printable(), about.folder, printed=printed)
+    return record
 
 
 def _command(hydra: HydraConf) -> str:
@@ -59,7 +81,7 @@ def _command(hydra: HydraConf) -> str:
     return shlex.join(["python", "-m", "ensemble_transfer", *options, *overrides])
 
 
-def _unfinished(cfg: DictConfig, hydra: HydraConf, command: str) -> Record:
+def _unfinished(cfg: DictConfig, hydra: HydraConf) -> Record:
     """Return the record of a job if it does not finish, from what is known without building anything."""
     config = plain(cfg)
     with suppress(SettingError):
@@ -71,7 +93,7 @@ def _unfinished(cfg: DictConfig, hydra: HydraConf, command: str) -> Record:
     seed, known = config.get("seed"), config.get("ensemble")
     seed = seed if isinstance(seed, int) else None  # which only a run that has finished must have
     ensemble = {name: known.get(name) for name in ("size", "lineage")} if isinstance(known, Mapping) else {}
-    own = {"config": config, "command": command}
+    own = {"config": config, "command": _command(hydra)}
     return Record("failed", strategy, seed, dataset, backbone, ensemble, **own)  # type: ignore[arg-type]  # seed
 
 
@@ -115,15 +137,6 @@ def _require_folders(folder: Path) -> None:
         raise RunError(f"{gone} was removed while the run was going on; finished fits are kept in the store")
 
 
-def tracked(about: TrackedRun, logger: LoggerSettings, command: str, compute: Callable[[Origin], Record]) -> Record:
-    """Return the record of a run that is followed by a logger, which takes the record too."""
-    with tracking(logger, about) as tracker:
-        record = compute(Origin(about.config, command, tracker))
-        if tracker is not None:
-            tracker.record(record)
-    return record
-
-
 def _leave(folder: Path, record: Record, trace: str = "") -> str:
     """Write the record of a run that did not finish, and its traceback; return where the traceback is."""
     try:
@@ -135,19 +148,6 @@ def _leave(folder: Path, record: Record, trace: str = "") -> str:
     except OSError as reason:
         return f"nothing can be written into {folder} ({reason.strerror})"
     return f"its traceback is in {folder / TRACEBACK}"
-
-
-def _run(job: DictConfig, hydra: HydraConf, command: str) -> Record:
-    cfg, config, folder = resolved(job), as_recorded(job), Path(hydra.runtime.output_dir)
-    experiment = build_experiment(cfg)  # every mistake shows before anything is written
-    logger, chosen = build_logger(cfg), hydra.runtime.choices
-    swept = hydra.mode == RunMode.MULTIRUN
-    require_free(folder, config, "hydra.sweep.dir" if swept else "hydra.run.dir")
-    _keep_configuration(job, hydra, folder)
-    group = Path(hydra.sweep.dir).name if swept else f"{chosen['dataset']}, {chosen['backbone']}"
-    strategy = str(chosen["strategy"])
-    about = TrackedRun(folder, f"{strategy}, seed {cfg.seed}", group, strategy, config)
-    return tracked(about, logger, command, lambda origin: run(experiment, folder, origin))
 
 
 def require_free(folder: Path, config: Mapping[str, Any], setting: str) -> None:

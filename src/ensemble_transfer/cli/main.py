@@ -45,15 +45,9 @@ _FOLDER = "ENSEMBLE_TRANSFER_JOBS"
 
 @dataclass
 class _Process:
-    """What this process knows of the command that it runs.
+    """What this process knows of its command: where jobs run, what they have raised, and which errors were told."""
 
-    Attributes:
-        jobs_inside: Whether jobs run in this very process, not in one that a launcher started.
-        failures: What jobs inside have raised. Hydra would print a line of its own for what reaches it.
-        reported: Errors that have had their line.
-    """
-
-    jobs_inside: bool = False
+    jobs_inside: bool = False  # and not in processes that a launcher started
     failures: list[Exception] = field(default_factory=list)
     reported: list[Exception] = field(default_factory=list)
 

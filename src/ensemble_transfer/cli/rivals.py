@@ -156,8 +156,7 @@ def _run(job: Job, experiment: "Experiment", logger: "LoggerSettings", folder: P
     """Run a rival of a run, with the command that asks for it, unless its folder has finished it."""
     from ensemble_transfer.cli.build import plain
     from ensemble_transfer.cli.finished import finished, identity
-    from ensemble_transfer.cli.job import recorded, require_free, tracked
-    from ensemble_transfer.report import summary
+    from ensemble_transfer.cli.job import follow, require_free
     from ensemble_transfer.report.tracked_run import TrackedRun
     from ensemble_transfer.runs.run import run
 
@@ -168,9 +167,6 @@ def _run(job: Job, experiment: "Experiment", logger: "LoggerSettings", folder: P
         return
     folder.mkdir(parents=True, exist_ok=True)
     require_free(folder, config, "--output")
-    with recorded(
-        folder, Record("failed", strategy, seed, of.dataset, of.backbone, {}, config=config, command=of.command)
-    ):
-        about = TrackedRun(folder, f"{job.name}, seed {seed}", f"{of.dataset}, {of.backbone}", strategy, config)
-        record = tracked(about, logger, of.command, lambda origin: run(experiment, folder, origin))
-    summary.write(record.printable(), folder, printed=False)
+    unfinished = Record("failed", strategy, seed, of.dataset, of.backbone, {}, config=config, command=of.command)
+    about = TrackedRun(folder, f"{job.name}, seed {seed}", f"{of.dataset}, {of.backbone}", strategy, config)
+    follow(about, logger, unfinished, lambda origin: run(experiment, folder, origin), printed=False)

@@ -19,17 +19,11 @@ from ensemble_transfer.layout import RECORD
 
 @dataclass
 class Asked:
-    """The sweep that this process was asked for.
-
-    Attributes:
-        overrides: Those of the command line.
-        config: Its configuration, once it has started: without what it sweeps over.
-        ended: Whether all its jobs have had their turn.
-    """
+    """The sweep that this process was asked for."""
 
     overrides: Sequence[str] = ()
-    config: DictConfig | None = None
-    ended: bool = False
+    config: DictConfig | None = None  # once it has started: without what it sweeps over
+    ended: bool = False  # all its jobs have had their turn
 
 
 asked = Asked()
