@@ -33,6 +33,33 @@ def test_added_members_are_those_of_a_larger_run(cli, quick, run, tmp_path, caps
     assert phases == {name: cost["steps"] for name, cost in b.cost["phases"].items()}
 
 
+def test_members_added_to_turns_are_those_of_a_larger_run(changed, cli, quick, tmp_path, capsys):
+    turns = ["+strategy=turns", *quick, "strategy.donors=1", "strategy.scales=[0.5,1]"]
+    assert cli(*turns, "ensemble.size=2", "hydra.run.dir=run")[0] == 0
+    assert cli(*turns, "ensemble.size=4", "hydra.run.dir=fresh", "store.root=third")[0] == 0
+    run, fresh = tmp_path / "run", tmp_path / "fresh"
+    assert main([str(run), "ensemble.add=2"]) == 0
+    grown = run / "extended_4"
+    assert Ensemble.load(grown / "ensemble").fingerprint == Ensemble.load(fresh / "ensemble").fingerprint
+    for folder in (run, grown, fresh):
+        assert Ensemble.load(folder / "ensemble").history["chosen_on"] == "validation"
+    a, b = Record.load(grown / "record.json"), Record.load(fresh / "record.json")
+    assert a.cost["added"]["members"] == 2
+    assert a.curves["turns"] == b.curves["turns"]
+    for part in ("total", "marginal"):
+        assert [a.cost[part][k] for k in ("steps", "flops")] == [b.cost[part][k] for k in ("steps", "flops")]
+    for name, said in (
+        ("donor_weights", "from other donors than the first 1 members"),
+        ("target_task", "another task"),
+    ):
+        changed(run, lambda data, name=name: data["curves"]["turns"].update({name: "0" * 64}))
+        assert main([str(run), "ensemble.add=1"]) == 2
+        assert said in capsys.readouterr().err
+    changed(run, lambda data: data["curves"]["turns"].update(scale="high"))
+    assert main([str(run), "ensemble.add=1"]) == 2
+    assert "must be a run of strategy shift, which leaves shift.safetensors, or of turns" in capsys.readouterr().err
+
+
 def test_members_that_exist_can_be_added(cli, quick, run, tmp_path):
     given = tmp_path / "given.safetensors"
     weights, _ = read_tensors(run / "ensemble" / "member_01.safetensors")

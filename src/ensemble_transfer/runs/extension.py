@@ -1,6 +1,7 @@
 """An extension: new source members -> the shift of the run -> record."""
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,21 +15,22 @@ from ensemble_transfer.runs.conclusion import conclude
 from ensemble_transfer.runs.experiment import Experiment
 from ensemble_transfer.runs.run import Origin, prepare
 from ensemble_transfer.training.cost import FineTuning, from_plain, mean_cost, merged
-from ensemble_transfer.transfer.base import Strategy, Workbench
+from ensemble_transfer.transfer.base import Strategy, TransferResult, Workbench
 from ensemble_transfer.transfer.shift.result import ShiftResult
-from ensemble_transfer.transfer.shift.vector import ShiftVector
+from ensemble_transfer.transfer.shift.vector import ShiftVector, donor_weights
 from ensemble_transfer.transfer.strategies.shift import Shift
+from ensemble_transfer.transfer.strategies.turns import Turns
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run of strategy ``shift``, as it lies on disk."""
+    """A finished run of strategy ``shift`` or ``turns``, as it lies on disk."""
 
     record: Record
     ensemble: Ensemble
-    shift: ShiftVector
+    shift: ShiftVector | None
 
     @classmethod
     def load(cls, folder: Path) -> "Run":
@@ -38,14 +40,31 @@ class Run:
             SettingError: If the folder holds no finished run that shifted members, or a file of it is damaged.
         """
         record = finished_run(folder)
-        rule = f"must be a run of strategy shift, which leaves {SHIFT}; this one is {record.strategy}"
-        require((folder / SHIFT).is_file(), "RUN", str(folder), rule)
+        has_vector, turns = (folder / SHIFT).is_file(), record.curves.get("turns")
+        rule = f"must be a run of strategy shift, which leaves {SHIFT}, or of turns; this one is {record.strategy}"
+        require(has_vector or _tells_its_turns(turns), "RUN", str(folder), rule)
         try:
             parts = [record.cost["total"], record.cost["marginal"], *record.cost["phases"].values()]
             _ = [from_plain(part) for part in parts if part is not None]
         except (KeyError, TypeError, AttributeError) as error:
             raise SettingError("RUN", str(folder), f"the cost in its record is damaged: {error}") from error
-        return cls(record, Ensemble.load(folder / ENSEMBLE), ShiftVector.load(folder / SHIFT))
+        vector = ShiftVector.load(folder / SHIFT) if has_vector else None
+        return cls(record, Ensemble.load(folder / ENSEMBLE), vector)
+
+    @property
+    def donors(self) -> int:
+        """Number of the donors, which are the first members."""
+        if self.shift is not None:
+            return len(self.shift.donors)
+        return len(self.record.curves["turns"]["donor_weights"].split(","))
+
+
+def _tells_its_turns(decisions: Any) -> bool:  # noqa: ANN401  # what a record holds
+    """Return whether a record holds what a run of ``turns`` needs to be extended."""
+    if not isinstance(decisions, dict) or not {"scale", "donor_weights", "target_task"} <= decisions.keys():
+        return False
+    finite = isinstance(decisions["scale"], int | float) and math.isfinite(decisions["scale"])
+    return finite and isinstance(decisions["donor_weights"], str)
 
 
 def extend(run: Run, experiment: Experiment, folder: Path, origin: Origin | None = None) -> Record:
@@ -62,7 +81,10 @@ def extend(run: Run, experiment: Experiment, folder: Path, origin: Origin | None
     prepared = prepare(replace(experiment, evaluation=quiet, budget=None), origin.tracker)
     bench = prepared.bench
     new = range(len(run.ensemble), len(bench.source))
-    result = _result(run, bench, experiment.strategy, new)
+    if run.shift is not None:
+        result: TransferResult = _by_the_vector(run, run.shift, bench, experiment.strategy, new)
+    else:
+        result = _in_turns(run, bench, experiment.strategy, new)
     record = conclude(prepared, result, folder)
     on_gpu = bench.fitter.settings.device.type == "cuda"
     unit = FineTuning(record.cost["full_flops"], record.cost["full_seconds"], on_gpu)
@@ -71,25 +93,44 @@ def extend(run: Run, experiment: Experiment, folder: Path, origin: Origin | None
     return record
 
 
-def _result(run: Run, bench: Workbench, strategy: Strategy, new: range) -> ShiftResult:
-    """Return the larger ensemble, with members that are added by the stored shift vector."""
+def _by_the_vector(run: Run, shift: ShiftVector, bench: Workbench, strategy: Strategy, new: range) -> ShiftResult:
+    """Add members by the stored shift vector."""
     require(isinstance(strategy, Shift), "strategy", strategy.name, "must be shift")
     assert isinstance(strategy, Shift)
-    shift = run.shift
     shift.require_fit(bench.source, bench.target)
     log.info("adding members %d to %d by the stored shift vector", new[0] + 1, new[-1] + 1)
     donors = [run.ensemble.members[donor] for donor in shift.donors]
     added = strategy.add(bench, {member: bench.encoders[member] for member in new}, shift, donors)
-    whole = bench.ensemble((*run.ensemble.members, *added.weights), strategy.name)
-    chosen = {key: value for key, value in run.ensemble.history.items() if key == "chosen_on"}
-    whole = replace(whole, history=dict(whole.history) | chosen)
+    whole = _larger(run, bench.ensemble((*run.ensemble.members, *added.weights), strategy.name))
     return ShiftResult(whole, bench.ledger, tuple(new), shift, added.shifted)
+
+
+def _in_turns(run: Run, bench: Workbench, strategy: Strategy, new: range) -> TransferResult:
+    """Add members as the donors moved, in turns: from the source ensemble to the run's."""
+    require(isinstance(strategy, Turns), "strategy", strategy.name, "must be turns")
+    assert isinstance(strategy, Turns)
+    kept, target = run.record.curves["turns"], bench.target
+    rule = f"was made for another task than {target.name} of this run"
+    require(kept["target_task"] == target.fingerprint, "turns", kept["target_task"], rule)
+    donors = dict(enumerate(run.ensemble.members[: strategy.donors]))
+    rule = f"was made from other donors than the first {strategy.donors} members of this ensemble"
+    require(kept["donor_weights"] == donor_weights(bench.source, donors), "turns", kept["donor_weights"], rule)
+    log.info("adding members %d to %d as the donors moved, in turns", new[0] + 1, new[-1] + 1)
+    added = strategy.add(bench, donors, new, kept["scale"])
+    whole = _larger(run, bench.ensemble((*run.ensemble.members, *added), strategy.name))
+    return TransferResult(whole, bench.ledger, tuple(new), decisions={"turns": kept})
+
+
+def _larger(run: Run, whole: Ensemble) -> Ensemble:
+    """Return the larger ensemble with what the run chose in its history."""
+    chosen = {key: value for key, value in run.ensemble.history.items() if key == "chosen_on"}
+    return replace(whole, history=dict(whole.history) | chosen)
 
 
 def _with_the_run_before(record: Record, run: Run, unit: FineTuning) -> Record:
     """Return the record with the cost of the members that were there, and with what the shift did for them."""
     cost, before, old = dict(record.cost), run.record, run.record.cost
-    recipients, added = len(run.ensemble) - len(run.shift.donors), record.ensemble["size"] - len(run.ensemble)
+    recipients, added = len(run.ensemble) - run.donors, record.ensemble["size"] - len(run.ensemble)
     cost["added"] = {"members": added, "phases": cost["phases"], "total": cost["total"]}
     names = dict.fromkeys([*old["phases"], *cost["phases"]])
     cost["phases"] = {name: _sum(unit, old["phases"].get(name), cost["phases"].get(name)) for name in names}

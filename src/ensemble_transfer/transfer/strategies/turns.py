@@ -10,6 +10,7 @@ from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.transfer.base import TransferResult, Workbench
 from ensemble_transfer.transfer.choice import Candidate
 from ensemble_transfer.transfer.prices import FIXED, Prices
+from ensemble_transfer.transfer.shift.vector import donor_weights
 from ensemble_transfer.weights import Weights, add_scaled, below, joined, subtract
 
 HEADS = ("probe", "donor")
@@ -102,7 +103,9 @@ class Turns:
             scale, shifted = self._best_scale(bench, donors)
         shifted += self.add(bench, donors, recipients[len(shifted) :], scale)
         ensemble = bench.ensemble((*fits.weights, *shifted), self.name)
-        return TransferResult(ensemble, bench.ledger, tuple(recipients), decisions={"turns": {"scale": scale}})
+        decisions = {"scale": scale, "donor_weights": donor_weights(bench.source, donors)}
+        decisions["target_task"] = bench.target.fingerprint
+        return TransferResult(ensemble, bench.ledger, tuple(recipients), decisions={"turns": decisions})
 
     def add(
         self, bench: Workbench, donors: Mapping[int, Weights], members: Sequence[int], scale: float
