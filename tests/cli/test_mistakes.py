@@ -128,7 +128,8 @@ def test_a_summary_that_cannot_be_shown_takes_nothing_from_the_run(cli, quick, t
     monkeypatch.setattr("ensemble_transfer.report.summary.write", full)
     code, _, err = cli("+strategy=full", *quick, "hydra.run.dir=run")
     assert code == 2
-    assert err.splitlines()[-1] == "error: standard output cannot be written: No space left on device"
+    line = "error: the run has finished, but its summary cannot be written: No space left on device"
+    assert err.splitlines()[-1] == line
     assert Record.load(tmp_path / "run" / "record.json").status == "finished"
     assert not (tmp_path / "run" / "traceback.txt").exists()
 

@@ -69,7 +69,12 @@ def follow(
         record = compute(Origin(about.config, unfinished.command, tracker))
         if tracker is not None:
             tracker.record(record)
-    summary.write(record.printable(), about.folder, printed=printed)
+    try:
+        summary.write(record.printable(), about.folder, printed=printed)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise RunError(f"the run has finished, but its summary cannot be written: {error.strerror}") from error
     return record
 
 
