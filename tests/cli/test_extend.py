@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from ensemble_transfer.cli.extend import main
 from ensemble_transfer.models.ensemble import Ensemble
@@ -14,16 +15,21 @@ from ensemble_transfer.transfer.shift.vector import ShiftVector
 from ensemble_transfer.weights import below, fingerprint
 
 
-def test_added_members_are_those_of_a_larger_run(cli, quick, run, tmp_path, capsys):
+def test_added_members_are_those_of_a_larger_run_and_compared_with_nothing(cli, quick, run, tmp_path, capsys):
     assert main([str(run), "ensemble.add=1", f"store.root={tmp_path / 'another'}"]) == 0
-    assert "the 1 added members" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "the 1 added members" in said
+    assert "fully fine-tuned" not in said
+    assert "--against-full fine-tunes them fully as well" in said
     assert cli("+strategy=shift", *quick, "ensemble.size=3", "hydra.run.dir=fresh", "store.root=third")[0] == 0
     grown, fresh = run / "extended_3", tmp_path / "fresh"
     assert Ensemble.load(grown / "ensemble").fingerprint == Ensemble.load(fresh / "ensemble").fingerprint
     with np.load(grown / "predictions.npz") as one, np.load(fresh / "predictions.npz") as other:
         assert all(np.array_equal(one[name], other[name]) for name in other.files)
     a, b = Record.load(grown / "record.json"), Record.load(fresh / "record.json")
-    same = {k: v for k, v in a.metrics.items() if not k.startswith(("shift/", "source/validation/barrier"))}
+    assert "added_full" not in a.cost
+    assert not any(key.startswith("extend/") for key in a.metrics)
+    same = {k: v for k, v in a.metrics.items() if not k.startswith(("shift/", "extend/", "source/validation/barrier"))}
     assert same == {k: b.metrics[k] for k in same}
     for part in ("total", "marginal"):
         assert [a.cost[part][k] for k in ("steps", "examples", "flops", "trained_parameters")] == [
@@ -58,6 +64,26 @@ def test_members_added_to_turns_are_those_of_a_larger_run(changed, cli, quick, t
     changed(run, lambda data: data["curves"]["turns"].update(scale="high"))
     assert main([str(run), "ensemble.add=1"]) == 2
     assert "must be a run of strategy shift, which leaves shift.safetensors, or of turns" in capsys.readouterr().err
+
+
+def test_on_request_added_members_are_compared_with_full_ones(run, capsys):
+    assert main([str(run), "ensemble.add=2", "--against-full"]) == 0
+    said = capsys.readouterr().out
+    record = Record.load(run / "extended_4" / "record.json")
+    assert record.ensemble["size"] == 4
+    assert record.cost["added"]["total"]["steps"] == 2 * (4 + 2)
+    assert record.cost["added_full"]["total"]["steps"] == 2 * 5
+    each = [record.metrics[f"extend/member_{member}/accuracy"] for member in (2, 3)]
+    assert record.metrics["extend/accuracy"] == pytest.approx(sum(each) / 2)
+    with np.load(run / "extended_4" / "predictions.npz") as arrays:
+        right = (arrays["probabilities"].argmax(-1) == arrays["labels"]).mean(-1)
+    assert each == pytest.approx(list(right[2:]))
+    difference = record.metrics["extend/accuracy"] - record.metrics["extend/full_accuracy"]
+    assert record.metrics["extend/accuracy_gain_over_full"] == pytest.approx(difference)
+    assert "the 2 added members" in said
+    assert "the same, fully fine-tuned" in said
+    ratio = record.metrics["extend/flops_ratio_to_full"]
+    assert f"Against full fine-tuning: {difference:+.3f} in accuracy for {ratio:.0%} of the FLOPs" in said
 
 
 def test_members_that_exist_can_be_added(cli, quick, run, tmp_path):

@@ -122,14 +122,23 @@ def _elsewhere(metrics: Mapping[str, float | None]) -> list[str]:
 
 
 def _added(record: Record) -> list[str]:
-    """Return what members that an extension has added are worth and cost."""
-    if (added := record.cost.get("added")) is None:
+    """Return what members that an extension has added are worth and cost, and fully fine-tuned ones where there are."""
+    added, full = record.cost.get("added"), record.cost.get("added_full")
+    if added is None:
         return []
     own = [a for a in record.curves.get("member_accuracy", [])[-added["members"] :] if a is not None]
-    cost, accuracy = added["total"], number(sum(own) / len(own) if own else None)
-    spent = f"{cost['flops'] / 1e9:,.1f}", number(cost.get("fine_tunings"), 2)
-    head = "added", "accuracy on test, mean", "GFLOPs", "fine-tunings"
-    return [table(head, [[f"the {added['members']} added members", accuracy, *spent]])]
+    parts = [(f"the {added['members']} added members", sum(own) / len(own) if own else None, added["total"])]
+    if full:
+        parts.append(("the same, fully fine-tuned", record.metrics.get("extend/full_accuracy"), full["total"]))
+    rows = [
+        [name, number(a), f"{cost['flops'] / 1e9:,.1f}", number(cost.get("fine_tunings"), 2)] for name, a, cost in parts
+    ]
+    text = table(("added", "accuracy on test, mean", "GFLOPs", "fine-tunings"), rows)
+    if not full:
+        return [text, "`--against-full` fine-tunes them fully as well, to compare."]
+    gain, ratio = (record.metrics[f"extend/{name}"] for name in ("accuracy_gain_over_full", "flops_ratio_to_full"))
+    line = f"Against full fine-tuning: {gain:+.3f} in accuracy for {ratio:.0%} of the FLOPs, by one seed."
+    return [text, line]
 
 
 def _cost(record: Record) -> str:

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from ensemble_transfer.layout import ENSEMBLE, SHIFT
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.report.record import Record, finished_run
 from ensemble_transfer.runs.conclusion import conclude
-from ensemble_transfer.runs.experiment import Experiment
+from ensemble_transfer.runs.experiment import Experiment, PreparedRun
 from ensemble_transfer.runs.run import Origin, prepare
 from ensemble_transfer.training.cost import FineTuning, from_plain, mean_cost, merged
 from ensemble_transfer.transfer.base import Strategy, TransferResult, Workbench
@@ -20,6 +20,7 @@ from ensemble_transfer.transfer.shift.result import ShiftResult
 from ensemble_transfer.transfer.shift.vector import ShiftVector, donor_weights
 from ensemble_transfer.transfer.strategies.shift import Shift
 from ensemble_transfer.transfer.strategies.turns import Turns
+from ensemble_transfer.weights import Weights
 
 log = logging.getLogger(__name__)
 
@@ -67,11 +68,14 @@ def _tells_its_turns(decisions: Any) -> bool:  # noqa: ANN401  # what a record h
     return finite and isinstance(decisions["donor_weights"], str)
 
 
-def extend(run: Run, experiment: Experiment, folder: Path, origin: Origin | None = None) -> Record:
+def extend(
+    run: Run, experiment: Experiment, folder: Path, against_full: bool = False, origin: Origin | None = None
+) -> Record:
     """Add members to a transferred ensemble, write the larger run into a folder, and return its record.
 
     The members that were there stay as they are. The record is that of a run of the larger size from the start, with
-    ``cost.added``, what the new members cost.
+    ``cost.added``, what the new members cost, and, on request, a full fine-tuning of the same members to compare with:
+    ``cost.added_full`` and the metrics ``extend/...``.
 
     Raises:
         SettingError: If the run's shift was not made for this target and these donors.
@@ -88,7 +92,10 @@ def extend(run: Run, experiment: Experiment, folder: Path, origin: Origin | None
     record = conclude(prepared, result, folder)
     on_gpu = bench.fitter.settings.device.type == "cuda"
     unit = FineTuning(record.cost["full_flops"], record.cost["full_seconds"], on_gpu)
-    record = replace(_with_the_run_before(record, run, unit), config=origin.config, command=origin.command)
+    record = _with_the_run_before(record, run, unit)
+    if against_full:
+        record = _with_full(record, prepared, result.ensemble.members[len(run.ensemble) :], unit)
+    record = replace(record, config=origin.config, command=origin.command)
     record.save(folder)
     return record
 
@@ -146,3 +153,22 @@ def _with_the_run_before(record: Record, run: Run, unit: FineTuning) -> Record:
 
 def _sum(unit: FineTuning, *costs: Mapping[str, Any] | None) -> dict[str, Any]:
     return unit.measured(merged([from_plain(cost) for cost in costs if cost is not None]))
+
+
+def _with_full(record: Record, prepared: PreparedRun, weights: Sequence[Weights], unit: FineTuning) -> Record:
+    """Return the record with a full fine-tuning of the new members beside theirs: accuracy on test, and cost."""
+    log.info("fine-tuning the added members fully, to compare")
+    bench, test = prepared.bench.unbilled(), prepared.tasks.target.test
+    new = range(len(bench.source) - len(weights), len(bench.source))
+    full = bench.fine_tune_fully({member: bench.encoders[member] for member in new})
+    metrics: dict[str, float] = {}
+    for name, members in (("", weights), ("full_", full.weights)):
+        predicted = bench.ensemble(members, "extend").predict(test.images, bench.fitter.settings.device).argmax(-1)
+        right = (predicted == test.labels).double().mean(-1)
+        metrics |= {f"extend/member_{m}/{name}accuracy": float(a) for m, a in zip(new, right, strict=True)}
+        metrics[f"extend/{name}accuracy"] = float(right.mean())
+    metrics["extend/accuracy_gain_over_full"] = metrics["extend/accuracy"] - metrics["extend/full_accuracy"]
+    spent = bench.ledger.total()
+    metrics["extend/flops_ratio_to_full"] = record.cost["added"]["total"]["flops"] / spent.flops
+    added_full = {"members": len(new), "total": unit.measured(spent)}
+    return replace(record, metrics={**record.metrics, **metrics}, cost=dict(record.cost) | {"added_full": added_full})
