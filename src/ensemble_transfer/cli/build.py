@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _VALUES = ["seed", "budget"]
-_GROUPS = ["dataset", "backbone", "ensemble", "strategy", "recipe", "trainer", "logger", "store", "evaluation"]
+_GROUPS = ["dataset", "backbone", "ensemble", "strategy", "recipe", "trainer", "logger", "store", "evaluation", "sweep"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,11 @@ class _Store:
     reuse: bool = True
 
 
+@dataclass(frozen=True)
+class _Sweep:
+    stop_at_failure: bool = False
+
+
 def build_experiment(cfg: DictConfig) -> Experiment:
     """Return the experiment that a configuration describes.
 
@@ -64,6 +69,7 @@ def build_experiment(cfg: DictConfig) -> Experiment:
     data, evaluation = _settings(cfg.dataset, "dataset"), _settings(cfg.evaluation, "evaluation")
     ood = _settings(evaluation.get("ood", OmegaConf.create()), "evaluation.ood")
     run = build(_Run, _without(cfg, *_GROUPS), "")
+    build(_Sweep, cfg.get("sweep", OmegaConf.create()), "sweep")
     images = build(_Images, _without(data, "source", "target"), "dataset")
     source = None if data.get("source") is None else named(data.source, "dataset.source")
     target = named(data.get("target"), "dataset.target")

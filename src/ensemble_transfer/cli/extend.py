@@ -60,7 +60,7 @@ def _extend(options: argparse.Namespace, command: str) -> None:
     known = record.strategy, record.seed, record.dataset, record.backbone, ensemble
     about = TrackedRun(folder, name, group, record.strategy, config)
     unfinished = Record("failed", *known, config=config, command=command)
-    follow(about, logger, unfinished, lambda origin: extend(run, experiment, folder, origin))
+    follow(about, logger, unfinished, lambda origin: extend(run, experiment, folder, options.against_full, origin))
 
 
 def _added(changes: DictConfig) -> int:

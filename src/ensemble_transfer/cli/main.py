@@ -26,6 +26,7 @@ from ensemble_transfer.cli import messages, sweep
 from ensemble_transfer.cli.arguments import VERSION, folders, groups, normalised, require_text, split, tells
 from ensemble_transfer.cli.command import command, complain, interruptible, lost_output, wants_tracebacks
 from ensemble_transfer.cli.finished import is_search, winner
+from ensemble_transfer.cli.sweep import SweepStopped
 from ensemble_transfer.cli.words import require_ours
 from ensemble_transfer.errors import Interrupted, RunError, SettingError, require_uninterrupted
 from ensemble_transfer.machine import end_with
@@ -120,6 +121,8 @@ def _run(arguments: list[str]) -> None:
             raise
         sys.argv[1:] = [*arguments, "~strategy"]  # what is told is the same for all strategies
         task()
+    except SweepStopped:
+        sys.stderr.write("stopped: sweep.stop_at_failure=true; the same command goes on where this one stopped\n")
     if _process.failures:
         raise _process.failures[0]
 
@@ -164,6 +167,7 @@ def _job(cfg: DictConfig) -> float:
             require_uninterrupted()
             if "strategy" not in cfg:
                 raise RunError(messages.choose_strategy([conf_folder()]))
+            sweep.require_going_on(cfg, own)
             from ensemble_transfer.cli.job import run_job
 
             if own.mode != RunMode.MULTIRUN:
@@ -173,6 +177,7 @@ def _job(cfg: DictConfig) -> float:
             with labelled(f"{own.runtime.choices['strategy']}, seed {OmegaConf.select(cfg, 'seed')}: "):
                 return run_job(cfg, own)
     except (SettingError, RunError, OmegaConfBaseException) as error:
+        stop = sweep.failed(cfg, own)
         if own.mode == RunMode.MULTIRUN:
             line = messages.one_line(error, conf_folder(), own.overrides.task)
             complain(f"{line} (job {Path(own.runtime.output_dir).name})", whole=True)
@@ -180,4 +185,6 @@ def _job(cfg: DictConfig) -> float:
         if not _process.jobs_inside:
             raise
         _process.failures.append(error)
+        if stop:
+            raise SweepStopped from error
         return math.inf

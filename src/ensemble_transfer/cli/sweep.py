@@ -7,14 +7,27 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from hydra.conf import HydraConf
 from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ensemble_transfer.cli.finished import is_search
 from ensemble_transfer.cli.grid import Grid
-from ensemble_transfer.errors import SettingError
+from ensemble_transfer.errors import RunError, SettingError
 from ensemble_transfer.layout import RECORD
+
+STOPPED = ".stopped"
+"""In a sweep's folder while it runs: a job has failed, and no more are started."""
+
+
+STOPS = "sweep.stop_at_failure"
+"""The setting that stops a sweep at its first failure."""
+
+
+class SweepStopped(BaseException):
+    """A job has failed, and the sweep was asked to stop then. No Exception, so that no launcher goes on."""
 
 
 @dataclass
@@ -44,6 +57,7 @@ class RememberSweep(Callback):
         with open_dict(hydra):
             if str(hydra.sweep._get_node("dir")).startswith(_UNNAMED):
                 override(config, "hydra.sweep.dir", folder_of(asked.overrides))
+        (Path(hydra.sweep.dir) / STOPPED).unlink(missing_ok=True)
         asked.config = config
         if is_search(config.hydra):
             # It proposes again what it has proposed before. Trials that have finished are recognised, in their folders.
@@ -65,11 +79,28 @@ def override(config: DictConfig, name: str, value: str) -> None:
     config.hydra.overrides.hydra.append(f"{name}={value}")
 
 
+def require_going_on(config: DictConfig, hydra: HydraConf) -> None:
+    """Raise a RunError if a job is not to start, since another has failed and the sweep is to stop then."""
+    stops = bool(OmegaConf.select(config, STOPS)) and hydra.mode == RunMode.MULTIRUN
+    if stops and (Path(hydra.sweep.dir) / STOPPED).exists():
+        raise RunError(f"not started, since another job has failed: {STOPS}=true")
+
+
+def failed(config: DictConfig, hydra: HydraConf) -> bool:
+    """Note that a job has failed, and return whether its sweep is to stop."""
+    stops = bool(OmegaConf.select(config, STOPS)) and hydra.mode == RunMode.MULTIRUN
+    if stops:
+        with suppress(OSError):
+            (Path(hydra.sweep.dir) / STOPPED).touch()
+    return stops
+
+
 def finish(config: DictConfig) -> int | None:
     """Write, print and log the comparison of a sweep; return its exit code, or None if no job has left a record."""
     from ensemble_transfer.cli.compare import compare
 
     folder = Path(config.hydra.sweep.dir).absolute()
+    (folder / STOPPED).unlink(missing_ok=True)
     if not any(folder.rglob(RECORD)):
         return None
     code = compare([folder], folder / "comparison")
