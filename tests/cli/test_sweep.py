@@ -4,13 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hydra.types import RunMode
-from omegaconf import OmegaConf
 
-from ensemble_transfer.cli import sweep as sweep_module
 from ensemble_transfer.cli.finished import finished_in, identity
 from ensemble_transfer.cli.sweep import folder_of
-from ensemble_transfer.errors import RunError
 from ensemble_transfer.report.record import Record
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -97,20 +93,9 @@ def test_a_sweep_may_stop_at_its_first_failure(cli, quick, tmp_path):
         "stopped: sweep.stop_at_failure=true; the same command goes on where this one stopped",
     ]
     assert "failed: head, digits_to_mnist, seed -1: seed=-1: must be 0 or more" in out
-    assert {path.name for path in (tmp_path / "s").iterdir()} == {"0", "1", "comparison", "multirun.yaml"}
+    assert {path.parent.name for path in (tmp_path / "s").glob("*/record.json")} == {"0", "1"}
+    assert not (tmp_path / "s" / ".stopped").exists()
     assert Record.load(tmp_path / "s" / "0" / "record.json").status == "finished"
 
     assert cli(*sweep)[0] == 1
     assert Record.load(tmp_path / "s" / "2" / "record.json").status == "finished"
-
-
-def test_a_job_in_another_process_is_not_started_after_a_failure(tmp_path):
-    config = OmegaConf.create({"sweep": {"stop_at_failure": True}})
-    hydra = OmegaConf.create({"mode": RunMode.MULTIRUN, "sweep": {"dir": str(tmp_path)}})
-    sweep_module.require_going_on(config, hydra)
-    assert sweep_module.failed(config, hydra)
-    with pytest.raises(RunError, match=r"^not started, since another job has failed: sweep\.stop_at_failure=true$"):
-        sweep_module.require_going_on(config, hydra)
-    config.sweep.stop_at_failure = False
-    sweep_module.require_going_on(config, hydra)
-    assert not sweep_module.failed(config, hydra)

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,19 +16,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ensemble_transfer.cli.finished import is_search
 from ensemble_transfer.cli.grid import Grid
-from ensemble_transfer.errors import RunError, SettingError
+from ensemble_transfer.errors import SettingError
 from ensemble_transfer.layout import RECORD
 
 STOPPED = ".stopped"
 """In a sweep's folder while it runs: a job has failed, and no more are started."""
-
-
-STOPS = "sweep.stop_at_failure"
-"""The setting that stops a sweep at its first failure."""
-
-
-class SweepStopped(BaseException):
-    """A job has failed, and the sweep was asked to stop then. No Exception, so that no launcher goes on."""
 
 
 @dataclass
@@ -79,20 +72,10 @@ def override(config: DictConfig, name: str, value: str) -> None:
     config.hydra.overrides.hydra.append(f"{name}={value}")
 
 
-def require_going_on(config: DictConfig, hydra: HydraConf) -> None:
-    """Raise a RunError if a job is not to start, since another has failed and the sweep is to stop then."""
-    stops = bool(OmegaConf.select(config, STOPS)) and hydra.mode == RunMode.MULTIRUN
-    if stops and (Path(hydra.sweep.dir) / STOPPED).exists():
-        raise RunError(f"not started, since another job has failed: {STOPS}=true")
-
-
-def failed(config: DictConfig, hydra: HydraConf) -> bool:
-    """Note that a job has failed, and return whether its sweep is to stop."""
-    stops = bool(OmegaConf.select(config, STOPS)) and hydra.mode == RunMode.MULTIRUN
-    if stops:
-        with suppress(OSError):
-            (Path(hydra.sweep.dir) / STOPPED).touch()
-    return stops
+def marker(config: DictConfig, hydra: HydraConf) -> Path | None:
+    """Return the file that keeps the jobs of a sweep from starting, if it is to stop at its first failure."""
+    stops = hydra.mode == RunMode.MULTIRUN and OmegaConf.select(config, "sweep.stop_at_failure")
+    return Path(hydra.sweep.dir) / STOPPED if stops else None
 
 
 def finish(config: DictConfig) -> int | None:
@@ -100,7 +83,9 @@ def finish(config: DictConfig) -> int | None:
     from ensemble_transfer.cli.compare import compare
 
     folder = Path(config.hydra.sweep.dir).absolute()
-    (folder / STOPPED).unlink(missing_ok=True)
+    if (folder / STOPPED).exists():
+        sys.stderr.write("stopped: sweep.stop_at_failure=true; the same command goes on where this one stopped\n")
+        (folder / STOPPED).unlink()
     if not any(folder.rglob(RECORD)):
         return None
     code = compare([folder], folder / "comparison")
