@@ -52,6 +52,16 @@ def test_jobs_are_composed_as_hydra_composes_them(loader):
             composed.unknown = 1
 
 
+def test_each_choice_of_groups_is_composed_once(loader, monkeypatch):
+    composer = Composer(loader, compose("config", overrides=["strategy=head"], return_hydra_config=True))
+    composed, load = [], type(loader).load_sweep_config
+    counted = lambda self, *args: composed.append(args[1]) or load(self, *args)  # noqa: E731
+    monkeypatch.setattr(type(loader), "load_sweep_config", counted)
+    for job in [[f"strategy={strategy}", f"seed={seed}"] for seed in range(20) for strategy in ("head", "full")]:
+        composer.configuration(job)
+    assert composed == [["strategy=head"], ["strategy=full"]]
+
+
 def test_a_job_keeps_its_folder_whichever_jobs_are_left_out():
     assert _in_place(["seed=1"], "${hydra.job.num}", 7) == ["seed=1", "hydra.sweep.subdir='7'"]
     assert _in_place(["seed=1"], "${hydra.job.override_dirname}", 7) == ["seed=1"]
