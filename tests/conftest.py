@@ -1,8 +1,7 @@
 """Small real data and a small net, shared by all tests.
 
 Every process has one thread, unless OMP_NUM_THREADS says otherwise, so that tests may run beside each other. No test
-may depend on which net exactly comes out of a training: ``pytest --nudge 1e-3`` changes all of them, as the kernels of
-another CPU do.
+may depend on which net exactly comes out of a training.
 """
 
 import os
@@ -15,7 +14,7 @@ import pytest
 import torch
 from forks import Forks
 
-from ensemble_transfer.models.backbone import Architecture, Backbone
+from ensemble_transfer.models.backbone import Backbone
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.source.train import EnsembleSettings, train_source
 from ensemble_transfer.tasks.embedded import Digits
@@ -36,11 +35,6 @@ THREADS = int(os.environ["OMP_NUM_THREADS"])
 LONGEST = ("test_notebook", "test_launchers", "test_leftovers", "test_kills", "test_examples")
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    text = "change the weights that nets start from by this relative amount; every test must still pass"
-    parser.addoption("--nudge", type=float, default=0.0, help=text)
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files of the longest tests, so that no process is left alone with one at the end."""
     items.sort(key=lambda item: item.path.stem not in LONGEST)
@@ -49,24 +43,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _threads():
     torch.set_num_threads(THREADS)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _nudged(request):
-    amount = request.config.getoption("--nudge")
-    initial = Architecture.initial
-
-    def nudged(self: Architecture, seed: int) -> dict[str, torch.Tensor]:
-        noise = torch.Generator().manual_seed(seed)
-        return {
-            name: tensor * (1 + amount * torch.randn(tensor.shape, generator=noise)).to(tensor.dtype)
-            for name, tensor in initial(self, seed).items()
-        }
-
-    with pytest.MonkeyPatch.context() as patch:
-        if amount:
-            patch.setattr(Architecture, "initial", nudged)
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -22,10 +22,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from ensemble_transfer import transfer_ensemble
+from ensemble_transfer import EnsembleSettings, Shift, train_source, transfer_ensemble
 from ensemble_transfer.cli.main import COMMANDS
 from ensemble_transfer.runs import estimator
 from ensemble_transfer.runs.presets import conf_folder, preset_names, preset_object
+from ensemble_transfer.weights import fingerprint
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -86,18 +87,14 @@ def own_conf(tmp_path_factory):
 @pytest.fixture(scope="module")
 def composed(own_conf):
     """Compose overrides as the command line does."""
-    known = yaml.safe_load((conf_folder() / "config.yaml").read_text())["defaults"]
-    prefix = "" if any("strategy" in entry for entry in known if isinstance(entry, dict)) else "+"
 
     @cache
     def once(*overrides):
         return compose("config", overrides=[*overrides, f"hydra.searchpath=[file://{own_conf}]"])
 
     def run(overrides):
-        given = [re.sub(r"^\+{0,2}strategy=", f"{prefix}strategy=", override) for override in overrides]
-        if not prefix and not any(override.startswith("strategy=") for override in given):
-            given.append("strategy=shift")
-        return once(*given)
+        given = [re.sub(r"^\+{1,2}strategy=", "strategy=", override) for override in overrides]
+        return once(*given, *["strategy=shift"] * (not any(word.startswith("strategy=") for word in given)))
 
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
@@ -264,3 +261,16 @@ def test_the_strategy_of_the_guide_runs_within_a_budget(monkeypatch, source_ense
     [options] = [yaml.safe_load(text) for text in blocks(page, "yaml")]
     assert options.pop("_target_") == "my_package.FirstSteps"
     assert set(options) == {field.name for field in fields(guide.FirstSteps)}
+
+
+def test_the_snippet_of_the_guide_to_more_members_adds_one(
+    source_ensemble, source_task, target_task, backbone, recipes, fitter
+):
+    larger, _ = train_source(EnsembleSettings(4), backbone, source_task, 0, recipes, fitter)
+    result = transfer_ensemble(Shift(), source_ensemble, target_task, 0, recipes, fitter)
+    names = {"larger_source": larger, "target": target_task, "moved": result.ensemble, "shift": result.shift}
+    [code] = blocks(ROOT / "docs" / "extend.md")
+    exec(code, names)
+    members = names["larger"].members
+    assert [fingerprint(member) for member in members[:3]] == [fingerprint(m) for m in result.ensemble.members]
+    assert len(members) == 4

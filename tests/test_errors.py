@@ -5,10 +5,6 @@ import pytest
 from ensemble_transfer.errors import Interrupted, SettingError, require, settings_under
 
 
-def test_the_line_names_setting_value_and_rule():
-    assert str(SettingError("scale", "x", "must be a number")) == "scale='x': must be a number"
-
-
 def test_groups_make_the_full_name():
     full = pytest.raises(SettingError, match=r"^strategy\.shift\.scale=0: must be above 0$")
     with full, settings_under("strategy"), settings_under("shift"):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from ensemble_transfer import Auto, Calibration, EnsembleSettings, Fitter, Shift, train_source
+from ensemble_transfer import Auto, Calibration, Fitter
 from ensemble_transfer.training.fit import Start
 from ensemble_transfer.transfer.base import transfer_ensemble
 
@@ -60,19 +60,11 @@ def unchanged():
     assert [name for name, value in before.items() if after[name] != value] == []
 
 
-@pytest.mark.parametrize(("strategy", "budget"), [(Shift(if_better=True), None), (Auto(), 3.0)])
 @pytest.mark.usefixtures("unchanged")
-def test_a_transfer_leaves_no_trace(strategy, budget, source_ensemble, target_task, recipes, fitter):
-    result = transfer_ensemble(strategy, source_ensemble, target_task, 0, recipes, fitter, budget)
-    result.ensemble.predict(target_task.validation.images)
-
-
-@pytest.mark.usefixtures("unchanged")
-def test_training_a_source_and_calibrating_leave_no_trace(backbone, source_task, recipes, settings, store):
-    fitter = Fitter(replace(settings, progress=True), store)
-    ensemble, _ = train_source(EnsembleSettings(2), backbone, source_task, 0, recipes, fitter)
-    split = source_task.validation
-    Calibration.fit(ensemble.predict(split.images).numpy(), split.labels.numpy())
+def test_a_transfer_and_its_calibration_leave_no_trace(source_ensemble, target_task, recipes, fitter):
+    result = transfer_ensemble(Auto(), source_ensemble, target_task, 0, recipes, fitter, budget=3.0)
+    split = target_task.validation
+    Calibration.fit(result.ensemble.predict(split.images).numpy(), split.labels.numpy())
 
 
 @pytest.mark.parametrize("executor", ["loop", "vectorised"])
@@ -82,7 +74,9 @@ def test_a_fit_leaves_no_trace(executor, backbone, source_task, recipes, setting
     architecture = replace(architecture, options={**architecture.options, "drop_rate": 0.5})
     starts = [Start(member, architecture.initial(member), member) for member in range(2)]
     recipe = replace(recipes.tiny, augment="trivial")
-    Fitter(replace(settings, executor=executor)).fit(architecture, starts, source_task.train, recipe, "full")
+    Fitter(replace(settings, executor=executor, progress=True)).fit(
+        architecture, starts, source_task.train, recipe, "full"
+    )
 
 
 @pytest.mark.usefixtures("unchanged")

@@ -39,10 +39,3 @@ def test_a_disk_without_room_is_said(monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**30))
     with pytest.raises(MemoryError, match=r"^2\.0 GiB do not fit into memory, and .* has 1\.0 GiB; set TMPDIR"):
         spill.empty(2**29 + 1, free=0)
-
-
-def test_the_folder_with_most_room_is_taken(tmp_path, monkeypatch):
-    monkeypatch.setattr(spill.tempfile, "gettempdir", lambda: str(tmp_path))
-    for more in (tmp_path, Path("/var/tmp")):
-        monkeypatch.setattr(shutil, "disk_usage", lambda folder, more=more: SimpleNamespace(free=int(folder == more)))
-        assert spill._roomiest() == more

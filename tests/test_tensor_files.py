@@ -17,8 +17,3 @@ def test_what_was_written_is_read(tmp_path):
         for name, tensor in TENSORS.items():
             assert torch.equal(tensors[name], tensor)
             assert tensors[name].dtype == tensor.dtype
-
-
-def test_tensors_without_a_header_are_written_too(tmp_path):
-    write_tensors(tmp_path / "file", TENSORS)
-    assert read_tensors(tmp_path / "file")[1] == {}

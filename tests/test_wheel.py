@@ -48,16 +48,13 @@ def test_its_program_works_in_an_empty_folder(installed, tmp_path):
     _, error = said([program, "+strategy=nope"], tmp_path, code=2)
     assert error.startswith("error: strategy='nope': must be one of auto, few, full, head, ")
     assert error.count("\n") == 1
-    assert "zero_shot" in said([program, "--help"], tmp_path)[0]
     composed, _ = said([program, "+experiment=quick", "+strategy=zero_shot", "--cfg", "job"], tmp_path)
     assert "finish: head" in composed
     assert not list(tmp_path.iterdir())
 
 
 def test_python_finds_the_package_and_its_presets(installed, tmp_path):
-    code = (
-        "from ensemble_transfer.runs import presets as p; print(p.conf_folder(), p.preset_object('strategy', 'lp_ft'))"
-    )
-    folder, strategy = said([installed / "python", "-c", code], tmp_path)[0].split(maxsplit=1)
+    code = "from ensemble_transfer.runs import presets as p; print(p.conf_folder(), p.preset('strategy', 'lp_ft'))"
+    folder, settings = said([installed / "python", "-c", code], tmp_path)[0].split(maxsplit=1)
     assert Path(folder).is_relative_to(installed.parent)
-    assert strategy == "Full(head='probe')\n"
+    assert "'head': 'probe'" in settings

@@ -1,8 +1,6 @@
 """``python -m ensemble_transfer.evaluate PREDICTIONS.npz``: every metric of saved predictions."""
 
-import sys
-
 from ensemble_transfer.cli.evaluate import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -1,8 +1,6 @@
 """``python -m ensemble_transfer.export RUN OUT.onnx``: write an ensemble as one ONNX file."""
 
-import sys
-
 from ensemble_transfer.cli.export import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

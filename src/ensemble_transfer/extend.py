@@ -1,8 +1,6 @@
 """``python -m ensemble_transfer.extend RUN ensemble.add=3``: add members by the stored shift vector."""
 
-import sys
-
 from ensemble_transfer.cli.extend import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

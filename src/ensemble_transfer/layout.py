@@ -12,7 +12,6 @@ PREDICTIONS = "predictions.npz"
 SUMMARY = "summary.md"
 SHIFT = "shift.safetensors"
 TRACEBACK = "traceback.txt"
-PROFILE = "profile.txt"
 
 HYDRA = ".hydra"
 """Folder of the configuration as Hydra composed it, which is written when a job starts."""

@@ -1,8 +1,6 @@
 """``python -m ensemble_transfer.predict RUN IMAGES...``: predict classes of images."""
 
-import sys
-
 from ensemble_transfer.cli.predict import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

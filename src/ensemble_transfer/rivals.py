@@ -1,8 +1,6 @@
 """``python -m ensemble_transfer.rivals RUN``: the baseline and the rivals of a run at its cost, and the comparison."""
 
-import sys
-
 from ensemble_transfer.cli.rivals import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -37,7 +37,8 @@ def empty(*shape: int, dtype: torch.dtype = torch.float32, free: int | None = No
     size = math.prod(shape) * dtype.itemsize
     if size <= SMALL or size <= SHARE * (free_memory() if free is None else free):
         return torch.empty(*shape, dtype=dtype)
-    folder = _roomiest()
+    places = [Path(name) for name in (tempfile.gettempdir(), "/var/tmp") if os.access(name, os.W_OK)]
+    folder = max(places, key=lambda place: shutil.disk_usage(place).free)  # TMPDIR or /var/tmp: /tmp may be memory
     room = shutil.disk_usage(folder).free
     if size > room:
         needed, there = (f"{number / 2**30:.1f} GiB" for number in (size, room))
@@ -50,12 +51,6 @@ def empty(*shape: int, dtype: torch.dtype = torch.float32, free: int | None = No
 def rows_at_once(row_bytes: int) -> int:
     """Return how many rows of so many bytes a computation takes at once, so that its copies stay small."""
     return max(1, 2**26 // max(1, row_bytes))
-
-
-def _roomiest() -> Path:
-    """Return the folder of temporary files with most room: ``TMPDIR`` or ``/var/tmp``; ``/tmp`` may be memory."""
-    there = [Path(name) for name in (tempfile.gettempdir(), "/var/tmp") if os.access(name, os.W_OK)]
-    return max(there, key=lambda folder: shutil.disk_usage(folder).free)
 
 
 def _reserve(descriptor: int, size: int) -> None:

@@ -6,7 +6,7 @@ nothing is transferred partially: names, shapes and dtypes must agree, or an err
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 
 import torch
@@ -163,14 +163,10 @@ def copied(weights: Weights) -> dict[str, Tensor]:
 
 
 def _check_match(a: Weights, b: Weights) -> None:
-    for name in _first(a.keys() ^ b.keys()):
+    for name in sorted(a.keys() ^ b.keys()):
         raise ValueError(f"tensor {name!r} is in one of the two sets of weights only")
     for name, tensor in a.items():
         if tensor.shape != b[name].shape:
             raise ValueError(f"tensor {name!r} has shapes {tuple(tensor.shape)} and {tuple(b[name].shape)}")
         if tensor.dtype != b[name].dtype:
             raise ValueError(f"tensor {name!r} has dtypes {tensor.dtype} and {b[name].dtype}")
-
-
-def _first(names: Iterable[str]) -> list[str]:
-    return sorted(names)[:1]

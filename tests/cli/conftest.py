@@ -25,9 +25,19 @@ QUICK = [
     "recipe.tiny.steps=2",
     "recipe.probe.steps=4",
     "recipe.head.steps=4",
+    "evaluation.diagnostics=false",
     "trainer.threads=1",
     "trainer.progress=false",
 ]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _timed_shortly():
+    """Let a run find the seconds of a fine-tuning in two steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ensemble_transfer.runs.costs.WARM", 1)
+        patch.setattr("ensemble_transfer.runs.costs.TIMED", 3)
+        yield
 
 
 @pytest.fixture

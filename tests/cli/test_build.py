@@ -33,7 +33,7 @@ def test_an_import_error_keeps_its_cause(tmp_path, monkeypatch):
 
 
 def test_what_is_no_class_and_what_a_constructor_refuses_are_told_too():
-    with pytest.raises(SettingError, match=r"^strategy._target_='math.pi': .*non-class of type 'float'"):
+    with pytest.raises(SettingError, match=r"^strategy._target_='math.pi': is not a class$"):
         named(OmegaConf.create({"_target_": "math.pi"}), "strategy")
     with pytest.raises(SettingError, match=r"^x._target_='fractions.Fraction': cannot be made: ZeroDivisionError: "):
         made(OmegaConf.create({"_target_": "fractions.Fraction", "numerator": 1, "denominator": 0}), "x")

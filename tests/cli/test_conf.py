@@ -1,7 +1,6 @@
 """Every file of conf/ composes, says what it is, and builds the objects that it names."""
 
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -9,48 +8,62 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from ensemble_transfer.cli.build import build, build_logger, named, resolved
-from ensemble_transfer.cli.main import conf_folder
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.models.backbone import Backbone
+from ensemble_transfer.runs.presets import conf_folder, preset_names
 from ensemble_transfer.source.train import EnsembleSettings
 from ensemble_transfer.training.recipe import Recipes
 from ensemble_transfer.training.settings import TrainerSettings
 
 FILES = sorted(path.relative_to(conf_folder()) for path in conf_folder().rglob("*.yaml"))
-CHOICES = [path for path in FILES if len(path.parts) == 2 and not path.name.startswith("_")]
 
 
-def composed(*overrides: str):
+def composed(*overrides: str, name: str = "config"):
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        return compose("config", overrides=list(overrides))
+        return compose(name, overrides=list(overrides))
 
 
 def test_every_file_opens_with_a_line_that_says_what_it_is():
     assert not [path for path in FILES if not (conf_folder() / path).read_text().startswith("# ")]
 
 
-@pytest.mark.parametrize("path", CHOICES, ids=str)
-def test_a_choice_composes_and_builds(path: Path):
-    group, name = path.parts[0], path.stem
-    override = {
-        "task": f"task@dataset.target={name}",
-        "experiment": f"+experiment={name}",
-    }.get(group, f"{group}={name}")
-    cfg = resolved(composed(override) if group == "strategy" else composed(override, "strategy=shift"))
-    for place in ("source", "target") if cfg.dataset.source is not None else ("target",):
-        node = cfg.dataset[place]
-        for key in [key for key in node if OmegaConf.is_missing(node, key)]:
-            node[key] = "MNIST" if key == "name" else "some/path"
-        loader = named(node, f"dataset.{place}")
-        assert set(node) == {"_target_", *(field.name for field in fields(loader))}, "an option is not in the file"
-    build(Backbone, cfg.backbone, "backbone")
-    build(EnsembleSettings, cfg.ensemble, "ensemble")
-    build(Recipes, cfg.recipe, "recipe")
-    build_logger(cfg)
-    if cfg.trainer.accelerator != "gpu":
-        build(TrainerSettings, cfg.trainer, "trainer")
-    named(cfg.strategy, "strategy").check(8, build(Backbone, cfg.backbone, "backbone").architecture(28, 1, 10))
+def build_task(node):
+    for key in [key for key in node if OmegaConf.is_missing(node, key)]:
+        node[key] = "MNIST" if key == "name" else "some/path"
+    loader = named(node, "task")
+    assert set(node) == {"_target_", *(field.name for field in fields(loader))}, "an option is not in the file"
+
+
+def build_pair(node):
+    for task in filter(None, (node.source, node.target)):
+        build_task(task)
+
+
+BUILD = {
+    "task": build_task,
+    "dataset": build_pair,
+    "backbone": lambda node: build(Backbone, node, "backbone"),
+    "ensemble": lambda node: build(EnsembleSettings, node, "ensemble"),
+    "strategy": lambda node: named(node, "strategy").check(8, Backbone().architecture(28, 1, 10)),
+    "recipe": lambda node: build(Recipes, node, "recipe"),
+    "trainer": lambda node: node.accelerator == "gpu" or build(TrainerSettings, node, "trainer"),
+    "logger": lambda node: build_logger(OmegaConf.create({"logger": node})),
+}
+
+
+@pytest.mark.parametrize("group", BUILD)
+def test_every_choice_of_a_group_builds(group):
+    for name in preset_names(group):
+        BUILD[group](composed(name=f"{group}/{name}")[group])
+
+
+@pytest.mark.parametrize("name", preset_names("experiment"))
+def test_an_experiment_composes_and_builds(name):
+    cfg = resolved(composed(f"+experiment={name}", "strategy=shift"))
+    build_pair(cfg.dataset)
+    for group in ("backbone", "ensemble", "recipe", "trainer", "logger"):
+        BUILD[group](cfg[group])
 
 
 EMBEDDED = {

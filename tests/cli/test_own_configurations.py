@@ -1,5 +1,6 @@
 """A user's own groups and experiments, by ``--config-dir``, and what the experiments of conf/ sweep over."""
 
+import re
 import shlex
 from pathlib import Path
 
@@ -84,7 +85,7 @@ def launched(monkeypatch):
             return []
 
     monkeypatch.setattr("hydra.core.plugins.Plugins.instantiate_launcher", lambda *_, **__: Launcher())
-    monkeypatch.setattr("ensemble_transfer.cli.composition.Composer.configuration", lambda *_: None)
+    monkeypatch.setattr("ensemble_transfer.cli.grid.Composer.configuration", lambda *_: None)
     return jobs
 
 
@@ -143,3 +144,16 @@ def test_a_strategy_is_added_by_its_file_and_its_yaml_alone(cli, quick, tmp_path
     head, own = (styles(rows)[row.label] for row in rows)
     assert (head.colour, head.marker) != (own.colour, own.marker)
     assert {row.strategy for row in references(rows).values()} == {"mine"}  # the rival, which the rows are held against
+
+
+def test_a_class_of_ones_own_is_found_by_the_program(forks, tmp_path):
+    (tmp_path / "mine.py").write_text("from pathlib import Path\nPath('imported').touch()\n")
+    project = Path(__file__).parents[2] / "pyproject.toml"
+    [line] = re.findall(r'^ensemble-transfer = "(.+)"$', project.read_text(), re.MULTILINE)
+    module, _, name = line.partition(":")
+    script = tmp_path / "bin" / "ensemble-transfer"
+    script.parent.mkdir()
+    script.write_text(f"import sys\nfrom {module} import {name}\nsys.exit({name}())\n")  # as pip writes it
+    done = forks.run(script, "strategy=few", "strategy._target_=mine.Few", cwd=tmp_path)
+    assert "has no attribute" in done.stderr or "mine.Few" in done.stderr
+    assert (tmp_path / "imported").exists()

@@ -127,19 +127,6 @@ def test_a_rival_is_compared_with_the_others(cli, quick, tmp_path):
     assert set(found(tmp_path / "run")) == {".", "rivals/snapshots/seed_0"}  # it is the baseline itself
 
 
-# A record from elsewhere
-
-
-def test_nothing_that_a_record_names_is_imported(changed, run, tmp_path, capsys, monkeypatch):
-    (tmp_path / "payload.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    changed(run, lambda data: data["config"]["strategy"].update(_target_="payload.Task"))
-    assert main([str(run), "--seeds", "2"]) == 2
-    assert "payload.Task': is no class of ensemble_transfer; a record is data" in capsys.readouterr().err
-    assert not (tmp_path / "ran").exists()
-    assert not (run / "rivals").exists()
-
-
 UNFIT = {
     "no record": (lambda d: d.clear(), "is not a readable record"),
     "a run that failed": (lambda d: d.update(status="failed"), "must be a run that has finished"),

@@ -87,15 +87,3 @@ def test_the_settings_of_the_answers_are_there():
     for group, _, name in (part.partition("=") for part in groups):
         if (conf_folder() / group).is_dir():
             assert (conf_folder() / group / f"{name}.yaml").is_file(), (group, name)
-
-
-def test_a_class_of_ones_own_is_found_by_the_program(forks, tmp_path):
-    (tmp_path / "mine.py").write_text("from pathlib import Path\nPath('imported').touch()\n")
-    [line] = re.findall(r'^ensemble-transfer = "(.+)"$', (GUIDE.parents[1] / "pyproject.toml").read_text(), re.M)
-    module, _, name = line.partition(":")
-    script = tmp_path / "bin" / "ensemble-transfer"
-    script.parent.mkdir()
-    script.write_text(f"import sys\nfrom {module} import {name}\nsys.exit({name}())\n")  # as pip writes it
-    done = forks.run(script, "strategy=few", "strategy._target_=mine.Few", cwd=tmp_path)
-    assert "has no attribute" in done.stderr or "mine.Few" in done.stderr
-    assert (tmp_path / "imported").exists()

@@ -172,7 +172,7 @@ def test_table_holds_every_metric(full, save, capsys):
         line = next(line for line in printed.splitlines() if f" {key} " in line)
         if not key.startswith("calibrated/") and metrics[key] >= 1e-3:
             assert f"{metrics[key]:.4f}" in line
-    for text in ("digits mutual_information", "auroc", "fpr95", "nll by severity", "noise", "mean"):
+    for text in ("ood/digits/mutual_information/auroc", "fpr95", "corruption/mean/2/nll"):
         assert text in printed
 
 

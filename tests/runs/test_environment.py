@@ -40,8 +40,3 @@ def test_a_checkout_has_its_commit_and_a_mark_where_it_was_changed(module, tmp_p
     assert environment._git_commit() == commit
     module.write_text("changed")
     assert environment._git_commit() == f"{commit}-dirty"
-
-
-def test_without_git_there_is_no_commit(module, monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    assert environment._git_commit() is None

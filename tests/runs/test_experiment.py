@@ -1,15 +1,18 @@
-"""What an experiment loads, and what its result is compared with."""
+"""What an experiment loads, and what is told before it starts."""
 
+import logging
 from dataclasses import replace
 
 import pytest
 
 from ensemble_transfer.errors import SettingError
+from ensemble_transfer.machine import SECONDS_A_STEP
 from ensemble_transfer.runs.evaluation import EvaluationSettings
 from ensemble_transfer.runs.experiment import Dataset, Experiment, load_tasks
-from ensemble_transfer.runs.run import prepare
+from ensemble_transfer.runs.run import DAY, expected_seconds, prepare, warn_of_days
 from ensemble_transfer.source.train import EnsembleSettings
 from ensemble_transfer.tasks.embedded import Digits
+from ensemble_transfer.transfer.strategies.few import Few
 from ensemble_transfer.transfer.strategies.head import HeadOnly
 
 FEW = {"train": 20, "validation": 10, "test": 12}
@@ -54,3 +57,31 @@ def test_images_of_the_same_classes_are_not(loaded):
     named = loaded("01", "01", source="45")  # a task that the user calls so
     assert set(named.ood) == {"source"}
     assert named.notes() == []
+
+
+@pytest.fixture
+def one_run(experiment):
+    return replace(experiment("01", "23"), strategy=Few(), budget=1.0)
+
+
+@pytest.mark.parametrize("phase", ["ancestor", "source", "full"])
+def test_days_are_told(one_run, recipes, caplog, phase):
+    long = replace(one_run, recipes=replace(recipes, **{phase: replace(getattr(recipes, phase), steps=10**8)}))
+    assert expected_seconds(long) > DAY > 1000 * expected_seconds(one_run)
+    with caplog.at_level(logging.WARNING):
+        warn_of_days(one_run)
+        assert not caplog.messages
+        warn_of_days(long)
+    [said] = caplog.messages
+    assert said.startswith("this run may take ")
+    assert "days on this machine" in said
+
+
+def test_what_is_expected_grows_with_what_is_done(one_run, recipes):
+    one = expected_seconds(one_run)
+    full = expected_seconds(replace(one_run, budget=2.0)) - one
+    assert full == pytest.approx(recipes.full.steps * SECONDS_A_STEP, rel=0.5)
+    more = expected_seconds(replace(one_run, ensemble=EnsembleSettings(3))) - one
+    assert more == pytest.approx(recipes.source.steps * SECONDS_A_STEP, rel=0.5)
+    apart = expected_seconds(replace(one_run, ensemble=EnsembleSettings(2, "independent"))) - one
+    assert apart == pytest.approx(recipes.ancestor.steps * SECONDS_A_STEP, rel=0.5)

@@ -17,11 +17,6 @@ _WITH_VALUE = frozenset(("--config-path", "-cp", "--config-name", "-cn", *CONFIG
 _WITH_CHOICE = ("--info", "-i")
 """Options of Hydra that take a value, and the one that may take one."""
 
-_LONG = frozenset(
-    ("--cfg", "--config-dir", "--config-name", "--config-path", "--experimental-rerun", "--info", "--package")
-)
-"""Long options of Hydra that may have their value behind ``=``."""
-
 _PLACES = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 
 _TELLING = frozenset(("--help", "-h", "--cfg", "-c", *_WITH_CHOICE))
@@ -44,7 +39,7 @@ def normalised(arguments: Sequence[str]) -> list[str]:
     options, overrides = split(arguments)
     for option in options:
         name, _, value = option.partition("=")
-        if value and name.startswith("--") and name not in _LONG:
+        if value and name.startswith("--") and name not in {*_WITH_VALUE, *_WITH_CHOICE, "--experimental-rerun"}:
             rule = f"is no option; a setting is {name[2:]}={value}. In the command of a W&B sweep write "
             raise SettingError(name, value, rule + "${args_no_hyphens}")
     chosen = [word.partition("=")[2] for word in map(renewed, overrides) if word.startswith("strategy=")]
@@ -53,12 +48,8 @@ def normalised(arguments: Sequence[str]) -> list[str]:
     for name, _, value in (word.lstrip("+").partition("=") for word in overrides):
         if name in _PLACES and not value.strip(" '\""):
             raise SettingError(name, value, "must be a folder; an empty one would be the current folder")
-    return [*options, *(_null(renewed(override)) for override in overrides)]
-
-
-def _null(override: str) -> str:
-    """Return an override with null where it has Python's ``None``, as agents of W&B write it."""
-    return re.sub(r"=None$", "=null", override)
+    # agents of W&B write Python's None
+    return [*options, *(re.sub(r"=None$", "=null", renewed(override)) for override in overrides)]
 
 
 def renewed(override: str) -> str:

@@ -8,11 +8,12 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from hydra.errors import HydraException
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -176,14 +177,14 @@ def _class_of(node: DictConfig, path: str) -> type:
     """Return the class that a node names as ``_target_``; it is imported, not called."""
     setting, target = f"{path}._target_", node.get("_target_")
     require(isinstance(target, str), setting, target, "must name a class, such as package.module.Class")
-    logger = logging.getLogger("hydra.utils")
-    logger.disabled = True  # Hydra logs the error that it raises
+    module, _, name = target.rpartition(".")
     try:
-        return get_class(target)
+        found = getattr(import_module(module), name)
     except Exception as error:  # a module may raise anything when it is imported
         raise SettingError(setting, target, f"is not a class that can be imported: {_reason(error)}") from error
-    finally:
-        logger.disabled = False
+    require(isinstance(found, type), setting, target, "is not a class")
+    cls: type = found
+    return cls
 
 
 def _trainer(node: Any) -> TrainerSettings:  # noqa: ANN401
@@ -216,11 +217,9 @@ def _made(node: Any, path: str, is_one: Callable[[type], bool], what: str) -> ob
 
 def _reason(error: BaseException) -> str:
     """Return in one line what went wrong in a class or in its module, without Hydra's errors around it."""
-    cause = error
-    while cause.__cause__ is not None and (isinstance(cause, HydraException) or str(cause).startswith("Error loading")):
-        cause = cause.__cause__
-    text = " ".join(str(cause).split())
-    return text if cause is error else f"{type(cause).__name__}: {text}"
+    while error.__cause__ is not None and isinstance(error, HydraException):
+        error = error.__cause__
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _store(node: Any) -> Store:  # noqa: ANN401

@@ -8,14 +8,14 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial, wraps
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import FrameType
 from typing import TYPE_CHECKING, ParamSpec
 
 from ensemble_transfer.errors import Interrupted, RunError, SettingError, note_signal, require
-from ensemble_transfer.layout import replacing
 from ensemble_transfer.report.escape import one_line, printable
 
 if TYPE_CHECKING:
@@ -134,15 +134,9 @@ def require_writable(output: Path) -> None:
     if output.exists() and not output.is_file():  # such as /dev/null
         return
     try:
-        with suppress(_UnwrittenError), replacing(output.resolve()) as beside:
-            beside.touch()
-            raise _UnwrittenError
+        TemporaryFile(dir=output.resolve().parent).close()
     except OSError as error:
         raise SettingError("output", str(output), f"cannot be written: {error.strerror}") from error
-
-
-class _UnwrittenError(Exception):
-    """A file could be written, and is not."""
 
 
 def complain(error: object, whole: bool = False) -> None:

@@ -24,38 +24,28 @@ MANY = 12
 
 
 def compare(folders: Sequence[Path], output: Path, baseline: str | None = None) -> int:
-    """Print and write the comparison of all records below folders.
-
-    Args:
-        folders: Folders of sweeps or runs.
-        output: Where ``index.html``, the tables and ``figures/`` go; with several pairs of tasks, a folder each too.
-        baseline: Label or strategy of the row that the others are compared with; by default one member, fully
-            fine-tuned.
+    """Print and write the comparison of all records below folders of sweeps or runs.
 
     Returns:
-        Exit code: 0, 1 if a run has failed or its record cannot be read, 2 if there is nothing to compare; the reason
-        is printed.
+        Exit code: 0, 1 if a run has failed or its record cannot be read, 2 if none can.
+
+    Raises:
+        ValueError: If there is nothing to compare, or nothing can be written.
     """
-    try:
-        refused: list[ValueError] = []
-        records = read_records(folders, refused)
-        comparison = Comparison.of((record.printable() for record in records.values()), baseline)
-    except ValueError as error:
-        complain(error)
-        return 2
+    refused: list[ValueError] = []
+    records = read_records(folders, refused)
     for reason in refused:
         complain(f"{reason}; left out")
     if not records and refused:
         return 2
     if not records:
-        complain(f"no record.json below {', '.join(map(str, folders))}")
-        return 2
+        raise ValueError(f"no record.json below {', '.join(map(str, folders))}")
+    comparison = Comparison.of((record.printable() for record in records.values()), baseline)
     try:
         comparison.write(output)
         page = _drawn(comparison, output)
     except OSError as error:
-        complain(f"{output}: the comparison cannot be written there ({error.strerror})")
-        return 2
+        raise ValueError(f"{output}: the comparison cannot be written there ({error.strerror})") from error
     terminal = console()
     for finding in findings(comparison):
         terminal.print(f"{finding.task}: {' '.join(finding.sentences)}\n", markup=False, highlight=False)

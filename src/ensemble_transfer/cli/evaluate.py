@@ -16,13 +16,11 @@ from ensemble_transfer.report.escape import one_line
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from rich.table import Table
-
 
 _DESCRIPTION = """\
 Print every metric of an ensemble's predictions: accuracy, likelihood, calibration, selective prediction,
 diversity, and, where the file has the arrays for it, detection of out-of-distribution examples and robustness
-to corruptions.
+to corruptions (the mean over them; each with --json).
 """
 
 _LAYOUT = """\
@@ -43,9 +41,9 @@ exit code: 0, or 2 if the file cannot be used.
 """
 
 _BETTER = {
-    **dict.fromkeys(("accuracy", "accuracy_min", "accuracy_max", "coverage_at_5_risk"), "higher"),
+    **dict.fromkeys(("accuracy", "accuracy_min", "accuracy_max", "coverage_at_5_risk", "auroc"), "higher"),
     **dict.fromkeys(("nll", "brier", "ece", "mce", "ece_adaptive", "ece_classwise"), "lower"),
-    **dict.fromkeys(("aurc", "eaurc", "augrc", "risk_at_80_coverage", "double_fault"), "lower"),
+    **dict.fromkeys(("aurc", "eaurc", "augrc", "risk_at_80_coverage", "double_fault", "fpr95"), "lower"),
 }
 
 
@@ -76,51 +74,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _show(metrics: Mapping[str, float], given: Mapping[str, Any]) -> None:
-    """Print tables: one of the plain metrics, one of OOD detection, three of corruptions."""
+    """Print a table of all metrics, but of corruptions the mean over them alone."""
+    from rich.table import Table
+
     terminal = console(markup=False, highlight=False, emoji=False)
     members, examples, classes = given["probabilities"].shape
     terminal.print(f"members: {members}, examples: {examples}, classes: {classes}")
     source = "the two halves of the examples, crosswise" if given["validation"] is None else "validation"
     terminal.print(f"temperature fitted on: {source}")
-    terminal.print(_plain_table(metrics))
-    keys = [key.split("/") for key in metrics]
-    detection = {(f"{k[1]} {k[2]}", k[3]): metrics["/".join(k)] for k in keys if k[0] == "ood"}
-    if detection:
-        terminal.print(_grid("ood", "out of distribution is positive", detection))
-    for metric in ("accuracy", "nll", "ece"):
-        cells = {(k[1], k[2]): metrics["/".join(k)] for k in keys if k[0] == "corruption" and k[3] == metric}
-        if cells:
-            terminal.print(_grid("corruption", f"{metric} by severity", cells))
-
-
-def _plain_table(metrics: Mapping[str, float]) -> Table:
-    from rich.table import Table
-
     table = Table("metric", "value", "better")
     family = ""
     for key, value in metrics.items():
-        if key.startswith(("ood/", "corruption/")):
+        parts = key.split("/")
+        if parts[0] == "corruption" and parts[1] != "mean":
             continue
-        if family and not key.startswith(family):
+        if family not in ("", parts[0]):
             table.add_section()
-        family = key.split("/")[0] + "/"
-        table.add_row(key, _number(value), _BETTER.get(key.split("/")[1], ""))
+        family = parts[0]
+        table.add_row(key, _number(value), _BETTER.get(parts[-1], ""))
     table.columns[1].justify = "right"
-    return table
-
-
-def _grid(corner: str, title: str, cells: Mapping[tuple[str, str], float]) -> Table:
-    """Return a table of values by (row, column); numbered columns are sorted by number."""
-    from rich.table import Table
-
-    named = dict.fromkeys(column for _, column in cells)
-    columns = sorted(named, key=lambda column: int(column) if column.isdecimal() else 0)
-    table = Table(corner, *columns, title=title, title_justify="left")
-    for row in dict.fromkeys(row for row, _ in cells):
-        table.add_row(row, *(_number(cells[row, c]) if (row, c) in cells else "" for c in columns))
-    for column in table.columns[1:]:
-        column.justify = "right"
-    return table
+    terminal.print(table)
 
 
 def _number(value: float) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ensemble_transfer.cli.command import command, parser_of, require_writable, some_path
-from ensemble_transfer.cli.image_paths import find_images
+from ensemble_transfer.cli.predict import find_images
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.inference.export import averaged, export
 from ensemble_transfer.inference.saved import ensemble_folder, open_saved

@@ -32,11 +32,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "and settings of " + ", ".join(OPEN),
     )
     parser.add_argument("--output", type=some_path, help="folder of the larger run; by default RUN/extended_SIZE")
-    parser.add_argument(
-        "--against-full",
-        action="store_true",
-        help="fine-tune the new members fully as well, only to compare: this takes longer than adding them",
-    )
     options = parser.parse_intermixed_args(arguments)
     with live_progress():
         _extend(options, written("extend", arguments))
@@ -47,7 +42,7 @@ def _extend(options: argparse.Namespace, command: str) -> None:
     changes = changes_of(options.overrides, OPEN, ("ensemble.add", "ensemble.members"), "an extension")
     add = _added(changes)
     from ensemble_transfer.cli.build import build_experiment, build_logger, plain, resolved
-    from ensemble_transfer.cli.job import recorded, require_free, show, tracked
+    from ensemble_transfer.cli.job import follow, require_free
     from ensemble_transfer.report.tracked_run import TrackedRun
     from ensemble_transfer.runs.extension import Run, extend
 
@@ -63,11 +58,9 @@ def _extend(options: argparse.Namespace, command: str) -> None:
     name, group = f"{record.strategy} extended to {size}, seed {cfg.seed}", f"{record.dataset}, {record.backbone}"
     ensemble = dict(record.ensemble) | {"size": size}
     known = record.strategy, record.seed, record.dataset, record.backbone, ensemble
-    with recorded(folder, Record("failed", *known, config=config, command=command)):
-        about = TrackedRun(folder, name, group, record.strategy, config)
-        against_full = options.against_full
-        larger = tracked(about, logger, command, lambda origin: extend(run, experiment, folder, against_full, origin))
-        show(larger, folder)
+    about = TrackedRun(folder, name, group, record.strategy, config)
+    unfinished = Record("failed", *known, config=config, command=command)
+    follow(about, logger, unfinished, lambda origin: extend(run, experiment, folder, options.against_full, origin))
 
 
 def _added(changes: DictConfig) -> int:

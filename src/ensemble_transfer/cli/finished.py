@@ -1,53 +1,63 @@
-"""Finished runs below a folder, recognised by what decided their result."""
+"""Finished runs below a folder, recognised by what decided their result, and the best of a search by Optuna."""
 
-from collections.abc import Hashable, Mapping
+import json
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from hydra.conf import HydraConf
 
 from ensemble_transfer.layout import RECORD
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.settings import decisive
 
-_read: dict[Path, tuple[int, Record | None, dict[str, Any]]] = {}
-"""Finished records that this process has read, by path: time of change, record, what decided its result."""
+WINNER = "winner_"
+"""In a search's folder: how the folder is named in which the best trial is evaluated on test."""
+
+OBJECTIVE = "target/validation/calibrated/nll"
+"""What a search minimises, as every choice on validation does: the NLL after cross-calibration, in nats."""
 
 
-def finished(path: Path) -> tuple[Record | None, dict[str, Any]]:
-    """Return a finished record and what decided its result; None for one that is not finished or is damaged.
-
-    A record that has not changed is read once by a process.
-    """
+def finished(path: Path) -> Record | None:
+    """Return a finished record; None where there is none, or one that is damaged or of another version."""
     try:
-        changed = path.stat().st_mtime_ns
-        if path not in _read or _read[path][0] != changed:
-            record = Record.load(path)
-            known = record if record.status == "finished" else None
-            _read[path] = changed, known, decisive(record.config) if known else {}
-    except (OSError, ValueError):
-        return None, {}  # damaged or of another version: the job runs again and replaces it
-    return _read[path][1:]
+        record = Record.load(path)
+    except (OSError, ValueError):  # the job runs again and replaces it
+        return None
+    return record if record.status == "finished" else None
 
 
-def identity(config: Mapping[str, Any]) -> Hashable:
-    """Return what is equal for two configurations whose runs have the same result.
-
-    Args:
-        config: A resolved configuration, as records keep it.
-    """
-    return _hashable(decisive(config))
+def identity(config: Mapping[str, Any]) -> str:
+    """Return what is equal for two configurations, as records keep them, whose runs have the same result."""
+    return json.dumps(decisive(config), sort_keys=True)
 
 
-def finished_in(sweep: Path) -> dict[Hashable, Record]:
+def finished_in(sweep: Path) -> dict[str, Record]:
     """Return the finished records of a sweep by the identity of their configuration."""
-    found: dict[Hashable, Record] = {}
-    for path in sorted(sweep.glob(f"*/{RECORD}")):
-        record, what = finished(path)
-        if record is not None:
-            found.setdefault(_hashable(what), record)
-    return found
+    records = (finished(path) for path in sorted(sweep.glob(f"*/{RECORD}"), reverse=True))
+    return {identity(record.config): record for record in records if record is not None}
 
 
-def _hashable(node: Any) -> Hashable:  # noqa: ANN401
-    if isinstance(node, Mapping):
-        return frozenset((name, _hashable(inner)) for name, inner in node.items())
-    return tuple(map(_hashable, node)) if isinstance(node, list | tuple) else node
+def is_search(hydra: HydraConf) -> bool:
+    """Return whether a sweep is a search by Optuna, from Hydra's own configuration of it."""
+    return "study_name" in hydra.sweeper
+
+
+def winner(folder: Path) -> list[str] | None:
+    """Return the arguments that evaluate the best trial of a search on test.
+
+    None if no trial has finished, or the best has been evaluated.
+    """
+    found = {path.parent.name: finished(path) for path in sorted(folder.glob(f"*/{RECORD}"))}
+    trials = {name: record for name, record in found.items() if record is not None and not record.tested}
+    reached = {name: nll for name, trial in trials.items() if (nll := trial.metrics.get(OBJECTIVE)) is not None}
+    if not reached:
+        return None
+    best = min(reached, key=lambda name: reached[name])
+    where = folder / f"{WINNER}{best}"
+    if finished(where / RECORD) is not None:
+        return None
+    words = shlex.split(trials[best].command)[3:]
+    words = [word for word in words if not word.lstrip("+").startswith("evaluation.test=")]
+    return [*words, "evaluation.test=true", f"hydra.run.dir={where}", "hydra.mode=RUN"]

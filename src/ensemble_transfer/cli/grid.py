@@ -1,32 +1,73 @@
 """The sweep over all combinations: what has finished is left out, and one line says how far it is."""
 
+import copy
 import os
 import sys
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from ensemble_transfer.cli.composition import Composer
+from ensemble_transfer.cli.finished import finished_in, identity
 from ensemble_transfer.cli.sweep_progress import SweepProgress
 from ensemble_transfer.errors import SettingError, require, require_uninterrupted
-from ensemble_transfer.layout import RECORD
 
-_NUMBERS = ("${hydra.job.num}", "${hydra:job.num}")
+_NUMBER = "${hydra.job.num}"
 """What stands for the number of a job in the name of its folder."""
+
+
+class Composer:
+    """Composes jobs of a sweep as Hydra does, but for the node ``hydra``.
+
+    Hydra takes a tenth of a second for a job, nearly all of it for groups, so each choice of groups is composed once.
+
+    Args:
+        loader: Hydra's loader of configurations.
+        sweep: The sweep's configuration.
+    """
+
+    def __init__(self, loader: ConfigLoader, sweep: DictConfig) -> None:
+        assert isinstance(loader, ConfigLoaderImpl)  # Hydra has no other
+        self._loader, self._sweep = loader, sweep
+        self._parsed = cache(OverridesParser.create(config_loader=loader).parse_override)
+        self._composed = cache(self._compose)
+
+    def configuration(self, overrides: Sequence[str]) -> DictConfig:
+        """Return the configuration of a job.
+
+        Raises:
+            HydraException: If Hydra cannot compose it.
+        """
+        try:
+            values = [self._parsed(override) for override in overrides]
+            exists = self._loader.repository.group_exists
+            groups = [o for o in values if not isinstance(o.value(), dict) and exists(o.key_or_group)]
+            config = copy.deepcopy(self._composed(*(group.input_line or "" for group in groups)))
+            ConfigLoaderImpl._apply_overrides_to_config([o for o in values if o not in groups], config)
+        except (HydraException, OmegaConfBaseException):  # Hydra's own words are about all overrides
+            return self._compose(*overrides)
+        return config
+
+    def _compose(self, *overrides: str) -> DictConfig:
+        config = self._loader.load_sweep_config(self._sweep, list(overrides))
+        with open_dict(config):
+            del config["hydra"]
+        return config
 
 
 class Grid(Sweeper):
     """Hydra's basic sweeper, but that jobs that have finished before are not given to the launcher.
-
-    Hydra composes every job twice. Here each choice of groups is composed once before the jobs start.
 
     Args:
         max_batch_size: Jobs that the launcher gets at a time; None for all.
@@ -58,9 +99,9 @@ class Grid(Sweeper):
         composer = Composer(loader, self.config)
         composer.configuration(jobs[0])  # a mistake in all of them comes before any other line
         sys.stderr.write(f"sweep of {len(jobs)} job{'s' * (len(jobs) != 1)} in {folder}\n")
-        missing = self._missing(jobs, folder, composer)
+        missing = _missing(jobs, folder, composer)
         subdir, returned = str(self.config.hydra.sweep._get_node("subdir")), []
-        places = [_place(subdir, number) for number in missing]
+        places = [subdir.replace(_NUMBER, str(number)) for number in missing]
         with SweepProgress(folder, len(jobs), places, since=(folder / "multirun.yaml").stat().st_mtime_ns):
             left = [_in_place(jobs[number], subdir, number) for number in missing]
             size = self._size or max(1, len(left))
@@ -71,19 +112,16 @@ class Grid(Sweeper):
                 returned.append(results)
         return returned
 
-    def _missing(self, jobs: Sequence[Sequence[str]], folder: Path, composer: Composer) -> list[int]:
-        """Return the numbers of the jobs that have not finished, and compose all of them, which shows mistakes."""
-        done, missing = set(), []
-        if any(folder.glob(f"*/{RECORD}")):  # else nothing slow is imported
-            from ensemble_transfer.cli.finished import finished_in
 
-            done = set(finished_in(folder))
-        for number, job in enumerate(jobs):
-            require_uninterrupted()
-            config = composer.configuration(job)
-            if not done or _identity(config) not in done:
-                missing.append(number)
-        return missing
+def _missing(jobs: Sequence[Sequence[str]], folder: Path, composer: Composer) -> list[int]:
+    """Return the numbers of the jobs that have not finished, and compose all of them, which shows mistakes."""
+    done, missing = finished_in(folder), []
+    for number, job in enumerate(jobs):
+        require_uninterrupted()
+        config = composer.configuration(job)
+        if not done or _identity(config) not in done:
+            missing.append(number)
+    return missing
 
 
 def _require_launcher(launcher: DictConfig) -> None:
@@ -94,10 +132,9 @@ def _require_launcher(launcher: DictConfig) -> None:
         os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default: anything else on the machine would go first
 
 
-def _identity(config: DictConfig) -> Hashable:
+def _identity(config: DictConfig) -> str | None:
     """Return what a finished job of this configuration has too; None for one that cannot have finished."""
     from ensemble_transfer.cli.build import as_recorded
-    from ensemble_transfer.cli.finished import identity
 
     try:
         return identity(as_recorded(config))
@@ -105,14 +142,7 @@ def _identity(config: DictConfig) -> Hashable:
         return None
 
 
-def _place(subdir: str, number: int) -> str:
-    for name in _NUMBERS:
-        subdir = subdir.replace(name, str(number))
-    return subdir
-
-
 def _in_place(job: Sequence[str], subdir: str, number: int) -> list[str]:
     """Return a job's overrides with the name of its folder: launchers count only the jobs that they get."""
-    own = _place(subdir, number)
-    quoted = own if own.isdecimal() else "'" + own.replace("'", "\\'") + "'"
-    return [*job] if own == subdir else [*job, f"hydra.sweep.subdir={quoted}"]
+    own = subdir.replace(_NUMBER, str(number))
+    return [*job] if own == subdir else [*job, f"hydra.sweep.subdir='{own}'"]

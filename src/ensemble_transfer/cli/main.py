@@ -25,8 +25,7 @@ from ensemble_transfer import __version__
 from ensemble_transfer.cli import messages, sweep
 from ensemble_transfer.cli.arguments import VERSION, folders, groups, normalised, require_text, split, tells
 from ensemble_transfer.cli.command import command, complain, interruptible, lost_output, wants_tracebacks
-from ensemble_transfer.cli.search import is_search, winner
-from ensemble_transfer.cli.sweep import SweepStopped
+from ensemble_transfer.cli.finished import is_search, winner
 from ensemble_transfer.cli.words import require_ours
 from ensemble_transfer.errors import Interrupted, RunError, SettingError, require_uninterrupted
 from ensemble_transfer.machine import end_with
@@ -46,15 +45,9 @@ _FOLDER = "ENSEMBLE_TRANSFER_JOBS"
 
 @dataclass
 class _Process:
-    """What this process knows of the command that it runs.
+    """What this process knows of its command: where jobs run, what they have raised, and which errors were told."""
 
-    Attributes:
-        jobs_inside: Whether jobs run in this very process, not in one that a launcher started.
-        failures: What jobs inside have raised. Hydra would print a line of its own for what reaches it.
-        reported: Errors that have had their line.
-    """
-
-    jobs_inside: bool = False
+    jobs_inside: bool = False  # and not in processes that a launcher started
     failures: list[Exception] = field(default_factory=list)
     reported: list[Exception] = field(default_factory=list)
 
@@ -127,8 +120,6 @@ def _run(arguments: list[str]) -> None:
             raise
         sys.argv[1:] = [*arguments, "~strategy"]  # what is told is the same for all strategies
         task()
-    except SweepStopped:
-        sys.stderr.write("stopped: sweep.stop_at_failure=true; the same command goes on where this one stopped\n")
     if _process.failures:
         raise _process.failures[0]
 
@@ -164,6 +155,7 @@ def _job(cfg: DictConfig) -> float:
     :func:`main`: Hydra would print a line of its own before ours.
     """
     own = HydraConfig.get()
+    marker = sweep.marker(cfg, own)
     if current_process().name.startswith("Loky"):  # it would compute on for minutes when the sweep is killed
         folder = tempfile.tempdir = os.environ["TMPDIR"] = os.environ[_FOLDER]
         Path(folder).mkdir(mode=0o700, exist_ok=True)
@@ -173,7 +165,8 @@ def _job(cfg: DictConfig) -> float:
             require_uninterrupted()
             if "strategy" not in cfg:
                 raise RunError(messages.choose_strategy([conf_folder()]))
-            sweep.require_going_on(cfg, own)
+            if marker is not None and marker.exists():
+                return math.inf
             from ensemble_transfer.cli.job import run_job
 
             if own.mode != RunMode.MULTIRUN:
@@ -183,7 +176,9 @@ def _job(cfg: DictConfig) -> float:
             with labelled(f"{own.runtime.choices['strategy']}, seed {OmegaConf.select(cfg, 'seed')}: "):
                 return run_job(cfg, own)
     except (SettingError, RunError, OmegaConfBaseException) as error:
-        stop = sweep.failed(cfg, own)
+        if marker is not None:
+            with suppress(OSError):
+                marker.touch()
         if own.mode == RunMode.MULTIRUN:
             line = messages.one_line(error, conf_folder(), own.overrides.task)
             complain(f"{line} (job {Path(own.runtime.output_dir).name})", whole=True)
@@ -191,6 +186,4 @@ def _job(cfg: DictConfig) -> float:
         if not _process.jobs_inside:
             raise
         _process.failures.append(error)
-        if stop:
-            raise SweepStopped from error
         return math.inf

@@ -15,13 +15,7 @@ from ensemble_transfer.errors import RunError, SettingError
 
 
 def one_line(error: Exception, conf: Path, arguments: Sequence[str]) -> str:
-    """Return one line that names the setting, the value and what is allowed.
-
-    Args:
-        error: What went wrong.
-        conf: Folder of the configuration, for what is allowed.
-        arguments: The command line.
-    """
+    """Return one line that names the setting, the value and what is allowed, by the folder of the configuration."""
     if isinstance(error, SettingError | RunError):
         return str(error)
     if lacks_strategy(error):
@@ -44,16 +38,7 @@ def one_line(error: Exception, conf: Path, arguments: Sequence[str]) -> str:
     if isinstance(error, OmegaConfBaseException) and key:
         return f"{key}: {str(error).splitlines()[0]}"
     cause = error.__cause__ if isinstance(error, ConfigCompositionException) else None
-    return _several_values(str(cause or error)) or f"{_flat(str(cause or error))} (in: {' '.join(arguments)})"
-
-
-def _several_values(said: str) -> str | None:
-    """Say what a list of values needs, if Hydra did not take the command for a sweep."""
-    found = re.match(r"Ambiguous value for argument '([^=']+)=(.*?)'", said)
-    if found is None:
-        return None
-    hint = "add -m; an experiment that is a sweep by itself needs strategy=NAME beside options of a strategy"
-    return f"{found[1]}={found[2]!r}: several values make a sweep: {hint}"
+    return f"{_flat(str(cause or error))} (in: {' '.join(arguments)})"
 
 
 def _unreadable(override: str) -> str:
@@ -80,11 +65,7 @@ def lacks_strategy(error: Exception) -> bool:
 
 
 def choose_strategy(conf: Sequence[Path]) -> str:
-    """Return the strategies with a line each, the first line of their files.
-
-    Args:
-        conf: Folders of configurations; what stands in the first of them counts.
-    """
+    """Return the strategies with a line each, the first line of their files; the first folder of several counts."""
     found = {path.stem: path for folder in reversed(conf) for path in (folder / "strategy").glob("[!_]*.yaml")}
     lines = ["choose a strategy:"]
     for name, path in sorted(found.items()):
@@ -93,19 +74,10 @@ def choose_strategy(conf: Sequence[Path]) -> str:
     return "\n".join(lines)
 
 
-_PLUGINS = {
-    "joblib": "hydra-joblib-launcher",
-    "submitit_slurm": "hydra-submitit-launcher",
-    "ray": "hydra-ray-launcher 'ray>=2.40' 'cloudpickle<3' 'joblib<1.6'",
-    "optuna": "hydra-optuna-sweeper 'SQLAlchemy<2' 'alembic<1.14'",
-}
-"""What pip installs for a launcher or sweeper: the package's extras, for those who have no clone of it."""
-
-
 def _missing_config(error: MissingConfigException) -> str:
     group, _, name = (error.missing_cfg_file or "").removesuffix(".yaml").rpartition("/")
-    if group in ("hydra/launcher", "hydra/sweeper") and name in _PLUGINS:
-        return f"{group}={name!r}: needs a plugin that is not installed here: pip install {_PLUGINS[name]}"
+    if (extra := name.removeprefix("submitit_")) in ("joblib", "slurm", "ray", "optuna"):
+        return f"{group}={name!r}: needs the extra {extra} of this package, which is not installed here"
     options = ", ".join(option for option in error.options or [] if not option.startswith("_"))
     return f"{group}={name!r}: must be one of {options}" if options else _flat(str(error))
 
@@ -115,7 +87,9 @@ def _unknown_key(key: str, conf: Path, arguments: Sequence[str]) -> str:
     if (conf / key).is_dir():
         return f"{key}: is a group without a default; add it with +{key}=..."
     searched = folders(conf, arguments)
-    groups = [renewed(a).split(",")[0] for a in split(arguments)[1] if _is_group(searched, a)]
+    names = {a: a.lstrip("+").partition("=")[0].partition("@")[0] for a in split(arguments)[1]}
+    chosen = [a for a, name in names.items() if any((folder / name).is_dir() for folder in searched)]
+    groups = [renewed(a).split(",")[0] for a in chosen]
     parent = key.rpartition(".")[0]
     node = next(filter(None, (_node(searched, [*groups, *rest], parent) for rest in ([], ["~strategy"]))), None)
     if node is None:
@@ -124,11 +98,6 @@ def _unknown_key(key: str, conf: Path, arguments: Sequence[str]) -> str:
         return f"{key}: is not there yet; add it with +{key}=..."
     known = ", ".join(str(name) for name in node)
     return f"{key}: is not a setting; {parent or 'the configuration'} has {known}"
-
-
-def _is_group(conf: Sequence[Path], argument: str) -> bool:
-    name = argument.lstrip("+").partition("=")[0].partition("@")[0]
-    return any((folder / name).is_dir() for folder in conf)
 
 
 def _node(conf: Sequence[Path], overrides: Sequence[str], path: str) -> DictConfig | None:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import csv
+import glob
 import json
+import os
 import sys
 from contextlib import contextmanager, nullcontext
 from itertools import islice
@@ -15,7 +17,6 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from ensemble_transfer.cli.command import command, parser_of, require_writable, some_path
-from ensemble_transfer.cli.image_paths import find_images
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.inference.predict import COLUMNS, Row, choose_threshold, predict_rows
 from ensemble_transfer.inference.saved import ensemble_folder, open_saved
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress
 
-
-FORMATS = ("csv", "jsonl")
 
 MOST = 1024
 """Largest number of images in memory at once."""
@@ -65,8 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("run", metavar="RUN", type=some_path, help="folder of a run, or of a saved ensemble")
     given = "files, folders (searched to the bottom), quoted patterns, or - for a list on standard input, a path a line"
     parser.add_argument("images", metavar="IMAGES", nargs="+", help=given)
-    parser.add_argument("--output", metavar="OUT", type=some_path, help="where to write; standard output by default")
-    parser.add_argument("--format", choices=FORMATS, help="by default what OUT ends with, else csv")
+    parser.add_argument(
+        "--output",
+        metavar="OUT",
+        type=some_path,
+        help="standard output by default; lines of JSON if it ends in .jsonl, else CSV",
+    )
     limit = parser.add_mutually_exclusive_group()
     limit.add_argument("--risk", type=float, metavar="SHARE", help="abstain so that at most this share is wrong")
     limit.add_argument("--coverage", type=float, metavar="SHARE", help="abstain so that this share is answered")
@@ -78,20 +81,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Raise a SettingError for arguments that cannot be used, and fill in the format."""
+    """Raise a SettingError for arguments that cannot be used."""
     ensemble_folder(options.run)
     for name in ("risk", "coverage"):
         value = getattr(options, name)
         require(value is None or 0 < value < 1, name, value, "must be above 0 and below 1")
     require(1 <= options.batch_size <= MOST, "batch-size", options.batch_size, f"must be in 1..{MOST}")
-    if options.output is None:
-        options.format = options.format or "csv"
-        return
-    require_writable(options.output)
-    suffix = options.output.suffix.lower().removeprefix(".")
-    known = f"must end in {' or '.join(f'.{name}' for name in FORMATS)}, or come with --format"
-    require(options.format is not None or suffix in FORMATS, "output", str(options.output), known)
-    options.format = options.format or suffix
+    if options.output is not None:
+        require_writable(options.output)
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -103,7 +100,7 @@ def _predict(options: argparse.Namespace) -> int:
     from ensemble_transfer.tasks.pictures import decoded, files
 
     counts = {"images": 0, "abstained": 0, "left out": 0}
-    with _progress(options.output is not None) as progress, _rows_to(options.output, options.format) as write:
+    with _progress(options.output is not None) as progress, _rows_to(options.output) as write:
         task = progress.add_task("images", total=None)
 
         def report(path: str, reason: str) -> None:
@@ -129,6 +126,33 @@ def _predict(options: argparse.Namespace) -> int:
     return 1 if counts["left out"] else 0
 
 
+def find_images(given: Iterable[str], report: Callable[[str, str], None]) -> Iterator[str]:
+    """Yield the paths of images, one by one and in the given order.
+
+    Args:
+        given: Files, taken as they are; folders, searched as an ``image_folder`` task searches them; patterns with
+            ``*``, ``?``, ``[]`` and ``**``, sorted; ``-`` for a list on standard input, one path per line.
+        report: Called with a name and a reason for each name that yields no image.
+    """
+    from ensemble_transfer.tasks.folder import image_files
+
+    for name in given:
+        found, reason = [name], "no such file"
+        if name == "-":
+            lines = (os.fsdecode(line).rstrip("\r\n") for line in sys.stdin.buffer)
+            yield from find_images(filter(None, lines), report)
+            continue
+        if Path(name).is_dir():
+            found, reason = [str(path) for path in image_files(Path(name))], "a folder without images"
+        elif not os.path.lexists(name):
+            paths = sorted(glob.glob(name, recursive=True))  # noqa: PTH207  # names stay as they are written
+            found = [path for path in paths if not Path(path).is_dir()]
+            reason = "a pattern that matches no file" if glob.has_magic(name) else reason
+        if not found:
+            report(name, reason)
+        yield from found
+
+
 def _device(name: str) -> str:
     import torch
 
@@ -149,10 +173,10 @@ def _progress(rows_go_elsewhere: bool) -> Progress:
 
 
 @contextmanager
-def _rows_to(output: Path | None, form: str) -> Iterator[Callable[[Iterable[Row]], None]]:
+def _rows_to(output: Path | None) -> Iterator[Callable[[Iterable[Row]], None]]:
     """Yield a function that writes rows: to standard output, or to a file, which appears once all rows are written."""
     if output is None:
-        yield _writer(sys.stdout, form)
+        yield _writer(sys.stdout, as_json=False)
         return
     real = output.resolve()  # a link is kept, what it leads to is replaced
     special = real.exists() and not real.is_file()  # such as /dev/null
@@ -161,24 +185,23 @@ def _rows_to(output: Path | None, form: str) -> Iterator[Callable[[Iterable[Row]
             nullcontext(real) if special else replacing(real) as place,
             place.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
         ):
-            yield _writer(file, form)
+            yield _writer(file, as_json=output.suffix.lower() == ".jsonl")
     except BrokenPipeError:
         raise
     except OSError as error:
         raise SettingError("output", str(output), f"cannot be written: {error.strerror or error}") from error
 
 
-def _writer(file: IO[str], form: str) -> Callable[[Iterable[Row]], None]:
+def _writer(file: IO[str], as_json: bool) -> Callable[[Iterable[Row]], None]:
     table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-    if form == "csv":
+    if not as_json:
         table.writeheader()
-
     shown = printable if file.isatty() else str
 
     def write(rows: Iterable[Row]) -> None:
         for row in rows:
             short = {name: float(f"{v:.9g}") if isinstance(v, float) else v for name, v in row.items()}
-            if form == "csv":
+            if not as_json:
                 texts = {name: shown(csv_cell(str(row[name]))) for name in ("path", "label")}
                 table.writerow(short | texts | {"abstain": str(row["abstain"]).lower()})
             else:

@@ -3,7 +3,6 @@
 import cProfile
 import io
 import pstats
-import re
 import sys
 from pathlib import Path
 
@@ -13,18 +12,17 @@ from hydra.types import TaskFunction
 from omegaconf import DictConfig
 
 from ensemble_transfer.cli.finished import finished
-from ensemble_transfer.layout import PROFILE, RECORD
+from ensemble_transfer.layout import RECORD
 
+FILE = "profile.pstats"
 ROWS = 25
 """Functions in each part of the table."""
 
 
 class Profile(Callback):
-    """Profiles each job with cProfile, and prints where its time went.
+    """Profiles each job with cProfile, prints where its time went, and keeps all that was measured in a file.
 
-    The folder of the run gets the text as ``profile.txt``, and all that was measured as ``profile.pstats``, for
-    programs that draw it, such as snakeviz. Imports are not counted. Fits in other processes are not seen: set
-    ``trainer.workers=1``.
+    Imports are not counted. Fits in other processes are not seen: set ``trainer.workers=1``.
     """
 
     def __init__(self) -> None:
@@ -39,27 +37,19 @@ class Profile(Callback):
         self._profile.enable()
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: object) -> None:
-        """Stop; print the table and write the files if the run has finished."""
+        """Stop; print the table and write the file if the run has finished."""
         del job_return, kwargs
         self._profile.disable()
-        folder = Path(config.hydra.runtime.output_dir)
-        if finished(folder / RECORD)[0] is None:
+        folder, out = Path(config.hydra.runtime.output_dir), io.StringIO()
+        if finished(folder / RECORD) is None:
             return
-        text, path = table(self._profile), folder / PROFILE
-        path.write_text(text, encoding="utf-8")
-        self._profile.dump_stats(path.with_suffix(".pstats"))
-        sys.stdout.write(f"{text}Written to {path}; {path.with_suffix('.pstats')} has all functions\n")
-
-
-def table(profile: cProfile.Profile) -> str:
-    """Return the functions that took the most time, and the package's own with all that they call."""
-    out = io.StringIO()
-    stats = pstats.Stats(profile, stream=out)
-    out.write("Where the time went: each function by itself, without what it calls\n")
-    stats.sort_stats(pstats.SortKey.TIME).print_stats(ROWS)
-    out.write("Functions of ensemble_transfer, with all that they call\n")
-    stats.sort_stats(pstats.SortKey.CUMULATIVE).print_stats(re.escape(str(Path(__file__).parents[1])), ROWS)
-    text = out.getvalue()
-    for folder in sorted(filter(None, sys.path), key=len, reverse=True):  # modules as they are imported
-        text = text.replace(f"{folder}/", "")
-    return text
+        stats = pstats.Stats(self._profile, stream=out)
+        stats.dump_stats(folder / FILE)
+        out.write("Where the time went: each function by itself, without what it calls\n")
+        stats.sort_stats(pstats.SortKey.TIME).print_stats(ROWS)
+        out.write("Functions of ensemble_transfer, with all that they call\n")
+        stats.sort_stats(pstats.SortKey.CUMULATIVE).print_stats("/ensemble_transfer/", ROWS)
+        text = out.getvalue()
+        for place in sorted(filter(None, sys.path), key=len, reverse=True):  # modules as they are imported
+            text = text.replace(f"{place}/", "")
+        sys.stdout.write(f"{text}Written to {folder / FILE}\n")

@@ -24,25 +24,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FOLDER = "rivals"
-"""Folder below a run's for its rivals, so that a comparison of the run finds them."""
+FOLDER, BASELINE = "rivals", "baseline"
+"""Folder below a run's for its rivals, so that a comparison of the run finds them, and that of the baseline in it."""
 
 OPEN = ("trainer", "store", "logger")
 """Groups of the run's configuration that the command may change: none that decides what is compared."""
 
-BASELINE = "baseline"
-"""Name of the folder of the baseline."""
+SIZES, SHARE, TRIED = (1, 2, 4, 8), 0.25, 2
+"""Numbers of members that ``few`` is tried with: the largest two whose members have this share of a fine-tuning.
 
-SIZES = (1, 2, 4, 8)
-"""Numbers of members that ``few`` is tried with."""
-
-SHARE = 0.25
-"""Smallest share of a member of ``few``, in fine-tunings."""
-
-TRIED = 2
-"""How many of the numbers are tried: the largest whose members have that share. Few labels favour more members.
-
-The command costs twice the run for these.
+Few labels favour more members. The command costs twice the run for these.
 """
 
 MOST_SEEDS = 1000
@@ -162,31 +153,20 @@ def _budget(spent: float) -> float:
 
 
 def _run(job: Job, experiment: "Experiment", logger: "LoggerSettings", folder: Path, of: Record) -> None:
-    """Run a job, unless its folder has finished it, and leave its record also if it fails.
-
-    Args:
-        job: The job.
-        experiment: Its experiment.
-        logger: Where it is logged.
-        folder: Its folder.
-        of: Record of the run whose rivals these are, with the command that asks for them.
-    """
+    """Run a rival of a run, with the command that asks for it, unless its folder has finished it."""
     from ensemble_transfer.cli.build import plain
-    from ensemble_transfer.cli.finished import finished
-    from ensemble_transfer.cli.job import recorded, require_free, show, tracked
+    from ensemble_transfer.cli.finished import finished, identity
+    from ensemble_transfer.cli.job import follow, require_free
     from ensemble_transfer.report.tracked_run import TrackedRun
     from ensemble_transfer.runs.run import run
 
     config, strategy, seed = plain(job.cfg), experiment.strategy.name, job.cfg.seed
-    done, what = finished(folder / RECORD)
-    if done is not None and what == decisive(config):
+    done = finished(folder / RECORD)
+    if done is not None and identity(done.config) == identity(config):
         log.info("finished before")
         return
     folder.mkdir(parents=True, exist_ok=True)
     require_free(folder, config, "--output")
-    with recorded(
-        folder, Record("failed", strategy, seed, of.dataset, of.backbone, {}, config=config, command=of.command)
-    ):
-        about = TrackedRun(folder, f"{job.name}, seed {seed}", f"{of.dataset}, {of.backbone}", strategy, config)
-        record = tracked(about, logger, of.command, lambda origin: run(experiment, folder, origin))
-        show(record, folder, printed=False)
+    unfinished = Record("failed", strategy, seed, of.dataset, of.backbone, {}, config=config, command=of.command)
+    about = TrackedRun(folder, f"{job.name}, seed {seed}", f"{of.dataset}, {of.backbone}", strategy, config)
+    follow(about, logger, unfinished, lambda origin: run(experiment, folder, origin), printed=False)

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,37 +14,22 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from ensemble_transfer.cli.arguments import renewed
+from ensemble_transfer.cli.finished import is_search
 from ensemble_transfer.cli.grid import Grid
-from ensemble_transfer.cli.search import is_search, resume
-from ensemble_transfer.errors import RunError, SettingError
+from ensemble_transfer.errors import SettingError
 from ensemble_transfer.layout import RECORD
 
 STOPPED = ".stopped"
 """In a sweep's folder while it runs: a job has failed, and no more are started."""
 
 
-STOPS = "sweep.stop_at_failure"
-"""The setting that stops a sweep at its first failure."""
-
-
-class SweepStopped(BaseException):
-    """A job has failed, and the sweep was asked to stop then. No Exception, so that no launcher goes on."""
-
-
 @dataclass
 class Asked:
-    """The sweep that this process was asked for.
-
-    Attributes:
-        overrides: Those of the command line.
-        config: Its configuration, once it has started: without what it sweeps over.
-        ended: Whether all its jobs have had their turn.
-    """
+    """The sweep that this process was asked for."""
 
     overrides: Sequence[str] = ()
-    config: DictConfig | None = None
-    ended: bool = False
+    config: DictConfig | None = None  # once it has started: without what it sweeps over
+    ended: bool = False  # all its jobs have had their turn
 
 
 asked = Asked()
@@ -58,24 +44,18 @@ class RememberSweep(Callback):
     """Prepares a sweep, and remembers it, since its comparison is written when all jobs have ended."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
-        """Name the sweep's folder, unless an experiment or the command line does.
-
-        Args:
-            config: The sweep's configuration. Jobs are composed of the overrides that it keeps.
-            kwargs: Unused.
-        """
+        """Name the sweep's folder, unless an experiment or the command line does."""
         del kwargs
         hydra = config.hydra
         with open_dict(hydra):
             if str(hydra.sweep._get_node("dir")).startswith(_UNNAMED):
                 override(config, "hydra.sweep.dir", folder_of(asked.overrides))
-            if hydra.sweeper.get("params"):
-                hydra.sweeper.params = {renewed(f"{name}=")[:-1]: value for name, value in hydra.sweeper.params.items()}
         (Path(hydra.sweep.dir) / STOPPED).unlink(missing_ok=True)
         asked.config = config
         if is_search(config.hydra):
-            if (subdir := resume(config)) is not None:
-                override(config, "hydra.sweep.subdir", subdir)
+            # It proposes again what it has proposed before. Trials that have finished are recognised, in their folders.
+            if before := len(list(Path(hydra.sweep.dir).glob(f"*/{RECORD}"))):
+                override(config, "hydra.sweep.subdir", f"{before}_${{hydra.job.num}}")
             return
         hydra.hydra_logging.root.level = "WARNING"  # Hydra would print the overrides of every job
         Plugins.instance().class_name_to_class[_BASIC] = Grid  # Hydra takes plugins from packages of its own alone
@@ -87,31 +67,15 @@ class RememberSweep(Callback):
 
 
 def override(config: DictConfig, name: str, value: str) -> None:
-    """Set one of Hydra's own settings for a sweep and its jobs.
-
-    Args:
-        config: The sweep's configuration.
-        name: The setting's full name.
-        value: Its value, as on the command line.
-    """
+    """Set one of Hydra's own settings, such as ``hydra.sweep.dir``, for a sweep and its jobs."""
     OmegaConf.update(config, name, value)
     config.hydra.overrides.hydra.append(f"{name}={value}")
 
 
-def require_going_on(config: DictConfig, hydra: HydraConf) -> None:
-    """Raise a RunError if a job is not to start, since another has failed and the sweep is to stop then."""
-    stops = bool(OmegaConf.select(config, STOPS)) and hydra.mode == RunMode.MULTIRUN
-    if stops and (Path(hydra.sweep.dir) / STOPPED).exists():
-        raise RunError(f"not started, since another job has failed: {STOPS}=true")
-
-
-def failed(config: DictConfig, hydra: HydraConf) -> bool:
-    """Note that a job has failed, and return whether its sweep is to stop."""
-    stops = bool(OmegaConf.select(config, STOPS)) and hydra.mode == RunMode.MULTIRUN
-    if stops:
-        with suppress(OSError):
-            (Path(hydra.sweep.dir) / STOPPED).touch()
-    return stops
+def marker(config: DictConfig, hydra: HydraConf) -> Path | None:
+    """Return the file that keeps the jobs of a sweep from starting, if it is to stop at its first failure."""
+    stops = hydra.mode == RunMode.MULTIRUN and OmegaConf.select(config, "sweep.stop_at_failure")
+    return Path(hydra.sweep.dir) / STOPPED if stops else None
 
 
 def finish(config: DictConfig) -> int | None:
@@ -119,7 +83,9 @@ def finish(config: DictConfig) -> int | None:
     from ensemble_transfer.cli.compare import compare
 
     folder = Path(config.hydra.sweep.dir).absolute()
-    (folder / STOPPED).unlink(missing_ok=True)
+    if (folder / STOPPED).exists():
+        sys.stderr.write("stopped: sweep.stop_at_failure=true; the same command goes on where this one stopped\n")
+        (folder / STOPPED).unlink()
     if not any(folder.rglob(RECORD)):
         return None
     code = compare([folder], folder / "comparison")

@@ -1,14 +1,13 @@
 """How far a sweep is, in one line, whatever launcher runs its jobs: read from the files that they leave."""
 
-import json
 import sys
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
+from ensemble_transfer.cli.finished import finished
 from ensemble_transfer.layout import HYDRA, RECORD
 
 
@@ -35,29 +34,24 @@ class SweepProgress:
     def __enter__(self) -> Self:
         """Say what there is to do, and start to watch."""
         done = self._jobs - self._to_run
-        _write(f"{done} of {self._jobs} done before" if done else f"0 of {self._jobs} done")
-        if self._to_run:
-            self._thread.start()
+        sys.stderr.write(f"{done} of {self._jobs} done{' before' if done else ''}\n")
+        self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Say how far it came."""
         self._stop.set()
-        if self._to_run:
-            self._thread.join()
-            self.look()
+        self._thread.join()
+        self.look()
 
     def look(self) -> None:
         """Look for jobs that have ended, and write a line if there are new ones."""
-        before = len(self._waiting)
-        for place in [*self._waiting]:
-            if self._is_new(place / RECORD):
-                self._waiting.remove(place)
-                self._failed += not _has_finished(place / RECORD)
-        if len(self._waiting) < before:
-            _write(self.line())
+        ended = [place for place in self._waiting if self._is_new(place / RECORD)]
+        self._waiting.difference_update(ended)
+        self._failed += sum(finished(place / RECORD) is None for place in ended)
+        if ended:
+            sys.stderr.write(f"{self.line()}\n")
+            sys.stderr.flush()
 
     def line(self) -> str:
         """Return how many jobs are done, run and have failed, and about how long the rest takes."""
@@ -66,8 +60,9 @@ class SweepProgress:
         parts = [f"{self._jobs - left - self._failed} of {self._jobs} done"]
         parts += [f"{self._failed} failed"] if self._failed else []
         parts += [f"{running} running"] if running else []
-        parts += [f"about {_duration((time.monotonic() - self._start) / ended * left)} left"] if ended and left else []
-        return ", ".join(parts)
+        minutes = (time.monotonic() - self._start) / max(1, ended) * left / 60
+        about = f"{max(1, round(minutes))} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+        return ", ".join([*parts, *([f"about {about} left"] if ended and left else [])])
 
     def _is_new(self, path: Path) -> bool:
         try:
@@ -78,24 +73,3 @@ class SweepProgress:
     def _watch(self) -> None:
         while not self._stop.wait(max(1.0, len(self._waiting) / 100)):  # a shared file system is asked a file a job
             self.look()
-
-
-def _has_finished(record: Path) -> bool:
-    try:
-        return bool(json.loads(record.read_text(encoding="utf-8"))["status"] == "finished")
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def _duration(seconds: float) -> str:
-    """Return a time in words, with about two digits: ``40 s``, ``12 min``, ``3.5 h``, ``2 days``."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    if seconds < 5400:
-        return f"{round(seconds / 60)} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{round(seconds / 86400)} days"
-
-
-def _write(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()

@@ -35,6 +35,9 @@ def conclude(prepared: PreparedRun, result: TransferResult, folder: Path) -> Rec
     target = tasks.target
     metrics, line = _diagnosed(prepared, result)
     arrays = _predicted(prepared, result)
+    held_out = arrays["validation/probabilities"], arrays["validation/labels"]
+    tested = "probabilities" in arrays
+    drawn = curves(arrays["probabilities"], arrays["labels"], validation=held_out) if tested else {}
     _save(folder, arrays, result, experiment.evaluation.keep)
     entries = [*(prepared.source_ledger or Ledger()).entries, *result.ledger.entries]
     fits = [entry for entry in entries if entry.reused]
@@ -54,7 +57,7 @@ def conclude(prepared: PreparedRun, result: TransferResult, folder: Path) -> Rec
         metrics=metrics_of(arrays) | metrics,
         cost=costs(result, prepared.source_ledger, bench),
         reused_fits=[{"phase": fit.phase, "member": fit.member, "key": fit.key} for fit in fits],
-        curves=_curves(arrays) | line | dict(result.decisions),
+        curves=drawn | line | dict(result.decisions),
         environment=environment.describe(bench.fitter.settings),
         notes=tasks.notes(),
     )
@@ -104,13 +107,6 @@ def weight_metrics(source: Ensemble | None, result: TransferResult) -> dict[str,
         metrics[f"{name}/diversity/weight_distance"] = distance
         metrics[f"{name}/diversity/weight_cosine"] = cosine
     return metrics
-
-
-def _curves(arrays: Arrays) -> dict[str, Any]:
-    if "probabilities" not in arrays:
-        return {}
-    held_out = arrays["validation/probabilities"], arrays["validation/labels"]
-    return curves(arrays["probabilities"], arrays["labels"], validation=held_out)
 
 
 def _save(folder: Path, arrays: Arrays, result: TransferResult, keep: str) -> None:

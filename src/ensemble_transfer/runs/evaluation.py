@@ -24,11 +24,7 @@ TOLD = 100_000_000
 """Bytes of predictions from which on their size is told before anything is trained."""
 
 log = logging.getLogger(__name__)
-
 Arrays = dict[str, NDArray[np.generic]]
-
-_of_sources: dict[tuple[str, ...], Arrays] = {}
-"""The last source ensemble's predictions."""
 
 
 @dataclass(frozen=True)
@@ -114,13 +110,10 @@ def kept(arrays: Arrays, keep: str) -> Arrays:
     if keep == "none":
         return {}
     if keep == "ensemble":
-        arrays = {n: _of_ensemble(a) if n.split("/")[-1] == "probabilities" else a for n, a in arrays.items()}
+        several = {name for name in arrays if name.split("/")[-1] == "probabilities"}
+        means = {name: ensemble_mean(torch.from_numpy(arrays[name])).float()[None].numpy() for name in several}
+        arrays = {name: means.get(name, array) for name, array in arrays.items()}  # (M, N, C) -> float32 (1, N, C)
     return compact(arrays)
-
-
-def _of_ensemble(probabilities: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Return the ensemble's probabilities as those of one member: (M, N, C) -> float32 (1, N, C)."""
-    return ensemble_mean(torch.from_numpy(probabilities)).float()[None].numpy()
 
 
 def predict_target(ensemble: Ensemble, tasks: Tasks, settings: EvaluationSettings, device: torch.device) -> Arrays:
@@ -142,16 +135,9 @@ def predict_target(ensemble: Ensemble, tasks: Tasks, settings: EvaluationSetting
 
 
 def predict_source(ensemble: Ensemble, source: Task, device: torch.device) -> Arrays:
-    """Return the source ensemble's predictions on its own task, under names that start with ``source/``.
-
-    The runs of a sweep that share a process and a source ensemble compute them once.
-    """
-    key = (ensemble.fingerprint, source.validation.fingerprint, source.test.fingerprint, str(device))
-    if key not in _of_sources:
-        validation = _labelled(ensemble, source.validation, "source/validation/", device)
-        _of_sources.clear()
-        _of_sources[key] = _labelled(ensemble, source.test, "source/", device) | validation
-    return dict(_of_sources[key])
+    """Return the source ensemble's predictions on its own task, under names that start with ``source/``."""
+    validation = _labelled(ensemble, source.validation, "source/validation/", device)
+    return _labelled(ensemble, source.test, "source/", device) | validation
 
 
 def predict_soup(soup: Ensemble, target: Task, device: torch.device) -> Arrays:

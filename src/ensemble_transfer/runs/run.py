@@ -7,20 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from ensemble_transfer.inference.model_card import write_card
-from ensemble_transfer.models.ensemble import Ensemble
+from ensemble_transfer.machine import FLOPS_A_SECOND, SECONDS_A_STEP
 from ensemble_transfer.models.flops import step_flops
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.runs.conclusion import conclude
-from ensemble_transfer.runs.duration import warn_of_days
 from ensemble_transfer.runs.evaluation import tell_size
 from ensemble_transfer.runs.experiment import Experiment, PreparedRun, load_tasks
 from ensemble_transfer.source.alone import members_alone
 from ensemble_transfer.source.train import keep_source, train_source
 from ensemble_transfer.training.cost import Ledger
 from ensemble_transfer.training.progress import Tracker
-from ensemble_transfer.training.store import Store
+from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.transfer.base import Workbench, check_members
 from ensemble_transfer.transfer.prices import Prices
+
+DAY = 24 * 3600.0
+
+GPU_FLOPS_A_SECOND = 1e13
+"""What a GPU computes of convolutions, roughly."""
 
 log = logging.getLogger(__name__)
 
@@ -66,14 +70,36 @@ def prepare(experiment: Experiment, tracker: Tracker | None) -> PreparedRun:
         source = members_alone(experiment.ensemble, experiment.backbone, tasks.target, seed)
     else:
         source, ledger = train_source(experiment.ensemble, experiment.backbone, tasks.source, seed, recipes, fitter)
-        keep(source, fitter.store)
+        if fitter.store is not None and (folder := keep_source(source, fitter.store)) is not None:
+            write_card(folder, source)  # all runs that start from it share it
     check_members(experiment.strategy, len(source), source.architecture, source.lineage)  # given files may be the same
     name, about = experiment.strategy.name, experiment.strategy.about
     bench = Workbench(source, tasks.target.sealed(), seed, recipes, fitter, budget, strategy=name, about=about)
     return PreparedRun(experiment, tasks, bench, ledger)
 
 
-def keep(source: Ensemble, store: Store | None) -> None:
-    """Save the source ensemble in the store by its fingerprint, so that all runs that start from it share it."""
-    if store is not None and (folder := keep_source(source, store)) is not None:
-        write_card(folder, source)
+def warn_of_days(experiment: Experiment) -> None:
+    """Log a warning if a run may take more than a day, if the store has none of its fits."""
+    seconds = expected_seconds(experiment)
+    if seconds > DAY:
+        text = "this run may take %s days on this machine, by a rough estimate; budget, ensemble.size and the steps of "
+        log.warning(text + "recipe say how long", f"{seconds / DAY:,.0f}" if seconds > 2 * DAY else "1 to 2")
+
+
+def expected_seconds(experiment: Experiment) -> float:
+    """Return the seconds that an experiment may take at the most, roughly, on one core or one GPU.
+
+    The transfer takes its budget; without one, as long as fine-tuning all members fully, which none exceeds by much.
+    """
+    recipes, size = experiment.recipes, experiment.ensemble.count
+    given = size if experiment.dataset.source is None else len(experiment.ensemble.members)
+    trained = size - min(size, given)
+    ancestors = trained if experiment.ensemble.lineage == "independent" else min(1, trained)
+    tuned = size if experiment.budget is None else experiment.budget
+    speed = GPU_FLOPS_A_SECOND if experiment.fitter.settings.device.type == "cuda" else FLOPS_A_SECOND
+    flops = step_flops(experiment.architecture)
+
+    def fit(recipe: Recipe) -> float:
+        return recipe.steps * (recipe.batch_size * flops / speed + SECONDS_A_STEP)
+
+    return ancestors * fit(recipes.ancestor) + trained * fit(recipes.source) + tuned * fit(recipes.full)
