@@ -23,7 +23,7 @@ WRONG = {
     "recipe.tiny.lr=-1": "recipe.tiny.lr=-1.0: must be above 0",
     "recipe.tiny.nokey=1": "recipe.tiny.nokey: is not a setting; recipe.tiny has steps, ",
     "nokey=1": "nokey: is not a setting; the configuration has seed, ",
-    "seed=0,1": "To sweep over it, add --multirun to your command line",
+    "seed=0,1": "seed='0,1': several values make a sweep: add -m; an experiment that is a sweep by itself",
     "seed=-1": "seed=-1: must be 0 or more",
     "strategy.donors=9": "strategy.donors=9: must be at most ensemble.size=8",
     "strategy._target_=os.system": "strategy._target_='os.system': ",

@@ -38,7 +38,16 @@ def one_line(error: Exception, conf: Path, arguments: Sequence[str]) -> str:
     if isinstance(error, OmegaConfBaseException) and key:
         return f"{key}: {str(error).splitlines()[0]}"
     cause = error.__cause__ if isinstance(error, ConfigCompositionException) else None
-    return f"{_flat(str(cause or error))} (in: {' '.join(arguments)})"
+    return _several_values(str(cause or error)) or f"{_flat(str(cause or error))} (in: {' '.join(arguments)})"
+
+
+def _several_values(said: str) -> str | None:
+    """Say what a list of values needs, if Hydra did not take the command for a sweep."""
+    found = re.match(r"Ambiguous value for argument '([^=]+)=(.*?)'", said)
+    if found is None:
+        return None
+    hint = "add -m; an experiment that is a sweep by itself needs strategy=NAME beside options of a strategy"
+    return f"{found[1]}={found[2]!r}: several values make a sweep: {hint}"
 
 
 def _unreadable(override: str) -> str:

@@ -26,6 +26,9 @@ TOLD = 100_000_000
 log = logging.getLogger(__name__)
 Arrays = dict[str, NDArray[np.generic]]
 
+_of_sources: dict[tuple[str, ...], Arrays] = {}
+"""The last source ensemble's predictions."""
+
 
 @dataclass(frozen=True)
 class EvaluationSettings:
@@ -135,9 +138,16 @@ def predict_target(ensemble: Ensemble, tasks: Tasks, settings: EvaluationSetting
 
 
 def predict_source(ensemble: Ensemble, source: Task, device: torch.device) -> Arrays:
-    """Return the source ensemble's predictions on its own task, under names that start with ``source/``."""
-    validation = _labelled(ensemble, source.validation, "source/validation/", device)
-    return _labelled(ensemble, source.test, "source/", device) | validation
+    """Return the source ensemble's predictions on its own task, under names that start with ``source/``.
+
+    The runs of a sweep that share a process and a source ensemble compute them once.
+    """
+    key = (ensemble.fingerprint, source.validation.fingerprint, source.test.fingerprint, str(device))
+    if key not in _of_sources:
+        validation = _labelled(ensemble, source.validation, "source/validation/", device)
+        _of_sources.clear()
+        _of_sources[key] = _labelled(ensemble, source.test, "source/", device) | validation
+    return dict(_of_sources[key])
 
 
 def predict_soup(soup: Ensemble, target: Task, device: torch.device) -> Arrays:
