@@ -18,7 +18,7 @@ from itertools import product
 from pathlib import Path
 from statistics import mean
 
-from frontier_claims import GAIN, MEASURES, BySeed, Claim, Runs, Side, Spec, read_claims
+from frontier_claims import GAIN, MEASURES, ONE, BySeed, Claim, Runs, Side, Spec, read_claims
 
 from ensemble_transfer.metrics.equivalent import worth
 from ensemble_transfer.report.record import Record, read_records
@@ -108,9 +108,10 @@ def _regret(runs: Runs) -> str:
             leads = [paired_difference(auto, other) for other in against]
             leads += [paired_difference(own, auto) for own in wrong]
             cells = ["-" if lead is None else lead.text(digits) for lead in leads]
-            lines.append([pair, f"{budget:g}", measure, *cells, str(len(auto))])
+            took = [_time(record) / budget for record in runs.find(pair, {"strategy": "auto"}, budget).values()]
+            lines.append([pair, f"{budget:g}", measure, *cells, Spread.of(took).text(2), str(len(auto))])
     leads_of = ("auto minus the best", "minus the rule", "rate x 3 minus auto", "rate / 3")
-    head = ("pair", "budget", "measure", *leads_of, "n")
+    head = ("pair", "budget", "measure", *leads_of, "time / budget", "n")
     return table(head, lines) if lines else "No run of `auto` yet."
 
 
@@ -129,20 +130,34 @@ def _added(runs: Runs) -> str:
             worths = [value for seed in found.keys() & full.keys() if (value := _worth(found[seed], full[seed]))]
             price = Spread.of([found[seed].cost["total"]["fine_tunings"] - 1 for seed in gains])
             worth_text = Spread.of(worths).text(2) if worths else "-"
-            each = [strategy, str(members - 1), price.text(2), worth_text, Spread.of(list(gains.values())).text(3)]
-            lines.append([pair, *each, str(len(gains))])
-    head = ("pair", "added by", "members added", "price", "worth of all", f"NLL's {GAIN}", "n")
+            one = runs.find(pair, ONE, 1)
+            whole = [(_nll(one[seed]) - _nll(found[seed])) / (members - 1) for seed in gains]
+            each = [strategy, str(members - 1), price.text(2), worth_text, Spread.of(whole).text(3)]
+            lines.append([pair, *each, Spread.of(list(gains.values())).text(3), str(len(gains))])
+    measures = ("NLL's gain per member", f"NLL's {GAIN}")
+    head = ("pair", "added by", "members added", "price", "worth of all", *measures, "n")
     return table(head, lines) if lines else "No run yet."
 
 
 def _worth(record: Record, full: Record) -> float | None:
-    curve, nll = (full.curves.get("ensemble_size") or {}).get("calibrated_nll"), NAMED[CALIBRATED].read(record)
-    return worth(nll, curve) if curve and None not in curve and nll is not None else None
+    curve, nll = (full.curves.get("ensemble_size") or {}).get("calibrated_nll"), _nll(record)
+    return worth(nll, curve) if curve and None not in curve and not math.isnan(nll) else None
+
+
+def _nll(record: Record) -> float:
+    """Return the calibrated NLL on test, in nats; NaN where the record has none."""
+    nll = NAMED[CALIBRATED].read(record)
+    return math.nan if nll is None else nll
+
+
+def _time(record: Record) -> float:
+    """Return what a run cost by time, in fine-tunings."""
+    return float(record.cost["total"]["fine_tunings_by_time"])
 
 
 def _everything(runs: Runs, pair: str) -> str:
     """Return the table of a pair: every strategy at every budget, in every column."""
-    head = ["budget", "strategy", *MEASURES, "fine-tunings", "CPU seconds", "networks", "n"]
+    head = ["budget", "strategy", *MEASURES, "fine-tunings", "by time", "CPU seconds", "networks", "n"]
     lines = []
     for budget in _budgets(runs, pair):
         for spec in [*runs.singles(pair, budget), {"strategy": "auto"}]:
@@ -162,7 +177,7 @@ def _cells(records: Sequence[Record]) -> Iterator[str]:
     for column in MEASURES.values():
         values = [value for record in records if (value := column.read(record)) is not None]
         yield Spread.of(values).text(column.digits) if len(values) == len(records) else "-"
-    for field, digits in (("fine_tunings", 2), ("cpu_seconds", 1)):
+    for field, digits in (("fine_tunings", 2), ("fine_tunings_by_time", 2), ("cpu_seconds", 1)):
         yield number(mean(record.cost["total"][field] for record in records), digits)
     yield number(mean(record.ensemble["size"] for record in records), 1)
 

@@ -61,7 +61,16 @@ def run(pair, strategy, seed, budget, accuracy, nll, *, options=None, lr=0.01, v
         "resnet10t",
         {"size": 2, "lineage": "shared"},
         metrics,
-        {"total": {"flops": 10**9, "fine_tunings": spent, "seconds": 9.0, "cpu_seconds": 4 * spent}, "marginal": None},
+        {
+            "total": {
+                "flops": 10**9,
+                "fine_tunings": spent,
+                "fine_tunings_by_time": 1.25 * spent,
+                "seconds": 9.0,
+                "cpu_seconds": 4 * spent,
+            },
+            "marginal": None,
+        },
         config={
             "seed": seed,
             "budget": budget,
@@ -182,6 +191,7 @@ def test_the_best_is_the_best_of_those_with_all_of_autos_seeds(page):
     assert regret["a -> b", "1", "accuracy"]["auto minus the best"].startswith("-0.002 [")  # few; star has 4 seeds
     assert regret["a -> b", "2", "accuracy"]["rate x 3 minus auto"].startswith("-0.080 [")
     assert regret["a -> b", "2", "accuracy"]["rate / 3"] == "-"
+    assert regret["a -> b", "2", "accuracy"]["time / budget"].startswith("1.25")
     ruled = mean(0.1 if seed % 2 else 0.0 for seed in SEEDS) - 0.002
     assert regret["a -> b", "1", "accuracy"]["minus the rule"].startswith(f"{ruled:+.3f} [")
 
@@ -190,6 +200,7 @@ def test_members_added_later_are_priced_beyond_the_donor(page, claims):
     added = {(row["pair"], row["added by"]): row for row in rows(page, "Members that are added later")}
     assert added["a -> b", "zero_shot"]["price"] == "0.10"
     assert added["a -> b", "zero_shot"]["NLL's gain per fine-tuning"].startswith("0.400 ±")
+    assert added["a -> b", "zero_shot"]["NLL's gain per member"].startswith("0.040 ±")
     assert added["a -> b", "few"]["NLL's gain per fine-tuning"] == "0.200"
     assert claims["later"]["lead"].startswith("+0.200 [")
 
