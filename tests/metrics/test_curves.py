@@ -28,6 +28,12 @@ def test_json_holds_them(make_smooth):
     np.testing.assert_allclose(drawn["disagreement"], expected, atol=1e-12)
 
 
+def test_a_member_that_cannot_choose_between_classes_is_counted_as_by_the_metrics():
+    tie = np.array([[[0.5 - 1e-16, 0.5 + 2e-16]]])  # to 40 bits: then the first class is predicted
+    assert tie[0, 0, 0] < tie[0, 0, 1]
+    assert curves(tie, [0])["member_accuracy"] == [evaluate(tie, [0])["member/accuracy"]] == [1]
+
+
 def test_the_confusion_matrix_is_sklearns_and_large_ones_are_left_out(make_smooth):
     predictions = make_smooth(3, 200, 5)
     found = curves(predictions.array, predictions.label_array)["confusion"]
