@@ -32,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "and settings of " + ", ".join(OPEN),
     )
     parser.add_argument("--output", type=some_path, help="folder of the larger run; by default RUN/extended_SIZE")
+    full = "fine-tune the new members fully as well, only to compare: this takes longer than adding them"
+    parser.add_argument("--against-full", action="store_true", help=full)
     options = parser.parse_intermixed_args(arguments)
     with live_progress():
         _extend(options, written("extend", arguments))
