@@ -42,8 +42,8 @@ def child(executor: str, members: int, threads: int) -> dict[str, float]:
     before = 0 if device.type == "cuda" else resident()
     with measured(device) as meter:
         ours.fit(architecture, starts(architecture, members), data, Recipe(3), "benchmark")
-    need = FitSpec(architecture, data, Recipe(3), "").need()
-    estimate = members * need.weights + need.graph * (members if executor == "vectorised" else 1)
+    held, graph = FitSpec(architecture, data, Recipe(3), "").need()
+    estimate = members * held + graph * (members if executor == "vectorised" else 1)
     return {"peak": (meter.peak_memory_bytes - before) / 1e6, "estimate": estimate / 1e6}
 
 

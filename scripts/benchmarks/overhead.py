@@ -17,8 +17,8 @@ from torch.nn.functional import cross_entropy
 from ensemble_transfer.lightning.data_module import TaskDataModule
 from ensemble_transfer.lightning.module import EnsembleModule
 from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.models.device import channels_last
 from ensemble_transfer.models.ensemble import Ensemble
-from ensemble_transfer.models.memory_format import channels_last
 from ensemble_transfer.seeding import generator
 from ensemble_transfer.tasks.task import Split, Task
 from ensemble_transfer.training.fit import Start

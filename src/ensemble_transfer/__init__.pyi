@@ -12,8 +12,8 @@ from ensemble_transfer.report.record import Record as Record
 from ensemble_transfer.report.record import as_frame as as_frame
 from ensemble_transfer.report.record import read_records as read_records
 from ensemble_transfer.runs.estimator import TransferEnsemble as TransferEnsemble
-from ensemble_transfer.source.alone import members_alone as members_alone
 from ensemble_transfer.source.train import EnsembleSettings as EnsembleSettings
+from ensemble_transfer.source.train import members_alone as members_alone
 from ensemble_transfer.source.train import train_source as train_source
 from ensemble_transfer.tasks.arrays import task_from_arrays as task_from_arrays
 from ensemble_transfer.tasks.embedded import Digits as Digits

@@ -110,21 +110,11 @@ def test_a_package_with_its_own_names_is_taken_without_network(tmp_path, monkeyp
     assert all(torch.equal(encoder[name], small()[name]) for name in encoder)
 
 
-@pytest.mark.parametrize(
-    ("files", "message"),
-    [
-        ({}, "the package a_package holds 0 files of weights, not one"),
-        ({"a.pth": {}, "b.pth": {}}, "the package a_package holds 2 files of weights, not one"),
-        ({"a.pth": {"x": torch.zeros(1)}}, "holds 1 tensors, not"),
-    ],
-)
-def test_a_package_that_holds_something_else_is_refused_in_a_line(tmp_path, monkeypatch, files, message):
-    shipped(monkeypatch, tmp_path, files)
+def test_a_package_that_holds_something_else_is_refused_in_a_line(tmp_path, monkeypatch):
+    shipped(monkeypatch, tmp_path, {"a.pth": {}, "b.pth": {}})
     backbone = Backbone("test_efficientnet", pretrained=True)
-    with pytest.raises(SettingError) as caught:
+    with pytest.raises(SettingError, match=r"gives no weights for .*: the package a_package holds 2 files of weights"):
         backbone.pretrained_encoder(backbone.architecture(32, 3, 5))
-    start = "pretrained='test_efficientnet': gives no weights for test_efficientnet: "
-    assert str(caught.value).startswith(start + message)
 
 
 # Weights from the hub

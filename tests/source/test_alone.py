@@ -7,8 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from ensemble_transfer.errors import SettingError
-from ensemble_transfer.source.alone import members_alone
-from ensemble_transfer.source.train import EnsembleSettings
+from ensemble_transfer.source.train import EnsembleSettings, members_alone
 from ensemble_transfer.weights import below
 
 

@@ -7,10 +7,8 @@ import torch
 
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.source.train import LINEAGES, EnsembleSettings, _forked, keep_source, train_source
-from ensemble_transfer.training.features import is_statistic
 from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.weights import distance, select
 
 
 def equal(a, b):
@@ -75,18 +73,6 @@ def test_a_fork_divides_the_steps_and_keeps_their_sum(recipes, fork):
     assert forked.source == replace(recipes.source, steps=650 - round(650 * fork))
     assert replace(forked, ancestor=recipes.ancestor, source=recipes.source) == recipes
     assert _forked(recipes, None) is recipes
-
-
-def test_an_earlier_fork_leaves_members_farther_apart(train):
-    early, ledger = train(2, fork=0.0)
-    late, late_ledger = train(2, fork=0.9)
-    assert ledger.by_phase()["source"].steps == 2 * 10
-    assert (late_ledger.by_phase()["ancestor"].steps, late_ledger.by_phase()["source"].steps) == (9, 2 * 1)
-
-    def apart(ensemble):
-        return distance(*(select(member, lambda name: not is_statistic(name)) for member in ensemble.members))
-
-    assert apart(early) > apart(late) > 0
 
 
 def test_a_fork_is_refused_where_there_is_no_common_training():

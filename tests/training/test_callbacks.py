@@ -12,6 +12,7 @@ from ensemble_transfer.errors import SettingError
 from ensemble_transfer.training.course import Course, Watch
 from ensemble_transfer.training.executors import Loop
 from ensemble_transfer.training.fit import Fitter, Start
+from ensemble_transfer.training.groups import GroupFitter
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.spec import FitSpec
@@ -138,7 +139,7 @@ def test_a_fit_that_goes_on_sends_its_earlier_points_without_a_validation_loss_o
     fit = Course()
     fit.group = Loop([source_ensemble.classifier(0)])
     fit.begin(RECIPE, [Unfinished({}, {}, torch.tensor([[0.0, 2.0], [1.0, 1.5]]), 2, 1.0, 1.0)])
-    watch = Watch(spec, starts, settings, tracker=run, validation=split)
+    watch = Watch(spec, starts, GroupFitter(settings, tracker=run, validation=split))
     fit.curve.append((2, [1.2]))
     fit.step = 3
     watch.stepped(fit)
@@ -161,7 +162,7 @@ def test_checkpoints_are_written_for_each_fit_and_can_monitor_the_mean_loss_of_i
 
 
 def test_weights_are_averaged_over_steps(train, tmp_path):
-    averaged = train([lightning.EMAWeightAveraging(decay=0.5)], tracker=Rows(tmp_path))
+    averaged = train([lightning.EMAWeightAveraging(decay=0.5)], tracker=Rows(tmp_path), progress=True)
     plain = train([])
     for one, other in zip(averaged.weights, plain.weights, strict=True):
         assert not torch.equal(one["head.weight"], other["head.weight"])

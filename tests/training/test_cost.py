@@ -11,12 +11,6 @@ CPU = torch.device("cpu")
 MEGABYTE = 1024**2
 
 
-def test_costs_add_up_and_keep_the_higher_peak_and_parameters():
-    one = Cost(3, 96, 10**12, 1.5, 0.5, 700, 40)
-    other = Cost(5, 160, 2 * 10**12, 2.25, 4.0, 600, 90)
-    assert one + other == Cost(8, 256, 3 * 10**12, 3.75, 4.5, 700, 90)
-
-
 def ledger():
     """Member 0 is the donor; 1 and 2 are probed and tiny fine-tuned; member 2's tiny fit came from the store."""
     full, probe = Cost(300, 9600, 900, 30.0, 29.0, 500, 80), Cost(200, 6500, 50, 1.0, 0.5, 300, 10)

@@ -11,7 +11,7 @@ from ensemble_transfer.training import groups as groups_module
 from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.groups import is_out_of_memory
 from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.training.spec import FitSpec, Need
+from ensemble_transfer.training.spec import FitSpec
 
 CUDA_FAILURE = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
@@ -96,7 +96,7 @@ def test_other_failures_and_a_single_member_without_memory_are_raised(settings, 
 def test_without_a_group_size_as_many_members_train_as_fit(
     settings, backbone, source_task, groups, monkeypatch, executor, members
 ):
-    monkeypatch.setattr(FitSpec, "need", lambda _: Need(weights=20, graph=20))
+    monkeypatch.setattr(FitSpec, "need", lambda _: (20, 20))
     monkeypatch.setattr(groups_module, "free_memory", lambda *_: 100)
     tried = groups(9)
     fit(Fitter(replace(settings, executor=executor)), backbone, source_task)

@@ -84,11 +84,8 @@ def assert_same(fits, others):
         assert fitted.weights.keys() == other.weights.keys()
         assert all(torch.equal(fitted.weights[name], other.weights[name]) for name in other.weights)
         assert torch.equal(fitted.curve, other.curve)
-        assert (fitted.cost.steps, fitted.cost.examples, fitted.cost.flops) == (
-            other.cost.steps,
-            other.cost.examples,
-            other.cost.flops,
-        )
+        one, two = fitted.cost, other.cost
+        assert (one.steps, one.examples, one.flops) == (two.steps, two.examples, two.flops)
 
 
 def test_a_head_is_the_same_beside_any_number_of_others_in_any_order(train):

@@ -12,7 +12,7 @@ from ensemble_transfer.models.backbone import Classifier
 from ensemble_transfer.training.batches import drawn
 from ensemble_transfer.training.features import encode, views
 from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.training.spec import FitSpec, Need, Start, graph_bytes, most_encoded
+from ensemble_transfer.training.spec import FitSpec, Start, graph_bytes, most_encoded
 
 CPU = torch.device("cpu")
 
@@ -101,8 +101,9 @@ def test_the_graph_of_a_linear_net_is_its_inputs_weights_and_activations():
 @pytest.mark.parametrize(
     ("free", "vectorised", "members"), [(1000, False, 35), (1000, True, 6), (100, False, 1), (0, True, 1)]
 )
-def test_members_that_fit_hold_one_graph_together_or_one_each(free, vectorised, members):
-    assert Need(weights=20, graph=100).members(free, vectorised) == members
+def test_members_that_fit_hold_one_graph_together_or_one_each(spec, monkeypatch, free, vectorised, members):
+    monkeypatch.setattr(FitSpec, "need", lambda _: (20, 100))
+    assert replace(spec, heads=False).members_that_fit(free, vectorised) == members
 
 
 def test_heads_fit_whose_features_do(spec):

@@ -15,7 +15,7 @@ from filelock import FileLock
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.cost import Cost
-from ensemble_transfer.training.fit import Fitter, Start
+from ensemble_transfer.training.fit import Start
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.spec import FitSpec
 from ensemble_transfer.training.store import ABANDONED, SCHEMA, Fitted, Store, Unfinished, key_of
@@ -244,16 +244,6 @@ def architecture(backbone):
     return backbone.architecture(8, 1, 5)
 
 
-def test_a_damaged_fit_is_computed_again(store, settings, architecture, target_task):
-    fitter, starts = Fitter(settings, store), [Start(0, architecture.initial(0), 1)]
-    fitted = [fitter.fit(architecture, starts, target_task.train, Recipe(2), "tiny").fitted[0] for _ in range(2)]
-    truncate(file_of(store, fitted[0].key))
-    fitted += [fitter.fit(architecture, starts, target_task.train, Recipe(2), "tiny").fitted[0] for _ in range(2)]
-    assert [fit.reused for fit in fitted] == [False, True, False, True]
-    for name, tensor in fitted[0].weights.items():
-        assert all(torch.equal(tensor, fit.weights[name]) for fit in fitted)
-
-
 @pytest.fixture
 def key(settings, architecture, target_task):
     """Return the key of a fit, but for what is changed."""
@@ -323,10 +313,3 @@ def test_overlapping_groups_in_opposite_order_do_not_deadlock(store):
     assert [told.get(timeout=60) for _ in jobs] == ["done", "done"]
     for job in jobs:
         job.join()
-
-
-def test_a_lock_is_given_back_when_the_work_fails(store):
-    with pytest.raises(ZeroDivisionError), store.locked(["a"]):
-        raise ZeroDivisionError
-    with FileLock(store.root / "locks" / "a.lock", timeout=0):
-        pass

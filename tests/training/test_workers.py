@@ -60,12 +60,8 @@ def mapped(tmp_path, source_task):
 def assert_equal(one, other):
     assert one.members == other.members
     for a, b in zip(one.fitted, other.fitted, strict=True):
-        assert (a.key, a.cost.steps, a.cost.examples, a.cost.flops) == (
-            b.key,
-            b.cost.steps,
-            b.cost.examples,
-            b.cost.flops,
-        )
+        assert a.key == b.key
+        assert (a.cost.steps, a.cost.examples, a.cost.flops) == (b.cost.steps, b.cost.examples, b.cost.flops)
         assert torch.equal(a.curve, b.curve)
         assert a.weights.keys() == b.weights.keys()
         assert all(torch.equal(a.weights[name], b.weights[name]) for name in a.weights)

@@ -9,8 +9,7 @@ from ensemble_transfer import transfer_ensemble
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.models.backbone import Backbone
 from ensemble_transfer.runs.presets import preset_object
-from ensemble_transfer.source.alone import members_alone
-from ensemble_transfer.source.train import EnsembleSettings
+from ensemble_transfer.source.train import EnsembleSettings, members_alone
 from ensemble_transfer.transfer.base import UNSHIFTABLE
 from ensemble_transfer.weights import below
 

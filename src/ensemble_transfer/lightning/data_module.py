@@ -100,10 +100,6 @@ class _Steps(Sampler[int]):
 
     Lightning starts an interrupted epoch anew, and the sampler before it says which epoch it is. So the fit's own count
     of batches decides.
-
-    Args:
-        steps: Steps of an epoch.
-        done: Returns how many batches the fit has trained on.
     """
 
     def __init__(self, steps: int, done: Callable[[], int]) -> None:

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -80,7 +80,7 @@ class Architecture:
             SettingError: If the options do not fit the architecture, or its weights do not fit into the free memory.
         """
         if torch.get_default_device().type != "meta":
-            needed, free = 4 * self._measures[1], free_memory()
+            needed, free = 4 * _measures(self)[1], free_memory()
             rule = f"needs {needed / 2**30:.1f} GiB for its weights, and {free / 2**30:.1f} GiB are free"
             require(needed < free, "backbone", self.backbone, rule)
         return Classifier(self)
@@ -107,12 +107,7 @@ class Architecture:
     @property
     def features(self) -> int:
         """Number of features that the encoder returns."""
-        return self._measures[0]
-
-    @cached_property
-    def _measures(self) -> tuple[int, int]:
-        """Number of features, and of weights, of a classifier that is built without memory."""
-        return _measures(json.dumps(self.plain()))
+        return _measures(self)[0]
 
     def with_classes(self, classes: int) -> Self:
         """Return the same architecture with another number of outputs."""
@@ -129,9 +124,10 @@ class Architecture:
 
 
 @lru_cache(maxsize=16)
-def _measures(description: str) -> tuple[int, int]:
+def _measures(architecture: Architecture) -> tuple[int, int]:
+    """Return the number of features, and of weights, of a classifier that is built without memory."""
     with torch.device("meta"):
-        sketch = Architecture.from_plain(json.loads(description)).build()
+        sketch = architecture.build()
     return sketch.head.in_features, sum(tensor.numel() for tensor in sketch.state_dict().values())
 
 
@@ -293,7 +289,9 @@ def _encoder(architecture: Architecture, **pretraining: Any) -> nn.Module:  # no
         if pretraining:
             raise
         hint = "choose a preset (backbone=...), or leave the options of another family out with '~backbone.options'"
-        rule = f"does not fit timm's {architecture.backbone}: {_reason(error)}; {hint}"
+        asserted = traceback.extract_tb(error.__traceback__)[-1].line  # all that a bare ``assert`` says
+        reason = " ".join(str(error).split())[:200] or asserted or type(error).__name__
+        rule = f"does not fit timm's {architecture.backbone}: {reason}; {hint}"
         raise SettingError("options", dict(architecture.options), rule) from error
     return encoder
 
@@ -302,12 +300,6 @@ def _expected(architecture: Architecture) -> dict[str, Tensor]:
     """Return the encoder's weights without memory, for their names and shapes."""
     with torch.device("meta"):
         return _encoder(architecture).state_dict()
-
-
-def _reason(error: Exception) -> str:
-    """Return an error's message on one line; of a bare ``assert``, the condition."""
-    line = traceback.extract_tb(error.__traceback__)[-1].line
-    return " ".join(str(error).split())[:200] or line or type(error).__name__
 
 
 def _channelwise(values: Sequence[float], channels: int) -> list[float]:

@@ -38,11 +38,7 @@ def require_bounded(options: Mapping[str, Any]) -> None:
 
 @contextmanager
 def bounded(options: Mapping[str, Any]) -> Iterator[None]:
-    """Raise a SettingError as soon as the network that is built in the block has too many modules or weights.
-
-    Args:
-        options: Options of the network, for the error.
-    """
+    """Raise a SettingError as soon as the network that is built in the block has too many modules or weights."""
     count = {"modules": 0, "weights": 0}
 
     def add(what: str, number: int, most: int) -> None:
@@ -50,16 +46,13 @@ def bounded(options: Mapping[str, Any]) -> Iterator[None]:
         rule = f"describes a network of more than {most} {what}, which is the limit"
         require(count[what] <= most, "options", dict(options), rule)
 
-    def add_module(_: nn.Module, _name: str, _part: nn.Module | None) -> None:
-        add("modules", 1, MOST_MODULES)
-
     def add_weights(_: nn.Module, _name: str, weights: Tensor | None) -> None:
         number = 1 if weights is None else weights.numel()
         require(number > 0, "options", dict(options), "describes a layer without weights; widths must be above 0")
         add("weights", number, MOST_WEIGHTS)
 
     handles = (
-        register_module_module_registration_hook(add_module),
+        register_module_module_registration_hook(lambda *_: add("modules", 1, MOST_MODULES)),
         register_module_parameter_registration_hook(add_weights),
     )
     try:

@@ -84,13 +84,7 @@ def _prefix(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
 
 
 def misfit(state: Mapping[str, Tensor], name: str, expected: Mapping[str, Tensor]) -> str:
-    """Return in a line how a state differs from an encoder's, with the first few names; empty if it does not.
-
-    Args:
-        state: Weights under timm's names, perhaps with a classifier.
-        name: Name of the timm architecture.
-        expected: The encoder's weights.
-    """
+    """Return in a line how a state differs from an encoder's, with the first few names; empty if it does not."""
     own = without_classifier(name, state)
     shapes = {
         key: f"{key} {tuple(own[key].shape)} for {tuple(tensor.shape)}"

@@ -14,8 +14,7 @@ from ensemble_transfer.layout import CALIBRATION, DESCRIPTION, replacing
 from ensemble_transfer.machine import free_memory
 from ensemble_transfer.models.backbone import Architecture, Classifier
 from ensemble_transfer.models.bounds import numbers
-from ensemble_transfer.models.memory_format import to_device
-from ensemble_transfer.models.tf32 import tf32
+from ensemble_transfer.models.device import tf32, to_device
 from ensemble_transfer.spill import empty, rows_at_once
 from ensemble_transfer.tensor_files import read_tensors, write_tensors
 from ensemble_transfer.weights import Weights, fingerprint

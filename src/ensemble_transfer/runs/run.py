@@ -13,8 +13,7 @@ from ensemble_transfer.report.record import Record
 from ensemble_transfer.runs.conclusion import conclude
 from ensemble_transfer.runs.evaluation import tell_size
 from ensemble_transfer.runs.experiment import Experiment, PreparedRun, load_tasks
-from ensemble_transfer.source.alone import members_alone
-from ensemble_transfer.source.train import keep_source, train_source
+from ensemble_transfer.source.train import keep_source, members_alone, train_source
 from ensemble_transfer.training.cost import Ledger
 from ensemble_transfer.training.progress import Tracker
 from ensemble_transfer.training.recipe import Recipe

@@ -1,4 +1,4 @@
-"""The source ensemble: members of one lineage, trained on the source task."""
+"""The members before a transfer: trained on the source task, given, or without that task copies of one encoder."""
 
 import logging
 from collections.abc import Sequence
@@ -6,10 +6,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+import torch
+
 from ensemble_transfer.errors import SettingError, require, settings_under
 from ensemble_transfer.layout import DESCRIPTION
 from ensemble_transfer.models.backbone import Architecture, Backbone
-from ensemble_transfer.models.ensemble import Ensemble
+from ensemble_transfer.models.ensemble import COPIES, UNTRAINED, Ensemble
 from ensemble_transfer.seeding import derive
 from ensemble_transfer.source.existing import architecture_for, count_members, read_members
 from ensemble_transfer.tasks.task import Task
@@ -17,7 +19,7 @@ from ensemble_transfer.training.cost import Entry, Ledger
 from ensemble_transfer.training.fit import Fits, Fitter, Start
 from ensemble_transfer.training.recipe import Recipe, Recipes
 from ensemble_transfer.training.store import Store
-from ensemble_transfer.weights import Weights, joined
+from ensemble_transfer.weights import Weights, below, fingerprint, joined
 
 log = logging.getLogger(__name__)
 
@@ -91,11 +93,7 @@ class EnsembleSettings:
         return count
 
     def check(self, backbone: Backbone) -> None:
-        """Raise a SettingError if members would be trained from random weights beside given ones, unasked.
-
-        Args:
-            backbone: What trained members start from.
-        """
+        """Raise a SettingError if members would be trained from random weights beside given ones, unasked."""
         count, given = self.count, count_members(self.members)
         trained = count - given - count_members(self.added)
         asked = not given or not trained or backbone.has_weights or self.lineage == MIXED
@@ -195,11 +193,7 @@ class _SourceTraining:
         return architecture_for(self.backbone, self.task)
 
     def existing_members(self, paths: Sequence[str], first: int) -> tuple[list[Weights], list[Entry], str]:
-        """Return members that exist; those without a head for the task get one, on frozen features.
-
-        Args:
-            paths: Files and folders that hold them.
-            first: Index of the first of them in the ensemble.
+        """Return members that exist, from the index ``first`` on; those without a head get one, on frozen features.
 
         Returns:
             Their weights, the cost of the heads that some lacked, and the lineage of the saved ensemble that they all
@@ -225,12 +219,7 @@ class _SourceTraining:
         return weights, heads.entries(), found[0].lineage if len(paths) == 1 else ""
 
     def trained_members(self, number: int, first: int) -> list[Fits]:
-        """Return the fits of the ancestors, and then those of so many members; they are what they are without others.
-
-        Args:
-            number: How many members are trained.
-            first: Index of the first of them in the ensemble, after those that are given.
-        """
+        """Return the fits of the ancestors, and then those of so many members, whose indices begin with ``first``."""
         if first:
             log.info("%d given, %d to be trained", first, number)
         ancestors = range(number) if self.settings.lineage == "independent" else range(1)
@@ -263,3 +252,53 @@ class _SourceTraining:
 
     def _head(self, member: int) -> Weights:
         return self.architecture.fresh_head(derive(self.seed, "initial head", member))
+
+
+def lineage_alone(settings: EnsembleSettings, backbone: Backbone) -> str:
+    """Return the lineage of the members without a source task.
+
+    Raises:
+        SettingError: If a setting says how members are trained on a source task.
+    """
+    given = bool(settings.members or settings.added)
+    no_task = "there is no source task to train members on (dataset.source=null)"
+    require(settings.fork is None, "fork", settings.fork, f"must be null: {no_task}")
+    known = settings.lineage == "shared" or (given and settings.lineage != MIXED)
+    require(known, "lineage", settings.lineage, f"must be left out: {no_task}")
+    if not given:
+        return COPIES if backbone.has_weights else UNTRAINED
+    number = count_members([*settings.members, *settings.added])
+    require(settings.count == number, "size", settings.size, f"is more than the {number} given members, and {no_task}")
+    return settings.lineage
+
+
+def members_alone(settings: EnsembleSettings, backbone: Backbone, target: Task, seed: int = 0) -> Ensemble:
+    """Return the members before a transfer that has no source task.
+
+    They are the given ones, or copies of the backbone's pretrained encoder, or, where it has no weights, random starts
+    of their own. Their heads are zero, and nobody uses them: every member gets a head of its own on the target.
+
+    Raises:
+        SettingError: If a setting needs a source task, or weights cannot be read.
+    """
+    with settings_under("ensemble"):
+        lineage = lineage_alone(settings, backbone)
+    architecture, paths = architecture_for(backbone, target), [*settings.members, *settings.added]
+    if paths:
+        with settings_under("ensemble"):
+            found = read_members(paths, backbone, architecture)
+        encoders: Sequence[Weights] = [member.encoder for member in found]
+        lineage = (found[0].lineage or lineage) if len(paths) == 1 else lineage
+        if len(encoders) > 1 and len({fingerprint(encoder) for encoder in encoders}) == 1:
+            lineage = COPIES
+    elif lineage == COPIES:
+        with settings_under("backbone"):
+            encoders = [backbone.pretrained_encoder(architecture)] * settings.count
+        log.info("%d members, all copies of the pretrained %s", settings.count, backbone.name)
+    else:
+        starts = (architecture.initial(derive(seed, "initial", member)) for member in range(settings.count))
+        encoders = [below(start, "encoder") for start in starts]
+        log.info("%s starts from random weights: neither a source task nor pretrained weights are given", backbone.name)
+    head = {name: torch.zeros_like(tensor) for name, tensor in architecture.fresh_head(0).items()}
+    members = tuple(joined(encoder=encoder, head=head) for encoder in encoders)
+    return Ensemble(architecture, members, target.classes, lineage, {"seed": seed})

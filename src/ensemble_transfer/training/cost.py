@@ -1,11 +1,10 @@
 """The cost of a run: entries by phase and member, and their sums."""
 
-import os
 import resource
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -175,11 +174,9 @@ def _reset_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.init()  # type: ignore[no-untyped-call]  # the statistics exist only then
         torch.cuda.reset_peak_memory_stats(device)
-    elif os.access("/proc/self/clear_refs", os.W_OK):
-        try:
-            Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the resident set's high-water mark
-        except OSError:
-            return  # not allowed in this container: the mark then is that of the whole process
+    else:
+        with suppress(OSError):  # not Linux, or not allowed in this container: the mark then is that of the process
+            Path("/proc/self/clear_refs").write_text("5")  # forget the resident set's high-water mark
 
 
 def _peak(device: torch.device) -> int:

@@ -18,7 +18,8 @@ from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 
 from ensemble_transfer.errors import SettingError
-from ensemble_transfer.models.memory_format import channels_last
+from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.models.device import channels_last
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.weights import Weights
 
@@ -32,11 +33,8 @@ DrawAll = Callable[[Draw, Tensor], Tensor]
 class MembersDraws(TorchFunctionMode):
     """While it is active, dropout and ``bernoulli_`` under one vmap over members draw from streams of the members.
 
-    A stream is an own state of torch's default generator. What else is random stays as it is, and vmap refuses it.
-
-    Args:
-        seeds: One seed a member.
-        device: Where the numbers are drawn.
+    A stream is an own state of the default generator of torch on a device. What else is random stays as it is, and vmap
+    refuses it.
 
     Attributes:
         used: Whether anything was drawn.
@@ -118,11 +116,7 @@ _COUNTER = "step."
 
 
 class Loop(nn.Module):
-    """Members one after another: a forward and a backward each, so that one graph is alive at a time.
-
-    Args:
-        members: The members.
-    """
+    """Members one after another: a forward and a backward each, so that one graph is alive at a time."""
 
     def __init__(self, members: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -278,11 +272,6 @@ def chosen_executor(settings: TrainerSettings, members: int, step_flops: int) ->
     are trained together: batched kernels add in another order. In the loop they do not, so a member that is added
     later, resumed, or trained in another process is the same, bit for bit. On a GPU no bits are promised, and
     ``auto`` vectorises two or more members whose steps are too small to fill it.
-
-    Args:
-        settings: The trainer's settings.
-        members: Members of the group.
-        step_flops: Operations of a training step of one member.
     """
     if settings.executor != "auto":
         return settings.executor
@@ -298,17 +287,13 @@ def grouped(modules: Sequence[nn.Module], settings: TrainerSettings) -> Loop | V
     return channels_last(loop) if settings.lays_channels_last else loop
 
 
-def refuse_unvectorisable(member: nn.Module, inputs: Tensor) -> None:
-    """Raise a SettingError if torch.func cannot train copies of a member as one network.
-
-    Args:
-        member: The member, on the CPU; it is not changed.
-        inputs: Two or more inputs (examples, ...), to try it with.
-    """
-    labels = torch.zeros(1, len(inputs), dtype=torch.int64)
+def refuse_unvectorisable(architecture: Architecture) -> None:
+    """Raise a SettingError if torch.func cannot train members of an architecture as one network."""
+    size, labels = architecture.image_size, torch.zeros(1, 2, dtype=torch.int64)
+    images = torch.zeros(1, 2, architecture.channels, size, size, dtype=torch.uint8)
     try:
         with torch.random.fork_rng(devices=[]):
-            Vectorised([member]).losses(inputs[None], labels, [0], 0.0)
+            Vectorised([architecture.build()]).losses(images, labels, [0], 0.0)
     except (RuntimeError, ValueError, NotImplementedError) as error:
         reason = str(error).strip().split("\n")[0]
         raise SettingError("executor", "vectorised", f"cannot train this net ({reason}); use executor=loop") from error

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ensemble_transfer.models.backbone import Architecture, Classifier
-from ensemble_transfer.models.memory_format import to_device
-from ensemble_transfer.models.tf32 import tf32
+from ensemble_transfer.models.device import tf32, to_device
 from ensemble_transfer.seeding import generator
 from ensemble_transfer.spill import empty
 from ensemble_transfer.training.augment import augmented
@@ -56,13 +55,7 @@ def encode(classifier: Classifier, batches: Iterable[Tensor], device: torch.devi
 
 
 def statistics_images(images: Tensor, most: int | None, seed: int) -> Tensor:
-    """Return the images that BatchNorm's statistics are estimated on: some of them, drawn at random, or all.
-
-    Args:
-        images: (examples, channels, height, width).
-        most: Number of images at the most; None for all.
-        seed: Stream of randomness.
-    """
+    """Return the images that BatchNorm's statistics are estimated on: so many, drawn at random; None for all."""
     if most is None or most >= len(images):
         return images
     chosen = torch.randperm(len(images), generator=generator(seed, "statistics"))[:most]

@@ -72,18 +72,10 @@ class Fitter:
     def check(self, architecture: Architecture) -> None:
         """Raise a SettingError if the executor that was asked for cannot train this architecture."""
         if self.settings.executor == "vectorised":
-            _refuse_unvectorisable(architecture)
+            refuse_unvectorisable(architecture)
 
     def fit(self, architecture: Architecture, starts: Sequence[Start], data: Split, recipe: Recipe, phase: str) -> Fits:
-        """Train encoder and head of every member on the images of a split.
-
-        Args:
-            architecture: Of the members.
-            starts: Where each member starts.
-            data: What the members are trained on.
-            recipe: What each fit may spend.
-            phase: Name of the phase, for ledger, progress bar and learning curves.
-        """
+        """Train encoder and head of every member on a split's images; ledger, bars and curves name the phase."""
         recipe.check_whole()
         return self._fits(FitSpec(architecture, data, recipe, phase), starts)
 
@@ -128,7 +120,7 @@ class Fitter:
         executor = chosen_executor(self.settings, members, spec.step_flops)
         if executor == "vectorised":
             try:
-                _refuse_unvectorisable(spec.architecture)
+                refuse_unvectorisable(spec.architecture)
             except SettingError as error:
                 if self.settings.executor != "auto":
                     raise
@@ -145,9 +137,3 @@ class Fitter:
                 points.setdefault(int(step), {})[member] = loss
         for step, losses in sorted(points.items()):
             self.tracker.curve(fits.phase, step, losses, {"lr": recipe.lr * recipe.rate(step)})
-
-
-def _refuse_unvectorisable(architecture: Architecture) -> None:
-    images = torch.zeros(2, architecture.channels, *[architecture.image_size] * 2, dtype=torch.uint8)
-    with torch.random.fork_rng(devices=[]):
-        refuse_unvectorisable(architecture.build(), images)

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
@@ -24,14 +25,9 @@ from ensemble_transfer.weights import Weights, copied, floating
 
 log = logging.getLogger(__name__)
 
-_SIGNS = (
-    "can't allocate memory",
-    "Cannot allocate memory",
-    "could not create a primitive",
-    "bad_alloc",
-    "CUDA error: out of memory",
-    "_ALLOC_FAILED",  # CUBLAS_STATUS_, CUSOLVER_STATUS_, CUFFT; cuDNN up to version 8
-    "ALLOCATION_FAILED",  # CUDNN_STATUS_INTERNAL_ERROR_DEVICE_, ..._HOST_: cuDNN 9
+_SIGNS = re.compile(
+    "(can't|Cannot) allocate memory|could not create a primitive|bad_alloc|CUDA error: out of memory"
+    "|_ALLOC_FAILED|ALLOCATION_FAILED"  # the first of cuBLAS, cuSOLVER, cuFFT and cuDNN 8, the other of cuDNN 9
 )
 """In the messages of errors of torch, the system, oneDNN and CUDA's libraries that mean a lack of memory.
 
@@ -155,8 +151,7 @@ class GroupFitter:
         self, spec: FitSpec, starts: dict[str, Start], interrupted: Sequence[Unfinished]
     ) -> tuple[Course, list[int], Meter]:
         """Train members in lockstep, and return their fit, the examples encoded for each, and what both took."""
-        settings = self.settings
-        watch = Watch(spec, starts, settings, self.store, self.tracker, self.report, self.validation)
+        settings, watch = self.settings, Watch(spec, starts, self)
         modules = [spec.module(start.weights) for start in starts.values()]
         for module, state in zip(modules, interrupted, strict=False):
             module.load_state_dict(dict(state.weights), strict=True)
@@ -215,7 +210,7 @@ def _diverged(spec: FitSpec, member: int, step: int | None) -> SettingError:
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether a computation failed for lack of memory."""
     by_type = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    by_message = isinstance(error, RuntimeError | OSError) and any(sign in str(error) for sign in _SIGNS)
+    by_message = isinstance(error, RuntimeError | OSError) and _SIGNS.search(str(error)) is not None
     return by_type or by_message
 
 

@@ -143,12 +143,7 @@ def quiet_lightning() -> Iterator[None]:
 
 @quiet_lightning()
 def train(lockstep: Lockstep, callbacks: Sequence[Callback] = (), logger: Logger | None = None) -> None:
-    """Take the steps that are left.
-
-    Args:
-        lockstep: The members.
-        callbacks: The user's.
-        logger: What these may log to.
+    """Take the steps that are left; the user's callbacks may log to a logger.
 
     Raises:
         SettingError: If a callback cannot be used.

@@ -27,13 +27,9 @@ def has_tensorboard() -> bool:
 
 
 def file_logger(kind: str, folder: Path) -> Logger:
-    """Return a logger that writes below a run's folder.
+    """Return a logger of a kind, ``csv`` or ``tensorboard``, that writes below a run's folder.
 
     What it wrote there for a run that was stopped is removed: a run that starts again sends all its curves anew.
-
-    Args:
-        kind: ``csv`` or ``tensorboard``.
-        folder: The run's folder.
     """
     for pattern in _FILES:
         for file in (folder / kind).glob(pattern):
@@ -48,10 +44,6 @@ class FitLogger(Logger):
 
     A run has many fits, whose trainers all count from 0 and would each close the logger at their end. So what callbacks
     log goes to the run's tracker, under the name of the fit's phase, and nothing else does.
-
-    Args:
-        tracker: The run at its logger.
-        phase: Name of the phase.
     """
 
     def __init__(self, tracker: Tracker, phase: str) -> None:
@@ -122,11 +114,6 @@ def of_fit(callback: Callback, phase: str, members: Sequence[int]) -> Callback:
 
     A ModelCheckpoint would keep the best of all fits, and remove those of the fits before. So each fit has a copy of
     its own, whose files begin with phase and members.
-
-    Args:
-        callback: A callback of the run.
-        phase: Name of the fit's phase.
-        members: Indices of its members.
     """
     if not isinstance(callback, lightning.ModelCheckpoint):
         return callback

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Protocol
 
 from rich.progress import (
     BarColumn,
@@ -34,11 +34,11 @@ class Tracker(Protocol):
         """Take numbers of a step of a phase, by name."""
 
 
-class Bars:
+class Bars(Progress):
     """Bars on the terminal, one a group: phase, members, steps, time spent, time left, mean loss. It is a report."""
 
     def __init__(self) -> None:
-        self._progress = Progress(
+        super().__init__(
             TextColumn("{task.description:<22}"),
             BarColumn(14),
             MofNCompleteColumn(),
@@ -50,21 +50,12 @@ class Bars:
         )
         self._bars: dict[str, TaskID] = {}
 
-    def __enter__(self) -> Self:
-        """Open the display."""
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close it; the bars stay on the terminal."""
-        self._progress.stop()
-
     def __call__(self, label: str, step: int, steps: int, loss: float | None) -> None:
         """Move a group's bar; its first report makes it."""
         shown = "" if loss is None else f"loss {loss:.3f}"
         if label not in self._bars:
-            self._bars[label] = self._progress.add_task(label, total=steps, loss=shown)
-        self._progress.update(self._bars[label], completed=step, loss=shown)
+            self._bars[label] = self.add_task(label, total=steps, loss=shown)
+        self.update(self._bars[label], completed=step, loss=shown)
 
 
 def member_names(members: Sequence[int]) -> str:

@@ -164,16 +164,12 @@ class Recipes:
         try:
             yield
         except SettingError as error:
-            own = error.setting in {f.name for f in fields(recipe)}
-            name = self._name(recipe, phase) if own else None
-            if name is None:
+            names = ("full", "tiny", "probe", "head", "ancestor", "source")
+            alike = [name for name in names if replace(getattr(self, name), steps=recipe.steps) == recipe]
+            if not alike or error.setting not in {f.name for f in fields(recipe)}:
                 raise
+            name = min(alike, key=lambda name: (name != phase, getattr(self, name) != recipe))
             raise error.under(f"recipe.{name}") from error
-
-    def _name(self, recipe: Recipe, phase: str) -> str | None:
-        names = ("full", "tiny", "probe", "head", "ancestor", "source")
-        alike = [name for name in names if replace(getattr(self, name), steps=recipe.steps) == recipe]
-        return min(alike, key=lambda name: (name != phase, getattr(self, name) != recipe), default=None)
 
 
 def optimizer_of(recipe: Recipe, trained: Iterable[tuple[str, nn.Parameter]], fused: bool = False) -> Optimizer:

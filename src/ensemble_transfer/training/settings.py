@@ -2,15 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 from ensemble_transfer.errors import require
 from ensemble_transfer.machine import usable_cores
-from ensemble_transfer.models.memory_format import channels_last_pays
-from ensemble_transfer.models.tf32 import tf32
+from ensemble_transfer.models.device import channels_last_pays, tf32
 
 ACCELERATORS = ("auto", "cpu", "gpu")
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -23,10 +22,8 @@ Below this a second thread gains little, and much is lost where other processes 
 each other spin.
 """
 
-LARGEST_THREADS = 1024
-"""Torch dies of tens of thousands of threads; no machine has more cores than this."""
-
-LARGEST_WORKERS = 1024
+MOST = 1024
+"""Threads, and workers, at the most. Torch dies of tens of thousands of threads; no machine has as many cores."""
 
 
 def is_callback(cls: type) -> bool:
@@ -44,12 +41,12 @@ class TrainerSettings:
         accelerator: ``gpu``, ``cpu``, or ``auto`` for a GPU where there is one.
         precision: ``32-true``, or ``bf16-mixed`` for bfloat16 arithmetic with float32 weights.
         tf32: Whether a GPU rounds float32 numbers to TF32 in the products of fits: three decimal digits, for speed. It
-            belongs to a fit's key. Predictions are computed without (see :mod:`~ensemble_transfer.models.tf32`).
+            belongs to a fit's key. Predictions are computed without (see :mod:`~ensemble_transfer.models.device`).
         executor: ``loop`` trains the members of a group one after another in every step; ``vectorised`` trains
             them as one network; ``auto`` is the loop on a CPU, and on a GPU what suits number and size of the members
             (see :func:`~ensemble_transfer.training.executors.chosen_executor`).
         channels_last: Whether the loop keeps images and convolutions in the layout channels last; null for where it
-            pays (see :mod:`~ensemble_transfer.models.memory_format`). It is part of a fit's key.
+            pays (see :mod:`~ensemble_transfer.models.device`). It is part of a fit's key.
         group_size: Members that are trained in lockstep at the most; null for as many as fit into the free memory.
         workers: Processes that the members of a phase are split over: a number, or ``auto`` for as many as pay (see
             :func:`~ensemble_transfer.training.workers.number_of_workers`). With the loop the fits are the same, bit for
@@ -83,26 +80,22 @@ class TrainerSettings:
             value = getattr(self, name)
             require(value in allowed, name, value, f"must be one of {', '.join(allowed)}")
         size, threads, workers = self.group_size, self.threads, self.workers
-        known = workers == "auto" or (isinstance(workers, int) and 0 < workers <= LARGEST_WORKERS)
-        require(known, "workers", workers, f"must be auto or in 1..{LARGEST_WORKERS}")
+        known = workers == "auto" or (isinstance(workers, int) and 0 < workers <= MOST)
+        require(known, "workers", workers, f"must be auto or in 1..{MOST}")
         require(size is None or size > 0, "group_size", size, "must be above 0, or null for all that fit")
-        rule = f"must be in 1..{LARGEST_THREADS}, or null"
-        require(threads is None or 0 < threads <= LARGEST_THREADS, "threads", threads, rule)
+        rule = f"must be in 1..{MOST}, or null"
+        require(threads is None or 0 < threads <= MOST, "threads", threads, rule)
         seconds = self.checkpoint_seconds
         require(seconds > 0, "checkpoint_seconds", seconds, "must be above 0")
-        self._check_callbacks()
+        if self.callbacks:
+            from ensemble_transfer.training.loggers import require_usable
+
+            require_usable(self.callbacks)
+            rule = "must be 1 or auto with callbacks, which live in one process"
+            require(workers in ("auto", 1), "workers", workers, rule)
         missing = self.accelerator == "gpu" and not torch.cuda.is_available()
         rule = "torch finds no CUDA device here; use trainer=cpu or trainer=auto"
         require(not missing, "accelerator", self.accelerator, rule)
-
-    def _check_callbacks(self) -> None:
-        if not self.callbacks:
-            return
-        from ensemble_transfer.training.loggers import require_usable
-
-        require_usable(self.callbacks)
-        rule = "must be 1 or auto with callbacks, which live in one process"
-        require(self.workers in ("auto", 1), "workers", self.workers, rule)
 
     @property
     def device(self) -> torch.device:
@@ -125,10 +118,6 @@ class TrainerSettings:
         if self.executor == "vectorised":
             return False
         return channels_last_pays(self.device) if self.channels_last is None else self.channels_last
-
-    def in_worker(self) -> Self:
-        """Return the settings of a worker process, with the number of threads that torch uses in this one."""
-        return replace(self, workers=1, progress=False, threads=torch.get_num_threads())
 
     @contextmanager
     def applied(self) -> Iterator[None]:

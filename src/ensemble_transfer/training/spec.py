@@ -6,7 +6,7 @@ the images that its steps draw.
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -16,8 +16,8 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from ensemble_transfer.machine import FLOPS_A_SECOND, SECONDS_A_STEP
 from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.models.device import channels_last_pays
 from ensemble_transfer.models.flops import encode_flops, head_flops, step_flops
-from ensemble_transfer.models.memory_format import channels_last_pays
 from ensemble_transfer.spill import empty
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.batches import USABLE, Batches, drawn
@@ -49,30 +49,6 @@ class Start:
     member: int
     weights: Weights = field(repr=False)
     seed: int
-
-
-@dataclass(frozen=True)
-class Need:
-    """The memory that training one member needs, in bytes.
-
-    Attributes:
-        weights: What is held during the whole fit: weights, gradients and optimizer state, orders.
-        graph: What a pass takes on top of that: activations that are kept for the backward pass, and their gradients.
-    """
-
-    weights: int
-    graph: int
-
-    def members(self, free: int, vectorised: bool) -> int:
-        """Return how many members fit into so many free bytes together; at least 1.
-
-        Args:
-            free: Bytes that are free.
-            vectorised: Whether the graphs of all members are alive together, or one after another.
-        """
-        budget = USABLE * free
-        fit = budget / (self.weights + self.graph) if vectorised else (budget - self.graph) / self.weights
-        return max(1, int(fit))
 
 
 @dataclass(frozen=True)
@@ -179,10 +155,14 @@ class FitSpec:
             rows[member, examples[member]] = numbers[member]
         return Batches(features, labels, recipe.batch_size, seeds, rows=rows), counts
 
-    def need(self) -> Need:
-        """Return the memory that a whole member's fit needs."""
-        need, order = _need(self.architecture, self.batch_size), torch.int64.itemsize * len(self.data)
-        return replace(need, weights=need.weights + order)
+    def need(self) -> tuple[int, int]:
+        """Return the bytes that training a whole member takes: in the whole fit, and for a pass on top of that.
+
+        The first are weights, gradients, optimizer state and orders; the second activations that are kept for the
+        backward pass, their gradients and the images.
+        """
+        weights, graph = _measured(self.architecture, self.batch_size)
+        return _COPIES * weights + torch.int64.itemsize * len(self.data), graph
 
     def members_that_fit(self, free: int, vectorised: bool) -> int:
         """Return how many members fit into so many free bytes of a device together; at least 1.
@@ -191,10 +171,12 @@ class FitSpec:
             free: Bytes that are free.
             vectorised: Whether the graphs of all members are alive together, or one after another.
         """
-        if not self.heads:
-            return self.need().members(free, vectorised)
-        encoded = most_encoded(self.recipe, len(self.data))
-        return max(1, int(USABLE * free / (torch.float32.itemsize * (self.architecture.features + 1) * encoded)))
+        if self.heads:
+            features = most_encoded(self.recipe, len(self.data)) * (self.architecture.features + 1)
+            return max(1, int(USABLE * free / (torch.float32.itemsize * features)))
+        held, graph = self.need()
+        fit = USABLE * free / (held + graph) if vectorised else (USABLE * free - graph) / held
+        return max(1, int(fit))
 
 
 def head_of(weights: Weights) -> nn.Module:
@@ -227,22 +209,14 @@ def _flops(architecture: Architecture, seen: int, encoded: int, heads: bool) -> 
 
 
 @lru_cache(maxsize=16)
-def _need(architecture: Architecture, examples: int) -> Need:
+def _measured(architecture: Architecture, examples: int) -> tuple[int, int]:
+    """Return the bytes of a member's weights and of a pass, measured on tensors without data."""
+    size = architecture.image_size
     with torch.device("meta"):
-        size = architecture.image_size
-        images: Tensor = torch.empty(examples, architecture.channels, size, size, dtype=torch.uint8)
-        return need_of(architecture.build(), images)
-
-
-def need_of(module: nn.Module, inputs: Tensor) -> Need:
-    """Return the memory that training a member needs, measured on tensors without data.
-
-    Args:
-        module: The member.
-        inputs: Inputs (examples, ...) of its step; only shape and type matter.
-    """
+        images = torch.empty(examples, architecture.channels, size, size, dtype=torch.uint8)
+        module = architecture.build()
     weights = sum(tensor.nbytes for tensor in module.state_dict().values())
-    return Need(_COPIES * weights, 2 * graph_bytes(module, inputs) + inputs.numel() * inputs.element_size())
+    return weights, 2 * graph_bytes(module, images) + images.nbytes
 
 
 def graph_bytes(module: nn.Module, inputs: Tensor) -> int:

@@ -61,11 +61,6 @@ def number_of_workers(settings: TrainerSettings, spec: FitSpec, members: int) ->
     A number that was asked for is kept. ``auto`` is one worker a GPU, or as many as there are cores for the threads
     that torch uses here; fewer if members or memory are few; 1 if starting workers takes longer than they save. It is
     also 1 in a job that a launcher runs beside others, and with callbacks.
-
-    Args:
-        settings: The trainer's settings.
-        spec: What the members are trained for.
-        members: Number of the fits that are missing.
     """
     if isinstance(settings.workers, int):
         return min(settings.workers, members)
@@ -83,11 +78,7 @@ def number_of_workers(settings: TrainerSettings, spec: FitSpec, members: int) ->
 
 
 class Worker:
-    """A worker process.
-
-    Args:
-        place: Its number from 0; on a machine with GPUs, that of its GPU.
-    """
+    """A worker process; its place is its number from 0, and on a machine with GPUs that of its GPU."""
 
     def __init__(self, place: int) -> None:
         self.connection, theirs = Pipe()
@@ -168,7 +159,8 @@ def compute_beside(fitter: GroupFitter, spec: FitSpec, missing: Mapping[str, Sta
         Exception: What went wrong in a worker.
     """
     start_workers(workers)
-    settings, items, curves = fitter.settings.in_worker(), list(missing.items()), fitter.tracker is not None
+    settings = replace(fitter.settings, workers=1, progress=False, threads=torch.get_num_threads())
+    items, curves = list(missing.items()), fitter.tracker is not None
     jobs: dict[int, Job] = {}
     for place, shared in enumerate(sharing_a_device(workers, fitter.settings.device)):
         one = GroupFitter(settings, fitter.store, beside=workers, sharing=shared)
@@ -328,13 +320,7 @@ def compute(job: Job, line: Line) -> tuple[str, object]:
 
 
 def opened(place: Place, labels: Tensor, fingerprint: str) -> Split:
-    """Return a split whose images are mapped from a file.
-
-    Args:
-        place: The file, and where the images are in it.
-        labels: (examples,) int64.
-        fingerprint: The split's fingerprint.
-    """
+    """Return a split whose images are mapped from a file."""
     if fingerprint not in _splits:
         split = Split(place.open(), labels)
         split.__dict__["fingerprint"] = fingerprint  # known: no need to read all images for it

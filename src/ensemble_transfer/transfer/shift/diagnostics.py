@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 
 from ensemble_transfer.models.backbone import Classifier
+from ensemble_transfer.models.device import tf32, to_device
 from ensemble_transfer.models.ensemble import Ensemble
-from ensemble_transfer.models.memory_format import to_device
-from ensemble_transfer.models.tf32 import tf32
 from ensemble_transfer.seeding import generator
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.features import features

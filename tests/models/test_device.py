@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.models.device import to_device
 from ensemble_transfer.models.ensemble import probabilities
-from ensemble_transfer.models.memory_format import to_device
 from ensemble_transfer.weights import fingerprint
 
 SMALL = {"channels": [4, 8, 8, 8], "stem_width": 4, "output_stride": 8}
