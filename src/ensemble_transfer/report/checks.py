@@ -31,10 +31,10 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_number(value: object, least: float = -math.inf) -> bool:
+def _is_number(value: object, least: float = -1e300) -> bool:
     """Say whether a value is a number; null stands where JSON has none."""
-    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
-    return value is None or (number and value >= least)
+    number = isinstance(value, int | float) and not isinstance(value, bool) and least <= value < 1e300
+    return value is None or number
 
 
 def _is_amount(value: object) -> bool:
