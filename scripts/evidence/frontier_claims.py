@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from ensemble_transfer.report.frontier import validation_nll
 from ensemble_transfer.report.record import Record
+from ensemble_transfer.report.reference import validation_nll
 from ensemble_transfer.report.rows import CALIBRATED, NAMED, Column, on_test
 from ensemble_transfer.report.settings import decisive, flat
 from ensemble_transfer.report.statistics import LEVEL, Difference, paired_difference

@@ -44,40 +44,44 @@ def sentences(*records):
 def test_the_verdict_sets_rows_against_one_member_names_the_best_and_what_it_costs():
     against, best, costs = sentences(*ONE, *FEW, *SNAPSHOTS, *AUTO)
     assert against == (
-        "Against one member, fully fine-tuned, in calibrated NLL with a budget of 1.5 fine-tunings, over 3 seeds: "
-        "few (members=2) (by 0.097 [0.082, 0.111]) and snapshots (by 0.097 [0.068, 0.125]) are better; "
-        "auto is worse by 0.313 [0.275, 0.351]."
+        "Against one member, fully fine-tuned, in calibrated NLL, over 3 seeds: better: "
+        "few (members=2, budget=1.5) (by 0.097 [0.082, 0.111]) and snapshots (budget=1.5) (by 0.097 [0.068, 0.125]); "
+        "worse: auto (budget=1.5) (by 0.313 [0.275, 0.351])."
     )
-    assert best == "few (members=2) has the lowest calibrated NLL (0.413); snapshots cannot be told apart from it."
-    both = "Both cost 1.50 fine-tunings; they predict: few (members=2) with 2 networks and snapshots with 6 networks."
-    assert costs == both
+    assert best == (
+        "few (members=2, budget=1.5) has the lowest calibrated NLL (0.413); "
+        "snapshots (budget=1.5) cannot be told apart from it."
+    )
+    assert costs == (
+        "few (members=2, budget=1.5) costs 1.50 fine-tunings and predicts with 2 networks; "
+        "snapshots (budget=1.5) costs 1.50 fine-tunings and predicts with 6 networks."
+    )
 
 
 def test_what_an_interval_cannot_tell_apart_is_said_to_be_so():
-    unsure = three("auto", (0.3, 0.7, 0.5))
-    against, best, _ = sentences(*ONE, *unsure)
-    assert against.endswith("auto cannot be told apart from it.")
+    against, best, _ = sentences(*ONE, *three("auto", (0.3, 0.7, 0.5), budget=None))
+    assert against.endswith("over 3 seeds: nothing is better; not to be told apart: auto.")
     assert best == "auto has the lowest calibrated NLL (0.500); few cannot be told apart from it."
 
 
 def test_one_seed_decides_nothing():
-    first, second = sentences(ONE[0], FEW[0])
-    assert first == (
-        "No difference has an interval, so nothing can be told apart. "
-        "few (members=2) has the lowest calibrated NLL (0.400)."
+    by_time = {"fine_tunings": 1.5, "fine_tunings_by_time": 1.8}
+    assert sentences(ONE[0], replace(FEW[0], cost=FEW[0].cost | {"total": by_time})) == (
+        "No difference has an interval, so nothing can be told apart.",
+        "few (members=2, budget=1.5) has the lowest calibrated NLL (0.400).",
+        "few (members=2, budget=1.5) costs 1.50 fine-tunings by FLOPs, 1.80 by time, and predicts with 2 networks.",
     )
-    assert second == "few (members=2) costs 1.50 fine-tunings and predicts with 2 networks."
 
 
 def test_a_row_without_the_number_that_decides_is_named_and_keeps_nobody_else_from_a_verdict():
     silent = [replace(r, metrics={}) for r in AUTO]
     _, best, _ = sentences(*ONE, *FEW, *silent)
-    assert best.endswith("(without auto, for lack of numbers).")
+    assert best.endswith("(without auto (budget=1.5), for lack of numbers).")
 
 
 def test_without_numbers_or_with_one_row_there_is_a_sentence_all_the_same():
-    assert sentences(*AUTO) == ("One row alone: there is nothing to compare it with.",)
-    assert sentences(*(replace(r, metrics={}) for r in [*AUTO, *FEW])) == ("No row has a number to compare.",)
+    nothing = ("Fewer than two rows have a calibrated NLL: there is nothing to compare.",)
+    assert sentences(*AUTO) == sentences(*(replace(r, metrics={}) for r in [*AUTO, *FEW])) == nothing
     assert findings(Comparison.of([])) == []
 
 
@@ -86,7 +90,8 @@ def test_of_many_rows_that_lead_the_cheapest_is_named():
     _, best, cheapest = sentences(*ONE, *tied)
     assert best.count("novel") == 5
     assert "and 3 more cannot be told apart from it." in best
-    assert cheapest == "The cheapest of these is novel (option=7): 1.25 fine-tunings, 2 networks."
+    named = "novel (option=7, budget=1.5)"
+    assert cheapest == f"The cheapest of these: {named} costs 1.25 fine-tunings and predicts with 2 networks."
 
 
 def at_budgets(strategy, values, **options):
@@ -97,17 +102,18 @@ def test_at_several_budgets_each_strategy_is_set_against_the_best_rival_of_its_b
     few = at_budgets("few", {1.0: (0.50, 0.52, 0.51), 2.0: (0.30, 0.32, 0.31)}, members=2)
     auto = at_budgets("auto", {1.0: (0.40, 0.41, 0.42), 2.0: (0.29, 0.34, 0.31)})
     head = at_budgets("head", {1.0: (0.80, 0.81, 0.84), 2.0: (0.80, 0.82, 0.84)}, spent=0.1)
-    better, worse, best = sentences(*few, *auto, *head)
-    assert better.startswith(
-        "At equal cost, better than the best rival in calibrated NLL: auto with a budget of 1 (by 0.1"
-    )
-    assert worse == "Worse: head with every budget; of the other points, 1 cannot be told apart."
-    assert best.startswith("few at 2 fine-tunings has the lowest calibrated NLL of all (0.310)")
-    assert sentences(*few, *head)[0] == "At equal cost, no strategy is better than the best rival in calibrated NLL."
+    against, best, costs = sentences(*few, *auto, *head)
+    start = "Against the best rival of its budget, in calibrated NLL, over 3 seeds"
+    assert against.startswith(f"{start}: better: auto at budget 1 (by 0.1")
+    assert "; worse: head at budgets 1 and 2 (by up to 0.5" in against
+    assert against.endswith("; not to be told apart: auto at budget 2.")
+    assert best.startswith("few at budget 2 has the lowest calibrated NLL (0.310); auto at budget 2 cannot be")
+    assert costs.startswith("few at budget 2 costs 2.00 fine-tunings")
+    assert sentences(*few, *head)[0].startswith(f"{start}: nothing is better; worse: head at budgets 1 and 2")
 
 
 def test_every_pair_of_tasks_has_its_own_finding():
     other = [replace(r, dataset="mnist -> fashion") for r in [*ONE, *AUTO]]
     found = findings(Comparison.of([*ONE, *FEW, *other]))
     assert [finding.task for finding in found] == ["digits -> mnist", "mnist -> fashion"]
-    assert "auto is worse" in found[1].sentences[0]
+    assert "worse: auto (budget=1.5) (by" in found[1].sentences[0]

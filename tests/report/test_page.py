@@ -124,7 +124,7 @@ def test_the_verdict_and_the_figure_come_first_and_how_it_was_run_last(page):
     places = [page.index(part) for part in parts]
     assert places == sorted(places)
     verdict = page[places[1] : places[2]]
-    assert "Against full, in calibrated NLL, over 3 seeds: head (by 0." in verdict
+    assert "Against full, in calibrated NLL, over 3 seeds: nothing is better; worse: head (by 0." in verdict
 
 
 def test_the_largest_confusions_and_the_hardest_classes_are_named_as_text(page):

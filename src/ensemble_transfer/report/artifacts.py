@@ -45,20 +45,18 @@ def artifacts_of(record: Record, folder: Path) -> list[RunArtifact]:
     shift, ensemble = folder / SHIFT, folder / ENSEMBLE
     if shift.is_file():
         provenance = read_tensors(shift)[1]
-        files, extension = {shift.name: shift}, "added" in record.cost  # it applies the earlier run's vector
-        items.append(RunArtifact(_name("shift", record), "shift", files, {}, about | provenance, consumed=extension))
+        extension = "added" in record.cost  # it applies the earlier run's vector
+        items.append(RunArtifact(_name("shift", record), "shift", {SHIFT: shift}, {}, about | provenance, extension))
     if ensemble.is_dir():
-        text = json.loads((ensemble / DESCRIPTION).read_text(encoding="utf-8"))
-        history = text.get("history", {})
+        history = json.loads((ensemble / DESCRIPTION).read_text(encoding="utf-8")).get("history", {})
         provenance |= history
         files = {path.name: path for path in sorted(ensemble.iterdir())}
         headline = {key: n for key, n in record.metrics.items() if key.startswith("target/test/ensemble/")}
         metadata = about | dict(record.ensemble) | {"history": history, "metrics": headline}
         items.append(RunArtifact(_name("ensemble", record), "ensemble", files, metadata=metadata))
-    file = folder / RECORD
-    if file.is_file():
+    if (folder / RECORD).is_file():
         metadata = about | {"status": record.status, "command": record.command}
-        items.append(RunArtifact(_name("record", record), "record", {RECORD: file}, metadata=metadata))
+        items.append(RunArtifact(_name("record", record), "record", {RECORD: folder / RECORD}, metadata=metadata))
     return items + _source(record, provenance)
 
 
@@ -71,14 +69,12 @@ def _source(record: Record, provenance: Mapping[str, Any]) -> list[RunArtifact]:
     fingerprint = provenance.get("source_ensemble")
     if fingerprint is None or not record.has_source:
         return []
-    names = ("source", "seed")
-    about = {name: provenance[name] for name in names if name in provenance} | dict(record.ensemble)
+    about = {name: provenance[name] for name in ("source", "seed") if name in provenance} | dict(record.ensemble)
     about |= {"backbone": record.backbone, "fingerprint": fingerprint}
     text = json.dumps(about, indent=2, sort_keys=True) + "\n"
-    name = f"source-{fingerprint[:12]}"
     folder = Path(record.config.get("store", {}).get("root", "")) / ENSEMBLES / fingerprint
     files = {path.name: path for path in sorted(folder.glob("[!.]*"))}
-    return [RunArtifact(name, "ensemble", files, {"source.json": text}, about, consumed=True)]
+    return [RunArtifact(f"source-{fingerprint[:12]}", "ensemble", files, {"source.json": text}, about, consumed=True)]
 
 
 def _name(kind: str, record: Record) -> str:

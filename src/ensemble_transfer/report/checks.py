@@ -31,14 +31,14 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object, least: float = -1e300) -> bool:
     """Say whether a value is a number; null stands where JSON has none."""
-    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+    number = isinstance(value, int | float) and not isinstance(value, bool) and least <= value < 1e300
     return value is None or number
 
 
-def _is_amount(value: Any) -> bool:  # noqa: ANN401
-    return _is_number(value) and (value is None or value >= 0)
+def _is_amount(value: object) -> bool:
+    return _is_number(value, 0)
 
 
 def _list_of(fits: Fits) -> Fits:

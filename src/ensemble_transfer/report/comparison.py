@@ -12,9 +12,8 @@ from rich.table import Table as TerminalTable
 from rich.text import Text
 
 from ensemble_transfer.report.escape import latex_cell, markdown_cell
-from ensemble_transfer.report.frontier import FRONTIER_NOTE, Frontier, frontier_of
 from ensemble_transfer.report.record import Record
-from ensemble_transfer.report.reference import references
+from ensemble_transfer.report.reference import FRONTIER_NOTE, Frontier, frontier_of, references
 from ensemble_transfer.report.rows import (
     CALIBRATED,
     COLUMNS,

@@ -18,31 +18,19 @@ SENTENCES = 3
 
 
 def next_step(record: Record, folder: Path) -> list[str]:
-    """Return why the rivals should be run, and the command that runs them; nothing for a run without rivals.
+    """Return why the rivals should be run, and the command that runs them in a run's folder.
 
-    Args:
-        record: Record of the run.
-        folder: The run's folder.
+    There is nothing to run for a rival, reference or control, beside a run, for an extension, and without test.
     """
-    if not has_rivals(record):
+    spent, beside = record.cost["total"].get("fine_tunings"), record.command.startswith(RIVALS_COMMAND)
+    if not spent or beside or not record.tested or "added" in record.cost or record.known_role != "method":
         return []
-    spent = record.cost["total"]["fine_tunings"]
     return [
         f"**Next**: whether this is better at equal cost, {spent:.2f} fine-tunings, is not known yet. One command runs "
         "the rivals and the baseline, one member fully fine-tuned, and ends with the comparison; `--seeds 3` repeats "
         "all with three seeds, for intervals:",
         f"    {RIVALS_COMMAND} {shlex.quote(str(folder.absolute()))}",
     ]
-
-
-def has_rivals(record: Record) -> bool:
-    """Return whether a run is one to be compared with its rivals: no rival, reference or control, nor beside one.
-
-    The command takes no extension, and no run that was not evaluated on test.
-    """
-    spent = record.cost["total"].get("fine_tunings")
-    beside = record.command.startswith(RIVALS_COMMAND)
-    return bool(spent) and record.tested and not beside and "added" not in record.cost and record.known_role == "method"
 
 
 def source_warning(record: Record) -> str:

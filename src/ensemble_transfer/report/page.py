@@ -30,24 +30,14 @@ FILTERED = 8
 def write(
     comparison: Comparison, figures: Iterable[Drawn], folder: Path, pairs: Mapping[str, str] | None = None
 ) -> Path:
-    """Write ``index.html`` into the folder of a comparison; see :func:`html`.
-
-    Returns:
-        Path of the page.
-    """
+    """Write ``index.html`` into the folder of a comparison, and return its path; see :func:`html`."""
     path = folder / FILE_NAME
     path.write_text(html(comparison, figures, pairs), encoding="utf-8")
     return path
 
 
 def html(comparison: Comparison, figures: Iterable[Drawn], pairs: Mapping[str, str] | None = None) -> str:
-    """Return the page of a comparison.
-
-    Args:
-        comparison: The comparison.
-        figures: Its figures.
-        pairs: With several pairs of tasks, the address of each pair's page.
-    """
+    """Return the page of a comparison with its figures; with several pairs of tasks, ``pairs`` has their pages."""
     runs = [run for row in comparison.rows for run in row.runs]
     drawn = [_figure(figure, index) for index, figure in enumerate(figures)]
     environment = Environment(

@@ -155,12 +155,9 @@ def finished_run(folder: Path) -> Record:
 def read_records(folders: Iterable[Path], refused: list[ValueError] | None = None) -> dict[Path, Record]:
     """Return the records below folders by their run's folder, in the order of the paths.
 
-    Args:
-        folders: Folders of sweeps or runs.
-        refused: Takes an error for each record that cannot be read, which is left out then; None to raise the first.
-
     Raises:
-        ValueError: If a folder is missing, or a record cannot be read.
+        ValueError: If a folder is missing, or a record cannot be read. With a list as ``refused``, that takes the
+            errors of records, which are left out.
     """
     found: dict[Path, Record] = {}
     for folder in folders:
@@ -184,9 +181,6 @@ def checksum(data: Mapping[str, Any]) -> str:
 
 def as_frame(records: Mapping[Path, Record]) -> "DataFrame":
     """Return records as a table for notebooks: ``as_frame(read_records([Path("multirun")]))``.
-
-    Args:
-        records: By their run's folder, as :func:`read_records` gives them.
 
     Returns:
         A row for each run, finished or failed, indexed by ``folder``. Columns are the record's plain fields, then its

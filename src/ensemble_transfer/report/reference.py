@@ -1,12 +1,26 @@
-"""The baseline of comparisons, one member fully fine-tuned, and the row that each row is compared with."""
+"""What rows are compared with: the baseline, one member fully fine-tuned, or the best rival at their budget.
 
+Rivals need no ensemble: strategies whose role is ``rival``. What a rival was run with at a budget, such as its number
+of members, is chosen on validation for each seed. This choice is not billed, which favours the rival.
+"""
+
+import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from ensemble_transfer.report.record import Record
-from ensemble_transfer.report.rows import CALIBRATED, Row, by_task
+from ensemble_transfer.report.rows import CALIBRATED, Column, Row, by_task
+from ensemble_transfer.report.statistics import Difference, paired_difference
 
 SAME = 0.02
 """Costs that differ by no more than this share of one count as equal."""
+
+FRONTIER_NOTE = (
+    "The best rival at a budget is the one with the best mean of the column on test, of those with the most seeds. A "
+    "rival has the number of members that validation prefers for each seed, and is billed for that number alone. Both "
+    "favour the rival. Differences are paired by seed with a 95% interval; a strategy is better at equal "
+    "cost only where it excludes zero."
+)
 
 
 def is_baseline(record: Record) -> bool:
@@ -30,11 +44,8 @@ def references(rows: Iterable[Row], named: str | None = None) -> dict[str, Row |
     """Return the row that each row is compared with, by label: of the same task, and nearest in its other settings.
 
     It is the baseline: one member, fully fine-tuned. Without one it is the best rival of the row's
-    budget, if any has it, by calibrated NLL; then the reference; then the first row.
-
-    Args:
-        rows: Rows.
-        named: Label or strategy of the row to compare with instead; None if the row's task has no such row.
+    budget, if any has it, by calibrated NLL; then the reference; then the first row. ``named`` is the label or the
+    strategy of another; then a row has None if its task has no such row.
     """
     return {row.label: _reference(row, own, named) for own in by_task(rows).values() for row in own}
 
@@ -62,3 +73,92 @@ def best_of(rows: Iterable[Row], column: str, higher_is_better: bool = False) ->
     sign = 1 if higher_is_better else -1
     complete = [row for row in known if len(row.seeds) == most]
     return max(complete, key=lambda row: sign * row.mean(column), default=None)
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """All strategies of a pair of tasks at all budgets.
+
+    Attributes:
+        points: A row for each strategy at each budget, by strategy, then from the smallest budget to the largest. The
+            label is the strategy, with the options that set it apart from others of its name.
+    """
+
+    points: tuple[Row, ...]
+
+    def at(self, budget: float | None) -> list[Row]:
+        """Return the points at a budget."""
+        return [point for point in self.points if point.budget == budget]
+
+    def rival(self, budget: float | None, column: Column) -> Row | None:
+        """Return the best rival at a budget: the best by a column's mean on test."""
+        rivals = [point for point in self.at(budget) if point.role == "rival"]
+        return best_of(rivals, column.name, bool(column.higher_is_better))
+
+    def lead(self, point: Row, column: Column) -> Difference | None:
+        """Return the difference of a point to the best rival at its budget, paired by seed; None without one."""
+        rival = self.rival(point.budget, column)
+        if rival is None or point.role == "rival":
+            return None
+        return paired_difference(point.numbers.get(column.name, {}), rival.numbers.get(column.name, {}))
+
+
+def frontier_of(rows: Iterable[Row]) -> Frontier | None:
+    """Return the frontier of the rows that had a budget; None without two budgets, and two strategies at one."""
+    budgeted = [row for row in rows if row.budget is not None]
+    groups: dict[str, dict[float, list[Row]]] = {}
+    for row in budgeted:
+        groups.setdefault(_name(row, budgeted), {}).setdefault(row.budget or 0.0, []).append(row)
+    points = [_point(name, own) for name, by_budget in groups.items() for _, own in sorted(by_budget.items())]
+    budgets = {row.budget for row in budgeted}
+    return Frontier(tuple(points)) if 1 < len(budgets) < len(points) else None
+
+
+def _name(row: Row, rows: Sequence[Row]) -> str:
+    """Return the strategy with its options that differ among rows of its name; those of a rival do not count."""
+    if row.role == "rival":
+        return row.strategy
+    same = [other for other in rows if other.strategy == row.strategy]
+    apart = [
+        f"{name.removeprefix('strategy.')}={value}"
+        for name, value in row.settings.items()
+        if name.startswith("strategy.") and any(other.settings.get(name) != value for other in same)
+    ]
+    return f"{row.strategy} ({', '.join(apart)})" if apart else row.strategy
+
+
+def _point(name: str, rows: Sequence[Row]) -> Row:
+    """Return the point of rows of one strategy at one budget; where there are several, each seed has its best."""
+    chosen: dict[int, tuple[Record, Row]] = {}
+    for row in rows:
+        for run in row.runs:
+            if run.seed not in chosen or validation_nll(run) < validation_nll(chosen[run.seed][0]):
+                chosen[run.seed] = run, row
+    own = sorted(chosen.items())
+    numbers = {
+        column: {seed: row.numbers[column][seed] for seed, (_, row) in own}
+        for column in dict.fromkeys(column for row in rows for column in row.numbers)
+        if all(column in row.numbers for _, (_, row) in own)
+    }
+    bounds = frozenset[str]().union(*(row.bounds for _, (_, row) in own))
+    return replace(rows[0], label=name, runs=tuple(run for _, (run, _) in own), numbers=numbers, bounds=bounds)
+
+
+def validation_nll(run: Record) -> float:
+    """Return what chooses the options of a rival: NLL on validation, calibrated across its two halves."""
+    value = run.metrics.get("target/validation/calibrated/nll")
+    return math.inf if value is None else value
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Return the indices of the points (cost, quality) on the Pareto front, cheapest first.
+
+    A point is beaten by one of higher quality that costs no more, or no more than 2% more: such costs are equal.
+    """
+
+    def beaten(cost: float, quality: float) -> bool:
+        near = (1 + SAME) * cost
+        return any((c <= near and q > quality) or ((1 + SAME) * c < cost and q == quality) for c, q in points)
+
+    known = [index for index, (cost, quality) in enumerate(points) if not math.isnan(cost + quality)]
+    return sorted((index for index in known if not beaten(*points[index])), key=lambda index: points[index])

@@ -71,26 +71,10 @@ def networks(record: Record) -> int | None:
     return counted if isinstance(counted, int) else None
 
 
-WORTH = "worth"
-"""How many fully fine-tuned members the ensemble is worth by calibrated NLL: its deep ensemble equivalent."""
-
-FINE_TUNINGS = "fine-tunings"
-"""The cost of the transfer by FLOPs, in full fine-tunings of one member."""
-
-BY_TIME = "fine-tunings by time"
-"""The same by seconds of computation."""
-
-NETWORKS = "networks"
-"""How many networks a prediction runs."""
-
-WORTH_PER_COST = "worth / cost"
-"""Above 1, a strategy is better at equal cost than as many fully fine-tuned members as it costs."""
-
-CALIBRATED = "calibrated NLL"
-"""The NLL after temperature scaling on validation."""
-
-SOUP = "soup accuracy"
-"""Accuracy of the soup: one network whose weights are the mean of the members' weights."""
+CALIBRATED, SOUP, NETWORKS = "calibrated NLL", "soup accuracy", "networks"
+FINE_TUNINGS, BY_TIME = "fine-tunings", "fine-tunings by time"
+WORTH, WORTH_PER_COST = "worth", "worth / cost"
+"""Names of columns, which the notes of a comparison explain."""
 
 RESULTS = (
     Column("accuracy", on_test("ensemble/accuracy"), 3, True),

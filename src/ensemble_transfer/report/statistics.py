@@ -26,12 +26,7 @@ class Spread:
         return cls(mean(values), stdev(values) if len(values) > 1 else math.nan, len(values))
 
     def text(self, digits: int, bound: bool = False) -> str:
-        """Return ``mean ± std``; the mean alone if nothing varies, and a dash if nothing is known.
-
-        Args:
-            digits: Decimals.
-            bound: Whether the mean is a lower bound, written ``≥ mean`` without a deviation.
-        """
+        """Return ``mean ± std``, ``≥ mean`` of a lower bound; the mean if nothing varies, a dash if none is known."""
         if math.isnan(self.mean):
             return "-"
         if bound:

@@ -1,9 +1,8 @@
 """Write the summary of a run as one Markdown text, for the terminal and ``summary.md``."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markdown import Markdown
@@ -145,17 +144,12 @@ def _cost(record: Record) -> str:
     parts = record.cost["phases"] | {"**total**": record.cost["total"]}
     parts |= {"one more member": record.cost["marginal"]} if record.cost["marginal"] else {}
     parts |= {"source ensemble (not counted)": record.cost["source"]} if "source" in record.cost else {}
-    columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
-        "steps": lambda cost: f"{round(cost['steps']):,}",
-        "GFLOPs": lambda cost: f"{cost['flops'] / 1e9:,.1f}",
-        "fine-tunings": lambda cost: number(cost.get("fine_tunings"), 2),
-        "by time": lambda cost: number(cost.get("fine_tunings_by_time"), 2),
-        "seconds": lambda cost: f"{cost['seconds']:,.1f}",
-        "peak MB": lambda cost: f"{cost['peak_memory_bytes'] / 1e6:,.0f}",
-    }
-    text = table(
-        ("cost", *columns), ([name, *(read(cost) for read in columns.values())] for name, cost in parts.items())
-    )
+    rows = []
+    for name, cost in parts.items():
+        spent = (number(cost.get(key), 2) for key in ("fine_tunings", "fine_tunings_by_time"))
+        counts = (f"{round(cost['steps']):,}", f"{cost['flops'] / 1e9:,.1f}")
+        rows.append([name, *counts, *spent, f"{cost['seconds']:,.1f}", f"{cost['peak_memory_bytes'] / 1e6:,.0f}"])
+    text = table(("cost", "steps", "GFLOPs", "fine-tunings", "by time", "seconds", "peak MB"), rows)
     reused = {(entry["phase"], entry["member"]) for entry in record.reused_fits}
     if not reused:
         return text

@@ -154,10 +154,6 @@ def tracking(settings: LoggerSettings, about: TrackedRun) -> Iterator[RunTracker
     A W&B run that was stopped continues when it is started again in the same folder with the same configuration. The
     caller's own active W&B run is left open.
 
-    Args:
-        settings: Where to log.
-        about: Description of the run.
-
     Raises:
         SettingError: If the server does not answer or there is no key, within seconds.
     """
@@ -182,14 +178,9 @@ def tracking(settings: LoggerSettings, about: TrackedRun) -> Iterator[RunTracker
 
 
 def log_comparison(settings: LoggerSettings, folder: Path, sweep: str) -> None:
-    """Log table and figures of a comparison as a run of job type ``comparison``.
+    """Log table and figures in a comparison's folder as a run of job type ``comparison``, in the group of the sweep.
 
     Errors become warnings, since the comparison itself is on disk.
-
-    Args:
-        settings: Where to log.
-        folder: Folder of the comparison.
-        sweep: Name of the sweep: the group of the run, unless the settings name one.
     """
     try:
         with tracking(settings, TrackedRun(folder, f"comparison of {sweep}", sweep, "comparison")) as tracker:

@@ -177,16 +177,8 @@ MANY = 10
 def draw(rows: Sequence[Row], folder: Path, across: bool = False, baseline: str | None = None) -> list[Drawn]:
     """Draw all figures that the records have data for into a folder, created if missing.
 
-    Files of figures that can no longer be drawn are removed.
-
-    Args:
-        rows: Rows of the comparison.
-        folder: Folder of the figures.
-        across: Whether the rows belong to different tasks, which only some figures can show.
-        baseline: Label or strategy of the row that others are compared with, as of a comparison.
-
-    Returns:
-        The figures, quality against cost first.
+    Quality against cost comes first. Files of figures that can no longer be drawn are removed. Rows of different tasks,
+    ``across``, are shown by some figures only. ``baseline`` is the label or strategy that a comparison has.
     """
     folder.mkdir(parents=True, exist_ok=True)
     look = styles(rows)

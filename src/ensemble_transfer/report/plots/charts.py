@@ -10,20 +10,10 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+from numpy.typing import ArrayLike
 
 from ensemble_transfer.report.confusion import classes_of, shares_of
-from ensemble_transfer.report.plots.style import (
-    INK,
-    PAPER,
-    Style,
-    band,
-    legend,
-    legend_above,
-    panels,
-    point,
-    strategies,
-    wrapped,
-)
+from ensemble_transfer.report.plots.style import INK, PAPER, Style, legend, legend_above, panels, strategies, wrapped
 from ensemble_transfer.report.rows import Row, lineage
 
 FEW_CLASSES = 12
@@ -33,7 +23,7 @@ FEW, MANY = 3, 8
 """Ticks that a logarithmic axis has at least and at most."""
 
 Look = Mapping[str, Style]
-Curves = tuple[Sequence[float], Sequence[Sequence[float]]]
+Curves = tuple[ArrayLike, Sequence[ArrayLike]]
 """Places on an axis, and the values there by seed."""
 
 
@@ -51,9 +41,14 @@ def plain_logarithmic(axis: Axis) -> None:
 
 
 def _curves(
-    rows: Sequence[Row], look: Look, names: Mapping[str, str], read: Callable[[Row, str], Curves], xlabel: str
+    rows: Sequence[Row],
+    look: Look,
+    names: Mapping[str, str],
+    read: Callable[[Row, str], Curves],
+    xlabel: str,
+    every: int = 1,
 ) -> Figure:
-    """Draw curves with bands over seeds, a panel for each name.
+    """Draw means over seeds with bands of one standard deviation, a panel for each name.
 
     Args:
         rows: Rows.
@@ -61,21 +56,34 @@ def _curves(
         names: What each panel shows, with the label of its axis.
         read: Returns the curve of a row by name.
         xlabel: Label of the other axis.
+        every: Points from one mark to the next.
     """
-    figure, axes = panels(len(names), 2.9 if len(names) > 2 else 3.5)
+    figure, axes = panels(len(names), *{1: (5.0, 3.6), 2: (3.5, 3.1)}.get(len(names), (2.9, 3.1)))
     for panel, (name, ylabel) in zip(axes, names.items(), strict=True):
         for row in rows:
-            band(panel, *read(row, name), look[row.label])
+            x, by_seed = read(row, name)
+            values, style = np.asarray(by_seed, dtype=float), look[row.label]
+            mean = values.mean(axis=0)
+            panel.plot(x, mean, **style.line2d(5.5), markevery=every)
+            if len(values) > 1:
+                std = values.std(axis=0, ddof=1)
+                panel.fill_between(x, mean - std, mean + std, color=style.colour, alpha=0.16, linewidth=0)
         panel.set(xlabel=xlabel, ylabel=ylabel)
     legend(figure, rows, look)
     return figure
 
 
 def diversity(rows: Sequence[Row], look: Look) -> Figure:
-    """Draw disagreement against member accuracy."""
+    """Draw disagreement against member accuracy: means with bars of one standard deviation, and single seeds."""
     figure, [panel] = panels(1, 5.0, 3.6)
+    names = "member accuracy", "disagreement"
     for row in rows:
-        point(panel, row, ("member accuracy", "disagreement"), look[row.label])
+        style, (x, y) = look[row.label], map(row.spread, names)
+        if x.n > 1:
+            seeds = [[row.numbers[name][seed] for seed in row.seeds] for name in names]
+            panel.plot(*seeds, color=style.colour, marker=".", linestyle="none", markersize=4, alpha=0.45)
+        bars = [np.nan_to_num(spread.std) for spread in (y, x)]
+        panel.errorbar(x.mean, y.mean, *bars, elinewidth=1, capsize=2, **style.line2d())
     panel.set(xlabel="mean member accuracy", ylabel="disagreement (share of examples)")
     legend(figure, rows, look, line=False)
     return figure
@@ -83,15 +91,14 @@ def diversity(rows: Sequence[Row], look: Look) -> Figure:
 
 def rejection(rows: Sequence[Row], look: Look) -> Figure:
     """Draw accuracy on the kept examples against the share of rejected ones."""
-    figure, [panel] = panels(1, 5.0, 3.6)
     grid = np.linspace(0, 0.95, 96)
-    for row in rows:
+
+    def read(row: Row, name: str) -> Curves:
         curves = [run.curves["accuracy_rejection"] for run in row.runs]
-        by_seed = [np.interp(grid, curve["rejection"][::-1], curve["accuracy"][::-1]).tolist() for curve in curves]
-        band(panel, 100 * grid, by_seed, look[row.label], every=19)
-    panel.set(xlabel="examples rejected, least confident first (%)", ylabel="accuracy on the others")
-    legend(figure, rows, look)
-    return figure
+        return 100 * grid, [np.interp(grid, curve["rejection"][::-1], curve[name][::-1]) for curve in curves]
+
+    xlabel = "examples rejected, least confident first (%)"
+    return _curves(rows, look, {"accuracy": "accuracy on the others"}, read, xlabel, every=19)
 
 
 def reliability(rows: Sequence[Row], look: Look) -> Figure:

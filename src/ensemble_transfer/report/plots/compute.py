@@ -10,10 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
-from ensemble_transfer.report.frontier import Frontier, frontier_of, pareto
 from ensemble_transfer.report.plots.charts import plain_logarithmic
 from ensemble_transfer.report.plots.style import INK, Style, legend_above, styles
-from ensemble_transfer.report.reference import SAME, name_of, of_baseline
+from ensemble_transfer.report.reference import SAME, Frontier, frontier_of, name_of, of_baseline, pareto
 from ensemble_transfer.report.rows import CALIBRATED, FINE_TUNINGS, NAMED, Column, Row
 from ensemble_transfer.report.statistics import Difference, paired_difference
 

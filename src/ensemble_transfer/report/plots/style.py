@@ -14,12 +14,10 @@ from textwrap import shorten, wrap
 from typing import Any
 from zlib import crc32
 
-import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from numpy.typing import ArrayLike
 
 from ensemble_transfer.report.rows import Row
 
@@ -153,23 +151,3 @@ def legend_above(figure: Figure, handles: Sequence[Artist]) -> None:
     across = max(1, min(len(labels), int(13 * figure.get_figwidth()) // (max(map(len, labels)) + 6)))
     figure.set_figheight(figure.get_figheight() + 0.2 * (ceil(len(labels) / across) - 1))
     figure.legend(handles, labels, loc="outside upper center", ncols=across)
-
-
-def point(axes: Axes, row: Row, names: tuple[str, str], style: Style) -> None:
-    """Draw the mean of a row with bars of one standard deviation, and its single seeds behind it."""
-    x, y = map(row.spread, names)
-    if x.n > 1:
-        seeds = [[row.numbers[name][seed] for seed in row.seeds] for name in names]
-        axes.plot(*seeds, color=style.colour, marker=".", linestyle="none", markersize=4, alpha=0.45)
-    deviations = [np.nan_to_num(spread.std) for spread in (x, y)]
-    axes.errorbar(x.mean, y.mean, deviations[1], deviations[0], elinewidth=1, capsize=2, **style.line2d())
-
-
-def band(axes: Axes, x: ArrayLike, by_seed: Sequence[Sequence[float]], style: Style, every: int = 1) -> None:
-    """Draw the mean over seeds, with a mark at every so many points and a band of one standard deviation."""
-    values = np.asarray(by_seed, dtype=float)
-    mean = values.mean(axis=0)
-    axes.plot(x, mean, **style.line2d(5.5), markevery=every)
-    if len(values) > 1:
-        std = values.std(axis=0, ddof=1)
-        axes.fill_between(x, mean - std, mean + std, color=style.colour, alpha=0.16, linewidth=0)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from ensemble_transfer.report.comparison import Comparison
-from ensemble_transfer.report.frontier import frontier_of, pareto
 from ensemble_transfer.report.record import Record
+from ensemble_transfer.report.reference import frontier_of, pareto
 from ensemble_transfer.report.rows import NAMED, rows_of
 
 
