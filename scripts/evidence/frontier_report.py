@@ -69,6 +69,7 @@ def page(runs: Runs, claims: Sequence[Claim], seeds: Sequence[int]) -> str:
         "[PROTOCOL.md](PROTOCOL.md). Leads are own minus other, turned so that positive is better, with 95% intervals."
     )
     parts = ["# The frontier: what a budget buys", opening, "## Claims", _claims(runs, claims, len(seeds))]
+    parts += ["## Means over pairs", _means(runs, claims, len(seeds))]
     parts += ["## Regret of auto", _regret(runs), "## Members that are added later", _added(runs)]
     for pair in runs.by_pair:
         parts += [f"## {pair}", _everything(runs, pair)]
@@ -92,6 +93,27 @@ def _claims(runs: Runs, claims: Sequence[Claim], least: int) -> str:
 
 def _budgets(runs: Runs, pair: str) -> list[float]:
     return sorted({float(own["budget"]) for _, own in runs.by_pair[pair] if own["budget"] != "None"})
+
+
+def _means(runs: Runs, claims: Sequence[Claim], least: int) -> str:
+    """Return for the pairs of claims about auto what every strategy has in the mean over them; a look, no claim."""
+    measures, lines = ("accuracy", "calibrated NLL"), []
+    for pairs in dict.fromkeys(tuple(claim.pairs) for claim in claims if claim.own["strategy"] == "auto"):
+        for budget in _budgets(runs, pairs[0]) if pairs[0] in runs.by_pair else ():
+            for spec in [*runs.singles(pairs[0], budget), {"strategy": "auto"}]:
+                found = [runs.find(pair, spec, budget) for pair in pairs]
+                seeds = set.intersection(*map(set, found))
+                if len(seeds) < least:
+                    continue
+                cells = []
+                for measure in measures:
+                    read = MEASURES[measure].read
+                    means = [mean(read(own[seed]) or math.nan for own in found) for seed in sorted(seeds)]
+                    cells.append(Spread.of(means).text(3))
+                time = mean(_time(own[seed]) for own in found for seed in seeds)
+                lines.append([str(len(pairs)), f"{budget:g}", _label(spec), *cells, number(time, 2), str(len(seeds))])
+    head = ("pairs", "budget", "strategy", *measures, "by time", "n")
+    return table(head, lines) if lines else "No budget has been run on all pairs."
 
 
 def _regret(runs: Runs) -> str:

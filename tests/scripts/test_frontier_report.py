@@ -217,6 +217,16 @@ def test_tables_have_every_strategy_and_only_confirmation_seeds(page):
     assert "confirmation seeds 100 to 109" in page
 
 
+def test_a_mean_over_pairs_is_of_strategies_with_all_seeds_on_all_of_them(page):
+    found = {(row["budget"], row["strategy"]): row for row in rows(page, "Means over pairs")}
+    assert ("1", "star") not in found
+    each = [rows(page, pair) for pair in PAIRS]
+    [one, two] = [next(r for r in table if (r["budget"], r["strategy"]) == ("1", "auto")) for table in each]
+    expected = mean(float(row["accuracy"].split(" ±")[0]) for row in (one, two))
+    assert float(found["1", "auto"]["accuracy"].split(" ±")[0]) == pytest.approx(expected, abs=0.0011)
+    assert found["1", "auto"]["n"] == "10"
+
+
 def test_before_all_seeds_are_there_nothing_is_decided(forks, records, tmp_path):
     folder = saved([record for record in records if record.seed not in (0, 1, 2, 109)], tmp_path)
     assert report(forks, folder).returncode == 0
