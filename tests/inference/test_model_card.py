@@ -82,7 +82,7 @@ def test_it_tells_what_the_ensemble_is_and_came_from(text):
     assert facts["source ensemble"] == ["`abc123`"]
     weights = sum(tensor.numel() for tensor in ARCHITECTURE.initial(0).values())
     assert facts["members"] == [f"2, each `resnet10t` with {weights:,} weights and statistics"]
-    assert "moved to `letters` by the strategy `shift`: Fine-tune a donor, then shift. Made" in " ".join(text.split())
+    assert "moved to `letters` by the strategy `shift`: fine-tune a donor, then shift. Made" in " ".join(text.split())
 
 
 def test_it_shows_the_test_split_and_leaves_out_what_is_undefined(text):

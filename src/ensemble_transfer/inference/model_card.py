@@ -96,7 +96,8 @@ def _opening(members: int, history: Mapping[str, str]) -> str:
     if "target" in history and "strategy" in history:
         begun = f"Trained on {_code(history['source'])} and moved to" if "source" in history else "Fitted to"
         text += f" {begun} {_code(history['target'])} by the strategy {_code(history['strategy'])}"
-        text += f": {history['about']}" if history.get("about") else "."
+        how = history.get("about", "").rstrip(".")
+        text += f": {how[0].lower()}{how[1:]}." if how else "."
     elif "source" in history:
         text += f" Trained on {_code(history['source'])}; not moved to another task."
     return text + " Made with ensemble_transfer."
