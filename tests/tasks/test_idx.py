@@ -44,6 +44,12 @@ def test_a_missing_folder_says_where_fashion_comes_from(tmp_path):
     assert "set path to your own copy" in str(caught.value)
 
 
+def test_labels_beyond_the_classes_are_named(folder, digits):
+    (folder / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(digits.test.labels + 1)))
+    with pytest.raises(SettingError, match=r"labels=10: must be in 0\.\.9, a position among the 10 classes"):
+        FashionMnist(str(folder), validation=20).load(28, 1)
+
+
 @pytest.mark.parametrize(
     ("content", "text"),
     [

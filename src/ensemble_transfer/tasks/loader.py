@@ -33,12 +33,21 @@ class Collection:
         train: Images to train on; validation and test images are carved from them where the data set has none.
         validation: Validation images, where the data set sets them apart.
         test: Test images, where the data set sets them apart.
+
+    Raises:
+        SettingError: A label is no position in the classes.
     """
 
     classes: tuple[str, ...]
     train: Split
     validation: Split | None = None
     test: Split | None = None
+
+    def __post_init__(self) -> None:
+        rule = f"must be in 0..{len(self.classes) - 1}, a position among the {len(self.classes)} classes"
+        for split in filter(None, (self.train, self.validation, self.test)):
+            for label in map(int, split.labels.aminmax()):
+                require(0 <= label < len(self.classes), "labels", label, rule)
 
     def __repr__(self) -> str:
         splits = f"train={self.train}, validation={self.validation}, test={self.test}"
