@@ -2,6 +2,7 @@
 
 import sys
 import time
+from types import ModuleType
 
 import pytest
 import torch
@@ -56,6 +57,11 @@ def complaint(name, **settings):
 def test_the_library_is_asked_for_in_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     assert "dataset.target.name='any/set': needs a library: pip install 'datasets>=4' (" in complaint("any/set")
+
+
+def test_a_folder_that_has_the_librarys_name_is_not_taken_for_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", ModuleType("datasets"))
+    assert complaint("any/set").endswith("needs a library: pip install 'datasets>=4' (datasets is a folder here)")
 
 
 def test_a_saved_set(saved, digits):

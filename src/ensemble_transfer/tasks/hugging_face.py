@@ -55,6 +55,8 @@ class HuggingFace(PictureLoader):
             library: Any = import_module("datasets")
         except ImportError as error:
             raise self._refuse(f"needs a library: pip install 'datasets>=4' ({error})") from error
+        if not hasattr(library, "load_dataset"):  # a folder of that name where Python runs is a module too
+            raise self._refuse("needs a library: pip install 'datasets>=4' (datasets is a folder here)")
         parts = self._chosen(self._read(library))
         features = parts["train"].features
         image = self._column("image", features, library.Image)
