@@ -58,7 +58,7 @@ pretend-gpu: setup ## what a pretend CUDA device can show without a GPU: devices
 	$(BIN)/python tests/pretend_cuda/run.py $(BIN)/python -m pytest tests/test_gpu.py tests/pretend_cuda
 
 frontier: setup ## what a budget buys: the small pairs of the protocol on the confirmation seeds, and the page
-	PYTHON=$(BIN)/python bash scripts/evidence/frontier_small.sh 100,101,102,103,104,105,106,107,108,109
+	PYTHON=$(BIN)/python bash scripts/evidence/frontier.sh 100,101,102,103,104,105,106,107,108,109
 	$(BIN)/python scripts/evidence/frontier_report.py multirun/frontier benchmarks/frontier
 
 clean: ## remove the environment and the caches, but no results
