@@ -1,6 +1,7 @@
 """Write the page of the frontier from records alone: claims with verdicts, regret of auto, added members, all tables.
 
     python scripts/evidence/frontier_report.py multirun/frontier multirun/frontier_pretrained benchmarks/frontier
+    python scripts/evidence/frontier_report.py multirun/frontier /tmp/page --pack benchmarks/frontier/records.tar.xz
     python scripts/evidence/frontier_report.py multirun/frontier /tmp/page --development
 
 What is tested stands in ``claims.yaml`` of benchmarks/frontier, how and why in PROTOCOL.md beside it. The page,
@@ -19,10 +20,11 @@ from pathlib import Path
 from statistics import mean
 
 from frontier_claims import GAIN, MEASURES, ONE, BySeed, Claim, Runs, Side, Spec, read_claims
+from recipe_report import pack
 
 from ensemble_transfer.metrics.equivalent import worth
 from ensemble_transfer.report.record import Record, read_records
-from ensemble_transfer.report.rows import CALIBRATED, NAMED
+from ensemble_transfer.report.rows import CALIBRATED
 from ensemble_transfer.report.statistics import Spread, holm, paired_difference
 from ensemble_transfer.report.summary import number
 from ensemble_transfer.report.tables import markdown as table
@@ -42,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("output", type=Path, metavar="OUT", help="folder of the page")
     parser.add_argument("--claims", type=Path, default=CLAIMS, metavar="FILE", help="default: that of the protocol")
     parser.add_argument("--development", action="store_true", help="the development seeds, to look at and tune on")
+    parser.add_argument("--pack", type=Path, metavar="FILE.tar.xz", help="keep these records in an archive")
     options = parser.parse_args(arguments)
     seeds = DEVELOPMENT if options.development else CONFIRMATION
     try:
@@ -55,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.output.mkdir(parents=True, exist_ok=True)
     (options.output / "README.md").write_text(text, encoding="utf-8")
     print(options.output / "README.md")
+    if options.pack is not None:
+        pack((record for own in runs.by_pair.values() for record, _ in own), options.pack)
+        print(options.pack)
     return 0
 
 
@@ -107,8 +113,7 @@ def _means(runs: Runs, claims: Sequence[Claim], least: int) -> str:
                     continue
                 cells = []
                 for measure in measures:
-                    read = MEASURES[measure].read
-                    means = [mean(read(own[seed]) or math.nan for own in found) for seed in sorted(seeds)]
+                    means = [mean(_value(own[seed], measure) for own in found) for seed in sorted(seeds)]
                     cells.append(Spread.of(means).text(3))
                 time = mean(_time(own[seed]) for own in found for seed in seeds)
                 lines.append([str(len(pairs)), f"{budget:g}", _label(spec), *cells, number(time, 2), str(len(seeds))])
@@ -153,8 +158,9 @@ def _added(runs: Runs) -> str:
             price = Spread.of([found[seed].cost["total"]["fine_tunings"] - 1 for seed in gains])
             worth_text = Spread.of(worths).text(2) if worths else "-"
             one = runs.find(pair, ONE, 1)
-            whole = [(_nll(one[seed]) - _nll(found[seed])) / (members - 1) for seed in gains]
-            each = [strategy, str(members - 1), price.text(2), worth_text, Spread.of(whole).text(3)]
+            fallen = [_value(one[seed], CALIBRATED) - _value(found[seed], CALIBRATED) for seed in gains]
+            by_member = Spread.of([nats / (members - 1) for nats in fallen])
+            each = [strategy, str(members - 1), price.text(2), worth_text, by_member.text(3)]
             lines.append([pair, *each, Spread.of(list(gains.values())).text(3), str(len(gains))])
     measures = ("NLL's gain per member", f"NLL's {GAIN}")
     head = ("pair", "added by", "members added", "price", "worth of all", *measures, "n")
@@ -162,14 +168,14 @@ def _added(runs: Runs) -> str:
 
 
 def _worth(record: Record, full: Record) -> float | None:
-    curve, nll = (full.curves.get("ensemble_size") or {}).get("calibrated_nll"), _nll(record)
+    curve, nll = (full.curves.get("ensemble_size") or {}).get("calibrated_nll"), _value(record, CALIBRATED)
     return worth(nll, curve) if curve and None not in curve and not math.isnan(nll) else None
 
 
-def _nll(record: Record) -> float:
-    """Return the calibrated NLL on test, in nats; NaN where the record has none."""
-    nll = NAMED[CALIBRATED].read(record)
-    return math.nan if nll is None else nll
+def _value(record: Record, measure: str) -> float:
+    """Return a measure by its name; NaN where the record has none."""
+    value = MEASURES[measure].read(record)
+    return math.nan if value is None else value
 
 
 def _time(record: Record) -> float:

@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for search in searches:
         print(page(search), end="\n\n")
     if options.pack is not None:
-        pack(found, options.pack)
+        pack(found.values(), options.pack)
         print(options.pack)
     return 0
 
@@ -171,12 +171,13 @@ def page(search: Search) -> str:
     return f"## {search.strategy}: {varied}\n\n{about}\n\n{table(head, lines)}"
 
 
-def pack(records: Mapping[Path, Record], file: Path) -> None:
-    """Write finished records into an archive, without curves, machine paths and fits that were reused."""
+def pack(records: Iterable[Record], file: Path) -> None:
+    """Write finished records into an archive, without reused fits, and without curves but those that worth needs."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(file, "w:xz") as archive:
-        for number, record in enumerate(record for record in records.values() if record.status == "finished"):
-            data = asdict(record) | {"curves": {}, "reused_fits": []}
+        for number, record in enumerate(record for record in records if record.status == "finished"):
+            kept = {n: curve for n, curve in record.curves.items() if (record.strategy, n) == ("full", "ensemble_size")}
+            data = asdict(record) | {"curves": kept, "reused_fits": []}
             content = json.dumps(data, ensure_ascii=False, sort_keys=True).encode()
             member = tarfile.TarInfo(f"{file.name.split('.')[0]}/{number}/record.json")
             member.size = len(content)

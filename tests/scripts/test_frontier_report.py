@@ -1,5 +1,6 @@
 """The page of the frontier says what its records say: verdicts by the protocol, on common confirmation seeds only."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
@@ -15,6 +16,7 @@ SEEDS = tuple(range(100, 110))
 PAIRS = ("a -> b", "a -> c")
 CLASS = "ensemble_transfer.transfer.strategies"
 
+CURVE = {"size": [1, 2, 3], "accuracy": [0.5, 0.6, 0.7], "calibrated_nll": [0.7, 0.5, 0.4]}
 TWO = {"strategy": "few", "members": 2, "cycles": "[]"}
 ONE = {"strategy": "few", "members": 1, "cycles": "[]"}
 CLAIMS = {
@@ -96,6 +98,7 @@ def of_seed(pair, seed):
         run(pair, "snapshots", seed, 1, base - 0.01, 0.55, aurc=0.1 + jitter(seed, 0.01, 3)),
         run(pair, "zero_shot", seed, 1, base - 0.05 + jitter(seed, 0.01, 2), 0.66, options={"members": None}),
         run(pair, "zero_shot", seed, None, base, 0.66 + jitter(seed, 0.001, 2), options={"members": 2}, cost=1.1),
+        replace(run(pair, "full", seed, None, base, 0.4, cost=2), curves={"ensemble_size": CURVE}),
         run(pair, "head", seed, 1, base - 0.1, 0.9, validation=0.4 if seed % 2 else 0.9),
         run(pair, "auto", seed, 1, base - 0.002 + jitter(seed, 0.001, 4), 0.6),
         run(pair, "auto", seed, 2, base + 0.02 + jitter(seed, 0.001, 4), 0.5),
@@ -202,6 +205,7 @@ def test_members_added_later_are_priced_beyond_the_donor(page, claims):
     assert added["a -> b", "zero_shot"]["NLL's gain per fine-tuning"].startswith("0.400 ±")
     assert added["a -> b", "zero_shot"]["NLL's gain per member"].startswith("0.040 ±")
     assert added["a -> b", "few"]["NLL's gain per fine-tuning"] == "0.200"
+    assert added["a -> b", "few"]["worth of all"] == "2.00"  # its NLL is .5
     assert claims["later"]["lead"].startswith("+0.200 [")
 
 
@@ -233,6 +237,15 @@ def test_before_all_seeds_are_there_nothing_is_decided(forks, records, tmp_path)
     table = rows((folder / "page" / "README.md").read_text(), "Claims")
     assert {row["verdict"] for row in table} == {"not run"}
     assert {row["p after Holm"] for row in table} == {"1.000"}
+
+
+def test_packed_records_give_the_same_page(forks, page, records, tmp_path):
+    folder = saved([record for record in records if record.seed >= 100], tmp_path / "runs")
+    assert report(forks, folder, "--pack", tmp_path / "records.tar.xz").returncode == 0
+    shutil.unpack_archive(tmp_path / "records.tar.xz", tmp_path / "kept", "xztar")
+    (tmp_path / "kept" / "claims.yaml").write_text(yaml.safe_dump(CLAIMS))
+    assert report(forks, tmp_path / "kept").returncode == 0
+    assert (tmp_path / "kept" / "page" / "README.md").read_text() == page
 
 
 def test_what_cannot_be_told_apart_and_what_is_missing_are_refused(forks, records, tmp_path):
