@@ -157,6 +157,7 @@ def _added(runs: Runs) -> str:
             worths = [value for seed in found.keys() & full.keys() if (value := _worth(found[seed], full[seed]))]
             price = Spread.of([found[seed].cost["total"]["fine_tunings"] - 1 for seed in gains])
             worth_text = Spread.of(worths).text(2) if worths else "-"
+            worth_text += f" (of {len(worths)})" * (0 < len(worths) < len(gains))
             one = runs.find(pair, ONE, 1)
             fallen = [_value(one[seed], CALIBRATED) - _value(found[seed], CALIBRATED) for seed in gains]
             by_member = Spread.of([nats / (members - 1) for nats in fallen])
@@ -164,7 +165,8 @@ def _added(runs: Runs) -> str:
             lines.append([pair, *each, Spread.of(list(gains.values())).text(3), str(len(gains))])
     measures = ("NLL's gain per member", f"NLL's {GAIN}")
     head = ("pair", "added by", "members added", "price", "worth of all", *measures, "n")
-    return table(head, lines) if lines else "No run yet."
+    note = "Worth of some seeds, as in `(of 4)`, is their mean alone: with the others it is worse than one member."
+    return f"{table(head, lines)}\n\n{note}" if lines else "No run yet."
 
 
 def _worth(record: Record, full: Record) -> float | None:

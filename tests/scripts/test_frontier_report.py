@@ -206,6 +206,7 @@ def test_members_added_later_are_priced_beyond_the_donor(page, claims):
     assert added["a -> b", "zero_shot"]["NLL's gain per member"].startswith("0.040 ±")
     assert added["a -> b", "few"]["NLL's gain per fine-tuning"] == "0.200"
     assert added["a -> b", "few"]["worth of all"] == "2.00"  # its NLL is .5
+    assert added["a -> c", "zero_shot"]["worth of all"].startswith("1.20 ±")
     assert claims["later"]["lead"].startswith("+0.200 [")
 
 
