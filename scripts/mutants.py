@@ -62,6 +62,9 @@ def main(words: list[str]) -> int:
     """Print a line for every mutant and return the exit code."""
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     chosen = [mutant for mutant in mutants() if not words or any(word in " ".join(mutant) for word in words)]
+    if not chosen:
+        print(__doc__ if {"-h", "--help"} & {*words} else f"no mutant has any of these words: {' '.join(words)}")
+        return 2
     list(map(importlib.import_module, SLOW))
     for tests in dict.fromkeys(tests for tests, _, _ in chosen):
         if fails(tests, ROOT / "src"):  # then a kill would show nothing
