@@ -17,6 +17,7 @@ from ensemble_transfer import Backbone, EnsembleModule, SettingError, TaskDataMo
 from ensemble_transfer.lightning.module import member_seed
 from ensemble_transfer.metrics.evaluate import evaluate
 from ensemble_transfer.models.ensemble import Ensemble
+from ensemble_transfer.seeding import derive
 from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.recipe import Recipe
 
@@ -61,6 +62,19 @@ def test_members_are_those_of_the_runner_bit_for_bit(source_ensemble, source_tas
     fits = Fitter(settings).fit(source_ensemble.architecture, starts, source_task.train, recipe, "full")
     assert equal(module.ensemble(), replace(source_ensemble, members=fits.weights))
     assert not equal(module.ensemble(), source_ensemble)
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_the_optimizer_is_the_recipes(source_ensemble, name):
+    recipe = replace(RECIPE, optimizer=name, lr=0.02, head_lr_factor=3.0, weight_decay=0.3, momentum=0.7)
+    optimizer = EnsembleModule(source_ensemble, recipe).configure_optimizers()["optimizer"]
+    groups = {group["name"]: group for group in optimizer.param_groups}
+    assert groups["encoder"]["initial_lr"] == 0.02
+    assert groups["head"]["initial_lr"] == pytest.approx(0.06)
+    assert len(groups["head"]["params"]) == 3 * 2
+    for group in groups.values():
+        assert group["weight_decay"] == 0.3
+        assert name == "adamw" or (group["momentum"], group["nesterov"]) == (0.7, True)
 
 
 def test_what_is_logged_is_what_the_ensemble_says(module, target_task, tmp_path):
@@ -162,6 +176,15 @@ def test_accumulated_batches_make_the_step_of_a_larger_batch(without_batchnorm, 
         for name, tensor in one.items():
             assert torch.allclose(tensor, other[name], atol=1e-4), name
     assert not equal(parts.ensemble(), without_batchnorm)
+
+
+def test_parts_of_a_step_have_draws_of_their_own(source_ensemble, target_task):
+    plain, parts = (EnsembleModule(source_ensemble, RECIPE, accumulate_grad_batches=n) for n in (1, 2))
+    for module in (plain, parts):
+        module._trainer = SimpleNamespace(global_step=3)
+    assert plain._stream(0) == parts._stream(0) == derive(member_seed(0, 0), "step", 3)
+    parts._summed = 1
+    assert parts._stream(0) != plain._stream(0)
 
 
 def test_accumulation_is_kept_in_a_checkpoint_and_counted_in_steps(source_ensemble, target_task, tmp_path, caplog):

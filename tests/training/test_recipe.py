@@ -3,9 +3,18 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.training.recipe import LARGEST, SMALLEST, Recipe, Recipes, optimizer_of
+
+RECIPES = st.builds(
+    Recipe,
+    st.integers(1, 200),
+    schedule=st.sampled_from(["cosine", "constant"]),
+    warmup=st.floats(0, 1),
+)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +74,16 @@ def test_a_warmup_rises_linearly_and_the_schedule_starts_after_it():
     assert [constant.rate(step) for step in range(5)] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
     cosine = Recipe(10, warmup=0.2)
     assert [cosine.rate(step) for step in (0, 1, 2, 6)] == pytest.approx([1 / 3, 2 / 3, 1.0, 0.5])
+
+
+@given(RECIPES)
+def test_rates_rise_once_then_fall_within_zero_and_one(recipe):
+    rates = [recipe.rate(step) for step in range(recipe.steps)]
+    assert all(0 < rate <= 1 for rate in rates)
+    top = rates.index(max(rates))
+    assert rates[: top + 1] == sorted(rates[: top + 1])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert top <= math.ceil(recipe.warmup * recipe.steps)
 
 
 @pytest.mark.parametrize(
