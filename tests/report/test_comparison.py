@@ -1,8 +1,10 @@
 import csv
+import io
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 from scipy import stats
 
 from ensemble_transfer.report.comparison import Comparison
@@ -92,11 +94,24 @@ MORE = replace(a_record(), config=a_record().config | {"strategy": {"name": "shi
         ([a_record(), a_record("full")], ["shift", "full"]),
         ([a_record(), LONGER], ["shift (recipe.tiny.steps=20)", "shift (recipe.tiny.steps=40)"]),
         ([a_record(), MORE, a_record("full")], ["shift (donors=1)", "shift (donors=2)", "full"]),  # own kind
+        ([a_record(), a_record("full"), LONGER], ["shift", "full", "shift (recipe.tiny.steps=40)"]),  # most are shorter
+        (
+            [a_record(budget=b) for b in (1, None)] + [a_record("full")],
+            ["shift (budget=1)", "shift (no budget)", "full (no budget)"],
+        ),
         ([a_record(), a_record(pair="mnist -> f")], ["shift (digits -> mnist)", "shift (mnist -> f)"]),
     ],
 )
 def test_a_label_names_the_setting_that_differs_and_no_other(records, expected):
     assert labels(*records) == expected
+
+
+def test_names_are_whole_in_a_terminal():
+    rates = [a_record(recipe={"full": {"learning_rate_of_heads": lr}}) for lr in (0.03, 0.00333)]
+    lines = Console(file=io.StringIO(), width=80, record=True)
+    lines.print(*Comparison.of(rates).terminal())
+    told = "".join(line.split(" ")[1] for line in lines.export_text().splitlines() if line.startswith(" "))
+    assert all(row.label.replace(" ", "") in told for row in Comparison.of(rates).rows)
 
 
 STRATEGIES = ("full", "shift")

@@ -291,6 +291,7 @@ def _narrow(table: Table, first: str = "strategy") -> TerminalTable:
     for line in table.lines:
         texts = [("\n".join(filter(None, cell.lines)), "bold" if cell.best else "") for cell in line.values()]
         shown.add_row(*(Text(text.replace("± ", "±"), style) for text, style in texts))
+    shown.columns[0].overflow = "fold"  # two names must not be cut at the same place
     for column in shown.columns[1:]:
         column.justify, column.no_wrap = "right", True
     return shown

@@ -1,5 +1,6 @@
 """Label the rows of a comparison: the strategy, and the settings that set a row apart from the others."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 MOST = 4
@@ -20,20 +21,20 @@ def labels(all_settings: Sequence[Settings]) -> list[str]:
     """Return the label of each row: the strategy with the settings that set the row apart.
 
     Options of the strategy and of the evaluation are compared within the same strategy only, options of source and
-    target within the same dataset only.
+    target within the same dataset only. A value that most of those rows share is left out, but for tasks and budgets.
     """
     rivals: dict[tuple[str, str], list[Settings]] = {("", ""): list(all_settings)}
     for own in all_settings:
         for kind in ("strategy", "dataset"):
             rivals.setdefault((kind, own[kind]), []).append(own)
-    varying = {key: _varying(others) for key, others in rivals.items()}
+    telling = {key: _telling(others) for key, others in rivals.items()}
 
     def label(own: Settings) -> str:
         apart: dict[str, None] = {}
         for name, value in own.items():
             kind = _KINDS.get(name.split(".")[0])
             key = ("", "") if kind is None or name == kind else (kind, own[kind])
-            if name != "strategy" and name in varying[key]:
+            if name != "strategy" and (name, value) in telling[key]:
                 apart[_formatted(name, value, rivals[key])] = None
         shown = list(apart) if len(apart) <= MOST else [*list(apart)[:MOST], f"{len(apart) - MOST} more"]
         return f"{own['strategy']} ({', '.join(shown)})" if shown else own["strategy"]
@@ -41,10 +42,15 @@ def labels(all_settings: Sequence[Settings]) -> list[str]:
     return [label(own) for own in all_settings]
 
 
-def _varying(rivals: Sequence[Settings]) -> set[str]:
-    """Return the names of the settings that do not have one value in all rows."""
-    shared = set.intersection(*(set(own.items()) for own in rivals)) if rivals else set()
-    return {name for own in rivals for name, value in own.items() if (name, value) not in shared}
+def _telling(rivals: Sequence[Settings]) -> set[tuple[str, str]]:
+    """Return the settings with their values that set rows apart from the others."""
+    rows = Counter(item for own in rivals for item in own.items())
+    always = ("dataset", "budget")
+    return {
+        (name, value)
+        for (name, value), count in rows.items()
+        if count <= len(rivals) / 2 or (name.split(".")[0] in always and count < len(rivals))
+    }
 
 
 def _formatted(name: str, value: str, rivals: Iterable[Settings]) -> str:
