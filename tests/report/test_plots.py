@@ -35,7 +35,7 @@ def a_record(strategy="shift", seed=0, shifted=0.0, lineage="shared", **config):
         "shift/probe_gain": 0.2 - apart / 10,
         "shift/probe_gain_over_random": 0.25 - apart / 10,
     }
-    cost = {"steps": 10, "flops": 10**10, "seconds": 1.5, "fine_tunings": 1.5}
+    cost = {"steps": 10, "flops": 10**10, "seconds": 1.5, "fine_tunings": 1.5, "fine_tunings_by_time": 1.25}
     return Record(
         "finished",
         strategy,
@@ -183,6 +183,14 @@ def test_nearly_equal_costs_do_not_look_far_apart_and_stand_side_by_side():
     assert spots[1] == 8.0
     assert 1.05 < spots[2] / spots[0] < spots[3] / spots[0]
     assert spots[3] / spots[0] <= 10**compute.WIDEST + 1e-9
+    first, *_, last = compute.dodged([1.0] * 7, 0.01, 4.0)
+    assert last / first == pytest.approx(1.2)  # on a long axis too, a mark is not far from its cost
+
+
+def test_costs_of_phases_are_by_flops_and_by_time_in_the_unit_of_the_tables():
+    figure = charts.phases(ROWS, styles(ROWS))
+    told = [[text.get_text() for text in panel.texts] for panel in figure.axes]
+    assert told == [["3.00", "3.00"], ["2.50", "2.50"]]  # a full and a tiny phase
 
 
 def test_a_row_that_is_worse_at_an_equal_cost_is_not_ringed():

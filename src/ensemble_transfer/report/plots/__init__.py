@@ -14,7 +14,7 @@ from ensemble_transfer.report.confusion import best_of_each_strategy, has_confus
 from ensemble_transfer.report.plots import charts, compute
 from ensemble_transfer.report.plots.style import RC, Style, save, styles
 from ensemble_transfer.report.reference import references
-from ensemble_transfer.report.rows import CALIBRATED, WORTH, Row
+from ensemble_transfer.report.rows import BY_TIME, CALIBRATED, FINE_TUNINGS, WORTH, Row
 
 
 @dataclass(frozen=True)
@@ -132,9 +132,9 @@ PLANS = (
         "cost",
         "Cost by phase",
         "Mean over seeds, including the donor's full fine-tuning. A fit from the store counts with the cost of its "
-        "original computation. FLOPs depend only on the work; seconds also depend on the machine.",
-        ("GFLOPs", "seconds"),
-        lambda row: all(run.cost.get("phases") for run in row.runs),
+        "original computation. FLOPs depend only on the work; time also depends on the machine.",
+        (FINE_TUNINGS, BY_TIME),
+        lambda row: _with_columns(FINE_TUNINGS, BY_TIME)(row) and all(run.cost.get("phases") for run in row.runs),
         charts.phases,
     ),
     Plan(

@@ -19,6 +19,8 @@ from ensemble_transfer.report.rows import Row, lineage
 FEW_CLASSES = 12
 """Classes, at most, that the axes of a confusion matrix name."""
 
+COSTS = {"fine_tunings": "cost by FLOPs (fine-tunings)", "fine_tunings_by_time": "cost by time (fine-tunings)"}
+
 FEW, MANY = 3, 8
 """Ticks that a logarithmic axis has at least and at most."""
 
@@ -194,30 +196,28 @@ def shift_line(rows: Sequence[Row], look: Look) -> Figure:
 
 
 def phases(rows: Sequence[Row], look: Look) -> Figure:
-    """Draw GFLOPs and seconds by phase as stacked bars."""
+    """Draw the costs by phase, by FLOPs and by time, as stacked bars."""
     del look  # a colour means a phase here
     figure, axes = panels(2, 3.5, 1.3 + 0.34 * len(rows))
     names = list(dict.fromkeys(phase for row in rows for run in row.runs for phase in run.cost["phases"]))
     shades = matplotlib.colormaps["cividis"](np.linspace(0.25, 0.95, max(len(names), 2)))
-    for panel, (field, unit) in zip(axes, {"flops": 1e9, "seconds": 1.0}.items(), strict=True):
+    for panel, (field, label) in zip(axes, COSTS.items(), strict=True):
         left = np.zeros(len(rows))
         for index, name in enumerate(names):
-            spent = [[run.cost["phases"].get(name, {}).get(field, 0) / unit for run in row.runs] for row in rows]
+            spent = [[run.cost["phases"].get(name, {}).get(field, 0) for run in row.runs] for row in rows]
             width = np.array([np.mean(values) for values in spent])
             bars = panel.barh(range(len(rows)), width, 0.66, left, label=name, color=tuple(shades[index]))
             for bar in bars:
                 bar.set(edgecolor=PAPER, linewidth=0.8, hatch=("", "//", "\\\\", "xx", "..")[index % 5])
             left += width
         for place, total in enumerate(left):
-            panel.annotate(f"{total:,.1f}", (total, place), (4, 0), textcoords="offset points", va="center")
+            panel.annotate(f"{total:,.2f}", (total, place), (4, 0), textcoords="offset points", va="center")
         labels = [wrapped(row.label) for row in rows] if panel is axes[0] else [""] * len(rows)
-        panel.set(yticks=range(len(rows)), yticklabels=labels)
+        panel.set(yticks=range(len(rows)), yticklabels=labels, xlabel=label)
         panel.invert_yaxis()
         panel.margins(x=0.18)
         panel.grid(visible=False, axis="y")
         panel.tick_params(axis="y", length=0)
-    axes[0].set_xlabel("training compute (GFLOPs)")
-    axes[1].set_xlabel("time (seconds)")
     handles, _ = axes[0].get_legend_handles_labels()
     legend_above(figure, handles)
     return figure

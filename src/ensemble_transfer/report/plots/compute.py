@@ -28,6 +28,9 @@ FAR = 4.0
 APART, WIDEST = 0.035, 0.12
 """Distance of two marks of equal cost, and of all of them, as a share of the axis, at most."""
 
+WRONG = 1.2
+"""Ratio between the costs at which marks of equal cost stand, at most."""
+
 RING: dict[str, Any] = {
     "marker": "o",
     "markersize": 11,
@@ -156,7 +159,8 @@ def dodged(costs: Sequence[float], low: float, high: float) -> list[float]:
         else:
             groups.append([index])
     spots = list(costs)
-    step = min(APART, WIDEST / max(max(map(len, groups)) - 1, 1)) * math.log(high / low)
+    gaps, axis = max(max(map(len, groups)) - 1, 1), math.log(high / low)
+    step = min(APART * axis, WIDEST * axis / gaps, math.log(WRONG) / gaps)
     for group in groups:
         for place, index in enumerate(sorted(group)):
             spots[index] = costs[index] * math.exp(step * (place - (len(group) - 1) / 2))
