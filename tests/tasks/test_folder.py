@@ -127,6 +127,17 @@ def test_pictures_stand_upright(tmp_path, digits):
     picture.save(tmp_path / "upright.png")
     images, _ = read([tmp_path / "turned.png", tmp_path / "upright.png"], 8, 1)
     assert torch.equal(images[0], images[1])
+    exif[0x011A] = "72"  # a resolution as text: Pillow cannot write it anew
+    picture.rotate(90).convert("RGB").save(tmp_path / "odd.jpg", quality=100, exif=with_text(exif))
+    [odd], _ = read([tmp_path / "odd.jpg"], 8, 1)
+    assert (odd.int() - images[0].int()).abs().max() <= 4
+
+
+def with_text(exif):
+    """Return EXIF of two tags, the orientation and a resolution as text, which Pillow reads and does not write."""
+    orientation = struct.pack("<HHIHH", 0x0112, 3, 1, exif[0x0112], 0)
+    resolution = struct.pack("<HHI", 0x011A, 2, 3) + exif[0x011A].encode() + b"\0\0"
+    return b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + orientation + resolution + bytes(4)
 
 
 def oversized(side):
@@ -192,7 +203,7 @@ def test_split_folders_that_do_not_fit(divided, digits, caplog):
     shutil.rmtree(divided / "validation")
     (divided / "extra").mkdir()
     ImageFolder(str(divided)).load(8, 1)
-    assert "passed over the folders beside train and test: extra" in caplog.text
+    assert "passed over the folders beside test, train, val: extra" in caplog.text
     (divided / "extra").rmdir()
     shutil.rmtree(divided / "train")
     assert "must hold a train folder, and one validation folder; it has test, val" in complaint(divided)

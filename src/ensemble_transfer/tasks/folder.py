@@ -62,7 +62,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
     require(alone, "path", str(root), f"must hold a train folder, and one validation folder; it has {', '.join(known)}")
     others = sorted(folders.keys() - known.keys())
     if others:
-        log.warning("%s: passed over the folders beside train and test: %s", root, ", ".join(others))
+        log.warning("%s: passed over the folders beside %s: %s", root, ", ".join(sorted(known)), ", ".join(others))
     return splits
 
 

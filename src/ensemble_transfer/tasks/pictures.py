@@ -155,6 +155,9 @@ def _pixels(picture: Image.Image, image_size: int, channels: int) -> Tensor:
     with picture:
         # JPEGs decode faster at 1/2, 1/4 or 1/8 of their size; twice the image size leaves room to filter.
         picture.draft(None, (2 * image_size, 2 * image_size))
+        picture.getexif()  # is kept then; to write it anew, as the next line would, fails where a tag has an odd type
+        for name in ("exif", "Raw profile type exif"):
+            picture.info.pop(name, None)
         return fit(ImageOps.exif_transpose(picture), image_size, channels)
 
 
