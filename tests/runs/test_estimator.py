@@ -1,9 +1,11 @@
 """The door in the manner of scikit-learn: the same transfer as the workbench's, with scikit-learn's conventions."""
 
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -83,7 +85,7 @@ def test_arrays_keep_their_labels_and_come_in_any_shape(small, scans):
     assert model.ensemble_.architecture.image_size == 8
 
 
-def test_folders_and_files_are_read(small, scans, tmp_path):
+def test_folders_and_files_are_read(small, scans, tmp_path, monkeypatch):
     images, labels = scans
     for number, (image, label) in enumerate(zip(images[:200], labels[:200], strict=True)):
         folder = tmp_path / ("old" if label < 5 else "new") / f"class {label}"
@@ -102,11 +104,23 @@ def test_folders_and_files_are_read(small, scans, tmp_path):
         model.predict([files[0], tmp_path / "broken.png"])
     with pytest.raises(SettingError, match=r"^images=.*: cannot be read: does not exist$"):
         model.predict("nowhere.png")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert np.array_equal(everything, model.predict_proba("~/new"))
+    (tmp_path / "new").rename(tmp_path / "train")
+    shutil.copytree(tmp_path / "old", tmp_path / "val")
+    for digit in range(5):
+        (tmp_path / "val" / f"class {digit}").rename(tmp_path / "val" / f"class {digit + 5}")
+    (tmp_path / "folders").mkdir()
+    for name in ("train", "val"):
+        (tmp_path / name).rename(tmp_path / "folders" / name)
+    own = small("head", image_size=8, channels=1).fit("~/folders")
+    assert own._examples["validation"] == len(list((tmp_path / "folders" / "val").rglob("*.png")))
 
 
-def test_a_saved_model_is_a_saved_ensemble(fitted, target_task, tmp_path):
-    fitted.save(tmp_path / "saved")
-    saved = open_saved(str(tmp_path / "saved"))
+def test_a_saved_model_is_a_saved_ensemble(fitted, target_task, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    fitted.save("~/saved")
+    saved = open_saved("~/saved")
     assert saved.ensemble.fingerprint == fitted.ensemble_.fingerprint
     assert saved.temperature == fitted.calibration_.temperature
     assert "one more member" in (tmp_path / "saved" / "README.md").read_text()
@@ -239,6 +253,8 @@ def test_wrong_tasks_are_one_line(small, source_task, scans, tmp_path):
         ((tmp_path / "nowhere",), r"path='.*nowhere': must be a folder that exists"),
         ((["nowhere.png"] * 9, [0, 1, 2] * 3), r"images='nowhere.png': cannot be read: does not exist$"),
         ((images, labels * 0), r"classes="),
+        (([*images[:9], images[0, :4]], labels[:10]), r"images='list': is not an array"),
+        ((images[:9], pd.Series(["a", "b", None] * 3)), r"labels='object': must be integers or text"),
         ((source_task, source_task), r"images='tuple': must be images and labels"),
     ):
         with pytest.raises(SettingError, match=f"^{line}") as error:
@@ -254,3 +270,5 @@ def test_wrong_labels_for_a_score_are_one_line(fitted, target_task):
         fitted.score(images, np.full(60, 9))
     with pytest.raises(SettingError, match=r"^images=\(2, 2\): must be "):
         fitted.predict(np.zeros((2, 2)))
+    with pytest.raises(SettingError, match=r"^images='list': is not an array"):
+        fitted.predict([np.zeros((8, 8)), np.zeros((9, 9))])

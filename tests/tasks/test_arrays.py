@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -50,7 +51,7 @@ def test_arrays_are_divided_by_every_setting_of_a_task(digits):
 def test_images_become_square_and_of_the_size_asked_for(digits):
     images, labels = digits
     wide = np.pad(images, ((0, 0), (0, 0), (2, 2)))
-    square = task_from_arrays("own", images, labels)
+    square = task_from_arrays("own", np.frombuffer(images.tobytes(), np.uint8).reshape(images.shape), labels)
     assert torch.equal(task_from_arrays("own", wide, labels).test.images, square.test.images)
     assert task_from_arrays("own", images, labels, image_size=16).test.images.shape[1:] == (1, 16, 16)
     coloured = np.repeat(images[..., None], 3, axis=-1)
@@ -64,6 +65,8 @@ def test_images_become_square_and_of_the_size_asked_for(digits):
         ({"images": np.full((300, 8, 8), 16.0)}, "images", "'from 16 to 16': must be floats in [0, 1]"),
         ({"images": [[1, 2], [3]]}, "images", "is not an array"),
         ({"labels": np.zeros(300)}, "labels", "'float64': must be integers or text"),
+        ({"labels": [*(["cat", "dog"] * 149), "cat", float("nan")]}, "labels", "'object': must be integers or text"),
+        ({"labels": pd.Series([*(["cat", "dog"] * 149), "cat", None])}, "labels", "'object': must be integers or text"),
         ({"test": 301}, "test", "asks for 301 images"),
         ({"image_size": 4}, "image_size", "must be 8 to 4096 pixels"),
     ],

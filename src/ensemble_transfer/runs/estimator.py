@@ -88,7 +88,8 @@ class TransferEnsemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
             nothing is trained twice. None: nothing is kept.
         image_size: Height and width that images are brought to, in pixels. None: those of the target's arrays.
         channels: 1 for gray, 3 for RGB. None: what the images have.
-        validation: Share of arrays and folders that is set apart to select on, or how many images.
+        validation: Share of arrays and folders that is set apart to select on, or how many images. None: 0.15, or the
+            whole validation split that a folder has.
         seed: Decides all randomness.
         progress: Whether to show progress bars.
     """
@@ -108,7 +109,7 @@ class TransferEnsemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         store: str | Path | Store | None = None,
         image_size: int | None = None,
         channels: int | None = None,
-        validation: float = 0.15,
+        validation: float | None = None,
         seed: int = 0,
         progress: bool = True,
     ) -> None:
@@ -200,7 +201,7 @@ class TransferEnsemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         :func:`~ensemble_transfer.inference.saved.open_saved` reads it; so do the commands ``predict`` and ``export``.
         """
         check_is_fitted(self, "ensemble_")
-        where = Path(folder)
+        where = Path(folder).expanduser()
         self.ensemble_.save(where)
         self.calibration_.save(where, self.ensemble_.fingerprint)
         write_card(where, self.ensemble_, cost=self.cost_, examples=self._examples)
@@ -223,7 +224,8 @@ class TransferEnsemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         own = (None, None) if saved is None else (saved.image_size, saved.channels)
         tasks = [after] if before is None else [after, before]
         size, channels = shape_of(tasks, self.image_size or own[0], self.channels or own[1])
-        backbone, trainer = self._backbone(saved), _trainer(self.trainer)
+        backbone, named = self._backbone(saved), self.trainer
+        trainer = named if isinstance(named, TrainerSettings) else TrainerSettings(**preset("trainer", named))
         store = self.store if isinstance(self.store, Store | None) else Store(Path(self.store).expanduser())
         return Experiment(
             dataset=Dataset(before, after, size, channels),
@@ -256,10 +258,6 @@ class TransferEnsemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         fields = preset("recipe", named)
         built: dict[str, Any] = {n: Recipe(**v) if isinstance(v, Mapping) else v for n, v in fields.items()}
         return Recipes(**built)
-
-
-def _trainer(named: str | TrainerSettings) -> TrainerSettings:
-    return named if isinstance(named, TrainerSettings) else TrainerSettings(**preset("trainer", named))
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from ensemble_transfer.inference.saved import SavedEnsemble, ensemble_folder
 from ensemble_transfer.layout import DESCRIPTION
 from ensemble_transfer.models.backbone import Architecture, Backbone
 from ensemble_transfer.models.ensemble import read_description
-from ensemble_transfer.tasks.arrays import Division, read_images, task_from_arrays
+from ensemble_transfer.tasks.arrays import Division, image_array, label_array, read_images, task_from_arrays
 from ensemble_transfer.tasks.folder import ImageFolder, image_files
 from ensemble_transfer.tasks.images import resize, with_channels
 from ensemble_transfer.tasks.loader import TaskLoader
@@ -45,7 +45,7 @@ _TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
     "store": ((str, Path, Store, NoneType), "must be a folder, a Store or None"),
     "image_size": ((Integral, NoneType), "must be a number of pixels, or None"),
     "channels": ((Integral, NoneType), "must be 1, 3 or None"),
-    "validation": ((Real,), "must be a share or a number of images"),
+    "validation": ((Real, NoneType), "must be a share or a number of images, or None"),
     "seed": ((Integral,), "must be a whole number"),
 }
 """Types of the settings of :class:`~ensemble_transfer.runs.estimator.TransferEnsemble`, and what is said of others."""
@@ -75,12 +75,13 @@ class GivenTask:
     Attributes:
         given: The task, or what it is made of.
         name: ``source`` or ``target``: the name of a task from arrays, and that in errors.
-        validation: Share of arrays and folders that is set apart, or how many images.
+        validation: Share of arrays and folders that is set apart, or how many images; None for 0.15, or for the whole
+            validation split that a folder has.
     """
 
     given: Given
     name: str
-    validation: float
+    validation: float | None
 
     def load(self, image_size: int, channels: int) -> Task:
         """Return the task; see :class:`~ensemble_transfer.tasks.task.Loader`."""
@@ -130,7 +131,8 @@ def _shape(task: GivenTask) -> tuple[int, int] | None:
     pictures = _pair(name, given)[0]
     if _paths(pictures) is not None:
         return None
-    images = read_images(f"{name}.images", np.atleast_1d(np.asarray(pictures))[:1])  # the first says it
+    key = f"{name}.images"
+    images = read_images(key, np.atleast_1d(image_array(key, pictures))[:1])  # the first says it
     return int(min(images.shape[-2:])), int(images.shape[1])
 
 
@@ -138,7 +140,7 @@ def labels_of(given: Given, task: Task) -> NDArray[Any]:
     """Return the labels (classes,) that predictions are given in: as they are in arrays, else the classes' names."""
     if not isinstance(given, tuple):
         return np.asarray(task.classes)
-    return np.unique(_plain(given[1]))
+    return np.unique(label_array(given[1]))
 
 
 def _pair(name: str, given: object) -> tuple[Array, Array]:
@@ -146,13 +148,7 @@ def _pair(name: str, given: object) -> tuple[Array, Array]:
     what = "images and labels (arrays, or a list of files and labels)"
     require(fits, name, type(given).__name__, f"must be {what}, a Task, a loader, or the path of a folder of images")
     pair: Any = given  # the arrays are checked where they are read
-    return pair[0], _plain(pair[1])
-
-
-def _plain(labels: Labels) -> NDArray[Any]:
-    """Return labels as an array; a pandas column may hold integers or texts as objects."""
-    array = np.asarray(labels)
-    return np.asarray(array.tolist()) if array.dtype.kind == "O" else array
+    return pair[0], label_array(pair[1])
 
 
 def saved_folder(given: object) -> Path | None:
@@ -195,7 +191,7 @@ def read_pictures(given: Pictures, image_size: int, channels: int) -> Tensor:
         given = [given]
     paths = _paths(given)
     if paths is None:
-        images = read_images("images", np.asarray(given))
+        images = read_images("images", image_array("images", given))  # type: ignore[arg-type]  # no paths
         return with_channels(resize(images, image_size), channels)
     files = [file for path in paths for file in (image_files(path) if path.is_dir() else [path])]
     require(bool(files), "images", [str(path) for path in paths], "must name an image")
@@ -209,4 +205,4 @@ def _paths(given: object) -> list[Path] | None:
     """Return a list of files as paths; None for anything else."""
     listed = given.tolist() if isinstance(given, np.ndarray) and given.dtype.kind in "UO" else given
     are = isinstance(listed, list | tuple) and bool(listed) and all(isinstance(item, str | Path) for item in listed)
-    return [Path(item) for item in listed] if are else None  # type: ignore[union-attr]  # a list then
+    return [Path(item).expanduser() for item in listed] if are else None  # type: ignore[union-attr]  # a list then

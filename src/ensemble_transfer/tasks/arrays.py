@@ -65,7 +65,7 @@ def task_from_arrays(
     Raises:
         SettingError: An argument does not fit; the message names it.
     """
-    given = _array("images", images), _array("labels", labels)
+    given = image_array("images", images), label_array(labels)
     data = collection({"train": ("", *given)}, None if classes is None else np.asarray(list(classes)))
     pictures = data.train.images
     size = min(pictures.shape[-2:]) if image_size is None else image_size
@@ -127,15 +127,28 @@ def read_images(key: str, array: Array) -> Tensor:
         within = 0 <= low <= high <= 1  # NaN fails too
         require(within, key, f"from {low:g} to {high:g}", "must be floats in [0, 1]")
         array = np.rint(array * 255).astype(np.uint8)
-    return torch.from_numpy(np.ascontiguousarray(array))
+    return torch.from_numpy(np.require(array, requirements=["C", "W"]))
 
 
-def _array(key: str, values: ArrayLike | Tensor) -> Array:
-    if isinstance(values, Tensor):
-        return values.detach().cpu().numpy()
+def image_array(key: str, images: ArrayLike | Tensor) -> Array:
+    """Return images as an array; the key names them in errors.
+
+    Raises:
+        SettingError: They differ in size.
+    """
+    if isinstance(images, Tensor):
+        return images.detach().cpu().numpy()
     try:
-        array = np.asarray(values)
+        return np.asarray(images)
     except ValueError as error:
-        raise SettingError(key, type(values).__name__, f"is not an array: {error}") from error
-    texts = array.dtype.kind == "O" and all(isinstance(value, str) for value in array.flat)  # as of a pandas column
-    return array.astype(str) if texts else array
+        raise SettingError(key, type(images).__name__, f"is not an array: {error}") from error
+
+
+def label_array(labels: ArrayLike | Tensor) -> Array:
+    """Return labels as an array; texts beside anything else, such as a missing value, stay objects."""
+    if isinstance(labels, Tensor):
+        return labels.detach().cpu().numpy()
+    array = np.asarray(labels if hasattr(labels, "dtype") else np.array(labels, dtype=object))
+    texts = [isinstance(label, str) for label in array.flat] if array.dtype.kind == "O" else []
+    mixed = any(texts) and not all(texts)
+    return array if array.dtype.kind != "O" or mixed else np.asarray(array.tolist())
