@@ -86,6 +86,15 @@ def test_on_request_added_members_are_compared_with_full_ones(run, capsys):
     assert f"Against full fine-tuning: {difference:+.3f} in accuracy for {ratio:.0%} of the FLOPs" in said
 
 
+def test_without_test_images_members_are_compared_on_validation(changed, run):
+    changed(run, lambda data: data["config"]["evaluation"].update(test=False))
+    assert main([str(run), "ensemble.add=1", "--against-full"]) == 0
+    metrics = Record.load(run / "extended_3" / "record.json").metrics
+    with np.load(run / "extended_3" / "predictions.npz") as arrays:
+        right = arrays["validation/probabilities"][2].argmax(-1) == arrays["validation/labels"]
+    assert metrics["extend/accuracy"] == pytest.approx(right.mean())
+
+
 def test_members_that_exist_can_be_added(cli, quick, run, tmp_path):
     given = tmp_path / "given.safetensors"
     weights, _ = read_tensors(run / "ensemble" / "member_01.safetensors")

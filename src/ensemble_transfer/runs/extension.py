@@ -156,15 +156,16 @@ def _sum(unit: FineTuning, *costs: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _with_full(record: Record, prepared: PreparedRun, weights: Sequence[Weights], unit: FineTuning) -> Record:
-    """Return the record with a full fine-tuning of the new members beside theirs: accuracy on test, and cost."""
+    """Return the record with a full fine-tuning of the new members beside theirs: accuracy, and cost."""
     log.info("fine-tuning the added members fully, to compare")
-    bench, test = prepared.bench.unbilled(), prepared.tasks.target.test
+    bench, target = prepared.bench.unbilled(), prepared.tasks.target
+    split = target.test if prepared.experiment.evaluation.test else target.validation
     new = range(len(bench.source) - len(weights), len(bench.source))
     full = bench.fine_tune_fully({member: bench.encoders[member] for member in new})
     metrics: dict[str, float] = {}
     for name, members in (("", weights), ("full_", full.weights)):
-        predicted = bench.ensemble(members, "extend").predict(test.images, bench.fitter.settings.device).argmax(-1)
-        right = (predicted == test.labels).double().mean(-1)
+        predicted = bench.ensemble(members, "extend").predict(split.images, bench.fitter.settings.device).argmax(-1)
+        right = (predicted == split.labels).double().mean(-1)
         metrics |= {f"extend/member_{m}/{name}accuracy": float(a) for m, a in zip(new, right, strict=True)}
         metrics[f"extend/{name}accuracy"] = float(right.mean())
     metrics["extend/accuracy_gain_over_full"] = metrics["extend/accuracy"] - metrics["extend/full_accuracy"]
