@@ -52,17 +52,19 @@ def test_what_is_kept_decides_the_file_and_no_metric(ensemble, tasks, tmp_path):
     )
 
 
+@pytest.mark.parametrize(("least", "each"), [(1, 2), (10**6, 4)])  # bytes of a value of large arrays, and of others
 @pytest.mark.parametrize(("keep", "share"), [("members", 3), ("ensemble", 1)])
-def test_the_size_of_large_predictions_is_told_beforehand(tasks, monkeypatch, caplog, keep, share):
+def test_the_size_of_large_predictions_is_told_beforehand(tasks, monkeypatch, caplog, keep, share, least, each):
     settings = EvaluationSettings(corruptions=["contrast", "jpeg"], severities=[1, 5], keep=keep)
     target, source = tasks.target, tasks.source
     images = len(target.validation) + 5 * len(target.test) + len(source.test)
     values = images * len(target.classes) + (len(source.validation) + len(source.test)) * len(source.classes)
+    monkeypatch.setattr(evaluation, "LARGE", least)
     with caplog.at_level(logging.INFO):
         tell_size(tasks, settings, 3)
         assert not caplog.messages
-        monkeypatch.setattr(evaluation, "TOLD", 2 * values * share - 1)
+        monkeypatch.setattr(evaluation, "TOLD", each * values * share - 1)
         tell_size(tasks, settings, 3)
     [line] = caplog.messages
-    assert line.startswith(f"predictions.npz takes about {2 * values * share // 10**6} MB")
+    assert line.startswith(f"predictions.npz takes about {each * values * share // 10**6} MB")
     assert ("evaluation.keep=ensemble" in line) == (keep == "members")

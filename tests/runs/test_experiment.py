@@ -4,6 +4,7 @@ import logging
 from dataclasses import replace
 
 import pytest
+import torch
 
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.machine import SECONDS_A_STEP
@@ -46,13 +47,15 @@ def test_images_of_other_classes_are_out_of_distribution(loaded):
     tasks = loaded("01", "23", more="45")
     assert {name: len(split) for name, split in tasks.ood.items()} == {"source": 12, "more": 12}
     assert tasks.notes() == []
-    assert set(loaded("012", "01").ood) == {"source"}  # it has a class that the target lacks
+    partly = loaded("012", "01")  # one class of three is another
+    assert torch.equal(partly.ood["source"].images, partly.source.test.images[partly.source.test.labels == 2])
 
 
 def test_images_of_the_same_classes_are_not(loaded):
+    assert not loaded("01", "012").ood
     tasks = loaded("01", "10", more="45")
     assert set(tasks.ood) == {"more"}
-    same = "source and target have the same 2 classes"
+    same = "the target has all 2 classes of the source"
     assert tasks.notes() == [f"Images of the source are not counted as out of distribution: {same}."]
     named = loaded("01", "01", source="45")  # a task that the user calls so
     assert set(named.ood) == {"source"}
@@ -75,6 +78,13 @@ def test_days_are_told(one_run, recipes, caplog, phase):
     [said] = caplog.messages
     assert said.startswith("this run may take ")
     assert "days on this machine" in said
+
+
+def test_members_of_a_given_folder_are_not_expected_to_be_trained(one_run, source_ensemble, tmp_path):
+    source_ensemble.save(tmp_path)
+    given = replace(one_run, ensemble=EnsembleSettings(members=[str(tmp_path)]))
+    assert given.ensemble.count == 3
+    assert expected_seconds(given) < expected_seconds(one_run)
 
 
 def test_what_is_expected_grows_with_what_is_done(one_run, recipes):

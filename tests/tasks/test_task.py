@@ -91,9 +91,3 @@ def test_a_sealed_task_keeps_everything_but_the_test_split():
     for use in (len, lambda test: test.images, lambda test: test.labels):
         with pytest.raises(RuntimeError, match="was read while training or selecting"):
             use(sealed.test)
-
-
-def test_tasks_share_classes_in_any_order():
-    names = task().classes
-    assert task().shares_classes(task(classes=tuple(reversed(names))))
-    assert not task().shares_classes(task(classes=(*names, "fox")))

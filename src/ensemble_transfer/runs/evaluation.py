@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from ensemble_transfer.errors import require
-from ensemble_transfer.metrics.archive import compact
+from ensemble_transfer.metrics.archive import LARGE, compact
 from ensemble_transfer.metrics.evaluate import evaluate
 from ensemble_transfer.metrics.predictive import ensemble_mean
 from ensemble_transfer.models.ensemble import Ensemble
@@ -72,7 +72,7 @@ class Tasks:
     Attributes:
         source: The source task; None for a target alone.
         target: The target task.
-        ood: Out-of-distribution images by name, those of the source task among them where its classes are others.
+        ood: Out-of-distribution images by name, those of the source task of classes that the target lacks.
     """
 
     source: Task | None
@@ -86,23 +86,24 @@ class Tasks:
 
     def notes(self) -> list[str]:
         """Return why something is not evaluated that a reader would look for, a sentence each."""
-        if self.source is None or "source" in self.ood or not self.source.shares_classes(self.target):
+        if self.source is None or "source" in self.ood:
             return []
-        same = f"source and target have the same {len(self.target.classes)} classes"
-        return [f"Images of the source are not counted as out of distribution: {same}."]
+        shared = f"the target has all {len(self.source.classes)} classes of the source"
+        return [f"Images of the source are not counted as out of distribution: {shared}."]
 
 
 def tell_size(tasks: Tasks, settings: EvaluationSettings, members: int) -> None:
     """Log how large ``predictions.npz`` may become, where it is large: it is not packed by much."""
     target, source = tasks.target, tasks.source
-    images = len(target.validation)
+    images = [len(target.validation)]
     if settings.test:
         changed = len(settings.kinds) * len(settings.severities)
-        images += len(target.test) * (1 + changed) + sum(len(split) for split in tasks.ood.values())
-    values = images * len(target.classes)
+        images += [len(target.test)] * (1 + changed) + [len(split) for split in tasks.ood.values()]
+    values = [number * len(target.classes) for number in images]
     if source is not None:
-        values += (len(source.validation) + len(source.test)) * len(source.classes)
-    size = 2 * values * {"members": members, "ensemble": 1, "none": 0}[settings.keep]  # in half precision
+        values += [len(split) * len(source.classes) for split in (source.validation, source.test)]
+    each = {"members": members, "ensemble": 1, "none": 0}[settings.keep]
+    size = sum(each * n * (2 if each * n >= LARGE else 4) for n in values)  # large ones in half precision
     if size > TOLD:
         hint = "; evaluation.keep=ensemble keeps the ensemble's alone, none nothing" if settings.keep == KEPT[0] else ""
         log.info("predictions.npz takes about %d MB%s", size / 1e6, hint)

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 
+import torch
+
 from ensemble_transfer.errors import require, settings_under
 from ensemble_transfer.models.backbone import Architecture, Backbone
 from ensemble_transfer.models.flops import step_flops
@@ -12,7 +14,7 @@ from ensemble_transfer.runs.evaluation import EvaluationSettings, Tasks
 from ensemble_transfer.source.train import EnsembleSettings, lineage_alone
 from ensemble_transfer.tasks.images import require_shape
 from ensemble_transfer.tasks.loader import TaskLoader
-from ensemble_transfer.tasks.task import Loader, Task
+from ensemble_transfer.tasks.task import Loader, Split, Task
 from ensemble_transfer.training.cost import Ledger
 from ensemble_transfer.training.fit import Fitter
 from ensemble_transfer.training.recipe import Recipes
@@ -83,17 +85,15 @@ class Experiment:
         with settings_under("backbone"):
             step_flops(self.architecture)
         with settings_under("ensemble"):
-            lineage, size = self._lineage(), self.ensemble.count
+            if self.dataset.source is None:
+                lineage = lineage_alone(self.ensemble, self.backbone)
+            else:
+                self.ensemble.check(self.backbone)
+                lineage = self.ensemble.lineage
+            size = self.ensemble.count
         check_members(self.strategy, size, self.architecture, lineage)
         with settings_under("trainer"):
             self.fitter.check(self.architecture)
-
-    def _lineage(self) -> str:
-        """Return the lineage of the members before the transfer, as far as the settings say it."""
-        if self.dataset.source is None:
-            return lineage_alone(self.ensemble, self.backbone)
-        self.ensemble.check(self.backbone)
-        return self.ensemble.lineage
 
     @cached_property
     def architecture(self) -> Architecture:
@@ -121,7 +121,7 @@ class PreparedRun:
 def load_tasks(experiment: Experiment) -> Tasks:
     """Load source, target and out-of-distribution tasks. Errors name the full path of the setting.
 
-    Images of the source are out of distribution, unless both tasks have the same classes.
+    Images of the source are out of distribution, but for those of classes that the target has too.
     """
     dataset = experiment.dataset
 
@@ -138,8 +138,14 @@ def load_tasks(experiment: Experiment) -> Tasks:
             log.info("%s task %s: %d train, %d validation, %d test images, %d classes", what, task.name, *sizes)
     if source is not None and (source.fingerprint == target.fingerprint or _same(dataset.source, dataset.target)):
         log.warning("the source is the target, so that nothing is transferred; leave the source out: dataset=target")
-    own = {} if source is None or source.shares_classes(target) else {"source": source.test}
-    return Tasks(source, target, own | ood)
+    return Tasks(source, target, ({} if source is None else _foreign(source, target)) | ood)
+
+
+def _foreign(source: Task, target: Task) -> dict[str, Split]:
+    """Return the source's test images of classes that the target lacks, by the name ``source``; nothing if none."""
+    lacking = torch.tensor([name not in target.classes for name in source.classes])
+    places = lacking[source.test.labels].nonzero()[:, 0]
+    return {"source": source.test.take(places)} if len(places) else {}
 
 
 _DIVISION = ("train", "validation", "test", "per_class", "seed", "folds", "fold", "broken", "memory", "cache")

@@ -13,6 +13,7 @@ from ensemble_transfer.report.record import Record
 from ensemble_transfer.runs.conclusion import conclude
 from ensemble_transfer.runs.evaluation import tell_size
 from ensemble_transfer.runs.experiment import Experiment, PreparedRun, load_tasks
+from ensemble_transfer.source.existing import count_members
 from ensemble_transfer.source.train import keep_source, members_alone, train_source
 from ensemble_transfer.training.cost import Ledger
 from ensemble_transfer.training.progress import Tracker
@@ -91,7 +92,8 @@ def expected_seconds(experiment: Experiment) -> float:
     The transfer takes its budget; without one, as long as fine-tuning all members fully, which none exceeds by much.
     """
     recipes, size = experiment.recipes, experiment.ensemble.count
-    given = size if experiment.dataset.source is None else len(experiment.ensemble.members)
+    own = experiment.ensemble
+    given = size if experiment.dataset.source is None else count_members([*own.members, *own.added])
     trained = size - min(size, given)
     ancestors = trained if experiment.ensemble.lineage == "independent" else min(1, trained)
     tuned = size if experiment.budget is None else experiment.budget

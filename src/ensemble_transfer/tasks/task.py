@@ -100,13 +100,6 @@ class Task:
         splits = f"train={self.train}, validation={self.validation}, test={self.test}"
         return f"Task({self.name!r}, {len(self.classes)} classes, {splits})"
 
-    def shares_classes(self, other: "Task") -> bool:
-        """Return whether both tasks have the same names of classes, in any order.
-
-        Then images of one task are not out of distribution for the other: they show its classes.
-        """
-        return set(self.classes) == set(other.classes)
-
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the class names and the three splits; the task's own name does not count."""
