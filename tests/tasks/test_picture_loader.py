@@ -178,7 +178,7 @@ def test_chosen_images_are_used_as_a_tensor(on_disk):
         lambda x: corrupt(x, "brightness", 1),
     ):
         assert torch.equal(use(chosen), use(plain))
-    assert all(isinstance(part, ChosenImages) for part in (*torch.split(chosen, 11), *chosen.tensor_split(3)))
+    assert all(isinstance(part, ChosenImages) for part in (*torch.split(chosen, 11), *torch.tensor_split(chosen, 3)))
 
 
 def test_the_fingerprint_is_kept_beside_the_file_and_a_damaged_one_is_computed_again(on_disk, tmp_path, monkeypatch):

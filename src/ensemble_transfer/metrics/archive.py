@@ -44,7 +44,27 @@ def read_predictions(path: str) -> tuple[dict[str, Any], list[str]]:
             file has a checksum that does not match.
     """
     with open_archive(Path(path)) as archive:
-        return _sorted_out(archive)
+        _require_whole(archive)
+        given = {name: _array(archive, name) for name in ("probabilities", "labels")}
+        validation, ood, corruptions, unread = None, {}, {}, []
+        names = [_read_as(name, archive.files) for name in archive.files]
+        if {"validation/probabilities", "validation/labels"} & set(names):
+            validation = tuple(_array(archive, f"validation/{name}") for name in given)
+        for name in names:
+            match name.split("/"):
+                case ["probabilities" | "labels"] | ["validation", "probabilities" | "labels"]:
+                    pass
+                case ["source", *_] | ["soup", *_] | ["checksum"]:  # of a run's source ensemble, and of its soup
+                    pass
+                case ["ood", kind, "probabilities"]:
+                    ood[kind] = _array(archive, name)
+                case ["corruption", kind, severity, "probabilities"]:
+                    if not severity.isdecimal():
+                        raise ValueError(f"array {name!r} has severity {severity!r}; must be an integer")
+                    corruptions[kind, int(severity)] = _array(archive, name)
+                case _:
+                    unread.append(name)
+        return {**given, "validation": validation, "ood": ood, "corruptions": corruptions}, unread
 
 
 def open_archive(path: Path) -> NpzFile:
@@ -133,30 +153,6 @@ def _require_whole(archive: NpzFile) -> None:
         others = ((name, read_array(archive, name)) for name in archive.files if name != CHECKSUM)
         if str(read_array(archive, CHECKSUM)) != _checksum(others):
             raise ValueError("its checksum does not match: it was edited or damaged after it was written")
-
-
-def _sorted_out(archive: NpzFile) -> tuple[dict[str, Any], list[str]]:
-    _require_whole(archive)
-    given = {name: _array(archive, name) for name in ("probabilities", "labels")}
-    validation, ood, corruptions, unread = None, {}, {}, []
-    names = [_read_as(name, archive.files) for name in archive.files]
-    if {"validation/probabilities", "validation/labels"} & set(names):
-        validation = tuple(_array(archive, f"validation/{name}") for name in given)
-    for name in names:
-        match name.split("/"):
-            case ["probabilities" | "labels"] | ["validation", "probabilities" | "labels"]:
-                pass
-            case ["source", *_] | ["soup", *_] | ["checksum"]:  # of a run's source ensemble, and of its soup
-                pass
-            case ["ood", kind, "probabilities"]:
-                ood[kind] = _array(archive, name)
-            case ["corruption", kind, severity, "probabilities"]:
-                if not severity.isdecimal():
-                    raise ValueError(f"array {name!r} has severity {severity!r}; must be an integer")
-                corruptions[kind, int(severity)] = _array(archive, name)
-            case _:
-                unread.append(name)
-    return {**given, "validation": validation, "ood": ood, "corruptions": corruptions}, unread
 
 
 def _read_as(name: str, names: Sequence[str]) -> str:

@@ -63,11 +63,6 @@ class ChosenImages:
         """Return some of the images; ``dim`` is 0."""
         return self.images.index_select(dim, self.index[chosen])
 
-    def tensor_split(self, parts: int) -> Sequence["ChosenImages"]:
-        """Return so many parts of nearly equal size, of which none is read."""
-        divided: Sequence[ChosenImages] = torch.tensor_split(self, parts)  # type: ignore[call-overload]
-        return divided
-
     @classmethod
     def __torch_function__(
         cls,

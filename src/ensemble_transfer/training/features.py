@@ -81,7 +81,7 @@ def reestimated_statistics(
             layer.reset_running_stats()
             layer.momentum = None  # torch: the cumulative mean instead of a moving one
             layer.train()
-    for batch in images.tensor_split(-(-len(images) // BATCH)):
+    for batch in torch.tensor_split(images, -(-len(images) // BATCH)):
         classifier.encode(batch.to(device))
     return {name: tensor.cpu().contiguous() for name, tensor in classifier.encoder.state_dict().items()}
 

@@ -54,7 +54,7 @@ def batch_loss(classifier: Classifier, images: Tensor, labels: Tensor, device: t
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             layer.train()
     parts = -(-len(images) // _BATCH)
-    logits = torch.cat([classifier(batch.to(device)).float().cpu() for batch in images.tensor_split(parts)])
+    logits = torch.cat([classifier(batch.to(device)).float().cpu() for batch in torch.tensor_split(images, parts)])
     return float(cross_entropy(logits, labels)), float((logits.argmax(1) == labels).double().mean())
 
 
