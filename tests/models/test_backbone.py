@@ -90,6 +90,18 @@ def test_a_description_that_cannot_be_built_is_refused(changes, message):
     assert str(caught.value).startswith(message)
 
 
+def test_options_are_those_that_a_file_would_hold():
+    assert architecture(options={"channels": (4, 8, 8, 8)}) == architecture(options={"channels": [4, 8, 8, 8]})
+    with pytest.raises(SettingError, match=r"^options=.*: must be numbers, texts, lists: .*type is not JSON"):
+        architecture(options={"act_layer": torch.nn.GELU})
+
+
+def test_a_checkpoint_may_be_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "net.pt").touch()
+    assert Backbone("resnet10t", checkpoint="~/net.pt").checkpoint == str(tmp_path / "net.pt")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

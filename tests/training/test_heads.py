@@ -151,7 +151,7 @@ class Curves(list):
         self.extend((phase, member, step, loss) for member, loss in losses.items())
 
 
-def test_curves_reach_the_tracker_and_progress_is_one_bar(train, capfd):
+def test_curves_reach_the_tracker_and_progress_is_one_bar(train, capfd, monkeypatch):
     curves = Curves()
     fits = train(range(3), tracker=curves, progress=True)
     assert curves == [
@@ -159,10 +159,13 @@ def test_curves_reach_the_tracker_and_progress_is_one_bar(train, capfd):
         for member, fitted in zip(fits.members, fits.fitted, strict=True)
         for step, loss in fitted.curve.tolist()
     ]
-    shown = capfd.readouterr().err
-    assert "head, members 1-3" in shown
-    assert "120/120" in shown
-    assert "member 1 " not in shown
+    for device in ("cpu", "another"):
+        shown = capfd.readouterr().err
+        assert "head, members 1-3" in shown
+        assert "120/120" in shown
+        assert "member 1 " not in shown
+        monkeypatch.setattr(groups_module, "ALONE", frozenset())  # as on another device, heads are one batch
+        train(range(3), progress=device == "cpu")
 
 
 class Refuses(Callback):

@@ -13,6 +13,7 @@ import torch
 from filelock import FileLock
 
 from ensemble_transfer.errors import SettingError
+from ensemble_transfer.source.train import keep_source
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.cost import Cost
 from ensemble_transfer.training.fit import Start
@@ -135,6 +136,11 @@ def test_a_failed_write_leaves_the_earlier_entry_and_nothing_else(store, monkeyp
     assert store.get(KEY).weights["encoder.w"][0] == 1.0
 
 
+def test_a_root_may_be_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Store(Path("~/store")).root == tmp_path / "store"
+
+
 def test_a_root_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").touch()
     for root in (tmp_path / "file", tmp_path / "file" / "below"):
@@ -218,8 +224,8 @@ def test_a_store_that_cannot_be_written_serves_what_it_has_and_is_refused_when_s
 
 @AS_ROOT
 @pytest.mark.parametrize("mode", [0o2770, 0o2775])
-def test_two_users_of_a_group_share_a_store(mode, monkeypatch):
-    group = 54321
+def test_two_users_of_a_group_share_a_store(mode, source_ensemble):
+    group, another = 54321, replace(source_ensemble, members=source_ensemble.members[:2])
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         root = Path(folder, "store")
@@ -232,6 +238,7 @@ def test_two_users_of_a_group_share_a_store(mode, monkeypatch):
                 with store.locked([KEY]):
                     store.put_unfinished(KEY, Unfinished({"w": torch.ones(1)}, {}, torch.zeros(0, 2), 1, 0.0, 0.0))
                     store.put(KEY, a_fit(), {})
+                keep_source(source_ensemble if user == 1001 else another, store)
         assert (root / "locks" / f"{KEY}.lock").stat().st_mode & 0o777 == mode & 0o666
         assert {path.stat().st_mode & 0o7777 for path in root.rglob("*") if path.is_dir()} == {mode}
 

@@ -190,6 +190,8 @@ def test_only_workers_on_one_device_share_its_memory(monkeypatch, device, gpus, 
 def test_mapped_images_are_shared_by_their_own_file_and_others_by_a_copy(tmp_path, source_task, mapped):
     images, labels = source_task.train.images, source_task.train.labels
     own, *_ = _shared(Split(mapped.images[7:20], labels[7:20]))
+    every_other = _shared(Split(mapped.images[::2], labels[::2]))[0]
+    assert torch.equal(every_other.open(), images[::2])
     offset = mapped.images.storage_offset() + 7 * 64
     assert (own.file, own.offset, own.shape) == (tmp_path / "some.npy", offset, (13, 1, 8, 8))
     file = _shared(Split(images, labels))[0].file

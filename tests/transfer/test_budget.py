@@ -102,6 +102,13 @@ def prices(source_ensemble, target_task, longer):
     return Prices.of(source_ensemble.architecture, target_task, longer, 3, 1.2)
 
 
+def test_what_a_transfer_has_cost_pays_for_it_again(prices):
+    """As a budget, a whole number of FLOPs over that of a fine-tuning, which no float holds exactly."""
+    costs = range(prices.full, 3 * prices.full, prices.full // 999)
+    assert [replace(prices, budget=cost / prices.full).limit for cost in costs] == list(costs)
+    assert any(int(cost / prices.full * prices.full) < cost for cost in costs)
+
+
 def test_few_shares_steps_out_evenly(prices):
     assert Few(1).plan(prices) == [[108]]
     assert Few(3).plan(prices) == [[36], [36], [36]]

@@ -177,6 +177,9 @@ def test_the_workbench_refuses_what_the_rest_of_the_budget_does_not_pay_before_i
     with pytest.raises(SettingError, match=r"budget=3: leaves 0 fine-tunings, and phase 'choice' of spendthrift takes"):
         transfer_ensemble(Spendthrift(), source_ensemble, target, 0, recipes, fitter, 3)
     assert len(transfer_ensemble(Spendthrift(), source_ensemble, target, 0, recipes, fitter, 9).ensemble) == 3
+    for wrong in (float("inf"), float("nan"), 0.0):
+        with pytest.raises(SettingError, match=r"^budget=\S+: must be above 0 and finite, or None for none$"):
+            transfer_ensemble(Spendthrift(), source_ensemble, target, 0, recipes, fitter, wrong)
 
 
 def test_a_fit_of_no_steps_is_refused(source_ensemble, target_task, recipes, fitter):

@@ -58,6 +58,10 @@ class Architecture:
         for name in sorted(_RESERVED & set(self.options)):
             raise SettingError(f"options.{name}", self.options[name], "is set by the framework; leave it out")
         require_bounded(self.options)
+        try:  # as JSON has them: two descriptions are the same whether a file or Python names the options
+            object.__setattr__(self, "options", json.loads(json.dumps(dict(self.options))))
+        except TypeError as error:
+            raise SettingError("options", dict(self.options), f"must be numbers, texts, lists: {error}") from error
         for name in ("image_size", "channels", "classes"):
             value = getattr(self, name)
             require(isinstance(value, int) and not isinstance(value, bool), name, value, "must be a whole number")
@@ -188,6 +192,7 @@ class Backbone:
         both = self.pretrained and self.checkpoint is not None
         require(not both, "checkpoint", self.checkpoint, "cannot be combined with pretrained=true; choose one")
         if self.checkpoint is not None:
+            object.__setattr__(self, "checkpoint", str(Path(self.checkpoint).expanduser()))
             require(Path(self.checkpoint).is_file(), "checkpoint", self.checkpoint, "is not a file")
 
     @property

@@ -113,7 +113,8 @@ def _read(
         yield ExistingMember(encoder, None)
         return
     knows = _beats_chance(architecture, joined(encoder=encoder, head=head), task.validation, device)
-    log.info("%s: its head of %d classes %s", path, architecture.classes, "is kept" if knows else NO_BETTER)
+    level, told = (logging.INFO, "is kept") if knows else (logging.WARNING, NO_BETTER)
+    log.log(level, "%s: its head of %d classes %s", path, architecture.classes, told)
     yield ExistingMember(encoder, head if knows else None)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from ensemble_transfer.errors import SettingError, require, settings_under
-from ensemble_transfer.layout import DESCRIPTION
+from ensemble_transfer.layout import DESCRIPTION, make_below
 from ensemble_transfer.models.backbone import Architecture, Backbone
 from ensemble_transfer.models.ensemble import COPIES, UNTRAINED, Ensemble
 from ensemble_transfer.seeding import derive
@@ -150,17 +150,18 @@ def keep_source(ensemble: Ensemble, store: Store) -> Path | None:
         written: no run needs this copy.
     """
     folder = store.ensemble(ensemble.fingerprint)
-    if (folder / DESCRIPTION).exists():
-        try:
-            if Ensemble.load(folder).fingerprint == ensemble.fingerprint:
-                return None
-            log.warning("%s is damaged (it holds another ensemble); it is written again", folder)
-        except SettingError as error:
-            log.warning("%s is damaged (%s); it is written again", folder, error)
     try:
+        if (folder / DESCRIPTION).exists():
+            try:
+                if Ensemble.load(folder).fingerprint == ensemble.fingerprint:
+                    return None
+                log.warning("%s is damaged (it holds another ensemble); it is written again", folder)
+            except SettingError as error:
+                log.warning("%s is damaged (%s); it is written again", folder, error)
         with store.locked([folder.name]):
+            make_below(store.root, folder)
             ensemble.save(folder)
-    except SettingError as error:
+    except (SettingError, OSError) as error:
         log.info("the source ensemble is not kept: %s", error)
         return None
     return folder

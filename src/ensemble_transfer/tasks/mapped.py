@@ -101,7 +101,7 @@ class Place:
 def place_of(images: Tensor) -> Place | None:
     """Return where images are mapped from; None if they are in memory."""
     whole, index = (images.images, images.index) if isinstance(images, ChosenImages) else (images, None)
-    name = whole.untyped_storage().filename
+    name = whole.untyped_storage().filename if whole.is_contiguous() else None
     return Place(Path(name), int(whole.storage_offset()), tuple(whole.shape), index) if name else None
 
 

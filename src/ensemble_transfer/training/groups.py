@@ -72,7 +72,7 @@ class GroupFitter:
         while left:
             group = dict(left[:size])
             try:
-                found |= self._telling(spec, missing, len(found))._computed(spec, group)
+                found |= self._telling(spec, missing, len(found), len(group))._computed(spec, group)
                 left = left[size:]
             except (RuntimeError, MemoryError, OSError) as error:
                 if not is_out_of_memory(error):
@@ -86,15 +86,15 @@ class GroupFitter:
                 released()
         return found
 
-    def _telling(self, spec: FitSpec, all_fits: dict[str, Start], done: int) -> Self:
-        """Return this fitter with a report that shows heads, which are trained one after another, as one bar."""
+    def _telling(self, spec: FitSpec, all_fits: dict[str, Start], done: int, now: int) -> Self:
+        """Return this fitter with a report that shows the heads of all groups as one bar."""
         report, fits = self.report, len(all_fits)
         if report is None or not spec.heads:
             return self
         name = spec.label(all_fits)
 
         def tell(_: str, step: int, steps: int, loss: float | None) -> None:
-            report(name, done * steps + step, fits * steps, loss)
+            report(name, done * steps + now * step, fits * steps, loss)
 
         return replace(self, report=tell)
 

@@ -104,7 +104,7 @@ class Store:
     """
 
     def __init__(self, root: Path, reuse: bool = True) -> None:
-        self.root = root.absolute()
+        self.root = root.expanduser().absolute()
         self.reuse = reuse
         try:
             self._make_folders()

@@ -149,6 +149,7 @@ def transfer_ensemble(  # noqa: PLR0913  # the library's entry point: all but th
     Raises:
         SettingError: If the strategy's options or the budget do not suit the ensemble. This is checked before training.
     """
+    require(budget is None or 0 < budget < inf, "budget", budget, "must be above 0 and finite, or None for none")
     check_members(strategy, len(source), source.architecture, source.lineage)
     name, about = strategy.name, strategy.about
     recipes, fitter = recipes or Recipes(), fitter or Fitter()

@@ -95,7 +95,7 @@ class Prices:
     @property
     def limit(self) -> int | None:
         """The budget in FLOPs; None without one."""
-        return None if self.budget is None else int(self.budget * self.full)
+        return None if self.budget is None else round(self.budget * self.full)
 
     def steps(self, flops: int, parts: int) -> list[int]:
         """Divide FLOPs into equal numbers of steps of full fine-tuning. The first parts get the remainder.
