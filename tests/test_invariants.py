@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from same import equal
 
 from ensemble_transfer.metrics.evaluate import evaluate
 from ensemble_transfer.models.backbone import Architecture
@@ -33,10 +34,6 @@ STILL = Recipe(1, lr=1e-30)
 """A recipe whose steps move no weight."""
 
 STRATEGIES = [Full(), Shift(), Shift(donors=2, head="donor", statistics="shift"), HeadOnly()]
-
-
-def equal(a: Weights, b: Weights) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def close(a: Weights, b: Weights, tolerance: float) -> bool:

@@ -6,8 +6,7 @@ nothing is transferred partially: names, shapes and dtypes must agree, or an err
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
-from itertools import combinations
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -77,19 +76,6 @@ def norm(vector: Weights) -> float:
     return math.sqrt(math.fsum(float(tensor.double().square().sum()) for tensor in vector.values()))
 
 
-def distance(a: Weights, b: Weights) -> float:
-    """Return the Euclidean distance ``norm(a - b)`` over the floating-point tensors."""
-    return norm(subtract(a, b))
-
-
-def cosine(a: Weights, b: Weights) -> float:
-    """Return the cosine of the angle between two vectors; 0 where one of them is 0."""
-    _check_match(a, b)
-    dot = math.fsum(float((a[name].double() * b[name].double()).sum()) for name in a)
-    lengths = norm(a) * norm(b)
-    return dot / lengths if lengths else 0.0
-
-
 def mean_distance_and_cosine(all_weights: Sequence[Weights]) -> tuple[float, float]:
     """Return the mean Euclidean distance and the mean cosine over all pairs of vectors; 0 where there is no pair.
 
@@ -115,20 +101,9 @@ def mean_distance_and_cosine(all_weights: Sequence[Weights]) -> tuple[float, flo
     return squares[one, two].sqrt().mean().item(), cosines.mean().item()
 
 
-def mean_over_pairs(measure: Callable[[Weights, Weights], float], all_weights: Sequence[Weights]) -> float:
-    """Return the mean of a symmetric measure over all pairs; 0 where there is no pair."""
-    values = [measure(a, b) for a, b in combinations(all_weights, 2)]
-    return sum(values) / len(values) if values else 0.0
-
-
 def floating(weights: Weights) -> dict[str, Tensor]:
     """Return the floating-point tensors."""
     return {name: tensor for name, tensor in weights.items() if tensor.is_floating_point()}
-
-
-def select(weights: Weights, keep: Callable[[str], bool]) -> dict[str, Tensor]:
-    """Return the tensors whose names ``keep`` accepts."""
-    return {name: tensor for name, tensor in weights.items() if keep(name)}
 
 
 def below(weights: Weights, prefix: str) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from same import equal
 
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.models.backbone import Architecture, Backbone
@@ -25,10 +26,6 @@ def architecture(**changes):
 def timm_net(seed=0, **changes):
     torch.manual_seed(seed)
     return timm.create_model("resnet10t", **{"in_chans": 3, "num_classes": 7} | OPTIONS | changes)
-
-
-def equal(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.mark.parametrize("draw", [architecture().initial, architecture().fresh_head])
@@ -167,7 +164,7 @@ WRITERS = {
 
 def encoder_from(path, channels=3):
     backbone = Backbone("resnet10t", OPTIONS, checkpoint=str(path))
-    return backbone.pretrained_encoder(backbone.architecture(8, channels, 5))
+    return backbone.pretrained_parts(backbone.architecture(8, channels, 5))[0]
 
 
 @pytest.mark.parametrize(("name", "classes"), [("a.safetensors", 7), ("a.pt", 0), ("a.pth", 7)])
@@ -270,6 +267,6 @@ def test_weights_of_another_size_are_fitted_by_timm(tmp_path):
     save_file(net.state_dict(), tmp_path / "net.safetensors")
     backbone = Backbone("test_vit", checkpoint=str(tmp_path / "net.safetensors"))
     described = backbone.architecture(32, 3, 5)
-    loaded = backbone.pretrained_encoder(described)
+    loaded = backbone.pretrained_parts(described)[0]
     assert loaded["pos_embed"].shape[1] == 1 + (32 // 16) ** 2
     assert torch.equal(loaded["blocks.0.attn.qkv.weight"], net.state_dict()["blocks.0.attn.qkv.weight"])

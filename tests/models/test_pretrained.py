@@ -55,7 +55,7 @@ def photograph():
 def test_a_packages_encoder_sees_what_a_photograph_shows():
     backbone = Backbone(LITE0, pretrained=True)
     classifier = backbone.architecture(224, 3, 1000).build().eval()
-    classifier.encoder.load_state_dict(backbone.pretrained_encoder(backbone.architecture(224, 3, 1000)), strict=True)
+    classifier.encoder.load_state_dict(backbone.pretrained_parts(backbone.architecture(224, 3, 1000))[0], strict=True)
     weights = packaged(LITE0)
     classifier.head.load_state_dict({key: weights[f"classifier.{key}"] for key in ("weight", "bias")})
     with torch.no_grad():
@@ -105,7 +105,7 @@ def test_a_package_with_its_own_names_is_taken_without_network(tmp_path, monkeyp
     shipped(monkeypatch, tmp_path, {"a.pth": foreign})
     monkeypatch.setattr(pretrained, "answers", lambda *_: pytest.fail("asked the hub"))
     backbone = Backbone("test_efficientnet", pretrained=True)
-    encoder = backbone.pretrained_encoder(backbone.architecture(32, 3, 5))
+    encoder = backbone.pretrained_parts(backbone.architecture(32, 3, 5))[0]
     assert encoder.keys() == {name for name in small() if not name.startswith("classifier")}
     assert all(torch.equal(encoder[name], small()[name]) for name in encoder)
 
@@ -114,7 +114,7 @@ def test_a_package_that_holds_something_else_is_refused_in_a_line(tmp_path, monk
     shipped(monkeypatch, tmp_path, {"a.pth": {}, "b.pth": {}})
     backbone = Backbone("test_efficientnet", pretrained=True)
     with pytest.raises(SettingError, match=r"gives no weights for .*: the package a_package holds 2 files of weights"):
-        backbone.pretrained_encoder(backbone.architecture(32, 3, 5))
+        backbone.pretrained_parts(backbone.architecture(32, 3, 5))[0]
 
 
 # Weights from the hub
@@ -127,7 +127,7 @@ def resnet(**changes):
 
 def from_hub():
     backbone = Backbone("resnet10t", pretrained=True)
-    return backbone.pretrained_encoder(backbone.architecture(32, 3, 5))
+    return backbone.pretrained_parts(backbone.architecture(32, 3, 5))[0]
 
 
 def put_in_cache(cache, state):

@@ -3,16 +3,12 @@
 from dataclasses import replace
 
 import pytest
-import torch
 from safetensors.torch import save_file
+from same import equal
 
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.source.train import EnsembleSettings, members_alone
 from ensemble_transfer.weights import below
-
-
-def equal(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from same import equal
 from torch.nn.functional import nll_loss
 
 from ensemble_transfer.errors import SettingError
@@ -15,10 +16,6 @@ from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.weights import below, joined
 
 SMALL_NET = {"channels": [4, 8, 8, 8], "stem_width": 4, "output_stride": 8}
-
-
-def equal(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.fixture(scope="module")

@@ -3,16 +3,12 @@
 from dataclasses import replace
 
 import pytest
-import torch
+from same import equal
 
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.source.train import LINEAGES, EnsembleSettings, _forked, keep_source, train_source
 from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.recipe import Recipe
-
-
-def equal(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from same import equal
 
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.models.ensemble import Ensemble
@@ -51,10 +52,6 @@ def longer(recipes) -> Recipes:
 @pytest.fixture
 def nothing_is_trained(monkeypatch):
     monkeypatch.setattr(Fitter, "_fits", lambda *_: pytest.fail("something was trained"))
-
-
-def equal(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.mark.parametrize("name", STRATEGIES)

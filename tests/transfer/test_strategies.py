@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from same import equal
 
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.models.ensemble import COPIES
@@ -20,7 +21,7 @@ from ensemble_transfer.runs.evaluation import (
 from ensemble_transfer.runs.presets import conf_folder, preset_names, preset_object
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.transfer.base import ROLES, check_members
-from ensemble_transfer.transfer.shift.diagnostics import ShiftedMembers, batch_loss, shift_line, source_barrier
+from ensemble_transfer.transfer.shift.diagnostics import batch_loss, shift_line, source_barrier
 from ensemble_transfer.transfer.strategies.full import Full
 from ensemble_transfer.transfer.strategies.matched import Matched
 from ensemble_transfer.transfer.strategies.shift import Shift
@@ -47,10 +48,6 @@ def test_a_strategy_that_does_not_say_what_it_is_is_refused(missing, value):
     unsaid = type("Unsaid", (Tiny,), {missing: value})()
     with pytest.raises(SettingError, match=r"^strategy='tiny': needs `about`, .* `role`, one of method, rival, "):
         check_members(unsaid, 3, None, COPIES)
-
-
-def equal(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.mark.parametrize("donors", [1, 2])
@@ -118,7 +115,7 @@ def test_diagnostics_compare_with_a_vector_of_the_same_norm(transfer, bench):
 
 def test_the_line_of_the_shift_goes_from_the_loss_before_to_the_loss_after(transfer, bench, target_task):
     result = transfer(Shift())
-    line = shift_line(bench, ShiftedMembers({0: result.ensemble.members[0]}, result.shifted))
+    line = shift_line(bench, result.ensemble.members[0], result.shifted)
     head, validation = below(result.ensemble.members[0], "head"), target_task.validation
     for scale, encoders in ((0.0, bench.encoders), (1.0, result.shifted)):
         weights = [joined(encoder=encoders[member], head=head) for member in (1, 2)]

@@ -221,17 +221,15 @@ class Backbone:
         chosen = {"img_size", "dynamic_img_size"} & set(self.options)
         return self.options if free or chosen else self.options | {"img_size": image_size}
 
-    def pretrained_encoder(self, architecture: Architecture) -> dict[str, Tensor]:
-        """Return the pretrained encoder's weights, adapted to the number of channels by timm.
+    @torch.random.fork_rng(devices=[])  # timm draws weights first, which those of the checkpoint replace
+    def pretrained_parts(self, architecture: Architecture) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
+        """Return the pretrained encoder, and a checkpoint's classifier as a head if it has the head's shape.
+
+        Timm adapts the encoder to the number of channels.
 
         Raises:
             SettingError: If the weights cannot be had or do not fit.
         """
-        return self.pretrained_parts(architecture)[0]
-
-    @torch.random.fork_rng(devices=[])  # timm draws weights first, which those of the checkpoint replace
-    def pretrained_parts(self, architecture: Architecture) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
-        """Return :meth:`pretrained_encoder`, and a checkpoint's classifier as a head if it has the head's shape."""
         setting, value = ("checkpoint", self.checkpoint) if self.checkpoint else ("pretrained", self.name)
         state: Mapping[str, Tensor] | None = None
         try:

@@ -248,7 +248,7 @@ class _SourceTraining:
         if not self.backbone.has_weights:
             return [self.architecture.initial(derive(self.seed, "initial", index)) for index in ancestors]
         with settings_under("backbone"):
-            encoder = self.backbone.pretrained_encoder(self.architecture)
+            encoder = self.backbone.pretrained_parts(self.architecture)[0]
         return [joined(encoder=encoder, head=self._head(index)) for index in ancestors]
 
     def _head(self, member: int) -> Weights:
@@ -294,7 +294,7 @@ def members_alone(settings: EnsembleSettings, backbone: Backbone, target: Task, 
             lineage = COPIES
     elif lineage == COPIES:
         with settings_under("backbone"):
-            encoders = [backbone.pretrained_encoder(architecture)] * settings.count
+            encoders = [backbone.pretrained_parts(architecture)[0]] * settings.count
         log.info("%d members, all copies of the pretrained %s", settings.count, backbone.name)
     else:
         starts = (architecture.initial(derive(seed, "initial", member)) for member in range(settings.count))

@@ -108,10 +108,6 @@ class Ledger:
         total = self.total()
         return f"Ledger({phases or 'empty'}; {total.flops / 1e9:.3g} GFLOPs, {total.seconds:.3g} s)"
 
-    def extend(self, entries: Iterable[Entry]) -> None:
-        """Append entries."""
-        self.entries.extend(entries)
-
     def total(self) -> Cost:
         """Return what was spent on all members."""
         return _over_members(self.entries)

@@ -25,7 +25,7 @@ from ensemble_transfer.errors import SettingError
 from ensemble_transfer.layout import lock_of, make_below
 from ensemble_transfer.tensor_files import tensors_of, write_tensors
 from ensemble_transfer.training.cost import Cost
-from ensemble_transfer.weights import Weights, below, copied, fingerprint, joined
+from ensemble_transfer.weights import Weights, below, fingerprint, joined
 
 SCHEMA = 2
 """Version of what a key means. Raise it whenever the same inputs would give another result."""
@@ -197,9 +197,9 @@ class Store:
 
     def _write(self, path: Path, tensors: Weights, about: Mapping[str, Any]) -> None:
         """Write tensors and plain data, with a checksum over both, in one move."""
-        copies, text = copied(tensors), json.dumps(about, sort_keys=True)
+        text = json.dumps(about, sort_keys=True)
         make_below(self.root, path.parent)
-        write_tensors(path, copies, {"about": text, "checksum": _checksum(text, copies)})
+        write_tensors(path, tensors, {"about": text, "checksum": _checksum(text, tensors)})
 
     def _path(self, key: str) -> Path:
         return self.root / "fits" / key[:2] / f"{key}.safetensors"

@@ -346,7 +346,7 @@ class Workbench:
         if self.billed_to is not None:
             phase, member = self.billed_to
             entries = [replace(entry, phase=phase, member=member) for entry in entries]
-        self.ledger.extend(entries)
+        self.ledger.entries.extend(entries)
 
     def ensemble(self, members: Sequence[Weights], strategy: str) -> Ensemble:
         """Build the transferred ensemble from its members' weights."""

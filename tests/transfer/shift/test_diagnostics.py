@@ -5,9 +5,9 @@ import scipy.stats
 
 from ensemble_transfer.training.fit import Fitter
 from ensemble_transfer.transfer.base import Workbench
-from ensemble_transfer.transfer.shift.diagnostics import ShiftedMembers, diagnose_shift
+from ensemble_transfer.transfer.shift.diagnostics import diagnose_shift
 from ensemble_transfer.transfer.strategies.shift import Shift
-from ensemble_transfer.weights import joined
+from ensemble_transfer.weights import below, joined
 
 
 @pytest.fixture(scope="module")
@@ -22,16 +22,13 @@ def bench(source_ensemble, target_task, recipes, settings):
     return Workbench(source_ensemble, target_task.sealed(), 0, recipes, Fitter(settings))
 
 
-@pytest.fixture
-def members(result):
-    return ShiftedMembers({0: result.ensemble.members[0]}, result.shifted)
-
-
-def test_accuracies_are_those_of_whole_members(bench, result, members):
-    metrics = diagnose_shift(bench, result.shift, members)
-    ways = {"": members.shifted, "_no_shift": bench.reestimate_statistics({m: bench.encoders[m] for m in (1, 2)})}
+def test_accuracies_are_those_of_whole_members(bench, result):
+    metrics = diagnose_shift(bench, result.shift, {0: result.ensemble.members[0]}, result.shifted)
+    ways = {"": result.shifted, "_no_shift": bench.reestimate_statistics({m: bench.encoders[m] for m in (1, 2)})}
     for name, encoders in ways.items():
-        zero_shot = [joined(encoder=encoder, head=members.head) for m, encoder in encoders.items()]
+        zero_shot = [
+            joined(encoder=encoder, head=below(result.ensemble.members[0], "head")) for m, encoder in encoders.items()
+        ]
         probed = bench.probe(bench.with_fresh_heads(encoders, "tiny")).weights
         image = 1 / (2 * len(bench.target.validation))
         for key, whole in (("zero_shot", zero_shot), ("probe", probed)):
@@ -39,11 +36,11 @@ def test_accuracies_are_those_of_whole_members(bench, result, members):
             assert metrics[f"shift/{key}_accuracy{name}"] == pytest.approx(expected, abs=1.01 * image)
 
 
-def test_gains_have_errors_that_are_paired_by_image(bench, result, members):
-    metrics = diagnose_shift(bench, result.shift, members)
+def test_gains_have_errors_that_are_paired_by_image(bench, result):
+    metrics = diagnose_shift(bench, result.shift, {0: result.ensemble.members[0]}, result.shifted)
     labels, right = bench.target.validation.labels, {}
-    before = {member: bench.encoders[member] for member in members.shifted}
-    for name, encoders in (("", members.shifted), ("_no_shift", bench.reestimate_statistics(before))):
+    before = {member: bench.encoders[member] for member in result.shifted}
+    for name, encoders in (("", result.shifted), ("_no_shift", bench.reestimate_statistics(before))):
         probed = bench.probe(bench.with_fresh_heads(encoders, "tiny")).weights
         right[name] = (bench.look(probed).argmax(-1) == labels).double().mean(0).numpy()
     gain = right[""] - right["_no_shift"]

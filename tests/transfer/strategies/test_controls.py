@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from same import equal
 
 from ensemble_transfer.training.features import is_statistic
 from ensemble_transfer.training.recipe import Recipe
@@ -14,10 +15,6 @@ from ensemble_transfer.weights import below
 
 STILL = Recipe(1, lr=1e-30)
 """A recipe whose steps move no weight, but running statistics."""
-
-
-def equal(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def learned(weights):

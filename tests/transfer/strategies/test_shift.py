@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from same import equal
 
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.transfer.shift.vector import learned
@@ -11,10 +12,6 @@ from ensemble_transfer.transfer.strategies.shift import Shift
 from ensemble_transfer.weights import add_scaled, below, floating, subtract
 
 CPU = torch.device("cpu")
-
-
-def equal(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.fixture(scope="module")

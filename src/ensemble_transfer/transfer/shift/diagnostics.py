@@ -5,7 +5,6 @@ Everything is measured on validation splits, so that it may guide a choice.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import combinations
 
 import torch
@@ -24,9 +23,8 @@ from ensemble_transfer.weights import (
     Weights,
     add_scaled,
     below,
-    cosine,
     joined,
-    mean_over_pairs,
+    mean_distance_and_cosine,
     norm,
     random_like,
     subtract,
@@ -68,25 +66,9 @@ BETWEEN = (0.25, 0.5, 0.75)
 """Points between two members at which the loss barrier is measured."""
 
 
-@dataclass(frozen=True)
-class ShiftedMembers:
-    """Members before and after a shift, for a diagnosis.
-
-    Attributes:
-        donors: The donors' weights after their fine-tuning, by member.
-        shifted: The recipients' encoders after the shift, before any fine-tuning, by member.
-    """
-
-    donors: Mapping[int, Weights]
-    shifted: Mapping[int, Weights]
-
-    @property
-    def head(self) -> dict[str, Tensor]:
-        """The first donor's head after its fine-tuning."""
-        return below(next(iter(self.donors.values())), "head")
-
-
-def diagnose_shift(bench: Workbench, shift: ShiftVector, members: ShiftedMembers) -> dict[str, float]:
+def diagnose_shift(
+    bench: Workbench, shift: ShiftVector, donors: Mapping[int, Weights], shifted: Mapping[int, Weights]
+) -> dict[str, float]:
     """Compute the metrics ``shift/...``.
 
     Zero-shot accuracy is that of a recipient's encoder with the first donor's head. Probe
@@ -97,23 +79,25 @@ def diagnose_shift(bench: Workbench, shift: ShiftVector, members: ShiftedMembers
     Args:
         bench: An unbilled workbench, since a diagnosis is no part of the transfer.
         shift: The shift vector.
-        members: The members that it moved.
+        donors: The donors' weights after their fine-tuning, by member.
+        shifted: The recipients' encoders after the shift, before any fine-tuning, by member.
     """
-    metrics = shift_norms(shift.vector, bench.encoders[next(iter(members.donors))])
-    metrics["shift/donor_cosine"] = _donor_cosine(bench, members.donors)
+    metrics = shift_norms(shift.vector, bench.encoders[next(iter(donors))])
+    metrics["shift/donor_cosine"] = _donor_cosine(bench, donors)
     metrics["shift/scale"] = shift.scale
-    chosen = list(members.shifted)[:DIAGNOSED]
+    chosen = list(shifted)[:DIAGNOSED]
     if not chosen:
         return metrics
     originals = {member: bench.encoders[member] for member in chosen}
     noise = random_like(learned(shift.scaled()), generator(bench.seed, "random shift"))
     random = {member: _add_learned(encoder, noise) for member, encoder in originals.items()}
     rivals: dict[str, Mapping[int, Weights]] = {
-        "": {member: members.shifted[member] for member in chosen},
+        "": {member: shifted[member] for member in chosen},
         "_no_shift": bench.reestimate_statistics(originals),
         "_random": bench.reestimate_statistics(random),
     }
-    found = {name: _accuracies(bench, encoders, members.head, name) for name, encoders in rivals.items()}
+    head = below(next(iter(donors.values())), "head")
+    found = {name: _accuracies(bench, encoders, head, name) for name, encoders in rivals.items()}
     right = {name: own for name, (_, own) in found.items()}
     probed = {name: float(own.mean()) for name, own in right.items()}
     metrics |= {f"shift/zero_shot_accuracy{name}": zero_shot for name, (zero_shot, _) in found.items()}
@@ -139,21 +123,21 @@ def shift_norms(vector: Weights, encoder: Weights) -> dict[str, float]:
     return {"shift/norm": norm(moved), "shift/relative_norm": norm(moved) / whole, **relative}
 
 
-def shift_line(bench: Workbench, members: ShiftedMembers) -> dict[str, list[float]]:
+def shift_line(bench: Workbench, donor: Weights, shifted: Mapping[int, Weights]) -> dict[str, list[float]]:
     """Compute validation loss and accuracy on the straight line from before to after the shift, and beyond.
 
-    Each point has the first donor's head and no fine-tuning. BatchNorm normalises by the
+    Each point has the donor's head and no fine-tuning. BatchNorm normalises by the
     validation images. Values are means over at most four recipients; lists are empty without recipients.
     """
     line: dict[str, list[float]] = {"scale": [], "loss": [], "accuracy": []}
-    network = bench.architecture.classifier(next(iter(members.donors.values())))
+    network = bench.architecture.classifier(donor)
     split, device = bench.target.validation, bench.fitter.settings.device
-    for scale in LINE if members.shifted else ():
+    for scale in LINE if shifted else ():
         points = []
-        for member in list(members.shifted)[:DIAGNOSED]:
+        for member in list(shifted)[:DIAGNOSED]:
             before = bench.encoders[member]
-            moved = add_scaled(before, subtract(members.shifted[member], before), scale)
-            network.load_state_dict(joined(encoder=moved, head=members.head))  # to build one takes longer
+            moved = add_scaled(before, subtract(shifted[member], before), scale)
+            network.load_state_dict(joined(encoder=moved, head=below(donor, "head")))  # to build one takes longer
             points.append(batch_loss(network, split.images, split.labels, device))
         line["scale"].append(scale)
         line["loss"].append(sum(loss for loss, _ in points) / len(points))
@@ -194,7 +178,7 @@ def _donor_cosine(bench: Workbench, donors: Mapping[int, Weights]) -> float:
     if len(donors) < 2:
         return float("nan")
     moves = [learned(subtract(below(after, "encoder"), bench.encoders[m])) for m, after in donors.items()]
-    return mean_over_pairs(cosine, moves)
+    return mean_distance_and_cosine(moves)[1]
 
 
 def _accuracies(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ensemble_transfer.transfer.base import TransferResult, Workbench
-from ensemble_transfer.transfer.shift.diagnostics import ShiftedMembers, diagnose_shift, shift_line
+from ensemble_transfer.transfer.shift.diagnostics import diagnose_shift, shift_line
 from ensemble_transfer.transfer.shift.vector import ShiftVector
 from ensemble_transfer.weights import Weights
 
@@ -28,8 +28,8 @@ class ShiftResult(TransferResult):
         if self.shift.options["direction"] == "random":
             return {}, {}
         donors = {m: w for m, w in enumerate(self.ensemble.members) if m not in self.recipients}
-        members = ShiftedMembers(donors, self.shifted)
-        return diagnose_shift(bench, self.shift, members), {"shift_line": shift_line(bench, members)}
+        line = shift_line(bench, self.ensemble.members[min(donors)], self.shifted)
+        return diagnose_shift(bench, self.shift, donors, self.shifted), {"shift_line": line}
 
     def save(self, folder: Path) -> None:
         """Write ``shift.safetensors`` into a run's folder."""

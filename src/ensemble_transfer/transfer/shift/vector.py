@@ -15,7 +15,7 @@ from ensemble_transfer.tasks.task import Task
 from ensemble_transfer.tensor_files import checksum, read_tensors, write_tensors
 from ensemble_transfer.training.features import is_statistic
 from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.weights import Weights, below, fingerprint, floating, select
+from ensemble_transfer.weights import Weights, below, fingerprint, floating
 
 FORMAT = "4"
 
@@ -125,4 +125,4 @@ def donor_weights(source: Ensemble, donors: Iterable[int]) -> str:
 
 def learned(vector: Weights) -> dict[str, Tensor]:
     """Return the tensors that are trained; running statistics are estimated from data."""
-    return select(vector, lambda name: not is_statistic(name))
+    return {name: tensor for name, tensor in vector.items() if not is_statistic(name)}

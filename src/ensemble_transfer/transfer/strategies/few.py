@@ -1,6 +1,5 @@
 """Strategy ``few``: fine-tune a few members fully with the whole budget. It is the rival to beat."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil, inf
 from typing import ClassVar
@@ -10,7 +9,6 @@ from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.training.fit import Start
 from ensemble_transfer.transfer.base import TransferResult, Workbench
 from ensemble_transfer.transfer.prices import Prices
-from ensemble_transfer.weights import Weights
 
 
 @dataclass(frozen=True)
@@ -67,12 +65,7 @@ class Few:
         fits = bench.fine_tune_in(bench.first_encoders(self.members), [steps[0] for steps in plan])
         kept = list(fits.weights)
         for cycle, steps in enumerate(plan[0][1:], 1):
-            kept += self._next(bench, fits.members, kept[-self.members :], cycle, steps)
+            ends = zip(fits.members, kept[-self.members :], strict=True)
+            starts = [Start(member, weights, bench.stream("cycle", member, cycle)) for member, weights in ends]
+            kept += bench.fit(starts, replace(bench.recipes.full, steps=steps), "cycle").weights
         return bench.result(self.name, kept, fits.members)
-
-    def _next(
-        self, bench: Workbench, members: Sequence[int], weights: Sequence[Weights], cycle: int, steps: int
-    ) -> tuple[Weights, ...]:
-        """Fine-tune all members for one more cycle."""
-        starts = [Start(m, w, bench.stream("cycle", m, cycle)) for m, w in zip(members, weights, strict=True)]
-        return bench.fit(starts, replace(bench.recipes.full, steps=steps), "cycle").weights

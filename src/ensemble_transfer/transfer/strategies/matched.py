@@ -35,16 +35,13 @@ class Matched:
 
     def plan(self, prices: Prices) -> list[int]:
         """Return the steps of every member; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
-        limit = shift_flops(prices, self.donors) if prices.limit is None else prices.limit
+        limit = prices.limit
+        if limit is None:  # what shift spends by the recipes, with probed heads and re-estimated statistics
+            recipient = prices.statistics + prices.probe + prices.tiny
+            limit = self.donors * prices.full + (prices.members - self.donors) * recipient
         return prices.steps(limit, prices.members)
 
     def run(self, bench: Workbench) -> TransferResult:
         """Return the transferred ensemble; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
         fits = bench.fine_tune_in(bench.encoders, self.plan(bench.prices))
         return bench.result(self.name, fits.weights, fits.members)
-
-
-def shift_flops(prices: Prices, donors: int) -> int:
-    """Return the FLOPs of ``shift`` by its recipes, with probed heads and re-estimated statistics."""
-    recipient = prices.statistics + prices.probe + prices.tiny
-    return donors * prices.full + (prices.members - donors) * recipient

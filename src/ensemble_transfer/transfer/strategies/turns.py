@@ -17,19 +17,6 @@ HEADS = ("probe", "donor")
 
 
 @dataclass(frozen=True)
-class TurnsPlan:
-    """Plan of a transfer within its budget.
-
-    Attributes:
-        steps: Steps of every donor.
-        recipients: Number of members that are shifted.
-    """
-
-    steps: Sequence[int]
-    recipients: int
-
-
-@dataclass(frozen=True)
 class Turns:
     """Fine-tune a few donors fully; shift each other member as one of them moved, in turns, and train its head.
 
@@ -75,18 +62,21 @@ class Turns:
         rule = f"must be at most ensemble.size={members}"
         require(self.members is None or self.members <= members, "members", self.members, rule)
 
-    def plan(self, prices: Prices) -> TurnsPlan:
-        """Return how the budget is spent; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
+    def plan(self, prices: Prices) -> tuple[list[int], int]:
+        """Return the steps of every donor, and how many members are shifted.
+
+        See :class:`~ensemble_transfer.transfer.base.Strategy`.
+        """
         wanted = (self.members or prices.members) - self.donors
         if prices.limit is None:
-            return TurnsPlan([prices.recipes.full.steps] * self.donors, wanted)
+            return [prices.recipes.full.steps] * self.donors, wanted
         price, trials = self.price(prices), len(self.scales)
         aside = (trials - 1) * price + trials * prices.look if trials > 1 else 0
         least = max(ceil((aside + price) / FIXED), aside + price + self.donors * prices.step)
         prices.require_limit(least, f"{self.name} with one recipient")
         most = min(int(FIXED * prices.limit), prices.limit - self.donors * prices.step)
         recipients = min(wanted, (most - aside) // price)
-        return TurnsPlan(prices.steps(prices.limit - aside - recipients * price, self.donors), recipients)
+        return prices.steps(prices.limit - aside - recipients * price, self.donors), recipients
 
     def price(self, prices: Prices) -> int:
         """Return what a shifted member costs, in FLOPs: statistics and, unless it gets a donor's, a head."""
@@ -94,9 +84,9 @@ class Turns:
 
     def run(self, bench: Workbench) -> TransferResult:
         """Return the transferred ensemble; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
-        plan = self.plan(bench.prices)
-        fits = bench.fine_tune_in(bench.first_encoders(self.donors), plan.steps)
-        recipients = range(self.donors, self.donors + plan.recipients)
+        steps, shifts = self.plan(bench.prices)
+        fits = bench.fine_tune_in(bench.first_encoders(self.donors), steps)
+        recipients = range(self.donors, self.donors + shifts)
         donors = dict(zip(fits.members, fits.weights, strict=True))
         scale, shifted = self.scales[0], list[Weights]()
         if len(self.scales) > 1:
