@@ -100,9 +100,9 @@ class FirstStep:
     def __init__(self) -> None:
         self.began, self.seconds = time.perf_counter(), 0.0
 
-    def curve(self, phase: str, step: int, losses: Mapping[int, float]) -> None:
+    def curve(self, phase: str, step: int, losses: Mapping[int, float], also: object = None) -> None:
         """Note the time of the first step."""
-        del phase, step, losses
+        del phase, step, losses, also
         self.seconds = self.seconds or time.perf_counter() - self.began
 
 

@@ -1,5 +1,6 @@
 """Signals, pipes and terminals: how every command ends."""
 
+import io
 import os
 import signal
 import subprocess
@@ -26,6 +27,23 @@ def usual_handlers():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield signal.default_int_handler, signal.getsignal(signal.SIGTERM)
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "written"), [("utf-8", b"caf\xe9 \xe2\x82\xac"), ("latin-1", b"caf\\udce9 \\u20ac")]
+)
+def test_names_of_files_are_written_as_they_are_and_letters_that_are_missing_as_escapes(monkeypatch, encoding, written):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+
+    @command
+    def names() -> int:
+        print(os.fsdecode(b"caf\xe9"), "€", end="")  # noqa: T201
+        return 0
+
+    assert names() == 0
+    stream.flush()
+    assert stream.buffer.getvalue() == written
 
 
 @pytest.mark.parametrize("number", SIGNALS)

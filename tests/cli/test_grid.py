@@ -130,6 +130,13 @@ def test_jobs_that_end_are_told_while_others_run(tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_a_job_that_fails_keeps_no_later_batch_from_starting(cli, quick, tmp_path):
+    code, _, _ = cli("-m", "strategy=head", "seed=-1,0", "hydra.sweeper.max_batch_size=1", *quick, "hydra.sweep.dir=s")
+    assert code == 1
+    assert Record.load(tmp_path / "s" / "1" / "record.json").status == "finished"
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_a_sweep_says_what_each_job_gave_in_one_line(cli, quick, tmp_path):
     sweep = ("-m", "strategy=head", "seed=0,1,0", *quick, "hydra.sweep.dir=s")
     code, out, err = cli(*sweep)

@@ -206,7 +206,7 @@ def test_what_cannot_be_read_is_named_and_left_out(predict, here):
     (here / "test" / "04.png").write_bytes(b"")
     (here / "test" / "06.png").write_bytes(b"hello")
     (here / "empty").mkdir()
-    code, rows, err = predict("run", "missing.png", "test", "empty", "no*.png", "--batch-size", "5")
+    code, rows, err = predict("run", "missing.png", "test", "empty", "no*.png", 300 * "x", "--batch-size", "5")
     assert code == 1
     assert [row["path"] for row in rows] == [f"test/{n:02d}.png" for n in range(60) if n not in (2, 4, 6)]
     whole = predict("run", "validation/03.png", "test/03.png")[1][1]
@@ -217,7 +217,8 @@ def test_what_cannot_be_read_is_named_and_left_out(predict, here):
     assert "test/06.png: not an image; left out\n" in err
     assert "empty: a folder without images; left out\n" in err
     assert "no*.png: a pattern that matches no file; left out\n" in err
-    assert err.endswith("57 images, 0 abstained, 6 left out\n")
+    assert f"{300 * 'x'}: no such file; left out\n" in err
+    assert err.endswith("57 images, 0 abstained, 7 left out\n")
 
 
 # Output

@@ -171,5 +171,6 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 def _escape_unknown_letters() -> None:
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and "utf" not in stream.encoding.lower():
-            stream.reconfigure(errors="backslashreplace")
+        if isinstance(stream, io.TextIOWrapper):
+            as_it_is = stream is sys.stdout and "utf" in stream.encoding.lower()  # names of files may be any bytes
+            stream.reconfigure(errors="surrogateescape" if as_it_is else "backslashreplace")

@@ -41,7 +41,7 @@ exit code: 0, or 2 if the file cannot be used.
 """
 
 _BETTER = {
-    **dict.fromkeys(("accuracy", "accuracy_min", "accuracy_max", "coverage_at_5_risk", "auroc"), "higher"),
+    **dict.fromkeys(("accuracy", "accuracy_min", "accuracy_max", "coverage_at_5_risk", "auroc", "aupr"), "higher"),
     **dict.fromkeys(("nll", "brier", "ece", "mce", "ece_adaptive", "ece_classwise"), "lower"),
     **dict.fromkeys(("aurc", "eaurc", "augrc", "risk_at_80_coverage", "double_fault", "fpr95"), "lower"),
 }

@@ -3,8 +3,9 @@
 import copy
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
-from hydra.plugins.sweeper import Sweeper
-from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
@@ -66,7 +64,7 @@ class Composer:
         return config
 
 
-class Grid(Sweeper):
+class Grid(BasicSweeper):
     """Hydra's basic sweeper, but that jobs that have finished before are not given to the launcher.
 
     Args:
@@ -74,14 +72,8 @@ class Grid(Sweeper):
         params: What is swept over besides the command line.
     """
 
-    def __init__(self, max_batch_size: int | None = None, params: Mapping[str, str] | None = None) -> None:
-        self._size, self._params = max_batch_size, dict(params or {})
-
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Make the launcher."""
-        how: dict[str, Any] = {"hydra_context": hydra_context, "task_function": task_function, "config": config}
-        self.launcher = Plugins.instance().instantiate_launcher(**how)
-        self.hydra_context, self.config = hydra_context, config
+    def __init__(self, max_batch_size: int | None = None, params: dict[str, str] | None = None) -> None:
+        self.max_batch_size, self.params = max_batch_size, params or {}  # not by super: Hydra loads that class anew
 
     def sweep(self, arguments: list[str]) -> Any:  # noqa: ANN401  # as Hydra has it
         """Run the jobs that are missing."""
@@ -93,23 +85,22 @@ class Grid(Sweeper):
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
         loader = self.hydra_context.config_loader
-        given = [*(f"{name}={value}" for name, value in self._params.items()), *arguments]
+        given = [*self._parse_config(), *arguments]
         parsed = OverridesParser.create(config_loader=loader).parse_overrides(given)
         jobs = [*dict.fromkeys(map(tuple, *BasicSweeper.split_arguments(parsed, None)))]  # the same one twice is one
         composer = Composer(loader, self.config)
         composer.configuration(jobs[0])  # a mistake in all of them comes before any other line
         sys.stderr.write(f"sweep of {len(jobs)} job{'s' * (len(jobs) != 1)} in {folder}\n")
         missing = _missing(jobs, folder, composer)
-        subdir, returned = str(self.config.hydra.sweep._get_node("subdir")), []
+        subdir = str(self.config.hydra.sweep._get_node("subdir"))
         places = [subdir.replace(_NUMBER, str(number)) for number in missing]
         with SweepProgress(folder, len(jobs), places, since=(folder / "multirun.yaml").stat().st_mtime_ns):
             left = [_in_place(jobs[number], subdir, number) for number in missing]
-            size = self._size or max(1, len(left))
-            for first in range(0, len(left), size):
-                results = self.launcher.launch(left[first : first + size], initial_job_idx=first)
-                for result in results:
-                    _ = result.return_value  # raises what a job has raised
-                returned.append(results)
+            size = self.max_batch_size or max(1, len(left))
+            starts = range(0, len(left), size)
+            returned = [self.launcher.launch(left[first : first + size], initial_job_idx=first) for first in starts]
+            for result in chain.from_iterable(returned):
+                _ = result.return_value  # raises what a job has raised, once all have had their turn
         return returned
 
 
