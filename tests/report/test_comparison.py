@@ -11,6 +11,7 @@ from ensemble_transfer.report.comparison import Comparison
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.reference import is_baseline
 from ensemble_transfer.report.rows import NAMED
+from ensemble_transfer.report.tables import Table, words
 
 ACCURACY, NLL = "target/test/ensemble/accuracy", "target/test/ensemble/nll"
 CALIBRATED = "target/test/calibrated/nll"
@@ -106,16 +107,37 @@ def test_a_label_names_the_setting_that_differs_and_no_other(records, expected):
     assert labels(*records) == expected
 
 
+STRATEGIES = ("full", "shift")
+OOD = {"_target_": "tasks.embedded.MnistSample", "rotate": 90, "test": 1000}
+
+
+def test_a_row_that_lacks_what_most_rows_have_is_told_by_what_they_have():
+    with_ood = {"evaluation": {"ood": {"turned": OOD}}}
+    longer = a_record("full", recipe={"tiny": {"steps": 40, "lr": 0.003}}, **with_ood)
+    told = labels(a_record("full", **with_ood), longer, a_record("full", evaluation={"ood": {}}))
+    assert told[0] == "full (OOD turned)"
+    assert told[2] == "full"
+
+
+def test_a_baseline_is_found_on_the_page_of_its_pair():
+    names = [(pair, s, seed) for pair in ("a -> b", "b -> c") for s in STRATEGIES for seed in (0, 1)]
+    records = [a_record(s, seed, 0.5, seed / 9, pair) for pair, s, seed in names]
+    pairs = Comparison.of(records, "shift (a -> b)").by_pair()
+    assert [line["baseline"].text for line in pairs["a -> b"].differences.lines] == ["shift"]
+    assert pairs["b -> c"].baseline == "shift (a -> b)"
+
+
+def test_a_heading_does_not_break_a_markdown_table():
+    [heading, *_] = Table("", [{"a|b <c>": words("x")}]).markdown().splitlines()
+    assert heading == r"| a\|b &lt;c> |"
+
+
 def test_names_are_whole_in_a_terminal():
     rates = [a_record(recipe={"full": {"learning_rate_of_heads": lr}}) for lr in (0.03, 0.00333)]
     lines = Console(file=io.StringIO(), width=80, record=True)
     lines.print(*Comparison.of(rates).terminal())
     told = "".join(line.split(" ")[1] for line in lines.export_text().splitlines() if line.startswith(" "))
     assert all(row.label.replace(" ", "") in told for row in Comparison.of(rates).rows)
-
-
-STRATEGIES = ("full", "shift")
-OOD = {"_target_": "tasks.embedded.MnistSample", "rotate": 90, "test": 1000}
 
 
 def test_a_label_names_a_further_task_once_and_its_settings_where_all_have_it():
@@ -246,7 +268,7 @@ def test_a_row_is_compared_with_the_best_rival_of_its_own_budget():
     records = [a_record(name, nll=nll, budget=budget) for name, budget, nll in places]
     comparison = Comparison.of([*records, a_record("auto", budget=1.0), a_record("auto", budget=2.0)])
     references = [comparison.reference(row).label for row in comparison.rows if row.strategy == "auto"]
-    assert references == ["snapshots (budget=1.0)", "few (budget=2.0)"]
+    assert references == ["snapshots (budget=1)", "few (budget=2)"]
 
 
 def test_a_worth_beyond_the_reference_is_a_lower_bound_and_below_one_member_there_is_none():

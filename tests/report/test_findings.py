@@ -64,6 +64,11 @@ def test_what_an_interval_cannot_tell_apart_is_said_to_be_so():
     assert best == "auto has the lowest calibrated NLL (0.500); few cannot be told apart from it."
 
 
+def test_the_lowest_of_the_rows_with_the_most_seeds_is_said_to_be_that():
+    _, best, _ = sentences(*ONE, *FEW, *AUTO[:0], *three("auto", (0.1, 0.12)))
+    assert best.startswith("Of the rows with 3 seeds, few (members=2, budget=1.5) has the lowest")
+
+
 def test_one_seed_decides_nothing():
     by_time = {"fine_tunings": 1.5, "fine_tunings_by_time": 1.8}
     assert sentences(ONE[0], replace(FEW[0], cost=FEW[0].cost | {"total": by_time})) == (

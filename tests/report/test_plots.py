@@ -187,6 +187,24 @@ def test_nearly_equal_costs_do_not_look_far_apart_and_stand_side_by_side():
     assert last / first == pytest.approx(1.2)  # on a long axis too, a mark is not far from its cost
 
 
+def test_old_records_show_flops_and_seconds():
+    old = a_record()
+    for part in old.cost["phases"].values():
+        for name in charts.COSTS:
+            part.pop(name, None)
+    shown = rows(old)
+    assert [panel.get_xlabel() for panel in charts.phases(shown, styles(shown)).axes] == [*charts.OLD_COSTS.values()]
+
+
+def test_one_member_alone_takes_no_colour_scale_away():
+    one, two = a_record("few"), a_record("shift")
+    one.curves["disagreement"] = [[0.0]]
+    two.curves["disagreement"] = [[0.0, 0.2], [0.2, 0.0]]
+    shown = rows(one, two)
+    scales = [panel.images[0].get_clim() for panel in charts.disagreement(shown, styles(shown)).axes[:2]]
+    assert scales == [(0, 0.2)] * 2
+
+
 def test_costs_of_phases_are_by_flops_and_by_time_in_the_unit_of_the_tables():
     figure = charts.phases(ROWS, styles(ROWS))
     told = [[text.get_text() for text in panel.texts] for panel in figure.axes]
@@ -263,6 +281,12 @@ def test_of_many_rows_each_strategy_has_its_best(tmp_path, monkeypatch):
         assert "head (option=1)" in found[name].alt
         assert "option=0" not in found[name].alt
     assert found["compute"].alt.count("option=") == 4
+
+
+def test_an_alternative_text_says_which_numbers_are_bounds():
+    full, better = a_record("full"), a_record("shift")
+    better.metrics[f"{TEST}calibrated/nll"] = 0.1
+    assert "shift: worth ≥ 3" in plots._alt("title", ("worth",), rows(full, better))
 
 
 def luminance(colour):

@@ -1,9 +1,12 @@
 """The frontier: points, rivals, leads, and the Pareto front."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from ensemble_transfer.report.comparison import Comparison
+from ensemble_transfer.report.findings import findings
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.reference import frontier_of, pareto
 from ensemble_transfer.report.rows import NAMED, rows_of
@@ -112,6 +115,24 @@ def test_without_two_strategies_at_a_budget_there_is_no_frontier(rows):
     assert frontier_of([row for row in rows if row.strategy == "full"]) is None
     assert frontier_of([row for row in rows if row.budget == 1.0]) is None
     assert frontier_of([r for r in rows if (r.strategy, r.budget) in (("few", 2.0), ("snapshots", 1.0))]) is None
+
+
+def test_without_a_rival_or_with_several_tasks_there_is_none_either(rows):
+    assert frontier_of([row for row in rows if row.role != "rival"]) is None
+    autos = [a_record("auto", seed, budget, 0.8, 0.5) for seed in (0, 1) for budget in (1.0, 2.0)]
+    methods = Comparison.of([*autos, *(r for r in RECORDS if r.strategy == "shift")])
+    assert methods.differences.lines  # to the first row
+    assert findings(methods)[0].sentences[0].startswith("Against ")
+    others = [replace(r, config=r.config | {"dataset": {"target": {"train": 9}}}) for r in RECORDS]
+    assert frontier_of(rows_of([*RECORDS, *others])[0]) is None
+
+
+def test_runs_of_other_recipes_are_points_of_their_own():
+    wrong = [replace(r, config=r.config | {"recipe": {"full": {"lr": 0.03}}}) for r in RECORDS if r.strategy == "shift"]
+    usual = [replace(r, config=r.config | {"recipe": {"full": {"lr": 0.01}}}) for r in RECORDS]
+    shifts = frontier_of(rows_of([*usual, wrong[0], wrong[1]])[0])
+    assert at(shifts, "shift", 1.0).numbers["accuracy"] == {0: 0.83, 1: 0.84}
+    assert at(shifts, "shift (recipe.full.lr=0.03)", 1.0).seeds == (0, 1)
 
 
 def test_costs_within_two_percent_are_equal_on_the_front():

@@ -1,5 +1,7 @@
 """One rule says which settings decide a result, for sweeps and comparisons alike."""
 
+from dataclasses import replace
+
 import pytest
 
 from ensemble_transfer.report.record import Record
@@ -64,3 +66,13 @@ def test_a_draw_of_labels_that_follows_the_seed_does_not_part_rows():
 
     assert rows(0, 1, 2) == rows(0, 0, 0) == [(0, 1, 2)]
     assert rows(0, 1, 5) == [(0,), (1,), (2,)]
+    following = [a_record(seed, CONFIG | {"dataset": {"target": {"seed": seed}}}) for seed in (0, 1)]
+    fixed = replace(a_record(1, CONFIG | {"dataset": {"target": {"seed": 0}}}), dataset="a -> b")
+    assert [row.seeds for row in rows_of([*following, fixed])[0]] == [(0, 1), (1,)]
+
+
+def test_a_whole_number_is_the_same_however_it_is_written():
+    assert decisive(CONFIG | {"budget": 2.0, "strategy": {"scales": [1.0, 1.5]}}) == decisive(
+        CONFIG | {"budget": 2, "strategy": {"scales": [1, 1.5]}}
+    )
+    assert decisive({"flag": True, "lr": 0.5}) == {"flag": True, "lr": 0.5}

@@ -15,6 +15,7 @@ from report import wandb_stub
 from ensemble_transfer.cli.main import main
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.report.artifacts import artifacts_of
+from ensemble_transfer.report.comparison import Comparison
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.tracked_run import TrackedRun
 from ensemble_transfer.report.tracking import LoggerSettings, log_comparison, tracking
@@ -300,6 +301,13 @@ def test_a_comparison_is_logged_with_its_table_and_figures(tmp_path, server):
     assert (summary["comparison"]["nrows"], summary["comparison"]["ncols"]) == (2, 3)
     assert summary["figures/pareto"]["_type"] == summary["figures/a_to_b/pareto"]["_type"] == "image-file"
     assert any(name.endswith(".table.json") for name in server.uploads)
+
+
+def test_a_comparison_of_nothing_is_logged_without_a_table(tmp_path, server):
+    Comparison.of([]).write(tmp_path)
+    log_comparison(ONLINE, tmp_path, "sweep")
+    (run,) = server.runs
+    assert "comparison" not in server.summary(run)
 
 
 def test_what_a_run_has_no_file_or_no_source_of_is_no_artifact(tmp_path):

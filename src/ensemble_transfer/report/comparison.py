@@ -115,7 +115,13 @@ class Comparison:
         for record in self.failed:
             if record.dataset in records:
                 records[record.dataset].append(record)
-        return {pair: replace(Comparison.of(own), baseline=self.baseline) for pair, own in records.items()}
+        named = next((row.runs[0] for row in self.rows if row.label == self.baseline), None)
+        found = {}
+        for pair, own in records.items():
+            part = Comparison.of(own)  # in which labels are shorter
+            label = next((row.label for row in part.rows if named in row.runs), self.baseline)
+            found[pair] = replace(part, baseline=label)
+        return found
 
     @cached_property
     def columns(self) -> tuple[Column, ...]:
@@ -131,7 +137,7 @@ class Comparison:
     @cached_property
     def frontier(self) -> Frontier | None:
         """The strategies at their budgets, for one pair of tasks; None if rows have no budgets, or several pairs."""
-        return frontier_of(self.rows) if len(by_task(self.rows)) == 1 else None
+        return frontier_of(self.rows)
 
     @cached_property
     def _references(self) -> dict[str, Row | None]:

@@ -63,7 +63,9 @@ def _of(comparison: Comparison, rows: Sequence[Row]) -> list[str]:
         return [f"Fewer than two rows have a {CALIBRATED}: there is nothing to compare."]
     own = best.numbers[CALIBRATED]
     tied = [r for r in known if r is not best and _kind(paired_difference(r.numbers[CALIBRATED], own)) == "apart"]
-    text = f"{_named([best])} has the lowest {CALIBRATED} ({best.mean(CALIBRATED):.3f})"
+    fewer = [row for row in known if len(row.seeds) < len(best.seeds)]
+    text = f"Of the rows with {len(best.seeds)} seeds, " if fewer else ""
+    text += f"{_named([best])} has the lowest {CALIBRATED} ({best.mean(CALIBRATED):.3f})"
     if tied:
         text += f"; {_named(tied)} cannot be told apart from it"
     if len(known) < len(rows):

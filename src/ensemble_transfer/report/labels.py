@@ -45,11 +45,13 @@ def labels(all_settings: Sequence[Settings]) -> list[str]:
 def _telling(rivals: Sequence[Settings]) -> set[tuple[str, str]]:
     """Return the settings with their values that set rows apart from the others."""
     rows = Counter(item for own in rivals for item in own.items())
-    always = ("dataset", "budget")
+    having, always = Counter(name for own in rivals for name in own), ("dataset", "budget")
     return {
         (name, value)
         for (name, value), count in rows.items()
-        if count <= len(rivals) / 2 or (name.split(".")[0] in always and count < len(rivals))
+        if count <= len(rivals) / 2
+        or having[name] < len(rivals)  # a row that lacks it has nothing else to be told by
+        or (name.split(".")[0] in always and count < len(rivals))
     }
 
 

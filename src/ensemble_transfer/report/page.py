@@ -101,9 +101,9 @@ def _facts(runs: Sequence[Record]) -> dict[str, str]:
 
 def _figure(drawn: Drawn, index: int) -> dict[str, Any]:
     svg, width = inline(drawn.svg.read_text(encoding="utf-8"), f"f{index}-", drawn.alt)
-    narrow, least = "", 0.0
+    narrow = ""
     if drawn.narrow is not None:
-        narrow, least = inline(drawn.narrow.read_text(encoding="utf-8"), f"n{index}-", drawn.alt)
+        narrow, _ = inline(drawn.narrow.read_text(encoding="utf-8"), f"n{index}-", drawn.alt)
     return {
         "title": drawn.title,
         "caption": drawn.caption,
@@ -111,7 +111,6 @@ def _figure(drawn: Drawn, index: int) -> dict[str, Any]:
         "svg": Markup(svg),
         "points": round(width),
         "narrow": Markup(narrow),
-        "narrow_points": round(least),
     }
 
 

@@ -104,8 +104,14 @@ class Frontier:
 
 
 def frontier_of(rows: Iterable[Row]) -> Frontier | None:
-    """Return the frontier of the rows that had a budget; None without two budgets, and two strategies at one."""
+    """Return the frontier of the rows that had a budget.
+
+    None without a rival, two budgets, and two strategies at one; and for rows of several tasks.
+    """
+    rows = list(rows)
     budgeted = [row for row in rows if row.budget is not None]
+    if len(by_task(rows)) != 1 or not any(row.role == "rival" for row in budgeted):
+        return None
     groups: dict[str, dict[float, list[Row]]] = {}
     for row in budgeted:
         groups.setdefault(_name(row, budgeted), {}).setdefault(row.budget or 0.0, []).append(row)
@@ -115,15 +121,21 @@ def frontier_of(rows: Iterable[Row]) -> Frontier | None:
 
 
 def _name(row: Row, rows: Sequence[Row]) -> str:
-    """Return the strategy with its options that differ among rows of its name; those of a rival do not count."""
+    """Return the strategy with its options that differ among rows of its name; those of a rival do not count.
+
+    Settings that differ at one budget, such as a recipe's, set rows apart too. What most rows share is left out.
+    """
     if row.role == "rival":
         return row.strategy
-    same = [other for other in rows if other.strategy == row.strategy]
-    apart = [
-        f"{name.removeprefix('strategy.')}={value}"
-        for name, value in row.settings.items()
-        if name.startswith("strategy.") and any(other.settings.get(name) != value for other in same)
-    ]
+    same = [other.settings for other in rows if other.strategy == row.strategy]
+
+    def tells(name: str, value: str) -> bool:
+        given = [own.get(name) for own in same]
+        at_budgets = {(own.get(name), own["budget"]) for own in same}
+        differs = name.startswith("strategy.") or len(at_budgets) > len({own["budget"] for own in same})
+        return differs and given.count(value) <= len(same) / 2
+
+    apart = [f"{name.removeprefix('strategy.')}={value}" for name, value in row.settings.items() if tells(name, value)]
     return f"{row.strategy} ({', '.join(apart)})" if apart else row.strategy
 
 

@@ -229,15 +229,22 @@ def _worth(record: Record, full: Record | None) -> tuple[float | None, bool]:
 def _what(records: Iterable[Record]) -> list[tuple[Record, dict[str, str]]]:
     """Return records with what was run, flat: the strategy, and every setting that decides the result but the seed.
 
-    What is the seed in all runs, such as ``dataset.target.seed=${seed}``, is no setting either.
+    What is the seed in all runs on a pair of tasks, such as ``dataset.target.seed=${seed}``, is no setting either.
     """
     found = []
     for record in records:
         settings = {name: value for name, value in decisive(record.config).items() if name != "seed"}
         found.append((record, {"strategy": record.strategy, "dataset": record.dataset} | dict(flat(settings))))
-    seeds = {name for _, own in found for name in own if name.endswith(".seed")}
-    following = {name for name in seeds if all(own.get(name) == str(record.seed) for record, own in found)}
-    return [(record, {k: v for k, v in own.items() if k not in following}) for record, own in found]
+    fixed = {
+        (record.dataset, name)
+        for record, own in found
+        for name, value in own.items()
+        if name.endswith(".seed") and value != str(record.seed)
+    }
+    return [
+        (record, {k: v for k, v in own.items() if not k.endswith(".seed") or (record.dataset, k) in fixed})
+        for record, own in found
+    ]
 
 
 def lineage(record: Record) -> str:

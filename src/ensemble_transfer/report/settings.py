@@ -33,6 +33,8 @@ def _placeless(node: Any) -> Any:  # noqa: ANN401
     if isinstance(node, Mapping):
         ours = str(node.get("_target_")).startswith("ensemble_transfer.tasks.")
         return {n: _placeless(v) for n, v in node.items() if not (ours and n in _PLACES_OF_IMAGES)}
+    if isinstance(node, float) and node.is_integer():  # a budget of 2.0 is one of 2
+        return int(node)
     return [_placeless(inner) for inner in node] if isinstance(node, list) else node
 
 

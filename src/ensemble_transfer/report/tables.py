@@ -88,7 +88,7 @@ class Table:
             text = markdown_cell(cell.text)
             return f"**{text}**" if cell.best else text
 
-        return markdown(self.columns, (map(shown, line.values()) for line in self.lines))
+        return markdown(map(markdown_cell, self.columns), (map(shown, line.values()) for line in self.lines))
 
     def latex(self) -> str:
         """Return the table as LaTeX (package booktabs); the words of a heading stand below each other."""

@@ -110,8 +110,9 @@ class WandbRun(RunTracker):
         import wandb
         from pandas import read_csv
 
-        table = wandb.Table(dataframe=read_csv(self.folder / "table.csv"))
-        self._guarded(self._run.log, {"comparison": table})
+        file = self.folder / "table.csv"
+        if file.read_text(encoding="utf-8").strip():  # else no job has finished
+            self._guarded(lambda: self._run.log({"comparison": wandb.Table(dataframe=read_csv(file))}))
         for path in sorted(self.folder.rglob("figures/*.png")):
             name = Path("figures", path.parent.parent.relative_to(self.folder), path.stem).as_posix()
             self._guarded(self._run.log, {name: wandb.Image(str(path))})

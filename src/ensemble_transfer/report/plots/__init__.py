@@ -14,7 +14,7 @@ from ensemble_transfer.report.confusion import best_of_each_strategy, has_confus
 from ensemble_transfer.report.plots import charts, compute
 from ensemble_transfer.report.plots.style import RC, Style, save, styles
 from ensemble_transfer.report.reference import references
-from ensemble_transfer.report.rows import BY_TIME, CALIBRATED, FINE_TUNINGS, WORTH, Row
+from ensemble_transfer.report.rows import BY_TIME, CALIBRATED, FINE_TUNINGS, NAMED, WORTH, Row
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ PLANS = (
         "Mean over seeds, including the donor's full fine-tuning. A fit from the store counts with the cost of its "
         "original computation. FLOPs depend only on the work; time also depends on the machine.",
         (FINE_TUNINGS, BY_TIME),
-        lambda row: _with_columns(FINE_TUNINGS, BY_TIME)(row) and all(run.cost.get("phases") for run in row.runs),
+        lambda row: all(run.cost.get("phases") for run in row.runs),
         charts.phases,
     ),
     Plan(
@@ -235,6 +235,6 @@ def _alt(title: str, columns: Sequence[str], rows: Sequence[Row]) -> str:
     """Return the alternative text of a figure: its title and the numbers of each row."""
     parts = []
     for row in rows:
-        numbers = [f"{name} {row.spread(name).text(3)}" for name in columns if name in row.numbers]
+        numbers = [f"{name} {row.text(NAMED[name])}" for name in columns if name in row.numbers]
         parts.append(f"{row.label}: {', '.join(numbers)}" if numbers else row.label)
     return f"{title}. {'; '.join(parts)}."

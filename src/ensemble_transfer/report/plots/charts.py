@@ -20,6 +20,8 @@ FEW_CLASSES = 12
 """Classes, at most, that the axes of a confusion matrix name."""
 
 COSTS = {"fine_tunings": "cost by FLOPs (fine-tunings)", "fine_tunings_by_time": "cost by time (fine-tunings)"}
+OLD_COSTS = {"flops": "training compute (FLOPs)", "seconds": "time (seconds)"}
+"""Costs of a phase, with the labels of their axes."""
 
 FEW, MANY = 3, 8
 """Ticks that a logarithmic axis has at least and at most."""
@@ -199,9 +201,11 @@ def phases(rows: Sequence[Row], look: Look) -> Figure:
     """Draw the costs by phase, by FLOPs and by time, as stacked bars."""
     del look  # a colour means a phase here
     figure, axes = panels(2, 3.5, 1.3 + 0.34 * len(rows))
+    parts = [part for row in rows for run in row.runs for part in run.cost["phases"].values()]
+    known = all(part.keys() >= COSTS.keys() for part in parts)  # not so in old records
     names = list(dict.fromkeys(phase for row in rows for run in row.runs for phase in run.cost["phases"]))
     shades = matplotlib.colormaps["cividis"](np.linspace(0.25, 0.95, max(len(names), 2)))
-    for panel, (field, label) in zip(axes, COSTS.items(), strict=True):
+    for panel, (field, label) in zip(axes, (COSTS if known else OLD_COSTS).items(), strict=True):
         left = np.zeros(len(rows))
         for index, name in enumerate(names):
             spent = [[run.cost["phases"].get(name, {}).get(field, 0) for run in row.runs] for row in rows]
@@ -211,7 +215,13 @@ def phases(rows: Sequence[Row], look: Look) -> Figure:
                 bar.set(edgecolor=PAPER, linewidth=0.8, hatch=("", "//", "\\\\", "xx", "..")[index % 5])
             left += width
         for place, total in enumerate(left):
-            panel.annotate(f"{total:,.2f}", (total, place), (4, 0), textcoords="offset points", va="center")
+            panel.annotate(
+                f"{total:.2f}" if known else f"{total:.3g}",
+                (total, place),
+                (4, 0),
+                textcoords="offset points",
+                va="center",
+            )
         labels = [wrapped(row.label) for row in rows] if panel is axes[0] else [""] * len(rows)
         panel.set(yticks=range(len(rows)), yticklabels=labels, xlabel=label)
         panel.invert_yaxis()
@@ -232,7 +242,7 @@ def _matrices(rows: Sequence[Row], found: Sequence["np.ma.MaskedArray"], names: 
         names: Labels of both axes, and of the colours.
     """
     figure, axes = panels(len(rows), 2.4, 2.6)
-    highest = max(float(matrix.max()) for matrix in found) or 1.0
+    highest = max(float(matrix.filled(0).max()) for matrix in found) or 1.0
     for panel, row, matrix in zip(axes, rows, found, strict=True):
         image = panel.imshow(matrix, cmap="cividis", vmin=0, vmax=highest)
         panel.set(title=wrapped(row.label), xlabel=names[0])

@@ -99,14 +99,17 @@ def compute(rows: Sequence[Row], look: Mapping[str, Style], references: Referenc
 def caption(rows: Sequence[Row], references: References) -> str:
     """Return what the figure's line at zero is, and how to read its marks."""
     names = list(dict.fromkeys(name_of(r) for row in rows if (r := references[row.label]) is not None))
-    if frontier_of(rows) is not None and _baseline(rows, references) is None:
-        names = ["the best rival of each budget"]
+    base, left_out = _baseline(rows, references), ""
+    if frontier_of(rows) is not None:
+        names = names if base else ["the best rival of each budget"]
+        others = any(row.budget is None and row is not base for row in rows)
+        left_out = " What had no budget is in the tables alone." if others else ""
     zero = names[0] if len(names) == 1 else "the row that each is compared with in the table of differences"
     return (
         f"Zero is {zero}. Bars are 95% intervals of the difference, paired by seed; a mark without a bar has no "
         "interval. Ringed: the Pareto front, which no other mean beats at the same cost or less. Costs within 2% are "
         "equal, and their marks stand side by side. A mark that is far off stands at the edge, with its number."
-    )
+    ) + left_out
 
 
 def _places(
