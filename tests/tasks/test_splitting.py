@@ -2,7 +2,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ensemble_transfer.tasks.splitting import carve, class_positions, select_classes
+from ensemble_transfer.tasks.splitting import carve, class_positions
 
 BALANCED = torch.arange(10).repeat(100)
 
@@ -31,12 +31,6 @@ def test_carve_for_any_classes(sizes, seed, data):
     assert len(set(together)) == len(together)
     for size, got in zip(sizes, torch.bincount(labels[parts["first"]], minlength=len(sizes)).tolist(), strict=True):
         assert abs(got - size * first / len(labels)) < 1
-
-
-def test_select_classes_numbers_them_in_the_order_asked_for():
-    index, labels = select_classes(torch.tensor([0, 1, 2, 1, 0]), [2, 0])
-    assert index.tolist() == [0, 2, 4]
-    assert labels.tolist() == [1, 0, 1]
 
 
 def test_classes_go_by_name_and_then_by_position():

@@ -4,7 +4,7 @@ import gc
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Self
 
 import torch
@@ -102,11 +102,12 @@ class GroupFitter:
         """Compute a group of fits; those that another job finishes meanwhile are taken from the store."""
         if self.store is None:
             return self._run(spec, starts, [])
+        origin = {"phase": spec.phase, "recipe": asdict(spec.recipe), "data": spec.data.fingerprint}
         with self.store.locked(list(starts)):
             found = {key: fitted for key in starts if (fitted := self.store.get(key)) is not None}
             for group, interrupted in self._at_one_step([key for key in starts if key not in found]):
                 for key, fitted in self._run(spec, {key: starts[key] for key in group}, interrupted).items():
-                    self.store.put(key, fitted, spec.about())
+                    self.store.put(key, fitted, origin)
                     found[key] = fitted
         return found
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -114,10 +113,6 @@ class FitSpec:
             precision=precision,
             channels_last=channels_last,
         )
-
-    def about(self) -> dict[str, Any]:
-        """Return the fit's origin as plain data, for whoever reads the store."""
-        return {"phase": self.phase, "recipe": asdict(self.recipe), "data": self.data.fingerprint}
 
     def module(self, initial: Weights) -> nn.Module:
         """Return the module to train: a classifier, or :func:`head_of` its head."""

@@ -159,12 +159,3 @@ def test_auto_spends_a_budget_that_heads_would_eat_on_one_member(source_ensemble
     assert alone.ensemble.fingerprint == few.ensemble.fingerprint
     assert alone.ledger.total() == few.ledger.total()
     assert alone.decisions["choice"]["candidates"] == []
-
-
-def test_auto_does_not_depend_on_the_test_split(source_ensemble, target_task, longer, fitter):
-    other = replace(target_task, test=target_task.validation)
-    one, two = (
-        transfer_ensemble(Auto(), source_ensemble, task, 0, longer, fitter, 1.1).ensemble
-        for task in (target_task, other)
-    )
-    assert one.fingerprint == two.fingerprint
