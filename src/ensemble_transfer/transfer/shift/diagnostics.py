@@ -181,6 +181,7 @@ def _donor_cosine(bench: Workbench, donors: Mapping[int, Weights]) -> float:
     return mean_distance_and_cosine(moves)[1]
 
 
+@tf32(allowed=False)
 def _accuracies(
     bench: Workbench, encoders: Mapping[int, Weights], donor_head: Weights, rival: str
 ) -> tuple[float, Tensor]:
