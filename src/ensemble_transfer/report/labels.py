@@ -21,7 +21,8 @@ def labels(all_settings: Sequence[Settings]) -> list[str]:
     """Return the label of each row: the strategy with the settings that set the row apart.
 
     Options of the strategy and of the evaluation are compared within the same strategy only, options of source and
-    target within the same dataset only. A value that most of those rows share is left out, but for tasks and budgets.
+    target within the same dataset only. A value that most of those rows share is left out, but for tasks and budgets,
+    and so is null.
     """
     rivals: dict[tuple[str, str], list[Settings]] = {("", ""): list(all_settings)}
     for own in all_settings:
@@ -34,7 +35,8 @@ def labels(all_settings: Sequence[Settings]) -> list[str]:
         for name, value in own.items():
             kind = _KINDS.get(name.split(".")[0])
             key = ("", "") if kind is None or name == kind else (kind, own[kind])
-            if name != "strategy" and (name, value) in telling[key]:
+            unset = value == "None" and name != "budget"
+            if name != "strategy" and not unset and (name, value) in telling[key]:
                 apart[_formatted(name, value, rivals[key])] = None
         shown = list(apart) if len(apart) <= MOST else [*list(apart)[:MOST], f"{len(apart) - MOST} more"]
         return f"{own['strategy']} ({', '.join(shown)})" if shown else own["strategy"]
