@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, 2 for an error, 130 after Ctrl-C, 143 after SIGTERM."""
     parser = parser_of(
         "extend",
-        "Add members to a finished run of strategy shift or turns: new source members, shifted as those of "
+        "Add members to a finished run of strategy shift, zero_shot or turns: new source members, shifted as those of "
         "the run were, and the evaluation of the larger ensemble.",
     )
     parser.add_argument("run", type=some_path, metavar="RUN", help="folder of the run")

@@ -16,7 +16,7 @@ WINNER = "winner_"
 """In a search's folder: how the folder is named in which the best trial is evaluated on test."""
 
 OBJECTIVE = "target/validation/calibrated/nll"
-"""What a search minimises, as every choice on validation does: the NLL after cross-calibration, in nats."""
+"""What a search minimises: the NLL on validation after cross-calibration, in nats."""
 
 
 def finished(path: Path) -> Record | None:

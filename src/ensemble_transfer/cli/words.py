@@ -32,7 +32,7 @@ _ANSWERS = {
         "the transfer"
     ),
     "gpus": "trainer=gpu",
-    "num_workers": "nothing: tasks are in memory; trainer.workers are processes that train members",
+    "num_workers": "nothing: images are in memory, or mapped; trainer.workers are processes that train members",
     "logger": "logger=csv, logger=tensorboard or logger=wandb",
     "log_every_n_steps": "logger=csv, which gets about fifty points of each fit's curve",
     "enable_checkpointing": "trainer.checkpoint_seconds=S: every fit is kept in the store, and goes on there",

@@ -28,7 +28,7 @@ class Star:
     """
 
     name: ClassVar[str] = "star"
-    about: ClassVar[str] = "Fine-tune a donor fully and start all others from it: the rival without diversity."
+    about: ClassVar[str] = "Fine-tune a donor fully and start all others from it, so that members hardly differ."
     role: ClassVar[str] = "method"
 
     donors: int = 1
