@@ -16,6 +16,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -24,7 +25,9 @@ from hydra.errors import HydraException
 
 from ensemble_transfer import EnsembleSettings, Shift, train_source, transfer_ensemble
 from ensemble_transfer.cli.main import COMMANDS
+from ensemble_transfer.metrics.evaluate import evaluate
 from ensemble_transfer.runs import estimator
+from ensemble_transfer.runs.evaluation import SOUP
 from ensemble_transfer.runs.presets import conf_folder, preset_names, preset_object
 from ensemble_transfer.weights import fingerprint
 
@@ -274,3 +277,13 @@ def test_the_snippet_of_the_guide_to_more_members_adds_one(
     members = names["larger"].members
     assert [fingerprint(member) for member in members[:3]] == [fingerprint(m) for m in result.ensemble.members]
     assert len(members) == 4
+
+
+def test_the_page_of_metrics_names_every_metric_and_no_other():
+    members = torch.full((2, 4, 2), 0.5)
+    found = evaluate(members, [0, 1, 0, 1], ood={"NAME": members}, corruptions={("NAME", 1): members})
+    keys = {re.sub(r"(ood/NAME|corruption/\w+)/\w+/", r"\1/*/", key).replace("mean/*", "NAME/*") for key in found}
+    keys |= {f"soup/{key.split('/')[-1]}" for key in SOUP}
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    rows = "".join(line.split(" | ")[0] for line in page.splitlines() if line.startswith("| `"))
+    assert {re.sub("SCORE|SEVERITY", "*", key) for key in re.findall("`(.*?)`", rows)} == keys
