@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from forks import Done, Fork
+from records import a_record
 
 from ensemble_transfer.cli.command import command, interruptible
 from ensemble_transfer.errors import Interrupted, require_uninterrupted
@@ -105,7 +106,7 @@ def test_a_sweep_that_is_stopped_writes_its_comparison(cli, forks, quick, tmp_pa
 
 def test_a_reader_that_stops_reading_ends_a_command_quietly(forks, tmp_path):
     """As it ends ``cat``: with the exit code of a process that SIGPIPE has ended."""
-    Record("finished", "full", 0, "a -> b", "net", {"size": 2, "lineage": "shared"}).save(tmp_path)
+    a_record().save(tmp_path)
     np.savez(tmp_path / "p.npz", probabilities=np.full((2, 3, 2), 0.5), labels=np.zeros(3, int))
     os.mkfifo(tmp_path / "pipe")
     for words in (["", "--help"], [".compare", "--help"], [".compare", "."], [".evaluate", "p.npz"]):
@@ -142,8 +143,7 @@ def test_help_and_mistakes_are_answered_before_anything_heavy_is_imported(tmp_pa
 
 
 def test_letters_that_a_terminal_does_not_know_are_escaped(tmp_path):
-    record = Record("finished", "сдвиг", 0, "цифры -> буквы", "net", {"size": 2, "lineage": "shared"})
-    record.save(tmp_path)
+    a_record("сдвиг", dataset="цифры -> буквы").save(tmp_path)
     done = subprocess.run(
         [sys.executable, "-m", "ensemble_transfer.compare", tmp_path],
         env=os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": ""},

@@ -8,6 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf, open_dict
+from records import a_record
 
 from ensemble_transfer.cli.grid import Composer, _in_place, _require_launcher
 from ensemble_transfer.cli.sweep_progress import SweepProgress
@@ -81,8 +82,7 @@ def test_rays_workers_run_at_normal_priority_unless_the_user_says_otherwise(monk
 
 
 def saved(folder, status="finished"):
-    fields = {"status": status, "strategy": "head", "seed": 0, "dataset": "d", "backbone": "b", "ensemble": {}}
-    Record(**fields).save(folder)
+    a_record(status=status).save(folder)
 
 
 def started(folder):

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from records import a_record
 
 from ensemble_transfer.cli.finished import finished_in, identity
 from ensemble_transfer.cli.sweep import folder_of
@@ -29,8 +30,7 @@ CONFIG = {
 
 def saved(folder: Path, **changes: object) -> None:
     folder.mkdir(parents=True)
-    fields = {"status": "finished", "strategy": "shift", "seed": 0, "dataset": "d", "backbone": "b", "ensemble": {}}
-    Record(**fields | {"config": CONFIG} | changes).save(folder)
+    a_record(**{"config": CONFIG} | changes).save(folder)
 
 
 def test_a_finished_job_is_recognised_by_what_it_computes(tmp_path):

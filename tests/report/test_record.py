@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import records
 
 from ensemble_transfer.report import record as records_module
 from ensemble_transfer.report.record import SCHEMA_VERSION, Record, as_frame, read_records
@@ -13,12 +14,8 @@ COST = {"steps": 20, "examples": 640, "flops": 10**12, "seconds": 1.5, "cpu_seco
 
 def a_record(**changes):
     fields = {
-        "status": "finished",
-        "strategy": "shift",
         "seed": 3,
         "dataset": "digits → mnist",
-        "backbone": "resnet10t",
-        "ensemble": {"size": 8, "lineage": "shared"},
         "metrics": {"target/test/ensemble/accuracy": 0.875, "target/test/ensemble/nll": 1 / 3},
         "cost": {"phases": {"tiny": COST}, "total": COST, "marginal": None},
         "reused_fits": [{"phase": "tiny", "member": 1, "key": "ab"}],
@@ -27,7 +24,7 @@ def a_record(**changes):
         "environment": {"torch": "2.13.0", "commit": "abc"},
         "command": "python -m ensemble_transfer +strategy=shift",
     }
-    return Record(**fields | changes)
+    return records.a_record(**fields | changes)
 
 
 def test_a_record_survives_saving_and_loading(tmp_path):
@@ -179,15 +176,14 @@ def test_one_broken_record_is_named_among_many(tmp_path):
 
 def test_records_as_a_frame_have_a_row_for_each_run_and_a_column_for_each_number(tmp_path):
     runs(tmp_path, "0", "1")
-    failed = Record("failed", "full", 9, "digits", "resnet10t", {"size": 2}, error="oh")
     (tmp_path / "2").mkdir()
-    failed.save(tmp_path / "2")
+    records.failed("oh").save(tmp_path / "2")
     frame = as_frame(read_records([tmp_path]))
     assert frame.index.name == "folder"
     assert list(frame.index) == [str(tmp_path / name) for name in "012"]
-    assert frame["seed"].tolist() == [0, 1, 9]
+    assert frame["seed"].tolist() == [0, 1, 7]
     assert frame["status"].tolist() == ["finished", "finished", "failed"]
-    assert frame["ensemble/size"].tolist() == [8, 8, 2]
+    assert frame["ensemble/size"].tolist() == [8, 8, 8]
     assert frame.groupby("strategy")["target/test/ensemble/accuracy"].mean()["shift"] == 0.875
     first, last = frame.iloc[0], frame.iloc[2]
     assert first["cost/total/flops"] == first["cost/phases/tiny/flops"] == 10**12
