@@ -3,8 +3,6 @@
 import pytest
 
 from ensemble_transfer.cli.extend import main
-from ensemble_transfer.report.record import Record
-from ensemble_transfer.report.settings import decisive
 
 OWN = """
 from pathlib import Path
@@ -30,18 +28,6 @@ def own(tmp_path, monkeypatch):
     (tmp_path / "library" / f"notes_{tmp_path.name}.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path / "library")
     return f"notes_{tmp_path.name}.Notes"
-
-
-def test_a_callback_of_the_configuration_sees_the_fits_of_a_run(cli, quick, own, tmp_path):
-    node = f"trainer.callbacks=[{{_target_: {own}, file: seen}}]"
-    code, _, err = cli("+strategy=full", *quick, node, "hydra.run.dir=run")
-    assert code == 0, err
-    assert (tmp_path / "seen").read_text().split() == ["12", "3", "5"]
-    assert "none is kept in the store" in err
-    assert not list((tmp_path / "store").rglob("fits/*"))
-    record = Record.load(tmp_path / "run" / "record.json")
-    assert record.config["trainer"]["callbacks"] == [{"_target_": own, "file": "seen"}]
-    assert decisive(record.config)["trainer"]["callbacks"] == record.config["trainer"]["callbacks"]
 
 
 WRONG = {

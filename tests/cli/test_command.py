@@ -142,17 +142,6 @@ def test_help_and_mistakes_are_answered_before_anything_heavy_is_imported(tmp_pa
     assert not list(tmp_path.iterdir())
 
 
-def test_letters_that_a_terminal_does_not_know_are_escaped(tmp_path):
-    a_record("сдвиг", dataset="цифры -> буквы").save(tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-m", "ensemble_transfer.compare", tmp_path],
-        env=os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": ""},
-        capture_output=True,
-        check=True,
-    )
-    assert b"\\u0441" in done.stdout
-
-
 def test_an_argument_that_is_no_text_in_this_locale_is_one_line(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "ensemble_transfer", "strategy=head", 'dataset.target.path="/tmp/каталог"'],

@@ -1,6 +1,5 @@
 """Sweeps over all combinations: composed fast, without what has finished, with one line of progress."""
 
-import json
 import os
 import time
 
@@ -134,26 +133,3 @@ def test_a_job_that_fails_keeps_no_later_batch_from_starting(cli, quick, tmp_pat
     code, _, _ = cli("-m", "strategy=head", "seed=-1,0", "hydra.sweeper.max_batch_size=1", *quick, "hydra.sweep.dir=s")
     assert code == 1
     assert Record.load(tmp_path / "s" / "1" / "record.json").status == "finished"
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_a_sweep_says_what_each_job_gave_in_one_line(cli, quick, tmp_path):
-    sweep = ("-m", "strategy=head", "seed=0,1,0", *quick, "hydra.sweep.dir=s")
-    code, out, err = cli(*sweep)
-    assert code == 0, err
-    lines = err.splitlines()
-    assert lines[:2] == ["sweep of 2 jobs in s", "0 of 2 done"]  # the same job twice is one
-    assert lines[-1] == "2 of 2 done"
-    assert [line.partition(" ")[2][:14] for line in lines if "accuracy" in line] == ["head, seed 0: ", "head, seed 1: "]
-    assert all("head, seed" in line or " done" in line for line in lines[1:])
-    assert "Written to" not in out
-    assert "Written to" in (tmp_path / "s" / "0" / "summary.md").read_text()
-
-    (tmp_path / "s" / "0" / "record.json").unlink()
-    before = json.loads((tmp_path / "s" / "1" / "record.json").read_text())
-    code, _, err = cli(*sweep)
-    assert code == 0, err
-    assert err.splitlines()[1] == "1 of 2 done before"
-    assert err.count("accuracy") == 1
-    assert Record.load(tmp_path / "s" / "0" / "record.json").seed == 0  # in its own folder again
-    assert json.loads((tmp_path / "s" / "1" / "record.json").read_text()) == before

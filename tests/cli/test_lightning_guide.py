@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from ensemble_transfer.models.ensemble import Ensemble
+from ensemble_transfer.report.record import Record
+from ensemble_transfer.report.settings import decisive
 
 GUIDE = Path(__file__).parents[2] / "docs" / "lightning.md"
 TEXT = GUIDE.read_text(encoding="utf-8")
@@ -42,9 +44,17 @@ def test_a_callback_in_a_run(cli, quick, monkeypatch, tmp_path):
     module = types.ModuleType("my_package")
     monkeypatch.setitem(sys.modules, "my_package", module)
     exec(blocks("python")[1], module.__dict__)
+    seen = []
+    module.StopBelow.on_train_start = lambda *given: seen.append(given[-1].recipe.steps)
     long = [option for option in quick if not option.startswith("recipe.ancestor")]
     code, _, err = cli(*command("StopBelow"), *long, "recipe.ancestor.steps=400", "hydra.run.dir=run", "logger=csv")
     assert code == 0, err
+    assert seen == [400, 3, 5]  # ancestor, source, full
+    assert "none is kept in the store" in err
+    assert not list((tmp_path / "store").rglob("fits/*"))
+    config = Record.load(tmp_path / "run" / "record.json").config
+    assert config["trainer"]["callbacks"] == [{"_target_": "my_package.StopBelow", "loss": 0.5}]
+    assert decisive(config)["trainer"]["callbacks"] == config["trainer"]["callbacks"]
     columns = (tmp_path / "run" / "csv" / "metrics.csv").read_text().splitlines()
     place = columns[0].split(",").index("ancestor/loss/member_01")
     curve = [float(line.split(",")[place]) for line in columns[1:] if line.split(",")[place]]
@@ -52,11 +62,9 @@ def test_a_callback_in_a_run(cli, quick, monkeypatch, tmp_path):
     assert all(loss >= 0.5 for loss in curve[:-1])
 
 
-def test_the_loggers(cli, quick, tmp_path):
+def test_a_logger_of_ones_own(cli, quick, tmp_path):
     (tmp_path / "my_conf" / "logger").mkdir(parents=True)
     [option] = blocks("yaml")
     (tmp_path / "my_conf" / "logger" / "together.yaml").write_text(option)
     assert cli(*command("logger=together"), *quick)[0] == 0
     assert list((tmp_path / "all_runs" / "transfer").rglob("events.out.tfevents.*"))
-    assert cli(*command("logger=tensorboard"), *quick)[0] == 0
-    assert list((tmp_path / "RUN" / "tensorboard").glob("events.out.tfevents.*"))
