@@ -45,9 +45,10 @@ def hydras_own(overrides):
 def test_jobs_are_composed_as_hydra_composes_them(loader):
     sweep = compose("config", overrides=["strategy=head"], return_hydra_config=True)
     composer = Composer(loader, sweep)
-    for job in [*JOBS, *reversed(JOBS)]:
-        composed, expected = composer.configuration(job), hydras_own(job)
-        assert OmegaConf.to_container(composed) == OmegaConf.to_container(expected)
+    expected = [OmegaConf.to_container(hydras_own(job)) for job in JOBS]
+    for number in [*range(len(JOBS)), *reversed(range(len(JOBS)))]:
+        composed = composer.configuration(JOBS[number])
+        assert OmegaConf.to_container(composed) == expected[number]
         with pytest.raises(Exception, match="not in struct"):
             composed.unknown = 1
 

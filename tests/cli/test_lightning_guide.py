@@ -1,5 +1,6 @@
 """The snippets and commands of the guide to Lightning run as they are, the commands with a small network."""
 
+import csv
 import re
 import shlex
 import sys
@@ -40,7 +41,7 @@ def test_an_ensemble_under_ones_own_trainer(tmp_path, monkeypatch):
     )
 
 
-def test_a_callback_in_a_run(cli, quick, monkeypatch, tmp_path):
+def test_a_callback_in_a_run_that_is_logged_as_a_table(cli, quick, monkeypatch, tmp_path):
     module = types.ModuleType("my_package")
     monkeypatch.setitem(sys.modules, "my_package", module)
     exec(blocks("python")[1], module.__dict__)
@@ -52,14 +53,24 @@ def test_a_callback_in_a_run(cli, quick, monkeypatch, tmp_path):
     assert seen == [400, 3, 5]  # ancestor, source, full
     assert "none is kept in the store" in err
     assert not list((tmp_path / "store").rglob("fits/*"))
-    config = Record.load(tmp_path / "run" / "record.json").config
-    assert config["trainer"]["callbacks"] == [{"_target_": "my_package.StopBelow", "loss": 0.5}]
-    assert decisive(config)["trainer"]["callbacks"] == config["trainer"]["callbacks"]
-    columns = (tmp_path / "run" / "csv" / "metrics.csv").read_text().splitlines()
-    place = columns[0].split(",").index("ancestor/loss/member_01")
-    curve = [float(line.split(",")[place]) for line in columns[1:] if line.split(",")[place]]
+    record = Record.load(tmp_path / "run" / "record.json")
+    callbacks = record.config["trainer"]["callbacks"]
+    assert callbacks == decisive(record.config)["trainer"]["callbacks"]
+    assert callbacks == [{"_target_": "my_package.StopBelow", "loss": 0.5}]
+
+    folder = tmp_path / "run" / "csv"
+    logged, final = (list(csv.DictReader((folder / name).open(newline=""))) for name in ("metrics.csv", "final.csv"))
+    curve = [float(row["ancestor/loss/member_01"]) for row in logged if row["ancestor/loss/member_01"]]
     assert len(curve) > 1
     assert all(loss >= 0.5 for loss in curve[:-1])
+    full = [row for row in logged if row["full/loss/member_01"] and row["full/loss/member_02"]]
+    assert [int(row["step"]) for row in full] == list(range(len(full)))
+    assert float(full[-1]["full/lr"]) > 0
+    assert float(full[-1]["full/validation_loss/member_02"]) > 0
+    assert len(logged[0]) < 20
+    accuracy = "target/test/ensemble/accuracy"
+    assert float({row["name"]: row["value"] for row in final}[accuracy]) == pytest.approx(record.metrics[accuracy])
+    assert "lr: 0.01" in (folder / "hparams.yaml").read_text()
 
 
 def test_a_logger_of_ones_own(cli, quick, tmp_path):

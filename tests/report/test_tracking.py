@@ -258,11 +258,10 @@ def test_a_server_that_dies_costs_one_warning_and_seconds(tmp_path, server, monk
 
 
 def test_a_server_that_dies_in_training_does_not_cost_the_record(tmp_path, server, monkeypatch, capsys):
-    logger = ["logger=wandb", "logger.mode=online", "logger.finish_timeout=3"]
-    rest = ["trainer.progress=false", "hydra.run.dir=run"]
+    rest = ["logger=wandb", "logger.mode=online", "logger.finish_timeout=3", "hydra.run.dir=run"]
     monkeypatch.setattr("ensemble_transfer.machine.PATIENCE", 1.0)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["ensemble_transfer", "strategy=head", *SMALL, *logger, *rest])
+    monkeypatch.setattr(sys, "argv", ["ensemble_transfer", "strategy=head", *SMALL, *rest])
     server.silent_from = "OrganizationCoreWeaveOrganizationID"  # the first thing after the start of a run
     assert main() == 0
     assert json.loads((tmp_path / "run" / "record.json").read_text())["status"] == "finished"
