@@ -68,6 +68,14 @@ class Fork:
             time.sleep(0.01)
         return Done(self._code, *(path.read_text() if path.is_file() else "" for path in self._outputs))
 
+    def wait_for(self, folder: Path, pattern: str) -> None:
+        """Wait until the command has written such a file, as a checkpoint that shows that a fit is going on."""
+        deadline = time.monotonic() + 300  # cores are shared
+        while not list(folder.glob(pattern)):
+            assert self.poll() is None, self.wait()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
             os.kill(self.pid, number)

@@ -1,8 +1,7 @@
 import csv
-import json
 import re
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 import records
@@ -86,41 +85,21 @@ def test_the_command_says_in_one_line_that_there_is_nothing_to_compare(tmp_path,
     assert said.count("\n") == 1
 
 
-def damaged(change):
-    """Return the text of a record that is changed."""
-    data = asdict(a_record())
-    return json.dumps(change(data) or data)
-
-
-DAMAGED = {
-    "a list": lambda d: [d],
-    "a list as seed": lambda d: d.update(seed=[1]),
-    "half a character": lambda d: d.update(dataset="\ud800"),
-    "a text as metric": lambda d: d["metrics"].update({"target/test/ensemble/nll": "low"}),
-    "a text in the cost": lambda d: d["cost"]["total"].update(flops="many"),
-    "a number as classes": lambda d: d["ensemble"].update(classes=10),
-}
-
-
 def test_a_damaged_record_is_one_line_that_names_it_and_is_left_out(tmp_path, capsys, undrawn):
     root = saved(tmp_path / "sweep", *CLEAR)
     path = root / "1" / "record.json"
-    edited = path.read_text().replace('"flops": 1000000000000', '"flops": -5')
-    for text in (edited, *map(damaged, DAMAGED.values())):
-        path.write_text(text)
-        assert main([str(root)]) == 1
-        out, said = capsys.readouterr()
-        assert said.startswith(f"error: {path} is not a readable record: ")
-        assert said.endswith("; left out\n")
-        assert said.count("\n") == 1
-        assert "| shift | 0.815" in (root / "comparison" / "table.md").read_text()
-        assert out.splitlines()[-1] == str(root / "comparison" / "index.html")
-    for data in (b"\xff\xfe", b"[" * 100_000, b"{" + b" " * 70_000_000 + b"}"):
-        path.write_bytes(data)
-        assert main([str(path.parent)]) == 2
-        said = capsys.readouterr().err
-        assert said.startswith(f"error: {path} is not a readable record: ")
-        assert said.count("\n") == 1
+    path.write_text(path.read_text().replace('"flops": 1000000000000', '"flops": -5'))
+    assert main([str(root)]) == 1
+    out, said = capsys.readouterr()
+    assert said.startswith(f"error: {path} is not a readable record: ")
+    assert said.endswith("; left out\n")
+    assert said.count("\n") == 1
+    assert "| shift | 0.815" in (root / "comparison" / "table.md").read_text()
+    assert out.splitlines()[-1] == str(root / "comparison" / "index.html")
+    assert main([str(path.parent)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {path} is not a readable record: ")
+    assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", ["..", "/", "../../escaped", "", "figures", "x" * 300])

@@ -95,7 +95,7 @@ def test_without_test_images_members_are_compared_on_validation(changed, run):
     assert metrics["extend/accuracy"] == pytest.approx(right.mean())
 
 
-def test_members_that_exist_can_be_added(cli, quick, run, tmp_path):
+def test_members_that_exist_can_be_added(run, tmp_path):
     given = tmp_path / "given.safetensors"
     weights, _ = read_tensors(run / "ensemble" / "member_01.safetensors")
     write_tensors(given, below(weights, "encoder"))

@@ -59,7 +59,8 @@ def test_a_callback_in_a_run_that_is_logged_as_a_table(cli, quick, monkeypatch, 
     assert callbacks == [{"_target_": "my_package.StopBelow", "loss": 0.5}]
 
     folder = tmp_path / "run" / "csv"
-    logged, final = (list(csv.DictReader((folder / name).open(newline=""))) for name in ("metrics.csv", "final.csv"))
+    tables = [(folder / name).read_text().splitlines() for name in ("metrics.csv", "final.csv")]
+    logged, final = (list(csv.DictReader(lines)) for lines in tables)
     curve = [float(row["ancestor/loss/member_01"]) for row in logged if row["ancestor/loss/member_01"]]
     assert len(curve) > 1
     assert all(loss >= 0.5 for loss in curve[:-1])

@@ -113,7 +113,7 @@ FULL = Path("/dev/full")
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full")
-def test_output_that_is_full_is_one_line(run, forks, tmp_path):
+def test_output_that_is_full_is_one_line(forks, tmp_path):
     done = forks.start("ensemble_transfer", "--help", cwd=tmp_path, stdout=FULL).wait()
     assert done.returncode == 2
     assert done.stderr == "error: standard output cannot be written: No space left on device\n"

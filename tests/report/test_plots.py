@@ -232,7 +232,7 @@ def test_a_mark_that_is_far_off_is_at_the_edge_with_its_number():
     assert axes.get_ylim()[0] > -0.3
 
 
-def test_an_ensemble_whose_seeds_differ_in_size_is_in_the_figure_of_sizes(tmp_path):
+def test_an_ensemble_whose_seeds_differ_in_size_is_in_the_figure_of_sizes():
     one = a_record("auto", 1)
     one.curves["ensemble_size"] = {"size": [1], "accuracy": [0.7], "calibrated_nll": [0.6]}
     found = rows(a_record("auto", 0), one, a_record("full"))

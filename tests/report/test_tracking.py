@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from forks import SMALL
+from PIL import Image
 from records import a_record
 from report import wandb_stub
 
@@ -270,14 +271,9 @@ def test_a_server_that_dies_in_training_does_not_cost_the_record(tmp_path, serve
 
 
 def test_a_comparison_is_logged_with_its_table_and_figures(tmp_path, server):
-    figure = bytes.fromhex(
-        "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c4944415408d763f8cfc00000030101"
-        "00c9fe92ef0000000049454e44ae426082"
-    )
-    (tmp_path / "figures").mkdir()
-    (tmp_path / "figures" / "pareto.png").write_bytes(figure)
-    (tmp_path / "a_to_b" / "figures").mkdir(parents=True)
-    (tmp_path / "a_to_b" / "figures" / "pareto.png").write_bytes(figure)
+    for figures in (tmp_path / "figures", tmp_path / "a_to_b" / "figures"):
+        figures.mkdir(parents=True)
+        Image.new("RGB", (1, 1)).save(figures / "pareto.png")
     (tmp_path / "table.csv").write_text("strategy,accuracy,cost\nfull,0.8,\nshift,0.9,3\n")
     log_comparison(ONLINE, tmp_path, "sweep")
     (run,) = server.runs
