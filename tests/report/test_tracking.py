@@ -150,6 +150,7 @@ def test_an_online_run_arrives_whole_and_its_artifacts_with_their_lineage(tmp_pa
 def test_a_run_is_tagged_with_strategy_budget_and_tasks(tmp_path, server):
     settings = LoggerSettings(kind="wandb", mode="online", finish_timeout=8.0, artifacts=False, tags=["mine", "shift"])
     about = TrackedRun(tmp_path, "name", "group", "shift", {"seed": 3, "budget": 2.0})
+    finished_run(tmp_path)
     for _ in range(2):  # the second continues the first
         with tracking(settings, about) as tracker:
             assert tracker._run.tags == ("mine", "shift", "budget 2")
