@@ -21,10 +21,18 @@ SMALL = [
     "backbone.options.channels=[4,8,8,8]",
     "backbone.options.stem_width=4",
     "dataset.image_size=8",
-    *(f"dataset.target.{name}=40" for name in ("train", "validation", "test")),
-    *(f"recipe.{name}.steps=10" for name in ("ancestor", "source", "full", "tiny", "probe", "head")),
+    "dataset.target.train=60",
+    "dataset.target.validation=40",
+    "dataset.target.test=50",
+    "recipe.ancestor.steps=12",
+    "recipe.source.steps=3",
+    "recipe.full.steps=5",
+    "recipe.tiny.steps=2",
+    "recipe.probe.steps=4",
+    "recipe.head.steps=4",
     "evaluation.diagnostics=false",
     "trainer.threads=1",
+    "trainer.progress=false",
 ]
 """Settings of a job that takes a second."""
 
@@ -59,6 +67,14 @@ class Fork:
                 self.send_signal(signal.SIGKILL)
             time.sleep(0.01)
         return Done(self._code, *(path.read_text() if path.is_file() else "" for path in self._outputs))
+
+    def wait_for(self, folder: Path, pattern: str) -> None:
+        """Wait until the command has written such a file, as a checkpoint that shows that a fit is going on."""
+        deadline = time.monotonic() + 300  # cores are shared
+        while not list(folder.glob(pattern)):
+            assert self.poll() is None, self.wait()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:

@@ -194,7 +194,7 @@ def test_8_growing_an_ensemble_trains_the_new_members_only(backbone, source_task
     assert all(equal(a, b) for a, b in zip(small.members, large.members[:2], strict=True))
 
 
-def test_splits_of_one_example_are_refused(backbone, source_ensemble, fitter, recipes, target_task):
+def test_splits_of_one_example_are_refused(source_ensemble, fitter, recipes, target_task):
     one = Split(target_task.train.images[:1], target_task.train.labels[:1])
     with pytest.raises(ValueError, match="a fit needs at least 2 examples"):
         transfer_ensemble(Full(), source_ensemble, replace(target_task, train=one), 0, recipes, fitter)

@@ -11,7 +11,7 @@ from forks import SMALL, Fork
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.training.store import CHECKPOINT
 
-QUICK = [*SMALL, "recipe.ancestor.steps=30", "trainer.progress=false", "trainer.checkpoint_seconds=0.02"]
+QUICK = [*SMALL, "recipe.ancestor.steps=30", "trainer.checkpoint_seconds=0.02"]
 
 
 @pytest.fixture
@@ -35,12 +35,9 @@ def test_9_a_run_killed_in_a_fit_goes_on_to_the_same_record(start, tmp_path):
     assert start(undisturbed, *command).wait().returncode == 0
 
     job = start(killed, *command)
-    deadline = time.monotonic() + 120
-    while not (checkpoints := list(killed.glob(f"store/unfinished/*/{CHECKPOINT}"))) and time.monotonic() < deadline:
-        time.sleep(0.005)
+    job.wait_for(killed, f"store/unfinished/*/{CHECKPOINT}")
     job.send_signal(signal.SIGKILL)
     assert job.wait().returncode == -signal.SIGKILL
-    assert checkpoints, "no checkpoint was written"
     assert not (killed / "run" / "record.json").exists()
 
     done = start(killed, *command).wait()
@@ -72,11 +69,11 @@ def test_9_a_sweep_killed_at_any_moment_goes_on_to_the_same_records(start, tmp_p
     assert [len(table.read_text().splitlines()) for table in tables] == [len(tables[0].read_text().splitlines())] * 2
 
 
-def test_four_jobs_on_an_empty_store_train_every_fit_once(start, tmp_path):
+def test_jobs_on_an_empty_store_train_every_fit_once(start, tmp_path):
     command = ["+strategy=shift", *QUICK, f"store.root={tmp_path / 'store'}", "hydra.run.dir=run"]
-    folders = [tmp_path / str(index) for index in range(4)]
+    folders = [tmp_path / str(index) for index in range(3)]
     started = [start(folder, *command) for folder in folders]
-    assert [job.wait().returncode for job in started] == [0] * 4
+    assert [job.wait().returncode for job in started] == [0] * 3
     found = [Record.load(folder / "run" / "record.json") for folder in folders]
     assert all(record.reproducible() == found[0].reproducible() for record in found)
     fits = {path.stem for path in tmp_path.glob("store/fits/*/*.safetensors")}

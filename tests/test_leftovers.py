@@ -23,7 +23,7 @@ class Job:
     """The command line in a session of its own, in which all that it starts stays."""
 
     def __init__(self, forks: Forks, folder: Path, *arguments: str) -> None:
-        self.folder, self.temporary = folder, folder / "tmp"
+        self.temporary = folder / "tmp"
         self.temporary.mkdir()
         self.fork = forks.start("ensemble_transfer", *arguments, cwd=folder, TMPDIR=str(self.temporary))
 
@@ -34,13 +34,6 @@ class Job:
                 if os.getsid(int(place.name)) == self.fork.pid and ") Z " not in (place / "stat").read_text():
                     found.append(int(place.name))
         return found
-
-    def wait_for(self, pattern: str) -> None:
-        deadline = time.monotonic() + 300  # cores are shared
-        while not list(self.folder.glob(pattern)):
-            assert self.fork.poll() is None, self.fork.wait()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
 
     def end(self) -> Done:
         """Wait for the end of all processes: of the command, and then of those that look for it every second."""
@@ -81,26 +74,23 @@ def test_a_run_that_starts_again_removes_what_a_killed_one_was_writing(tmp_path)
 
 def test_a_run_with_workers_leaves_no_process_and_no_file(start, tmp_path):
     job = start("strategy=full", *QUICK, "trainer.workers=2", "hydra.run.dir=run")
-    job.wait_for("run")
+    job.fork.wait_for(tmp_path, "run")
     assert [job.alive() != [], job.end().returncode] == [True, 0]
     assert job.left() == []
 
 
-def test_workers_of_a_killed_run_end_and_leave_no_file(start):
-    endless = [*QUICK, "ensemble.lineage=independent", *ENDLESS]
-    job = start("strategy=full", *endless, "trainer.workers=2", "hydra.run.dir=run")
-    job.wait_for("store/unfinished/*/last.ckpt")
-    job.fork.send_signal(signal.SIGKILL)
-    job.end()
-    assert [name for name in job.left() if name.startswith("ensemble_transfer")] == []
+STARTS = {
+    "workers": ["ensemble.lineage=independent", "trainer.workers=2", "hydra.run.dir=run"],
+    "jobs": ["-m", "hydra/launcher=jobs", "seed=0,1", "hydra.sweep.dir=sweep"],
+}
 
 
-def test_jobs_of_a_killed_sweep_end_and_leave_no_file(start):
-    if importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is None:
+@pytest.mark.parametrize("kind", STARTS)
+def test_workers_of_a_killed_run_and_jobs_of_a_killed_sweep_end_and_leave_no_file(start, tmp_path, kind):
+    if kind == "jobs" and importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is None:
         pytest.skip("hydra_joblib_launcher is not installed")
-    sweep = ["-m", "hydra/launcher=jobs", "strategy=full", "seed=0,1", *QUICK, *ENDLESS, "hydra.sweep.dir=sweep"]
-    job = start(*sweep)
-    job.wait_for("store/unfinished/*/last.ckpt")
+    job = start("strategy=full", *QUICK, *ENDLESS, *STARTS[kind])
+    job.fork.wait_for(tmp_path, "store/unfinished/*/last.ckpt")
     job.fork.send_signal(signal.SIGKILL)
     job.end()
     assert [name for name in job.left() if name.startswith("ensemble_transfer")] == []

@@ -178,7 +178,7 @@ def test_accumulated_batches_make_the_step_of_a_larger_batch(without_batchnorm, 
     assert not equal(parts.ensemble(), without_batchnorm)
 
 
-def test_parts_of_a_step_have_draws_of_their_own(source_ensemble, target_task):
+def test_parts_of_a_step_have_draws_of_their_own(source_ensemble):
     plain, parts = (EnsembleModule(source_ensemble, RECIPE, accumulate_grad_batches=n) for n in (1, 2))
     for module in (plain, parts):
         module._trainer = SimpleNamespace(global_step=3)

@@ -48,15 +48,26 @@ MISTAKES = [
 ]
 
 
+PAGE = {"test=1000": "test=60", "Recipe(100)": "Recipe(10)", "Recipe(60,": "Recipe(6,", "Recipe(50)": "Recipe(5)"}
+"""What is replaced in the snippets of the page to make them small."""
+
+
 def snippets(page):
     return re.findall(r"^```python\n(.*?)^```$", (DOCS / page).read_text(), re.DOTALL | re.MULTILINE)
+
+
+def smaller(cells, replacements):
+    for long, short in replacements.items():
+        assert any(long in cell for cell in cells), long
+        cells = [cell.replace(long, short) for cell in cells]
+    return cells
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     """Outputs of all cells, as nbformat has them, after one kernel has run them, since imports take longest."""
     folder = tmp_path_factory.mktemp("notebooks")
-    parts = {"start": [SHORTER], "page": snippets("notebook.md")}
+    parts = {"start": [SHORTER], "page": smaller(snippets("notebook.md"), PAGE)}
     parts |= {name: small(name) for name in GALLERY}
     parts |= {"without widgets": [WITHOUT_WIDGETS, FITS, *SHOWN], "mistakes": MISTAKES}
     cells = [nbformat.v4.new_code_cell(cell) for part in parts.values() for cell in part]
@@ -118,6 +129,7 @@ GALLERY = {
     "own_photos": {"[:200]": "[:20]", "number < 100": "number < 14", '"image_size": 64': '"image_size": 32'},
     "moving_an_ensemble": {"train=200, validation=200, test=1000": "train=60, validation=30, test=60", "=16": "=8"},
     "comparing_strategies": {
+        "few,snapshots,shift": "few,shift",
         "seed=0,1,2": "seed=0 evaluation.diagnostics=false backbone.options.channels=[4,8,8,8]",
         "+experiment=quick": "+experiment=quick dataset.image_size=8 ensemble.size=2 recipe.ancestor.steps=5",
     },
@@ -151,11 +163,7 @@ def test_a_notebook_is_stored_with_the_outputs_of_one_execution(name):
 
 def small(name):
     """Return the code of a notebook of the gallery, made small, as it starts in a fresh kernel."""
-    cells = [cell.source for cell in stored(name)]
-    for long, short in GALLERY[name].items():
-        assert any(long in cell for cell in cells), long
-        cells = [cell.replace(long, short) for cell in cells]
-    return ["%reset -f", *cells]
+    return ["%reset -f", *smaller([cell.source for cell in stored(name)], GALLERY[name])]
 
 
 def test_the_notebooks_run(done):

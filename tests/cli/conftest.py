@@ -1,4 +1,4 @@
-"""The command line as a function, and settings that make every job short."""
+"""The command line as a function, and runs that have finished."""
 
 import json
 import shutil
@@ -7,28 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from forks import SMALL
 from hydra.core.global_hydra import GlobalHydra
 
 from ensemble_transfer.cli.main import main
-
-QUICK = [
-    "ensemble.size=2",
-    "backbone.options.channels=[4,8,8,8]",
-    "backbone.options.stem_width=4",
-    "dataset.image_size=8",
-    "dataset.target.train=60",
-    "dataset.target.validation=40",
-    "dataset.target.test=50",
-    "recipe.ancestor.steps=12",
-    "recipe.source.steps=3",
-    "recipe.full.steps=5",
-    "recipe.tiny.steps=2",
-    "recipe.probe.steps=4",
-    "recipe.head.steps=4",
-    "evaluation.diagnostics=false",
-    "trainer.threads=1",
-    "trainer.progress=false",
-]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -62,7 +44,7 @@ def run_in(folder: Path, arguments: Sequence[str], patch: pytest.MonkeyPatch) ->
 
 @pytest.fixture(scope="session")
 def quick() -> list[str]:
-    return list(QUICK)
+    return list(SMALL)
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +52,7 @@ def finished_shift(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a finished run of shift and its store; tests work on copies."""
     folder = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
-        assert run_in(folder, ["+strategy=shift", *QUICK, "hydra.run.dir=run"], patch) == 0
+        assert run_in(folder, ["+strategy=shift", *SMALL, "hydra.run.dir=run"], patch) == 0
     return folder
 
 

@@ -3,8 +3,6 @@
 import pytest
 
 from ensemble_transfer.cli.extend import main
-from ensemble_transfer.report.record import Record
-from ensemble_transfer.report.settings import decisive
 
 OWN = """
 from pathlib import Path
@@ -32,28 +30,12 @@ def own(tmp_path, monkeypatch):
     return f"notes_{tmp_path.name}.Notes"
 
 
-def test_a_callback_of_the_configuration_sees_the_fits_of_a_run(cli, quick, own, tmp_path):
-    node = f"trainer.callbacks=[{{_target_: {own}, file: seen}}]"
-    code, _, err = cli("+strategy=full", *quick, node, "hydra.run.dir=run")
-    assert code == 0, err
-    assert (tmp_path / "seen").read_text().split() == ["12", "3", "5"]
-    assert "none is kept in the store" in err
-    assert not list((tmp_path / "store").rglob("fits/*"))
-    record = Record.load(tmp_path / "run" / "record.json")
-    assert record.config["trainer"]["callbacks"] == [{"_target_": own, "file": "seen"}]
-    assert decisive(record.config)["trainer"]["callbacks"] == record.config["trainer"]["callbacks"]
-
-
 WRONG = {
-    "[{_target_: nowhere.Callback}]": "callbacks.0._target_='nowhere.Callback': is not a class that ",
     "[{file: x}]": "callbacks.0._target_=None: must name a class",
     "[x]": "callbacks.0='x': must be a group of settings",
     "x": "callbacks='x': must be a list",
     "[{_target_: shutil.copy, src: secret, dst: taken}]": "callbacks.0._target_='shutil.copy': ",
     "[{_target_: zipfile.ZipFile, file: taken, mode: w}]": "callbacks.0._target_='zipfile.ZipFile': must be a Lightn",
-    "[{_target_: pytorch_lightning.callbacks.EarlyStopping, loud: 1}]": (
-        "callbacks.0._target_='pytorch_lightning.callbacks.EarlyStopping': cannot be made: "
-    ),
 }
 
 

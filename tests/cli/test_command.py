@@ -6,11 +6,10 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
-from forks import Done, Fork
+from records import a_record
 
 from ensemble_transfer.cli.command import command, interruptible
 from ensemble_transfer.errors import Interrupted, require_uninterrupted
@@ -19,6 +18,7 @@ from ensemble_transfer.report.record import Record
 MESSAGE = "interrupted; the same command goes on where this one stopped"
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 LONG = ["recipe.ancestor.steps=100000"]
+CHECKPOINT = "store/unfinished/*/*.ckpt"
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_a_signal_ends_a_command_with_its_exit_code(number, capsys, usual_handle
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == usual_handlers
 
 
-def test_a_handler_of_somebody_else_is_left(monkeypatch):
+def test_a_handler_of_somebody_else_is_left():
     got = []
     before = signal.signal(signal.SIGTERM, lambda *_: got.append("theirs"))
     try:
@@ -71,20 +71,12 @@ def test_a_handler_of_somebody_else_is_left(monkeypatch):
     assert got == ["theirs"]
 
 
-def stop_in_training(run: Fork, number: int, store: Path) -> Done:
-    """Send a signal once a checkpoint shows that a fit is going on, and wait for the end."""
-    for _ in range(1200):
-        if list(store.glob("unfinished/*/*.ckpt")) or run.poll() is not None:
-            break
-        time.sleep(0.1)
-    run.send_signal(number)
-    return run.wait(60)
-
-
 def test_a_run_that_is_stopped_in_training_says_so_and_leaves_a_record(forks, quick, tmp_path):
     words = ["strategy=head", *quick, *LONG, "trainer.checkpoint_seconds=0.1", "hydra.run.dir=run"]
     run = forks.start("ensemble_transfer", *words, cwd=tmp_path)
-    done = stop_in_training(run, signal.SIGINT, tmp_path / "store")  # a sweep is stopped by SIGTERM below
+    run.wait_for(tmp_path, CHECKPOINT)
+    run.send_signal(signal.SIGINT)  # a sweep is stopped by SIGTERM below
+    done = run.wait(60)
     assert (done.returncode, done.stderr.splitlines()[-1]) == (130, MESSAGE), done.stderr
     assert "Traceback" not in done.stderr
     record = Record.load(tmp_path / "run" / "record.json")
@@ -96,7 +88,9 @@ def test_a_sweep_that_is_stopped_writes_its_comparison(cli, forks, quick, tmp_pa
     assert cli(*sweep)[0] == 0
     longer = ["recipe.ancestor.steps=12,100000", "trainer.checkpoint_seconds=0.1"]
     run = forks.start("ensemble_transfer", *sweep, *longer, cwd=tmp_path)
-    done = stop_in_training(run, signal.SIGTERM, tmp_path / "store")
+    run.wait_for(tmp_path, CHECKPOINT)
+    run.send_signal(signal.SIGTERM)
+    done = run.wait(60)
     assert done.returncode == 143, done.stderr
     assert done.stderr.count(MESSAGE) == 1
     assert f"interrupted: head, digits_to_mnist, seed 0: {MESSAGE}" in " ".join(done.stdout.split())
@@ -105,7 +99,7 @@ def test_a_sweep_that_is_stopped_writes_its_comparison(cli, forks, quick, tmp_pa
 
 def test_a_reader_that_stops_reading_ends_a_command_quietly(forks, tmp_path):
     """As it ends ``cat``: with the exit code of a process that SIGPIPE has ended."""
-    Record("finished", "full", 0, "a -> b", "net", {"size": 2, "lineage": "shared"}).save(tmp_path)
+    a_record().save(tmp_path)
     np.savez(tmp_path / "p.npz", probabilities=np.full((2, 3, 2), 0.5), labels=np.zeros(3, int))
     os.mkfifo(tmp_path / "pipe")
     for words in (["", "--help"], [".compare", "--help"], [".compare", "."], [".evaluate", "p.npz"]):
@@ -139,18 +133,6 @@ def test_help_and_mistakes_are_answered_before_anything_heavy_is_imported(tmp_pa
     assert "strategy: auto, few, full, head, lp_ft, matched, random_shift, scratch, shift" in done.stdout
     assert "recipe.full.steps=N" in done.stderr
     assert not list(tmp_path.iterdir())
-
-
-def test_letters_that_a_terminal_does_not_know_are_escaped(tmp_path):
-    record = Record("finished", "сдвиг", 0, "цифры -> буквы", "net", {"size": 2, "lineage": "shared"})
-    record.save(tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-m", "ensemble_transfer.compare", tmp_path],
-        env=os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": ""},
-        capture_output=True,
-        check=True,
-    )
-    assert b"\\u0441" in done.stdout
 
 
 def test_an_argument_that_is_no_text_in_this_locale_is_one_line(tmp_path):

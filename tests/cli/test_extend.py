@@ -95,7 +95,7 @@ def test_without_test_images_members_are_compared_on_validation(changed, run):
     assert metrics["extend/accuracy"] == pytest.approx(right.mean())
 
 
-def test_members_that_exist_can_be_added(cli, quick, run, tmp_path):
+def test_members_that_exist_can_be_added(run, tmp_path):
     given = tmp_path / "given.safetensors"
     weights, _ = read_tensors(run / "ensemble" / "member_01.safetensors")
     write_tensors(given, below(weights, "encoder"))
@@ -134,13 +134,7 @@ def test_wrong_overrides_are_one_line(run, capsys):
     assert "must be the folder of a run, with record.json" in capsys.readouterr().err
 
 
-def test_runs_without_a_shift_vector_are_refused(cli, quick, tmp_path, capsys):
-    assert cli("+strategy=head", *quick, "hydra.run.dir=run")[0] == 0
-    assert main([str(tmp_path / "run"), "ensemble.add=1"]) == 2
-    assert "must be a run of strategy shift" in capsys.readouterr().err
-
-
-def test_a_shift_vector_of_another_task_or_a_changed_one_is_refused(run, capsys):
+def test_a_shift_vector_that_is_of_another_task_changed_damaged_or_missing_is_refused(run, capsys):
     path = run / "shift.safetensors"
     vector, header = read_tensors(path)
     shift = ShiftVector.load(path)
@@ -151,6 +145,14 @@ def test_a_shift_vector_of_another_task_or_a_changed_one_is_refused(run, capsys)
     assert main([str(run), "ensemble.add=1"]) == 2
     assert "checksum" in capsys.readouterr().err
     assert Record.load(run / "extended_3" / "record.json").status == "failed"
+    replace(shift, scale=math.inf).save(run)
+    assert main([str(run), "ensemble.add=1"]) == 2
+    error = capsys.readouterr().err
+    assert "is not a readable shift vector" in error
+    assert error.count("\n") == 1
+    path.unlink()
+    assert main([str(run), "ensemble.add=1"]) == 2
+    assert "must be a run of strategy shift" in capsys.readouterr().err
 
 
 # A record from elsewhere
@@ -218,15 +220,6 @@ def test_damaged_records_are_one_line(changed, run, capsys):
         assert error.startswith("error: "), name
         assert error.count("\n") == 1, name
         assert not (run / "extended_3").exists(), name
-
-
-def test_a_damaged_shift_vector_is_one_line(run, capsys):
-    shift = ShiftVector.load(run / "shift.safetensors")
-    replace(shift, scale=math.inf).save(run)
-    assert main([str(run), "ensemble.add=1"]) == 2
-    error = capsys.readouterr().err
-    assert "is not a readable shift vector" in error
-    assert error.count("\n") == 1
 
 
 def test_an_extension_that_fails_says_why_and_replaces_nothing(run, capsys, monkeypatch):

@@ -1,5 +1,6 @@
 """The snippets and commands of the guide to Lightning run as they are, the commands with a small network."""
 
+import csv
 import re
 import shlex
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from ensemble_transfer.models.ensemble import Ensemble
+from ensemble_transfer.report.record import Record
+from ensemble_transfer.report.settings import decisive
 
 GUIDE = Path(__file__).parents[2] / "docs" / "lightning.md"
 TEXT = GUIDE.read_text(encoding="utf-8")
@@ -38,25 +41,42 @@ def test_an_ensemble_under_ones_own_trainer(tmp_path, monkeypatch):
     )
 
 
-def test_a_callback_in_a_run(cli, quick, monkeypatch, tmp_path):
+def test_a_callback_in_a_run_that_is_logged_as_a_table(cli, quick, monkeypatch, tmp_path):
     module = types.ModuleType("my_package")
     monkeypatch.setitem(sys.modules, "my_package", module)
     exec(blocks("python")[1], module.__dict__)
+    seen = []
+    module.StopBelow.on_train_start = lambda *given: seen.append(given[-1].recipe.steps)
     long = [option for option in quick if not option.startswith("recipe.ancestor")]
     code, _, err = cli(*command("StopBelow"), *long, "recipe.ancestor.steps=400", "hydra.run.dir=run", "logger=csv")
     assert code == 0, err
-    columns = (tmp_path / "run" / "csv" / "metrics.csv").read_text().splitlines()
-    place = columns[0].split(",").index("ancestor/loss/member_01")
-    curve = [float(line.split(",")[place]) for line in columns[1:] if line.split(",")[place]]
+    assert seen == [400, 3, 5]  # ancestor, source, full
+    assert "none is kept in the store" in err
+    assert not list((tmp_path / "store").rglob("fits/*"))
+    record = Record.load(tmp_path / "run" / "record.json")
+    callbacks = record.config["trainer"]["callbacks"]
+    assert callbacks == decisive(record.config)["trainer"]["callbacks"]
+    assert callbacks == [{"_target_": "my_package.StopBelow", "loss": 0.5}]
+
+    folder = tmp_path / "run" / "csv"
+    tables = [(folder / name).read_text().splitlines() for name in ("metrics.csv", "final.csv")]
+    logged, final = (list(csv.DictReader(lines)) for lines in tables)
+    curve = [float(row["ancestor/loss/member_01"]) for row in logged if row["ancestor/loss/member_01"]]
     assert len(curve) > 1
     assert all(loss >= 0.5 for loss in curve[:-1])
+    full = [row for row in logged if row["full/loss/member_01"] and row["full/loss/member_02"]]
+    assert [int(row["step"]) for row in full] == list(range(len(full)))
+    assert float(full[-1]["full/lr"]) > 0
+    assert float(full[-1]["full/validation_loss/member_02"]) > 0
+    assert len(logged[0]) < 20
+    accuracy = "target/test/ensemble/accuracy"
+    assert float({row["name"]: row["value"] for row in final}[accuracy]) == pytest.approx(record.metrics[accuracy])
+    assert "lr: 0.01" in (folder / "hparams.yaml").read_text()
 
 
-def test_the_loggers(cli, quick, tmp_path):
+def test_a_logger_of_ones_own(cli, quick, tmp_path):
     (tmp_path / "my_conf" / "logger").mkdir(parents=True)
     [option] = blocks("yaml")
     (tmp_path / "my_conf" / "logger" / "together.yaml").write_text(option)
     assert cli(*command("logger=together"), *quick)[0] == 0
     assert list((tmp_path / "all_runs" / "transfer").rglob("events.out.tfevents.*"))
-    assert cli(*command("logger=tensorboard"), *quick)[0] == 0
-    assert list((tmp_path / "RUN" / "tensorboard").glob("events.out.tfevents.*"))

@@ -1,37 +1,8 @@
 """Loggers besides W&B from the command line: options of the group ``logger``, and one that a user adds."""
 
-import csv
 import json
 
-import pytest
-
 from ensemble_transfer.cli.extend import main
-
-
-def rows(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def named(path):
-    return next(float(row["value"]) for row in rows(path) if row["name"] == "target/test/ensemble/accuracy")
-
-
-def test_a_run_is_logged_as_a_table(cli, quick, tmp_path):
-    folder = tmp_path / "run" / "csv"
-    code, _, err = cli("logger=csv", "+strategy=full", *quick, "hydra.run.dir=run")
-    assert code == 0, err
-    logged = rows(folder / "metrics.csv")
-    steps = [int(row["step"]) for row in logged if row["full/loss/member_01"] and row["full/loss/member_02"]]
-    assert steps == list(range(5))
-    record = json.loads((tmp_path / "run" / "record.json").read_text())
-    accuracy = record["metrics"]["target/test/ensemble/accuracy"]
-    assert named(folder / "final.csv") == pytest.approx(accuracy)
-    last = [row for row in logged if row["full/loss/member_01"]][-1]
-    assert float(last["full/lr"]) > 0
-    assert float(last["full/validation_loss/member_02"]) > 0
-    assert len(logged[0]) < 20
-    assert "lr: 0.01" in (folder / "hparams.yaml").read_text()
 
 
 def test_mistakes_are_one_line(cli, quick):

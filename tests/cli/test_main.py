@@ -23,8 +23,6 @@ def test_the_main_job_leaves_everything_it_promises(cli, quick, tmp_path):
     names = {"record.json", "predictions.npz", "ensemble", "shift.safetensors", "summary.md", "ensemble_transfer.log"}
     assert names <= {path.name for path in run.iterdir()}
     data = json.loads((run / "record.json").read_text())
-    first = ["schema_version", "status", "strategy", "seed", "dataset", "backbone", "ensemble"]
-    assert list(data)[:7] == first
     assert data["status"] == "finished"
     assert data["command"] == f"python -m ensemble_transfer strategy=shift {' '.join(quick)}".replace(
         "backbone.options.channels=[4,8,8,8]", "'backbone.options.channels=[4,8,8,8]'"
@@ -92,32 +90,6 @@ def test_other_tasks_can_be_paired_and_named_as_out_of_distribution(cli, quick, 
     assert 0 <= metrics["target/test/ood/high/entropy/auroc"] <= 1
     assert "target/test/corruption/contrast/5/accuracy" in metrics
     assert Ensemble.load(tmp_path / "run" / "ensemble").architecture.channels == 3
-
-
-def test_a_sweep_ends_with_a_table_over_seeds(cli, quick, tmp_path):
-    code, out, err = cli("+strategy=full,head", "-m", "seed=0,1", *quick, "hydra.sweep.dir=sweep")
-    assert code == 0, err
-    records = [Record.load(path) for path in sorted(tmp_path.glob("sweep/*/record.json"))]
-    assert {(r.strategy, r.seed) for r in records} == {(s, i) for s in ("full", "head") for i in (0, 1)}
-    rows = (tmp_path / "sweep" / "comparison" / "table.csv").read_text().splitlines()
-    accuracies = [r.metrics["target/test/ensemble/accuracy"] for r in records if r.strategy == "full"]
-    assert rows[0].startswith("strategy,n,seeds,accuracy mean,accuracy std")
-    full = rows[1].split(",")
-    assert full[:3] == ["full", "2", "0 1"]
-    assert [float(full[3]), float(full[4])] == pytest.approx([np.mean(accuracies), np.std(accuracies, ddof=1)])
-    assert "accuracy" in out
-    assert f"{np.mean(accuracies):.3f}" in out
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_a_failed_job_does_not_lose_the_others(cli, quick, tmp_path):
-    code, out, err = cli("-m", "+strategy=head", "seed=0,-1", *quick, "hydra.sweep.dir=sweep")
-    assert code == 1
-    assert "error: seed=-1: must be 0 or more (job 1)\n" in err
-    assert Record.load(tmp_path / "sweep" / "0" / "record.json").status == "finished"
-    failed = Record.load(tmp_path / "sweep" / "1" / "record.json")
-    assert (failed.status, failed.error) == ("failed", "seed=-1: must be 0 or more")
-    assert "failed: head, digits_to_mnist, seed -1: seed=-1: must be 0 or more" in out
 
 
 def test_without_a_strategy_all_are_listed(cli):

@@ -131,7 +131,7 @@ def test_a_strategy_is_added_by_its_file_and_its_yaml_alone(cli, quick, tmp_path
     monkeypatch.syspath_prepend(tmp_path)
     assert "  strategy=mine          Do it my way: with heads.\n" in cli("--config-dir", "conf")[2]
 
-    sweep = ("-m", "strategy=head,mine", "seed=0,1", "budget=0.2", *quick, "--config-dir", "conf")
+    sweep = ("-m", "strategy=head,mine", "budget=0.2", *quick, "--config-dir", "conf")
     assert cli(*sweep, "hydra.sweep.dir=sweep")[0] == 0
     records = read_records([tmp_path / "sweep"])
     folder, mine = next((folder, record) for folder, record in records.items() if record.strategy == "mine")

@@ -18,13 +18,9 @@ NLL = "target/validation/calibrated/nll"
 TRIALS = "not evaluated on test (evaluation.test=false): "
 
 
-@pytest.fixture
-def trial(cli, quick, tmp_path):
+def test_a_trial_says_nothing_of_test_and_the_winner_is_the_best_on_validation_and_tested_once(cli, quick, tmp_path):
     assert cli("strategy=shift", *quick, "evaluation.test=false", "hydra.run.dir=run")[0] == 0
-    return tmp_path / "run"
-
-
-def test_a_trial_says_nothing_of_test_and_returns_its_calibrated_nll(trial):
+    trial, search = tmp_path / "run", tmp_path / "search"
     record = Record.load(trial / "record.json")
     assert not record.tested
     assert record.metrics[NLL] > 0
@@ -47,20 +43,6 @@ def test_a_trial_says_nothing_of_test_and_returns_its_calibrated_nll(trial):
     assert _objective(replace(record, metrics=metrics)) == 2.0
     assert _objective(replace(record, metrics=metrics | {NLL: None})) == math.inf
 
-
-def test_the_test_split_is_not_read(cli, quick, monkeypatch):
-    def read(*_):
-        raise AssertionError("the test split was predicted")
-
-    monkeypatch.setattr("ensemble_transfer.runs.conclusion.predict_soup", read)
-    monkeypatch.setattr("ensemble_transfer.runs.evaluation.corrupt", read)
-    given = [*quick, "evaluation.corruptions=[all]", "+task@evaluation.ood.high=mnist_high"]
-    assert cli("strategy=head", *given, "evaluation.test=false", "hydra.run.dir=run")[0] == 0
-    assert cli("strategy=head", *given, "hydra.run.dir=tested")[0] == 2
-
-
-def test_the_winner_is_the_best_on_validation_and_is_evaluated_once(cli, trial, tmp_path):
-    record, search = Record.load(trial / "record.json"), tmp_path / "search"
     for name, change in {
         "0": {"metrics": {NLL: 2.0, "target/validation/ensemble/nll": 0.1}},
         "1": {},
@@ -78,6 +60,17 @@ def test_the_winner_is_the_best_on_validation_and_is_evaluated_once(cli, trial, 
     assert tested.metrics[NLL] == record.metrics[NLL]
     assert winner(search) is None
     assert winner(tmp_path / "store") is None
+
+
+def test_the_test_split_is_not_read(cli, quick, monkeypatch):
+    def read(*_):
+        raise AssertionError("the test split was predicted")
+
+    monkeypatch.setattr("ensemble_transfer.runs.conclusion.predict_soup", read)
+    monkeypatch.setattr("ensemble_transfer.runs.evaluation.corrupt", read)
+    given = [*quick, "evaluation.corruptions=[all]", "+task@evaluation.ood.high=mnist_high"]
+    assert cli("strategy=head", *given, "evaluation.test=false", "hydra.run.dir=run")[0] == 0
+    assert cli("strategy=head", *given, "hydra.run.dir=tested")[0] == 2
 
 
 SWEEPER = "hydra_optuna_sweeper"

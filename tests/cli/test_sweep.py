@@ -3,7 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from records import a_record
 
 from ensemble_transfer.cli.finished import finished_in, identity
 from ensemble_transfer.cli.sweep import folder_of
@@ -29,8 +31,7 @@ CONFIG = {
 
 def saved(folder: Path, **changes: object) -> None:
     folder.mkdir(parents=True)
-    fields = {"status": "finished", "strategy": "shift", "seed": 0, "dataset": "d", "backbone": "b", "ensemble": {}}
-    Record(**fields | {"config": CONFIG} | changes).save(folder)
+    a_record(**{"config": CONFIG} | changes).save(folder)
 
 
 def test_a_finished_job_is_recognised_by_what_it_computes(tmp_path):
@@ -48,12 +49,29 @@ def test_a_finished_job_is_recognised_by_what_it_computes(tmp_path):
         assert (identity(CONFIG | changed) in finished_in(tmp_path)) == same, changed
 
 
-def test_a_sweep_repeats_what_failed_or_is_missing_and_nothing_else(cli, quick, tmp_path):
-    sweep = ("-m", "+strategy=head,full", "seed=0,1", *quick)
-    code, out, _ = cli(*sweep)
-    assert code == 0
-    records = sorted((tmp_path / "multirun").glob("strategy-head-full-seed-0-1-*/*/record.json"))
+def test_a_sweep_ends_with_a_table_over_seeds_and_repeats_what_failed_or_is_missing_alone(cli, quick, tmp_path):
+    sweep = ("-m", "+strategy=head,full", "seed=0,1,0", *quick)
+    code, out, err = cli(*sweep)
+    assert code == 0, err
+    lines = err.splitlines()
+    assert lines[0].startswith("sweep of 4 jobs in ")  # the same job twice is one
+    assert (lines[1], lines[-1]) == ("0 of 4 done", "4 of 4 done")
+    jobs = [f"{strategy}, seed {seed}" for strategy in ("head", "full") for seed in (0, 1)]
+    assert [line.partition(" ")[2].partition(": ")[0] for line in lines if "accuracy" in line] == jobs
+    assert all(", seed" in line or " done" in line for line in lines[1:])
+
+    records = sorted((tmp_path / "multirun").glob("strategy-head-full-seed-0-1-0-*/*/record.json"))
     assert len(records) == 4
+    assert "Written to" not in out
+    assert "Written to" in records[0].with_name("summary.md").read_text()
+    accuracies = [Record.load(path).metrics["target/test/ensemble/accuracy"] for path in records[:2]]
+    heading, head, _ = (records[0].parents[1] / "comparison" / "table.csv").read_text().splitlines()
+    assert heading.startswith("strategy,n,seeds,accuracy mean,accuracy std")
+    assert head.split(",")[:3] == ["head", "2", "0 1"]
+    expected = [np.mean(accuracies), np.std(accuracies, ddof=1)]
+    assert list(map(float, head.split(",")[3:5])) == pytest.approx(expected)
+    assert f"{np.mean(accuracies):.3f}" in out
+
     records[1].unlink()
     replace(Record.load(records[2]), status="failed", error="the disk was full").save(records[2].parent)
     written = {path: path.stat().st_mtime_ns for path in (records[0], records[3])}
@@ -61,6 +79,7 @@ def test_a_sweep_repeats_what_failed_or_is_missing_and_nothing_else(cli, quick, 
     code, again, err = cli(*sweep)
     assert code == 0
     assert "2 of 4 done before" in err
+    assert err.count("accuracy") == 2
     assert {path: path.stat().st_mtime_ns for path in written} == written
     assert [Record.load(path).status for path in records] == ["finished"] * 4
     assert again.splitlines()[-12:] == out.splitlines()[-12:]
@@ -92,7 +111,9 @@ def test_a_sweep_may_stop_at_its_first_failure(cli, quick, tmp_path):
     assert "failed: head, digits_to_mnist, seed -1: seed=-1: must be 0 or more" in out
     assert {path.parent.name for path in (tmp_path / "s").glob("*/record.json")} == {"0", "1"}
     assert not (tmp_path / "s" / ".stopped").exists()
-    assert Record.load(tmp_path / "s" / "0" / "record.json").status == "finished"
+    finished, failed = (Record.load(tmp_path / "s" / job / "record.json") for job in "01")
+    assert finished.status == "finished"
+    assert (failed.status, failed.error) == ("failed", "seed=-1: must be 0 or more")
 
     assert cli(*sweep)[0] == 1
     assert Record.load(tmp_path / "s" / "2" / "record.json").status == "finished"

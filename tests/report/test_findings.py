@@ -1,28 +1,20 @@
 from dataclasses import replace
 
+import records
+
 from ensemble_transfer.report.comparison import Comparison
 from ensemble_transfer.report.findings import findings
-from ensemble_transfer.report.record import Record
 
 NLL = "target/test/calibrated/nll"
 
 
 def a_record(strategy, seed, nll, budget=1.5, spent=None, networks=2, **strategy_options):
-    members = strategy_options.get("members", networks)
-    return Record(
-        "finished",
-        strategy,
-        seed,
-        "digits -> mnist",
-        "resnet10t",
-        {"size": members, "lineage": "shared"},
-        metrics={NLL: nll, "target/test/ensemble/accuracy": 1 - nll / 2},
-        cost={
-            "total": {"fine_tunings": spent or budget or 1.0},
-            "prediction": {"networks": networks, "flops": 10**6},
-        },
-        config={"strategy": {"name": strategy} | strategy_options, "budget": budget},
-    )
+    ensemble = {"size": strategy_options.get("members", networks), "lineage": "shared"}
+    metrics = {NLL: nll, "target/test/ensemble/accuracy": 1 - nll / 2}
+    prediction = {"networks": networks, "flops": 10**6}
+    cost = {"total": {"fine_tunings": spent or budget or 1.0}, "prediction": prediction}
+    config = {"strategy": {"name": strategy} | strategy_options, "budget": budget}
+    return records.a_record(strategy, seed, ensemble=ensemble, metrics=metrics, cost=cost, config=config)
 
 
 def three(strategy, values, **options):
@@ -35,8 +27,8 @@ SNAPSHOTS = three("snapshots", (0.41, 0.41, 0.42), networks=6)
 AUTO = three("auto", (0.80, 0.85, 0.82), networks=3)
 
 
-def sentences(*records):
-    [finding] = findings(Comparison.of(records))
+def sentences(*runs):
+    [finding] = findings(Comparison.of(runs))
     assert len(finding.sentences) <= 3
     return finding.sentences
 

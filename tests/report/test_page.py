@@ -4,12 +4,12 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+import records
 from report import browser
 
 from ensemble_transfer.report import plots
 from ensemble_transfer.report.comparison import Comparison
 from ensemble_transfer.report.page import html, write
-from ensemble_transfer.report.record import Record
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror='alert(2)'>\" & $x"
 
@@ -18,37 +18,24 @@ def a_record(strategy, seed, accuracy, /, **changes):
     spent = {"full": 3.0, "few": 1.0, "shift": 1.5}.get(strategy, 0.5)
     cost = {"steps": 10, "flops": int(spent * 10**9), "seconds": 1.5, "fine_tunings": spent}
     cost["fine_tunings_by_time"] = 1.25 * spent
-    record = Record(
-        "finished",
-        strategy,
-        seed,
-        "digits -> mnist",
-        "resnet10t",
-        {"size": 3, "lineage": "shared", "classes": ["cat", "dog", "<b>ant</b>"]},
-        metrics={
-            "target/test/ensemble/accuracy": accuracy,
-            "target/test/ensemble/nll": 1 - accuracy,
-            "target/test/calibrated/nll": 0.9 - accuracy,
-            "target/test/member/accuracy": accuracy - 0.1,
-            "target/test/diversity/disagreement": 0.2,
-        },
-        cost={
-            "phases": {"full": cost},
-            "total": cost,
-            "marginal": cost,
-            "prediction": {"networks": 3, "flops": 10**6},
-        },
-        curves={"disagreement": [[0.0, 0.5], [0.5, 0.0]], "confusion": [[8, 2, 0], [0, 9, 1], [5, 0, 5]]},
-        config={
-            "seed": seed,
-            "strategy": {"name": strategy},
-            "recipe": {"tiny": {"steps": 20}},
-            "ensemble": {"size": 8},
-        },
-        environment={"versions": {"torch": "2.13.0"}, "processor": "A CPU", "git_commit": 20 * "c0ffee"},
-        command=f"python -m ensemble_transfer +strategy={strategy} seed={seed}",
-    )
-    return replace(record, **changes)
+    metrics = {
+        "ensemble/accuracy": accuracy,
+        "ensemble/nll": 1 - accuracy,
+        "calibrated/nll": 0.9 - accuracy,
+        "member/accuracy": accuracy - 0.1,
+        "diversity/disagreement": 0.2,
+    }
+    prediction = {"networks": 3, "flops": 10**6}
+    usual = {
+        "ensemble": {"size": 3, "lineage": "shared", "classes": ["cat", "dog", "<b>ant</b>"]},
+        "metrics": {f"target/test/{name}": value for name, value in metrics.items()},
+        "cost": {"phases": {"full": cost}, "total": cost, "marginal": cost, "prediction": prediction},
+        "curves": {"disagreement": [[0.0, 0.5], [0.5, 0.0]], "confusion": [[8, 2, 0], [0, 9, 1], [5, 0, 5]]},
+        "config": {"seed": seed, "strategy": {"name": strategy}, "recipe": {"tiny": {"steps": 20}}},
+        "environment": {"versions": {"torch": "2.13.0"}, "processor": "A CPU", "git_commit": 20 * "c0ffee"},
+        "command": f"python -m ensemble_transfer +strategy={strategy} seed={seed}",
+    }
+    return replace(records.a_record(strategy, seed), **usual | changes)
 
 
 RECORDS = [
@@ -210,9 +197,7 @@ def tab(tmp_path_factory):
 def filtered(tmp_path_factory):
     """A page of many rows, with filters."""
     where = tmp_path_factory.mktemp("filtered")
-    records = [replace(record, seed=seed) for record in MANY for seed in (0, 1)]
-    comparison = Comparison.of(records)
-    return write(comparison, [], where)
+    return write(Comparison.of(replace(record, seed=seed) for record in MANY for seed in (0, 1)), [], where)
 
 
 @chromium
@@ -248,10 +233,8 @@ def test_a_heading_sorts_the_better_first_and_then_turns_round(tab, folder):
         "ascending: full head shift tiny",
         "ascending: full shift head tiny",
     ]
-    assert (
-        tab.run("document.querySelectorAll('table')[0].querySelectorAll('th:not([aria-sort=none])[scope=col]').length")
-        == 1
-    )
+    sorted_by = "document.querySelector('table').querySelectorAll('th:not([aria-sort=none])[scope=col]').length"
+    assert tab.run(sorted_by) == 1
 
 
 @chromium

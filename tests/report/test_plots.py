@@ -2,6 +2,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import records
 from matplotlib.figure import Figure
 
 from ensemble_transfer.report import page, plots
@@ -9,7 +10,6 @@ from ensemble_transfer.report.comparison import Comparison
 from ensemble_transfer.report.plots import PLANS, charts, compute, draw, styles
 from ensemble_transfer.report.plots import style as style_module
 from ensemble_transfer.report.plots.style import INK, strategies
-from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.reference import references
 from ensemble_transfer.report.rows import NAMED
 
@@ -36,13 +36,10 @@ def a_record(strategy="shift", seed=0, shifted=0.0, lineage="shared", **config):
         "shift/probe_gain_over_random": 0.25 - apart / 10,
     }
     cost = {"steps": 10, "flops": 10**10, "seconds": 1.5, "fine_tunings": 1.5, "fine_tunings_by_time": 1.25}
-    return Record(
-        "finished",
+    return records.a_record(
         strategy,
         seed,
-        "digits -> mnist",
-        "resnet10t",
-        {"size": 3, "lineage": lineage},
+        ensemble={"size": 3, "lineage": lineage},
         metrics={TEST + name: value for name, value in metrics.items()} | diagnosed,
         cost={"phases": {"full": cost, "tiny": cost}, "total": cost, "marginal": cost},
         curves={
@@ -64,23 +61,18 @@ def a_record(strategy="shift", seed=0, shifted=0.0, lineage="shared", **config):
     )
 
 
-def rows(*records):
-    return Comparison.of(records).rows
+def rows(*runs):
+    return Comparison.of(runs).rows
 
 
 ROWS = rows(*(a_record(name, seed, d) for name, d in (("full", 0.1), ("shift", 0.0)) for seed in (0, 1)))
 
 
-def with_strategy(**options):
-    record = a_record(lineage="independent", ensemble={"lineage": "independent"})
-    record.config["strategy"].update(options)
-    return record
+def independent(seed=0):
+    return a_record(seed=seed, lineage="independent", ensemble={"lineage": "independent"})
 
 
-LINEAGES = [
-    *(a_record(seed=seed) for seed in (0, 1)),
-    *(a_record(seed=seed, lineage="independent", ensemble={"lineage": "independent"}) for seed in (0, 1)),
-]
+LINEAGES = [*(a_record(seed=seed) for seed in (0, 1)), *map(independent, (0, 1))]
 
 
 @pytest.fixture(scope="module")
@@ -103,10 +95,10 @@ def test_lineages_are_compared_where_there_are_two_and_the_shift_is_a_donors():
 
     assert drawn(*LINEAGES)
     assert not drawn(*LINEAGES[:2])
-    assert not drawn(*LINEAGES[:2], with_strategy(direction="random"))
-    old = a_record(lineage="independent", ensemble={"lineage": "independent"})
+    random, old = independent(), independent()
+    random.config["strategy"]["direction"] = "random"
     del old.metrics["source/validation/barrier"]
-    assert not drawn(*LINEAGES[:2], old)
+    assert not drawn(*LINEAGES[:2], random, old)
 
 
 @pytest.fixture
@@ -146,8 +138,7 @@ def test_the_same_records_give_the_same_svg(drawn, tmp_path):
 
 def test_what_records_do_not_have_is_not_drawn_and_not_left_from_before(tmp_path):
     (tmp_path / "corruption.svg").write_text("old")
-    old = Record("finished", "shift", 0, "digits -> mnist", "resnet10t", {"size": 3})
-    assert draw(rows(old), tmp_path) == []
+    assert draw(rows(records.a_record()), tmp_path) == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -241,7 +232,7 @@ def test_a_mark_that_is_far_off_is_at_the_edge_with_its_number():
     assert axes.get_ylim()[0] > -0.3
 
 
-def test_an_ensemble_whose_seeds_differ_in_size_is_in_the_figure_of_sizes(tmp_path):
+def test_an_ensemble_whose_seeds_differ_in_size_is_in_the_figure_of_sizes():
     one = a_record("auto", 1)
     one.curves["ensemble_size"] = {"size": [1], "accuracy": [0.7], "calibrated_nll": [0.6]}
     found = rows(a_record("auto", 0), one, a_record("full"))

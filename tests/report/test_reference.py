@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import records
 
 from ensemble_transfer.report.comparison import Comparison
 from ensemble_transfer.report.findings import findings
-from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.reference import frontier_of, pareto
 from ensemble_transfer.report.rows import NAMED, rows_of
 
@@ -22,24 +22,11 @@ def a_record(strategy, seed, budget, accuracy, nll, members=8, validation=None):
     options = {"members": members} if strategy == "few" else {}
     config = {"strategy": options, "budget": budget, "ensemble": {"size": 8}, "seed": seed}
     cost = {"total": {"flops": (budget or 8) * 1e9, "fine_tunings": budget or 8.0}, "marginal": None}
-    return Record("finished", strategy, seed, "a -> b", "net", {"size": members}, metrics, cost, config=config)
+    return records.a_record(strategy, seed, ensemble={"size": members}, metrics=metrics, cost=cost, config=config)
 
 
-FULL = [
-    Record(
-        "finished",
-        "full",
-        seed,
-        "a -> b",
-        "net",
-        {"size": 4},
-        {"target/test/calibrated/nll": 0.3},
-        {"total": {"flops": 4e9, "fine_tunings": 4.0}, "marginal": None},
-        curves={"ensemble_size": {"calibrated_nll": [0.6, 0.5, 0.4, 0.3]}},
-        config={"strategy": {}, "budget": None, "ensemble": {"size": 8}, "seed": seed},
-    )
-    for seed in (0, 1)
-]
+CURVES = {"ensemble_size": {"calibrated_nll": [0.6, 0.5, 0.4, 0.3]}}
+FULL = [replace(a_record("full", seed, None, 0.9, 0.3, members=4), curves=CURVES) for seed in (0, 1)]
 RECORDS = [
     a_record("few", 0, 1.0, 0.80, 0.60, members=1, validation=0.5),
     a_record("few", 0, 1.0, 0.90, 0.40, members=2, validation=0.6),

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 import pytest
+from records import a_record
 
-from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.rows import rows_of
 from ensemble_transfer.report.settings import decisive
 
@@ -17,8 +17,8 @@ CONFIG = {
 }
 
 
-def a_record(seed, config):
-    return Record("finished", "shift", seed, "digits -> mnist", "resnet10t", {"size": 8}, config=config)
+def run(seed, config):
+    return a_record(seed=seed, config=config)
 
 
 def test_settings_decide_a_result_unless_they_say_where_and_how_it_is_computed():
@@ -34,7 +34,7 @@ def test_settings_decide_a_result_unless_they_say_where_and_how_it_is_computed()
 def test_a_comparison_keeps_apart_what_rounds_differently(name, value):
     usual = CONFIG | {"trainer": CONFIG["trainer"] | {name: CONFIG["trainer"].get(name, False)}}
     other = CONFIG | {"trainer": CONFIG["trainer"] | {name: value}}
-    rows, repeated = rows_of([a_record(0, usual), a_record(1, usual), a_record(0, other)])
+    rows, repeated = rows_of([run(0, usual), run(1, usual), run(0, other)])
     assert [row.seeds for row in rows] == [(0, 1), (0,)]
     assert rows[1].label == f"shift (trainer.{name}={value})"
     assert not repeated
@@ -62,12 +62,12 @@ def test_a_configuration_is_not_changed():
 def test_a_draw_of_labels_that_follows_the_seed_does_not_part_rows():
     def rows(*draws):
         configs = [CONFIG | {"dataset": {"target": {"seed": draw}}} for draw in draws]
-        return [row.seeds for row in rows_of(a_record(seed, config) for seed, config in enumerate(configs))[0]]
+        return [row.seeds for row in rows_of(run(seed, config) for seed, config in enumerate(configs))[0]]
 
     assert rows(0, 1, 2) == rows(0, 0, 0) == [(0, 1, 2)]
     assert rows(0, 1, 5) == [(0,), (1,), (2,)]
-    following = [a_record(seed, CONFIG | {"dataset": {"target": {"seed": seed}}}) for seed in (0, 1)]
-    fixed = replace(a_record(1, CONFIG | {"dataset": {"target": {"seed": 0}}}), dataset="a -> b")
+    following = [run(seed, CONFIG | {"dataset": {"target": {"seed": seed}}}) for seed in (0, 1)]
+    fixed = replace(run(1, CONFIG | {"dataset": {"target": {"seed": 0}}}), dataset="a -> b")
     assert [row.seeds for row in rows_of([*following, fixed])[0]] == [(0, 1), (1,)]
 
 

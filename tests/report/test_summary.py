@@ -3,10 +3,10 @@ from dataclasses import replace
 from io import StringIO
 
 import pytest
+from records import a_record
 from rich.console import Console
 
 from ensemble_transfer.report.explanations import next_step
-from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.summary import markdown, write
 
 QUALITY = (
@@ -50,17 +50,8 @@ def record():
         "source": cost(1700),
         "prediction": {"networks": 3, "flops": 10**6},
     }
-    return Record(
-        "finished",
-        "shift",
-        4,
-        "digits -> mnist",
-        "resnet10t",
-        {"size": 8, "lineage": "shared"},
-        metrics=TARGET | SOURCE,
-        cost=costs,
-        command="python -m ensemble_transfer +strategy=shift seed=4",
-    )
+    command = "python -m ensemble_transfer +strategy=shift seed=4"
+    return a_record(seed=4, metrics=TARGET | SOURCE, cost=costs, command=command)
 
 
 @pytest.fixture

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from forks import SMALL
+from PIL import Image
+from records import a_record
 from report import wandb_stub
 
 from ensemble_transfer.cli.main import main
@@ -36,10 +39,9 @@ def read_back(folder: Path, *options: str) -> str:
 
 
 def record(**changes: object) -> Record:
-    about = {"status": "finished", "strategy": "shift", "seed": 3, "dataset": "a -> b", "backbone": "net"}
     cost = {"phases": {"tiny": {"steps": 20}}, "total": {"steps": 320}, "marginal": None}
     metrics = {ACCURACY: 0.875, "target/test/ensemble/nll": 0.5, "undefined": None}
-    return Record(**about | {"ensemble": {"size": 2}, "metrics": metrics, "cost": cost} | changes)
+    return a_record(**{"seed": 3, "dataset": "a -> b", "backbone": "net", "metrics": metrics, "cost": cost} | changes)
 
 
 def a_run(folder: Path, **config: object) -> TrackedRun:
@@ -81,12 +83,18 @@ def server(monkeypatch):
     stub.stop()
 
 
-def test_an_offline_run_holds_config_curves_metrics_cost_and_artifacts(tmp_path):
-    with tracking(OFFLINE, TrackedRun(tmp_path, "shift, seed 3", "sweep", "shift", {"seed": 3})) as tracker:
+def test_a_failed_run_is_closed_as_failed_and_the_next_holds_config_curves_metrics_cost_and_artifacts(tmp_path):
+    broken, sound = tmp_path / "broken", tmp_path / "sound"
+    for folder in (broken, sound):
+        folder.mkdir()
+    with pytest.raises(ZeroDivisionError), tracking(OFFLINE, a_run(broken, seed=1)):
+        _ = 1 / 0
+    with tracking(OFFLINE, a_run(sound, seed=3)) as tracker:
         for step in (0, 10):
             tracker.curve("tiny", step, {0: 2.0 - step / 10, 1: 3.0 - step / 10})
-        tracker.record(finished_run(tmp_path))
-    compact = read_back(tmp_path).replace(" ", "").replace("\\", "")
+        tracker.record(finished_run(sound))
+    assert '"exit_code":1' in read_back(broken).replace(" ", "")
+    compact = read_back(sound).replace(" ", "").replace("\\", "")
     for said in ('"strategy_name"', ACCURACY, "cost/phase/tiny/steps", "cost/total/steps", '"exit_code":0'):
         assert said in compact
     assert compact.count('"type":"history"') == 2
@@ -95,21 +103,7 @@ def test_an_offline_run_holds_config_curves_metrics_cost_and_artifacts(tmp_path)
     assert f"source-{FINGERPRINT[:12]}" not in compact  # cannot be consumed offline, and was not produced
 
 
-def test_a_failed_run_is_closed_as_failed_and_the_next_starts_afresh(tmp_path):
-    broken, sound = tmp_path / "broken", tmp_path / "sound"
-    for folder in (broken, sound):
-        folder.mkdir()
-    with pytest.raises(ZeroDivisionError), tracking(OFFLINE, a_run(broken, seed=1)):
-        _ = 1 / 0
-    with tracking(LoggerSettings(kind="wandb", artifacts=False), a_run(sound, seed=2)) as tracker:
-        tracker.record(finished_run(sound))
-    assert '"exit_code":1' in read_back(broken).replace(" ", "")
-    text = read_back(sound)
-    assert ACCURACY in text
-    assert "record-shift" not in text  # the setting says no artifacts
-
-
-def test_an_online_run_arrives_whole(tmp_path, server, capfd):
+def test_an_online_run_arrives_whole_and_its_artifacts_with_their_lineage(tmp_path, server, capfd):
     with tracking(ONLINE, TrackedRun(tmp_path, "shift, seed 3", "sweep", "shift", {"seed": 3})) as tracker:
         for step in (0, 10):
             tracker.curve("tiny", step, {0: 2.0 - step / 10, 1: 3.0 - step / 10})
@@ -129,31 +123,52 @@ def test_an_online_run_arrives_whole(tmp_path, server, capfd):
     defined = [metric.get("1") or metric["2"] for metric in json.loads(about["config"])["_wandb"]["value"]["m"]]
     assert defined == ["tiny/step", "tiny/loss/*"]  # none at the end
     assert server.exit_codes == {run: 0}
+    assert about["tags"] == ["shift", "no budget", "a -> b"]
     assert capfd.readouterr() == ("", "")
 
+    types = {made["artifactCollectionName"]: made["artifactTypeName"] for made in server.artifacts}
+    name = "shift-a-b-net-seed3"
+    source = f"source-{FINGERPRINT[:12]}"
+    assert types == {
+        source: "ensemble",
+        f"shift-{name}": "shift",
+        f"ensemble-{name}": "ensemble",
+        f"record-{name}": "record",
+    }
+    places = {made["artifactCollectionName"]: f"artifact-{i}" for i, made in enumerate(server.artifacts)}
+    assert server.used == [places[source]]
+    by_name = {made["artifactCollectionName"]: made for made in server.artifacts}
+    assert by_name[source]["runName"] is None  # used, not produced
+    assert by_name[f"shift-{name}"]["runName"] in server.runs
+    assert json.loads(by_name[f"shift-{name}"]["metadata"])["source_ensemble"] == FINGERPRINT
+    sent = server.uploads[f"{places[f'shift-{name}']}/shift.safetensors"]
+    assert sent == (tmp_path / "shift.safetensors").read_bytes()
+    assert f"{places[f'ensemble-{name}']}/member_00.safetensors" in server.uploads
+    assert f"{places[f'record-{name}']}/record.json" in server.uploads
 
-@pytest.mark.parametrize(("budget", "named"), [(2.0, "budget 2"), (None, "no budget")])
-def test_a_run_is_tagged_with_strategy_budget_and_tasks(tmp_path, server, budget, named):
+
+def test_a_run_is_tagged_with_strategy_budget_and_tasks(tmp_path, server):
     settings = LoggerSettings(kind="wandb", mode="online", finish_timeout=8.0, artifacts=False, tags=["mine", "shift"])
-    about = TrackedRun(tmp_path, "name", "group", "shift", {"seed": 3, "budget": budget})
+    about = TrackedRun(tmp_path, "name", "group", "shift", {"seed": 3, "budget": 2.0})
+    finished_run(tmp_path)
     for _ in range(2):  # the second continues the first
         with tracking(settings, about) as tracker:
-            assert tracker._run.tags == ("mine", "shift", named)
+            assert tracker._run.tags == ("mine", "shift", "budget 2")
             tracker.record(record(dataset="a" * 70))
     (run,) = server.runs
-    assert server.runs[run]["tags"] == ["mine", "shift", named, "a" * 64]
+    assert server.runs[run]["tags"] == ["mine", "shift", "budget 2", "a" * 64]
+    assert not server.artifacts  # as the setting says
 
 
 STEPS = (0, 10, 20, 30)
 
 
-@pytest.mark.parametrize(("stopped_at", "restarted"), [(20, STEPS), (20, (30,))])
-def test_a_run_that_was_killed_goes_on_as_one_run(tmp_path, server, stopped_at, restarted):
+@pytest.mark.parametrize("restarted", [STEPS, STEPS[3:]])
+def test_a_run_that_was_killed_goes_on_as_one_run(tmp_path, server, restarted):
     """A restarted run replays its curves from the store, or goes on at a checkpoint; each point arrives once."""
     about = a_run(tmp_path, seed=3)
-    seen = [step for step in STEPS if step <= stopped_at]
     with contextlib.suppress(KeyboardInterrupt), tracking(ONLINE, about) as tracker:
-        for step in seen:
+        for step in STEPS[:3]:
             tracker.curve("tiny", step, {0: 2.0, 1: 3.0})
         raise KeyboardInterrupt
     assert list(server.exit_codes.values()) == [1]
@@ -164,7 +179,7 @@ def test_a_run_that_was_killed_goes_on_as_one_run(tmp_path, server, stopped_at, 
         tracker.record(record())
     (run,) = server.runs
     steps = [row["tiny/step"] for row in server.history(run) if "tiny/loss/member_01" in row]
-    assert steps == sorted({*seen, *restarted})
+    assert steps == list(STEPS)
     assert [row["tiny/step"] for row in server.history(run) if "tiny/loss/member_03" in row] == [0]
     assert server.summary(run)[ACCURACY] == 0.875
 
@@ -191,33 +206,10 @@ def test_the_users_own_run_stays_open(tmp_path, monkeypatch):
         own.log({"x": 1})
     finally:
         own.finish()
-    assert '"x"' in read_back(tmp_path / "own")
-    assert "tiny" not in read_back(tmp_path / "own")
+    theirs = read_back(tmp_path / "own")
+    assert '"x"' in theirs
+    assert "tiny" not in theirs
     assert '"tiny/loss/member_01"' in read_back(tmp_path)
-
-
-def test_artifacts_arrive_with_their_lineage(tmp_path, server):
-    with tracking(ONLINE, a_run(tmp_path)) as tracker:
-        tracker.record(finished_run(tmp_path))
-    types = {made["artifactCollectionName"]: made["artifactTypeName"] for made in server.artifacts}
-    name = "shift-a-b-net-seed3"
-    source = f"source-{FINGERPRINT[:12]}"
-    assert types == {
-        source: "ensemble",
-        f"shift-{name}": "shift",
-        f"ensemble-{name}": "ensemble",
-        f"record-{name}": "record",
-    }
-    places = {made["artifactCollectionName"]: f"artifact-{i}" for i, made in enumerate(server.artifacts)}
-    assert server.used == [places[source]]
-    by_name = {made["artifactCollectionName"]: made for made in server.artifacts}
-    assert by_name[source]["runName"] is None  # used, not produced
-    assert by_name[f"shift-{name}"]["runName"] in server.runs
-    assert json.loads(by_name[f"shift-{name}"]["metadata"])["source_ensemble"] == FINGERPRINT
-    sent = server.uploads[f"{places[f'shift-{name}']}/shift.safetensors"]
-    assert sent == (tmp_path / "shift.safetensors").read_bytes()
-    assert f"{places[f'ensemble-{name}']}/member_00.safetensors" in server.uploads
-    assert f"{places[f'record-{name}']}/record.json" in server.uploads
 
 
 def test_an_extension_consumes_the_shift_vector_that_it_applies(tmp_path, server):
@@ -238,10 +230,9 @@ def test_a_missing_key_is_one_clear_line(tmp_path, server, monkeypatch):
     assert not server.runs
 
 
-@pytest.mark.parametrize("way", ["stop", "silence"])
-def test_a_server_that_does_not_answer_is_one_clear_line(tmp_path, server, monkeypatch, caplog, way):
+def test_a_server_that_does_not_answer_is_one_clear_line(tmp_path, server, monkeypatch, caplog):
     monkeypatch.setattr("ensemble_transfer.machine.PATIENCE", 1.0)
-    server.stop() if way == "stop" else server.silent.set()
+    server.silent.set()
     said = f"the W&B server {server.url} cannot be reached"
     with pytest.raises(SettingError, match=rf"^logger.mode='online': {said}[^\n]*$"):
         tracking(ONLINE, a_run(tmp_path)).__enter__()
@@ -269,14 +260,10 @@ def test_a_server_that_dies_costs_one_warning_and_seconds(tmp_path, server, monk
 
 
 def test_a_server_that_dies_in_training_does_not_cost_the_record(tmp_path, server, monkeypatch, capsys):
-    steps = [f"recipe.{name}.steps=2" for name in ("ancestor", "source", "full", "tiny", "probe", "head")]
-    sizes = [f"dataset.target.{name}=40" for name in ("train", "validation", "test")]
-    net = ["backbone.options.channels=[4,8,8,8]", "backbone.options.stem_width=4", "dataset.image_size=8"]
-    logger = ["logger=wandb", "logger.mode=online", "logger.finish_timeout=3"]
-    rest = ["ensemble.size=2", "trainer.threads=1", "trainer.progress=false", "hydra.run.dir=run"]
+    rest = ["logger=wandb", "logger.mode=online", "logger.finish_timeout=3", "hydra.run.dir=run"]
     monkeypatch.setattr("ensemble_transfer.machine.PATIENCE", 1.0)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["ensemble_transfer", "strategy=head", *steps, *sizes, *net, *logger, *rest])
+    monkeypatch.setattr(sys, "argv", ["ensemble_transfer", "strategy=head", *SMALL, *rest])
     server.silent_from = "OrganizationCoreWeaveOrganizationID"  # the first thing after the start of a run
     assert main() == 0
     assert json.loads((tmp_path / "run" / "record.json").read_text())["status"] == "finished"
@@ -285,14 +272,9 @@ def test_a_server_that_dies_in_training_does_not_cost_the_record(tmp_path, serve
 
 
 def test_a_comparison_is_logged_with_its_table_and_figures(tmp_path, server):
-    figure = bytes.fromhex(
-        "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c4944415408d763f8cfc00000030101"
-        "00c9fe92ef0000000049454e44ae426082"
-    )
-    (tmp_path / "figures").mkdir()
-    (tmp_path / "figures" / "pareto.png").write_bytes(figure)
-    (tmp_path / "a_to_b" / "figures").mkdir(parents=True)
-    (tmp_path / "a_to_b" / "figures" / "pareto.png").write_bytes(figure)
+    for figures in (tmp_path / "figures", tmp_path / "a_to_b" / "figures"):
+        figures.mkdir(parents=True)
+        Image.new("RGB", (1, 1)).save(figures / "pareto.png")
     (tmp_path / "table.csv").write_text("strategy,accuracy,cost\nfull,0.8,\nshift,0.9,3\n")
     log_comparison(ONLINE, tmp_path, "sweep")
     (run,) = server.runs

@@ -7,9 +7,8 @@ from statistics import mean
 
 import pytest
 import yaml
+from records import a_record, rows_below, saved
 from scipy import stats
-
-from ensemble_transfer.report.record import Record
 
 ROOT = Path(__file__).parents[2]
 SEEDS = tuple(range(100, 110))
@@ -55,30 +54,15 @@ def run(pair, strategy, seed, budget, accuracy, nll, *, options=None, lr=0.01, v
         "target/validation/calibrated/nll": validation,
     }
     spent = cost or budget or 1.0
-    return Record(
-        "finished",
+    total = {"flops": 10**9, "fine_tunings": spent, "fine_tunings_by_time": 1.25 * spent, "cpu_seconds": 4 * spent}
+    own = {"_target_": f"{CLASS}.{strategy}.{strategy.title()}"} | (options or {})
+    return a_record(
         strategy,
         seed,
         pair,
-        "resnet10t",
-        {"size": 2, "lineage": "shared"},
-        metrics,
-        {
-            "total": {
-                "flops": 10**9,
-                "fine_tunings": spent,
-                "fine_tunings_by_time": 1.25 * spent,
-                "seconds": 9.0,
-                "cpu_seconds": 4 * spent,
-            },
-            "marginal": None,
-        },
-        config={
-            "seed": seed,
-            "budget": budget,
-            "strategy": {"_target_": f"{CLASS}.{strategy}.{strategy.title()}"} | (options or {}),
-            "recipe": {"full": {"lr": lr}},
-        },
+        metrics=metrics,
+        cost={"total": total | {"seconds": 9.0}, "marginal": None},
+        config={"seed": seed, "budget": budget, "strategy": own, "recipe": {"full": {"lr": lr}}},
         environment={"processor": "A CPU"},
     )
 
@@ -112,10 +96,8 @@ def records():
     return [record for pair in PAIRS for seed in (0, 1, 2, *SEEDS) for record in of_seed(pair, seed)]
 
 
-def saved(records, folder):
-    for index, record in enumerate(records):
-        (folder / str(index)).mkdir(parents=True)
-        record.save(folder / str(index))
+def kept(records, folder):
+    saved(folder, *records)
     (folder / "claims.yaml").write_text(yaml.safe_dump(CLAIMS))
     return folder
 
@@ -126,16 +108,9 @@ def report(forks, folder, *arguments):
     return forks.run(*command, cwd=folder)
 
 
-def rows(page, heading):
-    """Return the rows of the first table after a heading, as cells by column."""
-    lines = page.split(f"## {heading}\n")[1].split("\n## ")[0].splitlines()
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
-    return [dict(zip(cells[0], row, strict=True)) for row in cells[2:]]
-
-
 @pytest.fixture(scope="module")
 def page(forks, records, tmp_path_factory):
-    folder = saved(records, tmp_path_factory.mktemp("frontier"))
+    folder = kept(records, tmp_path_factory.mktemp("frontier"))
     done = report(forks, folder)
     assert done.returncode == 0, done.stderr
     return (folder / "page" / "README.md").read_text()
@@ -143,7 +118,7 @@ def page(forks, records, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def claims(page):
-    found = {row["claim"].split("(")[1].rstrip(")"): row for row in rows(page, "Claims")}
+    found = {row["claim"].split("(")[1].rstrip(")"): row for row in rows_below("Claims", page)}
     assert list(found) == [claim["id"] for claim in CLAIMS["claims"]]
     return found
 
@@ -189,7 +164,7 @@ def test_holm_counts_claims_that_were_not_run(claims):
 
 
 def test_the_best_is_the_best_of_those_with_all_of_autos_seeds(page):
-    regret = {(r["pair"], r["budget"], r["measure"]): r for r in rows(page, "Regret of auto")}
+    regret = {(r["pair"], r["budget"], r["measure"]): r for r in rows_below("Regret of auto", page)}
     assert len(regret) == 8
     assert regret["a -> b", "1", "accuracy"]["auto minus the best"].startswith("-0.002 [")  # few; star has 4 seeds
     assert regret["a -> b", "2", "accuracy"]["rate x 3 minus auto"].startswith("-0.080 [")
@@ -200,7 +175,7 @@ def test_the_best_is_the_best_of_those_with_all_of_autos_seeds(page):
 
 
 def test_members_added_later_are_priced_beyond_the_donor(page, claims):
-    added = {(row["pair"], row["added by"]): row for row in rows(page, "Members that are added later")}
+    added = {(row["pair"], row["added by"]): row for row in rows_below("Members that are added later", page)}
     assert added["a -> b", "zero_shot"]["price"] == "0.10"
     assert added["a -> b", "zero_shot"]["NLL's gain per fine-tuning"].startswith("0.400 ±")
     assert added["a -> b", "zero_shot"]["NLL's gain per member"].startswith("0.040 ±")
@@ -211,7 +186,7 @@ def test_members_added_later_are_priced_beyond_the_donor(page, claims):
 
 
 def test_tables_have_every_strategy_and_only_confirmation_seeds(page):
-    table = rows(page, "a -> b")
+    table = rows_below("a -> b", page)
     assert {row["strategy"] for row in table if row["budget"] == "1"} == {
         "few (members=1)",
         "few (members=2)",
@@ -223,9 +198,9 @@ def test_tables_have_every_strategy_and_only_confirmation_seeds(page):
 
 
 def test_a_mean_over_pairs_is_of_strategies_with_all_seeds_on_all_of_them(page):
-    found = {(row["budget"], row["strategy"]): row for row in rows(page, "Means over pairs")}
+    found = {(row["budget"], row["strategy"]): row for row in rows_below("Means over pairs", page)}
     assert ("1", "star") not in found
-    each = [rows(page, pair) for pair in PAIRS]
+    each = [rows_below(pair, page) for pair in PAIRS]
     [one, two] = [next(r for r in table if (r["budget"], r["strategy"]) == ("1", "auto")) for table in each]
     expected = mean(float(row["accuracy"].split(" ±")[0]) for row in (one, two))
     assert float(found["1", "auto"]["accuracy"].split(" ±")[0]) == pytest.approx(expected, abs=0.0011)
@@ -233,15 +208,15 @@ def test_a_mean_over_pairs_is_of_strategies_with_all_seeds_on_all_of_them(page):
 
 
 def test_before_all_seeds_are_there_nothing_is_decided(forks, records, tmp_path):
-    folder = saved([record for record in records if record.seed not in (0, 1, 2, 109)], tmp_path)
+    folder = kept([record for record in records if record.seed not in (0, 1, 2, 109)], tmp_path)
     assert report(forks, folder).returncode == 0
-    table = rows((folder / "page" / "README.md").read_text(), "Claims")
+    table = rows_below("Claims", (folder / "page" / "README.md").read_text())
     assert {row["verdict"] for row in table} == {"not run"}
     assert {row["p after Holm"] for row in table} == {"1.000"}
 
 
 def test_packed_records_give_the_same_page(forks, page, records, tmp_path):
-    folder = saved([record for record in records if record.seed >= 100], tmp_path / "runs")
+    folder = kept([record for record in records if record.seed >= 100], tmp_path / "runs")
     assert report(forks, folder, "--pack", tmp_path / "records.tar.xz").returncode == 0
     shutil.unpack_archive(tmp_path / "records.tar.xz", tmp_path / "kept", "xztar")
     (tmp_path / "kept" / "claims.yaml").write_text(yaml.safe_dump(CLAIMS))
@@ -251,10 +226,10 @@ def test_packed_records_give_the_same_page(forks, page, records, tmp_path):
 
 def test_what_cannot_be_told_apart_and_what_is_missing_are_refused(forks, records, tmp_path):
     twice = replace(records[4], config=records[4].config | {"ensemble": {"size": 9}})
-    done = report(forks, saved([r for r in [*records, replace(twice, seed=100)] if r.seed >= 100], tmp_path / "twice"))
+    done = report(forks, kept([r for r in [*records, replace(twice, seed=100)] if r.seed >= 100], tmp_path / "twice"))
     assert done.returncode == 2
     assert "seed 100: several runs fit {'strategy': 'snapshots'} at 1" in done.stderr
-    done = report(forks, saved(records[:3], tmp_path / "none"))
+    done = report(forks, kept(records[:3], tmp_path / "none"))
     assert (done.returncode, done.stderr) == (2, "error: no finished run of seeds 100 to 109 below the folders\n")
 
 

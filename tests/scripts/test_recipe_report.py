@@ -6,27 +6,25 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import pytest
+from records import a_record, rows_below, saved
 
-from ensemble_transfer.report.record import Record, read_records
+from ensemble_transfer.report.record import read_records
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "evidence" / "recipe_report.py"
 SHIFT = {"a -> b": 0.0, "a -> c": 0.3}
 BY_RATE = {0.001: 0.8, 0.01: 0.5, 0.1: 0.52}
 
 
-def a_run(pair, seed, rate=0.01, schedule="cosine", strategy="full", test=False, tiny=0.01):
+def a_run(pair, seed, rate=0.01, schedule="cosine", test=False, tiny=0.01):
     nll = BY_RATE[rate] + SHIFT[pair] + 0.1 * seed + (0.2 if schedule == "constant" else 0)
     if rate == 0.1:
         nll += 0.05 * (seed - 1)  # seed 0 is ahead of the best, by less than its noise
-    return Record(
-        "finished",
-        strategy,
+    return a_record(
+        "full",
         seed,
         pair,
-        "resnet10t",
-        {"size": 1, "lineage": "shared"},
-        {"target/validation/calibrated/nll": nll, "target/validation/ensemble/accuracy": 1 - nll / 2},
-        {"phases": {"full": {}}, "total": {"flops": 1, "fine_tunings": 1.0, "seconds": 1.0}},
+        metrics={"target/validation/calibrated/nll": nll, "target/validation/ensemble/accuracy": 1 - nll / 2},
+        cost={"phases": {"full": {}}, "total": {"flops": 1, "fine_tunings": 1.0, "seconds": 1.0}},
         curves={"anything": [1] * 1000},
         reused_fits=[{"phase": "full", "member": 0, "key": "k"}],
         config={
@@ -47,35 +45,30 @@ def runs():
 
 
 def report(forks, runs, folder, *arguments):
-    for index, run in enumerate(runs):
-        (folder / "runs" / str(index)).mkdir(parents=True)
-        run.save(folder / "runs" / str(index))
+    saved(folder / "runs", *runs)
     return forks.run(SCRIPT, "runs", *arguments, cwd=folder)
-
-
-def rows(text, heading):
-    lines = text.split(f"## {heading}\n")[1].split("## ")[0].splitlines()
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
-    return cells[0], {row[0]: row for row in cells[2:]}
 
 
 def test_the_lowest_mean_over_common_units_is_chosen_and_ties_are_marked(forks, runs, tmp_path):
     done = report(forks, runs, tmp_path)
     assert done.returncode == 0, done.stderr
-    head, rates = rows(done.stdout, "full: recipe.full.lr")
-    assert head == ["recipe.full.lr", "a -> b", "a -> c", "mean", "behind", "accuracy", ""]
-    assert list(rates) == ["0.001", "0.01", "0.1"]
-    assert [rates[rate][-1] for rate in rates] == ["", "**chosen**", "within a standard error"]
+    rates = rows_below("full: recipe.full.lr", done.stdout)
+    assert list(rates[0]) == ["recipe.full.lr", "a -> b", "a -> c", "mean", "behind", "accuracy", ""]
+    assert [(rate["recipe.full.lr"], rate[""]) for rate in rates] == [
+        ("0.001", ""),
+        ("0.01", "**chosen**"),
+        ("0.1", "within a standard error"),
+    ]
     units = [("a -> b", 0), ("a -> b", 1), ("a -> b", 2), ("a -> c", 0), ("a -> c", 1)]
     means = [0.5 + SHIFT[pair] + 0.1 * seed for pair, seed in units]
-    assert rates["0.01"][1:4] == ["0.600", "0.850", f"{mean(means):.3f}"]
+    assert list(rates[1].values())[1:4] == ["0.600", "0.850", f"{mean(means):.3f}"]
     apart = [0.02 + 0.05 * (seed - 1) for _, seed in units]
     assert 0 < mean(apart) < stdev(apart) / len(apart) ** 0.5
     # rates of tiny differ too, but these runs have no tiny fine-tuning
-    _, schedules = rows(done.stdout, "full: recipe.full.schedule")
-    assert {name: row[-1] for name, row in schedules.items()} == {"cosine": "**chosen**", "constant": ""}
-    assert schedules["constant"][4] == "+0.200 ± 0.000"
-    assert rates["0.1"][4] == f"{mean(apart):+.3f} ± {stdev(apart) / len(apart) ** 0.5:.3f}"
+    schedules = {row["recipe.full.schedule"]: row for row in rows_below("full: recipe.full.schedule", done.stdout)}
+    assert {name: row[""] for name, row in schedules.items()} == {"cosine": "**chosen**", "constant": ""}
+    assert schedules["constant"]["behind"] == "+0.200 ± 0.000"
+    assert rates[2]["behind"] == f"{mean(apart):+.3f} ± {stdev(apart) / len(apart) ** 0.5:.3f}"
     assert "Calibrated NLL on validation, another, seeds 0." in done.stdout
 
 
