@@ -306,7 +306,8 @@ def test_what_a_run_has_no_file_or_no_source_of_is_no_artifact(tmp_path):
 def test_no_logger_means_no_tracker_and_nothing_of_a_comparison(tmp_path):
     with tracking(LoggerSettings(), a_run(tmp_path)) as tracker:
         assert tracker is None
-    log_comparison(LoggerSettings(), tmp_path, "sweep")
+    for kind in ("none", "csv"):
+        log_comparison(LoggerSettings(kind=kind), tmp_path, "sweep")
     assert not list(tmp_path.iterdir())
 
 

@@ -181,12 +181,14 @@ def tracking(settings: LoggerSettings, about: TrackedRun) -> Iterator[RunTracker
 def log_comparison(settings: LoggerSettings, folder: Path, sweep: str) -> None:
     """Log table and figures in a comparison's folder as a run of job type ``comparison``, in the group of the sweep.
 
-    Errors become warnings, since the comparison itself is on disk.
+    Errors become warnings, since the comparison itself is on disk. Other loggers log runs alone.
     """
+    if settings.kind != "wandb":
+        return
     try:
         with tracking(settings, TrackedRun(folder, f"comparison of {sweep}", sweep, "comparison")) as tracker:
-            if isinstance(tracker, WandbRun):
-                tracker.comparison()
+            assert isinstance(tracker, WandbRun)
+            tracker.comparison()
     except SettingError as error:
         log.warning("the comparison is not on W&B: %s", error)
 
