@@ -2,8 +2,8 @@ from itertools import pairwise
 
 import pytest
 import torch
+from refusals import refusal
 
-from ensemble_transfer.errors import SettingError
 from ensemble_transfer.tasks import corruptions
 from ensemble_transfer.tasks.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from ensemble_transfer.tasks.embedded import MnistSample
@@ -89,6 +89,4 @@ def test_large_sets_are_handled_in_pieces(images, monkeypatch):
 )
 def test_what_cannot_be_corrupted(arguments, text):
     settings = {"images": torch.zeros(2, 1, 8, 8, dtype=torch.uint8), "name": "jpeg", "severity": 1}
-    with pytest.raises(SettingError) as caught:
-        corrupt(**{**settings, **arguments})
-    assert text in str(caught.value)
+    assert text in str(refusal(corrupt, **{**settings, **arguments}))

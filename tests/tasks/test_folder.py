@@ -7,7 +7,9 @@ import zlib
 import numpy as np
 import pytest
 import torch
+from pictures import write_pictures
 from PIL import Image
+from refusals import refusal
 
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.tasks.embedded import Digits
@@ -24,11 +26,9 @@ def digits():
     return [task.train.images[task.train.labels == label][:20, 0].numpy() for label in range(3)]
 
 
-def write(folder, digits, classes=CLASSES, part=slice(None), kind="png"):
+def write(folder, digits, classes=CLASSES, part=slice(None)):
     for name, images in zip(classes, digits, strict=False):
-        (folder / name).mkdir(parents=True)
-        for place, image in list(enumerate(images))[part]:
-            Image.fromarray(image).save(folder / name / f"{place:02}.{kind}")
+        write_pictures(folder / name, images[part])
     return folder
 
 
@@ -46,11 +46,9 @@ def divided(tmp_path, digits):
 
 
 def complaint(folder, **settings):
-    with pytest.raises(SettingError) as caught:
-        ImageFolder(str(folder), **settings).load(8, 1)
-    assert caught.value.setting == "path"
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    error = refusal(ImageFolder(str(folder), **settings).load, 8, 1)
+    assert error.setting == "path"
+    return str(error)
 
 
 def read(paths, size, channels):
