@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import timm
 import torch
+from same import equal
 
 from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.training.features import (
@@ -17,11 +18,6 @@ from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.weights import below, copied
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def architecture(backbone):
-    return backbone.architecture(8, 1, 5)
 
 
 @pytest.fixture(scope="module")
@@ -111,12 +107,12 @@ def test_only_statistics_change_and_all_of_them_do(architecture, encoder, target
     again = reestimated_statistics(architecture, encoder, target_task.train.images, CPU)
     dropping = replace(architecture, options=dict(architecture.options) | {"drop_path_rate": 0.9})
     with_drops = reestimated_statistics(dropping, encoder, target_task.train.images, CPU)
-    assert all(torch.equal(with_drops[name], again[name]) for name in again)  # others stay in evaluation mode
+    assert equal(with_drops, again)  # others stay in evaluation mode
     assert again.keys() == encoder.keys()
     assert {name for name in again if not torch.equal(again[name], encoder[name])} == {
         name for name in encoder if name.endswith(("running_mean", "running_var", "num_batches_tracked"))
     }
-    assert all(torch.equal(encoder[name], before[name]) for name in encoder)
+    assert equal(encoder, before)
 
 
 @pytest.mark.parametrize("most", [30, 99])
@@ -136,6 +132,4 @@ def test_an_encoder_without_batchnorm_comes_back_as_it_was(target_task):
     described = Architecture("test_vit", options, 8, 1, 5, (0.5,), (0.5,))
     encoder = below(described.initial(0), "encoder")
     assert not any(is_statistic(name) for name in encoder)
-    again = reestimated_statistics(described, encoder, target_task.train.images, CPU)
-    assert again.keys() == encoder.keys()
-    assert all(torch.equal(again[name], encoder[name]) for name in encoder)
+    assert equal(reestimated_statistics(described, encoder, target_task.train.images, CPU), encoder)
