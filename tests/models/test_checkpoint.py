@@ -8,8 +8,7 @@ import torch
 from refusals import refusal
 from same import equal
 
-from ensemble_transfer.errors import SettingError
-from ensemble_transfer.models.backbone import Backbone
+from ensemble_transfer import Backbone, SettingError
 
 OPTIONS = {"channels": [4, 8, 8, 8], "stem_width": 4, "output_stride": 8}
 

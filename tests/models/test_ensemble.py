@@ -11,9 +11,8 @@ from refusals import refusal
 from same import equal
 from torch.nn.functional import linear
 
-from ensemble_transfer.models.backbone import Backbone
+from ensemble_transfer import Backbone, Digits
 from ensemble_transfer.models.ensemble import CALIBRATION, Ensemble
-from ensemble_transfer.tasks.embedded import Digits
 from ensemble_transfer.weights import copied, fingerprint
 
 OPTIONS = {"channels": [4, 8, 8, 8], "stem_width": 4, "output_stride": 8}

@@ -4,14 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from ensemble_transfer import Few, Fitter, HeadOnly, Recipe, Workbench
 from ensemble_transfer.models.flops import encode_flops
 from ensemble_transfer.runs.costs import costs, fine_tuning, prediction
 from ensemble_transfer.training.cost import Cost, Entry, FineTuning, Ledger
-from ensemble_transfer.training.fit import Fitter
-from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.transfer.base import Workbench
-from ensemble_transfer.transfer.strategies.few import Few
-from ensemble_transfer.transfer.strategies.head import HeadOnly
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from ensemble_transfer.errors import SettingError
+from ensemble_transfer import Full, SettingError, Shift
 from ensemble_transfer.runs.presets import conf_folder, preset, preset_names, preset_object
-from ensemble_transfer.transfer.strategies.full import Full
-from ensemble_transfer.transfer.strategies.shift import Shift
 
 
 def test_presets_are_those_of_hydra():
