@@ -10,10 +10,7 @@ from safetensors.torch import save_file
 from same import equal
 from torch.nn.functional import nll_loss
 
-from ensemble_transfer.errors import SettingError
-from ensemble_transfer.models.backbone import Backbone
-from ensemble_transfer.source.train import EnsembleSettings, train_source
-from ensemble_transfer.training.recipe import Recipe
+from ensemble_transfer import Backbone, EnsembleSettings, Recipe, SettingError, train_source
 from ensemble_transfer.weights import below, joined
 
 SMALL_NET = {"channels": [4, 8, 8, 8], "stem_width": 4, "output_stride": 8}

@@ -5,10 +5,9 @@ from dataclasses import replace
 import pytest
 from same import equal
 
-from ensemble_transfer.errors import SettingError
+from ensemble_transfer import Recipe, SettingError
 from ensemble_transfer.source.train import LINEAGES, EnsembleSettings, _forked, keep_source, train_source
 from ensemble_transfer.training.fit import Fitter, Start
-from ensemble_transfer.training.recipe import Recipe
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,7 @@ import torch
 from refusals import refusal
 from sklearn.datasets import load_digits
 
-from ensemble_transfer.tasks.arrays import task_from_arrays
-from ensemble_transfer.tasks.npz import Npz
+from ensemble_transfer import Npz, task_from_arrays
 
 
 @pytest.fixture(scope="module")

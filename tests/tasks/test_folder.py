@@ -11,9 +11,7 @@ from pictures import write_pictures
 from PIL import Image
 from refusals import refusal
 
-from ensemble_transfer.errors import SettingError
-from ensemble_transfer.tasks.embedded import Digits
-from ensemble_transfer.tasks.folder import ImageFolder
+from ensemble_transfer import Digits, ImageFolder, SettingError
 from ensemble_transfer.tasks.pictures import decoded, files
 
 CLASSES = ("zero", "één", "二")

@@ -9,8 +9,7 @@ import torch
 from PIL import Image
 from refusals import refusal
 
-from ensemble_transfer.tasks.embedded import Digits
-from ensemble_transfer.tasks.hugging_face import HuggingFace
+from ensemble_transfer import Digits, HuggingFace
 from ensemble_transfer.tasks.mapped import place_of
 
 

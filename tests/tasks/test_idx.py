@@ -5,8 +5,7 @@ import torch
 from pictures import idx
 from refusals import refusal
 
-from ensemble_transfer.errors import SettingError
-from ensemble_transfer.tasks.embedded import MnistSample
+from ensemble_transfer import MnistSample, SettingError
 from ensemble_transfer.tasks.idx import FASHION, FashionMnist
 
 

@@ -5,9 +5,7 @@ import torch
 from pictures import write_pictures
 from refusals import refusal
 
-from ensemble_transfer.errors import SettingError
-from ensemble_transfer.tasks.embedded import Digits
-from ensemble_transfer.tasks.image_csv import ImageCsv
+from ensemble_transfer import Digits, ImageCsv, SettingError
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,7 @@ import numpy as np
 import pytest
 from refusals import refusal
 
-from ensemble_transfer.errors import SettingError
-from ensemble_transfer.tasks.embedded import Digits
-from ensemble_transfer.tasks.npz import Npz
+from ensemble_transfer import Digits, Npz, SettingError
 
 
 @pytest.fixture(scope="module")

@@ -13,13 +13,11 @@ import pytest
 import torch
 from pictures import write_pictures
 
-from ensemble_transfer.errors import SettingError
+from ensemble_transfer import ImageFolder, MnistSample, SettingError
 from ensemble_transfer.tasks import mapped, picture_loader, pictures
 from ensemble_transfer.tasks import task as task_module
 from ensemble_transfer.tasks.chosen import ChosenImages
 from ensemble_transfer.tasks.corruptions import corrupt
-from ensemble_transfer.tasks.embedded import MnistSample
-from ensemble_transfer.tasks.folder import ImageFolder
 from ensemble_transfer.tasks.mapped import place_of
 
 

@@ -11,13 +11,11 @@ from refusals import refusal
 from same import equal
 from torch.nn.functional import cross_entropy
 
-from ensemble_transfer.errors import SettingError
+from ensemble_transfer import Recipe, SettingError, TrainerSettings
 from ensemble_transfer.training.course import Course, Watch
 from ensemble_transfer.training.executors import Loop
 from ensemble_transfer.training.fit import Start
 from ensemble_transfer.training.groups import GroupFitter
-from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.spec import FitSpec
 from ensemble_transfer.training.store import Unfinished
 from ensemble_transfer.training.workers import number_of_workers

@@ -6,13 +6,8 @@ import pytest
 import torch
 from refusals import refusal
 
-from ensemble_transfer.errors import SettingError
-from ensemble_transfer.source.train import EnsembleSettings, train_source
+from ensemble_transfer import EnsembleSettings, HeadOnly, Recipe, SettingError, Shift, train_source, transfer_ensemble
 from ensemble_transfer.training.fit import Fitter, Start
-from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.transfer.base import transfer_ensemble
-from ensemble_transfer.transfer.strategies.head import HeadOnly
-from ensemble_transfer.transfer.strategies.shift import Shift
 
 TOO_HIGH = Recipe(40, optimizer="sgd", lr=1e30)
 

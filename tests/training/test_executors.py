@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from ensemble_transfer.errors import SettingError
-from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer import Architecture, Fitter, Recipe, SettingError, TrainerSettings
 from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.executors import (
     LAUNCH_BOUND,
@@ -17,11 +16,8 @@ from ensemble_transfer.training.executors import (
     chosen_executor,
     grouped,
 )
-from ensemble_transfer.training.fit import Fitter
 from ensemble_transfer.training.lockstep import Lockstep
 from ensemble_transfer.training.lockstep import train as train_doubles
-from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.training.settings import TrainerSettings
 
 NET = {"channels": [4, 8, 8, 8], "stem_width": 4, "output_stride": 8}
 NETS = {

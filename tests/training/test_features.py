@@ -5,7 +5,7 @@ import timm
 import torch
 from same import equal
 
-from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer import Architecture, Recipe
 from ensemble_transfer.training.features import (
     encode,
     features,
@@ -14,7 +14,6 @@ from ensemble_transfer.training.features import (
     statistics_images,
     views,
 )
-from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.weights import below, copied
 
 CPU = torch.device("cpu")

@@ -7,10 +7,9 @@ import pytest
 import torch
 from fits import assert_same
 
-from ensemble_transfer import spill
+from ensemble_transfer import Recipe, spill
 from ensemble_transfer.training import groups as groups_module
 from ensemble_transfer.training.groups import is_out_of_memory
-from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.spec import FitSpec
 
 CUDA_FAILURE = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")

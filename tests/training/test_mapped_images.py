@@ -6,11 +6,9 @@ from fits import assert_same
 from pictures import write_pictures
 from same import equal
 
-from ensemble_transfer.models.ensemble import Ensemble
+from ensemble_transfer import Ensemble, ImageFolder, Recipe
 from ensemble_transfer.tasks.chosen import ChosenImages
-from ensemble_transfer.tasks.folder import ImageFolder
 from ensemble_transfer.training.features import reestimated_statistics, statistics_images
-from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.weights import below
 
 CPU = torch.device("cpu")

@@ -4,10 +4,9 @@ import pytest
 import torch
 from refusals import refusal
 
+from ensemble_transfer import Ensemble, Recipe
 from ensemble_transfer.models.backbone import Classifier
-from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.training import settings as settings_module
-from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.settings import FLOPS_A_THREAD, TrainerSettings
 from ensemble_transfer.transfer.shift.diagnostics import batch_loss
 

@@ -13,12 +13,9 @@ import torch
 from filelock import FileLock
 from refusals import refusal
 
-from ensemble_transfer.errors import SettingError
+from ensemble_transfer import Cost, Recipe, SettingError, Split
 from ensemble_transfer.source.train import keep_source
-from ensemble_transfer.tasks.task import Split
-from ensemble_transfer.training.cost import Cost
 from ensemble_transfer.training.fit import Start
-from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.spec import FitSpec
 from ensemble_transfer.training.store import ABANDONED, SCHEMA, Fitted, Store, Unfinished, key_of
 

@@ -9,11 +9,10 @@ import pytest
 import torch
 from fits import Curves, assert_same
 
+from ensemble_transfer import Recipe, Split
 from ensemble_transfer.errors import RunError, SettingError
 from ensemble_transfer.tasks.mapped import stored
-from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training import workers as workers_module
-from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.workers import (
     BYTES_A_WORKER,
     STARTING,
