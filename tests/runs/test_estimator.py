@@ -33,13 +33,16 @@ def scans():
 
 @pytest.fixture(scope="module")
 def small(backbone, recipes, settings, shared_store):
-    """The settings that make every fit short."""
+    """The settings that make every fit short, and so does what times a fine-tuning."""
 
     def made(strategy="shift", size=2, **others):
         known = {"backbone": backbone, "recipe": recipes, "trainer": settings, "store": shared_store}
         return TransferEnsemble(strategy, size=size, **known | others)
 
-    return made
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ensemble_transfer.runs.costs.WARM", 1)
+        patch.setattr("ensemble_transfer.runs.costs.TIMED", 3)
+        yield made
 
 
 @pytest.fixture(scope="module")
