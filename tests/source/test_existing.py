@@ -111,7 +111,7 @@ def test_the_size_is_that_of_the_given_members(saved, file):
         _ = EnsembleSettings(members=["nowhere"]).count
 
 
-def test_members_beside_given_ones_start_from_pretrained_weights(given, source_ensemble, source_task, file, recipes):
+def test_members_beside_given_ones_start_from_pretrained_weights(given, source_ensemble, file, recipes):
     pretrained = Backbone("resnet10t", SMALL_NET, checkpoint=str(file), mean=[0.5], std=[0.5])
     unmoved = replace(recipes, ancestor=Recipe(0), source=Recipe(0))
     ensemble, _ = given(file, size=2, backbone=pretrained, recipes=unmoved)

@@ -36,7 +36,7 @@ def test_a_larger_ensemble_contains_the_smaller_and_members_differ(train, lineag
     assert large.lineage == lineage
 
 
-def test_a_snapshot_goes_on_from_the_one_before(train, backbone, source_task, short, fitter, monkeypatch):
+def test_a_snapshot_goes_on_from_the_one_before(train, monkeypatch):
     seen: list[tuple[str, Start]] = []
     fit = Fitter.fit
 

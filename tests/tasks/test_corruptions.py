@@ -56,14 +56,14 @@ def test_directions_and_places_differ_between_images(images):
     assert len({each.numpy().tobytes() for each in corrupt(same, "occlusion", 3)}) > 20
 
 
-def test_occlusion_covers_the_stated_area(images):
+def test_occlusion_covers_the_stated_area():
     black = torch.zeros(20, 3, 50, 50, dtype=torch.uint8)
     for severity, side in zip(SEVERITIES, (10, 15, 20, 25, 30), strict=True):
         covered = corrupt(black, "occlusion", severity)
         assert ((covered == 127).sum((2, 3)) == side**2).all()
 
 
-def test_translation_loses_nothing_it_should_not(images):
+def test_translation_loses_nothing_it_should_not():
     dot = torch.zeros(8, 1, 25, 25, dtype=torch.uint8)
     dot[:, :, 12, 12] = 255
     found = corrupt(dot, "translation", 5).nonzero()[:, 2:] - 12

@@ -76,7 +76,7 @@ def test_train_validation_and_test_folders_stay_apart_and_a_test_folder_may_lack
     assert torch.bincount(ImageFolder(str(divided)).load(8, 1).test.labels).tolist() == [6, 0, 6]
 
 
-def test_nested_folders_links_and_hidden_files(pool, tmp_path, digits):
+def test_nested_folders_links_and_hidden_files(pool, tmp_path):
     plain = ImageFolder(str(pool)).load(8, 1).fingerprint
     zero = pool / "zero"
     (zero / "19").mkdir()

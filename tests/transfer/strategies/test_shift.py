@@ -10,8 +10,6 @@ from ensemble_transfer import SettingError, Shift
 from ensemble_transfer.transfer.shift.vector import learned
 from ensemble_transfer.weights import add_scaled, below, floating, subtract
 
-CPU = torch.device("cpu")
-
 
 @pytest.fixture(scope="module")
 def shift(transfer):
