@@ -1,8 +1,5 @@
 import json
 import math
-import os
-import pickle
-import re
 from dataclasses import replace
 
 import numpy as np
@@ -20,11 +17,6 @@ OPTIONS = {"channels": [4, 8, 8, 8], "stem_width": 4, "output_stride": 8}
 
 def architecture(**changes):
     return replace(Architecture("resnet10t", OPTIONS, 8, 1, 5, (0.5,), (0.25,)), **changes)
-
-
-def timm_net(seed=0, **changes):
-    torch.manual_seed(seed)
-    return timm.create_model("resnet10t", **{"in_chans": 3, "num_classes": 7} | OPTIONS | changes)
 
 
 @pytest.mark.parametrize("draw", [architecture().initial, architecture().fresh_head])
@@ -136,65 +128,6 @@ def test_pretrained_weights_come_with_their_normalisation(channels, mean, std):
     described = Backbone("resnet10t", OPTIONS, pretrained=True).architecture(8, channels, 5)
     assert described.mean == pytest.approx(mean)
     assert described.std == pytest.approx(std)
-
-
-def encoder_from(path, channels=3):
-    backbone = Backbone("resnet10t", OPTIONS, checkpoint=str(path))
-    return backbone.pretrained_parts(backbone.architecture(8, channels, 5))[0]
-
-
-def test_gray_images_see_the_sum_of_the_colour_filters(tmp_path):
-    state = timm_net().state_dict()
-    save_file(state, tmp_path / "a.safetensors")
-    encoder, first = encoder_from(tmp_path / "a.safetensors", channels=1), "conv1.0.weight"
-    torch.testing.assert_close(encoder.pop(first), state.pop(first).sum(1, keepdim=True))
-    assert equal(encoder, {name: tensor for name, tensor in state.items() if not name.startswith("fc.")})
-
-
-class Hostile:
-    """Leaves a mark when it is unpickled."""
-
-    def __init__(self, mark):
-        self.mark = mark
-
-    def __reduce__(self):
-        return os.mkdir, (self.mark,)
-
-
-def without(part):
-    return {name: tensor for name, tensor in timm_net().state_dict().items() if part not in name}
-
-
-BROKEN = {
-    "cut.safetensors": lambda path: path.write_bytes(save_and_read(path)[:-9]),
-    "junk.pt": lambda path: path.write_bytes(b"junk"),
-    "other widths.pt": lambda path: torch.save(timm_net(channels=[4, 8, 8, 16]).state_dict(), path),
-    "no statistics.pt": lambda path: torch.save(without("running"), path),
-    "more.pt": lambda path: torch.save(timm_net().state_dict() | {"more": torch.zeros(1)}, path),
-}
-
-
-def save_and_read(path):
-    save_file(timm_net().state_dict(), path)
-    return path.read_bytes()
-
-
-@pytest.mark.parametrize("name", BROKEN)
-def test_a_checkpoint_that_does_not_fit_is_refused_whole(tmp_path, name):
-    path = tmp_path / name
-    BROKEN[name](path)
-    start = re.escape(f"checkpoint='{path}': gives no weights for resnet10t: ")
-    with pytest.raises(SettingError, match=start):
-        encoder_from(path)
-
-
-@pytest.mark.parametrize("dump", [lambda o, p: torch.save({"x": o}, p), lambda o, p: p.write_bytes(pickle.dumps(o, 2))])
-@pytest.mark.parametrize("name", ["evil.pt", "evil.safetensors"])
-def test_a_checkpoint_executes_nothing(tmp_path, dump, name):
-    dump(Hostile(str(tmp_path / "executed")), tmp_path / name)
-    with pytest.raises(SettingError, match="gives no weights for resnet10t"):
-        encoder_from(tmp_path / name)
-    assert not (tmp_path / "executed").exists()
 
 
 # The size of the images
