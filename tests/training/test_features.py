@@ -20,16 +20,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def encoder(architecture):
-    """An encoder as from some training: other statistics, and residual branches, which timm starts at zero."""
-    weights, generator = below(architecture.initial(0), "encoder"), torch.Generator().manual_seed(0)
-    for name, tensor in weights.items():
-        noise = torch.rand(tensor.shape, generator=generator)
-        if name.endswith("tracked"):
-            tensor.fill_(5)
-        elif tensor.ndim == 1:
-            tensor.copy_(noise / 4 if name.endswith(("mean", "bias")) else noise + 0.2)
-    return weights
+def encoder(source_ensemble):
+    return below(source_ensemble.members[0], "encoder")
 
 
 def classifier_of(architecture, encoder):
