@@ -6,12 +6,29 @@ import pytest
 import torch
 from same import equal
 
-from ensemble_transfer import Auto, Few, Fitter, Full, Ledger, Matched, SettingError, Shift, Snapshots, Star
-from ensemble_transfer.runs.presets import preset_names, preset_object
+from ensemble_transfer import Auto, Few, Full, HeadOnly, Matched, Scratch, Shift, Snapshots, Star, Tiny, Turns
+from ensemble_transfer.errors import SettingError
+from ensemble_transfer.training.cost import Ledger
+from ensemble_transfer.training.fit import Fitter
 from ensemble_transfer.transfer.prices import Prices, stretched
 
-STRATEGIES = {name: preset_object("strategy", name) for name in preset_names("strategy") if name != "full"}
-STRATEGIES |= {"shift_if_better": Shift(if_better=True), "few_in_cycles": Few(2, [0.6, 0.2, 0.2])}
+STRATEGIES = {
+    "head": HeadOnly(),
+    "tiny": Tiny(),
+    "zero_shot": Shift(finish="head"),
+    "shift": Shift(),
+    "shift_if_better": Shift(if_better=True),
+    "random_shift": Shift(direction="random", head="fresh"),
+    "star": Star(),
+    "snapshots": Snapshots(),
+    "few": Few(2),
+    "few_in_cycles": Few(2, [0.6, 0.2, 0.2]),
+    "matched": Matched(),
+    "lp_ft": Full("probe"),
+    "scratch": Scratch(),
+    "auto": Auto(),
+    "turns": Turns(),
+}
 
 
 @pytest.fixture
