@@ -55,6 +55,12 @@ def test_errors_agree_with_their_definitions(case):
     assert calibration.ece_classwise(mean, labels).item() == pytest.approx(np.mean(classwise), abs=1e-7)
 
 
+def test_confidence_1_falls_in_the_last_bin():
+    probabilities, labels = torch.tensor([[1.0, 0.0], [0.95, 0.05]]), torch.tensor([1, 0])
+    assert calibration.ece(probabilities, labels).item() == pytest.approx(abs(0.5 - 0.975))
+    assert calibration.mce(probabilities, labels).item() == pytest.approx(abs(0.5 - 0.975))
+
+
 def test_adaptive_error_agrees_with_its_definition(case):
     mean, labels, means = case
     sure, right = top_label(means, labels.tolist())
