@@ -44,6 +44,7 @@ def test_saved_and_loaded_it_is_the_same_and_belongs_to_one_ensemble(calibration
     ("change", "message"),
     [
         ({"temperature": torch.tensor(0.0).double()}, "temperature must be one number above 0"),
+        ({"temperature": torch.ones(1).double()}, "temperature must be one number above 0"),
         ({"confidence": None}, "must hold temperature (torch.float64), confidence"),
         ({"confidence": torch.ones(39).double()}, "confidence and correct must have one entry an example"),
         ({"confidence": torch.full((40,), 1.5).double()}, "confidence and correct must have one entry an example"),

@@ -249,6 +249,8 @@ def test_wrong_tasks_are_one_line(small, source_task, scans, tmp_path):
         ((tmp_path / "nowhere",), r"path='.*nowhere': must be a folder that exists"),
         ((["nowhere.png"] * 9, [0, 1, 2] * 3), r"images='nowhere.png': cannot be read: does not exist$"),
         ((images, labels * 0), r"classes="),
+        (([*images[:9], images[0, :4]], labels[:10]), r"images='list': is not an array"),
+        ((images[:9], ["a", "b", None] * 3), r"labels='object': must be integers or text"),
         ((source_task, source_task), r"images='tuple': must be images and labels"),
     ):
         assert re.match(line, str(refusal(small("few").fit, *given)))
