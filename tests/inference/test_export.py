@@ -6,12 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from pictures import write_pictures
 
+from ensemble_transfer import Calibration, Ensemble
 from ensemble_transfer.cli import export as command
 from ensemble_transfer.inference import export
-from ensemble_transfer.inference.calibration import Calibration
-from ensemble_transfer.models.ensemble import Ensemble
 
 MISSING = [name for name in command.NEEDED if importlib.util.find_spec(name) is None]
 needs_onnx = pytest.mark.skipif(bool(MISSING), reason=f"needs the extra onnx: {', '.join(MISSING)}")
@@ -30,19 +29,14 @@ def run(tmp_path_factory, ensemble, source_task):
     split = source_task.validation
     fitted = Calibration.fit(ensemble.predict(split.images), split.labels)
     fitted.save(folder / "ensemble", ensemble.fingerprint)
-    for place, image in enumerate(source_task.test.images[:5]):
-        Image.fromarray(image[0].numpy()).save(folder / f"{place}.png")
+    write_pictures(folder, source_task.test.images[:5])
     return folder
-
-
-def session(path):
-    import onnxruntime
-
-    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
 
 @needs_onnx
 def test_the_file_gives_the_ensembles_probabilities(run, tmp_path, capsys, ensemble, source_task):
+    import onnxruntime
+
     path = tmp_path / "out.onnx"
     assert command.main([str(run), str(path), "--images", str(run)]) == 0
     out, err = capsys.readouterr()
@@ -51,7 +45,7 @@ def test_the_file_gives_the_ensembles_probabilities(run, tmp_path, capsys, ensem
     assert out.splitlines()[0] == f"temperature {temperature:.3f}, fitted on 40 validation images"
     assert float(out.split("on 5 of your images: ")[1].split()[0]) < 1e-5
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.onnx"]
-    net = session(path)
+    net = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     images = source_task.test.images
     assert export._difference(path, ensemble, temperature, images) < 1e-5
     assert export._difference(path, ensemble, temperature + 1, images) > export.TOLERANCE
@@ -73,10 +67,23 @@ def test_the_file_gives_the_ensembles_probabilities(run, tmp_path, capsys, ensem
     assert (steps["mean"], steps["std"]) == ([0.5], [0.5])
 
 
-@needs_onnx
-def test_the_soup_is_one_network_of_mean_weights(run, tmp_path, capsys, ensemble, source_task):
-    path = tmp_path / "soup.onnx"
-    assert command.main([str(run), str(path), "--soup"]) == 0
+@pytest.fixture
+def untranslated(monkeypatch):
+    """Write a text instead of a network in ONNX, and return the networks that are to be written."""
+
+    def program(module, _):
+        written.append(module)
+        return SimpleNamespace(model=SimpleNamespace(metadata_props={}), save=lambda path, **_: path.write_text("new"))
+
+    written = []
+    monkeypatch.setattr(command, "NEEDED", ())
+    monkeypatch.setattr(export, "_program", program)
+    monkeypatch.setattr(export, "_difference", lambda *_: 0.0)
+    return written
+
+
+def test_the_soup_is_one_network_of_mean_weights(run, tmp_path, capsys, ensemble, source_task, untranslated):
+    assert command.main([str(run), str(tmp_path / "soup.onnx"), "--soup"]) == 0
     out = capsys.readouterr().out
     assert "mean weights of 2 members, BatchNorm statistics included" in out
     assert "temperature is not this network's and is left out" in out
@@ -87,19 +94,15 @@ def test_the_soup_is_one_network_of_mean_weights(run, tmp_path, capsys, ensemble
     }
     expected = Ensemble(ensemble.architecture, (weights,), ensemble.classes)
     images = source_task.test.images
-    mean, members = session(path).run(None, {"images": images.numpy()})
+    with torch.inference_mode():
+        mean, members = untranslated[0](images)
     np.testing.assert_allclose(members, expected.predict(images), atol=1e-5)
     np.testing.assert_allclose(mean, members[0], atol=1e-6)
     assert not np.allclose(mean, ensemble.predict(images).mean(0), atol=1e-3)
 
 
+@pytest.mark.usefixtures("untranslated")
 def test_a_file_that_differs_from_torch_is_not_written(run, tmp_path, capsys, monkeypatch):
-    def write(path, external_data):
-        path.write_text("new")
-
-    program = SimpleNamespace(model=SimpleNamespace(metadata_props={}), save=write)
-    monkeypatch.setattr(command, "NEEDED", ())
-    monkeypatch.setattr(export, "_program", lambda *_: program)
     monkeypatch.setattr(export, "_difference", lambda *_: 2e-4)
     (tmp_path / "out.onnx").write_text("before")
     assert command.main([str(run), str(tmp_path / "out.onnx")]) == 2

@@ -7,9 +7,8 @@ import pytest
 from huggingface_hub import ModelCard
 from scipy.stats import binomtest
 
+from ensemble_transfer import Backbone, Ensemble
 from ensemble_transfer.inference.model_card import write_card
-from ensemble_transfer.models.backbone import Backbone
-from ensemble_transfer.models.ensemble import Ensemble
 
 ARCHITECTURE = Backbone("resnet10t", {"channels": [4, 8, 8, 8], "stem_width": 4}, mean=[0.3], std=[0.2]).architecture(
     8, 1, 3

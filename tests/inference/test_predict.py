@@ -9,21 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from pictures import write_pictures
 from scipy.stats import entropy
 
+from ensemble_transfer import Calibration, Ensemble
 from ensemble_transfer.cli.predict import main
-from ensemble_transfer.inference.calibration import Calibration
 from ensemble_transfer.inference.predict import COLUMNS
 from ensemble_transfer.metrics import selective
 from ensemble_transfer.metrics.evaluate import evaluate
-from ensemble_transfer.models.ensemble import Ensemble
-
-
-def write_images(images, folder):
-    folder.mkdir(parents=True, exist_ok=True)
-    for place, image in enumerate(images):
-        Image.fromarray(image[0].numpy()).save(folder / f"{place:02d}.png")
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +27,8 @@ def made(tmp_path_factory, source_ensemble, source_task):
     test, validation = source_task.test, source_task.validation
     fitted = Calibration.fit(source_ensemble.predict(validation.images), validation.labels)
     fitted.save(folder / "run" / "ensemble", source_ensemble.fingerprint)
-    write_images(test.images, folder / "test")
-    write_images(validation.images, folder / "validation")
+    write_pictures(folder / "test", test.images)
+    write_pictures(folder / "validation", validation.images)
     return folder
 
 

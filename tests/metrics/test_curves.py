@@ -3,6 +3,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from drawn import smooth
 from sklearn.metrics import confusion_matrix
 
 from ensemble_transfer.metrics.curves import curves
@@ -17,8 +18,8 @@ def nll(mean, labels):
     return -np.log(mean[np.arange(len(labels)), labels]).mean()
 
 
-def test_json_holds_them(make_smooth):
-    predictions = make_smooth(3, 40, 4)
+def test_json_holds_them():
+    predictions = smooth(3, 40, 4)
     drawn = curves(predictions.array, predictions.label_array)
     assert json.loads(json.dumps(drawn, allow_nan=False)) == drawn
     before = ["reliability", "reliability_calibrated", "accuracy_rejection", "ensemble_size", "disagreement"]
@@ -34,18 +35,18 @@ def test_a_member_that_cannot_choose_between_classes_is_counted_as_by_the_metric
     assert curves(tie, [0])["member_accuracy"] == [evaluate(tie, [0])["member/accuracy"]] == [1]
 
 
-def test_the_confusion_matrix_is_sklearns_and_large_ones_are_left_out(make_smooth):
-    predictions = make_smooth(3, 200, 5)
+def test_the_confusion_matrix_is_sklearns_and_large_ones_are_left_out():
+    predictions = smooth(3, 200, 5)
     found = curves(predictions.array, predictions.label_array)["confusion"]
     mean = predictions.array.mean(0)
     assert found == confusion_matrix(predictions.label_array, mean.argmax(1), labels=range(5)).tolist()
     assert sum(found[i][i] for i in range(5)) == 200 * accuracy(mean, predictions.label_array)
-    many = make_smooth(2, 30, 101)
+    many = smooth(2, 30, 101)
     assert "confusion" not in curves(many.array, many.label_array)
 
 
-def test_after_the_temperature_curves_agree_with_the_metrics(make_smooth):
-    test, held_out = make_smooth(3, 300, 4), make_smooth(3, 200, 4, seed=1)
+def test_after_the_temperature_curves_agree_with_the_metrics():
+    test, held_out = smooth(3, 300, 4), smooth(3, 200, 4, seed=1)
     for validation in (None, (held_out.array, held_out.label_array)):
         drawn = curves(test.array, test.label_array, validation=validation)
         bins, size = drawn["reliability_calibrated"], drawn["ensemble_size"]
@@ -62,8 +63,8 @@ def test_after_the_temperature_curves_agree_with_the_metrics(make_smooth):
 
 
 @pytest.mark.parametrize("examples", [1, 7, 200, 1000])
-def test_accuracy_rejection(make_smooth, examples):
-    predictions = make_smooth(2, examples, 4)
+def test_accuracy_rejection(examples):
+    predictions = smooth(2, examples, 4)
     drawn = curves(predictions.array, predictions.label_array)["accuracy_rejection"]
     assert len(drawn["rejection"]) == len(drawn["accuracy"]) == min(examples, 200)
     assert drawn["rejection"][-1] == 0
@@ -74,8 +75,8 @@ def test_accuracy_rejection(make_smooth, examples):
         assert found == pytest.approx(np.mean(correct[:kept]), abs=1e-12)
 
 
-def test_ensemble_size_averages_over_all_subsets(make_smooth):
-    predictions = make_smooth(5, 60, 4)
+def test_ensemble_size_averages_over_all_subsets():
+    predictions = smooth(5, 60, 4)
     drawn = curves(predictions.array, predictions.label_array)["ensemble_size"]
     assert drawn["size"] == [1, 2, 3, 4, 5]
     assert drawn["subsets"] == [5, 10, 10, 5, 1]
@@ -86,8 +87,8 @@ def test_ensemble_size_averages_over_all_subsets(make_smooth):
             assert drawn[metric.__name__][size - 1] == pytest.approx(expected)
 
 
-def test_ensemble_size_of_many_members_draws_different_subsets(make_smooth):
-    predictions = make_smooth(7, 60, 4)
+def test_ensemble_size_of_many_members_draws_different_subsets():
+    predictions = smooth(7, 60, 4)
     first = curves(predictions.array, predictions.label_array)["ensemble_size"]
     assert first["subsets"] == [7, 20, 20, 20, 20, 7, 1]
     assert curves(predictions.array, predictions.label_array)["ensemble_size"] == first

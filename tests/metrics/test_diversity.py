@@ -6,6 +6,7 @@ import scipy.spatial.distance
 import scipy.stats
 import sklearn.metrics
 import torch
+from drawn import smooth, tied
 
 from ensemble_transfer.metrics import diversity
 
@@ -15,8 +16,8 @@ def pairs(members):
 
 
 @pytest.fixture
-def several(make_smooth):
-    return make_smooth(4, 150, 5)
+def several():
+    return smooth(4, 150, 5)
 
 
 @pytest.fixture
@@ -48,8 +49,8 @@ def test_kl_is_the_mean_over_ordered_pairs(several):
 
 
 @pytest.mark.parametrize("kind", ["smooth", "tied"])
-def test_js_agrees_with_scipy(kind, several, make_tied):
-    predictions = several if kind == "smooth" else make_tied(4, 150, 5)[0]
+def test_js_agrees_with_scipy(kind, several):
+    predictions = several if kind == "smooth" else tied(4, 150, 5)[0]
     expected = np.mean(
         [
             (scipy.spatial.distance.jensenshannon(predictions.array[i], predictions.array[j], axis=1) ** 2).mean()
@@ -59,15 +60,15 @@ def test_js_agrees_with_scipy(kind, several, make_tied):
     assert diversity.js(predictions.probabilities).item() == pytest.approx(expected, rel=1e-9)
 
 
-def test_mutual_information_agrees_with_scipy(several, make_tied):
-    for predictions in (several, make_tied(3, 80, 4)[0]):
+def test_mutual_information_agrees_with_scipy(several):
+    for predictions in (several, tied(3, 80, 4)[0]):
         of_members = scipy.stats.entropy(predictions.array, axis=-1).mean(0)
         expected = scipy.stats.entropy(predictions.mean, axis=-1) - of_members
         np.testing.assert_allclose(diversity.mutual_information(predictions.probabilities), expected, atol=1e-14)
 
 
-def test_mutual_information_is_the_same_bit_for_bit_in_any_order_of_the_members(make_smooth):
-    probabilities = make_smooth(7, 2000, 5).probabilities
+def test_mutual_information_is_the_same_bit_for_bit_in_any_order_of_the_members():
+    probabilities = smooth(7, 2000, 5).probabilities
     forth, back = (diversity.mutual_information(p) for p in (probabilities, probabilities.flip(0)))
     assert torch.equal(forth, back)
 
@@ -77,15 +78,6 @@ def test_jensen_gap(several):
     of_members = np.mean([-np.log(member[index, y]).mean() for member in several.array])
     expected = of_members + np.log(several.mean[index, y]).mean()
     assert diversity.jensen_gap(several.probabilities, several.labels).item() == pytest.approx(expected)
-
-
-def test_pair_table_counts(correct):
-    table = diversity.pair_table(torch.from_numpy(correct))
-    for place, (i, j) in enumerate(pairs(correct)):
-        counts = [0, 0, 0, 0]
-        for a, b in zip(correct[i], correct[j], strict=True):
-            counts[2 * (not a) + (not b)] += 1
-        assert [values[place].item() for values in table] == counts
 
 
 def test_agreement_of_errors(correct):

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from drawn import draw
 
 from ensemble_transfer.cli.evaluate import main
 from ensemble_transfer.metrics.evaluate import evaluate
@@ -20,14 +21,6 @@ FAMILIES = {
     "error_correlation q_statistic double_fault kappa jensen_gap",
 }
 KEYS = [f"{family}/{name}" for family, names in FAMILIES.items() for name in names.split()]
-
-
-def draw(members=3, examples=40, classes=4, seed=0):
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(classes, size=examples)
-    logits = rng.normal(size=(members, examples, classes)) + 2 * np.eye(classes)[labels]
-    exponentials = np.exp(logits)
-    return (exponentials / exponentials.sum(-1, keepdims=True)).astype(np.float32), labels
 
 
 @pytest.fixture

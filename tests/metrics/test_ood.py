@@ -3,6 +3,7 @@ import pytest
 import scipy.stats
 import sklearn.metrics
 import torch
+from drawn import smooth, tied
 
 from ensemble_transfer.metrics import ood
 
@@ -28,18 +29,14 @@ def reference_detection(inside, outside):
     }
 
 
-@pytest.fixture
-def flatter(make_smooth):
-    def make(members, examples, classes):
-        array = make_smooth(members, examples, classes, seed=9).array ** 0.4
-        return array / array.sum(-1, keepdims=True)
-
-    return make
+def flatter(members, examples, classes):
+    array = smooth(members, examples, classes, seed=9).array ** 0.4
+    return array / array.sum(-1, keepdims=True)
 
 
 @pytest.mark.parametrize(("members", "examples", "classes", "outside"), [(3, 300, 5, 80), (2, 9, 2, 1)])
-def test_agrees_with_scikit_learn(members, examples, classes, outside, make_smooth, flatter):
-    inside_array, outside_array = make_smooth(members, examples, classes).array, flatter(members, outside, classes)
+def test_agrees_with_scikit_learn(members, examples, classes, outside):
+    inside_array, outside_array = smooth(members, examples, classes).array, flatter(members, outside, classes)
     inside, beyond = ood.scores(torch.from_numpy(inside_array)), ood.scores(torch.from_numpy(outside_array))
     expected_inside, expected_beyond = reference_scores(inside_array), reference_scores(outside_array)
     assert inside.keys() == expected_inside.keys()
@@ -48,8 +45,8 @@ def test_agrees_with_scikit_learn(members, examples, classes, outside, make_smoo
         assert found == pytest.approx(reference_detection(expected_inside[name], expected_beyond[name]), abs=1e-6)
 
 
-def test_tied_scores_agree_with_scikit_learn(make_tied):
-    inside, outside = make_tied(3, 200, 3)[0], make_tied(3, 60, 3, seed=5)[0]
+def test_tied_scores_agree_with_scikit_learn():
+    inside, outside = tied(3, 200, 3)[0], tied(3, 60, 3, seed=5)[0]
     found = ood.detection(*(ood.scores(p.probabilities)["max_probability"] for p in (inside, outside)))
     expected = reference_detection(*(np.round(-p.mean.max(1), 9) for p in (inside, outside)))
     assert {key: value.item() for key, value in found.items()} == pytest.approx(expected, abs=1e-6)

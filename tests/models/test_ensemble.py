@@ -7,44 +7,27 @@ import numpy as np
 import pytest
 import timm
 import torch
+from refusals import refusal
+from same import equal
 from torch.nn.functional import linear
 
-from ensemble_transfer.errors import SettingError
-from ensemble_transfer.models.backbone import Backbone
+from ensemble_transfer import Digits
 from ensemble_transfer.models.ensemble import CALIBRATION, Ensemble
-from ensemble_transfer.tasks.embedded import Digits
 from ensemble_transfer.weights import copied, fingerprint
 
 OPTIONS = {"channels": [4, 8, 8, 8], "stem_width": 4, "output_stride": 8}
-ARCHITECTURE = Backbone("resnet10t", OPTIONS, mean=[0.3], std=[0.2]).architecture(8, 1, 10)
 IMAGES = Digits().load(8, 1).test.images[:30]
 
 
-def member(seed):
-    """Weights as after some training: other statistics, and residual branches, which timm starts at zero."""
-    weights, generator = ARCHITECTURE.initial(seed), torch.Generator().manual_seed(seed)
-    for name, tensor in weights.items():
-        if tensor.ndim == 1:
-            noise = torch.rand(tensor.shape, generator=generator)
-            tensor.copy_(noise / 4 if name.endswith(("mean", "bias")) else noise + 0.2)
-    return weights
-
-
 @pytest.fixture(scope="module")
-def ensemble():
-    members = tuple(member(seed) for seed in range(3))
-    history = {"source": "digits", "steps": [1, 2]}
-    return Ensemble(ARCHITECTURE, members, tuple("é123456789"), "shared", history)
+def ensemble(source_ensemble):
+    return replace(source_ensemble, classes=tuple("é1234"), history={"source": "digits", "steps": [1, 2]})
 
 
 @pytest.fixture
 def folder(ensemble, tmp_path):
     ensemble.save(tmp_path / "ensemble")
     return tmp_path / "ensemble"
-
-
-def equal(a, b):
-    return list(a) == list(b) and all(torch.equal(a[name], b[name]) and a[name].dtype == b[name].dtype for name in a)
 
 
 # Predicting
@@ -55,26 +38,22 @@ def plain_probabilities(weights, images):
     encoder = timm.create_model("resnet10t", in_chans=1, num_classes=0, **OPTIONS).eval()
     encoder.load_state_dict({k.removeprefix("encoder."): v for k, v in weights.items() if k.startswith("encoder.")})
     with torch.no_grad():
-        features = encoder((images / 255 - 0.3) / 0.2)
+        features = encoder((images / 255 - 0.5) / 0.5)
         logits = linear(features, weights["head.weight"], weights["head.bias"]).double().numpy()
     exponentials = np.exp(logits)
     return exponentials / exponentials.sum(1, keepdims=True)
 
 
 @pytest.mark.parametrize("batch_size", [256, 7])
-def test_predictions_are_every_members_softmax(ensemble, batch_size):
+def test_predictions_are_every_members_softmax_and_mutate_nothing(ensemble, batch_size):
+    before, images = list(map(copied, ensemble.members)), IMAGES.clone()
     probabilities = ensemble.predict(IMAGES, batch_size=batch_size)
-    assert probabilities.shape == (3, 30, 10)
+    assert probabilities.shape == (3, 30, 5)
     assert probabilities.dtype == torch.float32
     assert probabilities.std(1).max() > 0.01
     expected = [plain_probabilities(weights, IMAGES) for weights in ensemble.members]
     np.testing.assert_allclose(probabilities.numpy(), np.stack(expected), atol=1e-6)
-
-
-def test_predicting_mutates_neither_members_nor_images(ensemble):
-    members, images = [copied(weights) for weights in ensemble.members], IMAGES.clone()
-    ensemble.predict(IMAGES)
-    assert all(equal(now, before) for now, before in zip(ensemble.members, members, strict=True))
+    assert all(map(equal, ensemble.members, before))
     assert torch.equal(IMAGES, images)
 
 
@@ -95,27 +74,28 @@ def test_images_of_another_type_or_shape_are_refused(ensemble, images):
         ({"head.more": torch.zeros(1)}, "tensor 'head.more' is unknown in member 1"),
         (
             {"head.bias": torch.zeros(9)},
-            "tensor 'head.bias' of member 1 has shape (9,) and dtype torch.float32; the architecture says (10,) and",
+            "tensor 'head.bias' of member 1 has shape (9,) and dtype torch.float32; the architecture says (5,) and",
         ),
     ],
 )
 def test_a_member_that_does_not_fit_is_refused_by_the_tensors_name(ensemble, change, message):
-    wrong = {name: tensor for name, tensor in (member(1) | change).items() if tensor is not None}
+    right = ensemble.members[0]
+    wrong = {name: tensor for name, tensor in (dict(right) | change).items() if tensor is not None}
     with pytest.raises(ValueError, match=re.escape(message)):
-        replace(ensemble, members=(member(0), wrong))
+        replace(ensemble, members=(right, wrong))
 
 
 def test_an_ensemble_has_members_and_a_name_for_every_output(ensemble):
     with pytest.raises(ValueError, match=re.escape("members=(): an ensemble has at least one")):
         replace(ensemble, members=())
-    with pytest.raises(ValueError, match="classes has 2 names for 10 outputs"):
+    with pytest.raises(ValueError, match="classes has 2 names for 5 outputs"):
         replace(ensemble, classes=("a", "b"))
 
 
 def test_the_fingerprint_follows_members_and_their_order(ensemble):
-    again = replace(ensemble, members=tuple(member(seed) for seed in range(3)), lineage="independent")
-    others = [replace(ensemble, members=tuple(member(seed) for seed in seeds)) for seeds in ([1, 0, 2], [0, 1], [0])]
-    assert again.fingerprint == ensemble.fingerprint
+    one, two, three = ensemble.members
+    others = [replace(ensemble, members=members) for members in ((two, one, three), (one, two), (one,))]
+    assert replace(ensemble, lineage="independent").fingerprint == ensemble.fingerprint
     assert len({ensemble.fingerprint, *(other.fingerprint for other in others)}) == 4
 
 
@@ -125,9 +105,7 @@ def test_the_fingerprint_follows_members_and_their_order(ensemble):
 def test_saved_and_loaded_it_is_the_same_bit_by_bit(ensemble, folder):
     loaded = Ensemble.load(folder)
     assert len(loaded) == 3
-    for before, after in zip(ensemble.members, loaded.members, strict=True):
-        assert before.keys() == after.keys()
-        assert equal(before, {name: after[name] for name in before})
+    assert all(map(equal, loaded.members, ensemble.members))
     for field in ("architecture", "classes", "lineage", "history", "fingerprint"):
         assert getattr(loaded, field) == getattr(ensemble, field)
     assert torch.equal(loaded.predict(IMAGES), ensemble.predict(IMAGES))
@@ -139,19 +117,19 @@ def test_the_folder_holds_what_the_contract_says(ensemble, folder):
     files = [f"member_0{index}.safetensors" for index in range(3)]
     assert sorted(path.name for path in folder.iterdir()) == ["ensemble.json", *files]
     described = json.loads((folder / "ensemble.json").read_text())
-    named = {"backbone": "resnet10t", "options": OPTIONS, "image_size": 8, "channels": 1, "classes": 10}
-    assert described["architecture"] == named | {"mean": [0.3], "std": [0.2]}
+    named = {"backbone": "resnet10t", "options": OPTIONS, "image_size": 8, "channels": 1, "classes": 5}
+    assert described["architecture"] == named | {"mean": [0.5], "std": [0.5]}
     assert described["members"] == [
         {"file": file, "sha256": fingerprint(weights)} for file, weights in zip(files, ensemble.members, strict=True)
     ]
 
 
 def test_saving_mutates_nothing_and_takes_tensors_that_share_memory(ensemble, tmp_path):
-    weights, bias = member(0), torch.arange(20.0)
-    weights |= {"head.bias": bias[::2], "encoder.bn1.bias": bias[:8]}
+    bias = torch.arange(10.0)
+    weights = dict(ensemble.members[0]) | {"head.bias": bias[::2], "encoder.bn1.bias": bias[:8]}
     replace(ensemble, members=(weights,)).save(tmp_path)
-    assert bias.tolist() == list(range(20))
-    assert Ensemble.load(tmp_path).members[0]["head.bias"].tolist() == list(range(0, 20, 2))
+    assert bias.tolist() == list(range(10))
+    assert Ensemble.load(tmp_path).members[0]["head.bias"].tolist() == list(range(0, 10, 2))
 
 
 def edited(folder, **changes):
@@ -165,12 +143,6 @@ def edited(folder, **changes):
             node = node[int(parent) if parent.isdigit() else parent]
         node[last] = value
     path.write_text(json.dumps(description))
-
-
-def flip_the_last_byte(folder):
-    path = folder / "member_01.safetensors"
-    data = path.read_bytes()
-    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
 
 
 def as_header(folder):
@@ -199,36 +171,23 @@ def option(**options):
             r"member='.*member_01\.safetensors': does not have the checksum",
         ),
         ({"members__0__file": "../x"}, r"file='\.\./x': must be the name of a file beside ensemble\.json"),
-        ({"architecture__backbone": "hf-hub:evil/net"}, "name='hf-hub:evil/net': must be an architecture that timm"),
         ({"architecture__std": ["0.5"]}, r"std=\('0\.5',\): must be finite numbers"),
         ({"architecture__classes": 10**9}, r"classes=1000000000: is more than the \d+ numbers"),
-        (option(checkpoint_path="evil.pt"), r"options\.checkpoint_path='evil\.pt': is set by the framework"),
         (option(_target_="os.system", _args_=["ls"]), "options=.*: does not fit timm's resnet10t"),
         (option(stem_width=10**6), r"options\.stem_width=1000000: is more than the \d+ numbers that a member's file"),
-        (
-            option(layers=[400] * 10_000),
-            r"options\.layers=4000000: is too large: its numbers may sum to at most 1000000",
-        ),
         (option(channels=[4, 8, 16, 16]), r"tensor 'encoder\.layer3\..*' is missing from member 0"),
     ],
     ids=lambda value: None if isinstance(value, str) else "",
 )
 def test_a_description_that_is_not_what_it_says_is_refused_by_name(folder, changes, message):
     edited(folder, **changes)
-    refused(folder, message)
-
-
-def refused(folder, message):
-    with pytest.raises(SettingError, match=message) as caught:
-        Ensemble.load(folder)
-    assert "\n" not in str(caught.value)
+    assert re.search(message, str(refusal(Ensemble.load, folder)))
 
 
 DAMAGED = {
     "no such folder": (lambda folder: folder.rename(folder.parent / "elsewhere"), r"ensemble\.json': .*No such file"),
     "deep JSON": (lambda folder: (folder / "ensemble.json").write_text("[" * 100_000), "is not a readable ensemble: "),
     "huge": (lambda folder: os.truncate(folder / "ensemble.json", 2**40), "must be a file of at most 16777216 bytes"),
-    "flipped byte": (flip_the_last_byte, r"member='.*member_01\.safetensors': does not have the checksum that ensemb"),
     "larger than its bytes": (as_header, r"member='.*member_00\.safetensors': is not a readable safetensors file: "),
     "pipe": (
         as_pipe,
@@ -241,7 +200,7 @@ DAMAGED = {
 def test_a_folder_that_is_damaged_is_refused_by_name(folder, case):
     damage, message = DAMAGED[case]
     damage(folder)
-    refused(folder, message)
+    assert re.search(message, str(refusal(Ensemble.load, folder)))
 
 
 def test_timm_is_not_even_asked_for_what_a_hostile_description_names(folder, monkeypatch):
@@ -253,6 +212,5 @@ def test_timm_is_not_even_asked_for_what_a_hostile_description_names(folder, mon
         {"architecture__backbone": "hf-hub:x"},
     ):
         edited(folder, **changes)
-        with pytest.raises(SettingError):
-            Ensemble.load(folder)
+        refusal(Ensemble.load, folder)
     assert asked == []

@@ -3,8 +3,7 @@ import timm
 import torch
 from torch import nn
 
-from ensemble_transfer.errors import SettingError
-from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer import Architecture, SettingError
 from ensemble_transfer.models.flops import counting, encode_flops, head_flops, step_flops
 
 # Convolutions of the small net at 8 pixels, by hand: positions, outputs, inputs, kernel

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forks import SMALL
 from hydra.core.global_hydra import GlobalHydra
 
 from ensemble_transfer.cli.main import main
@@ -13,20 +14,8 @@ from ensemble_transfer.cli.main import main
 ROOT = Path(__file__).resolve().parents[2]
 STRATEGIES = sorted(path.stem for path in (ROOT / "conf" / "strategy").glob("*.yaml"))
 NEEDS = {"auto": ["budget=3"], "few": ["budget=2"], "turns": ["strategy.donors=1", "strategy.scales=[0.5,1]"]}
-SIZES = {"ancestor": 12, "source": 3, "full": 5, "tiny": 2, "probe": 4, "head": 4}
-QUICK = [
-    "ensemble.size=3",
-    "backbone.options.channels=[4,8,8,8]",
-    "backbone.options.stem_width=4",
-    "dataset.image_size=8",
-    "dataset.target.train=60",
-    "dataset.target.validation=40",
-    "dataset.target.test=50",
-    "trainer=gpu",
-    "trainer.progress=false",
-    *(f"recipe.{phase}.steps={steps}" for phase, steps in SIZES.items()),
-    "recipe.full.augment=crop_flip",
-]
+ON_GPU = ["ensemble.size=3", "trainer=gpu", "trainer.progress=false", "recipe.full.augment=crop_flip"]
+QUICK = [*SMALL, *ON_GPU, "evaluation.diagnostics=true"]
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from ensemble_transfer.errors import SettingError
+from ensemble_transfer import Ensemble, SettingError
 from ensemble_transfer.metrics.archive import read_predictions
 from ensemble_transfer.metrics.evaluate import evaluate
-from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.runs import evaluation
 from ensemble_transfer.runs.evaluation import EvaluationSettings, Tasks, kept, metrics_of, predict_target, tell_size
 

@@ -6,15 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ensemble_transfer.errors import SettingError
+from ensemble_transfer import Digits, EnsembleSettings, Few, HeadOnly, SettingError
 from ensemble_transfer.machine import SECONDS_A_STEP
 from ensemble_transfer.runs.evaluation import EvaluationSettings
 from ensemble_transfer.runs.experiment import Dataset, Experiment, load_tasks
 from ensemble_transfer.runs.run import DAY, expected_seconds, prepare, warn_of_days
-from ensemble_transfer.source.train import EnsembleSettings
-from ensemble_transfer.tasks.embedded import Digits
-from ensemble_transfer.transfer.strategies.few import Few
-from ensemble_transfer.transfer.strategies.head import HeadOnly
 
 FEW = {"train": 20, "validation": 10, "test": 12}
 

@@ -4,10 +4,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from ensemble_transfer.errors import SettingError
-from ensemble_transfer.runs.presets import conf_folder, preset, preset_names, preset_object
-from ensemble_transfer.transfer.strategies.full import Full
-from ensemble_transfer.transfer.strategies.shift import Shift
+from ensemble_transfer import SettingError
+from ensemble_transfer.runs.presets import conf_folder, preset, preset_names
 
 
 def test_presets_are_those_of_hydra():
@@ -16,11 +14,6 @@ def test_presets_are_those_of_hydra():
             for name in preset_names(group):
                 composed = OmegaConf.to_container(compose(f"{group}/{name}")[group])
                 assert preset(group, name) == composed, name
-
-
-def test_a_preset_becomes_an_object_of_the_class_that_it_names():
-    assert preset_object("strategy", "random_shift") == Shift(direction="random")
-    assert preset_object("strategy", "lp_ft") == Full(head="probe")
 
 
 def test_an_unknown_preset_is_one_line():

@@ -1,12 +1,13 @@
 """Members without a source task."""
 
+import re
 from dataclasses import replace
 
 import pytest
+from refusals import refusal
 from safetensors.torch import save_file
 from same import equal
 
-from ensemble_transfer.errors import SettingError
 from ensemble_transfer.source.train import EnsembleSettings, members_alone
 from ensemble_transfer.weights import below
 
@@ -37,7 +38,6 @@ def test_without_weights_members_start_from_random_ones_of_their_own(backbone, t
     assert ensemble.lineage == "untrained"
     assert not equal(ensemble.members[0], ensemble.members[1])
     assert "resnet10t starts from random weights" in caplog.text
-    assert members_alone(EnsembleSettings(2), backbone, target_task).members[1].keys() == ensemble.members[1].keys()
     assert equal(members_alone(EnsembleSettings(2), backbone, target_task).members[1], ensemble.members[1])
 
 
@@ -72,6 +72,4 @@ def test_settings_of_a_source_task_are_refused_without_one(backbone, target_task
         (EnsembleSettings(3, members=[file]), r"^ensemble.size=3: is more than the 1 given members, and there is no "),
         (EnsembleSettings(lineage="mixed", members=[file]), r"^ensemble.lineage='mixed': must be left out"),
     ):
-        with pytest.raises(SettingError, match=line) as error:
-            members_alone(settings, backbone, target_task)
-        assert "\n" not in str(error.value)
+        assert re.match(line, str(refusal(members_alone, settings, backbone, target_task)))

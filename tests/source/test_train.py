@@ -5,10 +5,9 @@ from dataclasses import replace
 import pytest
 from same import equal
 
-from ensemble_transfer.errors import SettingError
+from ensemble_transfer import Recipe, SettingError
 from ensemble_transfer.source.train import LINEAGES, EnsembleSettings, _forked, keep_source, train_source
 from ensemble_transfer.training.fit import Fitter, Start
-from ensemble_transfer.training.recipe import Recipe
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +36,7 @@ def test_a_larger_ensemble_contains_the_smaller_and_members_differ(train, lineag
     assert large.lineage == lineage
 
 
-def test_a_snapshot_goes_on_from_the_one_before(train, backbone, source_task, short, fitter, monkeypatch):
+def test_a_snapshot_goes_on_from_the_one_before(train, monkeypatch):
     seen: list[tuple[str, Start]] = []
     fit = Fitter.fit
 

@@ -7,11 +7,11 @@ import zlib
 import numpy as np
 import pytest
 import torch
+from pictures import write_pictures
 from PIL import Image
+from refusals import refusal
 
-from ensemble_transfer.errors import SettingError
-from ensemble_transfer.tasks.embedded import Digits
-from ensemble_transfer.tasks.folder import ImageFolder
+from ensemble_transfer import Digits, ImageFolder, SettingError
 from ensemble_transfer.tasks.pictures import decoded, files
 
 CLASSES = ("zero", "één", "二")
@@ -24,11 +24,9 @@ def digits():
     return [task.train.images[task.train.labels == label][:20, 0].numpy() for label in range(3)]
 
 
-def write(folder, digits, classes=CLASSES, part=slice(None), kind="png"):
+def write(folder, digits, classes=CLASSES, part=slice(None)):
     for name, images in zip(classes, digits, strict=False):
-        (folder / name).mkdir(parents=True)
-        for place, image in list(enumerate(images))[part]:
-            Image.fromarray(image).save(folder / name / f"{place:02}.{kind}")
+        write_pictures(folder / name, images[part])
     return folder
 
 
@@ -46,11 +44,9 @@ def divided(tmp_path, digits):
 
 
 def complaint(folder, **settings):
-    with pytest.raises(SettingError) as caught:
-        ImageFolder(str(folder), **settings).load(8, 1)
-    assert caught.value.setting == "path"
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    error = refusal(ImageFolder(str(folder), **settings).load, 8, 1)
+    assert error.setting == "path"
+    return str(error)
 
 
 def read(paths, size, channels):
@@ -80,7 +76,7 @@ def test_train_validation_and_test_folders_stay_apart_and_a_test_folder_may_lack
     assert torch.bincount(ImageFolder(str(divided)).load(8, 1).test.labels).tolist() == [6, 0, 6]
 
 
-def test_nested_folders_links_and_hidden_files(pool, tmp_path, digits):
+def test_nested_folders_links_and_hidden_files(pool, tmp_path):
     plain = ImageFolder(str(pool)).load(8, 1).fingerprint
     zero = pool / "zero"
     (zero / "19").mkdir()

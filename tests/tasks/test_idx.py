@@ -2,15 +2,11 @@ import gzip
 
 import pytest
 import torch
+from pictures import idx
+from refusals import refusal
 
-from ensemble_transfer.errors import SettingError
-from ensemble_transfer.tasks.embedded import MnistSample
+from ensemble_transfer import MnistSample, SettingError
 from ensemble_transfer.tasks.idx import FASHION, FashionMnist
-
-
-def idx(tensor):
-    head = bytes((0, 0, 8, tensor.ndim)) + b"".join(size.to_bytes(4, "big") for size in tensor.shape)
-    return head + tensor.to(torch.uint8).numpy().tobytes()
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +33,10 @@ def test_official_splits_are_read_and_kept_apart(folder, digits):
 
 
 def test_a_missing_folder_says_where_fashion_comes_from(tmp_path):
-    with pytest.raises(SettingError) as caught:
-        FashionMnist(str(tmp_path / "none")).load(28, 1)
-    assert caught.value.setting == "path"
-    assert "Debian's package dataset-fashion-mnist provides /usr/share/datasets/fashion-mnist" in str(caught.value)
-    assert "set path to your own copy" in str(caught.value)
+    error = refusal(FashionMnist(str(tmp_path / "none")).load, 28, 1)
+    assert error.setting == "path"
+    assert "Debian's package dataset-fashion-mnist provides /usr/share/datasets/fashion-mnist" in error.rule
+    assert "set path to your own copy" in error.rule
 
 
 def test_labels_beyond_the_classes_are_named(folder, digits):
@@ -55,7 +50,6 @@ def test_labels_beyond_the_classes_are_named(folder, digits):
     [
         (None, "train-images-idx3-ubyte cannot be read ([Errno 2] No such file"),
         (b"", "train-images-idx3-ubyte is not a whole IDX file of unsigned bytes in 3 dimensions"),
-        (bytes((0, 0, 8, 3, 0, 0)), "is not a whole IDX file"),
         (idx(torch.zeros(0, 4, 4)), "is not a whole IDX file"),
         (idx(torch.zeros(100, 4, 4))[:-1], "is not a whole IDX file"),
         (idx(torch.zeros(99, 4, 4)), "labels='torch.int64 (100,)': must be int64 of shape (99,)"),
@@ -66,9 +60,7 @@ def test_broken_files_are_named(folder, content, text):
     path.unlink()
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(SettingError) as caught:
-        FashionMnist(str(folder)).load(28, 1)
-    assert text in str(caught.value)
+    assert text in str(refusal(FashionMnist(str(folder)).load, 28, 1))
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-9], lambda _: b"no gzip"])

@@ -2,11 +2,10 @@ import shutil
 
 import pytest
 import torch
-from PIL import Image
+from pictures import write_pictures
+from refusals import refusal
 
-from ensemble_transfer.errors import SettingError
-from ensemble_transfer.tasks.embedded import Digits
-from ensemble_transfer.tasks.image_csv import ImageCsv
+from ensemble_transfer import Digits, ImageCsv, SettingError
 
 
 @pytest.fixture(scope="module")
@@ -17,16 +16,11 @@ def scans():
 @pytest.fixture
 def table(tmp_path, scans):
     """A table of 60 scans; the first 40 to train on, then 8, then 12."""
-    (tmp_path / "scans").mkdir()
-    lines = ["path,label,split"]
-    for place, (image, label) in enumerate(zip(scans.images, scans.labels.tolist(), strict=True)):
-        Image.fromarray(image[0].numpy()).save(tmp_path / "scans" / f"{place:02}.png")
-        lines.append(f"scans/{place:02}.png,{('zero', 'één', '二')[label]},{split_of(place)}")
-    return write(tmp_path / "table.csv", lines)
-
-
-def split_of(place):
-    return "train" if place < 40 else "val" if place < 48 else "test"
+    write_pictures(tmp_path / "scans", scans.images)
+    splits, names = ["train"] * 40 + ["val"] * 8 + ["test"] * 12, ("zero", "één", "二")
+    rows = enumerate(zip(scans.labels, splits, strict=True))
+    lines = [f"scans/{place:02}.png,{names[label]},{split}" for place, (label, split) in rows]
+    return write(tmp_path / "table.csv", ["path,label,split", *lines])
 
 
 def write(path, lines):
@@ -42,12 +36,9 @@ def changed(table, number, line):
 
 
 def complaint(path, **settings):
-    with pytest.raises(SettingError) as caught:
-        ImageCsv(str(path), **settings).load(8, 1)
-    text = str(caught.value)
-    assert text.startswith(f"path={str(path)!r}: ")
-    assert "\n" not in text
-    return text.removeprefix(f"path={str(path)!r}: ")
+    error = refusal(ImageCsv(str(path), **settings).load, 8, 1)
+    assert (error.setting, error.value) == ("path", str(path))
+    return error.rule
 
 
 def test_a_table_with_splits(table, scans):

@@ -1,7 +1,7 @@
 import pytest
 import torch
+from refusals import refusal
 
-from ensemble_transfer.errors import SettingError
 from ensemble_transfer.tasks.loader import Collection, TaskLoader, whence
 from ensemble_transfer.tasks.task import Split
 
@@ -96,9 +96,7 @@ def test_images_are_resized_turned_and_coloured():
     ],
 )
 def test_values_that_no_data_could_fit(settings, text):
-    with pytest.raises(SettingError) as caught:
-        TaskLoader(**settings)
-    assert text in str(caught.value)
+    assert text in str(refusal(TaskLoader, **settings))
 
 
 @pytest.mark.parametrize(
@@ -107,7 +105,6 @@ def test_values_that_no_data_could_fit(settings, text):
         ({"train": 300}, "train=300: asks for 300 images, but there are 260 of 400 beside test=80, validation=60"),
         ({"per_class": 66}, "per_class=66: the class 'ant' has only 65 to train on"),
         ({"classes": ["ant", "fox"]}, "classes='fox': must be among ant, bee, cow, dog, or positions 0 to 3"),
-        ({"validation": 0.9}, "validation=0.9: asks for 360 images, but there are 320 of 400 beside test=80"),
         ({"test": 340}, "train=None: none of 400 images is left for it"),
         ({"classes": ["ant", "4"]}, "classes='4': must be among ant, bee, cow, dog, or positions 0 to 3"),
         ({"classes": ["ant", "0"]}, "classes=['ant', '0']: must not name a class twice"),
@@ -119,9 +116,7 @@ def test_values_that_no_data_could_fit(settings, text):
     ],
 )
 def test_values_that_this_data_does_not_fit(settings, text):
-    with pytest.raises(SettingError) as caught:
-        make(**settings)
-    assert text in str(caught.value)
+    assert text in str(refusal(make, **settings))
 
 
 @pytest.mark.parametrize("folds", [2, 5])

@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
+from refusals import refusal
 
-from ensemble_transfer.errors import SettingError
-from ensemble_transfer.tasks.embedded import Digits
-from ensemble_transfer.tasks.npz import Npz
+from ensemble_transfer import Digits, Npz, SettingError
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +68,9 @@ def test_labels_may_be_text_or_any_numbers(load, digits):
 )
 def test_what_does_not_fit_is_named(load, digits, change, text):
     arrays = {"images": digits[0], "labels": digits[1], **change}
-    with pytest.raises(SettingError) as caught:
-        load(**{key: array for key, array in arrays.items() if array is not None})
-    assert text in str(caught.value)
-    assert caught.value.setting == "path"
+    error = refusal(load, **{key: array for key, array in arrays.items() if array is not None})
+    assert text in str(error)
+    assert error.setting == "path"
 
 
 def test_files_that_are_no_archive(tmp_path, digits):

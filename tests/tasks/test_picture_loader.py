@@ -11,15 +11,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from pictures import write_pictures
 
-from ensemble_transfer.errors import SettingError
+from ensemble_transfer import ImageFolder, MnistSample, SettingError
 from ensemble_transfer.tasks import mapped, picture_loader, pictures
 from ensemble_transfer.tasks import task as task_module
 from ensemble_transfer.tasks.chosen import ChosenImages
 from ensemble_transfer.tasks.corruptions import corrupt
-from ensemble_transfer.tasks.embedded import MnistSample
-from ensemble_transfer.tasks.folder import ImageFolder
 from ensemble_transfer.tasks.mapped import place_of
 
 
@@ -28,10 +26,7 @@ def photos(tmp_path_factory):
     """120 real digits in 10 folders, as JPEGs."""
     root = tmp_path_factory.mktemp("photos")
     split = MnistSample(train=120, validation=10, test=10).load(28, 1).train
-    for place, (image, label) in enumerate(zip(split.images, split.labels.tolist(), strict=True)):
-        folder = root / f"digit {label}"
-        folder.mkdir(exist_ok=True)
-        Image.fromarray(image[0].numpy()).save(folder / f"{place:03}.jpg")
+    write_pictures(root, split.images, [f"digit {label}" for label in split.labels], "jpg")
     return root
 
 
@@ -217,10 +212,8 @@ def test_another_process_maps_the_same_images(on_disk):
 @pytest.mark.parametrize(("size", "channels", "colour"), [(28, 1, True), (28, 1, False), (64, 1, True), (64, 3, True)])
 def test_pictures_that_lose_colours_or_detail_are_said_once(tmp_path, caplog, size, channels, colour):
     noise = np.random.default_rng(0).integers(256, size=(12, 128, 128, 1), dtype=np.uint8).repeat(3, axis=-1)
-    for place, pixels in enumerate((noise * np.array([1, 0.6, 0.3] if colour else [1, 1, 1])).astype(np.uint8)):
-        folder = tmp_path / ("left", "right")[place % 2]
-        folder.mkdir(exist_ok=True)
-        Image.fromarray(pixels).save(folder / f"{place:02}.png")
+    pixels = (noise * np.array([1, 0.6, 0.3] if colour else [1, 1, 1])).astype(np.uint8)
+    write_pictures(tmp_path, pixels, ["left", "right"] * 6)
     ImageFolder(str(tmp_path)).load(size, channels)
     said = " ".join(record.message for record in caplog.records if record.levelno == logging.WARNING)
     assert ("in colour become gray (dataset.channels=3" in said) == (colour and channels == 1)

@@ -6,7 +6,6 @@ import pytest
 
 from ensemble_transfer.training import course
 from ensemble_transfer.training.course import PATIENCE, SLOW, Pace
-from ensemble_transfer.training.fit import Start
 from ensemble_transfer.training.recipe import Recipe
 
 
@@ -24,12 +23,10 @@ def test_steps_that_are_far_too_slow_name_the_threads_once(monkeypatch, caplog, 
     ] * warned
 
 
-def test_a_fit_looks_at_its_steps(monkeypatch, caplog, fitter, backbone, source_task):
+def test_a_fit_looks_at_its_steps(monkeypatch, caplog, train):
     monkeypatch.setattr(course, "SLOW", 0)
     monkeypatch.setattr(course, "PATIENCE", 0)
-    architecture = backbone.architecture(8, 1, 5)
-    starts = [Start(member, architecture.initial(member), member) for member in (0, 1)]
     with caplog.at_level(logging.INFO):
-        fitter.fit(architecture, starts, source_task.train, Recipe(4), "full")
+        train(range(2), Recipe(4))
     assert sum("trainer.threads=1 may be faster" in message for message in caplog.messages) == 1
     assert "full: training members 1-2, 4 steps each" in caplog.messages

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from ensemble_transfer.errors import SettingError
-from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer import Architecture, Fitter, Recipe, SettingError, TrainerSettings
 from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.executors import (
     LAUNCH_BOUND,
@@ -17,10 +16,8 @@ from ensemble_transfer.training.executors import (
     chosen_executor,
     grouped,
 )
-from ensemble_transfer.training.fit import Fitter, Start
-from ensemble_transfer.training.lockstep import Lockstep, train
-from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.training.settings import TrainerSettings
+from ensemble_transfer.training.lockstep import Lockstep
+from ensemble_transfer.training.lockstep import train as train_doubles
 
 NET = {"channels": [4, 8, 8, 8], "stem_width": 4, "output_stride": 8}
 NETS = {
@@ -49,7 +46,7 @@ def trained(executor, options, recipe, data, **settings):
     batches = Batches(data.images, data.labels, 16, [4, 5, 6])
     chosen = TrainerSettings("cpu", executor=executor, threads=1, progress=False, **settings)
     lockstep = Lockstep(modules, batches, recipe, chosen)
-    train(lockstep)
+    train_doubles(lockstep)
     return lockstep.weights()
 
 
@@ -170,13 +167,11 @@ def test_auto_is_a_rule(monkeypatch, device, members, flops, channels_last, chos
         assert chosen_executor(settings, members, flops) == expected
 
 
-def test_auto_trains_in_the_loop_what_cannot_be_vectorised(monkeypatch, caplog, source_task):
+def test_auto_trains_in_the_loop_what_cannot_be_vectorised(train, settings, monkeypatch, caplog):
     net = Architecture("test_vit", {"patch_size": 4, "img_size": 8, "attn_drop_rate": 0.1}, 8, 1, 5, (0.5,), (0.5,))
     monkeypatch.setattr("ensemble_transfer.training.fit.chosen_executor", lambda *_: "vectorised")
     caplog.set_level("INFO")
-    starts = [Start(member, net.initial(member), member) for member in range(2)]
-    settings = TrainerSettings("cpu", threads=1, progress=False)
-    Fitter(settings).fit(net, starts, source_task.train, Recipe(1), "full")
+    train(range(2), Recipe(1), net=net)
     assert any(message.startswith("executor=auto: loop (executor='vectorised': cannot") for message in caplog.messages)
     with pytest.raises(SettingError, match="cannot train this net"):
         Fitter(replace(settings, executor="vectorised")).check(net)

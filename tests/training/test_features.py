@@ -3,8 +3,9 @@ from dataclasses import replace
 import pytest
 import timm
 import torch
+from same import equal
 
-from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer import Architecture, Recipe
 from ensemble_transfer.training.features import (
     encode,
     features,
@@ -13,28 +14,14 @@ from ensemble_transfer.training.features import (
     statistics_images,
     views,
 )
-from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.weights import below, copied
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def architecture(backbone):
-    return backbone.architecture(8, 1, 5)
-
-
-@pytest.fixture(scope="module")
-def encoder(architecture):
-    """An encoder as from some training: other statistics, and residual branches, which timm starts at zero."""
-    weights, generator = below(architecture.initial(0), "encoder"), torch.Generator().manual_seed(0)
-    for name, tensor in weights.items():
-        noise = torch.rand(tensor.shape, generator=generator)
-        if name.endswith("tracked"):
-            tensor.fill_(5)
-        elif tensor.ndim == 1:
-            tensor.copy_(noise / 4 if name.endswith(("mean", "bias")) else noise + 0.2)
-    return weights
+def encoder(source_ensemble):
+    return below(source_ensemble.members[0], "encoder")
 
 
 def classifier_of(architecture, encoder):
@@ -111,12 +98,12 @@ def test_only_statistics_change_and_all_of_them_do(architecture, encoder, target
     again = reestimated_statistics(architecture, encoder, target_task.train.images, CPU)
     dropping = replace(architecture, options=dict(architecture.options) | {"drop_path_rate": 0.9})
     with_drops = reestimated_statistics(dropping, encoder, target_task.train.images, CPU)
-    assert all(torch.equal(with_drops[name], again[name]) for name in again)  # others stay in evaluation mode
+    assert equal(with_drops, again)  # others stay in evaluation mode
     assert again.keys() == encoder.keys()
     assert {name for name in again if not torch.equal(again[name], encoder[name])} == {
         name for name in encoder if name.endswith(("running_mean", "running_var", "num_batches_tracked"))
     }
-    assert all(torch.equal(encoder[name], before[name]) for name in encoder)
+    assert equal(encoder, before)
 
 
 @pytest.mark.parametrize("most", [30, 99])
@@ -136,6 +123,4 @@ def test_an_encoder_without_batchnorm_comes_back_as_it_was(target_task):
     described = Architecture("test_vit", options, 8, 1, 5, (0.5,), (0.5,))
     encoder = below(described.initial(0), "encoder")
     assert not any(is_statistic(name) for name in encoder)
-    again = reestimated_statistics(described, encoder, target_task.train.images, CPU)
-    assert again.keys() == encoder.keys()
-    assert all(torch.equal(again[name], encoder[name]) for name in encoder)
+    assert equal(reestimated_statistics(described, encoder, target_task.train.images, CPU), encoder)

@@ -1,16 +1,15 @@
 """Groups that fit into memory, and what happens to one that does not."""
 
 import os
-from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
+from fits import assert_same
 
-from ensemble_transfer import spill
+from ensemble_transfer import Recipe, spill
 from ensemble_transfer.training import groups as groups_module
-from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.groups import is_out_of_memory
-from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.spec import FitSpec
 
 CUDA_FAILURE = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
@@ -62,58 +61,46 @@ def groups(monkeypatch):
     return limited
 
 
-def fit(fitter, backbone, source_task):
-    architecture = backbone.architecture(8, 1, 5)
-    starts = [Start(member, architecture.initial(member), member) for member in range(5)]
-    return fitter.fit(architecture, starts, source_task.train, Recipe(2), "full").weights
+@pytest.fixture
+def train(train):
+    return partial(train, range(5), Recipe(2))
 
 
-def test_a_group_without_enough_memory_is_halved_and_the_fit_goes_on(
-    settings, store, backbone, source_task, groups, caplog
-):
-    whole = fit(Fitter(settings), backbone, source_task)
+def test_a_group_without_enough_memory_is_halved_and_the_fit_goes_on(train, store, groups, caplog):
+    whole = train()
     tried = groups(2, CUDA_FAILURE)
-    halved = fit(Fitter(settings, store), backbone, source_task)
+    halved = train(store)
     assert tried == [5, 2, 2, 1]
     told = [message for message in caplog.messages if "training members" not in message]
     assert told == ["out of memory with 5 members in lockstep; going on with 2"]
-    for a, b in zip(whole, halved, strict=True):
-        assert all(torch.equal(a[name], b[name]) for name in a)
+    assert_same(halved, whole)
     assert not list(store.root.glob("unfinished/*"))
 
 
-def test_other_failures_and_a_single_member_without_memory_are_raised(settings, backbone, source_task, groups):
+def test_other_failures_and_a_single_member_without_memory_are_raised(train, groups):
     tried = groups(0, MemoryError())
     with pytest.raises(MemoryError, match=r"^out of memory in phase 'full' with member 1 alone .*; lower batch_size"):
-        fit(Fitter(settings), backbone, source_task)
+        train()
     assert tried == [5, 2, 1]
     groups(0, RuntimeError("something else"))
     with pytest.raises(RuntimeError, match="something else"):
-        fit(Fitter(settings), backbone, source_task)
+        train()
 
 
 @pytest.mark.parametrize(("executor", "members"), [("auto", 3), ("vectorised", 2)])
-def test_without_a_group_size_as_many_members_train_as_fit(
-    settings, backbone, source_task, groups, monkeypatch, executor, members
-):
+def test_without_a_group_size_as_many_members_train_as_fit(train, groups, monkeypatch, executor, members):
     monkeypatch.setattr(FitSpec, "need", lambda _: (20, 20))
     monkeypatch.setattr(groups_module, "free_memory", lambda *_: 100)
     tried = groups(9)
-    fit(Fitter(replace(settings, executor=executor)), backbone, source_task)
+    train(executor=executor)
     assert tried[0] == members
     assert sum(tried) == 5
 
 
-def test_features_that_do_not_fit_go_to_a_file_and_the_heads_are_the_same(settings, backbone, source_task, monkeypatch):
-    architecture = backbone.architecture(8, 1, 5)
-    starts = [Start(member, architecture.initial(member), member) for member in range(2)]
-
-    def weights():
-        return Fitter(settings).fit_heads(architecture, starts, source_task.train, Recipe(5), "head").weights
-
-    in_memory, mapped = weights(), []
+def test_features_that_do_not_fit_go_to_a_file_and_the_heads_are_the_same(train, architecture, monkeypatch):
+    in_memory, mapped = train(heads=True), []
     monkeypatch.setattr(spill, "SMALL", 0)
     monkeypatch.setattr(groups_module, "free_memory", lambda *_: 0)
     monkeypatch.setattr(spill, "_reserve", lambda file, size: (mapped.append(size), os.ftruncate(file, size)))
-    assert all(torch.equal(a[name], b[name]) for a, b in zip(in_memory, weights(), strict=True) for name in a)
-    assert mapped == [4 * 160 * (architecture.features + 1)] * 2  # five batches; one head after another
+    assert_same(train(heads=True), in_memory)
+    assert mapped == [4 * 64 * (architecture.features + 1)] * 5  # two batches; one head after another

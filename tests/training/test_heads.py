@@ -1,15 +1,15 @@
 """Heads on features: the steps of softmax regression, each head by itself."""
 
-from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
+from fits import Curves, assert_same
 from pytorch_lightning.callbacks import Callback
 from torch import nn
 
 from ensemble_transfer.training import groups as groups_module
 from ensemble_transfer.training.batches import Batches
-from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.heads import Heads
 from ensemble_transfer.training.recipe import Recipe, optimizer_of
 from ensemble_transfer.training.spec import head_of
@@ -64,28 +64,9 @@ def test_heads_take_the_steps_of_autograd_and_of_torchs_optimizers(name):
 
 
 @pytest.fixture
-def train(backbone, source_task, settings):
+def train(train):
     """Return fits of the heads of some members, in some order."""
-    architecture = backbone.architecture(8, 1, 5)
-
-    def run(members, recipe=RECIPES["adamw"], store=None, tracker=None, data=source_task.train, **changes):
-        starts = [Start(member, architecture.initial(member), 50 + member) for member in members]
-        fitter = Fitter(replace(settings, **changes), store, tracker)
-        return fitter.fit_heads(architecture, starts, data, recipe, "head")
-
-    return run
-
-
-def assert_same(fits, others):
-    """Compare the fits of members bit for bit; members may stand in any order."""
-    by_member = dict(zip(others.members, others.fitted, strict=True))
-    for member, fitted in zip(fits.members, fits.fitted, strict=True):
-        other = by_member[member]
-        assert fitted.weights.keys() == other.weights.keys()
-        assert all(torch.equal(fitted.weights[name], other.weights[name]) for name in other.weights)
-        assert torch.equal(fitted.curve, other.curve)
-        one, two = fitted.cost, other.cost
-        assert (one.steps, one.examples, one.flops) == (two.steps, two.examples, two.flops)
+    return partial(train, heads=True)
 
 
 def test_a_head_is_the_same_beside_any_number_of_others_in_any_order(train):
@@ -99,15 +80,10 @@ def test_a_head_is_the_same_beside_any_number_of_others_in_any_order(train):
     assert_same(train([12, 4, 7], recipe, executor="vectorised", group_size=2), thirteen)
 
 
-def test_a_head_is_the_same_with_threads_whose_kernels_divide_a_batch(backbone, source_task, settings):
-    architecture = backbone.architecture(8, 1, 1000)
-    starts = [Start(member, architecture.initial(member), member) for member in range(3)]
-    fitter, recipe = Fitter(replace(settings, threads=2)), Recipe(4, batch_size=33, lr=1e-2)
-
-    def train(starts):
-        return fitter.fit_heads(architecture, starts, source_task.train, recipe, "head")
-
-    assert_same(train([starts[2], starts[0]]), train(starts))
+def test_a_head_is_the_same_with_threads_whose_kernels_divide_a_batch(backbone, train):
+    recipe, wide = Recipe(4, batch_size=33, lr=1e-2), backbone.architecture(8, 1, 1000)
+    two, three = (train(members, recipe, net=wide, threads=2) for members in ([2, 0], range(3)))
+    assert_same(two, three)
 
 
 @pytest.mark.parametrize("recipe", [RECIPES["adamw"], RECIPES["clipped"]], ids=str)
@@ -138,22 +114,17 @@ def test_on_other_devices_heads_are_one_batch(train, monkeypatch):
     monkeypatch.setattr(
         groups_module, "Heads", lambda modules, *rest: sizes.append(len(modules)) or Heads(modules, *rest)
     )
-    together = train(range(5))
+    together = train(range(5), RECIPES["adamw"])
     assert sizes == [5]
     monkeypatch.undo()
-    for batched, alone in zip(together.fitted, train(range(5)).fitted, strict=True):
+    for batched, alone in zip(together.fitted, train(range(5), RECIPES["adamw"]).fitted, strict=True):
         assert all(torch.allclose(batched.weights[n], alone.weights[n], atol=1e-3) for n in alone.weights)
         assert batched.cost.examples == alone.cost.examples
 
 
-class Curves(list):
-    def curve(self, phase, step, losses, also):
-        self.extend((phase, member, step, loss) for member, loss in losses.items())
-
-
 def test_curves_reach_the_tracker_and_progress_is_one_bar(train, capfd, monkeypatch):
     curves = Curves()
-    fits = train(range(3), tracker=curves, progress=True)
+    fits = train(range(3), RECIPES["adamw"], tracker=curves, progress=True)
     assert curves == [
         ("head", member, int(step), loss)
         for member, fitted in zip(fits.members, fits.fitted, strict=True)
@@ -165,7 +136,7 @@ def test_curves_reach_the_tracker_and_progress_is_one_bar(train, capfd, monkeypa
         assert "120/120" in shown
         assert "member 1 " not in shown
         monkeypatch.setattr(groups_module, "ALONE", frozenset())  # as on another device, heads are one batch
-        train(range(3), progress=device == "cpu")
+        train(range(3), RECIPES["adamw"], progress=device == "cpu")
 
 
 class Refuses(Callback):
@@ -174,5 +145,5 @@ class Refuses(Callback):
 
 
 def test_callbacks_do_not_see_heads_and_so_heads_are_stored(train, store):
-    train([0], store=store, callbacks=[Refuses()])
-    assert train([0], store=store, callbacks=[Refuses()]).fitted[0].reused
+    for reused in (False, True):
+        assert train([0], Recipe(2), store, callbacks=[Refuses()]).fitted[0].reused == reused

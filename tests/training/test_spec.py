@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from same import equal
 from torch import nn
 
 from ensemble_transfer.models.backbone import Classifier
@@ -88,8 +89,7 @@ def test_a_trained_head_goes_back_behind_its_encoder(spec):
     weights = spec.architecture.initial(0)
     weights["head.bias"] = torch.arange(5.0)
     back = spec.weights(weights, spec.module(weights).state_dict())
-    assert back.keys() == weights.keys()
-    assert all(torch.equal(back[name], tensor) for name, tensor in weights.items())
+    assert equal(back, weights)
 
 
 def test_the_graph_of_a_linear_net_is_its_inputs_weights_and_activations():

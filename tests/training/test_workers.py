@@ -2,21 +2,21 @@
 
 import os
 import signal
-from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
+from fits import Curves, assert_same
 
+from ensemble_transfer import Recipe, Split
 from ensemble_transfer.errors import RunError, SettingError
 from ensemble_transfer.tasks.mapped import stored
-from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training import workers as workers_module
-from ensemble_transfer.training.fit import Fitter, Start
-from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.workers import (
     BYTES_A_WORKER,
     STARTING,
+    Worker,
     _environment,
     _pool,
     _shared,
@@ -26,7 +26,7 @@ from ensemble_transfer.training.workers import (
     start_workers,
 )
 
-TWO = {"workers": 2}
+RECIPE, TWO = Recipe(4), {"workers": 2}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -36,16 +36,8 @@ def _no_worker_is_left():
 
 
 @pytest.fixture
-def train(backbone, source_task, settings):
-    architecture = backbone.architecture(8, 1, 5)
-    starts = [Start(member, architecture.initial(member), member) for member in range(3)]
-
-    def run(store=None, tracker=None, recipe=Recipe(4), heads=False, data=source_task.train, **changes):  # noqa: B008  # frozen
-        fitter = Fitter(replace(settings, **changes), store, tracker)
-        fit = fitter.fit_heads if heads else fitter.fit
-        return fit(architecture, starts, data, recipe, "full")
-
-    return run
+def train(train):
+    return partial(train, range(3))
 
 
 @pytest.fixture
@@ -57,69 +49,60 @@ def mapped(tmp_path, source_task):
     )
 
 
-def assert_equal(one, other):
-    assert one.members == other.members
-    for a, b in zip(one.fitted, other.fitted, strict=True):
-        assert a.key == b.key
-        assert (a.cost.steps, a.cost.examples, a.cost.flops) == (b.cost.steps, b.cost.examples, b.cost.flops)
-        assert torch.equal(a.curve, b.curve)
-        assert a.weights.keys() == b.weights.keys()
-        assert all(torch.equal(a.weights[name], b.weights[name]) for name in a.weights)
-
-
-class Curves(list):
-    def curve(self, phase, step, losses, also):
-        self.extend((phase, member, step, loss) for member, loss in losses.items())
-
-
 def test_fits_of_workers_are_those_of_one_process_bit_for_bit(train, store, capfd, mapped):
     here, there = Curves(), Curves()
-    alone = train(tracker=here, workers=1)
-    beside = train(store, there, progress=True, **TWO)
+    alone = train(RECIPE, tracker=here, workers=1)
+    beside = train(RECIPE, store, there, progress=True, **TWO)
     pids = [worker._process.pid for worker in _pool]
     assert len(set(pids)) == 2
-    assert_equal(alone, beside)
+    assert alone.members == beside.members
+    assert_same(alone, beside)
     assert sorted(here) == sorted(there)
     shown = capfd.readouterr().err
     assert all(label in shown for label in ("full, member 1", "full, members 2-3"))
     assert not any(fitted.reused for fitted in beside.fitted)
-    assert all(fitted.reused for fitted in train(store, **TWO).fitted)
+    assert all(fitted.reused for fitted in train(RECIPE, store, **TWO).fitted)
     probes = {"recipe": Recipe(5, augment="crop", views=2), "heads": True}
-    assert_equal(train(workers=1, **probes), train(**TWO, **probes))
-    assert_equal(alone, train(data=mapped, **TWO))
+    assert_same(train(workers=1, **probes), train(**TWO, **probes))
+    assert_same(alone, train(RECIPE, data=mapped, **TWO))
     assert [worker._process.pid for worker in _pool] == pids  # they stay alive
 
 
 def test_an_error_in_a_worker_is_raised_here_and_ends_the_workers(train, store):
     with pytest.raises(SettingError, match=r"^lr=1e\+30: is too high: .* member \d, at step 2 of 9"):
-        train(store, recipe=Recipe(9, optimizer="sgd", lr=1e30), **TWO)
+        train(Recipe(9, optimizer="sgd", lr=1e30), store, **TWO)
     assert _pool == []
 
 
 class Killer(Curves):
-    """Kills the first worker once and the second twice, at points of their curves."""
-
-    def __init__(self):
-        super().__init__()
-        self.times = [1, 2]
+    """Kills the first worker once, at a point of its curves."""
 
     def curve(self, phase, step, losses, also):
-        place = 0 if 0 in losses else 1
-        if self.times[place]:
-            self.times[place] -= 1
-            os.kill(_pool[place]._process.pid, signal.SIGKILL)
+        if 0 in losses and not self:
+            os.kill(_pool[0]._process.pid, signal.SIGKILL)
+        super().curve(phase, step, losses, also)
 
 
-def test_fits_of_a_dead_worker_are_tried_once_more_and_cost_no_other_fit(train, store, caplog):
+class Stillborn(Worker):
+    """The second worker dies as soon as it is started."""
+
+    def __init__(self, place):
+        super().__init__(place)
+        if place == 1:
+            self._process.kill()
+
+
+def test_fits_of_a_dead_worker_are_tried_once_more_and_cost_no_other_fit(train, store, caplog, monkeypatch):
+    monkeypatch.setattr(workers_module, "Worker", Stillborn)
     with pytest.raises(RunError) as caught:
-        train(store, Killer(), **TWO)
+        train(RECIPE, store, Killer(), **TWO)
     said = "was killed by signal 9; these fits are tried once more"
     warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert sorted(warned) == [f"the worker process of full, {who} {said}" for who in ("member 1", "members 2-3")]
     assert str(caught.value).startswith("the worker process of full, members 2-3 was killed by signal 9, twice; memory")
-    alone, kept = train(workers=1), train(store, workers=1)
+    alone, kept = train(RECIPE, workers=1), train(RECIPE, store, workers=1)
     assert [fitted.reused for fitted in kept.fitted] == [True, False, False]
-    assert_equal(alone, kept)
+    assert_same(alone, kept)
 
 
 def test_an_interrupt_ends_all_workers(train, monkeypatch):
@@ -131,7 +114,7 @@ def test_an_interrupt_ends_all_workers(train, monkeypatch):
 
     monkeypatch.setattr(workers_module, "wait", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        train(**TWO)
+        train(RECIPE, **TWO)
     assert _pool == []
     assert all(process.returncode == -signal.SIGKILL for process in processes)
 

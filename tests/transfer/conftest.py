@@ -8,10 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from ensemble_transfer.training.fit import Fitter
-from ensemble_transfer.training.settings import TrainerSettings
-from ensemble_transfer.training.store import Store
-from ensemble_transfer.transfer.base import Workbench, transfer_ensemble
+from ensemble_transfer import Fitter, Recipe, Recipes, Store, TrainerSettings, Workbench, transfer_ensemble
 
 
 @pytest.fixture(scope="session")
@@ -22,13 +19,18 @@ def fitter(settings: TrainerSettings, shared_store: Store) -> Fitter:
 
 @pytest.fixture(scope="session")
 def transfer(source_ensemble, target_task, recipes, fitter):
-    """Transfer the source ensemble to the sealed target, whose test split no strategy may read."""
+    """Transfer an ensemble to the sealed target, whose test split no strategy may read."""
 
-    def run(strategy, source=source_ensemble, budget=None, recipes=recipes, **changed):
-        changes = replace(recipes, **changed)
-        return transfer_ensemble(strategy, source, target_task.sealed(), 0, changes, fitter, budget)
+    def run(strategy, source=source_ensemble, budget=None, recipes=recipes, target=target_task, **changed):
+        return transfer_ensemble(strategy, source, target.sealed(), 0, replace(recipes, **changed), fitter, budget)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def longer(recipes) -> Recipes:
+    """Recipes whose full fine-tuning is long beside probes, as in real ones."""
+    return replace(recipes, full=Recipe(90, lr=1e-2), probe=Recipe(6, lr=1e-2), head=Recipe(8, lr=1e-2))
 
 
 @pytest.fixture

@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from ensemble_transfer.errors import SettingError
-from ensemble_transfer.training.recipe import Recipe
+from ensemble_transfer import Recipe, SettingError
 from ensemble_transfer.weights import below, fingerprint
 
 

@@ -6,23 +6,11 @@ import pytest
 import torch
 from same import equal
 
+from ensemble_transfer import Auto, Few, Full, HeadOnly, Matched, Scratch, Shift, Snapshots, Star, Tiny, Turns
 from ensemble_transfer.errors import SettingError
-from ensemble_transfer.models.ensemble import Ensemble
+from ensemble_transfer.training.cost import Ledger
 from ensemble_transfer.training.fit import Fitter
-from ensemble_transfer.training.recipe import Recipe, Recipes
-from ensemble_transfer.transfer.base import Workbench, transfer_ensemble
 from ensemble_transfer.transfer.prices import Prices, stretched
-from ensemble_transfer.transfer.strategies.auto import Auto
-from ensemble_transfer.transfer.strategies.few import Few
-from ensemble_transfer.transfer.strategies.full import Full
-from ensemble_transfer.transfer.strategies.head import HeadOnly
-from ensemble_transfer.transfer.strategies.matched import Matched
-from ensemble_transfer.transfer.strategies.scratch import Scratch
-from ensemble_transfer.transfer.strategies.shift import Shift
-from ensemble_transfer.transfer.strategies.snapshots import Snapshots
-from ensemble_transfer.transfer.strategies.star import Star
-from ensemble_transfer.transfer.strategies.tiny import Tiny
-from ensemble_transfer.transfer.strategies.turns import Turns
 
 STRATEGIES = {
     "head": HeadOnly(),
@@ -43,21 +31,15 @@ STRATEGIES = {
 }
 
 
-@pytest.fixture(scope="module")
-def longer(recipes) -> Recipes:
-    """Recipes whose full fine-tuning is long beside probes, as in real ones."""
-    return replace(recipes, full=Recipe(90, lr=1e-2), probe=Recipe(6, lr=1e-2), head=Recipe(8, lr=1e-2))
-
-
 @pytest.fixture
 def nothing_is_trained(monkeypatch):
     monkeypatch.setattr(Fitter, "_fits", lambda *_: pytest.fail("something was trained"))
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_11_no_strategy_spends_more_than_its_budget(name, source_ensemble, target_task, longer, fitter):
+def test_11_no_strategy_spends_more_than_its_budget(name, bench, longer):
     budget = 0.7
-    bench = Workbench(source_ensemble, target_task.sealed(), 0, longer, fitter, budget)
+    bench = replace(bench, recipes=longer, budget=budget)
     result = STRATEGIES[name].run(bench)
     spent = result.ledger.total().flops / bench.prices.full
     assert spent <= budget
@@ -78,12 +60,12 @@ def test_full_keeps_its_recipe_and_names_matched(transfer, longer, nothing_is_tr
         transfer(Full(), budget=2, recipes=longer)
 
 
-def test_auto_needs_a_budget_and_images_to_choose_on(source_ensemble, target_task, longer, fitter, nothing_is_trained):
+def test_auto_needs_a_budget_and_images_to_choose_on(transfer, target_task, nothing_is_trained):
     with pytest.raises(SettingError, match="budget=None: is required by auto"):
-        transfer_ensemble(Auto(), source_ensemble, target_task.sealed(), 0, longer, fitter)
-    few = replace(target_task, validation=target_task.validation.take(torch.arange(5))).sealed()
+        transfer(Auto())
+    few = replace(target_task, validation=target_task.validation.take(torch.arange(5)))
     with pytest.raises(SettingError, match="validation=5: must be at least 20 for auto"):
-        transfer_ensemble(Auto(), source_ensemble, few, 0, longer, fitter, 1.0)
+        transfer(Auto(), budget=1.0, target=few)
 
 
 def test_few_members_with_a_full_each_are_those_of_full(transfer):
@@ -126,9 +108,8 @@ def test_few_divides_a_members_share_into_cycles(prices):
         Few(1, [1, 0])
 
 
-def test_few_keeps_every_member_after_each_cycle(source_ensemble, target_task, longer, fitter):
-    bench = Workbench(source_ensemble, target_task.sealed(), 0, longer, fitter, 1.0)
-    result = Few(2, [0.6, 0.2, 0.2]).run(bench)
+def test_few_keeps_every_member_after_each_cycle(transfer, longer):
+    result = transfer(Few(2, [0.6, 0.2, 0.2]), budget=1.0, recipes=longer)
     kept = result.ensemble.members
     assert len(kept) == 6
     assert not any(equal(a, b) for place, a in enumerate(kept) for b in kept[:place])
@@ -196,13 +177,10 @@ def test_members_of_a_shift_can_be_fewer(transfer, longer, source_ensemble):
         Shift(members=4).check(3, source_ensemble.architecture)
 
 
-def test_a_member_added_to_a_shift_with_a_budget_gets_the_tiny_fine_tuning_of_the_run(
-    source_ensemble: Ensemble, target_task, longer, fitter
-):
-    small = replace(source_ensemble, members=source_ensemble.members[:2])
-    bench = Workbench(small, target_task.sealed(), 0, longer, fitter, 2.0)
-    run = Shift().run(bench)
-    assert run.shift.tiny == Shift().plan(bench.prices).tiny != longer.tiny
-    later = Workbench(source_ensemble, target_task.sealed(), 0, longer, fitter)
+def test_a_member_added_to_a_shift_with_a_budget_gets_the_tiny_fine_tuning_of_the_run(bench, longer):
+    small = replace(bench.source, members=bench.source.members[:2])
+    first = replace(bench, source=small, recipes=longer, budget=2.0, ledger=Ledger())
+    run, later = Shift().run(first), replace(bench, recipes=longer)
+    assert run.shift.tiny == Shift().plan(first.prices).tiny != longer.tiny
     Shift().add(later, {2: later.encoders[2]}, run.shift, run.ensemble.members[:1])
     assert later.ledger.by_phase()["tiny"].steps == run.shift.tiny.steps

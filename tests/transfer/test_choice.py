@@ -60,44 +60,6 @@ def test_a_temperature_does_not_decide():
     assert float(overconfident) == pytest.approx(float(plain), abs=0.02)
 
 
-CLASSES, FAIR, GOOD = 10, 2.8535, 3.6764
-"""Of the simulation: signals by which 88% and 97% of the images are classified rightly."""
-
-
-def simulated(images, sharpness, draws):
-    """Predictions of both candidates, once as they are and once at the true temperature; and the labels.
-
-    An image of class y has features e_y s + z with z standard normal, so softmax(s x) is exactly calibrated.
-    """
-    labels = draws.integers(CLASSES, size=images)
-    shared = draws.normal(size=(images, CLASSES))
-    candidates, true = [], []
-    for signal in (FAIR, GOOD):
-        own = np.sqrt(0.5) * shared + np.sqrt(0.5) * draws.normal(size=(images, CLASSES))
-        logits = torch.from_numpy(signal * (own + signal * np.eye(CLASSES)[labels]))
-        candidates.append(Candidate("", (), (sharpness * logits).softmax(-1)[None]))
-        true.append(logits.log_softmax(-1))
-    return candidates, true, torch.from_numpy(labels)
-
-
-def wrong_choices(images, sharpness, trials=150):
-    """Shares of the trials in which the fair candidate is chosen: by the choice, and at the true temperatures."""
-    draws, chosen, noise = np.random.default_rng(images), 0, 0
-    for _ in range(trials):
-        candidates, true, labels = simulated(images, sharpness, draws)
-        chosen += choose(candidates, labels)[0] is candidates[0]
-        fair, good = (log_p.gather(1, labels[:, None]).sum() for log_p in true)
-        noise += bool(fair > good)
-    return chosen / trials, noise / trials
-
-
-@pytest.mark.parametrize(("images", "sharpness"), [(20, 1.0), (40, 4.0)])
-def test_few_images_mislead_the_choice_no_more_than_their_own_noise(images, sharpness):
-    chosen, noise = wrong_choices(images, sharpness)
-    assert noise < 0.1
-    assert chosen < noise + 0.06
-
-
 def test_metric_and_choice_have_one_floor_of_probabilities():
     labels = torch.tensor([0] * 39 + [1])
     probabilities = torch.tensor([[0.7, 0.3]] * 39 + [[1.0, 0.0]], dtype=torch.float64)

@@ -2,10 +2,7 @@
 
 import pytest
 
-from ensemble_transfer.transfer.strategies.auto import Auto
-from ensemble_transfer.transfer.strategies.few import Few
-from ensemble_transfer.transfer.strategies.shift import Shift
-from ensemble_transfer.transfer.strategies.turns import Turns
+from ensemble_transfer import Auto, Few, Shift, Turns
 
 CASES = {
     "auto": (Auto(), 4.0, True),

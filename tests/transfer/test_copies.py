@@ -1,15 +1,14 @@
 """Which strategies take members that are copies of one encoder, and what these make of them."""
 
+import re
 from dataclasses import replace
 
 import pytest
 import torch
+from refusals import refusal
 
-from ensemble_transfer import transfer_ensemble
-from ensemble_transfer.errors import SettingError
-from ensemble_transfer.models.backbone import Backbone
+from ensemble_transfer import Backbone, EnsembleSettings, Fitter, members_alone
 from ensemble_transfer.runs.presets import preset_object
-from ensemble_transfer.source.train import EnsembleSettings, members_alone
 from ensemble_transfer.transfer.base import UNSHIFTABLE
 from ensemble_transfer.weights import below
 
@@ -26,8 +25,8 @@ def copies(backbone, source_ensemble, target_task, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_strategies_that_train_take_copies(copies, target_task, recipes, fitter, name):
-    result = transfer_ensemble(preset_object("strategy", name), copies, target_task.sealed(), 0, recipes, fitter)
+def test_strategies_that_train_take_copies(transfer, copies, name):
+    result = transfer(preset_object("strategy", name), copies)
     one, other = result.ensemble.members[:2]
     assert not torch.equal(one["head.weight"], other["head.weight"])  # every member has its own randomness
     assert "source_ensemble" not in result.ensemble.history
@@ -37,11 +36,9 @@ def test_strategies_that_train_take_copies(copies, target_task, recipes, fitter,
 @pytest.mark.parametrize("name", SHIFTS)
 @pytest.mark.parametrize("lineage", UNSHIFTABLE)
 def test_strategies_that_shift_refuse_copies_before_anything_is_trained(
-    source_ensemble, target_task, recipes, fitter, monkeypatch, name, lineage
+    transfer, source_ensemble, monkeypatch, name, lineage
 ):
     same = replace(source_ensemble, lineage=lineage)
-    monkeypatch.setattr(type(fitter), "fit", lambda *_: pytest.fail("trained"))
-    rule = rf"^strategy='{name}': needs members that differ; here .*: take few, "
-    with pytest.raises(SettingError, match=rule) as error:
-        transfer_ensemble(preset_object("strategy", name), same, target_task.sealed(), 0, recipes, fitter)
-    assert "\n" not in str(error.value)
+    monkeypatch.setattr(Fitter, "fit", lambda *_: pytest.fail("trained"))
+    error = refusal(transfer, preset_object("strategy", name), same)
+    assert re.match(rf"strategy='{name}': needs members that differ; here .*: take few, ", str(error))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
+from ensemble_transfer import Auto, Few, Full, HeadOnly, Matched, Scratch, Shift, Snapshots, Star, Tiny, Turns
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.models import flops
 from ensemble_transfer.models.ensemble import Ensemble
@@ -18,17 +19,6 @@ from ensemble_transfer.training.spec import most_encoded
 from ensemble_transfer.training.store import Fitted
 from ensemble_transfer.transfer import base, prices
 from ensemble_transfer.transfer.base import Strategy, TransferResult, Workbench, transfer_ensemble
-from ensemble_transfer.transfer.strategies.auto import Auto
-from ensemble_transfer.transfer.strategies.few import Few
-from ensemble_transfer.transfer.strategies.full import Full
-from ensemble_transfer.transfer.strategies.head import HeadOnly
-from ensemble_transfer.transfer.strategies.matched import Matched
-from ensemble_transfer.transfer.strategies.scratch import Scratch
-from ensemble_transfer.transfer.strategies.shift import Shift
-from ensemble_transfer.transfer.strategies.snapshots import Snapshots
-from ensemble_transfer.transfer.strategies.star import Star
-from ensemble_transfer.transfer.strategies.tiny import Tiny
-from ensemble_transfer.transfer.strategies.turns import Turns
 
 PRICES = {  # operations of an image: encoding, a training step, a step of the head on features
     "small_resnet": (3_300_000, 9_800_000, 2_560),
@@ -117,6 +107,7 @@ def dear(monkeypatch):
 
     monkeypatch.setattr(base, "reestimated_statistics", lambda _architecture, encoder, *_: encoder)
     monkeypatch.setattr(Ensemble, "predict", predict)
+    monkeypatch.setattr(Ensemble, "__post_init__", lambda _: None)  # it builds a network to compare with
     return price
 
 
@@ -165,24 +156,20 @@ class Spendthrift:
         return bench.result(self.name, fits.weights, fits.members)
 
 
-def test_the_workbench_refuses_what_the_rest_of_the_budget_does_not_pay_before_it_is_done(
-    source_ensemble, target_task, recipes, fitter, monkeypatch
-):
-    target = target_task.sealed()
+def test_the_workbench_refuses_what_the_rest_of_the_budget_does_not_pay_before_it_is_done(transfer, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Fitter, "_fits", lambda *_: pytest.fail("something was trained"))
         rule = r"^budget=0\.6: leaves 0\.6 fine-tunings, and phase 'full' of spendthrift takes 3$"
         with pytest.raises(SettingError, match=rule):
-            transfer_ensemble(Spendthrift(), source_ensemble, target, 0, recipes, fitter, 0.6)
+            transfer(Spendthrift(), budget=0.6)
     with pytest.raises(SettingError, match=r"budget=3: leaves 0 fine-tunings, and phase 'choice' of spendthrift takes"):
-        transfer_ensemble(Spendthrift(), source_ensemble, target, 0, recipes, fitter, 3)
-    assert len(transfer_ensemble(Spendthrift(), source_ensemble, target, 0, recipes, fitter, 9).ensemble) == 3
+        transfer(Spendthrift(), budget=3)
+    assert len(transfer(Spendthrift(), budget=9).ensemble) == 3
     for wrong in (float("inf"), float("nan"), 0.0):
         with pytest.raises(SettingError, match=r"^budget=\S+: must be above 0 and finite, or None for none$"):
-            transfer_ensemble(Spendthrift(), source_ensemble, target, 0, recipes, fitter, wrong)
+            transfer(Spendthrift(), budget=wrong)
 
 
-def test_a_fit_of_no_steps_is_refused(source_ensemble, target_task, recipes, fitter):
-    bench = Workbench(source_ensemble, target_task.sealed(), 0, recipes, fitter)
+def test_a_fit_of_no_steps_is_refused(bench):
     with pytest.raises(SettingError, match=r"^steps=0: must be at least 1 in phase 'full'$"):
         bench.fine_tune_fully(bench.encoders, Recipe(0))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from same import equal
 
-from ensemble_transfer.errors import SettingError
+from ensemble_transfer import Full, Matched, Recipe, SettingError, Shift, Tiny
 from ensemble_transfer.models.ensemble import COPIES
 from ensemble_transfer.models.flops import step_flops
 from ensemble_transfer.report.record import FORMER_ROLES, Record
@@ -19,13 +19,8 @@ from ensemble_transfer.runs.evaluation import (
     predict_target,
 )
 from ensemble_transfer.runs.presets import conf_folder, preset_names, preset_object
-from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.transfer.base import ROLES, check_members
 from ensemble_transfer.transfer.shift.diagnostics import batch_loss, shift_line, source_barrier
-from ensemble_transfer.transfer.strategies.full import Full
-from ensemble_transfer.transfer.strategies.matched import Matched
-from ensemble_transfer.transfer.strategies.shift import Shift
-from ensemble_transfer.transfer.strategies.tiny import Tiny
 from ensemble_transfer.weights import add_scaled, below, joined, norm, subtract
 
 
@@ -84,13 +79,6 @@ def test_the_marginal_cost_is_a_recipients(transfer):
     assert marginal is not None
     assert marginal.steps == 10 + 3
     assert transfer(Full()).marginal().steps == 12
-
-
-def test_scale_zero_is_tiny_for_recipients(transfer):
-    still = transfer(Shift(scale=0.0)).ensemble
-    tiny = transfer(Tiny()).ensemble
-    for member in (1, 2):
-        assert equal(still.members[member], tiny.members[member])
 
 
 @pytest.mark.parametrize("head", ["probe", "donor", "fresh"])

@@ -6,18 +6,9 @@ import pytest
 import torch
 from same import equal
 
-from ensemble_transfer.errors import SettingError
-from ensemble_transfer.training.recipe import Recipe
+from ensemble_transfer import Few, SettingError, Shift, Turns
 from ensemble_transfer.transfer.choice import Candidate
-from ensemble_transfer.transfer.strategies.few import Few
-from ensemble_transfer.transfer.strategies.shift import Shift
-from ensemble_transfer.transfer.strategies.turns import Turns
 from ensemble_transfer.weights import add_scaled, below, subtract
-
-
-@pytest.fixture(scope="module")
-def longer(recipes):
-    return replace(recipes, full=Recipe(90, lr=1e-2), probe=Recipe(6, lr=1e-2))
 
 
 def test_donors_are_few_and_each_member_moves_as_the_donor_whose_turn_it_is(transfer, bench, longer):

@@ -3,8 +3,6 @@
 import pytest
 import scipy.stats
 
-from ensemble_transfer.training.fit import Fitter
-from ensemble_transfer.transfer.base import Workbench
 from ensemble_transfer.transfer.shift.diagnostics import diagnose_shift
 from ensemble_transfer.transfer.strategies.shift import Shift
 from ensemble_transfer.weights import below, joined
@@ -14,12 +12,6 @@ from ensemble_transfer.weights import below, joined
 def result(transfer):
     """A shift of two members by one donor."""
     return transfer(Shift())
-
-
-@pytest.fixture
-def bench(source_ensemble, target_task, recipes, settings):
-    """A workbench that remembers no fit."""
-    return Workbench(source_ensemble, target_task.sealed(), 0, recipes, Fitter(settings))
 
 
 def test_accuracies_are_those_of_whole_members(bench, result):

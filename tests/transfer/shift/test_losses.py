@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from same import equal
 from torch.nn.functional import cross_entropy
 
 from ensemble_transfer.transfer.shift.diagnostics import batch_loss
@@ -16,7 +17,7 @@ def test_the_running_statistics_do_not_matter_and_stay(source_ensemble, source_t
     before = {name: tensor.clone() for name, tensor in ruined.items()}
     again = batch_loss(source_ensemble.architecture.classifier(ruined), split.images, split.labels, CPU)
     assert again == (loss, accuracy)
-    assert all(torch.equal(before[name], tensor) for name, tensor in ruined.items())
+    assert equal(before, ruined)
 
 
 def test_it_is_cross_entropy_and_accuracy_of_a_network_in_training_mode(source_ensemble, source_task):

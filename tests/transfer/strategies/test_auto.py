@@ -6,14 +6,10 @@ from math import log
 import pytest
 import torch
 
-from ensemble_transfer.errors import SettingError
-from ensemble_transfer.training.recipe import Recipe, Recipes
-from ensemble_transfer.transfer.base import Workbench, transfer_ensemble
+from ensemble_transfer import Few, Recipe, Recipes, SettingError, Workbench
 from ensemble_transfer.transfer.choice import Candidate
-from ensemble_transfer.transfer.prices import Prices
 from ensemble_transfer.transfer.strategies import auto
 from ensemble_transfer.transfer.strategies.auto import Auto, Pilot
-from ensemble_transfer.transfer.strategies.few import Few
 
 MEASURED = {  # training losses of pilots of 19 steps at .01 / 9, / 3, x 1, x 3 and x 9; classes
     "letters -> font digits": ((1.680, 1.012, 0.233, 0.079, 1.910), 10),
@@ -44,8 +40,8 @@ def rates(bench, monkeypatch, losses, classes, own):
 
 
 @pytest.fixture
-def bench(source_ensemble, target_task, longer, fitter) -> Workbench:
-    return Workbench(source_ensemble, target_task.sealed(), 0, longer, fitter, 1.3)
+def bench(bench, longer) -> Workbench:
+    return replace(bench, recipes=longer, budget=1.3)
 
 
 @pytest.mark.parametrize("wrong", [1, 3, 1 / 3])
@@ -66,14 +62,20 @@ def test_where_no_pilot_learns_the_rate_of_the_recipe_is_kept(bench, monkeypatch
     assert rates(bench, monkeypatch, (9.0,) * 5, 10, 0.01)[0] == [0.01]
 
 
-def test_a_pilot_that_diverges_is_billed_and_loses(source_ensemble, target_task, longer, fitter):
-    sgd = replace(longer, full=replace(longer.full, optimizer="sgd"))
-    result = transfer_ensemble(Auto(1e30), source_ensemble, target_task.sealed(), 0, sgd, fitter, 1.3)
-    choice, prices = result.decisions["choice"], Prices.of(source_ensemble.architecture, target_task, sgd, 3, 1.3)
+def test_a_pilot_that_diverges_is_billed_and_loses_and_auto_tells_what_it_tried(transfer, bench, longer):
+    result = transfer(Auto(1e30), budget=1.3, recipes=longer, full=replace(longer.full, optimizer="sgd"))
+    choice, prices = result.decisions["choice"], bench.prices
     assert [pilot["training"] is None for pilot in choice["pilots"]][:2] == [False, True]
     assert [pilot["taken"] for pilot in choice["pilots"]][:2] == [True, False]
     assert result.ledger.by_phase()["pilot"].flops == len(choice["pilots"]) * 10 * prices.step
     assert result.ledger.by_phase()["pilot"].steps == len(choice["pilots"]) * 10
+    [taken] = [candidate for candidate in choice["candidates"] if candidate["taken"]]
+    assert taken["nll"] == min(candidate["nll"] for candidate in choice["candidates"])
+    assert taken["members"] == len(result.ensemble)
+    assert choice["candidates"][0]["name"] == "heads alone"
+    assert {pilot["steps"] for pilot in choice["pilots"]} == {10}  # a sixteenth of 160
+    assert {pilot["lr"] for pilot in choice["pilots"] if pilot["taken"]} >= set(choice["lr"])
+    assert {"head", "pilot", "full", "choice"} == result.ledger.by_phase().keys()
 
 
 def test_a_setting_other_than_the_rate_that_a_pilot_refuses_is_not_taken_for_divergence(bench, monkeypatch):
@@ -85,31 +87,15 @@ def test_a_setting_other_than_the_rate_that_a_pilot_refuses_is_not_taken_for_div
         auto._pilot(bench, 0.01, 10)
 
 
-def test_members_are_fine_tuned_with_the_rates_that_were_taken_in_turns(
-    source_ensemble, target_task, longer, fitter, monkeypatch
-):
+def test_members_are_fine_tuned_with_the_rates_that_were_taken_in_turns(transfer, bench, longer, monkeypatch):
     monkeypatch.setattr(auto, "_pilot", lambda _, lr, steps: Pilot(lr, 1 / steps, {0.01: 1.0, 0.03: 0.9}.get(lr, 0.1)))
-    target = target_task.sealed()
-    result = transfer_ensemble(Auto(), source_ensemble, target, 0, longer, fitter, 1.3)
+    result = transfer(Auto(), budget=1.3, recipes=longer)
     choice, keys = result.decisions["choice"], [entry.key for entry in result.ledger.entries if entry.phase == "full"]
     assert choice["lr"] == pytest.approx([0.01, 0.03, 0.01])
     for member, (lr, steps) in enumerate(zip(choice["lr"], choice["steps"], strict=True)):
-        recipes = replace(longer, full=replace(longer.full, lr=lr))
-        bench = Workbench(source_ensemble, target, 0, recipes, fitter)
-        [fitted] = bench.fine_tune_in({member: bench.encoders[member]}, [steps]).fitted
+        own = replace(bench, recipes=replace(longer, full=replace(longer.full, lr=lr)), budget=None)
+        [fitted] = own.fine_tune_in({member: own.encoders[member]}, [steps]).fitted
         assert fitted.key in keys
-
-
-def test_auto_tells_what_it_tried(source_ensemble, target_task, longer, fitter):
-    result = transfer_ensemble(Auto(), source_ensemble, target_task.sealed(), 0, longer, fitter, 1.3)
-    choice = result.decisions["choice"]
-    [taken] = [candidate for candidate in choice["candidates"] if candidate["taken"]]
-    assert taken["nll"] == min(candidate["nll"] for candidate in choice["candidates"])
-    assert taken["members"] == len(result.ensemble)
-    assert choice["candidates"][0]["name"] == "heads alone"
-    assert {pilot["steps"] for pilot in choice["pilots"]} == {10}  # a sixteenth of 160
-    assert {pilot["lr"] for pilot in choice["pilots"] if pilot["taken"]} >= set(choice["lr"])
-    assert {"head", "pilot", "full", "choice"} == result.ledger.by_phase().keys()
 
 
 def test_heads_and_members_join_only_where_neither_is_clearly_better():
@@ -124,8 +110,8 @@ def test_heads_and_members_join_only_where_neither_is_clearly_better():
     assert [len(found.members) for found in auto._with_both(alike, strong, labels)] == [1, 1, 2]
 
 
-def test_members_are_as_many_as_see_every_image_seven_times(source_ensemble, target_task, longer):
-    prices = replace(Prices.of(source_ensemble.architecture, target_task, longer, 8, 2.0), validation=20)
+def test_members_are_as_many_as_see_every_image_seven_times(bench):
+    prices = replace(bench.prices, members=8, budget=2.0, validation=20)
 
     def steps(examples, flops=prices.limit, **change):
         return auto._lengths(replace(prices, examples=examples, **change), flops)
@@ -137,8 +123,8 @@ def test_members_are_as_many_as_see_every_image_seven_times(source_ensemble, tar
     assert steps(32, prices.step + prices.look) == [1]
 
 
-def test_pilots_are_left_out_where_they_are_too_short_or_not_wanted(source_ensemble, target_task, longer):
-    prices = Prices.of(source_ensemble.architecture, target_task, longer, 3, 1.0)
+def test_pilots_are_left_out_where_they_are_too_short_or_not_wanted(bench):
+    prices = replace(bench.prices, budget=1.0)
     assert Auto().plan(prices).pilot == 10
     assert Auto().plan(replace(prices, budget=4.0)).pilot == 10
     assert Auto().plan(replace(prices, budget=0.9)).pilot == 0
@@ -151,11 +137,9 @@ def test_a_factor_below_one_is_refused(factor):
         Auto(factor)
 
 
-def test_auto_spends_a_budget_that_heads_would_eat_on_one_member(source_ensemble, target_task, longer, fitter):
-    target, prices = target_task.sealed(), Prices.of(source_ensemble.architecture, target_task, longer, 3, 1.0)
-    dear = 5 * prices.head / prices.full
-    alone = transfer_ensemble(Auto(), source_ensemble, target, 0, longer, fitter, dear)
-    few = transfer_ensemble(Few(1), source_ensemble, target, 0, longer, fitter, dear)
+def test_auto_spends_a_budget_that_heads_would_eat_on_one_member(transfer, bench, longer):
+    dear = 5 * bench.prices.head / bench.prices.full
+    alone, few = (transfer(strategy, budget=dear, recipes=longer) for strategy in (Auto(), Few(1)))
     assert alone.ensemble.fingerprint == few.ensemble.fingerprint
     assert alone.ledger.total() == few.ledger.total()
     assert alone.decisions["choice"]["candidates"] == []

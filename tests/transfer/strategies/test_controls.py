@@ -6,11 +6,8 @@ import pytest
 import torch
 from same import equal
 
+from ensemble_transfer import Full, Recipe, Scratch, Star
 from ensemble_transfer.training.features import is_statistic
-from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.transfer.strategies.full import Full
-from ensemble_transfer.transfer.strategies.scratch import Scratch
-from ensemble_transfer.transfer.strategies.star import Star
 from ensemble_transfer.weights import below
 
 STILL = Recipe(1, lr=1e-30)

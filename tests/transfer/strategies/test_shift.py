@@ -6,12 +6,9 @@ import pytest
 import torch
 from same import equal
 
-from ensemble_transfer.errors import SettingError
+from ensemble_transfer import SettingError, Shift
 from ensemble_transfer.transfer.shift.vector import learned
-from ensemble_transfer.transfer.strategies.shift import Shift
 from ensemble_transfer.weights import add_scaled, below, floating, subtract
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-import pytest
 import torch
 
 
@@ -57,21 +56,7 @@ def exact_mean(votes):
     return [[Fraction(int(v), members * total) for v in row] for row in votes.sum(0)]
 
 
-@pytest.fixture(params=[(1, 50, 2), (3, 203, 4), (5, 400, 10)], ids=str)
-def predictions(request):
-    return smooth(*request.param)
-
-
-@pytest.fixture
-def make_smooth():
-    return smooth
-
-
-@pytest.fixture
-def make_tied():
-    return tied
-
-
-@pytest.fixture
-def exact():
-    return exact_mean
+def draw(members=3, examples=40, classes=4, seed=0):
+    """Smooth probabilities (M, N, C), float32, and labels (N,)."""
+    predictions = smooth(members, examples, classes, seed)
+    return predictions.array.astype(np.float32), predictions.label_array

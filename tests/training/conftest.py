@@ -1,0 +1,28 @@
+"""Fits of fresh members of the small net on the source task."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.training.fit import Fitter, Start
+
+
+@pytest.fixture(scope="session")
+def architecture(backbone) -> Architecture:
+    return backbone.architecture(8, 1, 5)
+
+
+@pytest.fixture
+def train(architecture, source_task, settings) -> Callable:
+    """Return the fits of some members, or of their heads alone, with whatever is changed."""
+
+    def run(members, recipe, store=None, tracker=None, *, heads=False, validation=None, **changes):
+        net, data = changes.pop("net", architecture), changes.pop("data", source_task.train)
+        starts = [Start(member, net.initial(member), 50 + member) for member in members]
+        fitter = Fitter(replace(settings, **changes), store, tracker, validation or {})
+        fit = fitter.fit_heads if heads else fitter.fit
+        return fit(net, starts, data, recipe, "head" if heads else "full")
+
+    return run
