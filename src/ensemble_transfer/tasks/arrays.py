@@ -1,5 +1,6 @@
 """Tasks from arrays in memory, and the checks of arrays of images and labels from anywhere."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict, Unpack
 
@@ -127,7 +128,9 @@ def read_images(key: str, array: Array) -> Tensor:
         within = 0 <= low <= high <= 1  # NaN fails too
         require(within, key, f"from {low:g} to {high:g}", "must be floats in [0, 1]")
         array = np.rint(array * 255).astype(np.uint8)
-    return torch.from_numpy(np.require(array, requirements=["C", "W"]))
+    with warnings.catch_warnings():  # torch warns of arrays that it must not write to, which nobody here does
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(np.ascontiguousarray(array))
 
 
 def image_array(key: str, images: ArrayLike | Tensor) -> Array:
