@@ -74,6 +74,7 @@ def main(words: list[str]) -> int:
     for tests, old, new in chosen:
         with tempfile.TemporaryDirectory() as folder:
             source = Path(shutil.copytree(ROOT / "src", Path(folder) / "src"))
+            shutil.copytree(ROOT / "conf", source / "ensemble_transfer" / "conf")  # as in a wheel: presets are needed
             place, started = mutated(old, new, source / "ensemble_transfer"), time.monotonic()
             verdict = "GONE" if not place else "killed" if fails(tests, source) else "SURVIVED"
         left += verdict != "killed"

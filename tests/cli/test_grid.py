@@ -2,14 +2,16 @@
 
 import os
 import time
+from types import SimpleNamespace
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf, open_dict
 from records import a_record
 
-from ensemble_transfer.cli.grid import Composer, _in_place, _require_launcher
+from ensemble_transfer.cli.grid import Composer, Grid, _in_place, _require_launcher
 from ensemble_transfer.cli.sweep_progress import SweepProgress
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.runs.presets import conf_folder
@@ -134,3 +136,20 @@ def test_a_job_that_fails_keeps_no_later_batch_from_starting(cli, quick, tmp_pat
     code, _, _ = cli("-m", "strategy=head", "seed=-1,0", "hydra.sweeper.max_batch_size=1", *quick, "hydra.sweep.dir=s")
     assert code == 1
     assert Record.load(tmp_path / "s" / "1" / "record.json").status == "finished"
+
+
+def test_what_another_process_raised_is_raised_when_all_batches_have_been_launched(loader, tmp_path):
+    launched = []
+
+    def launch(jobs, initial_job_idx):
+        launched.extend(jobs)
+        return [JobReturn(status=JobStatus.FAILED, _return_value=RuntimeError(str(initial_job_idx)))]
+
+    grid = Grid(max_batch_size=1)
+    grid.launcher, grid.hydra_context = SimpleNamespace(launch=launch), SimpleNamespace(config_loader=loader)
+    grid.config = compose(
+        "config", overrides=["strategy=head", f"hydra.sweep.dir={tmp_path}"], return_hydra_config=True
+    )
+    with pytest.raises(RuntimeError, match=r"^0$"):
+        grid.sweep(["strategy=head,full"])
+    assert [job[0] for job in launched] == ["strategy=head", "strategy=full"]

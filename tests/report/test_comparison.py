@@ -68,6 +68,10 @@ MORE = replace(a_record(), config=a_record().config | {"strategy": {"name": "shi
         ([a_record(), LONGER], ["shift (recipe.tiny.steps=20)", "shift (recipe.tiny.steps=40)"]),
         ([a_record(), MORE, a_record("full")], ["shift (donors=1)", "shift (donors=2)", "full"]),  # own kind
         ([a_record(), a_record(ensemble={"size": None})], ["shift (ensemble.size=8)", "shift"]),
+        (
+            [a_record(), a_record(recipe={"tiny": {"steps": 40, "lr": 0.003}}), a_record(ensemble={"size": None})],
+            ["shift (ensemble.size=8)", "shift (recipe.tiny.steps=40, ensemble.size=8)", "shift"],
+        ),
         ([a_record(), a_record("full"), LONGER], ["shift", "full", "shift (recipe.tiny.steps=40)"]),  # most are shorter
         (
             [a_record(budget=b) for b in (1, None)] + [a_record("full")],

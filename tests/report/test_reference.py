@@ -120,6 +120,9 @@ def test_runs_of_other_recipes_are_points_of_their_own():
     shifts = frontier_of(rows_of([*usual, wrong[0], wrong[1]])[0])
     assert at(shifts, "shift", 1.0).numbers["accuracy"] == {0: 0.83, 1: 0.84}
     assert at(shifts, "shift (recipe.full.lr=0.03)", 1.0).seeds == (0, 1)
+    silent = [r for r in RECORDS if r.strategy == "shift" and r.config["budget"] == 1]  # about their recipe
+    named = {point.label for point in frontier_of(rows_of([*usual, *silent])[0]).points}
+    assert {"shift", "shift (recipe.full.lr=0.01)"} <= named
 
 
 def test_costs_within_two_percent_are_equal_on_the_front():

@@ -285,11 +285,12 @@ def test_a_comparison_is_logged_with_its_table_and_figures(tmp_path, server):
     assert any(name.endswith(".table.json") for name in server.uploads)
 
 
-def test_a_comparison_of_nothing_is_logged_without_a_table(tmp_path, server):
+def test_a_comparison_of_nothing_is_logged_without_a_table(tmp_path, server, caplog):
     Comparison.of([]).write(tmp_path)
     log_comparison(ONLINE, tmp_path, "sweep")
     (run,) = server.runs
     assert "comparison" not in server.summary(run)
+    assert not [record for record in caplog.records if record.name.startswith("ensemble_transfer")]
 
 
 def test_what_a_run_has_no_file_or_no_source_of_is_no_artifact(tmp_path):

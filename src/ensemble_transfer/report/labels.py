@@ -35,8 +35,7 @@ def labels(all_settings: Sequence[Settings]) -> list[str]:
         for name, value in own.items():
             kind = _KINDS.get(name.split(".")[0])
             key = ("", "") if kind is None or name == kind else (kind, own[kind])
-            unset = value == "None" and name != "budget"
-            if name != "strategy" and not unset and (name, value) in telling[key]:
+            if name != "strategy" and (name, value) in telling[key]:
                 apart[_formatted(name, value, rivals[key])] = None
         shown = list(apart) if len(apart) <= MOST else [*list(apart)[:MOST], f"{len(apart) - MOST} more"]
         return f"{own['strategy']} ({', '.join(shown)})" if shown else own["strategy"]
@@ -45,15 +44,17 @@ def labels(all_settings: Sequence[Settings]) -> list[str]:
 
 
 def _telling(rivals: Sequence[Settings]) -> set[tuple[str, str]]:
-    """Return the settings with their values that set rows apart from the others."""
-    rows = Counter(item for own in rivals for item in own.items())
-    having, always = Counter(name for own in rivals for name in own), ("dataset", "budget")
+    """Return the settings with their values that set rows apart from the others; null is as good as absent."""
+    rows = Counter(item for own in rivals for item in own.items() if item[1] != "None" or item[0] == "budget")
+    having: Counter[str] = Counter()
+    for (name, _), count in rows.items():
+        having[name] += count
     return {
         (name, value)
         for (name, value), count in rows.items()
         if count <= len(rivals) / 2
         or having[name] < len(rivals)  # a row that lacks it has nothing else to be told by
-        or (name.split(".")[0] in always and count < len(rivals))
+        or (name.split(".")[0] in ("dataset", "budget") and count < len(rivals))
     }
 
 

@@ -133,7 +133,7 @@ def _name(row: Row, rows: Sequence[Row]) -> str:
         given = [own.get(name) for own in same]
         at_budgets = {(own.get(name), own["budget"]) for own in same}
         differs = name.startswith("strategy.") or len(at_budgets) > len({own["budget"] for own in same})
-        return differs and given.count(value) <= len(same) / 2
+        return differs and (given.count(value) <= len(same) / 2 or None in given)  # None: it is absent
 
     apart = [f"{name.removeprefix('strategy.')}={value}" for name, value in row.settings.items() if tells(name, value)]
     return f"{row.strategy} ({', '.join(apart)})" if apart else row.strategy

@@ -22,20 +22,20 @@ def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Two runs are equal where these are.
     """
-    kept = {name: _placeless(value) for name, value in config.items() if name not in _INCIDENTAL}
+    kept = {name: _comparable(value) for name, value in config.items() if name not in _INCIDENTAL}
     if isinstance(trainer := config.get("trainer"), Mapping):
         kept["trainer"] = {name: trainer[name] for name in _DECISIVE_OF_TRAINER if name in trainer}
     return kept
 
 
-def _placeless(node: Any) -> Any:  # noqa: ANN401
-    """Return a configuration, or a part of it, without where our tasks keep their images."""
+def _comparable(node: Any) -> Any:  # noqa: ANN401
+    """Return a configuration, or a part of it, without where our tasks keep images, and whole numbers as such."""
     if isinstance(node, Mapping):
         ours = str(node.get("_target_")).startswith("ensemble_transfer.tasks.")
-        return {n: _placeless(v) for n, v in node.items() if not (ours and n in _PLACES_OF_IMAGES)}
+        return {n: _comparable(v) for n, v in node.items() if not (ours and n in _PLACES_OF_IMAGES)}
     if isinstance(node, float) and node.is_integer():  # a budget of 2.0 is one of 2
         return int(node)
-    return [_placeless(inner) for inner in node] if isinstance(node, list) else node
+    return [_comparable(inner) for inner in node] if isinstance(node, list) else node
 
 
 def flat(node: Any, path: str = "") -> Iterable[tuple[str, str]]:  # noqa: ANN401

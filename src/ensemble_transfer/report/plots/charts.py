@@ -203,9 +203,10 @@ def phases(rows: Sequence[Row], look: Look) -> Figure:
     figure, axes = panels(2, 3.5, 1.3 + 0.34 * len(rows))
     parts = [part for row in rows for run in row.runs for part in run.cost["phases"].values()]
     known = all(part.keys() >= COSTS.keys() for part in parts)  # not so in old records
+    costs, digits = (COSTS, ".2f") if known else (OLD_COSTS, ".3g")
     names = list(dict.fromkeys(phase for row in rows for run in row.runs for phase in run.cost["phases"]))
     shades = matplotlib.colormaps["cividis"](np.linspace(0.25, 0.95, max(len(names), 2)))
-    for panel, (field, label) in zip(axes, (COSTS if known else OLD_COSTS).items(), strict=True):
+    for panel, (field, label) in zip(axes, costs.items(), strict=True):
         left = np.zeros(len(rows))
         for index, name in enumerate(names):
             spent = [[run.cost["phases"].get(name, {}).get(field, 0) for run in row.runs] for row in rows]
@@ -215,13 +216,7 @@ def phases(rows: Sequence[Row], look: Look) -> Figure:
                 bar.set(edgecolor=PAPER, linewidth=0.8, hatch=("", "//", "\\\\", "xx", "..")[index % 5])
             left += width
         for place, total in enumerate(left):
-            panel.annotate(
-                f"{total:.2f}" if known else f"{total:.3g}",
-                (total, place),
-                (4, 0),
-                textcoords="offset points",
-                va="center",
-            )
+            panel.annotate(f"{total:{digits}}", (total, place), (4, 0), textcoords="offset points", va="center")
         labels = [wrapped(row.label) for row in rows] if panel is axes[0] else [""] * len(rows)
         panel.set(yticks=range(len(rows)), yticklabels=labels, xlabel=label)
         panel.invert_yaxis()

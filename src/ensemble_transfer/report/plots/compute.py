@@ -28,7 +28,7 @@ FAR = 4.0
 APART, WIDEST = 0.035, 0.12
 """Distance of two marks of equal cost, and of all of them, as a share of the axis, at most."""
 
-WRONG = 1.2
+SPREAD = 1.2
 """Ratio between the costs at which marks of equal cost stand, at most."""
 
 RING: dict[str, Any] = {
@@ -163,7 +163,7 @@ def dodged(costs: Sequence[float], low: float, high: float) -> list[float]:
             groups.append([index])
     spots = list(costs)
     gaps, axis = max(max(map(len, groups)) - 1, 1), math.log(high / low)
-    step = min(APART * axis, WIDEST * axis / gaps, math.log(WRONG) / gaps)
+    step = min(APART * axis, WIDEST * axis / gaps, math.log(SPREAD) / gaps)
     for group in groups:
         for place, index in enumerate(sorted(group)):
             spots[index] = costs[index] * math.exp(step * (place - (len(group) - 1) / 2))
