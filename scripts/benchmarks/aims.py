@@ -39,7 +39,7 @@ def table(results: Mapping[str, Mapping[str, object]]) -> str:
         if numbers:
             worst = max(numbers) if bound == "at most" else min(numbers)
             met = worst <= limit if bound == "at most" else worst >= limit
-            shown = f"{worst:,.0f}" if abs(worst) >= 100 else f"{worst:.3g}"
+            shown = f"{worst:,.0f}" if abs(worst) >= 100 else f"{worst:.4g}"
             aim = f"{bound} {limit:g}"
             lines.append(f"| [{name}]({name}.json) | {what} | {aim} | {shown} | {'yes' if met else '**no**'} |")
     return "\n".join(lines) + "\n"

