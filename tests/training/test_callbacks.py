@@ -15,7 +15,6 @@ from ensemble_transfer import Recipe, SettingError, TrainerSettings
 from ensemble_transfer.training.course import Course, Watch
 from ensemble_transfer.training.executors import Loop
 from ensemble_transfer.training.fit import Start
-from ensemble_transfer.training.groups import GroupFitter
 from ensemble_transfer.training.spec import FitSpec
 from ensemble_transfer.training.store import Unfinished
 from ensemble_transfer.training.workers import number_of_workers
@@ -131,7 +130,7 @@ def test_a_fit_that_goes_on_sends_its_earlier_points_without_a_validation_loss_o
     fit = Course()
     fit.group = Loop([source_ensemble.classifier(0)])
     fit.begin(RECIPE, [Unfinished({}, {}, torch.tensor([[0.0, 2.0], [1.0, 1.5]]), 2, 1.0, 1.0)])
-    watch = Watch(spec, starts, GroupFitter(settings, tracker=run, validation=split))
+    watch = Watch(spec, starts, settings, tracker=run, validation=split)
     fit.curve.append((2, [1.2]))
     fit.step = 3
     watch.stepped(fit)

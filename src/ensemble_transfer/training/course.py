@@ -5,21 +5,21 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
+from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.executors import Loop, Vectorised
+from ensemble_transfer.training.progress import Report, Tracker
 from ensemble_transfer.training.recipe import Recipe
+from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.spec import FitSpec, Start
-from ensemble_transfer.training.store import Unfinished
+from ensemble_transfer.training.store import Store, Unfinished
 from ensemble_transfer.weights import copied
-
-if TYPE_CHECKING:
-    from ensemble_transfer.training.groups import GroupFitter
 
 log = logging.getLogger(__name__)
 
@@ -150,17 +150,25 @@ class Watch:
     Attributes:
         spec: What the members are trained for.
         starts: Where their fits start, by key.
-        fitter: Says who is told, how often states are stored, and what validation losses are computed on.
+        settings: How often states are stored, and the device.
+        store: Where states are kept; None for nowhere.
+        tracker: Where curves are sent; None for nowhere.
+        report: Receives the progress; None for nobody.
+        validation: What validation losses are computed on; None for no such curve.
     """
 
     spec: FitSpec
     starts: Mapping[str, Start]
-    fitter: "GroupFitter"
+    settings: TrainerSettings
+    store: Store | None = None
+    tracker: Tracker | None = None
+    report: Report | None = None
+    validation: Split | None = None
 
     def __post_init__(self) -> None:
         self._label, self._members = self.spec.label(self.starts), [s.member for s in self.starts.values()]
         expected = len(self.starts) * self.spec.seconds / max(1, self.spec.recipe.steps)
-        self._pace = None if self.spec.heads or self.fitter.settings.device.type == "cuda" else Pace(expected)
+        self._pace = None if self.spec.heads or self.settings.device.type == "cuda" else Pace(expected)
         self._sent = 0
 
     def __deepcopy__(self, memo: object) -> Self:
@@ -174,31 +182,31 @@ class Watch:
 
     def stepped(self, fit: Course) -> None:
         """Tell of a step."""
-        recipe, fitter = self.spec.recipe, self.fitter
-        if fitter.tracker is not None:
+        recipe = self.spec.recipe
+        if self.tracker is not None:
             for step, losses in fit.curve[self._sent :]:
                 also = self._validated(fit) if step == fit.step - 1 else {}
                 also = {"lr": recipe.lr * recipe.rate(step)} | also
-                fitter.tracker.curve(self.spec.phase, step, dict(zip(self._members, losses, strict=True)), also)
+                self.tracker.curve(self.spec.phase, step, dict(zip(self._members, losses, strict=True)), also)
             self._sent = len(fit.curve)
-        if fitter.store is not None and time.monotonic() - self._kept >= fitter.settings.checkpoint_seconds:
+        if self.store is not None and time.monotonic() - self._kept >= self.settings.checkpoint_seconds:
             for key, state in zip(self.starts, fit.states(), strict=True):
-                fitter.store.put_unfinished(key, state)
+                self.store.put_unfinished(key, state)
             self._kept = time.monotonic()
         if self._pace is not None:
             self._pace.stepped()
         self._tell(fit)
 
     def _tell(self, fit: Course) -> None:
-        if self.fitter.report is not None:
-            self.fitter.report(self._label, fit.step, self.spec.recipe.steps, fit.newest_loss)
+        if self.report is not None:
+            self.report(self._label, fit.step, self.spec.recipe.steps, fit.newest_loss)
 
     def _validated(self, fit: Course) -> dict[str, float]:
         """Return the validation loss of every member now, by its name in the log; nothing where none is wanted.
 
         The weights, and what is random in the fit, stay as they are. The time that it takes is none of the fit's.
         """
-        steps, split = self.spec.recipe.steps, self.fitter.validation
+        steps, split = self.spec.recipe.steps, self.validation
         due = fit.step % -(-steps // POINTS) == 0 or fit.step == steps
         if split is None or not due or not isinstance(fit.group, Loop):
             return {}

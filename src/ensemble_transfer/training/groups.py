@@ -152,7 +152,8 @@ class GroupFitter:
         self, spec: FitSpec, starts: dict[str, Start], interrupted: Sequence[Unfinished]
     ) -> tuple[Course, list[int], Meter]:
         """Train members in lockstep, and return their fit, the examples encoded for each, and what both took."""
-        settings, watch = self.settings, Watch(spec, starts, self)
+        settings = self.settings
+        watch = Watch(spec, starts, settings, self.store, self.tracker, self.report, self.validation)
         modules = [spec.module(start.weights) for start in starts.values()]
         for module, state in zip(modules, interrupted, strict=False):
             module.load_state_dict(dict(state.weights), strict=True)
