@@ -12,8 +12,7 @@ from ensemble_transfer.machine import free_memory
 from ensemble_transfer.models import copies
 from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.models.copies import move
-from ensemble_transfer.training.augment import BATCHED
-from ensemble_transfer.training.batches import Batches
+from ensemble_transfer.training.batches import BATCHED, Batches
 from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.groups import is_out_of_memory
 from ensemble_transfer.training.lockstep import Lockstep, quiet_lightning, train

@@ -155,6 +155,7 @@ class Watch:
         tracker: Where curves are sent; None for nowhere.
         report: Receives the progress; None for nobody.
         validation: What validation losses are computed on; None for no such curve.
+        label: Phase and members in words.
     """
 
     spec: FitSpec
@@ -166,7 +167,7 @@ class Watch:
     validation: Split | None = None
 
     def __post_init__(self) -> None:
-        self._label, self._members = self.spec.label(self.starts), [s.member for s in self.starts.values()]
+        self.label, self._members = self.spec.label(self.starts), [s.member for s in self.starts.values()]
         expected = len(self.starts) * self.spec.seconds / max(1, self.spec.recipe.steps)
         self._pace = None if self.spec.heads or self.settings.device.type == "cuda" else Pace(expected)
         self._sent = 0
@@ -199,7 +200,7 @@ class Watch:
 
     def _tell(self, fit: Course) -> None:
         if self.report is not None:
-            self.report(self._label, fit.step, self.spec.recipe.steps, fit.newest_loss)
+            self.report(self.label, fit.step, self.spec.recipe.steps, fit.newest_loss)
 
     def _validated(self, fit: Course) -> dict[str, float]:
         """Return the validation loss of every member now, by its name in the log; nothing where none is wanted.

@@ -9,7 +9,7 @@ from ensemble_transfer.models.backbone import Architecture, Classifier
 from ensemble_transfer.models.device import tf32, to_device
 from ensemble_transfer.seeding import generator
 from ensemble_transfer.spill import empty
-from ensemble_transfer.training.augment import augmented
+from ensemble_transfer.training.batches import augmented
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.weights import Weights
 

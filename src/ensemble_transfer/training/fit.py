@@ -13,10 +13,10 @@ from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.cost import Entry
 from ensemble_transfer.training.executors import chosen_executor, refuse_unvectorisable
 from ensemble_transfer.training.groups import GroupFitter
-from ensemble_transfer.training.progress import Bars, Tracker, member_names
+from ensemble_transfer.training.progress import Bars, Tracker
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.settings import TrainerSettings
-from ensemble_transfer.training.spec import FitSpec
+from ensemble_transfer.training.spec import FitSpec, member_names
 from ensemble_transfer.training.spec import Start as Start
 from ensemble_transfer.training.store import Fitted, Store
 from ensemble_transfer.training.workers import compute_beside, number_of_workers

@@ -14,12 +14,10 @@ from ensemble_transfer.machine import free_memory
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.cost import Cost, Meter, measured
 from ensemble_transfer.training.course import Course, DivergedError, Watch
-from ensemble_transfer.training.heads import ALONE, Heads
-from ensemble_transfer.training.lockstep import Lockstep, train
-from ensemble_transfer.training.loggers import FitLogger, of_fit
-from ensemble_transfer.training.progress import Report, Tracker, member_names
+from ensemble_transfer.training.lockstep import ALONE, Heads, Lockstep, train
+from ensemble_transfer.training.progress import Report, Tracker
 from ensemble_transfer.training.settings import TrainerSettings
-from ensemble_transfer.training.spec import FitSpec, Start
+from ensemble_transfer.training.spec import FitSpec, Start, member_names
 from ensemble_transfer.training.store import Fitted, Store, Unfinished
 from ensemble_transfer.weights import Weights, copied, floating
 
@@ -164,10 +162,7 @@ class GroupFitter:
                 heads.train()
                 return heads, encoded, meter
             lockstep = Lockstep(modules, batches, spec.recipe, settings, interrupted, watch)
-            members = [start.member for start in starts.values()]
-            callbacks = [of_fit(callback, spec.phase, members) for callback in settings.callbacks]
-            logger = FitLogger(self.tracker, spec.phase) if callbacks and self.tracker is not None else None
-            train(lockstep, callbacks, logger)
+            train(lockstep)
         return lockstep, encoded, meter
 
     def _group_size(self, spec: FitSpec, members: int) -> int:

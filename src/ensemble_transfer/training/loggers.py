@@ -13,7 +13,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.loggers.logger import Logger
 
 from ensemble_transfer.errors import require
-from ensemble_transfer.training.progress import Tracker, member_names
+from ensemble_transfer.training.progress import Tracker
 
 CSV, TENSORBOARD = "csv", "tensorboard"
 """Folders below that of a run, with the names of the loggers."""
@@ -109,8 +109,8 @@ def require_usable(callbacks: Sequence[object]) -> None:
         require(watched in (None, LOSS), "callbacks", type(callback).__name__, rule)
 
 
-def of_fit(callback: Callback, phase: str, members: Sequence[int]) -> Callback:
-    """Return a callback as one fit of a run sees it.
+def of_fit(callback: Callback, label: str) -> Callback:
+    """Return a callback as one fit of a run sees it; its label has the phase and the members.
 
     A ModelCheckpoint would keep the best of all fits, and remove those of the fits before. So each fit has a copy of
     its own, whose files begin with phase and members.
@@ -118,7 +118,7 @@ def of_fit(callback: Callback, phase: str, members: Sequence[int]) -> Callback:
     if not isinstance(callback, lightning.ModelCheckpoint):
         return callback
     own = copy.deepcopy(callback)
-    name = re.sub(r"[^\w-]+", "_", f"{phase}-{member_names(members)}")
+    name = re.sub(r"[^\w-]+", "_", label.replace(", ", "-", 1))
     own.filename = f"{name}-{callback.filename or '{epoch}-{step}'}"
     own.CHECKPOINT_NAME_LAST = f"{name}-{callback.CHECKPOINT_NAME_LAST}"
     return own

@@ -1,6 +1,6 @@
 """Whom a running fit tells of its progress: bars on the terminal, and the run's logger."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -56,13 +56,3 @@ class Bars(Progress):
         if label not in self._bars:
             self._bars[label] = self.add_task(label, total=steps, loss=shown)
         self.update(self._bars[label], completed=step, loss=shown)
-
-
-def member_names(members: Sequence[int]) -> str:
-    """Return members in words, counted from 1: ``member 3``, ``members 1-8``, ``members 1, 4``."""
-    numbers = [member + 1 for member in members]
-    if len(numbers) == 1:
-        return f"member {numbers[0]}"
-    if numbers == list(range(numbers[0], numbers[-1] + 1)):
-        return f"members {numbers[0]}-{numbers[-1]}"
-    return "members " + ", ".join(map(str, numbers))

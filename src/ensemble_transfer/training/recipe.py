@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from ensemble_transfer.errors import SettingError, require, settings_under
-from ensemble_transfer.training.augment import AUGMENTATIONS
+from ensemble_transfer.training.batches import AUGMENTATIONS
 
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "constant")

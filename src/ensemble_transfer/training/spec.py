@@ -21,7 +21,6 @@ from ensemble_transfer.spill import empty
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.batches import USABLE, Batches, drawn
 from ensemble_transfer.training.features import encode, views
-from ensemble_transfer.training.progress import member_names
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.store import key_of
@@ -172,6 +171,16 @@ class FitSpec:
         held, graph = self.need()
         fit = USABLE * free / (held + graph) if vectorised else (USABLE * free - graph) / held
         return max(1, int(fit))
+
+
+def member_names(members: Sequence[int]) -> str:
+    """Return members in words, counted from 1: ``member 3``, ``members 1-8``, ``members 1, 4``."""
+    numbers = [member + 1 for member in members]
+    if len(numbers) == 1:
+        return f"member {numbers[0]}"
+    if numbers == list(range(numbers[0], numbers[-1] + 1)):
+        return f"members {numbers[0]}-{numbers[-1]}"
+    return "members " + ", ".join(map(str, numbers))
 
 
 def head_of(weights: Weights) -> nn.Module:

@@ -34,7 +34,6 @@ from ensemble_transfer.machine import end_with, free_memory, is_one_of_many, usa
 from ensemble_transfer.tasks.mapped import Place, place_of
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.groups import GroupFitter
-from ensemble_transfer.training.progress import Report, Tracker
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.spec import FitSpec, Start
 from ensemble_transfer.training.store import Fitted
@@ -167,7 +166,7 @@ def compute_beside(fitter: GroupFitter, spec: FitSpec, missing: Mapping[str, Sta
         own = slice(len(items) * place // workers, len(items) * (place + 1) // workers)
         jobs[place] = one, spec, dict(items[own]), curves
     try:
-        return _Dispatch(jobs, fitter.report, fitter.tracker).run()
+        return _Dispatch(jobs, fitter).run()
     except BaseException:  # Ctrl-C too: their work is no longer wanted
         close_workers()
         raise
@@ -182,8 +181,8 @@ def sharing_a_device(workers: int, device: torch.device) -> list[int]:
 class _Dispatch:
     """One phase's jobs at the workers, by the worker's place."""
 
-    def __init__(self, jobs: dict[int, Job], report: Report | None, tracker: Tracker | None) -> None:
-        self._jobs, self._report, self._tracker = jobs, report, tracker
+    def __init__(self, jobs: dict[int, Job], fitter: GroupFitter) -> None:
+        self._jobs, self._report, self._tracker = jobs, fitter.report, fitter.tracker
         self._tries: Counter[int] = Counter()
         self._lost: list[str] = []
         self._found: dict[str, Fitted] = {}
