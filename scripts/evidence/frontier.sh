@@ -30,6 +30,7 @@ run frontier budget=1,1.5,2
 # in no claim
 run "${without[@]}" strategy=full
 run "${without[@]}" strategy=zero_shot "strategy.members=$more"
+run "${without[@]}" strategy=zero_shot strategy.members=2 strategy.scale=0
 if [ -z "$kind" ]; then
     run frontier_few budget=0.5
     run frontier budget=0.5

@@ -38,6 +38,9 @@ MEASURES = {column.name: column for column in _COLUMNS}
 GAIN = "gain per fine-tuning"
 """A measure of two runs: what calibrated NLL falls by from ``one`` member, per fine-tuning that this takes."""
 
+UNSHIFTED = "zero_shot, scale 0"
+"""The control of added members: statistics and a probed head as in ``zero_shot``, and no shift."""
+
 ONE: Spec = {"strategy": "few", "members": 1, "cycles": "[]", "budget": 1}
 
 
@@ -84,7 +87,7 @@ class Runs:
         options = {f"strategy.{k}": v for k, v in spec.items() if k not in ("strategy", "budget", "lr")}
         factor = float(own.get("recipe.full.lr", "nan")) / self.rates[pair]
         return (
-            record.strategy == spec["strategy"]
+            _name(record, own) == spec["strategy"]
             and _same(own["budget"], spec["budget"])
             and (math.isnan(factor) or abs(math.log(factor / spec["lr"])) < 0.1)
             and all(own.get(name) == str(value) for name, value in options.items())
@@ -99,6 +102,12 @@ class Runs:
                 spec = {"strategy": record.strategy} | {k: v for k, v in options.items() if k != "_target_"}
                 specs.setdefault(str(spec), spec)
         return list(specs.values())
+
+
+def _name(record: Record, own: Mapping[str, str]) -> str:
+    """Return the name of what was run: the strategy, or that of the control that a scale of 0 makes of it."""
+    unshifted = record.strategy == "zero_shot" and float(own.get("strategy.scale", 1)) == 0
+    return UNSHIFTED if unshifted else record.strategy
 
 
 def _same(own: str, wanted: float | None) -> bool:

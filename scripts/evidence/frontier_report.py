@@ -19,7 +19,7 @@ from itertools import product
 from pathlib import Path
 from statistics import mean
 
-from frontier_claims import GAIN, MEASURES, ONE, BySeed, Claim, Runs, Side, Spec, read_claims
+from frontier_claims import GAIN, MEASURES, ONE, UNSHIFTED, BySeed, Claim, Runs, Side, Spec, read_claims
 from recipe_report import pack
 
 from ensemble_transfer.metrics.equivalent import worth
@@ -144,10 +144,11 @@ def _regret(runs: Runs) -> str:
 
 def _added(runs: Runs) -> str:
     """Return what shifted members add to a donor, for what price, beside further fully fine-tuned members."""
-    lines = []
+    lines, nats = [], Side(runs, CALIBRATED)
     for pair in runs.by_pair:
         gain, specs = Side(runs, GAIN), [("zero_shot", None, members) for members in (2, 4, 8)]
-        for strategy, budget, members in [*specs, ("few", 2, 2)]:
+        control = nats.values(pair, {"strategy": UNSHIFTED, "members": 2}, None, ())
+        for strategy, budget, members in [*specs, (UNSHIFTED, None, 2), ("few", 2, 2)]:
             spec = {"strategy": strategy, "members": members} | ({"cycles": "[]"} if strategy == "few" else {})
             found = runs.find(pair, spec, budget)
             gains = gain.values(pair, spec, budget, ())
@@ -158,14 +159,18 @@ def _added(runs: Runs) -> str:
             price = Spread.of([found[seed].cost["total"]["fine_tunings"] - 1 for seed in gains])
             worth_text = Spread.of(worths).text(2) if worths else "-"
             worth_text += f" (of {len(worths)})" * (0 < len(worths) < len(gains))
-            one = runs.find(pair, ONE, 1)
-            fallen = [_value(one[seed], CALIBRATED) - _value(found[seed], CALIBRATED) for seed in gains]
-            by_member = Spread.of([nats / (members - 1) for nats in fallen])
+            own, one = nats.values(pair, spec, budget, ()), nats.values(pair, ONE, 1, ())
+            by_member = Spread.of([(own[seed] - one[seed]) / (members - 1) for seed in gains])
+            lead = paired_difference(own, control) if members == 2 and strategy != UNSHIFTED else None
             each = [strategy, str(members - 1), price.text(2), worth_text, by_member.text(3)]
-            lines.append([pair, *each, Spread.of(list(gains.values())).text(3), str(len(gains))])
-    measures = ("NLL's gain per member", f"NLL's {GAIN}")
+            beside = "-" if lead is None else lead.text(3)
+            lines.append([pair, *each, Spread.of(list(gains.values())).text(3), beside, str(len(gains))])
+    measures = ("NLL's gain per member", f"NLL's {GAIN}", "minus one member of scale 0")
     head = ("pair", "added by", "members added", "price", "worth of all", *measures, "n")
-    note = "Worth of some seeds, as in `(of 4)`, is their mean alone: with the others it is worse than one member."
+    note = (
+        "Worth of some seeds, as in `(of 4)`, is their mean alone: with the others it is worse than one member. A "
+        "member of scale 0 has no shift, but statistics and a head as a shifted one; differences from it are in nats."
+    )
     return f"{table(head, lines)}\n\n{note}" if lines else "No run yet."
 
 

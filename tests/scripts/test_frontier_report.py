@@ -82,6 +82,7 @@ def of_seed(pair, seed):
         run(pair, "snapshots", seed, 1, base - 0.01, 0.55, aurc=0.1 + jitter(seed, 0.01, 3)),
         run(pair, "zero_shot", seed, 1, base - 0.05 + jitter(seed, 0.01, 2), 0.66, options={"members": None}),
         run(pair, "zero_shot", seed, None, base, 0.66 + jitter(seed, 0.001, 2), options={"members": 2}, cost=1.1),
+        run(pair, "zero_shot", seed, None, base, 0.71, options={"members": 2, "scale": 0.0}, cost=1.1),
         replace(run(pair, "full", seed, None, base, 0.4, cost=2), curves={"ensemble_size": CURVE}),
         run(pair, "head", seed, 1, base - 0.1, 0.9, validation=0.4 if seed % 2 else 0.9),
         run(pair, "auto", seed, 1, base - 0.002 + jitter(seed, 0.001, 4), 0.6),
@@ -179,6 +180,8 @@ def test_members_added_later_are_priced_beyond_the_donor(page, claims):
     assert added["a -> b", "zero_shot"]["price"] == "0.10"
     assert added["a -> b", "zero_shot"]["NLL's gain per fine-tuning"].startswith("0.400 ±")
     assert added["a -> b", "zero_shot"]["NLL's gain per member"].startswith("0.040 ±")
+    assert added["a -> b", "zero_shot, scale 0"]["NLL's gain per member"] == "-0.010"  # and no part of the claim
+    assert added["a -> b", "few"]["minus one member of scale 0"] == "+0.210"
     assert added["a -> b", "few"]["NLL's gain per fine-tuning"] == "0.200"
     assert added["a -> b", "few"]["worth of all"] == "2.00"  # its NLL is .5
     assert added["a -> c", "zero_shot"]["worth of all"].startswith("1.20 ±")
