@@ -58,9 +58,9 @@ gpu: setup ## the tests and benchmarks that need a GPU, into benchmarks/gpu
 pretend-gpu: setup ## what a pretend CUDA device can show without a GPU: devices, guards, waits; never numerics or speed
 	$(BIN)/python tests/pretend_cuda/run.py $(BIN)/python -m pytest tests/test_gpu.py tests/pretend_cuda
 
-frontier: setup ## what a budget buys: the small pairs of the protocol on the confirmation seeds, and the page
+frontier: setup ## what a budget buys: the small pairs of the protocol on the confirmation seeds, and their page
 	PYTHON=$(BIN)/python bash scripts/evidence/frontier.sh 100,101,102,103,104,105,106,107,108,109
-	$(BIN)/python scripts/evidence/frontier_report.py multirun/frontier benchmarks/frontier
+	$(BIN)/python scripts/evidence/frontier_report.py multirun/frontier multirun/frontier/page
 
 clean: ## remove the environment and the caches, but no results
 	rm -rf $(VENV) .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

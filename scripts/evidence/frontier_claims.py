@@ -201,8 +201,8 @@ class Claim:
         return "**supported**" if adjusted < LEVEL else "undecided"
 
 
-def read_claims(path: Path) -> list[Claim]:
-    """Return the claims of a file; a group may name other groups."""
+def read_claims(path: Path, part: str = "claims") -> list[Claim]:
+    """Return the claims of a file, or its ``looks``, none if it has no such part; a group may name other groups."""
     data = yaml.safe_load(path.read_text(encoding="utf-8"))
     groups: Mapping[str, list[str]] = data["groups"]
 
@@ -210,5 +210,5 @@ def read_claims(path: Path) -> list[Claim]:
         return [pair for inner in groups[name] for pair in (pairs(inner) if inner in groups else [inner])]
 
     return [
-        Claim(**{k: v for k, v in one.items() if k != "group"}, pairs=pairs(one["group"])) for one in data["claims"]
+        Claim(**{k: v for k, v in one.items() if k != "group"}, pairs=pairs(one["group"])) for one in data.get(part, ())
     ]

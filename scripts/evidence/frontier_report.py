@@ -30,6 +30,9 @@ from ensemble_transfer.report.summary import number
 from ensemble_transfer.report.tables import markdown as table
 
 CLAIMS = Path(__file__).parents[2] / "benchmarks" / "frontier" / "claims.yaml"
+LOOKS = (
+    "A look was thought of when results were known. It has no verdict and no correction, and shows where to look next."
+)
 DEVELOPMENT, CONFIRMATION = range(3), range(100, 110)
 
 
@@ -51,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         runs = Runs.of(read_records(options.folders).values(), seeds)
         if not runs.by_pair:
             raise ValueError(f"no finished run of seeds {seeds[0]} to {seeds[-1]} below the folders")
-        text = page(runs, read_claims(options.claims), seeds)
+        text = page(runs, read_claims(options.claims), seeds, read_claims(options.claims, "looks"))
     except ValueError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
@@ -64,8 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def page(runs: Runs, claims: Sequence[Claim], seeds: Sequence[int]) -> str:
-    """Return the page."""
+def page(runs: Runs, claims: Sequence[Claim], seeds: Sequence[int], looks: Sequence[Claim] = ()) -> str:
+    """Return the page; looks are differences that nobody claimed beforehand."""
     records = [record for own in runs.by_pair.values() for record, _ in own]
     kind = "confirmation" if seeds == CONFIRMATION else "development (nothing here is a result)"
     machines = sorted({str(record.environment.get("processor", "unknown")) for record in records})
@@ -75,11 +78,29 @@ def page(runs: Runs, claims: Sequence[Claim], seeds: Sequence[int]) -> str:
         "[PROTOCOL.md](PROTOCOL.md). Leads are own minus other, turned so that positive is better, with 95% intervals."
     )
     parts = ["# The frontier: what a budget buys", opening, "## Claims", _claims(runs, claims, len(seeds))]
+    parts += ["## Looks", LOOKS, _looks(runs, looks)] if looks else []
     parts += ["## Means over pairs", _means(runs, claims, len(seeds))]
     parts += ["## Regret of auto", _regret(runs), "## Members that are added later", _added(runs)]
     for pair in runs.by_pair:
         parts += [f"## {pair}", _everything(runs, pair)]
     return "\n\n".join(parts) + "\n"
+
+
+def _looks(runs: Runs, looks: Sequence[Claim]) -> str:
+    lines = []
+    for look in looks:
+        own, digits = look.leads(runs), MEASURES[look.measure].digits
+        lead, _ = look.test(own)
+        each = "; ".join(f"{pair} {difference(by, digits)}" for pair, by in own.items() if by)
+        text = "-" if lead is None else lead.text(digits)
+        lines.append([f"{look.says} ({look.id})", look.measure, str(lead.n if lead else 0), text, each or "-"])
+    return table(("look", "measure", "n", "lead", "by pair"), lines)
+
+
+def difference(values: BySeed, digits: int) -> str:
+    """Return the mean of differences with its interval."""
+    lead = paired_difference(values, dict.fromkeys(values, 0.0))
+    return "-" if lead is None else lead.text(digits)
 
 
 def _claims(runs: Runs, claims: Sequence[Claim], least: int) -> str:
@@ -147,7 +168,6 @@ def _added(runs: Runs) -> str:
     lines, nats = [], Side(runs, CALIBRATED)
     for pair in runs.by_pair:
         gain, specs = Side(runs, GAIN), [("zero_shot", None, members) for members in (2, 4, 8)]
-        control = nats.values(pair, {"strategy": UNSHIFTED, "members": 2}, None, ())
         for strategy, budget, members in [*specs, (UNSHIFTED, None, 2), ("few", 2, 2)]:
             spec = {"strategy": strategy, "members": members} | ({"cycles": "[]"} if strategy == "few" else {})
             found = runs.find(pair, spec, budget)
@@ -161,15 +181,14 @@ def _added(runs: Runs) -> str:
             worth_text += f" (of {len(worths)})" * (0 < len(worths) < len(gains))
             own, one = nats.values(pair, spec, budget, ()), nats.values(pair, ONE, 1, ())
             by_member = Spread.of([(own[seed] - one[seed]) / (members - 1) for seed in gains])
-            lead = paired_difference(own, control) if members == 2 and strategy != UNSHIFTED else None
             each = [strategy, str(members - 1), price.text(2), worth_text, by_member.text(3)]
-            beside = "-" if lead is None else lead.text(3)
-            lines.append([pair, *each, Spread.of(list(gains.values())).text(3), beside, str(len(gains))])
-    measures = ("NLL's gain per member", f"NLL's {GAIN}", "minus one member of scale 0")
+            lines.append([pair, *each, Spread.of(list(gains.values())).text(3), str(len(gains))])
+    measures = ("NLL's gain per member", f"NLL's {GAIN}")
     head = ("pair", "added by", "members added", "price", "worth of all", *measures, "n")
     note = (
-        "Worth of some seeds, as in `(of 4)`, is their mean alone: with the others it is worse than one member. A "
-        "member of scale 0 has no shift, but statistics and a head as a shifted one; differences from it are in nats."
+        "`(of 4)`: only with 4 of the seeds is the ensemble as good as one fully fine-tuned member or better. The "
+        "worth is the mean of these, which flatters it. A member of scale 0 has statistics and a head as a shifted one "
+        "has, and no shift. Prices leave out the training of the member on the source, which is there before."
     )
     return f"{table(head, lines)}\n\n{note}" if lines else "No run yet."
 

@@ -39,6 +39,10 @@ CLAIMS["claims"] += [
     {"id": "later", "says": "Later.", "group": "first", "measure": "gain per fine-tuning", "budgets": [2],
      "own": {"strategy": "zero_shot", "members": 2, "budget": None}, "other": TWO},
 ]  # fmt: skip
+CLAIMS["looks"] = [
+    {"id": "look", "says": "A look.", "group": "all", "measure": "calibrated NLL", "budgets": [None],
+     "own": {"strategy": "zero_shot", "members": 2}, "other": {"strategy": "zero_shot, scale 0", "members": 2}},
+]  # fmt: skip
 
 
 def jitter(seed, scale, salt):
@@ -181,11 +185,17 @@ def test_members_added_later_are_priced_beyond_the_donor(page, claims):
     assert added["a -> b", "zero_shot"]["NLL's gain per fine-tuning"].startswith("0.400 ±")
     assert added["a -> b", "zero_shot"]["NLL's gain per member"].startswith("0.040 ±")
     assert added["a -> b", "zero_shot, scale 0"]["NLL's gain per member"] == "-0.010"  # and no part of the claim
-    assert added["a -> b", "few"]["minus one member of scale 0"] == "+0.210"
     assert added["a -> b", "few"]["NLL's gain per fine-tuning"] == "0.200"
     assert added["a -> b", "few"]["worth of all"] == "2.00"  # its NLL is .5
     assert added["a -> c", "zero_shot"]["worth of all"].startswith("1.20 ±")
     assert claims["later"]["lead"].startswith("+0.200 [")
+
+
+def test_a_look_has_an_interval_and_no_verdict(page):
+    [row] = rows_below("Looks", page)
+    assert row["look"] == "A look. (look)"
+    assert row["lead"].startswith("+0.050 [")
+    assert "verdict" not in row
 
 
 def test_tables_have_every_strategy_and_only_confirmation_seeds(page):
