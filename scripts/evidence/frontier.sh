@@ -31,6 +31,7 @@ run frontier budget=1,1.5,2
 run "${without[@]}" strategy=full
 run "${without[@]}" strategy=zero_shot "strategy.members=$more"
 run "${without[@]}" strategy=zero_shot strategy.members=2 strategy.scale=0
+run "${without[@]}" strategy=random_shift strategy.finish=head strategy.members=2 strategy.scale=0.7
 if [ -z "$kind" ]; then
     run frontier_few budget=0.5
     run frontier budget=0.5

@@ -168,7 +168,8 @@ def _added(runs: Runs) -> str:
     lines, nats = [], Side(runs, CALIBRATED)
     for pair in runs.by_pair:
         gain, specs = Side(runs, GAIN), [("zero_shot", None, members) for members in (2, 4, 8)]
-        for strategy, budget, members in [*specs, (UNSHIFTED, None, 2), ("few", 2, 2)]:
+        specs += [(UNSHIFTED, None, 2), ("random_shift", None, 2), ("few", 2, 2)]
+        for strategy, budget, members in specs:
             spec = {"strategy": strategy, "members": members} | ({"cycles": "[]"} if strategy == "few" else {})
             found = runs.find(pair, spec, budget)
             gains = gain.values(pair, spec, budget, ())
