@@ -38,6 +38,9 @@ MEASURES = {column.name: column for column in _COLUMNS}
 GAIN = "gain per fine-tuning"
 """A measure of two runs: what calibrated NLL falls by from ``one`` member, per fine-tuning that this takes."""
 
+GAIN_WITH_SOURCE = "gain per fine-tuning, source too"
+"""The same, where a member's price has its training on the source: its share of the steps of a fine-tuning."""
+
 UNSHIFTED = "zero_shot, scale 0"
 """The control of added members: statistics and a probed head as in ``zero_shot``, and no shift."""
 
@@ -135,7 +138,7 @@ class Side:
             return self._read(both)
         assert not isinstance(spec, str)
         found = self.runs.find(pair, spec, budget)
-        return self._gain(pair, found) if self.measure == GAIN else self._read(found)
+        return self._gain(pair, found) if self.measure in (GAIN, GAIN_WITH_SOURCE) else self._read(found)
 
     def _read(self, records: Mapping[int, Record]) -> BySeed:
         column = MEASURES[self.measure]
@@ -145,11 +148,20 @@ class Side:
 
     def _gain(self, pair: str, records: Mapping[int, Record]) -> BySeed:
         one = self.runs.find(pair, ONE, 1)
-        return {seed: _gain(record, one[seed]) for seed, record in records.items() if seed in one}
+        source = self.measure == GAIN_WITH_SOURCE
+        return {seed: _gain(record, one[seed], source) for seed, record in records.items() if seed in one}
 
 
-def _gain(record: Record, one: Record) -> float:
+def digits_of(measure: str) -> int:
+    """Return how many digits a measure is shown with."""
+    return MEASURES[measure].digits if measure in MEASURES else 3
+
+
+def _gain(record: Record, one: Record, source: bool) -> float:
     price = record.cost["total"]["fine_tunings"] - one.cost["total"]["fine_tunings"]
+    if source:
+        recipe, added = record.config["recipe"], record.ensemble["size"] - one.ensemble["size"]
+        price += added * recipe["source"]["steps"] / recipe["full"]["steps"]
     before, after = map(NAMED[CALIBRATED].read, (one, record))
     return (before - after) / price if before is not None and after is not None and price > 0 else math.nan
 

@@ -19,7 +19,7 @@ from itertools import product
 from pathlib import Path
 from statistics import mean
 
-from frontier_claims import GAIN, MEASURES, ONE, UNSHIFTED, BySeed, Claim, Runs, Side, Spec, read_claims
+from frontier_claims import GAIN, MEASURES, ONE, UNSHIFTED, BySeed, Claim, Runs, Side, Spec, digits_of, read_claims
 from recipe_report import pack
 
 from ensemble_transfer.metrics.equivalent import worth
@@ -89,18 +89,12 @@ def page(runs: Runs, claims: Sequence[Claim], seeds: Sequence[int], looks: Seque
 def _looks(runs: Runs, looks: Sequence[Claim]) -> str:
     lines = []
     for look in looks:
-        own, digits = look.leads(runs), MEASURES[look.measure].digits
-        lead, _ = look.test(own)
-        each = "; ".join(f"{pair} {difference(by, digits)}" for pair, by in own.items() if by)
+        own, digits = look.leads(runs), digits_of(look.measure)
+        lead, *each = (look.test(part)[0] for part in (own, *({pair: by} for pair, by in own.items())))
         text = "-" if lead is None else lead.text(digits)
-        lines.append([f"{look.says} ({look.id})", look.measure, str(lead.n if lead else 0), text, each or "-"])
+        known = "; ".join(f"{pair} {by.text(digits)}" for pair, by in zip(own, each, strict=True) if by)
+        lines.append([f"{look.says} ({look.id})", look.measure, str(lead.n if lead else 0), text, known or "-"])
     return table(("look", "measure", "n", "lead", "by pair"), lines)
-
-
-def difference(values: BySeed, digits: int) -> str:
-    """Return the mean of differences with its interval."""
-    lead = paired_difference(values, dict.fromkeys(values, 0.0))
-    return "-" if lead is None else lead.text(digits)
 
 
 def _claims(runs: Runs, claims: Sequence[Claim], least: int) -> str:
@@ -109,7 +103,7 @@ def _claims(runs: Runs, claims: Sequence[Claim], least: int) -> str:
     complete = [p if lead is not None and lead.n >= least else math.nan for lead, p in tests]
     lines = []
     for claim, own, (lead, p), adjusted in zip(claims, leads, tests, holm(complete), strict=True):
-        digits = MEASURES[claim.measure].digits if claim.measure in MEASURES else 3
+        digits = digits_of(claim.measure)
         each = (f"{pair} {mean(by.values()):+.{digits}f}" for pair, by in own.items() if by)
         text = "-" if lead is None else lead.text(digits)
         cells = [f"{claim.says} ({claim.id})", claim.measure, str(lead.n if lead else 0), text, number(p)]
@@ -189,7 +183,8 @@ def _added(runs: Runs) -> str:
     note = (
         "`(of 4)`: only with 4 of the seeds is the ensemble as good as one fully fine-tuned member or better. The "
         "worth is the mean of these, which flatters it. A member of scale 0 has statistics and a head as a shifted one "
-        "has, and no shift. Prices leave out the training of the member on the source, which is there before."
+        "has, and no shift; one of random_shift has a random one of the same length. Prices leave out the training of "
+        "the member on the source, which is there before."
     )
     return f"{table(head, lines)}\n\n{note}" if lines else "No run yet."
 

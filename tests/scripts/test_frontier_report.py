@@ -42,6 +42,7 @@ CLAIMS["claims"] += [
 CLAIMS["looks"] = [
     {"id": "look", "says": "A look.", "group": "all", "measure": "calibrated NLL", "budgets": [None],
      "own": {"strategy": "zero_shot", "members": 2}, "other": {"strategy": "zero_shot, scale 0", "members": 2}},
+    CLAIMS["claims"][-1] | {"id": "source", "measure": "gain per fine-tuning, source too"},
 ]  # fmt: skip
 
 
@@ -59,6 +60,7 @@ def run(pair, strategy, seed, budget, accuracy, nll, *, options=None, lr=0.01, v
     }
     spent = cost or budget or 1.0
     total = {"flops": 10**9, "fine_tunings": spent, "fine_tunings_by_time": 1.25 * spent, "cpu_seconds": 4 * spent}
+    recipe = {"full": {"lr": lr, "steps": 10}, "source": {"steps": 5}}
     own = {"_target_": f"{CLASS}.{strategy}.{strategy.title()}"} | (options or {})
     return a_record(
         strategy,
@@ -66,7 +68,8 @@ def run(pair, strategy, seed, budget, accuracy, nll, *, options=None, lr=0.01, v
         pair,
         metrics=metrics,
         cost={"total": total | {"seconds": 9.0}, "marginal": None},
-        config={"seed": seed, "budget": budget, "strategy": own, "recipe": {"full": {"lr": lr}}},
+        config={"seed": seed, "budget": budget, "strategy": own, "recipe": recipe},
+        ensemble={"size": own.get("members") or 8, "lineage": "shared"},
         environment={"processor": "A CPU"},
     )
 
@@ -192,10 +195,12 @@ def test_members_added_later_are_priced_beyond_the_donor(page, claims):
 
 
 def test_a_look_has_an_interval_and_no_verdict(page):
-    [row] = rows_below("Looks", page)
+    row, source = rows_below("Looks", page)
     assert row["look"] == "A look. (look)"
     assert row["lead"].startswith("+0.050 [")
+    assert row["by pair"].count("[") == 2
     assert "verdict" not in row
+    assert source["lead"].startswith(f"{0.04 / 0.6 - 0.2 / 1.5:+.3f} [")  # half a fine-tuning more for either member
 
 
 def test_tables_have_every_strategy_and_only_confirmation_seeds(page):
