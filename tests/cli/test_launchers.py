@@ -20,8 +20,9 @@ def installed(plugin: str) -> bool:
 
 
 SBATCH = """#!/bin/bash
-# In the place of SLURM: runs the tasks of an array on this machine.
-script="${@: -1}"
+# In the place of SLURM: runs the tasks of an array on this machine, from a copy, since submitit then renames the script.
+script=$(mktemp -p "$(dirname "$0")")
+cp "${@: -1}" "$script"
 last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$script")
 for task in $(seq 0 "$last"); do
     SLURM_JOB_ID=$((7 + task)) SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=$task bash "$script" > /dev/null 2>&1 &
