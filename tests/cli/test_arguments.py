@@ -19,7 +19,7 @@ def test_pythons_none_is_null():
 def test_a_setting_written_as_an_option_is_refused_with_what_wandb_needs():
     with pytest.raises(SettingError) as caught:
         normalised(["strategy=shift", "--strategy.scale=0.5"])
-    line = "is no option; a setting is strategy.scale=0.5. In the command of a W&B sweep write ${args_no_hyphens}"
+    line = "is not an option; a setting is strategy.scale=0.5. In the command of a W&B sweep write ${args_no_hyphens}"
     assert str(caught.value).endswith(line)
 
 

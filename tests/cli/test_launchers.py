@@ -20,7 +20,7 @@ def installed(plugin: str) -> bool:
 
 
 SBATCH = """#!/bin/bash
-# In the place of SLURM: runs the tasks of an array on this machine, from a copy, since submitit then renames the script.
+# In the place of SLURM: runs the tasks of an array here, from a copy, since submitit then renames the script.
 script=$(mktemp -p "$(dirname "$0")")
 cp "${@: -1}" "$script"
 last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$script")

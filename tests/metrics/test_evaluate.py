@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 from drawn import draw
+from scipy.stats import binomtest
 
 from ensemble_transfer.cli.evaluate import main
 from ensemble_transfer.metrics.evaluate import evaluate
 
 FAMILIES = {
-    "ensemble": "accuracy nll brier",
+    "ensemble": "accuracy nll brier accuracy_low accuracy_high",
     "member": "accuracy nll brier ece accuracy_min accuracy_max",
     "calibration": "ece mce ece_adaptive ece_classwise",
     "calibrated": "nll ece temperature",
@@ -75,6 +76,15 @@ def test_members_are_averaged_one_by_one():
         assert found[f"member/{key}"] == pytest.approx(np.mean(values))
         if key == "accuracy":
             assert found["member/accuracy_min"] == min(values) < max(values) == found["member/accuracy_max"]
+
+
+@pytest.mark.parametrize("right", [0, 33, 40])
+def test_the_interval_of_the_accuracy_is_that_of_scipy(right):
+    one_hot = np.eye(2)[[0] * 40][None]
+    found = evaluate(one_hot, np.repeat([0, 1], [right, 40 - right]))
+    reference = binomtest(right, 40).proportion_ci(method="exact")
+    assert found["ensemble/accuracy_low"] == pytest.approx(reference.low, abs=1e-12)
+    assert found["ensemble/accuracy_high"] == pytest.approx(reference.high, abs=1e-12)
 
 
 def test_temperature_is_fitted_on_validation():

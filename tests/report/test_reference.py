@@ -98,10 +98,24 @@ def test_the_table_has_a_line_for_each_strategy_and_budget():
     assert "minus the best rival's" not in Comparison.of(FULL).markdown()
 
 
-def test_without_two_strategies_at_a_budget_there_is_no_frontier(rows):
+def test_where_no_strategy_meets_a_rival_there_is_no_frontier(rows):
     assert frontier_of([row for row in rows if row.strategy == "full"]) is None
-    assert frontier_of([row for row in rows if row.budget == 1.0]) is None
-    assert frontier_of([r for r in rows if (r.strategy, r.budget) in (("few", 2.0), ("snapshots", 1.0))]) is None
+    assert frontier_of([row for row in rows if row.role == "rival"]) is None
+    assert frontier_of([r for r in rows if (r.strategy, r.budget) in (("shift", 2.0), ("snapshots", 1.0))]) is None
+    assert {point.budget for point in frontier_of([row for row in rows if row.budget == 1.0]).points} == {1.0}
+
+
+@pytest.mark.parametrize("budget", [2.0, None])
+def test_a_run_meets_the_rivals_that_have_what_it_spent_as_its_budget(budget):
+    rivals = [replace(r, config=r.config | {"budget": 1.94}) for r in RECORDS if r.strategy == "few"][-2:]
+    total = {"total": {"flops": 1e9, "fine_tunings": 1.932}}
+    own = [replace(a_record("auto", seed, budget, 0.9, 0.4), cost=total | {"marginal": None}) for seed in (0, 1)]
+    comparison = Comparison.of([*rivals, *own])
+    assert comparison.frontier.lead(at(comparison.frontier, "auto", 1.94), NLL).mean == pytest.approx(-0.115)
+    start = "Against the best rival of its budget, in calibrated NLL, over 2 seeds: better: auto at budget 1.94"
+    assert findings(comparison)[0].sentences[0].startswith(start)
+    dear = [replace(run, cost=total | {"total": {"flops": 1e9, "fine_tunings": 1.8}}) for run in own]
+    assert frontier_of(rows_of([*rivals, *dear])[0]) is None
 
 
 def test_without_a_rival_or_with_several_tasks_there_is_none_either(rows):

@@ -75,9 +75,9 @@ def test_the_summary_says_what_was_run_its_quality_its_diversity_and_its_cost(to
     assert text.startswith("# shift: digits -> mnist\n\n8 members of shared lineage, resnet10t, seed 4. `python -m ens")
     found = rows(text)
     assert found["ensemble on target"] == ["0.101", "0.111", "0.121", "0.131", "0.141"]
-    assert found["its members (0.191 to 0.201)"] == ["0.151", "0.161", "0.171", "0.181", "-"]
+    assert found["its members, mean (accuracy 0.191 to 0.201)"] == ["0.151", "0.161", "0.171", "0.181", "-"]
     assert found["ensemble on source, before"] == ["0.501", "0.511", "0.521", "0.531", "0.541"]
-    assert found["its members (0.591 to 0.601)"] == ["0.551", "0.561", "0.571", "0.581", "-"]
+    assert found["its members, mean (accuracy 0.591 to 0.601)"] == ["0.551", "0.561", "0.571", "0.581", "-"]
     assert found["target"] == ["0.211", "0.221", "0.231"]
     assert found["source, before"] == ["0.611", "0.621", "0.631"]
     assert found["full"] == ["300", "300.0", "1.00", "1.05", "30.0", "300"]
@@ -93,6 +93,14 @@ def test_undefined_metrics_are_a_dash(told):
     found = rows(told({"target/test/ensemble/nll": None, "target/test/diversity/disagreement_normalised": math.nan}))
     assert found["ensemble on target"][1] == "-"
     assert found["target"] == ["0.211", "-", "0.231"]
+
+
+def test_the_result_has_the_interval_of_its_accuracy_where_it_is_known(told):
+    known = {"target/test/ensemble/accuracy_low": 0.0123, "target/test/ensemble/accuracy_high": 0.3}
+    said = (
+        "**Result**: accuracy 0.101 (on other images 0.012 to 0.300, with 95% confidence), calibrated NLL 0.141 on test"
+    )
+    assert said in told(known)
 
 
 def test_the_result_comes_first_then_the_one_thing_to_do(record, tmp_path):

@@ -165,7 +165,7 @@ def test_broken_images_are_fatal_and_named_or_skipped_by_choice(pool, caplog):
         "zero/03.png (not an image), zero/04.png (more than 89478485 pixels), ",
         "zero/06.png (more than 89478485 pixels), één/00.png",
         "één/00.png (does not exist), 二/float.tif (32-bit float pixels have no agreed range)",
-        "; repair or remove them, or set broken=skip beside this setting",
+        "; repair or remove them, or leave them out by broken=skip of this task, as in dataset.target.broken=skip",
     ):
         assert part in text
     with caplog.at_level(logging.WARNING):

@@ -105,7 +105,7 @@ def test_broken_images_are_named_by_their_rows(saved, digits):
         Image.fromarray(image[0].numpy()) for image in digits.test.images[3:]
     ]
     folder = saved(test={"img": images})
-    hint = "repair or remove them, or set broken=skip beside this setting"
+    hint = "repair or remove them, or leave them out by broken=skip of this task, as in dataset.target.broken=skip"
     listed = "test[0] (not an image), test[1] (not an image), test[2] (not an image)"
     assert f"images that cannot be read: {listed}; {hint}" in complaint(folder)
     task = HuggingFace(folder, broken="skip").load(8, 1)

@@ -107,7 +107,9 @@ def test_broken_images_are_named_with_their_lines(table, caplog):
         "images that cannot be read: line 5: scans/03.png (does not exist), line 6: scans/04.png (not an image), "
         "line 7: scans/05.png ("
     )
-    assert text.endswith("; repair or remove them, or set broken=skip beside this setting")
+    assert text.endswith(
+        "; repair or remove them, or leave them out by broken=skip of this task, as in dataset.target.broken=skip"
+    )
     task = ImageCsv(str(table), broken="skip").load(8, 1)
     assert (len(task.train), len(task.validation), len(task.test)) == (37, 8, 12)
     assert "left out 3 images" in caplog.text

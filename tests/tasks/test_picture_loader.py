@@ -81,7 +81,7 @@ def test_images_are_decoded_once_for_all_loads_and_anew_where_a_file_changed(pho
     assert len(decodings) == 480
     skipped = replace(source, broken="skip")
     assert before != skipped.load(16, 1).fingerprint == replace(skipped, memory="ram").load(16, 1).fingerprint
-    assert sum("left out 1 images" in message for message in caplog.messages) == 2
+    assert sum("left out 1 image that" in message for message in caplog.messages) == 2
 
 
 DAMAGES = {

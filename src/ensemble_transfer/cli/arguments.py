@@ -40,7 +40,7 @@ def normalised(arguments: Sequence[str]) -> list[str]:
     for option in options:
         name, _, value = option.partition("=")
         if value and name.startswith("--") and name not in {*_WITH_VALUE, *_WITH_CHOICE, "--experimental-rerun"}:
-            rule = f"is no option; a setting is {name[2:]}={value}. In the command of a W&B sweep write "
+            rule = f"is not an option; a setting is {name[2:]}={value}. In the command of a W&B sweep write "
             raise SettingError(name, value, rule + "${args_no_hyphens}")
     chosen = [word.partition("=")[2] for word in map(renewed, overrides) if word.startswith("strategy=")]
     if len(chosen) > 1:

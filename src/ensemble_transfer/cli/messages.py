@@ -106,7 +106,8 @@ def _unknown_key(key: str, conf: Path, arguments: Sequence[str]) -> str:
     if parent in ("backbone.options", "evaluation.ood"):
         return f"{key}: is not there yet; add it with +{key}=..."
     known = ", ".join(str(name) for name in node)
-    return f"{key}: is not a setting; {parent or 'the configuration'} has {known}"
+    hint = "; for a folder of your own add dataset=target" if key == "dataset.target.path" else ""
+    return f"{key}: is not a setting; {parent or 'the configuration'} has {known}{hint}"
 
 
 def _node(conf: Sequence[Path], overrides: Sequence[str], path: str) -> DictConfig | None:

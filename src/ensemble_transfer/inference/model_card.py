@@ -11,7 +11,7 @@ from typing import Any
 
 from ensemble_transfer.inference.export import preprocessing
 from ensemble_transfer.layout import CARD, replacing
-from ensemble_transfer.metrics.selective import risk_bound
+from ensemble_transfer.metrics.selective import interval
 from ensemble_transfer.models.ensemble import Ensemble
 
 _QUALITY = {
@@ -128,10 +128,10 @@ def _results(metrics: Mapping[str, float], examples: Mapping[str, int]) -> Itera
     yield "On the test images of the target task, which were not used for any choice:"
     yield from _table([("metric", "value"), *rows])
     if "test" in examples:
-        number = examples["test"]
-        right = round(metrics["ensemble/accuracy"] * number)
-        low, high = 1 - risk_bound(number - right, number, 0.025), risk_bound(right, number, 0.025)
-        yield f"95% interval of the accuracy from {number:,} images (Clopper-Pearson): {low:.3f} to {high:.3f}."
+        low, high = interval(round(metrics["ensemble/accuracy"] * examples["test"]), examples["test"])
+        yield (
+            f"95% interval of the accuracy from {examples['test']:,} images (Clopper-Pearson): {low:.3f} to {high:.3f}."
+        )
 
 
 def _costs(cost: Mapping[str, Any], members: int) -> Iterator[str]:

@@ -88,16 +88,15 @@ def choose_threshold(saved: SavedEnsemble, risk: float | None, coverage: float |
     if found is None:
         fewest = math.ceil(math.log(0.05) / math.log1p(-wanted))
         rule = f"no threshold keeps risk {wanted:g} with 95% confidence on {len(known.correct)} validation images"
-        return math.inf, f"{rule}: abstains on all; even without an error it takes {fewest} answers"
+        advice = f"it takes at least {fewest}, all of them right; allow a larger --risk, or use --coverage"
+        return math.inf, f"{rule}: abstains on all images; {advice}"
     line = (
         f"answers where the probability is at least {found.value:.6f}; on {found.examples} validation images that is "
         f"coverage {found.coverage:.3f}, risk {found.risk:.4f} ({found.errors} wrong of {found.answered})"
     )
-    if found.bound is None:
-        return found.value, f"{line}: an estimate, for images like those"
-    line += f", below {found.bound:.4f} with 95% confidence: an estimate, for images like those"
+    bound = "" if found.bound is None else f", below {found.bound:.4f} with 95% confidence"
+    line += f"{bound}: an estimate, for images like those"
     history = saved.ensemble.history
     if history.get("chosen_on") == "validation":
-        strategy = history.get("strategy")
-        line += f"\nthis promise is weaker than it says: {strategy} chose the ensemble on the same images"
+        line += f"\nthe true risk can be higher: {history.get('strategy')} chose the ensemble on the same images"
     return found.value, line

@@ -110,8 +110,11 @@ def _predictive(probabilities: Tensor, mean: Tensor, labels: Tensor) -> dict[str
     """Compute ``ensemble/`` of ``mean`` (N, C), and ``member/``, its values averaged over the members."""
     members = [_values("", (*QUALITY, calibration.ece), member, labels) for member in probabilities]
     accuracies = [member["accuracy"] for member in members]
+    right = int(predictive.correctness(mean, labels).sum())
+    low, high = selective.interval(right, len(labels))
     return (
         _values("ensemble/", QUALITY, mean, labels)
+        | {"ensemble/accuracy_low": low, "ensemble/accuracy_high": high}  # for other images
         | {f"member/{key}": mean_of([member[key] for member in members]) for key in members[0]}
         | {"member/accuracy_min": min(accuracies), "member/accuracy_max": max(accuracies)}
     )

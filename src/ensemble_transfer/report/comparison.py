@@ -41,8 +41,8 @@ MORE = ("More on quality", "More on cost")
 _PARTS = {"Results": RESULTS, **dict(zip(MORE, (QUALITY, COST), strict=True))}
 """Columns of the tables, each narrow enough for a screen, by title."""
 
-_ACROSS = 6
-"""Columns of a table for a terminal, at most."""
+_WIDE = {"accuracy", CALIBRATED, WORTH, WORTH_PER_COST, "members"}
+"""Columns of the frontier that a terminal has no room for."""
 
 DIFFERENCES_TITLE = "Differences to the baseline, paired by seed, with 95% intervals"
 FRONTIER_TITLE = "What a budget buys, against the best rival"
@@ -233,13 +233,13 @@ class Comparison:
         return lines + [f"left out, its seed is there already: {r.strategy}, seed {r.seed}" for r in self.repeated]
 
     def terminal(self) -> list[TerminalTable]:
-        """Return tables for a terminal of 80 columns: results, quality, cost, differences."""
-        parts = [part for columns in _PARTS.values() for part in _parts(self._shown(columns))]
-        tables = [_narrow(self._measured("", part)) for part in parts if self.rows]
+        """Return tables for a terminal of 80 columns: the results, and the differences that decide."""
+        tables = [_narrow(self._measured("", self._shown(RESULTS)))] if self.rows else []
+        if self.frontier is not None:
+            return [*tables, _narrow(self._budgets(), "against the best rival", but=_WIDE)]
         if self.differences.lines:
             names = sorted({line["baseline"].text for line in self.differences.lines})
-            own = [{k: v for k, v in line.items() if k != "baseline"} for line in self.differences.lines]
-            tables.append(_narrow(replace(self.differences, lines=own), f"minus {' or '.join(names)}"))
+            tables.append(_narrow(self.differences, f"minus {' or '.join(names)}", but={"baseline"}))
         return tables
 
     def write(self, folder: Path) -> None:
@@ -278,24 +278,20 @@ def groups_of(row: Row) -> dict[str, str]:
     return {"pair": row.runs[0].dataset, "budget": "none" if row.budget is None else f"{row.budget:g}"}
 
 
-def _parts(columns: Sequence[Column]) -> Iterable[Sequence[Column]]:
-    """Part columns into as few tables as a terminal has room for, of nearly equal width."""
-    count = -(-len(columns) // _ACROSS)
-    return (columns[len(columns) * i // count : len(columns) * (i + 1) // count] for i in range(count))
-
-
 def _ascending(columns: Iterable[Column]) -> frozenset[str]:
     """Return the columns of which lower values are better: losses and costs."""
     costs = (*RESULTS[3:], *COST[1:])
     return frozenset(column.name for column in columns if column.higher_is_better is False or column in costs)
 
 
-def _narrow(table: Table, first: str = "strategy") -> TerminalTable:
+def _narrow(table: Table, first: str = "strategy", but: Iterable[str] = ()) -> TerminalTable:
     """Return a table for a terminal: the words of headings, and deviations and intervals, on lines of their own."""
-    stacked = [name.replace(" ", "\n").replace("fine-tunings", "fine-\ntunings") for name in table.columns[1:]]
+    names = ["strategy", *(name for name in table.columns if name not in ("strategy", *but))]
+    stacked = [name.replace(" ", "\n").replace("fine-tunings", "fine-\ntunings") for name in names[1:]]
     shown = TerminalTable(first, *stacked, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for line in table.lines:
-        texts = [("\n".join(filter(None, cell.lines)), "bold" if cell.best else "") for cell in line.values()]
+        cells = [line[name] for name in names]
+        texts = [("\n".join(filter(None, cell.lines)), "bold" if cell.best else "") for cell in cells]
         shown.add_row(*(Text(text.replace("± ", "±"), style) for text, style in texts))
     shown.columns[0].overflow = "fold"  # two names must not be cut at the same place
     for column in shown.columns[1:]:

@@ -126,7 +126,8 @@ def choice_text(record: Record) -> str:
     if not choice["candidates"]:
         return "One member was fine-tuned with the whole budget, which is too small to pay for heads and a choice."
     head = ("candidate, on validation", "members", "accuracy", "calibrated NLL", "behind the one taken")
-    parts = [table(head, map(_candidate, choice["candidates"])), _rates(choice)]
+    taken = "; ".join(c["name"] for c in choice["candidates"] if c["taken"])
+    parts = [f"**Taken**: {taken}.", table(head, map(_candidate, choice["candidates"])), _rates(choice)]
     close = [c["name"] for c in choice["candidates"] if not c["taken"] and c["low"] <= 0]
     if close:
         parts.append(f"Not told apart from the one taken, since its interval includes zero: {'; '.join(close)}.")

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ensemble_transfer.report.record import Record
-from ensemble_transfer.report.rows import CALIBRATED, Column, Row, by_task
+from ensemble_transfer.report.rows import CALIBRATED, FINE_TUNINGS, Column, Row, by_task
 from ensemble_transfer.report.statistics import Difference, paired_difference
 
 SAME = 0.02
@@ -104,20 +104,38 @@ class Frontier:
 
 
 def frontier_of(rows: Iterable[Row]) -> Frontier | None:
-    """Return the frontier of the rows that had a budget.
+    """Return the frontier of the rows that have a place on it; None where no strategy meets a rival at its budget.
 
-    None without a rival, two budgets, and two strategies at one; and for rows of several tasks.
+    None also for rows of several tasks.
     """
     rows = list(rows)
-    budgeted = [row for row in rows if row.budget is not None]
-    if len(by_task(rows)) != 1 or not any(row.role == "rival" for row in budgeted):
+    placed = on_frontier(rows)
+    known = [row for row in placed if CALIBRATED in row.numbers]
+    rivals = {row.budget for row in known if row.role == "rival"}
+    if len(by_task(rows)) != 1 or not any(row.budget in rivals for row in known if row.role != "rival"):
         return None
     groups: dict[str, dict[float, list[Row]]] = {}
-    for row in budgeted:
-        groups.setdefault(_name(row, budgeted), {}).setdefault(row.budget or 0.0, []).append(row)
+    for row in placed:
+        groups.setdefault(_name(row, placed), {}).setdefault(row.budget or 0.0, []).append(row)
     points = [_point(name, own) for name, by_budget in groups.items() for _, own in sorted(by_budget.items())]
-    budgets = {row.budget for row in budgeted}
-    return Frontier(tuple(points)) if 1 < len(budgets) < len(points) else None
+    return Frontier(tuple(points))
+
+
+def on_frontier(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows that had a budget, and those that spent what rivals had.
+
+    A strategy that no rival has the budget of has that of the rivals whose budget it spent, as those of one run have.
+    """
+    budgets = {row.budget for row in rows if row.role == "rival" and row.budget is not None}
+    found = []
+    for row in rows:
+        spent = row.mean(FINE_TUNINGS)
+        near = [budget for budget in budgets if abs(budget - spent) <= SAME * spent]
+        if near and row.role != "rival" and row.budget not in budgets:
+            nearest = min(near, key=lambda budget: abs(budget - spent))
+            row = replace(row, settings={**row.settings, "budget": str(nearest)})
+        found += [row] if row.budget is not None else []
+    return found
 
 
 def _name(row: Row, rows: Sequence[Row]) -> str:

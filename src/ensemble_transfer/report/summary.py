@@ -31,7 +31,8 @@ def write(record: Record, folder: Path, console: Console | None = None, printed:
 def markdown(record: Record, folder: Path) -> str:
     """Return the summary of a finished run: the result and what to do next first, explanations and files last."""
     size, lineage = record.ensemble["size"], record.ensemble["lineage"]
-    members = f"{size} member{'' if size == 1 else 's'} of {lineage} lineage"
+    members = f"{size} member{'' if size == 1 else 's'}"
+    members += " that started as copies of one network" if lineage == "copies" else f" of {lineage} lineage"
     parts = [
         f"# {record.strategy}: {record.dataset}",
         f"{members}, {record.backbone}, seed {record.seed}. `{record.command}`",
@@ -69,7 +70,9 @@ def result(record: Record) -> str:
     prefix, task = _splits(record.metrics)[0]
     accuracy, nll = (record.metrics.get(f"{prefix}/{name}") for name in ("ensemble/accuracy", "calibrated/nll"))
     where = "test" if task == "target" else "validation"
-    text = f"accuracy {number(accuracy)}, calibrated NLL {number(nll)} on {where}"
+    low, high = _cells(record.metrics, f"{prefix}/ensemble", ("accuracy_low", "accuracy_high"))
+    other = "" if low == "-" else f" (on other images {low} to {high}, with 95% confidence)"
+    text = f"accuracy {number(accuracy)}{other}, calibrated NLL {number(nll)} on {where}"
     total, count = record.cost["total"], networks(record)
     spent, by_time = total.get("fine_tunings"), total.get("fine_tunings_by_time")
     if spent:
@@ -87,7 +90,7 @@ def _quality(metrics: Mapping[str, float | None]) -> str:
     rows = []
     for prefix, task in _splits(metrics):
         low, high = _cells(metrics, prefix, ("member/accuracy_min", "member/accuracy_max"))
-        parts = {f"ensemble on {task}": "ensemble", f"its members ({low} to {high})": "member"}
+        parts = {f"ensemble on {task}": "ensemble", f"its members, mean (accuracy {low} to {high})": "member"}
         if f"{prefix}/soup/accuracy" in metrics:
             parts["its soup (one model)"] = "soup"
         for name, part in parts.items():

@@ -1,5 +1,6 @@
 """The costs of a record: by phase, in total, of one more member, of a prediction; in FLOPs and in time."""
 
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,8 @@ from ensemble_transfer.transfer.base import TransferResult, Workbench
 
 WARM, TIMED = 5, 25
 """Steps of two fits whose difference tells the time of a step, where nothing in the ledger does."""
+
+log = logging.getLogger(__name__)
 
 
 def costs(result: TransferResult, source: Ledger | None, bench: Workbench) -> dict[str, Any]:
@@ -48,6 +51,7 @@ def fine_tuning(bench: Workbench, ledger: Ledger) -> FineTuning:
     if longest is not None:
         seconds_a_step = unit.time(longest) / longest.steps
     else:
+        log.info("timing a fine-tuning for the costs by time; it changes nothing and is in no cost")
         seconds_a_step = (unit.time(_timed(bench, TIMED)) - unit.time(_timed(bench, WARM))) / (TIMED - WARM)
     return replace(unit, seconds=max(seconds_a_step, 1e-9) * bench.recipes.full.steps)
 

@@ -116,10 +116,12 @@ class PictureLoader(TaskLoader):
     def _report(self, broken: Sequence[str]) -> None:
         shown = ", ".join(broken[:10]) + (f" and {len(broken) - 10} more" if len(broken) > 10 else "")
         if self.broken == "error":
-            hint = "repair or remove them, or set broken=skip beside this setting"
+            hint = (
+                "repair or remove them, or leave them out by broken=skip of this task, as in dataset.target.broken=skip"
+            )
             raise self._refuse(f"images that cannot be read: {shown}; {hint}")
-        place = getattr(self, self._setting)
-        log.warning("%s: left out %d images that cannot be read: %s", place, len(broken), shown)
+        place, many = getattr(self, self._setting), f"{len(broken)} image{'s' * (len(broken) > 1)}"
+        log.warning("%s: left out %s that cannot be read: %s", place, many, shown)
 
     def _warn_of_loss(self, pictures: Pictures, size: int, channels: int) -> None:
         """Log a warning if pictures lose their colours or most of their detail, as in a pair of tasks for digits."""

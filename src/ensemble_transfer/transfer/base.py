@@ -20,7 +20,7 @@ from ensemble_transfer.training.features import reestimated_statistics, statisti
 from ensemble_transfer.training.fit import Fits, Fitter, Start
 from ensemble_transfer.training.recipe import Recipe, Recipes
 from ensemble_transfer.transfer.prices import Prices
-from ensemble_transfer.weights import Weights, below, floating, joined, mean
+from ensemble_transfer.weights import Weights, below, fingerprint, floating, joined, mean
 
 ROLES = ("method", "rival", "reference", "control")
 """What a strategy is in a comparison.
@@ -324,10 +324,13 @@ class Workbench:
     def soup(self, members: Sequence[Weights]) -> dict[str, Tensor]:
         """Average members' weights into one network, and estimate its BatchNorm statistics on the target.
 
-        This is a model soup (Wortsman et al. 2022, arXiv 2203.05482). Integer tensors are the first member's.
+        This is a model soup (Wortsman et al. 2022, arXiv 2203.05482). Integer tensors are the first member's. An
+        encoder that all members have in common, as heads on one have, stays as it is.
         """
         mixed = dict(members[0]) | mean([floating(member) for member in members])
-        encoder = self.reestimate_statistics({0: below(mixed, "encoder")})[0]
+        encoder: Weights = below(mixed, "encoder")
+        if len({fingerprint(below(member, "encoder")) for member in members}) > 1:
+            encoder = self.reestimate_statistics({0: encoder})[0]
         return joined(encoder=encoder, head=below(mixed, "head"))
 
     def bill_encoding(self, phase: str, member: int | None, examples: int, meter: Meter) -> None:

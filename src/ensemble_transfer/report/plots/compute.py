@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from ensemble_transfer.report.plots.charts import plain_logarithmic
 from ensemble_transfer.report.plots.style import INK, Style, legend_above, styles
-from ensemble_transfer.report.reference import SAME, Frontier, frontier_of, name_of, of_baseline, pareto
+from ensemble_transfer.report.reference import SAME, Frontier, frontier_of, name_of, of_baseline, on_frontier, pareto
 from ensemble_transfer.report.rows import CALIBRATED, FINE_TUNINGS, NAMED, Column, Row
 from ensemble_transfer.report.statistics import Difference, paired_difference
 
@@ -102,8 +102,8 @@ def caption(rows: Sequence[Row], references: References) -> str:
     base, left_out = _baseline(rows, references), ""
     if frontier_of(rows) is not None:
         names = names if base else ["the best rival of each budget"]
-        others = any(row.budget is None and row is not base for row in rows)
-        left_out = " What had no budget is in the tables alone." if others else ""
+        others = len(on_frontier(rows)) < len(rows) - (base is not None and base.budget is None)
+        left_out = " What had no rival's budget is in the tables alone." if others else ""
     zero = names[0] if len(names) == 1 else "the row that each is compared with in the table of differences"
     return (
         f"Zero is {zero}. Bars are 95% intervals of the difference, paired by seed; a mark without a bar has no "
