@@ -5,7 +5,7 @@ import torch
 
 from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.models.device import to_device
-from ensemble_transfer.models.ensemble import probabilities
+from ensemble_transfer.models.ensemble import Network, probabilities
 from ensemble_transfer.weights import fingerprint
 
 SMALL = {"channels": [4, 8, 8, 8], "stem_width": 4, "output_stride": 8}
@@ -29,6 +29,6 @@ def test_the_layout_is_no_part_of_the_weights_or_the_function(architecture):
 def test_a_network_that_has_predicted_can_be_trained():
     network = NETS[0].build()
     images = torch.zeros(4, 1, 16, 16, dtype=torch.uint8)
-    probabilities(network, images)
+    probabilities(Network(network), images)
     network.train()(images).sum().backward()
     assert all(p.grad is not None for p in network.parameters())

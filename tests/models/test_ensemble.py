@@ -12,7 +12,9 @@ from same import equal
 from torch.nn.functional import linear
 
 from ensemble_transfer import Digits
-from ensemble_transfer.models.ensemble import CALIBRATION, Ensemble
+from ensemble_transfer.models.backbone import Classifier
+from ensemble_transfer.models.ensemble import CALIBRATION, Ensemble, probabilities
+from ensemble_transfer.runs.costs import prediction
 from ensemble_transfer.weights import copied, fingerprint
 
 OPTIONS = {"channels": [4, 8, 8, 8], "stem_width": 4, "output_stride": 8}
@@ -55,6 +57,23 @@ def test_predictions_are_every_members_softmax_and_mutate_nothing(ensemble, batc
     np.testing.assert_allclose(probabilities.numpy(), np.stack(expected), atol=1e-6)
     assert all(map(equal, ensemble.members, before))
     assert torch.equal(IMAGES, images)
+
+
+def test_members_with_one_encoder_are_predicted_by_one_network(ensemble, monkeypatch):
+    first, second, third = ensemble.members
+    mixed = {name: (second if name.startswith("head") else first)[name].clone() for name in first}
+    four = replace(ensemble, members=(first, third, mixed, first))
+    assert four.by_encoder == ((0, 2, 3), (1,))
+    alone = [replace(ensemble, members=(weights,)).predict(IMAGES)[0] for weights in four.members]
+    encoded = []
+    encode = Classifier.encode
+    monkeypatch.setattr(Classifier, "encode", lambda self, images: encoded.append(len(images)) or encode(self, images))
+    assert torch.equal(four.predict(IMAGES), torch.stack(alone))
+    by_network = [probabilities(network, IMAGES) for network in four.networks()]
+    assert torch.equal(torch.stack(four.in_order(by_network)), torch.stack(alone))
+    assert encoded == 4 * [len(IMAGES)]
+    one = prediction(replace(ensemble, members=(first,)))
+    assert prediction(four) == {"networks": 2, "flops": 2 * one["flops"] + 2 * 2 * ensemble.architecture.features * 5}
 
 
 @pytest.mark.parametrize("images", [IMAGES.float(), IMAGES[:, :, :7], IMAGES[0]])

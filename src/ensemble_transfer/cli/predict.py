@@ -96,7 +96,7 @@ def _predict(options: argparse.Namespace) -> int:
     saved = open_saved(options.run)
     threshold, line = choose_threshold(saved, options.risk, options.coverage)
     sys.stderr.write("".join(f"{text}\n" for text in (saved.about_temperature(), line) if text))
-    architecture, classifiers = saved.ensemble.architecture, list(saved.ensemble.classifiers())
+    architecture, networks = saved.ensemble.architecture, list(saved.ensemble.networks())
     from ensemble_transfer.tasks.pictures import decoded, files
 
     counts = {"images": 0, "abstained": 0, "left out": 0}
@@ -116,7 +116,7 @@ def _predict(options: argparse.Namespace) -> int:
                 report(batch[place], reason)
             if len(images):
                 whole = (path for place, path in enumerate(batch) if place not in broken)
-                found = predict_rows(saved, classifiers, images, threshold, device)
+                found = predict_rows(saved, networks, images, threshold, device)
                 rows: list[Row] = [{"path": path} | row for path, row in zip(whole, found, strict=True)]
                 write(rows)
                 counts["images"] += len(rows)

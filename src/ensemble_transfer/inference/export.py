@@ -69,10 +69,10 @@ def as_module(ensemble: Ensemble, temperature: float = 1.0) -> nn.Module:
     class Averaged(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.members = torch.nn.ModuleList(ensemble.classifiers())
+            self.networks = torch.nn.ModuleList(ensemble.networks())
 
         def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-            members = torch.stack([member(images).softmax(-1) for member in self.members])
+            members = torch.stack(ensemble.in_order([network(images).softmax(-1) for network in self.networks]))
             mean = members.mean(0)
             if temperature != 1.0:
                 mean = (mean.clamp(min=PROBABILITY_FLOOR).log() / temperature).softmax(-1)

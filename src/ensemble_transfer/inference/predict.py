@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ensemble_transfer.inference.saved import SavedEnsemble
-    from ensemble_transfer.models.backbone import Classifier
+    from ensemble_transfer.models.ensemble import Network
 
 COLUMNS = ("path", "label", "probability", "entropy", "mutual_information", "disagreement", "abstain")
 Row = dict[str, Any]
@@ -25,7 +25,7 @@ Row = dict[str, Any]
 
 def predict_rows(
     saved: SavedEnsemble,
-    classifiers: Iterable[Classifier],
+    networks: Iterable[Network],
     images: Tensor,
     threshold: float = -math.inf,
     device: str = "cpu",
@@ -34,7 +34,7 @@ def predict_rows(
 
     Args:
         saved: The ensemble and its calibration.
-        classifiers: Its members.
+        networks: Its networks, as :meth:`~ensemble_transfer.models.ensemble.Ensemble.networks` yields them.
         images: (examples, channels, height, width) uint8.
         threshold: Abstain where the probability is below this.
         device: Where to compute.
@@ -49,7 +49,8 @@ def predict_rows(
     from ensemble_transfer.metrics.checks import as_probabilities
     from ensemble_transfer.models.ensemble import probabilities
 
-    members = torch.stack([probabilities(classifier, images, device) for classifier in classifiers])
+    by_network = [probabilities(network, images, device) for network in networks]
+    members = torch.stack(saved.ensemble.in_order(by_network))
     as_probabilities(members)
     decisions = decide(members, saved.temperature)
     columns = (

@@ -1,13 +1,16 @@
 """An ensemble: ordered members of one architecture, in memory and on disk."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.layout import CALIBRATION, DESCRIPTION, replacing
@@ -17,7 +20,7 @@ from ensemble_transfer.models.bounds import numbers
 from ensemble_transfer.models.device import tf32, to_device
 from ensemble_transfer.spill import empty, rows_at_once
 from ensemble_transfer.tensor_files import read_tensors, write_tensors
-from ensemble_transfer.weights import Weights, fingerprint
+from ensemble_transfer.weights import Weights, below, fingerprint
 
 FORMAT = 1
 SHARE = 0.1
@@ -87,6 +90,34 @@ class Ensemble:
         for member in range(len(self)):
             yield self.classifier(member)
 
+    @cached_property
+    def by_encoder(self) -> tuple[tuple[int, ...], ...]:
+        """Members by encoder: those that have one in common, as heads on one pretrained network, are one network."""
+        encoders = [below(member, "encoder") for member in self.members]
+        groups: list[list[int]] = []
+        for member, encoder in enumerate(encoders):
+            group = next((group for group in groups if _same(encoders[group[0]], encoder)), None)
+            groups.append([member]) if group is None else group.append(member)
+        return tuple(map(tuple, groups))
+
+    def networks(self) -> Iterator["Network"]:
+        """Yield a network for each encoder, in evaluation mode, in the order of :attr:`by_encoder`."""
+        for group in self.by_encoder:
+            yield self._network(self.classifier(group[0]), group)
+
+    def in_order(self, by_network: Iterable[Iterable[Tensor]]) -> list[Tensor]:
+        """Return what each head of each network gives, in the order of the members."""
+        places = [member for group in self.by_encoder for member in group]
+        found = dict(zip(places, chain.from_iterable(by_network), strict=True))
+        return [found[member] for member in range(len(self))]
+
+    def _network(self, classifier: Classifier, group: Sequence[int]) -> "Network":
+        """Return the network of some members, given the first as a classifier."""
+        heads = [classifier.head, *(deepcopy(classifier.head) for _ in group[1:])]
+        for head, member in zip(heads, group, strict=True):
+            head.load_state_dict(below(self.members[member], "head"))
+        return Network(classifier, heads).eval()
+
     def predict(self, images: Tensor, device: torch.device | str = "cpu", batch_size: int = 256) -> Tensor:
         """Return probabilities (members, examples, classes), float32, on the CPU.
 
@@ -119,9 +150,10 @@ class Ensemble:
             images = images.to(device)  # once for all members
         predicted = empty(len(self), len(images), len(self.classes))
         classifier = self.classifier(0)
-        for place, member in zip(predicted, self.members, strict=True):
-            classifier.load_state_dict(dict(member))  # to build one for each takes longer
-            probabilities(classifier, images, device, batch_size, place)
+        for group in self.by_encoder:
+            classifier.load_state_dict(dict(self.members[group[0]]))  # to build one for each takes longer
+            places = [predicted[member] for member in group]
+            probabilities(self._network(classifier, group), images, device, batch_size, places)
         return predicted
 
     def save(self, folder: Path) -> None:
@@ -168,25 +200,46 @@ class Ensemble:
             raise SettingError("ensemble", str(path), f"is not a readable ensemble: {reason}") from error
 
 
+class Network(nn.Module):
+    """A classifier's encoder with the heads of all members that have it; by itself with the classifier's own."""
+
+    def __init__(self, classifier: Classifier, heads: Sequence[nn.Linear] = ()) -> None:
+        super().__init__()
+        self.classifier, self.heads = classifier, nn.ModuleList(heads or [classifier.head])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (heads, examples, classes) of images (examples, channels, height, width), uint8."""
+        features = self.classifier.encode(images)
+        return torch.stack([head(features) for head in self.heads])
+
+
 def probabilities(
-    classifier: Classifier,
+    network: Network,
     images: Tensor,
     device: torch.device | str = "cpu",
     batch_size: int = 256,
-    out: Tensor | None = None,
-) -> Tensor:
-    """Return one classifier's probabilities (examples, classes), float32, on the CPU.
+    out: Sequence[Tensor] | None = None,
+) -> Sequence[Tensor]:
+    """Return for each head of a network probabilities (examples, classes), float32, on the CPU.
 
     A GPU is waited for once in 64 MB of them. They are written into ``out`` where it is given.
     """
-    classifier, classes = to_device(classifier, device), classifier.head.out_features
-    found = empty(len(images), classes) if out is None else out
-    at_once = batch_size * rows_at_once(4 * classes * batch_size)
+    heads, classes = len(network.heads), network.classifier.head.out_features
+    found = empty(heads, len(images), classes).unbind() if out is None else out
+    network = to_device(network, device)
+    at_once = batch_size * rows_at_once(4 * heads * classes * batch_size)
     with torch.inference_mode(), tf32(allowed=False):
-        for part, place in zip(torch.split(images, at_once), torch.split(found, at_once), strict=True):
-            batches = [classifier(batch.to(device)).float().softmax(-1) for batch in torch.split(part, batch_size)]
-            place.copy_(torch.cat(batches))
+        for start in range(0, len(images), at_once):
+            rows = slice(start, start + at_once)
+            batches = [network(part.to(device)).float().softmax(-1) for part in torch.split(images[rows], batch_size)]
+            for place, own in zip(found, torch.cat(batches, dim=1).to("cpu"), strict=True):
+                place[rows] = own
     return found
+
+
+def _same(encoder: Weights, other: Weights) -> bool:
+    """Return whether encoders are equal; one look at a tensor tells most apart."""
+    return all(tensor is other[name] or torch.equal(tensor, other[name]) for name, tensor in encoder.items())
 
 
 def _check_fits(index: int, member: Weights, expected: Weights) -> None:

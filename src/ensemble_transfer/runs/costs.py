@@ -34,9 +34,9 @@ def costs(result: TransferResult, source: Ledger | None, bench: Workbench) -> di
 
 def prediction(ensemble: Ensemble) -> dict[str, int]:
     """Return what a prediction for one image takes: ``networks``, which are its forward passes, and ``flops``."""
-    architecture = ensemble.architecture
-    forward = encode_flops(architecture) + 2 * architecture.features * architecture.classes
-    return {"networks": len(ensemble), "flops": len(ensemble) * forward}
+    architecture, networks = ensemble.architecture, len(ensemble.by_encoder)
+    heads = len(ensemble) * 2 * architecture.features * architecture.classes
+    return {"networks": networks, "flops": networks * encode_flops(architecture) + heads}
 
 
 def fine_tuning(bench: Workbench, ledger: Ledger) -> FineTuning:

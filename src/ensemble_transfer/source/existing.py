@@ -11,7 +11,7 @@ import torch
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.layout import DESCRIPTION, ENSEMBLE
 from ensemble_transfer.models.backbone import Architecture, Backbone
-from ensemble_transfer.models.ensemble import FINE_TUNED, Ensemble, probabilities, read_description
+from ensemble_transfer.models.ensemble import FINE_TUNED, Ensemble, Network, probabilities, read_description
 from ensemble_transfer.tasks.task import Split, Task
 from ensemble_transfer.weights import Weights, below, fingerprint, joined
 
@@ -120,8 +120,8 @@ def _read(
 
 def _beats_chance(architecture: Architecture, weights: Weights, validation: Split, device: torch.device | str) -> bool:
     """Return whether a member is right more often than the most frequent class is, by two standard errors."""
-    predicted = probabilities(architecture.classifier(weights), validation.images, device).argmax(-1)
-    right = float((predicted == validation.labels).double().mean())
+    [predicted] = probabilities(Network(architecture.classifier(weights)), validation.images, device)
+    right = float((predicted.argmax(-1) == validation.labels).double().mean())
     chance = float(torch.bincount(validation.labels).max()) / len(validation)
     return right > chance + 2 * math.sqrt(chance * (1 - chance) / len(validation))
 

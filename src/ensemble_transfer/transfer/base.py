@@ -311,9 +311,10 @@ class Workbench:
         """Predict the target's validation images, billed to a phase: (members, examples, classes)."""
         split, device = self.target.validation, self.fitter.settings.device
         self.require_left(len(members) * self.prices.look, phase)
+        ensemble = self.ensemble(members, "validation")
         with measured(device) as meter:
-            probabilities = self.ensemble(members, "validation").predict(split.images, device)
-        self.bill_encoding(phase, None, len(members) * len(split), meter)
+            probabilities = ensemble.predict(split.images, device)
+        self.bill_encoding(phase, None, len(ensemble.by_encoder) * len(split), meter)
         return probabilities
 
     def validation_accuracy(self, members: Sequence[Weights], phase: str = "choice") -> float:
