@@ -113,10 +113,10 @@ class Ensemble:
 
     def _network(self, classifier: Classifier, group: Sequence[int]) -> "Network":
         """Return the network of some members, given the first as a classifier."""
-        heads = [classifier.head, *(deepcopy(classifier.head) for _ in group[1:])]
-        for head, member in zip(heads, group, strict=True):
+        heads = [deepcopy(classifier.head) for _ in group[1:]]
+        for head, member in zip(heads, group[1:], strict=True):
             head.load_state_dict(below(self.members[member], "head"))
-        return Network(classifier, heads).eval()
+        return Network(classifier, [classifier.head, *heads]).eval()
 
     def predict(self, images: Tensor, device: torch.device | str = "cpu", batch_size: int = 256) -> Tensor:
         """Return probabilities (members, examples, classes), float32, on the CPU.
@@ -151,7 +151,8 @@ class Ensemble:
         predicted = empty(len(self), len(images), len(self.classes))
         classifier = self.classifier(0)
         for group in self.by_encoder:
-            classifier.load_state_dict(dict(self.members[group[0]]))  # to build one for each takes longer
+            weights = {name: tensor.detach() for name, tensor in self.members[group[0]].items()}  # own names for them
+            classifier.load_state_dict(weights, assign=True)  # to build one for each takes longer, and so do copies
             places = [predicted[member] for member in group]
             probabilities(self._network(classifier, group), images, device, batch_size, places)
         return predicted
