@@ -18,6 +18,8 @@ from ensemble_transfer.lightning.module import member_seed
 from ensemble_transfer.metrics.evaluate import evaluate
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.seeding import derive
+from ensemble_transfer.tasks.chosen import ChosenImages
+from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.recipe import Recipe
 
@@ -75,6 +77,14 @@ def test_the_optimizer_is_the_recipes(source_ensemble, name):
     for group in groups.values():
         assert group["weight_decay"] == 0.3
         assert name == "adamw" or (group["momentum"], group["nesterov"]) == (0.7, True)
+
+
+def test_batches_of_images_on_disk_are_tensors_that_can_be_sent_to_a_device(source_ensemble, target_task):
+    images = target_task.test.images
+    on_disk = replace(target_task, test=Split(ChosenImages(images, torch.arange(len(images))), target_task.test.labels))
+    [*batches] = TaskDataModule(on_disk, RECIPE).test_dataloader()
+    assert all(type(part) is torch.Tensor for batch in batches for part in batch)
+    assert torch.equal(torch.cat([of for of, _ in batches]), images)
 
 
 def test_what_is_logged_is_what_the_ensemble_says(module, target_task, tmp_path):

@@ -28,6 +28,8 @@ def test_added_members_are_those_of_a_larger_run_and_compared_with_nothing(cli, 
         assert all(np.array_equal(one[name], other[name]) for name in other.files)
     a, b = Record.load(grown / "record.json"), Record.load(fresh / "record.json")
     assert "added_full" not in a.cost
+    own = [cost["total"]["fine_tunings_by_time"] for cost in (Record.load(run / "record.json").cost, a.cost["added"])]
+    assert a.cost["total"]["fine_tunings_by_time"] == pytest.approx(sum(own))  # each by the unit of its own machine
     assert not any(key.startswith("extend/") for key in a.metrics)
     same = {k: v for k, v in a.metrics.items() if not k.startswith(("shift/", "extend/", "source/validation/barrier"))}
     assert same == {k: b.metrics[k] for k in same}

@@ -85,6 +85,14 @@ def test_the_bound_is_the_rate_at_which_so_few_errors_are_rare(errors, answered,
     assert selective.risk_bound(answered, answered, level) == 1
 
 
+@pytest.mark.parametrize("risk", [0.01, 0.05, 0.2, 0.6])
+def test_the_fewest_examples_are_those_on_which_a_threshold_is_found(risk):
+    fewest = selective.fewest_examples(risk)
+    sure = [torch.ones(number) for number in (fewest - 1, fewest)]
+    found = [selective.threshold_at_risk(of.double(), of.bool(), risk) for of in sure]
+    assert [threshold is None for threshold in found] == [True, False]
+
+
 def draw_answers(examples, seed):
     """Confidences, and answers that are right with a probability that rises with them from 1/2 to 1."""
     rng = np.random.default_rng(seed)

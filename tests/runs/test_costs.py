@@ -49,7 +49,7 @@ def test_without_a_fine_tuning_one_is_timed_and_nobody_pays(bench, monkeypatch):
     monkeypatch.setattr("ensemble_transfer.runs.costs.WARM", 2)  # tests of commands make both short
     monkeypatch.setattr("ensemble_transfer.runs.costs.TIMED", 6)
     spent = costs(result, Ledger(), bench)
-    assert timed == [(6, None), (2, None)]
+    assert timed == [(2, None), (6, None), (2, None)]
     assert result.ledger.total() == before
     assert spent["full_seconds"] > 0
     assert spent["total"]["fine_tunings_by_time"] > 0

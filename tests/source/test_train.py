@@ -6,6 +6,7 @@ import pytest
 from same import equal
 
 from ensemble_transfer import Recipe, SettingError
+from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.source.train import LINEAGES, EnsembleSettings, _forked, keep_source, train_source
 from ensemble_transfer.training.fit import Fitter, Start
 
@@ -91,3 +92,7 @@ def test_a_source_ensemble_is_kept_once_and_written_again_when_it_is_damaged(sou
     assert member.read_bytes() == whole
     [message] = caplog.messages
     assert message.startswith(f"{folder} is damaged (member=")
+    other = replace(source_ensemble, architecture=replace(source_ensemble.architecture, mean=(0.1,)))
+    assert keep_source(other, store) == folder  # the same weights, another network
+    assert Ensemble.load(folder).architecture == other.architecture
+    assert len(caplog.messages) == 1

@@ -61,6 +61,7 @@ def test_images_become_square_and_of_the_size_asked_for(digits):
     ("change", "setting", "text"),
     [
         ({"images": np.zeros((300, 64), np.uint8)}, "images", "must be (N, H, W), (N, H, W, C) or (N, C, H, W)"),
+        ({"images": np.zeros((300, 8, 3), np.uint8)}, "images", "several images; one is given as images[None]"),
         ({"images": np.full((300, 8, 8), 16.0)}, "images", "'from 16 to 16': must be floats in [0, 1]"),
         ({"images": [[1, 2], [3]]}, "images", "is not an array"),
         ({"labels": np.zeros(300)}, "labels", "'float64': must be integers or text"),

@@ -3,6 +3,7 @@ import os
 import shutil
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 from refusals import refusal
 
 from ensemble_transfer import Digits, ImageFolder, SettingError
+from ensemble_transfer.tasks.folder import image_files
 from ensemble_transfer.tasks.pictures import decoded, files
 
 CLASSES = ("zero", "één", "二")
@@ -74,6 +76,35 @@ def test_train_validation_and_test_folders_stay_apart_and_a_test_folder_may_lack
     assert contents(task.test) == expected  # in the order of the names
     shutil.rmtree(divided / "test" / "één")
     assert torch.bincount(ImageFolder(str(divided)).load(8, 1).test.labels).tolist() == [6, 0, 6]
+
+
+@pytest.mark.parametrize(
+    "names", [("Train", "Val", "Test"), ("training", "valid", "testing"), ("TRAIN", "val", "TEST")]
+)
+def test_folders_of_splits_are_known_in_any_spelling(divided, names):
+    expected = ImageFolder(str(divided)).load(8, 1)
+    for folder, name in zip(("train", "val", "test"), names, strict=True):
+        (divided / folder).rename(divided / f"then_{name}")
+        (divided / f"then_{name}").rename(divided / name)
+    task = ImageFolder(str(divided)).load(8, 1)
+    assert task.classes == expected.classes
+    assert contents(task.test) == contents(expected.test)
+
+
+def test_a_folder_that_cannot_be_read_is_told_and_the_others_are_searched(pool, monkeypatch):
+    iterdir = Path.iterdir
+
+    def locked(self):
+        if self.name == "één":
+            raise PermissionError(13, "Permission denied", str(self))
+        return iterdir(self)
+
+    monkeypatch.setattr(Path, "iterdir", locked)
+    told = []
+    assert {path.parent.name for path in image_files(pool, told.append)} == {"zero", "二"}
+    assert [(error.filename, error.strerror) for error in told] == [(str(pool / "één"), "Permission denied")]
+    with pytest.raises(PermissionError):
+        list(image_files(pool))
 
 
 def test_nested_folders_links_and_hidden_files(pool, tmp_path):

@@ -76,7 +76,11 @@ def test_other_columns_absolute_paths_and_spreadsheets(table, tmp_path):
     [
         (1, "file,label,split", "line 1 must name the column 'path' once; it has ['file', 'label', 'split']"),
         (3, "scans/01.png,zero", "line 3: has 2 fields where the header has 3"),
-        (3, "scans/01.png,zero,dev", "line 3: its split 'dev' must be one of train, val, valid, validation, test"),
+        (
+            3,
+            "scans/01.png,zero,dev",
+            "line 3: its split 'dev' must be one of train, training, val, valid, validation, test, testing",
+        ),
         (9, "./scans/../scans/01.png,zero,test", "line 9: lists an image again, after line 3"),
         (61, "scans/59.png,new,test", "line 61: scans/59.png has the class 'new', which no line of train has"),
         (5, 'scans/03.png,"zero,train', "line 61: is not CSV (unexpected end of data)"),

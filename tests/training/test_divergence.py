@@ -71,3 +71,9 @@ def test_bad_final_weights_are_never_stored(diverge, store, recipe, start):
 def hot(weights):
     """A head whose gradients are large: one step of an absurd rate makes the weights infinite, after a finite loss."""
     return {name: tensor * 100 if name.startswith("head") else tensor for name, tensor in weights.items()}
+
+
+@pytest.mark.parametrize("executor", ["loop", "vectorised"])
+def test_batches_that_batchnorm_cannot_take_are_refused_by_the_setting(train, executor):
+    with pytest.raises(SettingError, match=r"^batch_size=1: is too small: BatchNorm needs two or more values"):
+        train([0, 1], Recipe(2, batch_size=1), executor=executor)

@@ -143,7 +143,8 @@ def find_images(given: Iterable[str], report: Callable[[str, str], None]) -> Ite
             yield from find_images(filter(None, lines), report)
             continue
         if os.path.isdir(name):  # noqa: PTH112  # no error for a name that no file system has
-            found, reason = [str(path) for path in image_files(Path(name))], "a folder without images"
+            files = image_files(Path(name), lambda error: report(str(error.filename), f"{error.strerror}"))
+            found, reason = [str(path) for path in files], "a folder without images"
         elif not os.path.lexists(name):
             paths = sorted(glob.glob(name, recursive=True))  # noqa: PTH207  # names stay as they are written
             found = [path for path in paths if not Path(path).is_dir()]

@@ -76,7 +76,7 @@ def choose_threshold(saved: SavedEnsemble, risk: float | None, coverage: float |
     Raises:
         SettingError: If there are no validation predictions to choose on.
     """
-    from ensemble_transfer.metrics.selective import threshold_at_coverage, threshold_at_risk
+    from ensemble_transfer.metrics.selective import fewest_examples, threshold_at_coverage, threshold_at_risk
 
     setting, wanted = ("coverage", coverage) if risk is None else ("risk", risk)
     if wanted is None:
@@ -87,9 +87,10 @@ def choose_threshold(saved: SavedEnsemble, risk: float | None, coverage: float |
     choose = threshold_at_coverage if risk is None else threshold_at_risk
     found = choose(known.confidence, known.correct, wanted)
     if found is None:
-        fewest = math.ceil(math.log(0.05) / math.log1p(-wanted))
         rule = f"no threshold keeps risk {wanted:g} with 95% confidence on {len(known.correct)} validation images"
-        advice = f"it takes at least {fewest}, all of them right; allow a larger --risk, or use --coverage"
+        advice = (
+            f"it takes at least {fewest_examples(wanted)}, all of them right; allow a larger --risk, or use --coverage"
+        )
         return math.inf, f"{rule}: abstains on all images; {advice}"
     line = (
         f"answers where the probability is at least {found.value:.6f}; on {found.examples} validation images that is "

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Sampler
 from ensemble_transfer.errors import require
 from ensemble_transfer.lightning.module import member_seed
 from ensemble_transfer.seeding import derive
+from ensemble_transfer.tasks.chosen import ChosenImages
 from ensemble_transfer.tasks.task import Split, Task
 from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.recipe import Recipe
@@ -86,13 +87,20 @@ class TaskDataModule(pl.LightningDataModule):
 
     def _in_order(self, split: Split) -> Loader:
         parts = (torch.split(of_all, self._eval_batch_size) for of_all in (split.images, split.labels))
-        return DataLoader([*zip(*parts, strict=True)], **self._loading)  # type: ignore[arg-type]  # a list is a dataset
+        batches: Any = [*zip(*parts, strict=True)]  # a list is a dataset
+        return DataLoader(batches, collate_fn=_read, **self._loading)
 
     @property
     def _loading(self) -> dict[str, Any]:
         """Arguments that all loaders have: a GPU reads batches from pinned memory, for which nobody waits."""
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return {"batch_size": None, "num_workers": self._num_workers, "pin_memory": on_gpu}
+
+
+def _read(batch: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401  # images may be a tensor or chosen ones
+    """Return a batch whose images are in memory: what is read where it is used cannot be sent to a device."""
+    images, labels = batch
+    return images.read() if isinstance(images, ChosenImages) else images, labels
 
 
 class _Steps(Sampler[int]):

@@ -142,6 +142,11 @@ def threshold_at_risk(confidence: Tensor, correct: Tensor, risk: float, level: f
     return found
 
 
+def fewest_examples(risk: float, level: float = 0.05) -> int:
+    """Return the least number of examples, all answered and right, on which :func:`threshold_at_risk` finds one."""
+    return math.ceil(math.log(level / len(_candidates(risk)[1])) / math.log1p(-risk))
+
+
 def _candidates(risk: float) -> tuple[list[float], set[int]]:
     """Return the fixed thresholds, from the highest down, and the places of those that have a share of the level.
 

@@ -148,9 +148,9 @@ class TransferEnsemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         with _own_names(), _threads_kept():
             prepared = prepare(self._experiment(target), None)
             result = prepared.experiment.strategy.run(prepared.bench)
+            self.cost_ = costs(result, prepared.source_ledger, prepared.bench)
         task, self.device_ = prepared.tasks.target, str(prepared.bench.fitter.settings.device)
         self.source_ensemble_, self.ensemble_ = prepared.bench.source, result.ensemble
-        self.cost_ = costs(result, prepared.source_ledger, prepared.bench)
         held_out = result.ensemble.predict(task.validation.images, self.device_)
         self.calibration_ = Calibration.fit(held_out, task.validation.labels)
         self.classes_ = labels_of(target, task)

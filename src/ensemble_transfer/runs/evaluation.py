@@ -1,7 +1,7 @@
 """What a run predicts: every array of ``predictions.npz``, from which all metrics are computed."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,7 +26,7 @@ TOLD = 100_000_000
 log = logging.getLogger(__name__)
 Arrays = dict[str, NDArray[np.generic]]
 
-_of_sources: dict[tuple[str, ...], Arrays] = {}
+_of_sources: dict[tuple[Hashable, ...], Arrays] = {}
 """The last source ensemble's predictions."""
 
 
@@ -143,7 +143,13 @@ def predict_source(ensemble: Ensemble, source: Task, device: torch.device) -> Ar
 
     The runs of a sweep that share a process and a source ensemble compute them once.
     """
-    key = (ensemble.fingerprint, source.validation.fingerprint, source.test.fingerprint, str(device))
+    key = (
+        ensemble.architecture,
+        ensemble.fingerprint,
+        source.validation.fingerprint,
+        source.test.fingerprint,
+        str(device),
+    )
     if key not in _of_sources:
         validation = _labelled(ensemble, source.validation, "source/validation/", device)
         _of_sources.clear()

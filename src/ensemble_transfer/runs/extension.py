@@ -144,15 +144,26 @@ def _with_the_run_before(record: Record, run: Run, unit: FineTuning) -> Record:
     cost["total"] = _sum(unit, old["total"], cost["total"])
     size = record.ensemble["size"]
     cost["per_member"] = {k: v if k == "peak_memory_bytes" else v / size for k, v in cost["total"].items()}
-    marginal = [from_plain(old["marginal"])] * recipients if old["marginal"] else []
-    cost["marginal"] = unit.measured(mean_cost([*marginal, *[from_plain(cost["marginal"])] * added]))
+    marginal = [*([old["marginal"]] * recipients if old["marginal"] else []), *[cost["marginal"]] * added]
+    by_time = [_by_time(unit, one) for one in marginal]
+    mean = unit.measured(mean_cost(list(map(from_plain, marginal))))
+    cost["marginal"] = mean | {"fine_tunings_by_time": sum(by_time) / len(by_time)}
     shift = {k: v for k, v in before.metrics.items() if k.startswith("shift/") or k == "source/validation/barrier"}
     line = {name: curve for name, curve in before.curves.items() if name == "shift_line"}
     return replace(record, cost=cost, metrics={**record.metrics, **shift}, curves={**record.curves, **line})
 
 
 def _sum(unit: FineTuning, *costs: Mapping[str, Any] | None) -> dict[str, Any]:
-    return unit.measured(merged([from_plain(cost) for cost in costs if cost is not None]))
+    """Return the sum of costs. By time each is in fine-tunings of the machine and the threads that it was spent on."""
+    known = [cost for cost in costs if cost is not None]
+    by_time = sum(_by_time(unit, cost) for cost in known)
+    return unit.measured(merged(list(map(from_plain, known)))) | {"fine_tunings_by_time": by_time}
+
+
+def _by_time(unit: FineTuning, cost: Mapping[str, Any]) -> float:
+    """Return a cost by time; by the given unit where its record does not tell."""
+    told: float = cost.get("fine_tunings_by_time", unit.time(from_plain(cost)) / unit.seconds)
+    return told
 
 
 def _with_full(record: Record, prepared: PreparedRun, weights: Sequence[Weights], unit: FineTuning) -> Record:

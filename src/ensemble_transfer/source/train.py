@@ -153,9 +153,11 @@ def keep_source(ensemble: Ensemble, store: Store) -> Path | None:
     try:
         if (folder / DESCRIPTION).exists():
             try:
-                if Ensemble.load(folder).fingerprint == ensemble.fingerprint:
+                kept = Ensemble.load(folder)
+                if kept.fingerprint != ensemble.fingerprint:
+                    log.warning("%s is damaged (it holds another ensemble); it is written again", folder)
+                elif (kept.architecture, kept.classes) == (ensemble.architecture, ensemble.classes):
                     return None
-                log.warning("%s is damaged (it holds another ensemble); it is written again", folder)
             except SettingError as error:
                 log.warning("%s is damaged (%s); it is written again", folder, error)
         with store.locked([folder.name]):

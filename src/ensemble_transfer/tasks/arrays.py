@@ -117,6 +117,8 @@ def read_images(key: str, array: Array) -> Tensor:
     Raises:
         SettingError: The array is not (N, H, W), (N, H, W, C) or (N, C, H, W), C 1 or 3, uint8 or floats in [0, 1].
     """
+    one = array.ndim == 3 and array.shape[-1] in (1, 3)
+    require(not one, key, array.shape, "must be several images; one is given as images[None]")
     array = array[..., None] if array.ndim == 3 else array
     fits = array.ndim == 4 and array.size > 0 and bool({1, 3} & {array.shape[1], array.shape[-1]})
     require(fits, key, array.shape, "must be (N, H, W), (N, H, W, C) or (N, C, H, W), C 1 or 3")

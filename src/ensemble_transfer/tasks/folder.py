@@ -1,7 +1,7 @@
 """Tasks from folders of images."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,10 +54,10 @@ class ImageFolder(PictureLoader):
 def _split_folders(root: Path) -> dict[str, Path]:
     """Map split names to folders; a folder without splits is all ``train``."""
     folders = {folder.name: folder for folder in _folders(root)}
-    known = {name: folder for name, folder in folders.items() if name in SPLITS}
+    known = {name: folder for name, folder in folders.items() if name.casefold() in SPLITS}
     if not known or (len(known) == 1 < len(folders)):
         return {"train": root}
-    splits = {SPLITS[name]: folder for name, folder in known.items()}
+    splits = {SPLITS[name.casefold()]: folder for name, folder in known.items()}
     alone = "train" in splits and len(splits) == len(known)
     require(alone, "path", str(root), f"must hold a train folder, and one validation folder; it has {', '.join(known)}")
     others = sorted(folders.keys() - known.keys())
@@ -66,21 +66,31 @@ def _split_folders(root: Path) -> dict[str, Path]:
     return splits
 
 
-def image_files(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+def image_files(
+    folder: Path, unreadable: Callable[[OSError], None] | None = None, above: frozenset[Path] = frozenset()
+) -> Iterator[Path]:
     """Yield the image files of a folder and of all folders below it, sorted, without hidden ones.
 
     Args:
         folder: Where to search.
+        unreadable: Called for a folder that cannot be read, which is left out; None to raise the error.
         above: Resolved folders that are not entered again, as a link might lead to them.
     """
     here = folder.resolve()
     above |= {here, *here.parents}
-    for entry in _visible(folder):
+    try:
+        entries = _visible(folder)
+    except OSError as error:
+        if unreadable is None:
+            raise
+        unreadable(error)
+        return
+    for entry in entries:
         if not entry.is_dir():
             if entry.suffix.lower() in SUFFIXES:
                 yield entry
         elif entry.resolve() not in above:  # a link may lead back up
-            yield from image_files(entry, above)
+            yield from image_files(entry, unreadable, above)
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -20,7 +20,8 @@ from ensemble_transfer.tasks.task import Split, Task
 HELD_OUT = {"test": 0.2, "validation": 0.15}
 """Fractions that are held out by default where the data set has no such split."""
 
-SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
+SPLITS = dict.fromkeys(("train", "training"), "train") | dict.fromkeys(("val", "valid", "validation"), "validation")
+SPLITS |= dict.fromkeys(("test", "testing"), "test")
 """Names of splits in folders and tables, and ours for them."""
 
 

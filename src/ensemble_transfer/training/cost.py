@@ -21,8 +21,9 @@ class Cost:
         examples: Examples in forward passes, each pass counted.
         flops: Floating-point operations, forward and backward, by torch's flop counter; a multiply-add counts two,
             operators without a formula (normalisation, activation) count none.
-        seconds: Wall-clock seconds. Members trained in lockstep share their group's seconds evenly, and groups that
-            several processes train at the same time share theirs, so that the members' seconds add up to the phase's.
+        seconds: Seconds of the device. Members trained in lockstep share their group's seconds evenly, and groups that
+            several processes train at the same time on one device share theirs, so that the members' seconds add up to
+            the phase's; on several GPUs they add up to those of all of them.
         cpu_seconds: Processor seconds of the process that did the work; members of a group share them evenly.
         peak_memory_bytes: Highest memory of the phase: the process's resident set on a CPU, torch's allocations on
             a GPU.

@@ -95,8 +95,13 @@ class Fitter:
         store = None if self.settings.callbacks and not spec.heads else self.store  # callbacks may change a fit
         found = {} if store is None else {key: fitted for key in keys if (fitted := store.get(key)) is not None}
         missing = {key: start for key, start in zip(keys, starts, strict=True) if key not in found}
-        if missing:
-            found |= self._computed(spec, missing, store)
+        try:
+            found |= self._computed(spec, missing, store) if missing else {}
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):  # of torch's batch norm
+                raise
+            rule = "is too small: BatchNorm needs two or more values of every channel of such images"
+            raise SettingError("batch_size", spec.batch_size, rule) from error
         fits = Fits(spec.phase, tuple(start.member for start in starts), tuple(found[key] for key in keys))
         self._send_reused_curves(fits, spec.recipe)
         return fits

@@ -43,9 +43,8 @@ class GroupFitter:
         store: Where finished and interrupted fits are kept; None for nowhere.
         tracker: Where learning curves are sent.
         report: Receives the progress; None for nobody.
-        beside: Number of processes that compute fits of the phase at the same time, this one included. They share
-            wall-clock seconds.
-        sharing: Number of those that compute on the same device, this one included. They share its free memory.
+        sharing: Number of processes that compute fits of the phase at the same time on the same device, this one
+            included. They share its free memory and its seconds.
         validation: What validation losses are computed on, for the tracker; None for no such curve.
     """
 
@@ -53,7 +52,6 @@ class GroupFitter:
     store: Store | None = None
     tracker: Tracker | None = None
     report: Report | None = None
-    beside: int = 1
     sharing: int = 1
     validation: Split | None = None
 
@@ -133,7 +131,7 @@ class GroupFitter:
             raise _diverged(spec, [*starts.values()][error.place].member, error.step) from error
         spent = Cost(
             steps=fit.step,
-            seconds=(fit.seconds_before + meter.seconds) / len(starts) / self.beside,
+            seconds=(fit.seconds_before + meter.seconds) / len(starts) / self.sharing,
             cpu_seconds=(fit.cpu_seconds_before + meter.cpu_seconds) / len(starts),
             peak_memory_bytes=meter.peak_memory_bytes,
             trained_parameters=sum(p.numel() for _, p in fit.group.trained()) // len(starts),

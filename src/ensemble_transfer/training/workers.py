@@ -162,7 +162,7 @@ def compute_beside(fitter: GroupFitter, spec: FitSpec, missing: Mapping[str, Sta
     items, curves = list(missing.items()), fitter.tracker is not None
     jobs: dict[int, Job] = {}
     for place, shared in enumerate(sharing_a_device(workers, fitter.settings.device)):
-        one = GroupFitter(settings, fitter.store, beside=workers, sharing=shared)
+        one = GroupFitter(settings, fitter.store, sharing=shared)
         own = slice(len(items) * place // workers, len(items) * (place + 1) // workers)
         jobs[place] = one, spec, dict(items[own]), curves
     try:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.models.backbone import Architecture
-from ensemble_transfer.training.cost import Cost, Entry
+from ensemble_transfer.training.cost import Cost, Entry, measured
 from ensemble_transfer.transfer.base import TransferResult, Workbench
 from ensemble_transfer.transfer.choice import Candidate, choose, differ, joined_candidates
 from ensemble_transfer.transfer.prices import Prices
@@ -193,13 +193,17 @@ def _at(bench: Workbench, lr: float) -> Workbench:
 
 def _pilot(bench: Workbench, lr: float, steps: int) -> Pilot:
     """Fine-tune the first member for some steps at a learning rate; one that diverges costs as much as any."""
-    at_rate = _at(bench, lr).billing("pilot", 0)
-    try:
-        curve: Tensor = at_rate.fine_tune_in(bench.first_encoders(1), [steps]).fitted[0].curve
-    except SettingError as error:
-        if error.setting != "recipe.full.lr":
-            raise
-        at_rate.bill([Entry("pilot", 0, Cost(steps=steps, flops=steps * bench.prices.step))])
+    at_rate, curve = _at(bench, lr).billing("pilot", 0), None
+    with measured(bench.fitter.settings.device) as meter:
+        try:
+            curve = at_rate.fine_tune_in(bench.first_encoders(1), [steps]).fitted[0].curve
+        except SettingError as error:
+            if error.setting != "recipe.full.lr":
+                raise
+    if curve is None:
+        examples, flops = steps * bench.recipes.full.batch_size, steps * bench.prices.step
+        time = meter.seconds, meter.cpu_seconds, meter.peak_memory_bytes
+        at_rate.bill([Entry("pilot", 0, Cost(steps, examples, flops, *time))])
         return Pilot(lr, None, 0.0)
     training = float(curve[curve[:, 0] >= SETTLED * curve[-1, 0], 1].mean())
     return Pilot(lr, training, max(0.0, log(len(bench.target.classes)) - training))
