@@ -134,6 +134,17 @@ def test_a_label_shortens_a_tasks_class_to_its_name_and_a_path_to_its_end():
     assert len(third) < 50
 
 
+def test_rows_that_have_seen_other_images_are_named():
+    data = {"source": "a" * 64, "target": "b" * 64}
+    own = [replace(a_record(seed=seed), data=data) for seed in (0, 1)]
+    changed = [
+        replace(a_record("full"), data=data),
+        replace(a_record("full", 1), data=data | {"target": "c" * 64}),
+    ]
+    assert Comparison.of([*own, *changed]).failures() == ["other images or labels at seed 1 than shift: full"]
+    assert Comparison.of([*own, changed[0], a_record("head", 1)]).failures() == []  # of older records nothing is known
+
+
 def test_the_soup_has_a_column_only_where_a_run_has_one():
     assert "soup" not in Comparison.of([a_record(), a_record("full")]).markdown().lower()
     souped = a_record()

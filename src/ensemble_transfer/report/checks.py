@@ -9,7 +9,8 @@ DEEPEST = 50
 
 _RANGES = {
     **dict.fromkeys(("nll", "temperature", "weight_distance"), (0, math.inf)),
-    **dict.fromkeys(("accuracy", "accuracy_min", "accuracy_max", "disagreement", "double_fault"), (0, 1)),
+    **dict.fromkeys((f"accuracy{end}" for end in ("", "_min", "_max", "_low", "_high")), (0, 1)),
+    **dict.fromkeys(("disagreement", "double_fault"), (0, 1)),
     **dict.fromkeys(("ece", "mce", "ece_adaptive", "ece_classwise", "auroc", "aupr", "fpr95"), (0, 1)),
     **dict.fromkeys(("aurc", "augrc", "coverage_at_5_risk", "risk_at_80_coverage"), (0, 1)),
     "brier": (0, 2),
@@ -74,6 +75,7 @@ _EVERY: Mapping[str, Rule] = {
     **dict.fromkeys(("ensemble", "metrics", "cost", "curves", "config", "environment"), _OBJECT),
     "error": (lambda value: value is None or _is_text(value), "a text"),
     "reused_fits": (_list_of(lambda fit: isinstance(fit, Mapping)), "a list of objects"),
+    "data": {"*": _TEXT},
     "notes": _TEXTS,
 }
 """Rules for all records."""

@@ -229,8 +229,22 @@ class Comparison:
     def failures(self) -> list[str]:
         """Return a line for each run that did not finish, and for each that is left out; one for those not on test."""
         lines = [f"{r.status}: {r.strategy}, {r.dataset}, seed {r.seed}: {r.error}" for r in self.failed]
+        lines += self._other_images()
         lines += [f"not evaluated on test (evaluation.test=false): {len(self.untested)} runs"] if self.untested else []
         return lines + [f"left out, its seed is there already: {r.strategy}, seed {r.seed}" for r in self.repeated]
+
+    def _other_images(self) -> list[str]:
+        """Return a line for each seed of a task at which rows have seen different images, so that pairs mean little."""
+        lines = []
+        for rows in by_task(self.rows).values():
+            runs = [(row.label, run) for row in rows for run in row.runs if run.data]
+            for seed in sorted({run.seed for _, run in runs}):
+                own = {label: run.data for label, run in runs if run.seed == seed}
+                first, *_ = own.values()
+                other = [label for label, data in own.items() if data != first]
+                if other:
+                    lines.append(f"other images or labels at seed {seed} than {next(iter(own))}: {', '.join(other)}")
+        return lines
 
     def terminal(self) -> list[TerminalTable]:
         """Return tables for a terminal of 80 columns: the results, and the differences that decide."""

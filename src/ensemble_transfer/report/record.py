@@ -19,6 +19,8 @@ Fields, in the order of the file:
 - ``curves``: data for figures, so that drawing needs no predictions; ``confusion`` counts test examples by class and
   prediction.
 - ``config``: the resolved configuration. ``environment``: versions, hardware, git commit, time. ``command``.
+- ``data``: fingerprints of images and labels, of the ``target`` and, with a source task, the ``source``; older records
+  have none.
 - ``notes``: why something was not evaluated that a reader would look for, a sentence each.
 - ``checksum``: SHA-256 of all other fields. It is no signature: it shows that a file is not what was written. A record
   without one is read too.
@@ -69,6 +71,7 @@ class Record:
     environment: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
     error: str | None = None
+    data: Mapping[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     about: str = ""
     role: str = ""

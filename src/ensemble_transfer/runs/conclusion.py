@@ -59,6 +59,7 @@ def conclude(prepared: PreparedRun, result: TransferResult, folder: Path) -> Rec
         reused_fits=[{"phase": fit.phase, "member": fit.member, "key": fit.key} for fit in fits],
         curves=drawn | line | dict(result.decisions),
         environment=environment.describe(bench.fitter.settings),
+        data=tasks.fingerprints(),
         notes=tasks.notes(),
     )
     examples = {"train": len(target.train), "validation": len(target.validation), "test": len(target.test)}

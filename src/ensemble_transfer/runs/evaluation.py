@@ -84,6 +84,11 @@ class Tasks:
         """``source -> target``, or the target's name alone."""
         return self.target.name if self.source is None else f"{self.source.name} -> {self.target.name}"
 
+    def fingerprints(self) -> dict[str, str]:
+        """Return what tells the images and labels of source and target from others."""
+        own = {"source": self.source, "target": self.target}
+        return {name: task.fingerprint for name, task in own.items() if task is not None}
+
     def notes(self) -> list[str]:
         """Return why something is not evaluated that a reader would look for, a sentence each."""
         if self.source is None or "source" in self.ood:
