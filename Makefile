@@ -48,8 +48,7 @@ docs: setup ## build the documentation into site/
 	$(BIN)/mkdocs build --strict
 
 notebooks: setup ## execute the notebooks of docs/ anew, with their outputs
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/jupyter execute --inplace --NotebookClient.record_timing=False \
-		--NotebookClient.coalesce_streams=True docs/notebooks/*.ipynb
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python scripts/docs/execute.py docs/notebooks/*.ipynb
 
 gpu: setup ## the tests and benchmarks that need a GPU, into benchmarks/gpu
 	$(BIN)/python -m pytest -m gpu tests/test_gpu.py
