@@ -213,6 +213,11 @@ def test_what_cannot_be_read_is_named_and_left_out(predict, here):
     assert err.endswith("57 images, 0 abstained, 7 left out\n")
 
 
+def test_paths_of_which_none_is_there_are_refused_in_one_line(predict):
+    code, rows, err = predict("run", "new_photo", "other")
+    assert (code, rows, err) == (2, [], "error: IMAGES='new_photo other': no such file or folder\n")
+
+
 # Output
 
 
