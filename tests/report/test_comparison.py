@@ -141,7 +141,9 @@ def test_rows_that_have_seen_other_images_are_named():
         replace(a_record("full"), data=data),
         replace(a_record("full", 1), data=data | {"target": "c" * 64}),
     ]
-    assert Comparison.of([*own, *changed]).failures() == ["other images or labels at seed 1 than shift: full"]
+    assert Comparison.of([*own, *changed]).failures() == [
+        "at seed 1, full saw other images or labels than shift: their difference is not paired"
+    ]
     assert Comparison.of([*own, changed[0], a_record("head", 1)]).failures() == []  # of older records nothing is known
 
 

@@ -62,6 +62,12 @@ def test_the_lowest_of_the_rows_with_the_most_seeds_is_said_to_be_that():
     assert best.startswith("Of the rows with 3 seeds, few at budget 1.5 has the lowest")
 
 
+def test_a_row_that_meets_no_rival_can_be_the_best_all_the_same():
+    strong = three("few", (0.30, 0.31, 0.32), budget=None, networks=1, members=1)
+    _, best, _ = sentences(*strong, *FEW, *AUTO)
+    assert best.startswith("few (members=1, no budget) has the lowest calibrated NLL (0.310)")
+
+
 def test_one_seed_decides_nothing():
     by_time = {"fine_tunings": 1.5, "fine_tunings_by_time": 1.8}
     assert sentences(ONE[0], replace(FEW[0], cost=FEW[0].cost | {"total": by_time})) == (

@@ -145,8 +145,13 @@ def find_images(given: Iterable[str], report: Callable[[str, str], None]) -> Ite
             yield from find_images(filter(None, lines), report)
             continue
         if os.path.isdir(name):  # noqa: PTH112  # no error for a name that no file system has
-            files = image_files(Path(name), lambda error: report(str(error.filename), f"{error.strerror}"))
-            found, reason = [str(path) for path in files], "a folder without images"
+            locked: list[OSError] = []
+            found, reason = [str(path) for path in image_files(Path(name), locked.append)], "a folder without images"
+            for error in locked:
+                report(str(error.filename), str(error.strerror))
+            if locked:
+                yield from found
+                continue
         elif not os.path.lexists(name):
             paths = sorted(glob.glob(name, recursive=True))  # noqa: PTH207  # names stay as they are written
             found = [path for path in paths if not Path(path).is_dir()]

@@ -88,9 +88,9 @@ def choose_threshold(saved: SavedEnsemble, risk: float | None, coverage: float |
     found = choose(known.confidence, known.correct, wanted)
     if found is None:
         rule = f"no threshold keeps risk {wanted:g} with 95% confidence on {len(known.correct)} validation images"
-        advice = (
-            f"it takes at least {fewest_examples(wanted)}, all of them right; allow a larger --risk, or use --coverage"
-        )
+        fewest, advice = fewest_examples(wanted), "allow a larger --risk, or use --coverage"
+        if len(known.correct) < fewest:
+            advice = f"it takes {fewest}, even if all answers are right; {advice}"
         return math.inf, f"{rule}: abstains on all images; {advice}"
     line = (
         f"answers where the probability is at least {found.value:.6f}; on {found.examples} validation images that is "

@@ -149,7 +149,7 @@ class Ensemble:
         if device.type != "cpu" and images.nbytes < SHARE * free_memory(device):
             images = images.to(device)  # once for all members
         predicted = empty(len(self), len(images), len(self.classes))
-        classifier = self.classifier(0)
+        classifier = self.classifier(0).requires_grad_(requires_grad=False)
         for group in self.by_encoder:
             weights = {name: tensor.detach() for name, tensor in self.members[group[0]].items()}  # own names for them
             classifier.load_state_dict(weights, assign=True)  # to build one for each takes longer, and so do copies

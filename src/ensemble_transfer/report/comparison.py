@@ -136,7 +136,7 @@ class Comparison:
 
     @cached_property
     def frontier(self) -> Frontier | None:
-        """The strategies at their budgets, for one pair of tasks; None if rows have no budgets, or several pairs."""
+        """The strategies at their budgets, for one pair of tasks; None where none meets a rival."""
         return frontier_of(self.rows)
 
     @cached_property
@@ -167,7 +167,7 @@ class Comparison:
 
     @cached_property
     def tables(self) -> tuple[Table, ...]:
-        """The tables: results, the frontier where rows have budgets, differences, more on quality, more on cost."""
+        """The tables: results, the frontier where there is one, differences, more on quality, more on cost."""
         first, *more = (self._measured(title, self._shown(columns)) for title, columns in _PARTS.items())
         return tuple(table for table in (first, self._budgets(), self.differences, *more) if table.lines)
 
@@ -227,7 +227,7 @@ class Comparison:
         return "\n\n".join(["% needs \\usepackage{booktabs}", *tables, *map(latex_cell, notes)]) + "\n"
 
     def failures(self) -> list[str]:
-        """Return a line for each run that did not finish, and for each that is left out; one for those not on test."""
+        """Return a line for each run that did not finish, is left out, or has seen other images."""
         lines = [f"{r.status}: {r.strategy}, {r.dataset}, seed {r.seed}: {r.error}" for r in self.failed]
         lines += self._other_images()
         lines += [f"not evaluated on test (evaluation.test=false): {len(self.untested)} runs"] if self.untested else []
@@ -243,13 +243,14 @@ class Comparison:
                 first, *_ = own.values()
                 other = [label for label, data in own.items() if data != first]
                 if other:
-                    lines.append(f"other images or labels at seed {seed} than {next(iter(own))}: {', '.join(other)}")
+                    than = f"saw other images or labels than {next(iter(own))}: their difference is not paired"
+                    lines.append(f"at seed {seed}, {', '.join(other)} {than}")
         return lines
 
     def terminal(self) -> list[TerminalTable]:
         """Return tables for a terminal of 80 columns: the results, and the differences that decide."""
         tables = [_narrow(self._measured("", self._shown(RESULTS)))] if self.rows else []
-        if self.frontier is not None:
+        if self.frontier is not None and self.baseline is None:
             return [*tables, _narrow(self._budgets(), "against the best rival", but=_WIDE)]
         if self.differences.lines:
             names = sorted({line["baseline"].text for line in self.differences.lines})

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ensemble_transfer.report.comparison import Comparison
-from ensemble_transfer.report.reference import best_of, name_of
+from ensemble_transfer.report.reference import best_of, name_of, on_frontier
 from ensemble_transfer.report.rows import (
     BY_TIME,
     CALIBRATED,
@@ -39,7 +39,9 @@ def findings(comparison: Comparison) -> list[Finding]:
         return [finding for own in pairs.values() for finding in findings(own)]
     if comparison.frontier is not None:
         [pair] = pairs
-        return [Finding(pair, pair, tuple(_of(comparison, comparison.frontier.points)))]
+        placed = {row.label for row in on_frontier(comparison.rows)}
+        others = [row for row in comparison.rows if row.label not in placed]
+        return [Finding(pair, pair, tuple(_of(comparison, [*comparison.frontier.points, *others])))]
     tasks = by_task(comparison.rows)
     return [
         Finding(dict(task)["dataset"], _task_name(task, tasks), tuple(_of(comparison, rows)))

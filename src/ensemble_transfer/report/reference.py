@@ -124,17 +124,22 @@ def frontier_of(rows: Iterable[Row]) -> Frontier | None:
 def on_frontier(rows: Sequence[Row]) -> list[Row]:
     """Return the rows that had a budget, and those that spent what rivals had.
 
-    A strategy that no rival has the budget of has that of the rivals whose budget it spent, as those of one run have.
+    A strategy that no rival has the budget of has that of the rivals whose budget it spent, as those of one run have;
+    unless the strategy is there already.
     """
-    budgets = {row.budget for row in rows if row.role == "rival" and row.budget is not None}
+    budgets = {row.budget: row.settings["budget"] for row in rows if row.role == "rival" and row.budget is not None}
+    taken = {(row.strategy, row.budget) for row in rows}
     found = []
     for row in rows:
         spent = row.mean(FINE_TUNINGS)
         near = [budget for budget in budgets if abs(budget - spent) <= SAME * spent]
-        if near and row.role != "rival" and row.budget not in budgets:
-            nearest = min(near, key=lambda budget: abs(budget - spent))
-            row = replace(row, settings={**row.settings, "budget": str(nearest)})
-        found += [row] if row.budget is not None else []
+        nearest = min(near, key=lambda budget: abs(budget - spent), default=None)
+        moves = row.role != "rival" and row.budget not in budgets and (row.strategy, nearest) not in taken
+        if moves and nearest is not None:
+            taken.add((row.strategy, nearest))
+            found.append(replace(row, settings={**row.settings, "budget": budgets[nearest]}))
+        elif row.budget is not None:
+            found.append(row)
     return found
 
 

@@ -32,7 +32,8 @@ def markdown(record: Record, folder: Path) -> str:
     """Return the summary of a finished run: the result and what to do next first, explanations and files last."""
     size, lineage = record.ensemble["size"], record.ensemble["lineage"]
     members = f"{size} member{'' if size == 1 else 's'}"
-    members += " that started as copies of one network" if lineage == "copies" else f" of {lineage} lineage"
+    copies = "a copy" if size == 1 else "copies"
+    members += f", {copies} of the pretrained network" if lineage == "copies" else f" of {lineage} lineage"
     parts = [
         f"# {record.strategy}: {record.dataset}",
         f"{members}, {record.backbone}, seed {record.seed}. `{record.command}`",

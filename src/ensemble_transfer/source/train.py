@@ -143,7 +143,7 @@ def train_source(
 def keep_source(ensemble: Ensemble, store: Store) -> Path | None:
     """Keep a source ensemble in the store, for all runs that start from it.
 
-    A copy that is damaged is written again.
+    A copy that is damaged, or has other classes or another normalisation, is written again.
 
     Returns:
         The ensemble's folder, if it was written now. None if it was there and intact, or if the store cannot be

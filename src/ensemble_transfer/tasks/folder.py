@@ -79,14 +79,14 @@ def image_files(
     here = folder.resolve()
     above |= {here, *here.parents}
     try:
-        entries = _visible(folder)
+        entries = [(entry, entry.is_dir()) for entry in _visible(folder)]
     except OSError as error:
         if unreadable is None:
             raise
         unreadable(error)
         return
-    for entry in entries:
-        if not entry.is_dir():
+    for entry, is_folder in entries:
+        if not is_folder:
             if entry.suffix.lower() in SUFFIXES:
                 yield entry
         elif entry.resolve() not in above:  # a link may lead back up

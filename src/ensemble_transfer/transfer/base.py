@@ -329,9 +329,9 @@ class Workbench:
         encoder that all members have in common, as heads on one have, stays as it is.
         """
         mixed = dict(members[0]) | mean([floating(member) for member in members])
-        encoder: Weights = below(mixed, "encoder")
+        encoder: Weights = below(members[0], "encoder")
         if len({fingerprint(below(member, "encoder")) for member in members}) > 1:
-            encoder = self.reestimate_statistics({0: encoder})[0]
+            encoder = self.reestimate_statistics({0: below(mixed, "encoder")})[0]
         return joined(encoder=encoder, head=below(mixed, "head"))
 
     def bill_encoding(self, phase: str, member: int | None, examples: int, meter: Meter) -> None:

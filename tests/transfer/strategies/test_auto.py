@@ -69,8 +69,8 @@ def test_a_pilot_that_diverges_is_billed_and_loses_and_auto_tells_what_it_tried(
     assert [pilot["taken"] for pilot in choice["pilots"]][:2] == [True, False]
     assert result.ledger.by_phase()["pilot"].flops == len(choice["pilots"]) * 10 * prices.step
     assert result.ledger.by_phase()["pilot"].steps == len(choice["pilots"]) * 10
-    diverged = [entry.cost for entry in result.ledger.entries if entry.phase == "pilot"][1]
-    assert diverged.examples == 10 * longer.full.batch_size
+    finished, diverged = [entry.cost for entry in result.ledger.entries if entry.phase == "pilot"][:2]
+    assert diverged.examples == finished.examples
     assert min(diverged.seconds, diverged.cpu_seconds, diverged.peak_memory_bytes) > 0
     [taken] = [candidate for candidate in choice["candidates"] if candidate["taken"]]
     assert taken["nll"] == min(candidate["nll"] for candidate in choice["candidates"])

@@ -69,6 +69,8 @@ def test_the_soup_of_twins_is_the_twin(transfer, bench):
     member = transfer(Full()).ensemble.members[0]
     assert equal(bench.soup([member]), member)
     assert equal(bench.soup([member, member]), member)
+    three = bench.soup([member, member, member])  # of which a mean rounds
+    assert equal(below(three, "encoder"), below(member, "encoder"))
 
 
 def test_a_soup_is_the_mean_of_its_members(transfer, bench):

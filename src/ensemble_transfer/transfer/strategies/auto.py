@@ -201,9 +201,9 @@ def _pilot(bench: Workbench, lr: float, steps: int) -> Pilot:
             if error.setting != "recipe.full.lr":
                 raise
     if curve is None:
-        examples, flops = steps * bench.recipes.full.batch_size, steps * bench.prices.step
+        examples = steps * min(bench.recipes.full.batch_size, bench.prices.examples)
         time = meter.seconds, meter.cpu_seconds, meter.peak_memory_bytes
-        at_rate.bill([Entry("pilot", 0, Cost(steps, examples, flops, *time))])
+        at_rate.bill([Entry("pilot", 0, Cost(steps, examples, steps * bench.prices.step, *time))])
         return Pilot(lr, None, 0.0)
     training = float(curve[curve[:, 0] >= SETTLED * curve[-1, 0], 1].mean())
     return Pilot(lr, training, max(0.0, log(len(bench.target.classes)) - training))
