@@ -118,7 +118,7 @@ def test_a_run_meets_the_rivals_that_have_what_it_spent_as_its_budget(budget):
     assert at(frontier_of(rows_of([*RECORDS, *frugal])[0]), "auto", 2.0).mean("fine-tunings") == 1
     whole = [a_record("few", seed, 2.0, 0.8, 0.5) for seed in (0, 1)]
     two = {"flops": 1e9, "fine_tunings": 2.0}
-    both = [a_record("shift", seed, size, 0.8, 0.5) for seed in (0, 1) for size in (2.0, 3.0)]
+    both = [a_record("shift", seed, size, 0.8, 1 / size) for seed in (0, 1) for size in (2.0, 3.0)]
     both = [replace(run, cost={"total": two, "marginal": None}) for run in both]  # one has the budget, one spent it
     [point] = [point for point in frontier_of(rows_of([*whole, *both])[0]).at(2.0) if point.strategy == "shift"]
     assert {run.config["budget"] for run in point.runs} == {2.0}
