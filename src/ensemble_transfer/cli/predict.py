@@ -87,10 +87,10 @@ def _check(options: argparse.Namespace) -> None:
         value = getattr(options, name)
         require(value is None or 0 < value < 1, name, value, "must be above 0 and below 1")
     require(1 <= options.batch_size <= MOST, "batch-size", options.batch_size, f"must be in 1..{MOST}")
-    found = any(name == "-" or glob.has_magic(name) or os.path.lexists(name) for name in options.images)
-    require(found, "IMAGES", " ".join(options.images), "no such file or folder")
     if options.output is not None:
         require_writable(options.output)
+    found = any(name == "-" or glob.has_magic(name) or os.path.lexists(name) for name in options.images)
+    require(found, "IMAGES", " ".join(options.images), "no such file or folder")
 
 
 def _predict(options: argparse.Namespace) -> int:
