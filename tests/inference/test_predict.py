@@ -213,6 +213,23 @@ def test_what_cannot_be_read_is_named_and_left_out(predict, here):
     assert err.endswith("57 images, 0 abstained, 7 left out\n")
 
 
+def test_a_folder_that_cannot_be_read_is_named_once_and_the_others_are_predicted(predict, here, monkeypatch):
+    (here / "all" / "locked").mkdir(parents=True)
+    shutil.copytree("test", here / "all" / "open")
+    iterdir = Path.iterdir
+
+    def refused(self):
+        if self.name == "locked":
+            raise PermissionError(13, "Permission denied", str(self))
+        return iterdir(self)
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    code, rows, err = predict("run", "all", "all/locked")
+    assert (code, len(rows)) == (1, 60)
+    assert err.count("all/locked: Permission denied; left out\n") == 2  # as a part, and by itself
+    assert err.endswith("60 images, 0 abstained, 2 left out\n")
+
+
 def test_paths_of_which_none_is_there_are_refused_in_one_line(predict):
     code, rows, err = predict("run", "new_photo", "other")
     assert (code, rows, err) == (2, [], "error: IMAGES='new_photo other': no such file or folder\n")

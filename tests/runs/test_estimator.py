@@ -3,10 +3,12 @@
 import pickle
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from pictures import write_pictures
 from refusals import refusal
 from same import equal
@@ -18,6 +20,8 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from ensemble_transfer import Few, SettingError, TransferEnsemble, open_saved, train_source, transfer_ensemble
+from ensemble_transfer.runs import estimator
+from ensemble_transfer.runs.costs import costs
 from ensemble_transfer.source.train import EnsembleSettings
 from ensemble_transfer.training.store import Store
 from ensemble_transfer.transfer.strategies.shift import Shift
@@ -48,6 +52,15 @@ def small(backbone, recipes, settings, shared_store):
 @pytest.fixture(scope="module")
 def fitted(small, source_task, target_task):
     return small(size=3, source=source_task).fit(target_task)
+
+
+def test_costs_are_timed_with_the_threads_of_the_fits(small, source_task, target_task, settings, monkeypatch):
+    seen = []
+    monkeypatch.setattr(estimator, "costs", lambda *given: seen.append(torch.get_num_threads()) or costs(*given))
+    before = torch.get_num_threads()
+    small("head", source=source_task, trainer=replace(settings, threads=before + 1)).fit(target_task)
+    assert seen == [before + 1]
+    assert torch.get_num_threads() == before
 
 
 def test_it_is_the_transfer_of_the_workbench(fitted, backbone, recipes, fitter, source_task, target_task):

@@ -1,12 +1,18 @@
 """What the fitter does with the remains of earlier work."""
 
+from contextlib import contextmanager
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
 from fits import assert_same
 from same import equal
 
 from ensemble_transfer.models.flops import encode_flops, head_flops
+from ensemble_transfer.training import groups
 from ensemble_transfer.training.recipe import Recipe
+from ensemble_transfer.training.spec import FitSpec, Start
 from ensemble_transfer.training.store import CHECKPOINT
 from ensemble_transfer.weights import below
 
@@ -88,3 +94,19 @@ def test_a_curve_has_at_most_50_points_and_the_last_step(train, steps, points):
     curve = train([0], Recipe(steps), heads=True).fitted[0].curve
     assert len(curve) == points
     assert (curve[0, 0], curve[-1, 0]) == (0, steps - 1)
+
+
+@pytest.mark.parametrize("sharing", [1, 2])
+def test_members_share_the_seconds_of_their_device_with_the_processes_on_it(
+    architecture, source_task, settings, monkeypatch, sharing
+):
+    @contextmanager
+    def twelve_seconds(_):
+        yield SimpleNamespace(seconds=12.0, cpu_seconds=6.0, peak_memory_bytes=1)
+
+    monkeypatch.setattr(groups, "measured", twelve_seconds)
+    spec = FitSpec(architecture, source_task.train, Recipe(2), "full")
+    starts = {str(member): Start(member, architecture.initial(member), member) for member in range(3)}
+    loop = replace(settings, executor="loop")
+    for fitted in groups.GroupFitter(loop, sharing=sharing).compute(spec, starts).values():
+        assert (fitted.cost.seconds, fitted.cost.cpu_seconds) == (4.0 / sharing, 2.0)

@@ -139,24 +139,20 @@ def find_images(given: Iterable[str], report: Callable[[str, str], None]) -> Ite
     from ensemble_transfer.tasks.folder import image_files
 
     for name in given:
-        found, reason = [name], "no such file"
+        found, reason, locked = [name], "no such file", list[OSError]()
         if name == "-":
             lines = (os.fsdecode(line).rstrip("\r\n") for line in sys.stdin.buffer)
             yield from find_images(filter(None, lines), report)
             continue
         if os.path.isdir(name):  # noqa: PTH112  # no error for a name that no file system has
-            locked: list[OSError] = []
             found, reason = [str(path) for path in image_files(Path(name), locked.append)], "a folder without images"
-            for error in locked:
-                report(str(error.filename), str(error.strerror))
-            if locked:
-                yield from found
-                continue
         elif not os.path.lexists(name):
             paths = sorted(glob.glob(name, recursive=True))  # noqa: PTH207  # names stay as they are written
             found = [path for path in paths if not Path(path).is_dir()]
             reason = "a pattern that matches no file" if glob.has_magic(name) else reason
-        if not found:
+        for error in locked:
+            report(str(error.filename), str(error.strerror))
+        if not found and not locked:
             report(name, reason)
         yield from found
 
