@@ -1,6 +1,8 @@
 """A target alone, from the command line: every strategy, what a run leaves, and the commands that take it up."""
 
+import os
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -147,3 +149,23 @@ def test_missing_paths_and_settings_of_a_source_are_one_line(cli, here):
         code, _, err = cli(*words)
         assert code == 2
         assert line in err.splitlines()[-1]
+
+
+def test_a_sweep_warns_of_photos_that_have_changed_since_and_repeats_nothing(cli, here):
+    sweep = ["-m", "+strategy=few", "seed=0", *ALONE, *START, "budget=1", "hydra.sweep.dir=s"]
+    assert cli(*sweep)[0] == 0
+    code, _, err = cli(*sweep)
+    assert (code, err.splitlines()[1:]) == (0, ["1 of 1 done before"])
+
+    first, *_, last = sorted((here / "photos" / "digit 5").iterdir())
+    for change in (
+        lambda: shutil.copy2(first, first.with_name("new.png")),  # with its time of modification
+        last.unlink,
+        lambda: (here / "photos").rename(here / "old") and shutil.copytree(here / "old", here / "photos"),
+    ):
+        os.utime(here / "s" / "0" / ".hydra" / "config.yaml")
+        time.sleep(0.02)  # the clock of a file system ticks a hundred times a second
+        change()
+        code, _, err = cli(*sweep)
+        warning = "warning: photos has changed since 1 finished run read it; remove their folders to repeat them"
+        assert (code, err.splitlines()[1:]) == (0, [warning, "1 of 1 done before"])

@@ -33,10 +33,10 @@ def identity(config: Mapping[str, Any]) -> str:
     return json.dumps(decisive(config), sort_keys=True)
 
 
-def finished_in(sweep: Path) -> dict[str, Record]:
-    """Return the finished records of a sweep by the identity of their configuration."""
-    records = (finished(path) for path in sorted(sweep.glob(f"*/{RECORD}"), reverse=True))
-    return {identity(record.config): record for record in records if record is not None}
+def finished_in(sweep: Path) -> dict[str, Path]:
+    """Return the files of a sweep's finished records by the identity of their configuration."""
+    records = {path: finished(path) for path in sorted(sweep.glob(f"*/{RECORD}"), reverse=True)}
+    return {identity(record.config): path for path, record in records.items() if record is not None}
 
 
 def is_search(hydra: HydraConf) -> bool:

@@ -17,6 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from ensemble_transfer.cli.changes import warn_of_changes
 from ensemble_transfer.cli.finished import finished_in, identity
 from ensemble_transfer.cli.sweep_progress import SweepProgress
 from ensemble_transfer.errors import SettingError, require, require_uninterrupted
@@ -106,12 +107,17 @@ class Grid(BasicSweeper):
 
 def _missing(jobs: Sequence[Sequence[str]], folder: Path, composer: Composer) -> list[int]:
     """Return the numbers of the jobs that have not finished, and compose all of them, which shows mistakes."""
-    done, missing = finished_in(folder), []
+    done, missing, kept = finished_in(folder), [], []
     for number, job in enumerate(jobs):
         require_uninterrupted()
         config = composer.configuration(job)
-        if not done or _identity(config) not in done:
+        settings = _recorded(config) if done else None
+        record = done.get(identity(settings)) if settings is not None else None
+        if settings is None or record is None:
             missing.append(number)
+        else:
+            kept.append((settings, record))
+    warn_of_changes(kept)
     return missing
 
 
@@ -123,12 +129,12 @@ def _require_launcher(launcher: DictConfig) -> None:
         os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default: anything else on the machine would go first
 
 
-def _identity(config: DictConfig) -> str | None:
-    """Return what a finished job of this configuration has too; None for one that cannot have finished."""
+def _recorded(config: DictConfig) -> dict[str, Any] | None:
+    """Return a configuration as a record keeps it; None for one that cannot have finished."""
     from ensemble_transfer.cli.build import as_recorded
 
     try:
-        return identity(as_recorded(config))
+        return as_recorded(config)
     except (SettingError, OmegaConfBaseException):  # the job says what is wrong with it
         return None
 

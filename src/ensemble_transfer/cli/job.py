@@ -42,7 +42,8 @@ def run_job(cfg: DictConfig, hydra: HydraConf) -> float:
     with recorded(folder, unfinished):
         whole, config = resolved(cfg), as_recorded(cfg)
         tried = finished_in(Path(hydra.sweep.dir)) if swept and is_search(hydra) else {}
-        if (done := tried.get(identity(config))) is not None:
+        before = tried.get(identity(config))
+        if before and (done := finished(before)):
             log.info("not repeated: this search has finished %s", done.command)
             return _objective(done)
         experiment, logger = build_experiment(whole), build_logger(whole)  # mistakes show before anything is written
