@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from statistics import mean
@@ -32,6 +32,14 @@ from ensemble_transfer.report.tables import markdown as table
 CLAIMS = Path(__file__).parents[2] / "benchmarks" / "frontier" / "claims.yaml"
 LOOKS = (
     "A look was thought of when results were known. It has no verdict and no correction, and shows where to look next."
+)
+LEGEND = (
+    "Budgets and costs are in fine-tunings: full fine-tunings of one member, by FLOPs, or `by time`, where CPU seconds "
+    "are divided by those of a fine-tuning in the same process. The column of CPU seconds is a mean over runs that "
+    "other work disturbed, so the one does not follow from the other. Neither has what members cost on the source. "
+    "`±` is the standard deviation over seeds, `n` their number; intervals are of 95% by Student's t, without "
+    "correction. `networks` is how many predict, the mean over seeds: `snapshots (members=8)` keeps up to eight. OOD "
+    "AUROC is missing where the target has all classes of the source."
 )
 DEVELOPMENT, CONFIRMATION = range(3), range(100, 110)
 
@@ -77,7 +85,7 @@ def page(runs: Runs, claims: Sequence[Claim], seeds: Sequence[int], looks: Seque
         f"{seeds[-1]}, one thread of {' and '.join(machines)}. What is tested, how, and what verdicts mean: "
         "[PROTOCOL.md](PROTOCOL.md). Leads are own minus other, turned so that positive is better, with 95% intervals."
     )
-    parts = ["# The frontier: what a budget buys", opening, "## Claims", _claims(runs, claims, len(seeds))]
+    parts = ["# The frontier: what a budget buys", opening, LEGEND, "## Claims", _claims(runs, claims, len(seeds))]
     parts += ["## Looks", LOOKS, _looks(runs, looks)] if looks else []
     parts += ["## Means over pairs", _means(runs, claims, len(seeds))]
     parts += ["## Regret of auto", _regret(runs), "## Members that are added later", _added(runs)]
@@ -89,12 +97,16 @@ def page(runs: Runs, claims: Sequence[Claim], seeds: Sequence[int], looks: Seque
 def _looks(runs: Runs, looks: Sequence[Claim]) -> str:
     lines = []
     for look in looks:
-        own, digits = look.leads(runs), digits_of(look.measure)
-        lead, *each = (look.test(part)[0] for part in (own, *({pair: by} for pair, by in own.items())))
-        text = "-" if lead is None else lead.text(digits)
-        known = "; ".join(f"{pair} {by.text(digits)}" for pair, by in zip(own, each, strict=True) if by)
-        lines.append([f"{look.says} ({look.id})", look.measure, str(lead.n if lead else 0), text, known or "-"])
+        own = look.leads(runs)
+        lead, _ = look.test(own)
+        text = "-" if lead is None else lead.text(digits_of(look.measure))
+        lines.append([f"{look.says} ({look.id})", look.measure, str(lead.n if lead else 0), text, _by_pair(look, own)])
     return table(("look", "measure", "n", "lead", "by pair"), lines)
+
+
+def _by_pair(claim: Claim, leads: Mapping[str, BySeed]) -> str:
+    each = {pair: claim.test({pair: by_seed})[0] for pair, by_seed in leads.items()}
+    return "; ".join(f"{pair} {lead.text(digits_of(claim.measure))}" for pair, lead in each.items() if lead) or "-"
 
 
 def _claims(runs: Runs, claims: Sequence[Claim], least: int) -> str:
@@ -103,13 +115,15 @@ def _claims(runs: Runs, claims: Sequence[Claim], least: int) -> str:
     complete = [p if lead is not None and lead.n >= least else math.nan for lead, p in tests]
     lines = []
     for claim, own, (lead, p), adjusted in zip(claims, leads, tests, holm(complete), strict=True):
-        digits = digits_of(claim.measure)
-        each = (f"{pair} {mean(by.values()):+.{digits}f}" for pair, by in own.items() if by)
-        text = "-" if lead is None else lead.text(digits)
-        cells = [f"{claim.says} ({claim.id})", claim.measure, str(lead.n if lead else 0), text, number(p)]
-        lines.append([*cells, number(adjusted), claim.verdict(lead, adjusted, least), "; ".join(each) or "-"])
+        text = "-" if lead is None else lead.text(digits_of(claim.measure))
+        cells = [f"{claim.says} ({claim.id})", claim.measure, str(lead.n if lead else 0), text, _p(p)]
+        lines.append([*cells, _p(adjusted), claim.verdict(lead, adjusted, least), _by_pair(claim, own)])
     head = ("claim", "measure", "n", "lead", "p", "p after Holm", "verdict", "by pair")
     return table(head, lines)
+
+
+def _p(value: float) -> str:
+    return "below 0.001" if value < 0.0005 else number(value)
 
 
 def _budgets(runs: Runs, pair: str) -> list[float]:
