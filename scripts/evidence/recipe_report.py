@@ -1,13 +1,13 @@
-"""Print which recipe a search on development seeds chooses: the table of the searches below some folders.
+"""Print the tables of the searches for a recipe, on development seeds, below some folders.
 
     python scripts/evidence/recipe_report.py multirun/recipes/small
     python scripts/evidence/recipe_report.py multirun/recipes/pretrained --pack benchmarks/recipes/pretrained.tar.xz
 
 The runs differ in their strategy's options and in settings of the recipe. Those of one strategy and backbone that vary
 in the same settings are one search. For each setting the table has the calibrated NLL on validation (a temperature
-fitted on either half and used on the other), over the pairs of tasks and seeds that all of the search have. The choice
-is the lowest mean. The others have their difference from it, paired, with its standard error; those within one
-standard error are marked: there the smaller change wins.
+fitted on either half and used on the other), over the pairs of tasks and seeds that all of the search have. The lowest
+mean is marked. The others have their difference from it, paired, with its standard error; so are those within one
+standard error. Which is taken, somebody decides.
 
 No run has read test: a folder with one that has is refused. --pack keeps the records, without what only figures need.
 """
@@ -152,16 +152,16 @@ def _order(item: tuple[Setting, object]) -> list[tuple[int, float, str]]:
 
 
 def page(search: Search) -> str:
-    """Return a search's heading, table and choice."""
+    """Return a search's heading and table."""
     pairs = list(dict.fromkeys(pair for pair, _ in search.units))
     lines = []
     for setting in search.runs:
         behind = search.differences(setting, search.best)
         error = behind.std / math.sqrt(behind.n) if behind.n > 1 else math.nan
-        chosen, near = setting == search.best, behind.mean <= error
+        lowest, near = setting == search.best, behind.mean <= error
         each = [f"{search.mean(setting, NLL, pair):.3f}" for pair in pairs] + [f"{search.mean(setting, NLL):.3f}"]
-        apart = "-" if chosen else f"{behind.mean:+.3f} ± {error:.3f}"
-        mark = "**chosen**" if chosen else "within a standard error" if near else ""
+        apart = "-" if lowest else f"{behind.mean:+.3f} ± {error:.3f}"
+        mark = "**lowest**" if lowest else "within a standard error" if near else ""
         values = ", ".join(value for _, value in setting)
         lines.append([values, *each, apart, f"{search.mean(setting, ACCURACY):.3f}", mark])
     varied = ", ".join(name for name, _ in search.best)

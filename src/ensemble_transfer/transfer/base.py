@@ -25,7 +25,7 @@ from ensemble_transfer.weights import Weights, below, fingerprint, floating, joi
 ROLES = ("method", "rival", "reference", "control")
 """What a strategy is in a comparison.
 
-A ``method`` is what a comparison is about. A ``rival`` needs no ensemble for the same compute: the best one at a budget
+A ``method`` is what a comparison is about. A ``rival`` is plain fine-tuning for the same compute: the best one at a budget
 is what methods are held against. The ``reference`` says what an ensemble is worth. A ``control`` shows what a method's
 ingredient does.
 """
