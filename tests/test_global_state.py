@@ -16,6 +16,13 @@ from ensemble_transfer.training.fit import Start
 from ensemble_transfer.transfer.base import transfer_ensemble
 
 
+def precisions():
+    """How float32 is rounded, by torch's newer settings, where it has them."""
+    backends = torch.backends
+    kinds = (backends.cuda.matmul, backends.mkldnn.matmul, getattr(backends.cudnn, "conv", None))
+    return [getattr(kind, "fp32_precision", None) for kind in kinds]
+
+
 def state():
     """What a user may have set."""
     levels = {
@@ -31,6 +38,7 @@ def state():
         "levels": levels | {"": (logging.root.level, logging.root.disabled)},
         "threads": torch.get_num_threads(),
         "dtype": torch.get_default_dtype(),
+        "precision": (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32, *precisions()),
         "gradients": torch.is_grad_enabled(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "signals": [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)],

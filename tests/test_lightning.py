@@ -147,6 +147,17 @@ def test_a_fit_goes_on_from_a_checkpoint(source_ensemble, target_task, tmp_path,
         assert equal(whole.ensemble(), rest.ensemble())
 
 
+def test_a_fit_that_has_ended_takes_no_step_more(source_ensemble, target_task, tmp_path):
+    module = EnsembleModule(source_ensemble, replace(RECIPE, schedule="constant"), target_task.classes)
+    data, first = TaskDataModule(target_task, RECIPE), trainer()
+    first.fit(module, data)
+    first.save_checkpoint(tmp_path / "end.ckpt")
+    ended, again = module.ensemble(), trainer()
+    again.fit(module, data, ckpt_path=tmp_path / "end.ckpt")
+    assert again.global_step == first.global_step == RECIPE.steps
+    assert equal(ended, module.ensemble())
+
+
 def test_16_bit_scaling_scales_and_unscales(source_ensemble, source_task):
     recipe = replace(RECIPE, steps=2, clip=1.0)
     scaler = torch.amp.GradScaler("cpu", init_scale=256.0)

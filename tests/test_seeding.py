@@ -1,5 +1,6 @@
 import hashlib
 
+import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +15,10 @@ def test_a_seed_is_63_bits_of_a_sha256_of_the_address():
     assert derive(7, "member", 3, "step", 17) == int(digest[:16], 16) // 2
     assert derive(0) == 5254295370254170289
     generator(2**70, "member")
+
+
+def test_numpys_integers_are_the_same_address():
+    assert derive(np.int64(7), "member", np.uint8(3)) == derive(7, "member", 3)
 
 
 @given(st.integers(0, 3), ADDRESSES, st.integers(0, 3), ADDRESSES)

@@ -6,6 +6,7 @@ work, and an interrupted fit continues exactly where it stopped, without a saved
 """
 
 import hashlib
+from operator import index
 
 import torch
 
@@ -19,7 +20,8 @@ def derive(seed: int, *address: int | str) -> int:
         >>> len({derive(0, "member", 3), derive(1, "member", 3), derive(0, "member", 4), derive(0, "head", 3)})
         4
     """
-    text = repr((seed, *address)).encode()
+    parts = (part if isinstance(part, str) else index(part) for part in (seed, *address))  # NumPy's integers too
+    text = repr(tuple(parts)).encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
 
 

@@ -127,6 +127,9 @@ def test_logits_of_any_origin_are_read_and_others_are_refused(tmp_path):
     np.testing.assert_allclose(found["probabilities"], test, atol=1e-6)
     assert (found["ood"]["a"] == test).all()
     assert unread == ["ood/a/logits"]
+    for kind in (">f4", ">f8", "<f2", np.longdouble):
+        np.savez(tmp_path / "logits.npz", logits=(np.log(test) + 7.5).astype(kind), labels=labels)
+        np.testing.assert_allclose(read_predictions(str(tmp_path / "logits.npz"))[0]["probabilities"], test, atol=5e-3)
     np.savez(tmp_path / "logits.npz", logits=labels, labels=labels)
     with pytest.raises(ValueError, match=r"array 'logits' has shape \(30,\) of int64; must be floats by class"):
         read_predictions(str(tmp_path / "logits.npz"))

@@ -26,6 +26,17 @@ def test_the_layout_is_no_part_of_the_weights_or_the_function(architecture):
         torch.testing.assert_close(laid_out(images), plain(images))
 
 
+def test_weights_are_of_float32_whatever_the_default_is():
+    weights, head = NETS[0].initial(0), NETS[0].fresh_head(0)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert fingerprint(NETS[0].initial(0)) == fingerprint(weights)
+        assert fingerprint(NETS[0].fresh_head(0)) == fingerprint(head)
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_a_network_that_has_predicted_can_be_trained():
     network = NETS[0].build()
     images = torch.zeros(4, 1, 16, 16, dtype=torch.uint8)

@@ -54,6 +54,22 @@ def test_csv_is_one_table_with_a_row_a_step_for_all_members(tmp_path):
     assert "lr: 0.5" in (tmp_path / "csv" / "hparams.yaml").read_text()
 
 
+def test_a_phase_in_which_members_are_trained_again_has_a_number_then(tmp_path):
+    with tracking(LoggerSettings("csv"), TrackedRun(tmp_path, "name", "group", "few", CONFIG)) as tracker:
+        for losses in ({0: 2.0}, {1: 3.0}, {0: 1.5, 1: 2.5}, {0: 1.0}):  # the first two are one fit of two members
+            for step in (0, 10):
+                tracker.curve("cycle", step, losses, {"lr": 0.1})
+    with (tmp_path / "csv" / "metrics.csv").open(newline="") as file:
+        rows = [{name for name, value in row.items() if value and "loss" in name} for row in csv.DictReader(file)]
+    assert rows[::2] == [
+        {"cycle/loss/member_01"},
+        {"cycle/loss/member_02"},
+        {"cycle_2/loss/member_01", "cycle_2/loss/member_02"},
+        {"cycle_3/loss/member_01"},
+    ]
+    assert rows[1::2] == rows[::2]
+
+
 def test_tensorboard_reads_curves_and_final_metrics(tmp_path):
     pytest.importorskip("tensorboard")
     for _ in range(2):

@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 from same import equal
 
-from ensemble_transfer import Recipe, SettingError
+from ensemble_transfer import Recipe, SettingError, Shift
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.source.train import LINEAGES, EnsembleSettings, _forked, keep_source, train_source
 from ensemble_transfer.training.fit import Fitter, Start
+from ensemble_transfer.transfer.base import transfer_ensemble
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,13 @@ def test_a_snapshot_goes_on_from_the_one_before(train, monkeypatch):
 def test_members_of_one_ancestor_are_equal_until_they_part(train, short, lineage):
     members = train(3, lineage, recipes=replace(short, source=Recipe(0)))[0].members
     assert equal(members[0], members[1]) == equal(members[0], members[2]) == (lineage != "independent")
+
+
+def test_members_that_never_part_are_copies_which_no_shift_serves(train, short, target_task):
+    ensemble, _ = train(3, recipes=replace(short, source=Recipe(0)))
+    assert ensemble.lineage == "copies"
+    with pytest.raises(SettingError, match="needs members that differ; here all are copies of one encoder"):
+        transfer_ensemble(Shift(), ensemble, target_task)
 
 
 @pytest.mark.parametrize("fork", [0.0, 0.25])

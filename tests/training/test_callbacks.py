@@ -121,6 +121,26 @@ def test_validation_loss_is_on_the_steps_of_the_training_loss_and_changes_nothin
     ]
 
 
+@pytest.mark.parametrize("steps", [1, 9, 20, 50, 60, 150, 200, 300, 997, 3000])
+def test_a_fit_of_any_length_has_some_ten_points_of_validation_loss(
+    steps, source_ensemble, source_task, settings, tmp_path
+):
+    run, recipe, fit = Rows(tmp_path), Recipe(steps), Course()
+    spec = FitSpec(source_ensemble.architecture, source_task.train, recipe, "full")
+    starts = {"key": Start(0, source_ensemble.members[0], 0)}
+    watch = Watch(spec, starts, settings, tracker=run, validation=source_task.validation.take(torch.arange(2)))
+    fit.group = Loop([source_ensemble.classifier(0)])
+    fit.begin(recipe, [])
+    for step in range(steps):
+        if fit.is_on_curve:
+            fit.curve.append((step, [1.0]))
+        fit.step = step + 1
+        watch.stepped(fit)
+    validated = [step for step, _, also in run.points if "validation_loss/member_01" in also]
+    assert validated[-1] == steps - 1
+    assert min(steps, 8) <= len(validated) <= 11
+
+
 def test_a_fit_that_goes_on_sends_its_earlier_points_without_a_validation_loss_of_now(
     source_ensemble, source_task, settings, tmp_path
 ):

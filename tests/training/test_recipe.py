@@ -1,6 +1,8 @@
+import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -61,6 +63,26 @@ def test_the_optimizer_takes_whatever_a_recipe_allows(optimizer, settings):
     step = optimizer_of(recipe, [("body", weight), ("head.weight", head)])
     (weight.sum() + head.sum()).backward()
     step.step()  # torch raises a RuntimeError for a number that float32 does not hold
+
+
+def test_equal_recipes_have_one_form_and_so_one_key():
+    recipe = Recipe(np.int64(5), lr=np.float64(0.01), weight_decay=0, clip=1)
+    assert json.dumps(asdict(recipe)) == json.dumps(asdict(Recipe(5, lr=0.01, weight_decay=0.0, clip=1.0)))
+    assert json.loads(json.dumps(asdict(recipe)))["clip"] == 1.0
+    assert Recipe(5).clip is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"steps": 5.0}, "steps=5.0: must be a whole number"),
+        ({"steps": "5"}, "steps='5': must be a whole number"),
+        ({"steps": 5, "lr": "fast"}, "lr='fast': must be a number"),
+        ({"steps": 5, "momentum": [0.9]}, "momentum=[0.9]: must be a number"),
+    ],
+)
+def test_what_is_no_number_is_refused(settings, line):
+    assert str(refusal(Recipe, **settings)) == line
 
 
 def test_a_cosine_falls_from_one_to_zero_after_the_last_step():

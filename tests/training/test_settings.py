@@ -6,6 +6,7 @@ from refusals import refusal
 
 from ensemble_transfer import Ensemble, Recipe
 from ensemble_transfer.models.backbone import Classifier
+from ensemble_transfer.models.device import tf32
 from ensemble_transfer.training import settings as settings_module
 from ensemble_transfer.training.settings import FLOPS_A_THREAD, TrainerSettings
 from ensemble_transfer.transfer.shift.diagnostics import batch_loss
@@ -67,6 +68,33 @@ def test_fits_apply_their_settings_and_predictions_are_computed_without_tf32(
     batch_loss(architecture.classifier(weights), split.images, split.labels, torch.device("cpu"))
     assert set(seen) == {(False, "highest")}
     assert tf32_state() == before
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="torch 2.9 has these settings")
+@pytest.mark.parametrize("asked", [True, False])
+@pytest.mark.parametrize(
+    ("of", "value"),
+    [
+        (torch.backends, "tf32"),
+        (torch.backends.cuda.matmul, "tf32"),
+        (torch.backends.cudnn.conv, "ieee"),
+        (torch.backends.mkldnn.matmul, "bf16"),
+    ],
+)
+def test_torchs_newer_settings_of_precision_neither_stop_a_block_nor_outlast_it(of, value, asked):
+    backends = torch.backends
+    kinds = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn, backends.mkldnn.matmul]
+    at_first, own = tf32_state(), of.fp32_precision
+    try:
+        of.fp32_precision = value
+        before = [kind.fp32_precision for kind in kinds]
+        with tf32(asked):
+            assert tf32_state() == ((True, "high") if asked else (False, "highest"))
+            assert {kind.fp32_precision == "tf32" for kind in kinds} == {asked}
+        assert [kind.fp32_precision for kind in kinds] == before
+    finally:
+        of.fp32_precision = own
+    assert tf32_state() == at_first
 
 
 def test_tf32_makes_another_key_where_it_changes_a_fit(monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from same import equal
 
-from ensemble_transfer import Auto, Few, Full, HeadOnly, Matched, Scratch, Shift, Snapshots, Star, Tiny, Turns
+from ensemble_transfer import Auto, Few, Full, HeadOnly, Matched, Recipe, Scratch, Shift, Snapshots, Star, Tiny, Turns
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.training.cost import Ledger
 from ensemble_transfer.training.fit import Fitter
@@ -86,6 +86,22 @@ def test_what_a_transfer_has_cost_pays_for_it_again(prices):
     costs = range(prices.full, 3 * prices.full, prices.full // 999)
     assert [replace(prices, budget=cost / prices.full).limit for cost in costs] == list(costs)
     assert any(int(cost / prices.full * prices.full) < cost for cost in costs)
+
+
+@pytest.mark.parametrize("strategy", [Shift(head="donor", statistics="shift", finish="head"), Tiny(), Full("probe")])
+def test_schedules_of_any_length_stay_within_a_budget_that_floats_do_not_hold(prices, strategy):
+    long = replace(prices.recipes, full=Recipe(10**7, 10**4), tiny=Recipe(10**7, 10**4))
+    for budget in (place / 100 for place in range(201, 500)):
+        own = replace(prices, recipes=long, budget=budget, examples=10**6)
+        plan = strategy.plan(own)
+        if isinstance(strategy, Shift):
+            spent = own.fit(plan.full)
+        elif isinstance(strategy, Tiny):
+            members, recipe = plan
+            spent = members * (own.statistics + own.probe + own.fit(recipe))
+        else:
+            spent = 3 * (own.probe + own.fit(plan))
+        assert spent <= own.limit
 
 
 def test_few_shares_steps_out_evenly(prices):

@@ -35,6 +35,12 @@ def test_the_sharpest_is_taken_and_the_others_are_behind():
     assert all(row["behind"] > 0 for row in (told[0], told[2]))
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_one_that_is_not_finite_is_not_taken(order):
+    lost = Candidate("lost", [{}], torch.full((1, 60, 3), math.nan))
+    assert choose([lost, candidate("poor", 0.3)][::order], LABELS)[0].name == "poor"
+
+
 def test_intervals_are_those_of_paired_differences():
     candidates = [candidate("one", 1.0, seed=1), candidate("other", 2.0, seed=2)]
     taken, told = choose(candidates, LABELS)

@@ -130,8 +130,9 @@ class EnsembleModule(pl.LightningModule):
             self._about["history"] = dict(self._about["history"]) | moved
 
     def on_train_start(self) -> None:
-        """Say so if the trainer ends before the schedule does."""
+        """Take no step beyond the schedule, from a checkpoint of its end; say so if the trainer ends before it does."""
         self._summed = 0
+        self.trainer.should_stop = self.trainer.should_stop or self._is_done
         ends = self._steps_of_the_trainer()
         if ends < self.recipe.steps and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning's
             text = "the trainer ends after %d of the recipe's %d steps, before the learning rate has come down"
@@ -171,8 +172,12 @@ class EnsembleModule(pl.LightningModule):
             optimizer.step()
             scheduler.step()
         self._log("train", torch.stack(logits), labels, torch.stack(losses))
-        if self.global_step >= self.recipe.steps:
+        if self._is_done:
             self.trainer.should_stop = True
+
+    @property
+    def _is_done(self) -> bool:
+        return self.global_step >= self.recipe.steps
 
     def _to_the_mean(self) -> None:
         """Make the gradients those of the batches that were added, where an epoch ends before there are enough."""

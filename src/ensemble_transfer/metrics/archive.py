@@ -171,7 +171,8 @@ def _array(archive: NpzFile, name: str) -> NDArray[Any]:
     array = read_array(archive, logits)
     if array.ndim < 2 or array.dtype.kind != "f":
         raise ValueError(f"array {logits!r} has shape {array.shape} of {array.dtype}; must be floats by class")
-    given = torch.from_numpy(np.require(array, requirements=["C", "W"]))
+    native = array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.float64
+    given = torch.from_numpy(np.require(array, native, ["C", "W"]))
     found = empty(*given.shape)
     for rows in blocks(given):
         found[..., rows, :] = given[..., rows, :].float().softmax(dim=-1)

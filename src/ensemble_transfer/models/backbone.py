@@ -18,6 +18,7 @@ from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.machine import free_memory
 from ensemble_transfer.models.bounds import bounded, numbers, require_bounded
 from ensemble_transfer.models.checkpoint import classifiers, misfit, read_checkpoint, strict_overlay
+from ensemble_transfer.models.device import float32_by_default
 from ensemble_transfer.models.pretrained import hub_or_cache, packaged
 from ensemble_transfer.tasks.images import LARGEST
 
@@ -77,6 +78,7 @@ class Architecture:
     def __hash__(self) -> int:
         return hash(json.dumps(self.plain(), sort_keys=True))
 
+    @float32_by_default()
     def build(self) -> "Classifier":
         """Return a classifier with random weights, drawn from torch's global generator.
 
@@ -102,6 +104,7 @@ class Architecture:
             torch.manual_seed(seed)
             return self.build().state_dict()
 
+    @float32_by_default()
     def fresh_head(self, seed: int) -> dict[str, Tensor]:
         """Return the weights of a randomly initialised head; the same for the same seed."""
         with torch.random.fork_rng(devices=[]):
@@ -276,6 +279,7 @@ def _require_known(name: str) -> None:
     raise SettingError("name", name, f"must be an architecture that timm knows, such as {near}")
 
 
+@float32_by_default()
 def _encoder(architecture: Architecture, **pretraining: Any) -> nn.Module:  # noqa: ANN401
     try:
         with bounded(architecture.options):

@@ -10,9 +10,9 @@ decimal digits, for several times the speed. Torch by itself does so in convolut
 has no TF32.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -21,6 +21,7 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 from ensemble_transfer.models.copies import move
 
 Network = TypeVar("Network", bound=nn.Module)
+T = TypeVar("T")
 
 
 def channels_last_pays(device: torch.device | str) -> bool:
@@ -42,13 +43,56 @@ def to_device(network: Network, device: torch.device | str) -> Network:
 
 
 @contextmanager
-def tf32(allowed: bool) -> Iterator[None]:
-    """Allow TF32 in convolutions and matrix products of the block, or forbid it in both."""
-    convolutions, products = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
-    torch.backends.cudnn.allow_tf32 = allowed
-    torch.set_float32_matmul_precision("high" if allowed else "highest")
+def float32_by_default() -> Iterator[None]:
+    """Let tensors of the block be of float32, whatever torch's default is: weights are, and so are images."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = convolutions
-        torch.set_float32_matmul_precision(products)
+        torch.set_default_dtype(before)
+
+
+@contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Allow TF32 in convolutions and matrix products of the block, or forbid it in both.
+
+    Torch has a setting for either. Later versions have one for each kind of operation besides, which decides. Where
+    somebody has set these to something else, the older two cannot be read; they are what torch starts with then.
+    """
+    kinds, ours = _kinds(), "tf32" if allowed else "ieee"
+    before = [kind.fp32_precision for kind in kinds]
+    convolutions = _read(lambda: torch.backends.cudnn.allow_tf32, True)
+    products = _read(torch.get_float32_matmul_precision, "highest")
+    _set_older(allowed, "high" if allowed else "highest")
+    for kind in kinds:
+        if (kind.fp32_precision == "tf32") != allowed:
+            kind.fp32_precision = ours
+    try:
+        yield
+    finally:
+        _set_older(convolutions, products)
+        for kind, value in zip(kinds, before, strict=True):
+            for one in ("none", value):  # it takes over what is set for all kinds, or has its own
+                if kind.fp32_precision != value:
+                    kind.fp32_precision = one
+
+
+def _kinds() -> list[Any]:
+    """Return torch's newer settings: of products on a GPU, convolutions, recurrent layers, and products on a CPU."""
+    backends: Any = torch.backends
+    if not hasattr(backends.cudnn, "conv"):
+        return []
+    return [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn, backends.mkldnn.matmul]
+
+
+def _read(setting: Callable[[], T], otherwise: T) -> T:
+    try:
+        return setting()
+    except RuntimeError:
+        return otherwise
+
+
+def _set_older(convolutions: bool, products: str) -> None:
+    torch.backends.cudnn.allow_tf32 = convolutions
+    torch.set_float32_matmul_precision(products)

@@ -5,7 +5,7 @@ import hashlib
 import json
 import logging
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,9 @@ class RunTracker:
     ) -> None:
         """Log one step of the learning curves as one row, against the steps of the phase.
 
+        A phase in which members are trained again, such as the cycles of ``few``, has a number the next time:
+        ``cycle_2``.
+
         Args:
             phase: Name of the phase.
             step: Step within the phase, counted from 0.
@@ -107,7 +110,18 @@ class RunTracker:
             also: What else is known of this step, by name: learning rate, validation losses.
         """
         named = {f"loss/member_{member + 1:02d}": loss for member, loss in losses.items()}
-        self.metrics(phase, step, named | dict(also or {}))
+        number = self._fit_number(phase, step, losses)
+        self.metrics(phase if number == 1 else f"{phase}_{number}", step, named | dict(also or {}))
+
+    def _fit_number(self, phase: str, step: int, members: Iterable[int]) -> int:
+        """Return which of their fits in a phase members are in, from 1: a new one has begun where steps go back."""
+        known: dict[tuple[str, int], tuple[int, int]] = self.__dict__.setdefault("_fits", {})
+        number = 1
+        for member in members:
+            own, last = known.get((phase, member), (1, -1))
+            number = max(number, own + (step <= last))
+        known |= {(phase, member): (number, step) for member in members}
+        return number
 
     def metrics(self, phase: str, step: int, values: Mapping[str, float]) -> None:
         """Log numbers of a step of a phase as one row, such as those of the user's callbacks."""

@@ -136,6 +136,7 @@ def train_source(
     elif added or not lineage:
         lineage = settings.lineage
     members, history = (*given, *trained, *added), {"source": task.name, "seed": seed}
+    lineage = COPIES if _are_copies([below(member, "encoder") for member in members]) else lineage
     ensemble = Ensemble(training.architecture, members, task.classes, lineage, history)
     return ensemble, Ledger([*(entry for fit in fits for entry in fit.entries()), *entries])
 
@@ -257,6 +258,10 @@ class _SourceTraining:
         return self.architecture.fresh_head(derive(self.seed, "initial head", member))
 
 
+def _are_copies(encoders: Sequence[Weights]) -> bool:
+    return len(encoders) > 1 and len({fingerprint(encoder) for encoder in encoders}) == 1
+
+
 def lineage_alone(settings: EnsembleSettings, backbone: Backbone) -> str:
     """Return the lineage of the members without a source task.
 
@@ -292,8 +297,7 @@ def members_alone(settings: EnsembleSettings, backbone: Backbone, target: Task, 
             found = read_members(paths, backbone, architecture)
         encoders: Sequence[Weights] = [member.encoder for member in found]
         lineage = (found[0].lineage or lineage) if len(paths) == 1 else lineage
-        if len(encoders) > 1 and len({fingerprint(encoder) for encoder in encoders}) == 1:
-            lineage = COPIES
+        lineage = COPIES if _are_copies(encoders) else lineage
     elif lineage == COPIES:
         with settings_under("backbone"):
             encoders = [backbone.pretrained_parts(architecture)[0]] * settings.count

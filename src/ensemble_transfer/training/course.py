@@ -83,10 +83,10 @@ class Course:
         """Mean loss of the members at the last point of their curves; None before the first."""
         return sum(self.curve[-1][1]) / len(self.curve[-1][1]) if self.curve else None
 
-    def states(self) -> list[Unfinished]:
-        """Return every member's state after the last step."""
+    def states(self, sharing: int = 1) -> list[Unfinished]:
+        """Return every member's state after the last step; so many processes share the seconds since it went on."""
         weights, optimizers = self.group.state_dicts(), self.group.optimizer_states(self.optimizer)
-        seconds = (self.seconds_before + time.perf_counter() - self._started[0]) / len(weights)
+        seconds = (self.seconds_before + (time.perf_counter() - self._started[0]) / sharing) / len(weights)
         cpu_seconds = (self.cpu_seconds_before + time.process_time() - self._started[1]) / len(weights)
         return [
             Unfinished(copied(own), copied(state), points, self.step, seconds, cpu_seconds)
@@ -155,6 +155,7 @@ class Watch:
         tracker: Where curves are sent; None for nowhere.
         report: Receives the progress; None for nobody.
         validation: What validation losses are computed on; None for no such curve.
+        sharing: Number of processes that share the device and its seconds.
         label: Phase and members in words.
     """
 
@@ -165,6 +166,7 @@ class Watch:
     tracker: Tracker | None = None
     report: Report | None = None
     validation: Split | None = None
+    sharing: int = 1
 
     def __post_init__(self) -> None:
         self.label, self._members = self.spec.label(self.starts), [s.member for s in self.starts.values()]
@@ -191,7 +193,7 @@ class Watch:
                 self.tracker.curve(self.spec.phase, step, dict(zip(self._members, losses, strict=True)), also)
             self._sent = len(fit.curve)
         if self.store is not None and time.monotonic() - self._kept >= self.settings.checkpoint_seconds:
-            for key, state in zip(self.starts, fit.states(), strict=True):
+            for key, state in zip(self.starts, fit.states(self.sharing), strict=True):
                 self.store.put_unfinished(key, state)
             self._kept = time.monotonic()
         if self._pace is not None:
@@ -208,7 +210,9 @@ class Watch:
         The weights, and what is random in the fit, stay as they are. The time that it takes is none of the fit's.
         """
         steps, split = self.spec.recipe.steps, self.validation
-        due = fit.step % -(-steps // POINTS) == 0 or fit.step == steps
+        apart = -(-steps // CURVE_POINTS)
+        place, points = (fit.step - 1) // apart, -(-steps // apart)  # on the curve, which this is a point of
+        due = place % -(-points // POINTS) == 0 or fit.step == steps
         if split is None or not due or not isinstance(fit.group, Loop):
             return {}
         wall, cpu = time.perf_counter(), time.process_time()
@@ -221,6 +225,6 @@ class Watch:
                 module.eval()
                 found[f"validation_loss/member_{member + 1:02d}"] = float(cross_entropy(module(images).float(), labels))
                 module.train()
-        fit.seconds_before -= time.perf_counter() - wall
+        fit.seconds_before -= (time.perf_counter() - wall) / self.sharing
         fit.cpu_seconds_before -= time.process_time() - cpu
         return found

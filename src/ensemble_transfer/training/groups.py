@@ -131,7 +131,7 @@ class GroupFitter:
             raise _diverged(spec, [*starts.values()][error.place].member, error.step) from error
         spent = Cost(
             steps=fit.step,
-            seconds=(fit.seconds_before + meter.seconds) / len(starts) / self.sharing,
+            seconds=(fit.seconds_before + meter.seconds / self.sharing) / len(starts),
             cpu_seconds=(fit.cpu_seconds_before + meter.cpu_seconds) / len(starts),
             peak_memory_bytes=meter.peak_memory_bytes,
             trained_parameters=sum(p.numel() for _, p in fit.group.trained()) // len(starts),
@@ -149,7 +149,7 @@ class GroupFitter:
     ) -> tuple[Course, list[int], Meter]:
         """Train members in lockstep, and return their fit, the examples encoded for each, and what both took."""
         settings = self.settings
-        watch = Watch(spec, starts, settings, self.store, self.tracker, self.report, self.validation)
+        watch = Watch(spec, starts, settings, self.store, self.tracker, self.report, self.validation, self.sharing)
         modules = [spec.module(start.weights) for start in starts.values()]
         for module, state in zip(modules, interrupted, strict=False):
             module.load_state_dict(dict(state.weights), strict=True)

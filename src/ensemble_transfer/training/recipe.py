@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from math import cos, pi
+from operator import index
 from typing import Any
 
 from torch import nn
@@ -66,6 +67,7 @@ class Recipe:
     views: int = 1
 
     def __post_init__(self) -> None:
+        self._convert()
         require(0 <= self.steps <= LARGEST_STEPS, "steps", self.steps, f"must be in 0..{LARGEST_STEPS:,}")
         require(self.batch_size > 0, "batch_size", self.batch_size, "must be above 0")
         allowed = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "augment": ("none", *AUGMENTATIONS)}
@@ -80,6 +82,18 @@ class Recipe:
         require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "must be in [0, 1)")
         require(self.views >= 1, "views", self.views, "must be at least 1")
         require(self.views == 1 or self.augment != "none", "views", self.views, "needs an augmentation: set augment")
+
+    def _convert(self) -> None:
+        """Make numbers Python's own, of the declared types: equal recipes have one key in the store."""
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.type is str or value is None:
+                continue
+            kind, rule = (index, "must be a whole number") if f.type is int else (float, "must be a number")
+            try:
+                object.__setattr__(self, f.name, kind(value))
+            except (TypeError, ValueError) as error:
+                raise SettingError(f.name, value, rule) from error
 
     def _check_rates(self) -> None:
         """Raise a SettingError for rates that float32 does not hold, also as the optimizer multiplies them."""

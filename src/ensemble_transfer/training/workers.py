@@ -321,6 +321,8 @@ def compute(job: Job, line: Line) -> tuple[str, object]:
 def opened(place: Place, labels: Tensor, fingerprint: str) -> Split:
     """Return a split whose images are mapped from a file."""
     if fingerprint not in _splits:
+        if len(_splits) >= _KEPT_FILES:  # what it maps stays on the disk, also when its file is gone
+            _splits.pop(next(iter(_splits)))
         split = Split(place.open(), labels)
         split.__dict__["fingerprint"] = fingerprint  # known: no need to read all images for it
         _splits[fingerprint] = split

@@ -25,9 +25,9 @@ from ensemble_transfer.weights import Weights, below, fingerprint, floating, joi
 ROLES = ("method", "rival", "reference", "control")
 """What a strategy is in a comparison.
 
-A ``method`` is what a comparison is about. A ``rival`` is plain fine-tuning for the same compute: the best one at a budget
-is what methods are held against. The ``reference`` says what an ensemble is worth. A ``control`` shows what a method's
-ingredient does.
+A ``method`` is what a comparison is about. A ``rival`` is plain fine-tuning for the same compute: the best one at a
+budget is what methods are held against. The ``reference`` says what an ensemble is worth. A ``control`` shows what a
+method's ingredient does.
 """
 
 CHOICES = ("choice", "scale search")
@@ -279,13 +279,15 @@ class Workbench:
         """Train whole members on the target from given starts."""
         self._require_fits(len(starts), recipe, self.prices.fit(recipe), phase)
         with self.recipes.naming(recipe, phase):
-            return self._billed(self.fitter.fit(self.architecture, starts, self.target.train, recipe, phase))
+            fits = self.fitter.fit(self.architecture, starts, self.target.train, recipe, self._told(phase))
+        return self._billed(fits)
 
     def fit_heads(self, starts: Sequence[Start], recipe: Recipe, phase: str) -> Fits:
         """Train heads on frozen features from given starts."""
         self._require_fits(len(starts), recipe, self.prices.train_head(recipe), phase)
         with self.recipes.naming(recipe, phase):
-            return self._billed(self.fitter.fit_heads(self.architecture, starts, self.target.train, recipe, phase))
+            fits = self.fitter.fit_heads(self.architecture, starts, self.target.train, recipe, self._told(phase))
+        return self._billed(fits)
 
     def probe(self, starts: Sequence[Start], phase: str = "probe") -> Fits:
         """Train heads on frozen features, before a fine-tuning or for a diagnosis, and bill them to a phase."""
@@ -375,6 +377,10 @@ class Workbench:
     def _require_fits(self, members: int, recipe: Recipe, price: int, phase: str) -> None:
         require(recipe.steps > 0 or not members, "steps", recipe.steps, f"must be at least 1 in phase {phase!r}")
         self.require_left(members * price, phase)
+
+    def _told(self, phase: str) -> str:
+        """Return how the fits of a phase are named in progress and learning curves: by what they are billed to."""
+        return phase if self.billed_to is None else self.billed_to[0]
 
     def _billed(self, fits: Fits) -> Fits:
         self.bill(fits.entries())

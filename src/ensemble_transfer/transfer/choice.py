@@ -41,6 +41,10 @@ class Candidate:
         probabilities = ensemble_mean(self.probabilities)
         return -label_log_probability(apply_temperature(probabilities, fit_temperature(probabilities, labels)), labels)
 
+    def nll(self, labels: Tensor) -> float:
+        """Return the mean of :meth:`losses`; infinite for a candidate whose probabilities are not finite."""
+        return _mean(self.losses(labels))
+
     def accuracy(self, labels: Tensor) -> float:
         """Return the accuracy of the mean probabilities on the validation images."""
         return float((ensemble_mean(self.probabilities).argmax(-1) == labels).double().mean())
@@ -59,6 +63,11 @@ def differ(one: Candidate, other: Candidate, labels: Tensor) -> bool:
     """
     mean, error = _difference(one.losses(labels), other.losses(labels))
     return abs(mean) > error
+
+
+def _mean(losses: Tensor) -> float:
+    mean = float(losses.mean())
+    return mean if math.isfinite(mean) else math.inf
 
 
 def _difference(losses: Tensor, others: Tensor) -> tuple[float, float]:
@@ -81,7 +90,7 @@ def choose(candidates: Sequence[Candidate], labels: Tensor) -> tuple[Candidate, 
         interval of ``behind``) and ``taken``.
     """
     losses = [candidate.losses(labels) for candidate in candidates]
-    best = min(range(len(candidates)), key=lambda index: float(losses[index].mean()))
+    best = min(range(len(candidates)), key=lambda index: _mean(losses[index]))
     scores = []
     for index, (candidate, own) in enumerate(zip(candidates, losses, strict=True)):
         behind, error = _difference(own, losses[best])

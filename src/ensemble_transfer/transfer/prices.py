@@ -4,7 +4,9 @@ The unit of a budget is the **fine-tuning**: the FLOPs of one full fine-tuning o
 """
 
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import cached_property
+from math import floor
 
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.models.backbone import Architecture
@@ -95,7 +97,7 @@ class Prices:
     @property
     def limit(self) -> int | None:
         """The budget in FLOPs; None without one."""
-        return None if self.budget is None else round(self.budget * self.full)
+        return None if self.budget is None else round(Fraction(str(self.budget)) * self.full)
 
     def steps(self, flops: int, parts: int) -> list[int]:
         """Divide FLOPs into equal numbers of steps of full fine-tuning. The first parts get the remainder.
@@ -138,7 +140,7 @@ class Prices:
         self.require_limit(price, what)
         return min(most, self.limit // price)
 
-    def scaled(self, fixed: int, schedules: int, what: str) -> float:
+    def scaled(self, fixed: int, schedules: int, what: str) -> Fraction:
         """Return the factor by which schedules are stretched to fit into the budget; 1 without a budget.
 
         Args:
@@ -150,9 +152,9 @@ class Prices:
             SettingError: If nothing is left for the schedules.
         """
         if self.limit is None:
-            return 1.0
+            return Fraction(1)
         self.require_limit(fixed + self.step, what)
-        return (self.limit - fixed) / schedules if schedules else 1.0
+        return Fraction(self.limit - fixed, schedules) if schedules else Fraction(1)
 
     def require_limit(self, price: int, what: str) -> None:
         """Raise a SettingError that names the price, unless the budget pays for it or there is none."""
@@ -165,6 +167,6 @@ class Prices:
             raise SettingError("budget", self.budget, rule)
 
 
-def stretched(recipe: Recipe, factor: float) -> Recipe:
+def stretched(recipe: Recipe, factor: Fraction) -> Recipe:
     """Multiply the steps of a recipe by a factor, rounded down; at least one is left."""
-    return replace(recipe, steps=max(1, int(factor * recipe.steps + 1e-9)))
+    return replace(recipe, steps=max(1, floor(factor * recipe.steps)))

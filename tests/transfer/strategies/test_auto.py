@@ -52,6 +52,15 @@ def test_the_same_rates_are_found_from_one_three_times_too_high_or_too_low(bench
     assert len(tried) == (2 if wrong == 1 else 3)
 
 
+def test_a_lower_rate_is_tried_where_both_are_too_high(bench, monkeypatch):
+    losses, classes = MEASURED["letters -> Hebrew"]  # nothing is known above .09, where a pilot learns a little
+    taken, tried = rates(bench, monkeypatch, losses, classes, 0.27)
+    assert tried == pytest.approx([0.27, 0.81, 0.09])
+    assert taken == pytest.approx([0.09])
+    none_learns = (9.0, 4.0, 6.0, 7.0, 8.0)
+    assert rates(bench, monkeypatch, none_learns, 10, 0.01)[0] == pytest.approx([0.01 / 3])
+
+
 def test_a_third_rate_is_tried_in_the_direction_that_is_clearly_ahead(bench, monkeypatch):
     losses, classes = MEASURED["letters -> Hebrew"]
     assert rates(bench, monkeypatch, losses, classes, 0.01 / 9)[1] == pytest.approx([0.01 / 9, 0.01 / 3, 0.01])

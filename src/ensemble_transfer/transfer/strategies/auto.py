@@ -75,9 +75,9 @@ class Auto:
     1. Train heads alone, for as many members as a twentieth of the budget pays for.
     2. Fine-tune the first member for a sixteenth of a fine-tuning, or of the budget, with the learning rate of
        ``recipe.full``, and with one ``factor`` times as high: the pilots. If one of them has made less than four fifths
-       of the other's progress, a third goes further in the better direction. The rates that have made at least four
-       fifths of the fastest's progress are taken. This looks at training loss alone, which is steady where validation
-       images are few.
+       of the other's progress, a third goes further in the better direction; where neither has made any, a third has
+       a lower rate. The rates that have made at least four fifths of the fastest's progress are taken. This looks at
+       training loss alone, which is steady where validation images are few.
     3. Split what is left evenly among two members; among up to eight, if each sees every image seven times.
        Fine-tune them fully, with the rates that were taken in turns. Members of different rates also differ more.
     4. Take heads, fine-tuned members or both, whichever has the lowest calibrated NLL on validation. Both together are
@@ -155,11 +155,11 @@ class Auto:
         pilots = [first, higher]
         if first.progress < NEAR * higher.progress:
             pilots.append(_pilot(bench, higher.lr * self.factor, steps))
-        elif higher.progress < NEAR * first.progress:
+        elif not first.progress or higher.progress < NEAR * first.progress:
             pilots.append(_pilot(bench, own / self.factor, steps))
         fastest = max(pilot.progress for pilot in pilots)
-        if not fastest:  # none has learned anything, so none tells
-            return pilots, [own]
+        if not fastest:  # none has learned anything: the one that has done the least harm
+            return pilots, [min(pilots, key=lambda pilot: inf if pilot.training is None else pilot.training).lr]
         return pilots, sorted(pilot.lr for pilot in pilots if pilot.progress >= NEAR * fastest)
 
     def _result(self, bench: Workbench, members: Sequence[Weights], choice: Mapping[str, Any]) -> TransferResult:

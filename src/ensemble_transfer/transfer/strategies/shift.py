@@ -77,7 +77,7 @@ class Shift:
         donors: Number of members that are fully fine-tuned, from the first on. The shift is the mean of their shifts.
         members: Number of transferred members, including the donors; None for all.
         scale: Factor of the shift vector.
-        if_better: Whether to shift only if a probed head is more accurate on validation with the shift than without.
+        if_better: Whether to leave the shift out if a probed head is more accurate on validation without it.
         statistics: Running statistics of BatchNorm after the shift: ``reestimate`` them on the target's training
             images, or ``shift`` them like weights.
         head: How a recipient's head starts: ``probe`` to train it on frozen features, ``donor`` to copy a donor's
@@ -219,7 +219,7 @@ class Shift:
         """
         first, aside = dict([next(iter(recipients.items()))]), bench.billing("scale search")
         accuracies = {}
-        for scale in (self.scale, 0.0):
+        for scale in (self.scale, 0.0):  # the first wins a tie
             shifted = self._shifted(aside, first, {name: scale * tensor for name, tensor in vector.items()})
             fits = aside.probe(aside.with_fresh_heads(shifted, "tiny"))
             accuracies[scale] = aside.validation_accuracy(fits.weights, "scale search")

@@ -137,5 +137,5 @@ class Turns:
             paid = bench if place == 0 else bench.billing("scale search")
             members = self.add(paid, donors, [self.donors], scale)
             trials[scale] = Candidate("shifted", members, bench.look(members))
-        best = min(trials, key=lambda scale: float(trials[scale].losses(labels).mean()))
+        best = min(trials, key=lambda scale: trials[scale].nll(labels))
         return best, [*trials[best].members]
