@@ -61,6 +61,11 @@ LONGER = a_record(recipe={"tiny": {"steps": 40, "lr": 0.003}})
 MORE = replace(a_record(), config=a_record().config | {"strategy": {"name": "shift", "donors": 2, "scale": 1.0}})
 
 
+def few(members, budget=None):
+    record = a_record("few", budget=budget)
+    return replace(record, config=record.config | {"strategy": {"name": "few", "members": members}})
+
+
 @pytest.mark.parametrize(
     ("records", "expected"),
     [
@@ -76,6 +81,10 @@ MORE = replace(a_record(), config=a_record().config | {"strategy": {"name": "shi
         (
             [a_record(budget=b) for b in (1, None)] + [a_record("full")],
             ["shift (budget=1)", "shift (no budget)", "full (no budget)"],
+        ),
+        (  # also where most have as many
+            [few(1), few(1, 0.97), few(2, 0.97)],
+            ["few (no budget, members=1)", "few (budget=0.97, members=1)", "few (budget=0.97, members=2)"],
         ),
         ([a_record(), a_record(pair="mnist -> f")], ["shift (digits -> mnist)", "shift (mnist -> f)"]),
     ],

@@ -12,6 +12,9 @@ LONG = 24
 _KINDS = {"strategy": "strategy", "evaluation": "strategy", "dataset": "dataset"}
 """Groups of settings that set rows apart only from rows of the same strategy, or the same pair of tasks."""
 
+_SHOWN = ("dataset", "budget", "strategy.members")
+"""Settings that are shown wherever they differ."""
+
 _OOD_TASKS = "evaluation.ood."
 
 Settings = Mapping[str, str]
@@ -21,8 +24,8 @@ def labels(all_settings: Sequence[Settings]) -> list[str]:
     """Return the label of each row: the strategy with the settings that set the row apart.
 
     Options of the strategy and of the evaluation are compared within the same strategy only, options of source and
-    target within the same dataset only. A value that most of those rows share is left out, but for tasks and budgets,
-    and so is null.
+    target within the same dataset only. A value that most of those rows share is left out, but for tasks, budgets and
+    numbers of members, and so is null.
     """
     rivals: dict[tuple[str, str], list[Settings]] = {("", ""): list(all_settings)}
     for own in all_settings:
@@ -54,7 +57,7 @@ def _telling(rivals: Sequence[Settings]) -> set[tuple[str, str]]:
         for (name, value), count in rows.items()
         if count <= len(rivals) / 2
         or having[name] < len(rivals)  # a row that lacks it has nothing else to be told by
-        or (name.split(".")[0] in ("dataset", "budget") and count < len(rivals))
+        or ((name in _SHOWN or name.startswith("dataset.")) and count < len(rivals))
     }
 
 
