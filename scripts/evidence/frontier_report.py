@@ -22,9 +22,8 @@ from statistics import mean
 from frontier_claims import GAIN, MEASURES, ONE, UNSHIFTED, BySeed, Claim, Runs, Side, Spec, digits_of, read_claims
 from recipe_report import pack
 
-from ensemble_transfer.metrics.equivalent import worth
 from ensemble_transfer.report.record import Record, read_records
-from ensemble_transfer.report.rows import CALIBRATED
+from ensemble_transfer.report.rows import CALIBRATED, worth_of
 from ensemble_transfer.report.statistics import Spread, holm, paired_difference
 from ensemble_transfer.report.summary import number
 from ensemble_transfer.report.tables import markdown as table
@@ -184,7 +183,7 @@ def _added(runs: Runs) -> str:
             if not gains:
                 continue
             full = runs.find(pair, {"strategy": "full"}, None)
-            worths = [value for seed in found.keys() & full.keys() if (value := _worth(found[seed], full[seed]))]
+            worths = [value for seed in found.keys() & full.keys() if (value := worth_of(found[seed], full[seed])[0])]
             price = Spread.of([found[seed].cost["total"]["fine_tunings"] - 1 for seed in gains])
             worth_text = Spread.of(worths).text(2) if worths else "-"
             worth_text += f" (of {len(worths)})" * (0 < len(worths) < len(gains))
@@ -201,11 +200,6 @@ def _added(runs: Runs) -> str:
         "the member on the source, which is there before."
     )
     return f"{table(head, lines)}\n\n{note}" if lines else "No run yet."
-
-
-def _worth(record: Record, full: Record) -> float | None:
-    curve, nll = (full.curves.get("ensemble_size") or {}).get("calibrated_nll"), _value(record, CALIBRATED)
-    return worth(nll, curve) if curve and None not in curve and not math.isnan(nll) else None
 
 
 def _value(record: Record, measure: str) -> float:

@@ -117,7 +117,7 @@ def run(name, *arguments):
     sys.argv = [name, *arguments]
     try: import_module(f"ensemble_transfer.cli.{name}").main(*[] if name == "main" else [arguments])
     except SystemExit: pass
-    heavy = {"torch", "numpy", "scipy", "pandas", "PIL", "timm", "pytorch_lightning", "matplotlib", "onnx"}
+    heavy = {"torch", "numpy", "scipy", "pandas", "PIL", "timm", "pytorch_lightning", "torchmetrics", "matplotlib"}
     assert not heavy & set(sys.modules), (name, arguments, heavy & set(sys.modules))
 for name in ("compare", "evaluate", "extend", "export", "predict", "rivals", "main"):
     run(name, "--help")
@@ -131,6 +131,7 @@ def test_help_and_mistakes_are_answered_before_anything_heavy_is_imported(tmp_pa
     done = subprocess.run([sys.executable, "-c", SAID], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "strategy: auto, few, full, head, lp_ft, matched, random_shift, scratch, shift" in done.stdout
+    assert "ood/<name>/probabilities" in done.stdout
     assert "recipe.full.steps=N" in done.stderr
     assert not list(tmp_path.iterdir())
 

@@ -23,8 +23,6 @@ from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.tracked_run import TrackedRun
 from ensemble_transfer.report.tracking import LoggerSettings, log_comparison, tracking
 from ensemble_transfer.tensor_files import write_tensors
-from ensemble_transfer.training.fit import Fitter, Start
-from ensemble_transfer.training.recipe import Recipe
 
 OFFLINE = LoggerSettings(kind="wandb")
 ONLINE = LoggerSettings(kind="wandb", mode="online", finish_timeout=8.0)
@@ -318,18 +316,3 @@ def test_no_logger_means_no_tracker_and_nothing_of_a_comparison(tmp_path):
 def test_settings_are_checked(setting, value):
     with pytest.raises(ValueError, match=f"{setting}={value!r}: must"):
         LoggerSettings(**{setting: value})
-
-
-def test_curves_come_a_row_a_step_for_all_members_also_from_the_store(settings, store, backbone, source_task):
-    class Kept(list):
-        def curve(self, phase, step, losses, also):
-            self.append((phase, step, losses))
-
-    architecture = backbone.architecture(8, 1, 5)
-    starts = [Start(member, architecture.initial(member), seed=member) for member in (0, 2)]
-    trained, reused = Kept(), Kept()
-    for kept in (trained, reused):
-        Fitter(settings, store, kept).fit(architecture, starts, source_task.train, Recipe(6), "full")
-    assert [(phase, step) for phase, step, _ in trained] == sorted({(phase, step) for phase, step, _ in trained})
-    assert all(set(losses) == {0, 2} for _, _, losses in trained)
-    assert [(phase, step, pytest.approx(losses)) for phase, step, losses in reused] == trained

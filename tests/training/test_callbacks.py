@@ -107,6 +107,7 @@ def test_validation_loss_is_on_the_steps_of_the_training_loss_and_changes_nothin
     fits = train([], store, run, group_size=3, validation=known)
     assert all(map(equal, fits.weights, train([], group_size=3).weights))
     assert run.rows == []
+    assert all(set(losses) == {0, 1, 2} for _, losses, _ in run.points)
     rates = [also["lr"] for _, _, also in run.points]
     assert rates == pytest.approx([RECIPE.lr * RECIPE.rate(step) for step in range(RECIPE.steps)])
     assert [step for step, _, also in run.points if "validation_loss/member_03" in also] == [*range(RECIPE.steps)]

@@ -207,7 +207,7 @@ def _numbers(
     found = {column.name: {run.seed: column.read(run) for run in runs} for column in COLUMNS}
     bounded = False
     for run in runs:
-        value, capped = _worth(run, full[run.seed])
+        value, capped = worth_of(run, full[run.seed])
         spent = found[FINE_TUNINGS][run.seed]
         found[WORTH][run.seed] = value
         found[WORTH_PER_COST][run.seed] = value / spent if value is not None and spent else None
@@ -217,7 +217,7 @@ def _numbers(
     return complete, frozenset((WORTH, WORTH_PER_COST) if bounded else ())
 
 
-def _worth(record: Record, full: Record | None) -> tuple[float | None, bool]:
+def worth_of(record: Record, full: Record | None) -> tuple[float | None, bool]:
     """Return a run's worth, if it is known and at least one member, and whether it is only known to be that or more."""
     curve = (full.curves.get("ensemble_size") or {}).get("calibrated_nll") if full is not None else None
     nll = NAMED[CALIBRATED].read(record)
