@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from ensemble_transfer.cli.build import _made, named
+from ensemble_transfer.cli.build import _made, as_recorded, named
 from ensemble_transfer.errors import SettingError
 
 
@@ -30,6 +30,14 @@ def test_an_import_error_keeps_its_cause(tmp_path, monkeypatch):
             said = f"strategy._target_='{target}': is not a class that can be imported: {line}"
             assert str(caught.value).startswith(said)
             assert "\n" not in str(caught.value)
+
+
+def test_a_key_that_the_loggers_settings_name_is_in_no_record(monkeypatch):
+    monkeypatch.setenv("OWN_KEY", "s3cret")
+    own = {"seed": "${size}", "size": 3, "trainer": {}, "logger": {"lightning": {"api_key": "${oc.env:OWN_KEY}"}}}
+    recorded = as_recorded(OmegaConf.create(own))
+    assert recorded["logger"] == own["logger"]
+    assert recorded["seed"] == 3
 
 
 def test_what_is_no_class_and_what_a_constructor_refuses_are_told_too():

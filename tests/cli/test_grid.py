@@ -11,7 +11,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf, open_dict
 from records import a_record
 
-from ensemble_transfer.cli.grid import Composer, Grid, _in_place, _require_launcher
+from ensemble_transfer.cli.grid import Composer, Grid, _in_place, _numbered, _require_launcher
 from ensemble_transfer.cli.sweep_progress import SweepProgress
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.runs.presets import conf_folder
@@ -68,6 +68,12 @@ def test_each_choice_of_groups_is_composed_once(loader, monkeypatch):
 def test_a_job_keeps_its_folder_whichever_jobs_are_left_out():
     assert _in_place(["seed=1"], "${hydra.job.num}", 7) == ["seed=1", "hydra.sweep.subdir='7'"]
     assert _in_place(["seed=1"], "${hydra.job.override_dirname}", 7) == ["seed=1"]
+
+
+def test_a_job_takes_no_folder_in_which_another_has_finished(tmp_path):
+    number, taken = "${hydra.job.num}", {tmp_path / name for name in "0145"}
+    assert _numbered([1, 2, 4], 5, number, taken, tmp_path) == [6, 2, 7]
+    assert _numbered([1, 2], 5, "${hydra.job.override_dirname}", taken, tmp_path) == [1, 2]
 
 
 def test_rays_workers_run_at_normal_priority_unless_the_user_says_otherwise(monkeypatch):

@@ -20,7 +20,7 @@ TRIALS = "not evaluated on test (evaluation.test=false): "
 
 def test_a_trial_says_nothing_of_test_and_the_winner_is_the_best_on_validation_and_tested_once(cli, quick, tmp_path):
     assert cli("strategy=shift", *quick, "evaluation.test=false", "hydra.run.dir=run")[0] == 0
-    trial, search = tmp_path / "run", tmp_path / "search"
+    trial, search = tmp_path / "run", tmp_path / "it's a search, x=1 (ü) [0]#"
     record = Record.load(trial / "record.json")
     assert not record.tested
     assert record.metrics[NLL] > 0
@@ -53,7 +53,7 @@ def test_a_trial_says_nothing_of_test_and_the_winner_is_the_best_on_validation_a
         (search / name).mkdir(parents=True)
         replace(record, **({"metrics": {NLL: 1.9}} | change)).save(search / name)
     arguments = winner(search)
-    assert arguments[-3:] == ["evaluation.test=true", f"hydra.run.dir={search / 'winner_1'}", "hydra.mode=RUN"]
+    assert [word.partition("=")[0] for word in arguments[-3:]] == ["evaluation.test", "hydra.run.dir", "hydra.mode"]
     assert cli(*arguments)[0] == 0
     tested = Record.load(search / "winner_1" / "record.json")
     assert tested.metrics["target/test/ensemble/nll"] > 0

@@ -87,6 +87,23 @@ def test_a_sweep_ends_with_a_table_over_seeds_and_repeats_what_failed_or_is_miss
     assert (code, err.splitlines()[1:]) == (0, ["4 of 4 done before"])
 
 
+def test_a_sweep_goes_on_in_any_order_and_with_further_seeds_in_one_folder(cli, quick, tmp_path):
+    sweep = ["-m", *quick, "hydra.sweep.dir=s"]
+    assert cli(*sweep, "+strategy=head,few", "seed=0")[0] == 0
+    code, _, err = cli(*sweep, "seed=0,1", "+strategy=few,head")
+    assert (code, err.splitlines()[1]) == (0, "2 of 4 done before"), err
+    ran = {(r.strategy, r.seed) for r in map(Record.load, tmp_path.glob("s/*/record.json")) if r.status == "finished"}
+    assert ran == {(strategy, seed) for strategy in ("head", "few") for seed in (0, 1)}
+    assert len(list(tmp_path.glob("s/*/record.json"))) == 4
+
+
+def test_jobs_in_nested_folders_are_found_and_runs_within_runs_are_not(tmp_path):
+    saved(tmp_path / "path=data" / "photos,seed=0")
+    assert identity(CONFIG) in finished_in(tmp_path)
+    saved(tmp_path / "path=data" / "photos,seed=0" / "rivals" / "few", config=CONFIG | {"seed": 5})
+    assert list(finished_in(tmp_path).values()) == [tmp_path / "path=data" / "photos,seed=0" / "record.json"]
+
+
 def test_the_comparison_of_a_logged_sweep_is_logged_and_a_bad_logger_is_one_line(cli, quick, tmp_path, monkeypatch):
     code, _, err = cli("-m", "+strategy=head", "seed=0", "logger=wandb", "logger.mode=nope")
     assert code == 1

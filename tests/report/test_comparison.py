@@ -126,6 +126,13 @@ def test_names_are_whole_in_a_terminal():
     assert all(row.label.replace(" ", "") in told for row in Comparison.of(rates).rows)
 
 
+def test_markup_in_a_name_is_printed_as_it_is():
+    odd = [a_record("x[/red]", seed) for seed in (0, 1)] + [a_record("full", seed) for seed in (0, 1)]
+    lines = Console(file=io.StringIO(), width=120, record=True)
+    lines.print(*Comparison.of(odd, baseline="x[/red]").terminal())
+    assert "minus x[/red]" in lines.export_text()
+
+
 def test_a_label_names_a_further_task_once_and_its_settings_where_all_have_it():
     more = a_record("full", evaluation={"ood": {"turned": OOD}})
     assert labels(a_record("full", evaluation={"ood": {}}), more) == ["full", "full (OOD turned)"]

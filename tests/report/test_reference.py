@@ -107,7 +107,7 @@ def test_where_no_strategy_meets_a_rival_there_is_no_frontier(rows):
 
 @pytest.mark.parametrize("budget", [2.0, None])
 def test_a_run_meets_the_rivals_that_have_what_it_spent_as_its_budget(budget):
-    rivals = [replace(r, config=r.config | {"budget": 1.94}) for r in RECORDS if r.strategy == "few"][-2:]
+    rivals = [a_record("few", seed, 1.94, 0.84, 0.52 - seed / 100, members=2) for seed in (0, 1)]
     total = {"total": {"flops": 1e9, "fine_tunings": 1.932}}
     own = [replace(a_record("auto", seed, budget, 0.9, 0.4), cost=total | {"marginal": None}) for seed in (0, 1)]
     comparison = Comparison.of([*rivals, *own])
@@ -124,6 +124,33 @@ def test_a_run_meets_the_rivals_that_have_what_it_spent_as_its_budget(budget):
     assert {run.config["budget"] for run in point.runs} == {2.0}
     dear = [replace(run, cost=total | {"total": {"flops": 1e9, "fine_tunings": 1.8}}) for run in own]
     assert frontier_of(rows_of([*rivals, *dear])[0]) is None
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_variants_without_a_budget_all_meet_the_rivals_in_whatever_order_they_come(order):
+    two = {"total": {"flops": 1e9, "fine_tunings": 2.0}, "marginal": None}
+    variants = [replace(a_record("shift", seed, None, 0.8, nll), cost=two) for nll in (0.6, 0.4) for seed in (0, 1)]
+    scaled = [
+        replace(run, config=run.config | {"strategy": {"scale": scale}})
+        for run, scale in zip(variants, (1.0, 1.0, 0.7, 0.7), strict=True)
+    ]
+    frontier = frontier_of(rows_of([*RECORDS[4:6], *scaled[::order]])[0])
+    leads = {point.label: frontier.lead(point, NLL).mean for point in frontier.points if point.role != "rival"}
+    assert leads == {"shift (scale=1)": pytest.approx(0.085), "shift (scale=0.7)": pytest.approx(-0.115)}
+
+
+def test_a_run_that_has_spent_more_than_its_budget_has_no_place_at_it():
+    more = {"total": {"flops": 1e9, "fine_tunings": 2.8}, "marginal": None}  # members were added
+    larger = [replace(a_record("shift", seed, 2.0, 0.9, 0.3, members=16), cost=more) for seed in (0, 1)]
+    points = frontier_of(rows_of([*RECORDS, *larger])[0]).at(2.0)
+    assert {point.runs[0].ensemble["size"] for point in points if point.strategy == "shift"} == {8}
+    assert frontier_of(rows_of([*RECORDS[4:6], *larger])[0]) is None
+
+
+def test_rows_do_not_depend_on_the_order_of_settings():
+    one, other = ({"a": 1, "b": 2}, {"b": 2, "a": 1})
+    both = [replace(r, config=r.config | {"backbone": b}) for r, b in zip(RECORDS[4:6], (one, other), strict=True)]
+    assert [row.seeds for row in rows_of(both)[0]] == [(0, 1)]
 
 
 def test_without_a_rival_or_with_several_tasks_there_is_none_either(rows):

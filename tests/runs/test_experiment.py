@@ -47,6 +47,20 @@ def test_images_of_other_classes_are_out_of_distribution(loaded):
     assert torch.equal(partly.ood["source"].images, partly.source.test.images[partly.source.test.labels == 2])
 
 
+def test_test_images_that_members_were_trained_on_are_told(experiment, caplog):
+    asked = experiment("01", "01")
+    assert load_tasks(asked)
+    assert "the source is the target" in caplog.text
+    assert "different test images" not in caplog.text
+    other = replace(asked.dataset, source=replace(asked.dataset.source, classes=["1", "0"], train=200, seed=1))
+    tasks = load_tasks(replace(asked, dataset=other))
+    trained = {image.numpy().tobytes() for image in tasks.source.train.images}
+    known = sum(image.numpy().tobytes() in trained for image in tasks.target.test.images)
+    assert known > 2
+    text = f"{known} of the 12 different test images are among the source's training images too"
+    assert caplog.messages[-1] == text
+
+
 def test_images_of_the_same_classes_are_not(loaded):
     assert not loaded("01", "012").ood
     tasks = loaded("01", "10", more="45")

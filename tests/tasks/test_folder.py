@@ -123,6 +123,20 @@ def test_nested_folders_links_and_hidden_files(pool, tmp_path):
     assert ImageFolder(str(pool)).load(8, 1).fingerprint == plain
 
 
+def test_an_image_that_a_link_leads_to_again_is_used_once(pool, caplog):
+    plain, zero = ImageFolder(str(pool)).load(8, 1), pool / "zero"
+    (zero / "~again").symlink_to(zero / "more", target_is_directory=True)
+    (zero / "more").mkdir()
+    for name in ("00.png", "01.png"):
+        shutil.move(zero / name, zero / "more" / name)
+    (zero / "~02.png").hardlink_to(zero / "02.png")
+    task = ImageFolder(str(pool)).load(8, 1)
+    assert [len(split) for split in (task.train, task.validation, task.test)] == [
+        len(split) for split in (plain.train, plain.validation, plain.test)
+    ]
+    assert "3 of 63 images are there twice, by links; each is used once" in caplog.text
+
+
 def test_any_size_and_mode(tmp_path):
     folder = tmp_path / "a"
     folder.mkdir()

@@ -69,6 +69,8 @@ def test_other_columns_absolute_paths_and_spreadsheets(table, tmp_path):
     other.write_bytes(b"\xef\xbb\xbf" + "\r\n".join([*lines, "", ""]).encode())
     task = ImageCsv(str(other), path_column="file", label_column="kind", split_column="part").load(8, 1)
     assert task.fingerprint == plain.fingerprint
+    with pytest.raises(SettingError, match=r"^split_column='parts': must be a column that line 1 of .* names once"):
+        ImageCsv(str(other), path_column="file", label_column="kind", split_column="parts").load(8, 1)
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,10 @@ def test_labels_may_be_text_or_any_numbers(load, digits):
             "array 'classes' cannot be read: it holds objects",
         ),
         ({"test_images": np.zeros((2, 8, 8), np.uint8)}, "holds test_images without test_labels"),
+        (
+            {"train_images": np.zeros((2, 8, 8), np.uint8), "train_labels": np.zeros(2, int)},
+            "holds train_images beside images, which are train images too",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(load, digits, change, text):

@@ -1,6 +1,7 @@
 """Images in memory and on disk: the same task either way, decoded once."""
 
 import logging
+import os
 import pickle
 import re
 import shutil
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from pictures import write_pictures
+from PIL import Image
 
 from ensemble_transfer import ImageFolder, MnistSample, SettingError
 from ensemble_transfer.tasks import mapped, picture_loader, pictures
@@ -82,6 +84,21 @@ def test_images_are_decoded_once_for_all_loads_and_anew_where_a_file_changed(pho
     skipped = replace(source, broken="skip")
     assert before != skipped.load(16, 1).fingerprint == replace(skipped, memory="ram").load(16, 1).fingerprint
     assert sum("left out 1 image that" in message for message in caplog.messages) == 2
+
+
+def test_files_that_have_changed_places_are_decoded_again_though_size_and_time_are_the_same(photos, tmp_path):
+    root = tmp_path / "copy"
+    for label, source in zip("ab", sorted(path for path in photos.iterdir() if path.is_dir())[:2], strict=True):
+        for number, file in enumerate(sorted(source.iterdir())[:20]):
+            with Image.open(file) as picture:
+                (root / label).mkdir(parents=True, exist_ok=True)
+                picture.convert("RGB").resize((16, 16)).save(root / label / f"{number:02}.bmp")
+            os.utime(root / label / f"{number:02}.bmp", (0, 0))
+    disk = ImageFolder(str(root), memory="disk", cache=str(tmp_path / "cache"))
+    before = disk.load(16, 1)
+    for old, new in (("a", "c"), ("b", "a"), ("c", "b")):
+        (root / old).rename(root / new)
+    assert before.fingerprint != disk.load(16, 1).fingerprint == replace(disk, memory="ram").load(16, 1).fingerprint
 
 
 DAMAGES = {

@@ -115,14 +115,21 @@ def resolved(cfg: DictConfig) -> DictConfig:
 def as_recorded(cfg: DictConfig) -> dict[str, Any]:
     """Return a configuration as the record of its run keeps it: resolved, as plain data, with the layout of the fits.
 
+    The logger stays as it was written: ``${oc.env:...}`` in it may stand for a key that nobody should read.
+
     Raises:
         SettingError: If it cannot be resolved, or its trainer is refused.
     """
-    cfg = resolved(cfg)
-    recorded, trainer = plain(cfg), _settings(cfg.get("trainer"), "trainer")
+    recorded = without_keys(cfg)
+    trainer = _settings(resolved(cfg).get("trainer"), "trainer")
     settings = build(TrainerSettings, _without(trainer, "callbacks"), "trainer")
     recorded["trainer"]["channels_last"] = settings.lays_channels_last  # null decides nothing by itself
     return recorded
+
+
+def without_keys(cfg: DictConfig) -> dict[str, Any]:
+    """Return a configuration resolved and as plain data, but for its logger."""
+    return plain(resolved(cfg)) | {"logger": plain(cfg).get("logger")}
 
 
 def plain(cfg: DictConfig, resolve: bool = False) -> dict[str, Any]:

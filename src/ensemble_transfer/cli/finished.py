@@ -19,12 +19,20 @@ OBJECTIVE = "target/validation/calibrated/nll"
 """What a search minimises: the NLL on validation after cross-calibration, in nats."""
 
 
+_read: dict[Path, tuple[tuple[int, ...], Record]] = {}
+"""Records that this process has read, with the state of their files: every trial of a search looks at all others."""
+
+
 def finished(path: Path) -> Record | None:
-    """Return a finished record; None where there is none, or one that is damaged or of another version."""
+    """Return a finished record; None where there is none, or one that is damaged."""
     try:
-        record = Record.load(path)
+        stat = path.stat()
+        state = stat.st_ino, stat.st_size, stat.st_mtime_ns
+        if path not in _read or _read[path][0] != state:
+            _read[path] = state, Record.load(path)
     except (OSError, ValueError):  # the job runs again and replaces it
         return None
+    record = _read[path][1]
     return record if record.status == "finished" else None
 
 
@@ -35,8 +43,15 @@ def identity(config: Mapping[str, Any]) -> str:
 
 def finished_in(sweep: Path) -> dict[str, Path]:
     """Return the files of a sweep's finished records by the identity of their configuration."""
-    records = {path: finished(path) for path in sorted(sweep.glob(f"*/{RECORD}"), reverse=True)}
+    paths = [path for path in sorted(sweep.rglob(RECORD), reverse=True) if not _is_within_a_run(path, sweep)]
+    records = {path: finished(path) for path in paths}
     return {identity(record.config): path for path, record in records.items() if record is not None}
+
+
+def _is_within_a_run(path: Path, sweep: Path) -> bool:
+    """Return whether a record below a sweep's folder lies in a run's folder, as those of its rivals do."""
+    above = [folder for folder in path.parent.parents if sweep in folder.parents]
+    return any((folder / RECORD).is_file() for folder in above)
 
 
 def is_search(hydra: HydraConf) -> bool:
@@ -58,6 +73,6 @@ def winner(folder: Path) -> list[str] | None:
     where = folder / f"{WINNER}{best}"
     if finished(where / RECORD) is not None:
         return None
-    words = shlex.split(trials[best].command)[3:]
+    words, quoted = shlex.split(trials[best].command)[3:], str(where).replace("'", r"\'")
     words = [word for word in words if not word.lstrip("+").startswith("evaluation.test=")]
-    return [*words, "evaluation.test=true", f"hydra.run.dir={where}", "hydra.mode=RUN"]
+    return [*words, "evaluation.test=true", f"hydra.run.dir='{quoted}'", "hydra.mode=RUN"]

@@ -3,9 +3,9 @@
 import copy
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -92,11 +92,13 @@ class Grid(BasicSweeper):
         composer = Composer(loader, self.config)
         composer.configuration(jobs[0])  # a mistake in all of them comes before any other line
         sys.stderr.write(f"sweep of {len(jobs)} job{'s' * (len(jobs) != 1)} in {folder}\n")
-        missing = _missing(jobs, folder, composer)
+        done = finished_in(folder)
+        missing = _missing(jobs, done, composer)
         subdir = str(self.config.hydra.sweep._get_node("subdir"))
-        places = [subdir.replace(_NUMBER, str(number)) for number in missing]
+        numbers = _numbered(missing, len(jobs), subdir, {record.parent for record in done.values()}, folder)
+        places = [subdir.replace(_NUMBER, str(number)) for number in numbers]
         with SweepProgress(folder, len(jobs), places, since=(folder / "multirun.yaml").stat().st_mtime_ns):
-            left = [_in_place(jobs[number], subdir, number) for number in missing]
+            left = [_in_place(jobs[job], subdir, number) for job, number in zip(missing, numbers, strict=True)]
             size = self.max_batch_size or max(1, len(left))
             starts = range(0, len(left), size)
             returned = [self.launcher.launch(left[first : first + size], initial_job_idx=first) for first in starts]
@@ -105,9 +107,9 @@ class Grid(BasicSweeper):
         return returned
 
 
-def _missing(jobs: Sequence[Sequence[str]], folder: Path, composer: Composer) -> list[int]:
+def _missing(jobs: Sequence[Sequence[str]], done: Mapping[str, Path], composer: Composer) -> list[int]:
     """Return the numbers of the jobs that have not finished, and compose all of them, which shows mistakes."""
-    done, missing, kept = finished_in(folder), [], []
+    missing, kept = [], []
     for number, job in enumerate(jobs):
         require_uninterrupted()
         config = composer.configuration(job)
@@ -119,6 +121,16 @@ def _missing(jobs: Sequence[Sequence[str]], folder: Path, composer: Composer) ->
             kept.append((settings, record))
     warn_of_changes(kept)
     return missing
+
+
+def _numbered(missing: Sequence[int], jobs: int, subdir: str, taken: Collection[Path], folder: Path) -> list[int]:
+    """Return the numbers in the names of the missing jobs' folders.
+
+    They are those of the jobs, unless another job has finished there, as where overrides stood in another order or a
+    seed was added; then it is the next that is free.
+    """
+    free = (number for number in count(jobs) if folder / subdir.replace(_NUMBER, str(number)) not in taken)
+    return [next(free) if folder / subdir.replace(_NUMBER, str(job)) in taken else job for job in missing]
 
 
 def _require_launcher(launcher: DictConfig) -> None:

@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ensemble_transfer.cli.arguments import CONFIG_DIR
-from ensemble_transfer.cli.build import as_recorded, build_experiment, build_logger, plain, resolved
+from ensemble_transfer.cli.build import as_recorded, build_experiment, build_logger, plain, resolved, without_keys
 from ensemble_transfer.cli.finished import OBJECTIVE, finished, finished_in, identity, is_search
 from ensemble_transfer.errors import Interrupted, RunError, SettingError, require
 from ensemble_transfer.layout import HYDRA, RECORD, TRACEBACK
@@ -91,7 +91,7 @@ def _unfinished(cfg: DictConfig, hydra: HydraConf) -> Record:
     """Return the record of a job if it does not finish, from what is known without building anything."""
     config = plain(cfg)
     with suppress(SettingError):
-        config = plain(resolved(cfg))
+        config = without_keys(cfg)
         config = as_recorded(cfg)
     strategy, dataset, backbone = (
         str(hydra.runtime.choices.get(group)) for group in ("strategy", "dataset", "backbone")

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import mean
 
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table as TerminalTable
 from rich.text import Text
 
@@ -303,7 +304,7 @@ def _narrow(table: Table, first: str = "strategy", but: Iterable[str] = ()) -> T
     """Return a table for a terminal: the words of headings, and deviations and intervals, on lines of their own."""
     names = ["strategy", *(name for name in table.columns if name not in ("strategy", *but))]
     stacked = [name.replace(" ", "\n").replace("fine-tunings", "fine-\ntunings") for name in names[1:]]
-    shown = TerminalTable(first, *stacked, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    shown = TerminalTable(*map(escape, (first, *stacked)), box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for line in table.lines:
         cells = [line[name] for name in names]
         texts = [("\n".join(filter(None, cell.lines)), "bold" if cell.best else "") for cell in cells]

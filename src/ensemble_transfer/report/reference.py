@@ -62,7 +62,8 @@ def _reference(row: Row, rivals: Sequence[Row], named: str | None) -> Row | None
 def _best_rival(row: Row, rows: Sequence[Row]) -> list[Row]:
     """Return the rival with the best calibrated NLL, of those with the row's budget if there are any."""
     rivals = [r for r in rows if r.role == "rival" and CALIBRATED in r.numbers]
-    best = best_of([r for r in rivals if r.budget == row.budget] or rivals, CALIBRATED)
+    equal = [] if _exceeds(row) else [r for r in rivals if r.budget == row.budget]
+    best = best_of(equal or rivals, CALIBRATED)
     return [best] if best else []
 
 
@@ -122,7 +123,7 @@ def frontier_of(rows: Iterable[Row]) -> Frontier | None:
 
 
 def on_frontier(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows that had a budget, and those that spent what rivals had.
+    """Return the rows that had a budget and kept to it, and those that spent what rivals had.
 
     A strategy that no rival has the budget of has that of the rivals whose budget it spent, as those of one run have;
     unless the strategy is there already.
@@ -136,11 +137,15 @@ def on_frontier(rows: Sequence[Row]) -> list[Row]:
         nearest = min(near, key=lambda budget: abs(budget - spent), default=None)
         moves = row.role != "rival" and row.budget not in budgets and (row.strategy, nearest) not in taken
         if moves and nearest is not None:
-            taken.add((row.strategy, nearest))
             found.append(replace(row, settings={**row.settings, "budget": budgets[nearest]}))
-        elif row.budget is not None:
+        elif row.budget is not None and not _exceeds(row):
             found.append(row)
     return found
+
+
+def _exceeds(row: Row) -> bool:
+    """Return whether a row has spent more than its budget, as a run to which members were added has."""
+    return row.budget is not None and row.mean(FINE_TUNINGS) > (1 + SAME) * row.budget
 
 
 def _name(row: Row, rows: Sequence[Row]) -> str:

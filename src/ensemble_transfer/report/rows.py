@@ -173,10 +173,11 @@ def rows_of(records: Iterable[Record]) -> tuple[list[Row], list[Record]]:
     groups: dict[tuple[tuple[str, str], ...], dict[int, Record]] = {}
     repeated = []
     for record, own in finished:
-        group = groups.setdefault(tuple(own.items()), {})
+        group = groups.setdefault(tuple(sorted(own.items())), {})
         if group.setdefault(record.seed, record) is not record:
             repeated.append(record)
-    settings = [dict(key) for key in groups]
+    as_written = {tuple(sorted(own.items())): own for _, own in reversed(finished)}
+    settings = [as_written[key] for key in groups]
     full = {(_shared(own), r.seed): r for r, own in reversed(finished) if r.known_role == "reference"}
     rows: dict[str, Row] = {}
     for own, label, group in zip(settings, labels(settings), groups.values(), strict=True):

@@ -90,7 +90,7 @@ class TransferEnsemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         channels: 1 for gray, 3 for RGB. None: what the images have.
         validation: Share of arrays and folders that is set apart to select on, or how many images. None: 0.15, or the
             whole validation split that a folder has.
-        seed: Decides all randomness.
+        seed: Decides all randomness but which images are set apart for validation.
         progress: Whether to show progress bars.
     """
 

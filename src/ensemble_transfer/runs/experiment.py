@@ -14,6 +14,7 @@ from ensemble_transfer.runs.evaluation import EvaluationSettings, Tasks
 from ensemble_transfer.source.train import EnsembleSettings, lineage_alone
 from ensemble_transfer.tasks.images import require_shape
 from ensemble_transfer.tasks.loader import TaskLoader
+from ensemble_transfer.tasks.mapped import chunks
 from ensemble_transfer.tasks.task import Loader, Split, Task
 from ensemble_transfer.training.cost import Ledger
 from ensemble_transfer.training.fit import Fitter
@@ -138,7 +139,26 @@ def load_tasks(experiment: Experiment) -> Tasks:
             log.info("%s task %s: %d train, %d validation, %d test images, %d classes", what, task.name, *sizes)
     if source is not None and (source.fingerprint == target.fingerprint or _same(dataset.source, dataset.target)):
         log.warning("the source is the target, so that nothing is transferred; leave the source out: dataset=target")
+    else:
+        _warn_of_known_images(source, target)
     return Tasks(source, target, ({} if source is None else _foreign(source, target)) | ood)
+
+
+def _warn_of_known_images(source: Task | None, target: Task) -> None:
+    """Log a warning for test images of the target that members were trained on, pixel for pixel."""
+    trained = {"the target's training images": target.train}
+    trained |= {} if source is None else {"the source's training images": source.train}
+    tested = _hashes(target.test)
+    for name, split in trained.items():
+        if known := len(tested & _hashes(split)):
+            log.warning("%d of the %d different test images are among %s too", known, len(tested), name)
+
+
+def _hashes(split: Split) -> set[int]:
+    """Return a hash of every image; of none where they take more than a gigabyte."""
+    if split.images[:1].numel() * len(split) > 2**30:
+        return set()
+    return {hash(image.numpy().tobytes()) for part in chunks(split.images) for image in part.contiguous()}
 
 
 def _foreign(source: Task, target: Task) -> dict[str, Split]:

@@ -1,7 +1,8 @@
 """Tasks from folders of images."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +39,22 @@ class ImageFolder(PictureLoader):
             listed = [file for split, folder in folders.items() for file in self._listed(root, split, folder, classes)]
         except OSError as error:
             raise self._refuse(f"cannot be read: {error.strerror} ({error.filename})") from error
-        return labelled(root.resolve().name, classes, listed)
+        return labelled(root.resolve().name, classes, self._once(listed))
+
+    def _once(self, listed: Sequence[Listed]) -> list[Listed]:
+        """Return every file once: one that a link leads to again would be in training and test."""
+        found: dict[tuple[int, int | str], Listed] = {}
+        for file in listed:
+            place: tuple[int, int | str] = (0, str(file.path))
+            with suppress(OSError):  # a link that leads nowhere is told when it is opened
+                stat = file.path.stat()
+                place = (stat.st_dev, stat.st_ino) if stat.st_ino else place
+            found.setdefault(place, file)
+        if again := len(listed) - len(found):
+            log.warning(
+                "%s: %d of %d images are there twice, by links; each is used once", self.path, again, len(listed)
+            )
+        return list(found.values())
 
     def _listed(self, root: Path, split: str, folder: Path, classes: tuple[str, ...]) -> Iterator[Listed]:
         """Yield the images of a split's folder, class by class."""

@@ -51,9 +51,12 @@ class ImageCsv(PictureLoader):
             for column in (self.path_column, self.label_column):
                 known = header.count(column) == 1
                 require(known, "path", self.path, f"line 1 must name the column {column!r} once; it has {header}")
+            splits, optional = header.count(self.split_column), self.split_column == "split"
+            rule = f"must be a column that line 1 of {self.path} names once; it has {header}"
+            require(splits == 1 or (optional and not splits), "split_column", self.split_column, rule)
             for fields in filter(None, reader):
                 found = self._line(header, fields, reader.line_num, folder)
-                place = os.path.abspath(found.path)  # noqa: PTH100
+                place = os.path.realpath(found.path)  # whatever links lead to it
                 if place in lines:
                     raise self._refuse_line(reader.line_num, f"lists an image again, after line {lines[place][0]}")
                 lines[place] = reader.line_num, found

@@ -50,7 +50,9 @@ def _read(path: Path) -> Collection:
         present = keys & arrays.keys()
         if len(present) == 1:
             raise ValueError(f"holds {present.pop()} without {keys.difference(arrays).pop()}")
-        if present and split not in splits:
+        if present and split in splits:
+            raise ValueError(f"holds {before}images beside {splits[split][0]}images, which are {split} images too")
+        if present:
             splits[split] = before, arrays[f"{before}images"], arrays[f"{before}labels"]
     if "train" not in splits:
         raise ValueError(f"must hold images and labels, or train_images and train_labels, not {sorted(arrays)}")

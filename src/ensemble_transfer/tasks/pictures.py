@@ -62,7 +62,7 @@ class Pictures:
 
 
 def files(paths: Sequence[Path], names: Sequence[str] | None = None) -> Pictures:
-    """Return image files as pictures, named by their paths or otherwise; size and time of change identify a file."""
+    """Return image files as pictures, named by their paths or otherwise; a file is known by size, place and times."""
 
     def opened(place: int) -> Image.Image:
         if not paths[place].is_file():  # nor a pipe, which would never end
@@ -75,7 +75,7 @@ def files(paths: Sequence[Path], names: Sequence[str] | None = None) -> Pictures
             version = "none"
             with suppress(OSError):
                 stat = path.stat()
-                version = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_mode}"
+                version = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino} {stat.st_mode}"
             digest.update(os.fsencode(path.absolute()) + b"\0" + version.encode() + b"\0")
         return digest.hexdigest()
 
