@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.metrics.archive import open_archive, read_array
-from ensemble_transfer.tasks.arrays import collection
+from ensemble_transfer.tasks.arrays import Array, collection
 from ensemble_transfer.tasks.loader import Collection, TaskLoader, whence
 from ensemble_transfer.tasks.task import Task
 
@@ -44,7 +44,7 @@ def _read(path: Path) -> Collection:
     with open_archive(path) as archive:
         wanted = [f"{before}{what}" for before in PREFIXES for what in ("images", "labels")]
         arrays = {name: read_array(archive, name) for name in (*wanted, "classes") if name in archive.files}
-    splits = {}
+    splits: dict[str, tuple[str, Array, Array]] = {}
     for before, split in PREFIXES.items():
         keys = {f"{before}images", f"{before}labels"}
         present = keys & arrays.keys()
