@@ -13,6 +13,9 @@ All others say where and how it is computed. Threads and device are in a record'
 too, but seeds that several machines have computed belong together.
 """
 
+_BEFORE = {"tf32": False}
+"""What older records lack of these, and had: so they stay equal to new ones."""
+
 _PLACES_OF_IMAGES = ("memory", "cache")
 """Options of our tasks that say where images are kept while they are used."""
 
@@ -24,7 +27,7 @@ def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     kept = {name: _comparable(value) for name, value in config.items() if name not in _INCIDENTAL}
     if isinstance(trainer := config.get("trainer"), Mapping):
-        kept["trainer"] = {name: trainer[name] for name in _DECISIVE_OF_TRAINER if name in trainer}
+        kept["trainer"] = _BEFORE | {name: trainer[name] for name in _DECISIVE_OF_TRAINER if name in trainer}
     return kept
 
 
