@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -106,6 +106,16 @@ class Runs:
                 specs.setdefault(str(spec), spec)
         return list(specs.values())
 
+    def are_whole(self, pairs: Sequence[str], budget: float, seeds: Collection[int]) -> bool:
+        """Return whether every single strategy that one of the pairs has with all of these seeds, all of them have."""
+        found = [[*self.singles(pair, budget)] for pair in pairs]
+
+        def complete(pair: str, spec: Spec) -> bool:
+            return set(seeds) <= self.find(pair, spec, budget).keys()
+
+        known = [spec for pair, specs in zip(pairs, found, strict=True) for spec in specs if complete(pair, spec)]
+        return all(complete(pair, spec) for pair in pairs for spec in known)
+
 
 def _name(record: Record, own: Mapping[str, str]) -> str:
     """Return the name of what was run: the strategy, or that of the control that a scale of 0 makes of it."""
@@ -180,13 +190,17 @@ class Claim:
     margin: float | None = None
 
     def leads(self, runs: Runs) -> Mapping[str, BySeed]:
-        """Return own minus other by pair and seed, the mean over the budgets; positive is better."""
+        """Return own minus other by pair and seed, the mean over the budgets; positive is better.
+
+        There is no best strategy before all pairs have the same ones.
+        """
         side, found = Side(runs, self.measure), {}
         for pair in self.pairs:
             each = []
             for budget in self.budgets:
                 own = side.values(pair, self.own, budget, ())
-                other = side.values(pair, self.other, budget, own)
+                known = self.other != "best" or runs.are_whole(self.pairs, budget or 0.0, own)
+                other = side.values(pair, self.other, budget, own) if known else {}
                 each.append({seed: own[seed] - other[seed] for seed in own.keys() & other.keys()})
             common = set.intersection(*map(set, each))
             found[pair] = {seed: mean(values[seed] for values in each) for seed in common}

@@ -190,6 +190,18 @@ def test_the_best_is_the_best_of_those_with_all_of_autos_seeds(page):
     assert regret["a -> b", "1", "accuracy"]["minus the rule"].startswith(f"{ruled:+.3f} [")
 
 
+def test_there_is_no_best_before_all_pairs_have_the_same_strategies(forks, records, tmp_path):
+    missing = {("a -> c", "few", 109, 2)}
+    folder = kept([r for r in records if (r.dataset, r.strategy, r.seed, r.config["budget"]) not in missing], tmp_path)
+    assert report(forks, folder).returncode == 0
+    text = (folder / "page" / "README.md").read_text()
+    near = next(row for row in rows_below("Claims", text) if row["claim"] == "Near. (near)")
+    assert (near["lead"], near["verdict"]) == ("-", "not run")
+    regret = {(r["pair"], r["budget"]): r["auto minus the best"] for r in rows_below("Regret of auto", text)}
+    assert regret["a -> b", "1"] != "-"
+    assert regret["a -> b", "2"] == regret["a -> c", "2"] == "-"
+
+
 def test_members_added_later_are_priced_beyond_the_donor(page, claims):
     added = {(row["pair"], row["added by"]): row for row in rows_below("Members that are added later", page)}
     assert added["a -> b", "zero_shot"]["price"] == "0.10"
