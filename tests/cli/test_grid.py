@@ -74,6 +74,7 @@ def test_a_job_takes_no_folder_in_which_another_has_finished(tmp_path):
     number, taken = "${hydra.job.num}", {tmp_path / name for name in "0145"}
     assert _numbered([1, 2, 4], 5, number, taken, tmp_path) == [6, 2, 7]
     assert _numbered([1, 2], 5, "${hydra.job.override_dirname}", taken, tmp_path) == [1, 2]
+    assert _numbered([0, 1], 2, "0", taken, tmp_path) == [0, 1]
 
 
 def test_rays_workers_run_at_normal_priority_unless_the_user_says_otherwise(monkeypatch):

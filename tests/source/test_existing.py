@@ -116,7 +116,7 @@ def test_members_beside_given_ones_start_from_pretrained_weights(given, source_e
     unmoved = replace(recipes, ancestor=Recipe(0), source=Recipe(0))
     ensemble, _ = given(file, size=2, backbone=pretrained, recipes=unmoved)
     assert all(equal(below(m, "encoder"), below(source_ensemble.members[1], "encoder")) for m in ensemble.members)
-    assert ensemble.lineage == "mixed"
+    assert ensemble.lineage == "copies"  # none has moved
 
 
 def refused(rule, given, *paths, **settings):

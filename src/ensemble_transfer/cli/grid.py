@@ -129,6 +129,8 @@ def _numbered(missing: Sequence[int], jobs: int, subdir: str, taken: Collection[
     They are those of the jobs, unless another job has finished there, as where overrides stood in another order or a
     seed was added; then it is the next that is free.
     """
+    if _NUMBER not in subdir:  # a name for all that says something else, or nothing
+        return [*missing]
     free = (number for number in count(jobs) if folder / subdir.replace(_NUMBER, str(number)) not in taken)
     return [next(free) if folder / subdir.replace(_NUMBER, str(job)) in taken else job for job in missing]
 
