@@ -53,12 +53,16 @@ def test_test_images_that_members_were_trained_on_are_told(experiment, caplog):
     assert "the source is the target" in caplog.text
     assert "different test images" not in caplog.text
     other = replace(asked.dataset, source=replace(asked.dataset.source, classes=["1", "0"], train=200, seed=1))
-    tasks = load_tasks(replace(asked, dataset=other))
+    asked = replace(asked, dataset=other)
+    tasks = load_tasks(asked)
     trained = {image.numpy().tobytes() for image in tasks.source.train.images}
     known = sum(image.numpy().tobytes() in trained for image in tasks.target.test.images)
     assert known > 2
     text = f"{known} of the 12 different test images are among the source's training images too"
     assert caplog.messages[-1] == text
+    caplog.clear()
+    load_tasks(replace(asked, evaluation=EvaluationSettings(test=False)))
+    assert "test images are among" not in caplog.text
 
 
 def test_images_of_the_same_classes_are_not(loaded):

@@ -121,7 +121,7 @@ def as_recorded(cfg: DictConfig) -> dict[str, Any]:
         SettingError: If it cannot be resolved, or its trainer is refused.
     """
     recorded = without_keys(cfg)
-    trainer = _settings(resolved(cfg).get("trainer"), "trainer")
+    trainer = _settings(OmegaConf.create(recorded).get("trainer"), "trainer")
     settings = build(TrainerSettings, _without(trainer, "callbacks"), "trainer")
     recorded["trainer"]["channels_last"] = settings.lays_channels_last  # null decides nothing by itself
     return recorded

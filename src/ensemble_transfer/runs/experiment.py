@@ -139,7 +139,7 @@ def load_tasks(experiment: Experiment) -> Tasks:
             log.info("%s task %s: %d train, %d validation, %d test images, %d classes", what, task.name, *sizes)
     if source is not None and (source.fingerprint == target.fingerprint or _same(dataset.source, dataset.target)):
         log.warning("the source is the target, so that nothing is transferred; leave the source out: dataset=target")
-    else:
+    elif experiment.evaluation.test:  # else nobody reads the test images, for this neither
         _warn_of_known_images(source, target)
     return Tasks(source, target, ({} if source is None else _foreign(source, target)) | ood)
 
