@@ -233,7 +233,7 @@ class TransferEnsemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
             ensemble=EnsembleSettings(self.size, self.lineage, members=members),
             strategy=preset_object("strategy", self.strategy) if isinstance(self.strategy, str) else self.strategy,
             recipes=self._recipes(backbone),
-            evaluation=EvaluationSettings(keep="none", test=False),
+            evaluation=EvaluationSettings(keep="none"),
             fitter=Fitter(replace(trainer, progress=bool(self.progress) and trainer.progress), store),
             seed=int(self.seed),
             budget=self.budget,
