@@ -35,8 +35,8 @@ LOOKS = (
 LEGEND = (
     "Budgets and costs are in fine-tunings: full fine-tunings of one member, by FLOPs, or `by time`, where CPU seconds "
     "are divided by those of a fine-tuning in the same process. The column of CPU seconds is a mean over runs that "
-    "other work disturbed, so the one does not follow from the other. Neither has what members cost on the source. "
-    "`±` is the standard deviation over seeds, `n` their number; intervals are of 95% by Student's t, without "
+    "other work disturbed, so the one does not follow from the other. Neither includes what members cost on the "
+    "source. `±` is the standard deviation over seeds, `n` their number; intervals are of 95% by Student's t, without "
     "correction. `networks` is how many predict, the mean over seeds: `snapshots (members=8)` keeps up to eight. OOD "
     "AUROC is missing where the target has all classes of the source."
 )
