@@ -58,7 +58,7 @@ def test_costs_are_timed_with_the_threads_of_the_fits(small, source_task, target
     seen = []
     monkeypatch.setattr(estimator, "costs", lambda *given: seen.append(torch.get_num_threads()) or costs(*given))
     before = torch.get_num_threads()
-    small("head", source=source_task, trainer=replace(settings, threads=before + 1)).fit(target_task)
+    small("head", source=source_task, trainer=replace(settings, threads=before + 1), store=None).fit(target_task)
     assert seen == [before + 1]
     assert torch.get_num_threads() == before
 
