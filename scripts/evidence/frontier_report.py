@@ -40,6 +40,9 @@ LEGEND = (
     "correction. `networks` is how many predict, the mean over seeds: `snapshots (members=8)` keeps up to eight. OOD "
     "AUROC is missing where the target has all classes of the source."
 )
+CHOOSING = ("head", "pilot", "choice")
+"""The phases of ``auto`` that are there to choose: heads, pilots and looks at validation images."""
+
 DEVELOPMENT, CONFIRMATION = range(3), range(100, 110)
 
 
@@ -152,7 +155,8 @@ def _means(runs: Runs, claims: Sequence[Claim], least: int) -> str:
 def _regret(runs: Runs, claims: Sequence[Claim]) -> str:
     """Return how far auto is behind the best single strategy, and with wrong rates behind itself.
 
-    There is no best strategy of a pair before the pairs of its claims all have the same ones.
+    There is no best strategy of a pair before the pairs of its claims all have the same ones. ``choosing`` is what
+    heads, pilots and looks cost, in fine-tunings.
     """
     groups = {pair: claim.pairs for claim in claims if claim.other == "best" for pair in claim.pairs}
     lines = []
@@ -169,10 +173,13 @@ def _regret(runs: Runs, claims: Sequence[Claim]) -> str:
             leads = [paired_difference(auto, other) for other in against]
             leads += [paired_difference(own, auto) for own in wrong]
             cells = ["-" if lead is None else lead.text(digits) for lead in leads]
-            took = [_time(record) / budget for record in runs.find(pair, {"strategy": "auto"}, budget).values()]
-            lines.append([pair, f"{budget:g}", measure, *cells, Spread.of(took).text(2), str(len(auto))])
+            found = runs.find(pair, {"strategy": "auto"}, budget).values()
+            spent = [sum(r.cost["phases"].get(phase, {}).get("fine_tunings", 0.0) for phase in CHOOSING) for r in found]
+            took = [_time(record) / budget for record in found]
+            cells += [Spread.of(spent).text(2), Spread.of(took).text(2)]
+            lines.append([pair, f"{budget:g}", measure, *cells, str(len(auto))])
     leads_of = ("auto minus the best", "minus the rule", "rate x 3 minus auto", "rate / 3")
-    head = ("pair", "budget", "measure", *leads_of, "time / budget", "n")
+    head = ("pair", "budget", "measure", *leads_of, "choosing", "time / budget", "n")
     return table(head, lines) if lines else "No run of `auto` yet."
 
 

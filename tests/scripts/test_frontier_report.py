@@ -16,6 +16,7 @@ PAIRS = ("a -> b", "a -> c")
 CLASS = "ensemble_transfer.transfer.strategies"
 
 CURVE = {"size": [1, 2, 3], "accuracy": [0.5, 0.6, 0.7], "calibrated_nll": [0.7, 0.5, 0.4]}
+PHASES = {"head": {"fine_tunings": 0.05}, "pilot": {"fine_tunings": 0.12}, "full": {"fine_tunings": 0.8}}
 TWO = {"strategy": "few", "members": 2, "cycles": "[]"}
 ONE = {"strategy": "few", "members": 1, "cycles": "[]"}
 CLAIMS = {
@@ -67,7 +68,7 @@ def run(pair, strategy, seed, budget, accuracy, nll, *, options=None, lr=0.01, v
         seed,
         pair,
         metrics=metrics,
-        cost={"total": total | {"seconds": 9.0}, "marginal": None},
+        cost={"phases": PHASES, "total": total | {"seconds": 9.0}, "marginal": None},
         config={"seed": seed, "budget": budget, "strategy": own, "recipe": recipe},
         ensemble={"size": own.get("members") or 8, "lineage": "shared"},
         environment={"processor": "A CPU"},
@@ -186,6 +187,7 @@ def test_the_best_is_the_best_of_those_with_all_of_autos_seeds(page):
     assert regret["a -> b", "2", "accuracy"]["rate x 3 minus auto"].startswith("-0.080 [")
     assert regret["a -> b", "2", "accuracy"]["rate / 3"] == "-"
     assert regret["a -> b", "2", "accuracy"]["time / budget"].startswith("1.25")
+    assert regret["a -> b", "2", "accuracy"]["choosing"] == "0.17"  # heads and pilots; full is no choosing
     ruled = mean(0.1 if seed % 2 else 0.0 for seed in SEEDS) - 0.002
     assert regret["a -> b", "1", "accuracy"]["minus the rule"].startswith(f"{ruled:+.3f} [")
 
