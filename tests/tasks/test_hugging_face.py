@@ -61,7 +61,7 @@ def test_a_folder_that_has_the_librarys_name_is_not_taken_for_it(monkeypatch):
 
 
 def test_a_saved_set(saved, digits):
-    task = HuggingFace(saved()).load(8, 1)
+    task = HuggingFace(saved(names=("Train", "test"))).load(8, 1)
     assert task.name == "set"
     assert task.classes[3] == "digit 3"
     assert (len(task.train), len(task.validation), len(task.test)) == (51, 9, 20)

@@ -63,7 +63,7 @@ def test_other_columns_absolute_paths_and_spreadsheets(table, tmp_path):
     plain = ImageCsv(str(table)).load(8, 1)
     rows = [line.split(",") for line in table.read_text(encoding="utf-8").splitlines()[1:]]
     lines = ["part,remark,file,kind"]
-    lines += [f'{split},"say ""a, b""",{tmp_path / path}, {label} ' for path, label, split in rows]
+    lines += [f'{split.title()},"say ""a, b""",{tmp_path / path}, {label} ' for path, label, split in rows]
     (tmp_path / "elsewhere").mkdir()
     other = tmp_path / "elsewhere" / "other.csv"
     other.write_bytes(b"\xef\xbb\xbf" + "\r\n".join([*lines, "", ""]).encode())

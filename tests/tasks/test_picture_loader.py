@@ -148,6 +148,15 @@ def test_auto_goes_to_disk_where_memory_is_short(on_disk, monkeypatch, free, exp
     assert is_mapped(replace(on_disk, memory="auto").load(16, 1).train) == expected
 
 
+def test_slow_decoding_hints_at_the_disk(on_disk, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    replace(on_disk, memory="ram").load(16, 1)
+    assert "memory=disk" not in caplog.text
+    monkeypatch.setattr(picture_loader, "LONG", 0.0)
+    replace(on_disk, memory="ram").load(16, 1)
+    assert "decoding 120 images took 0 s; memory=disk of this task" in caplog.text
+
+
 def test_a_folder_without_room_or_rights(on_disk, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(SettingError, match=r"cache='.*file/below': must be a folder that can be written: Not a dir"):

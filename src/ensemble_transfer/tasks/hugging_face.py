@@ -82,7 +82,8 @@ class HuggingFace(PictureLoader):
         """Return the splits by our names."""
         for theirs in self.splits.values():
             require(theirs in found, "splits", self.splits, f"names {theirs!r}; the data set has {', '.join(found)}")
-        wanted = self.splits or {SPLITS[theirs]: theirs for theirs in reversed([*found]) if theirs in SPLITS}
+        known = {theirs: SPLITS.get(theirs.casefold()) for theirs in reversed([*found])}
+        wanted = self.splits or {ours: theirs for theirs, ours in known.items() if ours}
         if "train" not in wanted:
             raise self._refuse(f"has no split train: set splits={{train:NAME}}; it has {', '.join(found)}")
         return {ours: found[wanted[ours]] for ours in OURS if ours in wanted}

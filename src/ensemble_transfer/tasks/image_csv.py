@@ -22,7 +22,7 @@ class ImageCsv(PictureLoader):
         path: The file, UTF-8, with a header.
         path_column: Column of the images' paths, relative to the file's folder or absolute.
         label_column: Column of the labels.
-        split_column: Column of the splits: train, validation (val, valid) or test. The file may lack it.
+        split_column: Column of the splits: train, validation (val, valid) or test, in any case. The file may lack it.
     """
 
     path: str
@@ -72,9 +72,9 @@ class ImageCsv(PictureLoader):
             if not row[column]:
                 raise self._refuse_line(number, f"has no {column}")
         split, path = row.get(self.split_column, "train"), row[self.path_column]
-        if split not in SPLITS:
+        if split.casefold() not in SPLITS:
             raise self._refuse_line(number, f"its {self.split_column} {split!r} must be one of {', '.join(SPLITS)}")
-        return Listed(folder / path, f"line {number}: {path}", row[self.label_column], SPLITS[split])
+        return Listed(folder / path, f"line {number}: {path}", row[self.label_column], SPLITS[split.casefold()])
 
     def _classes(self, listed: Sequence[Listed]) -> tuple[str, ...]:
         names = {file.label for file in listed if file.split == "train"}

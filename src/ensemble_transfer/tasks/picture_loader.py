@@ -1,6 +1,7 @@
 """The base class of loaders of encoded pictures: where pixels are kept, and how broken pictures are handled."""
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from ensemble_transfer.tasks.task import Split, Task
 SHARE = 0.25
 """Share of the free memory that a task's images may take before they go to disk: there are two tasks, and choosing
 images copies them once."""
+
+LONG = 20.0
+"""Seconds of decoding after which a hint says how later runs are spared it."""
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +112,12 @@ class PictureLoader(TaskLoader):
     def _decoded(self, pictures: Pictures, size: int, channels: int) -> tuple[Tensor, dict[int, str]]:
         needed = len(pictures.names) * channels * size**2
         if self.memory == "ram" or (self.memory == "auto" and needed < SHARE * free_memory()):
-            return decoded(pictures, size, channels)
+            start = time.perf_counter()
+            found = decoded(pictures, size, channels)
+            if (took := time.perf_counter() - start) >= LONG:
+                hint = "decoding %d images took %.0f s; memory=disk of this task, as in dataset.target.memory=disk, "
+                log.info(hint + "decodes them once for all runs", len(pictures.names), took)
+            return found
         folder = Path(self.cache).expanduser()
         log.info("%d decoded images (%.1f GiB) are mapped from %s", len(pictures.names), needed / 2**30, folder)
         return decoded_on_disk(pictures, size, channels, folder)
