@@ -1,6 +1,7 @@
 import importlib.util
 import socket
 import time
+from dataclasses import replace
 from importlib.machinery import ModuleSpec
 
 import pytest
@@ -108,6 +109,9 @@ def test_a_package_with_its_own_names_is_taken_without_network(tmp_path, monkeyp
     backbone = Backbone("test_efficientnet", pretrained=True)
     encoder = backbone.pretrained_parts(backbone.architecture(32, 3, 5))[0]
     assert equal(encoder, {name: tensor for name, tensor in small().items() if not name.startswith("classifier")})
+    wide = replace(backbone, options={"channel_multiplier": 2.0})
+    with pytest.raises(SettingError, match=r"gives no weights for test_efficientnet: .*leave them out with '~backbone"):
+        wide.pretrained_parts(wide.architecture(32, 3, 5))
 
 
 def test_a_package_that_holds_something_else_is_refused_in_a_line(tmp_path, monkeypatch):

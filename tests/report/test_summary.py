@@ -132,17 +132,18 @@ def test_a_command_is_printed_on_one_line_however_narrow_the_terminal_is(record,
 @pytest.mark.parametrize(
     "changes",
     [
-        {"strategy": "snapshots"},
         {"strategy": "full"},
+        {"strategy": "random_shift"},
         {"cost": {"added": {"members": 1}}},
         {"command": "python -m ensemble_transfer.rivals RUN --seeds 2"},
         {"config": {"evaluation": {"test": False}}},
         {"cost": {"total": cost(1440)}},
     ],
-    ids=["a rival", "the reference", "an extension", "run as a rival", "not on test", "without fine-tunings"],
+    ids=["the reference", "a control", "an extension", "run as a rival", "not on test", "without fine-tunings"],
 )
 def test_some_runs_have_no_rivals_to_run(record, changes, tmp_path):
     assert next_step(record, tmp_path)
+    assert next_step(replace(record, strategy="few"), tmp_path)
     assert not next_step(replace(record, **changes | {"cost": {**record.cost, **changes.get("cost", {})}}), tmp_path)
 
 
@@ -173,10 +174,13 @@ def test_the_shift_helps_where_it_beats_no_shift_and_a_random_one_and_reasons_fo
 
 
 def test_warnings_come_first_and_sentences_are_three_at_most(told):
-    text = told(probed(**ZERO_SHOT), ensemble={"size": 8, "lineage": "independent"})
+    apart = {"size": 8, "lineage": "independent"}
+    text = told(probed(**ZERO_SHOT), ensemble=apart)
     [said] = [part for part in text.split("\n\n") if part.startswith("The shift **")]
     assert said.index("**Warning**: members of independent lineage") < said.index("Under the donor's head")
     assert "as long as the weights" not in said
+    pretrained = {"backbone": {"pretrained": True}}
+    assert "share no ancestor" not in told(probed(**ZERO_SHOT), ensemble=apart, config=pretrained)
     assert "63% as long as the weights" in told(probed(**ZERO_SHOT))
     assert "the donor's head does not read" in told(probed(**ZERO_SHOT | {"shift/zero_shot_accuracy": 0.3}))
 

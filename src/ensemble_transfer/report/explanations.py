@@ -20,10 +20,11 @@ SENTENCES = 3
 def next_step(record: Record, folder: Path) -> list[str]:
     """Return why the rivals should be run, and the command that runs them in a run's folder.
 
-    There is nothing to run for a rival, reference or control, beside a run, for an extension, and without test.
+    There is nothing to run for a reference or control, beside a run, for an extension, and without test.
     """
     spent, beside = record.cost["total"].get("fine_tunings"), record.command.startswith(RIVALS_COMMAND)
-    if not spent or beside or not record.tested or "added" in record.cost or record.known_role != "method":
+    rivalled = record.known_role in ("method", "rival") and "added" not in record.cost
+    if not (spent and rivalled and record.tested) or beside:
         return []
     return [
         f"**Next**: whether this is better at equal cost, {spent:.2f} fine-tunings, is not known yet. One command runs "
@@ -109,7 +110,8 @@ def _basin(record: Record) -> Iterator[str]:
             )
         else:
             yield f"On {rises}, their own loss is {loss:.2f}: they share a basin, as the method assumes."
-    if record.ensemble["lineage"] == "independent":
+    backbone = record.config.get("backbone") or {}
+    if record.ensemble["lineage"] == "independent" and not (backbone.get("pretrained") or backbone.get("checkpoint")):
         yield (
             "**Warning**: members of independent lineage share no ancestor: nothing says that one's shift suits "
             "another."

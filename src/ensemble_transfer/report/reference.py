@@ -43,9 +43,9 @@ def name_of(reference: Row) -> str:
 def references(rows: Iterable[Row], named: str | None = None) -> dict[str, Row | None]:
     """Return the row that each row is compared with, by label: of the same task, and nearest in its other settings.
 
-    It is the baseline: one member, fully fine-tuned. Without one it is the best rival of the row's
-    budget, if any has it, by calibrated NLL; then the reference; then the first row. ``named`` is the label or the
-    strategy of another; then a row has None if its task has no such row.
+    It is the baseline: one member, fully fine-tuned. Without one it is the best rival by calibrated NLL, of the row's
+    budget if any has it; then the reference; then the first row. ``named`` is the label or the strategy of another;
+    then a row has None if its task has no such row.
     """
     return {row.label: _reference(row, own, named) for own in by_task(rows).values() for row in own}
 

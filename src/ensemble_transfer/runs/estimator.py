@@ -138,8 +138,8 @@ class TransferEnsemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
                 folder with a folder of images for each class.
             labels: The class of each image, (N,): integers or texts.
 
-        The test split of a task is not read. Of arrays, files and folders nothing is set apart to report on, but for a
-        single image: score images of your own.
+        Nothing is trained or selected on the test split of a task; a warning says where it has training images. Of
+        arrays, files and folders nothing is set apart to report on, but for a single image: score images of your own.
 
         Raises:
             SettingError: If a setting or a task cannot be used; one line says which, and what is allowed.
