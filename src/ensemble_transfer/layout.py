@@ -1,11 +1,15 @@
 """Names of the files in a run's folder, what an older run left there, atomic writing, and folders that users share."""
 
+import fcntl
+import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock
+
+from ensemble_transfer.errors import SettingError
 
 RECORD = "record.json"
 PREDICTIONS = "predictions.npz"
@@ -44,7 +48,32 @@ def clear(folder: Path) -> None:
         (folder / ENSEMBLE / name).unlink(missing_ok=True)
     partial = f".*.{'[0-9a-f]' * 32}"  # what a killed job was writing, see :func:`replacing`
     for path in (*(folder / ENSEMBLE).glob(MEMBERS), *(folder / ENSEMBLE).glob(partial), *folder.glob(partial)):
-        path.unlink()
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def owned(folder: Path, setting: str) -> Iterator[None]:
+    """Keep a folder to one run at a time; a run that is killed lets it go.
+
+    Raises:
+        SettingError: If another run is writing into it now; ``setting`` names the folder.
+    """
+    try:
+        place = os.open(folder, os.O_RDONLY)
+    except OSError:  # the run itself says what is wrong with it
+        yield
+        return
+    try:
+        try:
+            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            rule = "is being written by another run that still goes on; wait for it, or choose another folder"
+            raise SettingError(setting, str(folder), rule) from None
+        except OSError:  # a file system without locks of folders: nothing keeps two runs apart there
+            pass
+        yield
+    finally:
+        os.close(place)
 
 
 def lock_of(path: Path) -> FileLock:

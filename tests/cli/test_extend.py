@@ -110,6 +110,28 @@ def test_members_that_exist_can_be_added(run, tmp_path):
     assert record.cost["source"]["steps"] == 12 + 2 * 3 + 4  # ancestor, two members, the head of the given one
 
 
+def test_a_run_that_transferred_some_of_the_given_members_can_be_extended(cli, quick, run, tmp_path):
+    given = []
+    for member in range(4):
+        given.append(tmp_path / f"given_{member}.safetensors")
+        weights, _ = read_tensors(run / "ensemble" / "member_00.safetensors")
+        write_tensors(given[-1], {name: tensor + member * 1e-3 for name, tensor in below(weights, "encoder").items()})
+    members = f"ensemble.members=[{','.join(map(str, given[:3]))}]"
+    sizes = [word for word in quick if not word.startswith("ensemble.")]
+    assert cli("strategy=zero_shot", *sizes, members, "strategy.members=2", "hydra.run.dir=some")[0] == 0
+    before = Ensemble.load(tmp_path / "some" / "ensemble")
+    assert len(before) == 2
+    assert main([str(tmp_path / "some"), f"ensemble.members=[{given[3]}]"]) == 0
+    grown = Ensemble.load(tmp_path / "some" / "extended_3" / "ensemble")
+    assert [fingerprint(member) for member in grown.members[:2]] == [fingerprint(m) for m in before.members]
+    assert Record.load(tmp_path / "some" / "extended_3" / "record.json").cost["added"]["members"] == 1
+
+
+def test_a_path_that_is_no_text_is_refused_before_any_work(tmp_path, capsys):
+    assert main([str(tmp_path / "Gr\udce4fe"), "ensemble.add=1"]) == 2
+    assert "is not text in this locale" in capsys.readouterr().err
+
+
 WRONG = {
     "ensemble.add=0": "ensemble.add=0: must be a whole number above 0",
     "ensemble.add=100000000000000": "must be in 1..10000",

@@ -40,6 +40,15 @@ def test_a_finished_run_is_never_replaced_by_another(cli, quick, run):
     assert contents(run) == before
 
 
+def test_a_folder_belongs_to_one_run_at_a_time(cli, quick, run):
+    before = contents(run)
+    with layout.owned(run, "held"):
+        code, _, err = cli("+strategy=shift", *quick, "hydra.run.dir=run")
+    assert (code, err.count("\n"), contents(run)) == (2, 1, before)
+    assert f"hydra.run.dir='{run}': is being written by another run that still goes on" in err
+    assert cli("+strategy=shift", *quick, "hydra.run.dir=run")[0] == 0
+
+
 def test_a_folder_that_is_used_again_keeps_nothing_of_the_older_run(cli, quick, run):
     (run / "record.json").write_text(json.dumps(record_of(run, status="failed")))
     (run / "traceback.txt").touch()

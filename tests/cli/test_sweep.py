@@ -1,5 +1,7 @@
 """A sweep that is started again goes on where it stopped."""
 
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 from records import a_record
 
+from ensemble_transfer.cli.changes import warn_of_changes
 from ensemble_transfer.cli.finished import finished_in, identity
 from ensemble_transfer.cli.sweep import folder_of
 from ensemble_transfer.report.record import Record
@@ -97,11 +100,20 @@ def test_a_sweep_goes_on_in_any_order_and_with_further_seeds_in_one_folder(cli, 
     assert len(list(tmp_path.glob("s/*/record.json"))) == 4
 
 
+def test_jobs_that_differ_in_threads_alone_are_jobs_of_their_own(cli, quick, tmp_path):
+    sweep = ["-m", "strategy=head", "seed=0", *quick, "hydra.sweep.dir=s"]
+    assert cli(*sweep, "trainer.threads=2")[0] == 0
+    assert "1 of 2 done" in cli(*sweep, "trainer.threads=1,2")[2]
+    ran = [Record.load(path).config["trainer"]["threads"] for path in tmp_path.glob("s/*/record.json")]
+    assert sorted(ran) == [1, 2]
+    assert "1 of 1 done before" in cli(*sweep, "trainer.threads=3")[2]  # the result is there
+
+
 def test_jobs_in_nested_folders_are_found_and_runs_within_runs_are_not(tmp_path):
     saved(tmp_path / "path=data" / "photos,seed=0")
     assert identity(CONFIG) in finished_in(tmp_path)
     saved(tmp_path / "path=data" / "photos,seed=0" / "rivals" / "few", config=CONFIG | {"seed": 5})
-    assert list(finished_in(tmp_path).values()) == [tmp_path / "path=data" / "photos,seed=0" / "record.json"]
+    assert list(*finished_in(tmp_path).values()) == [tmp_path / "path=data" / "photos,seed=0" / "record.json"]
 
 
 def test_the_comparison_of_a_logged_sweep_is_logged_and_a_bad_logger_is_one_line(cli, quick, tmp_path, monkeypatch):
@@ -134,3 +146,20 @@ def test_a_sweep_may_stop_at_its_first_failure(cli, quick, tmp_path):
 
     assert cli(*sweep)[0] == 1
     assert Record.load(tmp_path / "s" / "2" / "record.json").status == "finished"
+
+
+def test_new_weights_of_finished_jobs_are_told(tmp_path, capsys):
+    saved(tmp_path / "0")
+    (tmp_path / "run" / "ensemble").mkdir(parents=True)
+    named = [tmp_path / "net.pt", tmp_path / "run" / "ensemble" / "ensemble.json", tmp_path / "old.pt"]
+    ensemble = {"members": [str(tmp_path / "run"), str(named[2])], "added": []}
+    backbone, tasks = {"checkpoint": str(named[0])}, {"dataset": {}, "evaluation": {}}
+    named[2].touch()
+    time.sleep(0.02)  # the clock of a file system ticks a hundred times a second
+    os.utime(tmp_path / "0" / "record.json")
+    time.sleep(0.02)
+    for file in named[:2]:
+        file.touch()
+    warn_of_changes([(tasks | {"backbone": backbone, "ensemble": ensemble}, tmp_path / "0" / "record.json")])
+    said = capsys.readouterr().err
+    assert [f"warning: {file} has changed since 1 finished run" in said for file in named] == [True, True, False]

@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import os
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -31,6 +32,18 @@ def run(tmp_path_factory, ensemble, source_task):
     fitted.save(folder / "ensemble", ensemble.fingerprint)
     write_pictures(folder, source_task.test.images[:5])
     return folder
+
+
+def test_a_link_is_kept_and_a_special_file_is_refused(run, tmp_path, capsys, monkeypatch):
+    os.mkfifo(tmp_path / "pipe")
+    assert command.main([str(run), str(tmp_path / "pipe")]) == 2
+    assert "pipe': must be a file, or not there yet" in capsys.readouterr().err
+    (tmp_path / "link").symlink_to(tmp_path / "real.onnx")
+    monkeypatch.setattr(command, "NEEDED", ())
+    monkeypatch.setattr(command, "export", lambda *arguments: arguments[-1].write_text("net") and 0.0)
+    assert command.main([str(run), str(tmp_path / "link")]) == 0
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real.onnx").read_text() == "net"
 
 
 @needs_onnx

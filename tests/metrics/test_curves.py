@@ -45,6 +45,11 @@ def test_the_confusion_matrix_is_sklearns_and_large_ones_are_left_out():
     assert "confusion" not in curves(many.array, many.label_array)
 
 
+def test_disagreement_of_very_many_members_is_left_out():
+    many = smooth(201, 5, 2)
+    assert "disagreement" not in curves(many.array, many.label_array)
+
+
 def test_after_the_temperature_curves_agree_with_the_metrics():
     test, held_out = smooth(3, 300, 4), smooth(3, 200, 4, seed=1)
     for validation in (None, (held_out.array, held_out.label_array)):

@@ -95,6 +95,10 @@ def test_without_a_group_size_as_many_members_train_as_fit(train, groups, monkey
     train(executor=executor)
     assert tried[0] == members
     assert sum(tried) == 5
+    monkeypatch.setattr(groups_module, "MOST", 1)
+    tried.clear()
+    train(executor=executor)
+    assert tried == [1] * 5
 
 
 def test_features_that_do_not_fit_go_to_a_file_and_the_heads_are_the_same(train, architecture, monkeypatch):

@@ -75,6 +75,16 @@ def test_an_error_in_a_worker_is_raised_here_and_ends_the_workers(train, store):
     assert _pool == []
 
 
+def test_a_full_disk_is_an_error_of_this_process(train, monkeypatch):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(workers_module, "_shared", full)
+    with pytest.raises(OSError, match="No space left"):
+        train(RECIPE, **TWO)
+    assert _pool == []
+
+
 class Killer(Curves):
     """Kills the first worker once, at a point of its curves."""
 

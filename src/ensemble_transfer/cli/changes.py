@@ -1,4 +1,4 @@
-"""Images that have changed since finished runs read them: a sweep knows its jobs by their settings alone."""
+"""Files that have changed since finished runs read them: a sweep knows its jobs by their settings alone."""
 
 import os
 import sys
@@ -9,11 +9,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ensemble_transfer.layout import HYDRA
+from ensemble_transfer.layout import DESCRIPTION, ENSEMBLE, HYDRA
 
 
 def warn_of_changes(finished: Iterable[tuple[Mapping[str, Any], Path]]) -> None:
-    """Write a warning for every file or folder of images that is newer than runs that are not repeated.
+    """Write a warning for every place of images or weights that is newer than runs that are not repeated.
 
     Args:
         finished: Configuration and record of each of these runs.
@@ -31,12 +31,21 @@ def warn_of_changes(finished: Iterable[tuple[Mapping[str, Any], Path]]) -> None:
 
 
 def _paths(config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the paths that the tasks of a run are read from."""
+    """Yield the paths that tasks, given members and a checkpoint are read from; of a table of images, the table."""
     dataset, ood = config["dataset"], config["evaluation"].get("ood") or {}
     for task in (dataset.get("source"), dataset.get("target"), *ood.values()):
         path = task.get("path") if isinstance(task, Mapping) else None
         if isinstance(path, str):
             yield path
+    backbone, ensemble = config["backbone"], config["ensemble"]
+    given = backbone.get("checkpoint"), *(ensemble.get("members") or ()), *(ensemble.get("added") or ())
+    for path in filter(None, given):
+        yield next((str(file) for file in _descriptions(Path(path).expanduser()) if file.is_file()), path)
+
+
+def _descriptions(folder: Path) -> Iterator[Path]:
+    """Yield what tells that an ensemble was written anew, in the folder of a run or in its own."""
+    yield from (folder / ENSEMBLE / DESCRIPTION, folder / DESCRIPTION)
 
 
 def _begin(record: Path) -> int:

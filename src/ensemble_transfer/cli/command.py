@@ -15,6 +15,7 @@ from tempfile import TemporaryFile
 from types import FrameType
 from typing import TYPE_CHECKING, ParamSpec
 
+from ensemble_transfer.cli.arguments import require_text
 from ensemble_transfer.errors import Interrupted, RunError, SettingError, note_signal, require
 from ensemble_transfer.report.escape import one_line, printable
 
@@ -112,8 +113,14 @@ def parser_of(name: str, description: str, epilog: str | None = None) -> argpars
 
 
 def written(name: str, arguments: Sequence[str] | None) -> str:
-    """Return a command as it is written in a shell; its arguments are the program's where they are None."""
-    return shlex.join(["python", "-m", f"ensemble_transfer.{name}", *(arguments or sys.argv[1:])])
+    """Return a command as it is written in a shell; its arguments are the program's where they are None.
+
+    Raises:
+        SettingError: If an argument is no text: a record could not hold it.
+    """
+    own = arguments or sys.argv[1:]
+    require_text(*own)
+    return shlex.join(["python", "-m", f"ensemble_transfer.{name}", *own])
 
 
 def some_path(text: str) -> Path:

@@ -60,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     ensemble_folder(options.run)
     require_writable(options.output)
+    place = options.output.resolve()  # a link is kept, what it leads to is replaced
+    require(place.is_file() or not place.exists(), "output", str(options.output), "must be a file, or not there yet")
     missing = [name for name in NEEDED if find_spec(name) is None]
     rule = f"needs {', '.join(missing)}, which are missing: pip install {' '.join(missing)}"
     require(not missing, "output", str(options.output), rule)
@@ -82,7 +84,7 @@ def _export(options: argparse.Namespace) -> list[str]:
     rule = "has over 2 GB of weights, more than one ONNX file holds; see --soup"
     require(size < LARGEST, "RUN", str(options.run), rule)
     images, where = _images(options.images, ensemble.architecture)
-    difference = export(ensemble, temperature, images, options.output)
+    difference = export(ensemble, temperature, images, options.output.resolve())
     count = f"{len(ensemble)} member{'s' if len(ensemble) > 1 else ''}"
     written = options.output.stat().st_size
     return [

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from ensemble_transfer.cli.command import parser_of, resumable, some_path, written
 from ensemble_transfer.cli.from_record import as_data, changes_of, live_progress, merge_changes
 from ensemble_transfer.errors import require
+from ensemble_transfer.layout import owned
 from ensemble_transfer.report.record import Record
 
 OPEN = ("trainer", "store", "logger", "evaluation")
@@ -50,19 +51,21 @@ def _extend(options: argparse.Namespace, command: str) -> None:
 
     run = Run.load(options.run)
     record, before = run.record, as_data(options.run, run.record, options.overrides, changes)
-    cfg = resolved(_larger(before, changes, len(run.ensemble), add))
+    size = len(run.ensemble) + add
+    cfg = resolved(_larger(before, changes, size, add))
     experiment, logger = build_experiment(cfg), build_logger(cfg)  # every mistake shows before anything is written
-    size = cfg.ensemble.size
     folder = options.output or options.run / f"extended_{size}"
     folder.mkdir(parents=True, exist_ok=True)
     config = plain(cfg)
-    require_free(folder, config, "--output")
     name, group = f"{record.strategy} extended to {size}, seed {cfg.seed}", f"{record.dataset}, {record.backbone}"
     ensemble = dict(record.ensemble) | {"size": size}
     known = record.strategy, record.seed, record.dataset, record.backbone, ensemble
     about = TrackedRun(folder, name, group, record.strategy, config)
     unfinished = Record("failed", *known, config=config, command=command)
-    follow(about, logger, unfinished, lambda origin: extend(run, experiment, folder, options.against_full, origin))
+    with owned(folder, "--output"):
+        require_free(folder, config, "--output")
+        against = options.against_full
+        follow(about, logger, unfinished, lambda origin: extend(run, experiment, folder, add, against, origin))
 
 
 def _added(changes: DictConfig) -> int:
@@ -79,14 +82,20 @@ def _added(changes: DictConfig) -> int:
     return add
 
 
-def _larger(config: Any, changes: DictConfig, members: int, add: int) -> DictConfig:  # noqa: ANN401
-    """Return the run's configuration with the larger ensemble and the changes."""
+def _larger(config: Any, changes: DictConfig, size: int, add: int) -> DictConfig:  # noqa: ANN401
+    """Return the run's configuration with the larger ensemble and the changes.
+
+    Of given members a run may have transferred some alone: all of them stay in its source ensemble.
+    """
+    from ensemble_transfer.source.existing import count_members
+
     cfg: DictConfig = OmegaConf.create(config)
     given = OmegaConf.select(changes, "ensemble.members")
     added = list(cfg.ensemble.get("added") or [])
     rule = "is required: the run's own members were given, so the new ones must be too"
     require(not (added or cfg.ensemble.get("members")) or given is not None, "ensemble.members", None, rule)
-    cfg.ensemble.size = members + add
+    before = [*(cfg.ensemble.get("members") or []), *added]
+    cfg.ensemble.size = (cfg.ensemble.get("size") or count_members(before)) + add if before else size
     cfg.ensemble.added = [*added, *(given or [])]
     merge_changes(cfg, changes, OPEN)
     return cfg

@@ -41,11 +41,31 @@ def identity(config: Mapping[str, Any]) -> str:
     return json.dumps(decisive(config), sort_keys=True)
 
 
-def finished_in(sweep: Path) -> dict[str, Path]:
+def finished_in(sweep: Path) -> dict[str, list[Path]]:
     """Return the files of a sweep's finished records by the identity of their configuration."""
-    paths = [path for path in sorted(sweep.rglob(RECORD), reverse=True) if not _is_within_a_run(path, sweep)]
-    records = {path: finished(path) for path in paths}
-    return {identity(record.config): path for path, record in records.items() if record is not None}
+    found: dict[str, list[Path]] = {}
+    for path in sorted(sweep.rglob(RECORD)):
+        record = None if _is_within_a_run(path, sweep) else finished(path)
+        if record is not None:
+            found.setdefault(identity(record.config), []).append(path)
+    return found
+
+
+def taken(records: list[Path], settings: Mapping[str, Any], alike: bool) -> Path | None:
+    """Take a record out of those of a result, for one job; None if there is none.
+
+    Args:
+        records: Files of finished records.
+        settings: Configuration of the job.
+        alike: Whether trainer and store must be the same too, such as threads, which decide no result.
+    """
+    for path in records:
+        record = finished(path)
+        same = record is not None and all(record.config.get(g) == settings.get(g) for g in ("trainer", "store"))
+        if same or not alike:
+            records.remove(path)
+            return path
+    return None
 
 
 def _is_within_a_run(path: Path, sweep: Path) -> bool:

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from ensemble_transfer.cli.changes import warn_of_changes
-from ensemble_transfer.cli.finished import finished_in, identity
+from ensemble_transfer.cli.finished import finished_in, identity, taken
 from ensemble_transfer.cli.sweep_progress import SweepProgress
 from ensemble_transfer.errors import SettingError, require, require_uninterrupted
 
@@ -95,7 +95,8 @@ class Grid(BasicSweeper):
         done = finished_in(folder)
         missing = _missing(jobs, done, composer)
         subdir = str(self.config.hydra.sweep._get_node("subdir"))
-        numbers = _numbered(missing, len(jobs), subdir, {record.parent for record in done.values()}, folder)
+        places_taken = {record.parent for records in done.values() for record in records}
+        numbers = _numbered(missing, len(jobs), subdir, places_taken, folder)
         places = [subdir.replace(_NUMBER, str(number)) for number in numbers]
         with SweepProgress(folder, len(jobs), places, since=(folder / "multirun.yaml").stat().st_mtime_ns):
             left = [_in_place(jobs[job], subdir, number) for job, number in zip(missing, numbers, strict=True)]
@@ -107,20 +108,26 @@ class Grid(BasicSweeper):
         return returned
 
 
-def _missing(jobs: Sequence[Sequence[str]], done: Mapping[str, Path], composer: Composer) -> list[int]:
-    """Return the numbers of the jobs that have not finished, and compose all of them, which shows mistakes."""
-    missing, kept = [], []
+def _missing(jobs: Sequence[Sequence[str]], done: Mapping[str, Sequence[Path]], composer: Composer) -> list[int]:
+    """Return the numbers of the jobs that have not finished, and compose all of them, which shows mistakes.
+
+    A record stands for one job: jobs that differ in threads alone are jobs of their own.
+    """
+    wanted: dict[int, tuple[str, dict[str, Any]]] = {}
     for number, job in enumerate(jobs):
         require_uninterrupted()
         config = composer.configuration(job)
         settings = _recorded(config) if done else None
-        record = done.get(identity(settings)) if settings is not None else None
-        if settings is None or record is None:
-            missing.append(number)
-        else:
-            kept.append((settings, record))
-    warn_of_changes(kept)
-    return missing
+        if settings is not None:
+            wanted[number] = identity(settings), settings
+    left, kept = {key: list(records) for key, records in done.items()}, dict[int, Path]()
+    for alike in (True, False):
+        for number in [number for number in wanted if number not in kept]:
+            key, settings = wanted[number]
+            if (record := taken(left.get(key, []), settings, alike)) is not None:
+                kept[number] = record
+    warn_of_changes((wanted[number][1], record) for number, record in kept.items())
+    return [number for number in range(len(jobs)) if number not in kept]
 
 
 def _numbered(missing: Sequence[int], jobs: int, subdir: str, taken: Collection[Path], folder: Path) -> list[int]:

@@ -17,9 +17,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from ensemble_transfer.cli.arguments import CONFIG_DIR
 from ensemble_transfer.cli.build import as_recorded, build_experiment, build_logger, plain, resolved, without_keys
+from ensemble_transfer.cli.changes import warn_of_changes
 from ensemble_transfer.cli.finished import OBJECTIVE, finished, finished_in, identity, is_search
 from ensemble_transfer.errors import Interrupted, RunError, SettingError, require
-from ensemble_transfer.layout import HYDRA, RECORD, TRACEBACK
+from ensemble_transfer.layout import HYDRA, RECORD, TRACEBACK, owned
 from ensemble_transfer.report import summary
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.tracked_run import TrackedRun
@@ -37,17 +38,28 @@ def run_job(cfg: DictConfig, hydra: HydraConf) -> float:
         RunError: For any other error; its traceback is kept in the run's folder.
         Interrupted: For Ctrl-C and SIGTERM.
     """
-    folder, swept, chosen = Path(hydra.runtime.output_dir), hydra.mode == RunMode.MULTIRUN, hydra.runtime.choices
+    folder, setting = Path(hydra.runtime.output_dir), f"hydra.{'sweep' if _is_swept(hydra) else 'run'}.dir"
+    with owned(folder, setting):
+        return _run_in(folder, setting, cfg, hydra)
+
+
+def _is_swept(hydra: HydraConf) -> bool:
+    return bool(hydra.mode == RunMode.MULTIRUN)
+
+
+def _run_in(folder: Path, setting: str, cfg: DictConfig, hydra: HydraConf) -> float:
+    swept, chosen = _is_swept(hydra), hydra.runtime.choices
     unfinished = _unfinished(cfg, hydra)
     with recorded(folder, unfinished):
         whole, config = resolved(cfg), as_recorded(cfg)
         tried = finished_in(Path(hydra.sweep.dir)) if swept and is_search(hydra) else {}
-        before = tried.get(identity(config))
+        before = next(iter(tried.get(identity(config), [])), None)
         if before and (done := finished(before)):
+            warn_of_changes([(config, before)])
             log.info("not repeated: this search has finished %s", done.command)
             return _objective(done)
         experiment, logger = build_experiment(whole), build_logger(whole)  # mistakes show before anything is written
-        require_free(folder, config, "hydra.sweep.dir" if swept else "hydra.run.dir")
+        require_free(folder, config, setting)
         _keep_configuration(cfg, hydra, folder)
     group = Path(hydra.sweep.dir).name if swept else f"{chosen['dataset']}, {chosen['backbone']}"
     strategy = str(chosen["strategy"])

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from ensemble_transfer.cli.command import complain, parser_of, resumable, some_path, written
 from ensemble_transfer.cli.from_record import as_data, changes_of, live_progress, merge_changes
 from ensemble_transfer.errors import RunError, SettingError, require
-from ensemble_transfer.layout import RECORD
+from ensemble_transfer.layout import RECORD, owned
 from ensemble_transfer.report.record import Record, finished_run
 from ensemble_transfer.report.settings import decisive
 
@@ -155,6 +155,7 @@ def _budget(spent: float) -> float:
 def _run(job: Job, experiment: "Experiment", logger: "LoggerSettings", folder: Path, of: Record) -> None:
     """Run a rival of a run, with the command that asks for it, unless its folder has finished it."""
     from ensemble_transfer.cli.build import plain
+    from ensemble_transfer.cli.changes import warn_of_changes
     from ensemble_transfer.cli.finished import finished, identity
     from ensemble_transfer.cli.job import follow, require_free
     from ensemble_transfer.report.tracked_run import TrackedRun
@@ -163,10 +164,12 @@ def _run(job: Job, experiment: "Experiment", logger: "LoggerSettings", folder: P
     config, strategy, seed = plain(job.cfg), experiment.strategy.name, job.cfg.seed
     done = finished(folder / RECORD)
     if done is not None and identity(done.config) == identity(config):
+        warn_of_changes([(config, folder / RECORD)])
         log.info("finished before")
         return
     folder.mkdir(parents=True, exist_ok=True)
-    require_free(folder, config, "--output")
     unfinished = Record("failed", strategy, seed, of.dataset, of.backbone, {}, config=config, command=of.command)
     about = TrackedRun(folder, f"{job.name}, seed {seed}", f"{of.dataset}, {of.backbone}", strategy, config)
-    follow(about, logger, unfinished, lambda origin: run(experiment, folder, origin), printed=False)
+    with owned(folder, "--output"):
+        require_free(folder, config, "--output")
+        follow(about, logger, unfinished, lambda origin: run(experiment, folder, origin), printed=False)

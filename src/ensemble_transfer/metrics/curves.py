@@ -27,14 +27,17 @@ WORK = SUBSETS * 10**6
 CLASSES = 100
 """Classes, at most, of a confusion matrix that a record keeps."""
 
+MEMBERS = 200
+"""Members, at most, of a matrix of disagreement that a record keeps."""
+
 
 def curves(probabilities: Values, labels: Values, *, validation: tuple[Values, Values] | None = None) -> dict[str, Any]:
     """Compute the curves of a record, of the arguments of :func:`evaluate`; each is defined at its function.
 
     Returns:
         ``reliability`` and, after temperature scaling, ``reliability_calibrated``; ``accuracy_rejection``,
-        ``ensemble_size``, ``disagreement``, ``member_accuracy``, and ``confusion`` up to 100 classes. Dicts, lists,
-        numbers and None only.
+        ``ensemble_size``, ``member_accuracy``, ``disagreement`` up to 200 members and ``confusion`` up to 100 classes.
+        Dicts, lists, numbers and None only.
     """
     test, labels = as_predictions(probabilities, labels)
     mean, selected = predictive.ensemble_mean(test), held_out(validation, test)
@@ -44,10 +47,15 @@ def curves(probabilities: Values, labels: Values, *, validation: tuple[Values, V
         "reliability_calibrated": calibration.reliability(calibrated(mean, labels, fitted_on)[0], labels),
         "accuracy_rejection": _accuracy_rejection(mean, labels),
         "ensemble_size": _ensemble_size(test, labels, selected),
-        "disagreement": diversity.disagreement_matrix(predictive.predicted_class(test)).tolist(),
+        **({"disagreement": _disagreement(test)} if len(test) <= MEMBERS else {}),
         "member_accuracy": predictive.correctness(test, labels).double().mean(-1).tolist(),
         **({"confusion": _confusion(mean, labels)} if mean.shape[1] <= CLASSES else {}),
     }
+
+
+def _disagreement(test: Tensor) -> list[list[float]]:
+    matrix: list[list[float]] = diversity.disagreement_matrix(predictive.predicted_class(test)).tolist()
+    return matrix
 
 
 def _accuracy_rejection(mean: Tensor, labels: Tensor) -> dict[str, list[float]]:

@@ -72,7 +72,7 @@ def _source(record: Record, provenance: Mapping[str, Any]) -> list[RunArtifact]:
     about = {name: provenance[name] for name in ("source", "seed") if name in provenance} | dict(record.ensemble)
     about |= {"backbone": record.backbone, "fingerprint": fingerprint}
     text = json.dumps(about, indent=2, sort_keys=True) + "\n"
-    folder = Path(record.config.get("store", {}).get("root", "")) / ENSEMBLES / fingerprint
+    folder = Path(record.config.get("store", {}).get("root", "")).expanduser() / ENSEMBLES / fingerprint
     files = {path.name: path for path in sorted(folder.glob("[!.]*"))}
     return [RunArtifact(f"source-{fingerprint[:12]}", "ensemble", files, {"source.json": text}, about, consumed=True)]
 

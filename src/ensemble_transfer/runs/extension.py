@@ -69,7 +69,7 @@ def _tells_its_turns(decisions: Any) -> bool:  # noqa: ANN401  # what a record h
 
 
 def extend(
-    run: Run, experiment: Experiment, folder: Path, against_full: bool = False, origin: Origin | None = None
+    run: Run, experiment: Experiment, folder: Path, add: int, against_full: bool = False, origin: Origin | None = None
 ) -> Record:
     """Add members to a transferred ensemble, write the larger run into a folder, and return its record.
 
@@ -84,7 +84,7 @@ def extend(
     quiet = replace(experiment.evaluation, diagnostics=False)
     prepared = prepare(replace(experiment, evaluation=quiet, budget=None), origin.tracker)
     bench = prepared.bench
-    new = range(len(run.ensemble), len(bench.source))
+    new = range(len(bench.source) - add, len(bench.source))
     if run.shift is not None:
         result: TransferResult = _by_the_vector(run, run.shift, bench, experiment.strategy, new)
     else:

@@ -21,6 +21,9 @@ from ensemble_transfer.training.spec import FitSpec, Start, member_names
 from ensemble_transfer.training.store import Fitted, Store, Unfinished
 from ensemble_transfer.weights import Weights, copied, floating
 
+MOST = 256
+"""Members of a group, at most, where nobody says how many: each holds an open file, its lock."""
+
 log = logging.getLogger(__name__)
 
 _SIGNS = re.compile(
@@ -173,7 +176,7 @@ class GroupFitter:
         if self.settings.group_size is not None or members < 2:
             return self.settings.group_size or 1
         free = free_memory(self.settings.device) // self.sharing
-        return spec.members_that_fit(free, vectorised=self.settings.executor == "vectorised")
+        return min(MOST, spec.members_that_fit(free, vectorised=self.settings.executor == "vectorised"))
 
 
 def _too_large(phase: str, member: int, error: BaseException) -> MemoryError:

@@ -92,10 +92,14 @@ class Worker:
             )
 
     def send(self, job: Job) -> None:
-        """Give it a job; it must have none."""
+        """Give it a job; it must have none.
+
+        Raises:
+            OSError: If there is no room for the images that it is to map.
+        """
+        file = io.BytesIO()
+        _Pickler(file).dump(job)
         with suppress(OSError):  # it has died; reading its answer shows that
-            file = io.BytesIO()
-            _Pickler(file).dump(job)
             self.connection.send_bytes(file.getbuffer())
 
     def receive(self) -> Any:  # noqa: ANN401
