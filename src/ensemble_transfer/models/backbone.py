@@ -249,7 +249,7 @@ class Backbone:
         except Exception as error:  # a broken file makes readers raise anything: EOFError, struct.error, ...
             differs = misfit(state, self.name, _expected(architecture)) if self.checkpoint and state else ""
             reason = differs or " ".join(str(error).split())[:400] or type(error).__name__
-            if self.options and isinstance(error, RuntimeError):  # shapes
+            if self.options and not self.checkpoint and isinstance(error, RuntimeError):  # shapes
                 reason += f"; options={self.options} may be another's: leave them out with '~backbone.options'"
             raise SettingError(setting, value, f"gives no weights for {architecture.backbone}: {reason}") from error
 
