@@ -52,11 +52,15 @@ def clear(folder: Path) -> None:
 
 
 @contextmanager
-def owned(folder: Path, setting: str) -> Iterator[None]:
-    """Keep a folder to one run at a time; a run that is killed lets it go.
+def owned(folder: Path, setting: str | None = None) -> Iterator[None]:
+    """Keep a folder to one process at a time; one that is killed lets it go.
+
+    Args:
+        folder: A folder that exists.
+        setting: Name of the setting that a run's folder comes from; None to wait for the folder.
 
     Raises:
-        SettingError: If another run is writing into it now; ``setting`` names the folder.
+        SettingError: If another run is writing into the folder now.
     """
     try:
         place = os.open(folder, os.O_RDONLY)
@@ -65,11 +69,11 @@ def owned(folder: Path, setting: str) -> Iterator[None]:
         return
     try:
         try:
-            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(place, fcntl.LOCK_EX | (fcntl.LOCK_NB if setting else 0))
         except BlockingIOError:
             rule = "is being written by another run that still goes on; wait for it, or choose another folder"
-            raise SettingError(setting, str(folder), rule) from None
-        except OSError:  # a file system without locks of folders: nothing keeps two runs apart there
+            raise SettingError(setting or "folder", str(folder), rule) from None
+        except OSError:  # a file system without locks of folders: nothing keeps two apart there
             pass
         yield
     finally:

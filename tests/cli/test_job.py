@@ -3,7 +3,10 @@
 import errno
 import json
 import os
+import subprocess
 import sys
+
+import pytest
 
 from ensemble_transfer import layout
 from ensemble_transfer.cli.finished import identity
@@ -47,6 +50,16 @@ def test_a_folder_belongs_to_one_run_at_a_time(cli, quick, run):
     assert (code, err.count("\n"), contents(run)) == (2, 1, before)
     assert f"hydra.run.dir='{run}': is being written by another run that still goes on" in err
     assert cli("+strategy=shift", *quick, "hydra.run.dir=run")[0] == 0
+
+
+def test_a_folder_that_another_process_holds_is_waited_for(tmp_path):
+    script = "import sys; from pathlib import Path; from ensemble_transfer.layout import owned\n"
+    script += "with owned(Path(sys.argv[1])): print('mine', flush=True)"
+    with layout.owned(tmp_path):
+        other = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        with pytest.raises(subprocess.TimeoutExpired):
+            other.wait(timeout=1)
+    assert other.communicate(timeout=60) == ("mine\n", None)
 
 
 def test_a_folder_that_is_used_again_keeps_nothing_of_the_older_run(cli, quick, run):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ensemble_transfer.cli.command import command, complain, console, parser_of, some_path
+from ensemble_transfer.layout import owned
 from ensemble_transfer.machine import usable_cores
 from ensemble_transfer.report.comparison import Comparison
 from ensemble_transfer.report.findings import findings
@@ -42,8 +43,10 @@ def compare(folders: Sequence[Path], output: Path, baseline: str | None = None) 
         raise ValueError(f"no record.json below {', '.join(map(str, folders))}")
     comparison = Comparison.of((record.printable() for record in records.values()), baseline)
     try:
-        comparison.write(output)
-        page = _drawn(comparison, output)
+        output.mkdir(parents=True, exist_ok=True)
+        with owned(output):  # parts of one sweep may end at the same time
+            comparison.write(output)
+            page = _drawn(comparison, output)
     except OSError as error:
         raise ValueError(f"{output}: the comparison cannot be written there ({error.strerror})") from error
     terminal = console()
