@@ -6,13 +6,12 @@ Nothing is trained. A member with a probed head, all its parts; and with the don
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from measure import Options, Result
 
 from ensemble_transfer.models.backbone import Backbone
 from ensemble_transfer.runs.presets import preset
-from ensemble_transfer.training.recipe import Recipe, Recipes
+from ensemble_transfer.training.recipe import Recipes
 from ensemble_transfer.transfer.prices import Prices
 
 NETS = {"small_resnet": ("default", 28, 1), "efficientnet_lite0": ("pretrained", 64, 3)}
@@ -22,8 +21,7 @@ def run(options: Options) -> Result:
     """Return the prices of the presets."""
     found: Result = {}
     for net, (recipe, size, channels) in NETS.items():
-        fields: dict[str, Any] = preset("recipe", recipe)
-        recipes = Recipes(**{n: Recipe(**f) if isinstance(f, dict) else f for n, f in fields.items()})
+        recipes = Recipes.of(preset("recipe", recipe))
         architecture = Backbone(**preset("backbone", net)).architecture(size, channels, 10)
         for examples in (500,) if options.quick else (500, 1_000, 5_000, 20_000, 100_000):
             prices = Prices(architecture, recipes, examples, 100, 8)

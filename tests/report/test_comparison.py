@@ -9,6 +9,7 @@ from records import failed
 from rich.console import Console
 from scipy import stats
 
+from ensemble_transfer.report import page, terminal
 from ensemble_transfer.report.comparison import Comparison
 from ensemble_transfer.report.reference import is_baseline
 from ensemble_transfer.report.rows import NAMED
@@ -121,7 +122,7 @@ def test_a_heading_does_not_break_a_markdown_table():
 def test_names_are_whole_in_a_terminal():
     rates = [a_record(recipe={"full": {"learning_rate_of_heads": lr}}) for lr in (0.03, 0.00333)]
     lines = Console(file=io.StringIO(), width=80, record=True)
-    lines.print(*Comparison.of(rates).terminal())
+    lines.print(*terminal.tables(Comparison.of(rates)))
     told = "".join(line.split(" ")[1] for line in lines.export_text().splitlines() if line.startswith(" "))
     assert all(row.label.replace(" ", "") in told for row in Comparison.of(rates).rows)
 
@@ -129,7 +130,7 @@ def test_names_are_whole_in_a_terminal():
 def test_markup_in_a_name_is_printed_as_it_is():
     odd = [a_record("x[/red]", seed) for seed in (0, 1)] + [a_record("full", seed) for seed in (0, 1)]
     lines = Console(file=io.StringIO(), width=120, record=True)
-    lines.print(*Comparison.of(odd, baseline="x[/red]").terminal())
+    lines.print(*terminal.tables(Comparison.of(odd, baseline="x[/red]")))
     assert "minus x[/red]" in lines.export_text()
 
 
@@ -360,3 +361,11 @@ def test_any_text_stays_inside_its_cell():
     assert r"50\%\_\$\&\#\{\}\textbackslash{} &" in comparison.latex()
     assert r"x\_1 \% gone" in comparison.latex()
     assert "\n| a\\|b c | 0.500 |" in Comparison.of([a_record("a|b\nc")]).markdown()
+
+
+def test_a_search_is_not_said_to_have_finished_nothing():
+    trial = a_record("few", evaluation={"test": False})
+    told = Comparison.of([trial])
+    assert told.markdown().startswith("No run has been evaluated on test.\n\nnot evaluated on test")
+    assert "<title>Ensembles transferred: digits -&gt; mnist</title>" in page.html(told, [])
+    assert Comparison.of([]).markdown() == "No run has finished.\n"

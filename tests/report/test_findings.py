@@ -121,3 +121,39 @@ def test_every_pair_of_tasks_has_its_own_finding():
     found = findings(Comparison.of([*ONE, *FEW, *other]))
     assert [finding.task for finding in found] == ["digits -> mnist", "mnist -> fashion"]
     assert "worse: auto (budget=1.5) (by" in found[1].sentences[0]
+
+
+def test_a_row_that_has_spent_more_than_its_budget_is_not_set_against_the_rival_of_that_budget():
+    against, best, _ = sentences(
+        *FEW, *three("shift", (0.5, 0.54, 0.51)), *three("zero_shot", (0.2, 0.22, 0.21), spent=1.9)
+    )
+    assert "nothing is better; worse: shift" in against
+    assert "zero_shot" not in against
+    assert best.startswith("zero_shot at budget 1.5 has the lowest")
+
+
+def test_a_named_baseline_is_what_the_verdict_is_against():
+    full = three("full", (0.30, 0.31, 0.32), budget=None, spent=8.0)
+    [finding] = findings(Comparison.of([*FEW, *AUTO, *full], "full"))
+    assert finding.sentences[0].startswith(
+        "Against full (no budget), in calibrated NLL, over 3 seeds: nothing is better"
+    )
+
+
+def test_strategies_of_two_networks_are_not_set_against_each_other_at_equal_cost():
+    def of(net, flops, *runs):
+        return [
+            replace(r, config=r.config | {"backbone": {"name": net}}, cost=r.cost | {"full_flops": flops}) for r in runs
+        ]
+
+    small = of("small", 10**12, *FEW, *three("shift", (0.30, 0.34, 0.31)))
+    large = of("large", 10**14, *three("few", (0.10, 0.13, 0.11), members=2))
+    [finding] = findings(Comparison.of([*small, *large]))
+    assert finding.sentences[0] == (
+        "Against its baseline, in calibrated NLL, over 3 seeds: better: shift at budget 1.5 (by 0.097 [0.082, 0.111])."
+    )
+
+
+def test_a_row_of_one_seed_is_named_as_one_without_an_interval():
+    against, *_ = sentences(*ONE, *AUTO, *three("shift", (0.1,)))
+    assert against.endswith("; without an interval: shift (budget=1.5).")

@@ -3,12 +3,13 @@
 import csv
 import logging
 import math
+from dataclasses import replace
 
 import pytest
 from records import a_record
 
 from ensemble_transfer.errors import SettingError
-from ensemble_transfer.report.tracked_run import TrackedRun
+from ensemble_transfer.report.tracked_run import TrackedRun, scalars
 from ensemble_transfer.report.tracking import LoggerSettings, log_comparison, tracking
 
 ACCURACY = "target/test/ensemble/accuracy"
@@ -143,3 +144,10 @@ def test_mistakes_are_one_line(monkeypatch):
 def test_a_comparison_is_for_wandb_alone(tmp_path):
     (tmp_path / "table.csv").write_text("a\n1\n")
     log_comparison(LoggerSettings("lightning", lightning=Own()), tmp_path, "sweep")
+
+
+def test_the_cost_of_added_members_is_numbers_too():
+    added = {"members": 1, "phases": {"tiny": {"steps": 3}}, "total": {"steps": 3}}
+    found = scalars(replace(record(), cost=record().cost | {"added": added}))
+    assert found["cost/added/total/steps"] == 3
+    assert not any(isinstance(value, dict) for value in found.values())

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -305,3 +306,29 @@ def test_a_logarithmic_axis_has_enough_ticks_to_read(low, high):
     assert 3 <= len(shown) <= 8
     labels = [panel.xaxis.get_major_formatter()(tick) for tick in shown]
     assert len(set(labels)) == len(shown)
+
+
+def test_a_baseline_of_other_seeds_is_not_the_zero_of_the_figure(tmp_path):
+    def run(strategy, seed, budget, **options):
+        record = a_record(strategy, seed, seed / 9, budget=budget)
+        config = record.config | {"strategy": {"name": strategy} | options}
+        cost = record.cost | {"total": record.cost["total"] | {"fine_tunings": budget or 1.0}}
+        return replace(record, ensemble={"size": options.get("members", 3)}, cost=cost, config=config)
+
+    swept = [run(name, seed, 1.5) for name in ("snapshots", "shift") for seed in (100, 101)]
+    found = rows(run("few", 0, None, members=1), *swept)
+    drawing = next(d for d in draw(found, tmp_path) if "Zero is" in d.caption)
+    assert drawing.caption.startswith("Zero is the best rival of each budget.")
+
+
+def test_the_front_is_drawn_for_each_network_alone():
+    def of(net, flops, accuracy):
+        runs = [
+            a_record(name, seed, accuracy + own) for name, own in (("full", 0.0), ("shift", 0.01)) for seed in (0, 1)
+        ]
+        return [
+            replace(r, config=r.config | {"backbone": {"name": net}}, cost=r.cost | {"full_flops": flops}) for r in runs
+        ]
+
+    ringed = [line for line in computed(*of("a", 1, 0.0), *of("b", 50, 0.1))[1].lines if line.get_markersize() == 11]
+    assert len(ringed[0].get_xdata()) == 2

@@ -147,6 +147,14 @@ def test_some_runs_have_no_rivals_to_run(record, changes, tmp_path):
     assert not next_step(replace(record, **changes | {"cost": {**record.cost, **changes.get("cost", {})}}), tmp_path)
 
 
+def test_the_rivals_command_names_the_classes_of_the_user_that_the_run_had(record, tmp_path):
+    own = {"strategy": {"_target_": "ensemble_transfer.transfer.strategies.shift.Shift"}, "budget": None}
+    task = {"dataset": {"target": {"_target_": "my_package.Stripes", "train": 500}}}
+    loggers = {"logger": {"other": [{"_target_": "my_package.Log"}]}}
+    [_, command] = next_step(replace(record, config=own | task | loggers), tmp_path)
+    assert command == f"    python -m ensemble_transfer.rivals {tmp_path} dataset.target._target_=my_package.Stripes"
+
+
 def probed(shifted=0.8, unshifted=0.7, random=0.6, **more):
     probes = {"": shifted, "_no_shift": unshifted, "_random": random}
     return {f"shift/probe_accuracy{name}": value for name, value in probes.items()} | more

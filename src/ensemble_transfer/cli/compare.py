@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ensemble_transfer.cli.command import command, complain, console, parser_of, some_path
 from ensemble_transfer.layout import owned
 from ensemble_transfer.machine import usable_cores
+from ensemble_transfer.report import terminal
 from ensemble_transfer.report.comparison import Comparison
 from ensemble_transfer.report.findings import findings
 from ensemble_transfer.report.record import read_records
@@ -49,13 +50,13 @@ def compare(folders: Sequence[Path], output: Path, baseline: str | None = None) 
             page = _drawn(comparison, output)
     except OSError as error:
         raise ValueError(f"{output}: the comparison cannot be written there ({error.strerror})") from error
-    terminal = console()
+    screen = console()
     for finding in findings(comparison):
-        terminal.print(f"{finding.task}: {' '.join(finding.sentences)}\n", markup=False, highlight=False)
-    terminal.print(*comparison.terminal())
+        screen.print(f"{finding.task}: {' '.join(finding.sentences)}\n", markup=False, highlight=False)
+    screen.print(*terminal.tables(comparison))
     for line in comparison.failures():
-        terminal.print(line, soft_wrap=True, markup=False)
-    terminal.print(page, soft_wrap=True, markup=False)
+        screen.print(line, soft_wrap=True, markup=False)
+    screen.print(page, soft_wrap=True, markup=False)
     return 1 if comparison.failed or refused else 0
 
 

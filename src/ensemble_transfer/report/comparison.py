@@ -7,11 +7,6 @@ from itertools import product
 from pathlib import Path
 from statistics import mean
 
-from rich.box import SIMPLE_HEAD
-from rich.markup import escape
-from rich.table import Table as TerminalTable
-from rich.text import Text
-
 from ensemble_transfer.report.escape import latex_cell, markdown_cell
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.reference import FRONTIER_NOTE, Frontier, frontier_of, references
@@ -39,11 +34,9 @@ from ensemble_transfer.report.tables import Cell, Table, count, difference, word
 MORE = ("More on quality", "More on cost")
 """Titles of the tables that a page opens on demand."""
 
-_PARTS = {"Results": RESULTS, **dict(zip(MORE, (QUALITY, COST), strict=True))}
+RESULTS_TITLE = "Results"
+_PARTS = {RESULTS_TITLE: RESULTS, **dict(zip(MORE, (QUALITY, COST), strict=True))}
 """Columns of the tables, each narrow enough for a screen, by title."""
-
-_WIDE = {"accuracy", CALIBRATED, WORTH, WORTH_PER_COST, "members"}
-"""Columns of the frontier that a terminal has no room for."""
 
 DIFFERENCES_TITLE = "Differences to the baseline, paired by seed, with 95% intervals"
 FRONTIER_TITLE = "What a budget buys, against the best rival"
@@ -169,13 +162,11 @@ class Comparison:
     @cached_property
     def tables(self) -> tuple[Table, ...]:
         """The tables: results, the frontier where there is one, differences, more on quality, more on cost."""
-        first, *more = (self._measured(title, self._shown(columns)) for title, columns in _PARTS.items())
+        first, *more = (self._measured(title, columns) for title, columns in _PARTS.items())
         return tuple(table for table in (first, self._budgets(), self.differences, *more) if table.lines)
 
-    def _shown(self, columns: Iterable[Column]) -> list[Column]:
-        return [column for column in columns if column in self.columns]
-
     def _measured(self, title: str, columns: Sequence[Column]) -> Table:
+        columns = [column for column in columns if column in self.columns]
         lines = [
             {"strategy": words(row.label), **self._cells(row, columns), "n": count(len(row.seeds))} for row in self.rows
         ]
@@ -218,8 +209,13 @@ class Comparison:
     def markdown(self) -> str:
         """Return the tables, the notes and a line for each failed run as Markdown."""
         parts = [part for table in self.tables for part in (f"## {table.title}", table.markdown())]
-        parts = [*parts, *self.notes] if parts else ["No run has finished."]
+        parts = [*parts, *self.notes] if parts else [self.nothing]
         return "\n\n".join([*parts, *map(markdown_cell, self.failures())]) + "\n"
+
+    @property
+    def nothing(self) -> str:
+        """What is said where there is no row."""
+        return "No run has been evaluated on test." if self.untested else "No run has finished."
 
     def latex(self) -> str:
         """Return the tables for LaTeX (package booktabs), each narrow enough for a page."""
@@ -247,16 +243,6 @@ class Comparison:
                     than = f"saw other images or labels than {next(iter(own))}: their difference is not paired"
                     lines.append(f"at seed {seed}, {', '.join(other)} {than}")
         return lines
-
-    def terminal(self) -> list[TerminalTable]:
-        """Return tables for a terminal of 80 columns: the results, and the differences that decide."""
-        tables = [_narrow(self._measured("", self._shown(RESULTS)))] if self.rows else []
-        if self.frontier is not None and self.baseline is None:
-            return [*tables, _narrow(self._budgets(), "against the best rival", but=_WIDE)]
-        if self.differences.lines:
-            names = sorted({line["baseline"].text for line in self.differences.lines})
-            tables.append(_narrow(self.differences, f"minus {' or '.join(names)}", but={"baseline"}))
-        return tables
 
     def write(self, folder: Path) -> None:
         """Write ``table.md``, ``table.csv`` and ``table.tex`` into a folder, created if missing."""
@@ -298,18 +284,3 @@ def _ascending(columns: Iterable[Column]) -> frozenset[str]:
     """Return the columns of which lower values are better: losses and costs."""
     costs = (*RESULTS[3:], *COST[1:])
     return frozenset(column.name for column in columns if column.higher_is_better is False or column in costs)
-
-
-def _narrow(table: Table, first: str = "strategy", but: Iterable[str] = ()) -> TerminalTable:
-    """Return a table for a terminal: the words of headings, and deviations and intervals, on lines of their own."""
-    names = ["strategy", *(name for name in table.columns if name not in ("strategy", *but))]
-    stacked = [name.replace(" ", "\n").replace("fine-tunings", "fine-\ntunings") for name in names[1:]]
-    shown = TerminalTable(*map(escape, (first, *stacked)), box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for line in table.lines:
-        cells = [line[name] for name in names]
-        texts = [("\n".join(filter(None, cell.lines)), "bold" if cell.best else "") for cell in cells]
-        shown.add_row(*(Text(text.replace("± ", "±"), style) for text, style in texts))
-    shown.columns[0].overflow = "fold"  # two names must not be cut at the same place
-    for column in shown.columns[1:]:
-        column.justify, column.no_wrap = "right", True
-    return shown

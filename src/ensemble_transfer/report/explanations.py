@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ensemble_transfer.report.record import Record
+from ensemble_transfer.report.settings import flat
 from ensemble_transfer.report.tables import markdown as table
 
 BARRIER = 0.1
@@ -20,18 +21,24 @@ SENTENCES = 3
 def next_step(record: Record, folder: Path) -> list[str]:
     """Return why the rivals should be run, and the command that runs them in a run's folder.
 
-    There is nothing to run for a reference or control, beside a run, for an extension, and without test.
+    It repeats the run's classes from elsewhere, since none that a record names is imported unasked. There is nothing
+    to run for a reference or control, beside a run, for an extension, and without test.
     """
     spent, beside = record.cost["total"].get("fine_tunings"), record.command.startswith(RIVALS_COMMAND)
     rivalled = record.known_role in ("method", "rival") and "added" not in record.cost
     if not (spent and rivalled and record.tested) or beside:
         return []
+    classes = [f"{n}={v}" for n, v in flat({k: v for k, v in record.config.items() if k != "logger"}) if _foreign(n, v)]
     return [
         f"**Next**: whether this is better at equal cost, {spent:.2f} fine-tunings, is not known yet. One command runs "
         "the rivals and the baseline, one member fully fine-tuned, and ends with the comparison; `--seeds 3` repeats "
         "all with three seeds, for intervals:",
-        f"    {RIVALS_COMMAND} {shlex.quote(str(folder.absolute()))}",
+        f"    {RIVALS_COMMAND} {shlex.join([str(folder.absolute()), *classes])}",
     ]
+
+
+def _foreign(name: str, value: str) -> bool:
+    return name.endswith("._target_") and not value.startswith("ensemble_transfer.")
 
 
 def source_warning(record: Record) -> str:

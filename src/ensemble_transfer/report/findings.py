@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ensemble_transfer.report.comparison import Comparison
-from ensemble_transfer.report.reference import best_of, name_of, on_frontier
+from ensemble_transfer.report.reference import Frontier, best_of, name_of, on_frontier
 from ensemble_transfer.report.rows import (
     BY_TIME,
     CALIBRATED,
@@ -37,16 +37,22 @@ def findings(comparison: Comparison) -> list[Finding]:
     pairs = comparison.by_pair()
     if len(pairs) > 1:
         return [finding for own in pairs.values() for finding in findings(own)]
-    if comparison.frontier is not None:
+    frontier = _contest(comparison)
+    if frontier is not None:
         [pair] = pairs
         placed = {row.label for row in on_frontier(comparison.rows)}
         others = [row for row in comparison.rows if row.label not in placed]
-        return [Finding(pair, pair, tuple(_of(comparison, [*comparison.frontier.points, *others])))]
+        return [Finding(pair, pair, tuple(_of(comparison, [*frontier.points, *others])))]
     tasks = by_task(comparison.rows)
     return [
         Finding(dict(task)["dataset"], _task_name(task, tasks), tuple(_of(comparison, rows)))
         for task, rows in tasks.items()
     ]
+
+
+def _contest(comparison: Comparison) -> Frontier | None:
+    """Return the frontier that rows are set against; None where the user has named another baseline."""
+    return comparison.frontier if comparison.baseline is None else None
 
 
 def _task_name(task: Task, tasks: Iterable[Task]) -> str:
@@ -78,24 +84,25 @@ def _of(comparison: Comparison, rows: Sequence[Row]) -> list[str]:
 
 def _against_reference(comparison: Comparison, rows: Sequence[Row]) -> str:
     """Return the sentence that sets rows against the baseline, or points of a frontier against the best rivals."""
-    frontier, column = comparison.frontier, NAMED[CALIBRATED]
-    found: dict[str, list[tuple[Row, Difference]]] = {"better": [], "worse": [], "apart": []}
+    frontier, column = _contest(comparison), NAMED[CALIBRATED]
+    found: dict[str, list[tuple[Row, Difference]]] = {"better": [], "worse": [], "apart": [], "unknown": []}
     for row in rows:
         difference = comparison.difference(row, column) if frontier is None else frontier.lead(row, column)
-        if difference is not None and (kind := _kind(difference)) in found:
-            found[kind].append((row, difference))
-    seeds = {difference.n for own in found.values() for _, difference in own}
+        if difference is not None:
+            found[_kind(difference)].append((row, difference))
+    seeds = {difference.n for kind, own in found.items() if kind != "unknown" for _, difference in own}
     if not seeds:
         return "No difference has an interval, so nothing can be told apart."
     parts = [f"better: {_listed(found['better'])}" if found["better"] else "nothing is better"]
     parts += [f"worse: {_listed(found['worse'])}"] if found["worse"] else []
     parts += [f"not to be told apart: {_named([row for row, _ in found['apart']])}"] if found["apart"] else []
+    parts += [f"without an interval: {_named([row for row, _ in found['unknown']])}"] if found["unknown"] else []
     against = _reference_name(comparison, rows)
     return f"Against {against}, in {CALIBRATED}, over {_range(seeds)} seeds: {'; '.join(parts)}."
 
 
 def _reference_name(comparison: Comparison, rows: Sequence[Row]) -> str:
-    if comparison.frontier is not None:
+    if _contest(comparison) is not None:
         return "the best rival of its budget"
     names = {name_of(reference) for row in rows if (reference := comparison.reference(row)) is not None}
     return names.pop() if len(names) == 1 else "its baseline"

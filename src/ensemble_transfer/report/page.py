@@ -39,6 +39,7 @@ def write(
 def html(comparison: Comparison, figures: Iterable[Drawn], pairs: Mapping[str, str] | None = None) -> str:
     """Return the page of a comparison with its figures; with several pairs of tasks, ``pairs`` has their pages."""
     runs = [run for row in comparison.rows for run in row.runs]
+    known = [*runs, *comparison.failed, *comparison.untested]
     drawn = [_figure(figure, index) for index, figure in enumerate(figures)]
     environment = Environment(
         loader=PackageLoader("ensemble_transfer.report"),
@@ -48,7 +49,8 @@ def html(comparison: Comparison, figures: Iterable[Drawn], pairs: Mapping[str, s
         lstrip_blocks=True,
     )
     return environment.get_template("page.html").render(
-        title=f"Ensembles transferred: {_joined(run.dataset for run in [*runs, *comparison.failed])}",
+        title=f"Ensembles transferred: {_joined(run.dataset for run in known)}",
+        nothing=comparison.nothing,
         findings=findings(comparison),
         failures=comparison.failures(),
         leading=[figure for figure in drawn if figure["narrow"]],

@@ -61,7 +61,7 @@ def _reference(row: Row, rivals: Sequence[Row], named: str | None) -> Row | None
 
 def _best_rival(row: Row, rows: Sequence[Row]) -> list[Row]:
     """Return the rival with the best calibrated NLL, of those with the row's budget if there are any."""
-    rivals = [r for r in rows if r.role == "rival" and CALIBRATED in r.numbers]
+    rivals = [r for r in rows if r.role == "rival" and r.unit == row.unit and CALIBRATED in r.numbers]
     equal = [] if _exceeds(row) else [r for r in rivals if r.budget == row.budget]
     best = best_of(equal or rivals, CALIBRATED)
     return [best] if best else []
@@ -97,9 +97,12 @@ class Frontier:
         return best_of(rivals, column.name, bool(column.higher_is_better))
 
     def lead(self, point: Row, column: Column) -> Difference | None:
-        """Return the difference of a point to the best rival at its budget, paired by seed; None without one."""
+        """Return the difference of a point to the best rival at its budget, paired by seed; None without one.
+
+        None also for a row that has spent more than its budget.
+        """
         rival = self.rival(point.budget, column)
-        if rival is None or point.role == "rival":
+        if rival is None or point.role == "rival" or _exceeds(point):
             return None
         return paired_difference(point.numbers.get(column.name, {}), rival.numbers.get(column.name, {}))
 
@@ -107,13 +110,14 @@ class Frontier:
 def frontier_of(rows: Iterable[Row]) -> Frontier | None:
     """Return the frontier of the rows that have a place on it; None where no strategy meets a rival at its budget.
 
-    None also for rows of several tasks.
+    None also for rows of several tasks, and of several units of cost, such as two backbones.
     """
     rows = list(rows)
     placed = on_frontier(rows)
     known = [row for row in placed if CALIBRATED in row.numbers]
     rivals = {row.budget for row in known if row.role == "rival"}
-    if len(by_task(rows)) != 1 or not any(row.budget in rivals for row in known if row.role != "rival"):
+    alike = len(by_task(rows)) == 1 >= len(frozenset[str]().union(*(row.unit for row in rows)))
+    if not alike or not any(row.budget in rivals for row in known if row.role != "rival"):
         return None
     groups: dict[str, dict[float, list[Row]]] = {}
     for row in placed:

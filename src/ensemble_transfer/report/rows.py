@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from ensemble_transfer.metrics.equivalent import deep_ensemble_equivalent, worth
+from ensemble_transfer.metrics.equivalent import worth
 from ensemble_transfer.report.labels import labels
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.settings import decisive, flat
@@ -148,6 +148,11 @@ class Row:
         value = self.settings.get("budget", "None")
         return None if value == "None" else float(value)
 
+    @property
+    def unit(self) -> frozenset[str]:
+        """FLOPs of a fine-tuning of its runs: a row with another unit did not spend the same. Empty in old records."""
+        return frozenset(str(run.cost["full_flops"]) for run in self.runs if "full_flops" in run.cost)
+
     @cached_property
     def task(self) -> Task:
         """Settings of source and target, which rows must share to be compared."""
@@ -224,7 +229,7 @@ def worth_of(record: Record, full: Record | None) -> tuple[float | None, bool]:
     nll = NAMED[CALIBRATED].read(record)
     if nll is None or not curve or None in curve:
         return None, False
-    return worth(nll, curve), math.isinf(deep_ensemble_equivalent(nll, curve))
+    return worth(nll, curve), nll < min(curve)
 
 
 def _what(records: Iterable[Record]) -> list[tuple[Record, dict[str, str]]]:

@@ -130,13 +130,15 @@ def _added(record: Record) -> list[str]:
     if added is None:
         return []
     own = [a for a in record.curves.get("member_accuracy", [])[-added["members"] :] if a is not None]
-    parts = [(f"the {added['members']} added members", sum(own) / len(own) if own else None, added["total"])]
+    mean = record.metrics.get("extend/accuracy", sum(own) / len(own) if own else None)
+    parts = [(f"the {added['members']} added members", mean, added["total"])]
     if full:
         parts.append(("the same, fully fine-tuned", record.metrics.get("extend/full_accuracy"), full["total"]))
     rows = [
         [name, number(a), f"{cost['flops'] / 1e9:,.1f}", number(cost.get("fine_tunings"), 2)] for name, a, cost in parts
     ]
-    text = table(("added", "accuracy on test, mean", "GFLOPs", "fine-tunings"), rows)
+    where = "test" if record.tested else "validation"
+    text = table(("added", f"accuracy on {where}, mean", "GFLOPs", "fine-tunings"), rows)
     if not full:
         return [text, "`--against-full` fine-tunes them fully as well, to compare."]
     gain, ratio = (record.metrics[f"extend/{name}"] for name in ("accuracy_gain_over_full", "flops_ratio_to_full"))

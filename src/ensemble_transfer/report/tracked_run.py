@@ -200,5 +200,7 @@ def scalars(record: Record) -> dict[str, float]:
     """Return the metrics of a record that are finite, and its cost in total and by phase, by their keys."""
     parts = {f"cost/{name}": part for name, part in record.cost.items() if name != "phases"}
     parts |= {f"cost/phase/{phase}": part for phase, part in record.cost.get("phases", {}).items()}
-    costs = {f"{name}/{k}": v for name, part in parts.items() if isinstance(part, Mapping) for k, v in part.items()}
+    known = {name: part for name, part in parts.items() if isinstance(part, Mapping)}
+    known |= {f"{name}/total": part["total"] for name, part in known.items() if "total" in part}  # of added members
+    costs = {f"{name}/{k}": v for name, part in known.items() for k, v in part.items() if not isinstance(v, Mapping)}
     return {key: value for key, value in record.metrics.items() if value is not None and value == value} | costs

@@ -1,6 +1,6 @@
 """A transfer in five lines, in the manner of scikit-learn."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +38,7 @@ from ensemble_transfer.source.train import EnsembleSettings
 from ensemble_transfer.tasks.loader import TaskLoader
 from ensemble_transfer.tasks.task import Task
 from ensemble_transfer.training.fit import Fitter
-from ensemble_transfer.training.recipe import Recipe, Recipes
+from ensemble_transfer.training.recipe import Recipes
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.store import Store
 from ensemble_transfer.transfer.base import Strategy
@@ -253,11 +253,7 @@ class TransferEnsemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
 
     def _recipes(self, backbone: Backbone) -> Recipes:
         named = self.recipe or ("pretrained" if backbone.has_weights else "default")
-        if isinstance(named, Recipes):
-            return named
-        fields = preset("recipe", named)
-        built: dict[str, Any] = {n: Recipe(**v) if isinstance(v, Mapping) else v for n, v in fields.items()}
-        return Recipes(**built)
+        return named if isinstance(named, Recipes) else Recipes.of(preset("recipe", named))
 
 
 @contextmanager

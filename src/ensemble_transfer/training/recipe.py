@@ -1,11 +1,11 @@
 """Recipes: optimizer, schedule and number of steps of a fit."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from math import cos, pi
 from operator import index
-from typing import Any
+from typing import Any, Self
 
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
@@ -153,6 +153,11 @@ class Recipes:
     probe: Recipe = field(default_factory=lambda: Recipe(steps=200, lr=1e-2))
     head: Recipe = field(default_factory=lambda: Recipe(steps=500, lr=4e-2))
     statistics: int | None = 256
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Self:
+        """Return the recipes of plain settings, such as those of a preset."""
+        return cls(**{name: Recipe(**v) if isinstance(v, Mapping) else v for name, v in settings.items()})
 
     def __post_init__(self) -> None:
         known = self.statistics is None or self.statistics > 1

@@ -190,15 +190,15 @@ def draw(rows: Sequence[Row], folder: Path, across: bool = False, baseline: str 
 
 def _compute(rows: Sequence[Row], svg: Path, look: Mapping[str, Style], baseline: str | None) -> Drawn | None:
     """Draw quality against cost, in two layouts."""
-    title, narrow = "Quality against cost", svg.with_stem("compute_narrow")
+    title, narrow, named = "Quality against cost", svg.with_stem("compute_narrow"), baseline is not None
     _clear(svg, narrow)
     found = references(rows, baseline)
     able = [row for row in rows if compute.able(row) and ((r := found[row.label]) is None or compute.able(r))]
     if not any((r := found[row.label]) is not None and r is not row for row in able):
         return None
-    save(compute.compute(able, look, found), svg)
-    save(compute.compute(able, look, found, narrow=True), narrow)
-    caption = _with_missing(compute.caption(able, found), rows, able)
+    save(compute.compute(able, look, found, named=named), svg)
+    save(compute.compute(able, look, found, narrow=True, named=named), narrow)
+    caption = _with_missing(compute.caption(able, found, named), rows, able)
     return Drawn(title, caption, _alt(title, compute.columns(able), able), svg, narrow)
 
 

@@ -72,6 +72,8 @@ def _curves(
             if len(values) > 1:
                 std = values.std(axis=0, ddof=1)
                 panel.fill_between(x, mean - std, mean + std, color=style.colour, alpha=0.16, linewidth=0)
+        if np.asarray(x).dtype.kind == "i":
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.set(xlabel=xlabel, ylabel=ylabel)
     legend(figure, rows, look)
     return figure
@@ -150,10 +152,7 @@ def ensemble_size(rows: Sequence[Row], look: Look) -> Figure:
         return curves[0]["size"][:shared], [curve[name][:shared] for curve in curves]
 
     names = {"accuracy": "ensemble accuracy", "calibrated_nll": "calibrated NLL (nats)"}
-    figure = _curves(rows, look, names, read, "members")
-    for panel in figure.axes:
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return figure
+    return _curves(rows, look, names, read, "members")
 
 
 def corruption(rows: Sequence[Row], look: Look) -> Figure:
@@ -166,10 +165,7 @@ def corruption(rows: Sequence[Row], look: Look) -> Figure:
         return [0, *levels], [[np.nan if (v := run.metrics.get(k)) is None else v for k in keys] for run in row.runs]
 
     names = {"accuracy": "accuracy", "nll": "NLL (nats)", "ece": "ECE"}
-    figure = _curves(rows, look, names, read, "severity (0: clean)")
-    for panel in figure.axes:
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return figure
+    return _curves(rows, look, names, read, "severity (0: clean)")
 
 
 CORRUPTION = "target/test/corruption/mean/"

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from ensemble_transfer.report.plots.charts import plain_logarithmic
 from ensemble_transfer.report.plots.style import INK, Style, legend_above, styles
 from ensemble_transfer.report.reference import SAME, Frontier, frontier_of, name_of, of_baseline, on_frontier, pareto
-from ensemble_transfer.report.rows import CALIBRATED, FINE_TUNINGS, NAMED, Column, Row
+from ensemble_transfer.report.rows import CALIBRATED, FINE_TUNINGS, NAMED, Column, Row, Task
 from ensemble_transfer.report.statistics import Difference, paired_difference
 
 LEAST = 1.5
@@ -51,6 +51,7 @@ class Place:
     cost: float
     value: float
     difference: Difference
+    field: tuple[Task, frozenset[str]]  # task and unit of cost, which marks of one Pareto front share
 
 
 def columns(rows: Iterable[Row]) -> tuple[str, str, str]:
@@ -68,7 +69,9 @@ def able(row: Row) -> bool:
     return row.numbers.keys() >= set(needed) and row.mean(needed[-1]) > 0
 
 
-def compute(rows: Sequence[Row], look: Mapping[str, Style], references: References, narrow: bool = False) -> Figure:
+def compute(
+    rows: Sequence[Row], look: Mapping[str, Style], references: References, narrow: bool = False, named: bool = False
+) -> Figure:
     """Draw the differences of rows to their baseline against cost, with 95% intervals, and the Pareto front.
 
     Strategies at several budgets are lines; a rival then has the number of members that validation prefers.
@@ -78,8 +81,9 @@ def compute(rows: Sequence[Row], look: Mapping[str, Style], references: Referenc
         look: Styles by label.
         references: The row that each row is compared with, by label.
         narrow: Whether the panels stand below each other, for a phone.
+        named: Whether the user has named the baseline: then the best rivals of budgets are not it.
     """
-    frontier, (accuracy, loss, cost) = frontier_of(rows), columns(rows)
+    frontier, (accuracy, loss, cost) = None if named else frontier_of(rows), columns(rows)
     if frontier is not None:
         look = styles(list({point.label: point for point in frontier.points}.values()))
     shape, size = ((2, 1), (4.2, 6.4)) if narrow else ((1, 2), (9.6, 4.3))
@@ -96,11 +100,11 @@ def compute(rows: Sequence[Row], look: Mapping[str, Style], references: Referenc
     return figure
 
 
-def caption(rows: Sequence[Row], references: References) -> str:
+def caption(rows: Sequence[Row], references: References, named: bool = False) -> str:
     """Return what the figure's line at zero is, and how to read its marks."""
     names = list(dict.fromkeys(name_of(r) for row in rows if (r := references[row.label]) is not None))
     base, left_out = _baseline(rows, references), ""
-    if frontier_of(rows) is not None:
+    if not named and frontier_of(rows) is not None:
         names = names if base else ["the best rival of each budget"]
         others = len(on_frontier(rows)) < len(rows) - (base is not None and base.budget is None)
         left_out = " What had no rival's budget is in the tables alone." if others else ""
@@ -127,13 +131,15 @@ def _places(
         if reference is not None:
             difference = paired_difference(row.numbers[column.name], reference.numbers[column.name])
             if difference is not None:
-                found.append(Place(row.label, row.mean(cost), row.mean(column.name), difference))
+                found.append(Place(row.label, row.mean(cost), row.mean(column.name), difference, (row.task, row.unit)))
     return found
 
 
 def _baseline(rows: Sequence[Row], references: References) -> Row | None:
-    """Return the baseline, one member fully fine-tuned, of rows that have it."""
-    return next((r for row in rows if (r := references[row.label]) is not None and of_baseline(r)), None)
+    """Return the baseline, one member fully fine-tuned, of rows that have it and share a seed with it."""
+    seeds = {seed for row in on_frontier(rows) for seed in row.seeds}
+    found = (r for row in rows if (r := references[row.label]) is not None and of_baseline(r))
+    return next((r for r in found if seeds & set(r.seeds)), None)
 
 
 def _panel(axes: Axes, places: Sequence[Place], look: Mapping[str, Style], higher_is_better: bool) -> None:
@@ -148,8 +154,11 @@ def _panel(axes: Axes, places: Sequence[Place], look: Mapping[str, Style], highe
             if not near[index]:
                 _at_edge(axes, spots[index], places[index].difference, look[name])
     axes.axhline(0, color=INK, linewidth=0.9, zorder=1)
-    front = pareto([(place.cost, place.value if higher_is_better else -place.value) for place in places])
-    seen = [index for index in front if near[index]]
+    sign, seen = 1 if higher_is_better else -1, list[int]()
+    for field in dict.fromkeys(place.field for place in places):
+        own = [index for index, place in enumerate(places) if place.field == field]
+        front = pareto([(places[index].cost, sign * places[index].value) for index in own])
+        seen += [own[index] for index in front if near[own[index]]]
     axes.plot([spots[i] for i in seen], [places[i].difference.mean for i in seen], **RING)
 
 
