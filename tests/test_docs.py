@@ -283,7 +283,7 @@ def test_the_page_of_metrics_names_every_metric_and_no_other():
     members = torch.full((2, 4, 2), 0.5)
     found = evaluate(members, [0, 1, 0, 1], ood={"NAME": members}, corruptions={("NAME", 1): members})
     keys = {re.sub(r"(ood/NAME|corruption/\w+)/\w+/", r"\1/*/", key).replace("mean/*", "NAME/*") for key in found}
-    keys |= {f"soup/{key.split('/')[-1]}" for key in SOUP}
+    keys |= {f"soup/{metric.__name__}" for metric in SOUP}
     page = (ROOT / "docs" / "metrics.md").read_text()
     rows = "".join(line.split(" | ")[0] for line in page.splitlines() if line.startswith("| `"))
     assert {re.sub("SCORE|SEVERITY", "*", key) for key in re.findall("`(.*?)`", rows)} == keys

@@ -244,3 +244,17 @@ def test_mistakes_are_one_line(source_ensemble, target_task):
     about = dict(EnsembleModule(source_ensemble, RECIPE).hparams["ensemble"])
     with pytest.raises(SettingError, match="more than are free"):
         EnsembleModule(about | {"members": 10**12}, RECIPE)
+
+
+@pytest.mark.parametrize("change", [lambda images: images / 255, lambda images: images[..., 1:]], ids=["float", "size"])
+def test_images_that_the_saved_ensemble_would_not_be_given_are_refused(module, target_task, change):
+    images = change(target_task.train.images[:3])
+    for use in (module, module.predict_step, lambda given: module.test_step((given, target_task.train.labels[:3]))):
+        with pytest.raises(SettingError, match=r"must be uint8 of shape \(\.\.\., 1, 8, 8\)"):
+            use(images)
+
+
+def test_the_classes_of_another_task_are_refused(source_ensemble, target_task):
+    module = EnsembleModule(source_ensemble, RECIPE)
+    with pytest.raises(SettingError, match=r"classes=.*must be the module's, .*classes=task.classes"):
+        trainer().fit(module, TaskDataModule(target_task, RECIPE, members=len(source_ensemble)))

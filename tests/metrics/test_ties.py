@@ -21,3 +21,8 @@ def test_steady_keeps_40_bits_of_every_magnitude():
 def test_tie_averaged():
     values, key = torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0]), torch.tensor([0.3, 0.9, 0.5, 0.5, 0.5])
     assert tie_averaged(values, by=key).tolist() == pytest.approx([0, 2 / 3, 2 / 3, 2 / 3, 1])
+
+
+def test_votes_are_values_too():
+    votes = torch.tensor([True, False])
+    assert steady(votes).tolist() == [1.0, 0.0]

@@ -3,12 +3,14 @@
 import pickle
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from pandas import Series
 from pictures import write_pictures
 from refusals import refusal
 from same import equal
@@ -191,7 +193,16 @@ def test_files_with_labels_are_a_target(small, scans, tmp_path):
     assert model.classes_.tolist() == [0, 1]
     same = small("head", **settings).fit(np.array([str(file) for file in files]), labels)
     assert np.array_equal(model.predict_proba(files), same.predict_proba(files))
+    assert np.array_equal(model.predict_proba(files), model.predict_proba(Series([str(file) for file in files])))
     assert len(cross_val_score(small("head", **settings), files, labels, cv=2)) == 2
+
+
+def test_fits_in_threads_are_those_of_one_thread(small, scans):
+    models = [small("head", seed=seed, store=None) for seed in range(4)]
+    alone = [clone(model).fit(*scans).ensemble_.fingerprint for model in models]
+    with ThreadPoolExecutor(4) as threads:
+        beside = threads.map(lambda model: model.fit(*scans).ensemble_.fingerprint, models)
+    assert list(beside) == alone
 
 
 def test_scikit_learn_searches_scores_and_pipes_it(small, scans):

@@ -89,6 +89,12 @@ def test_a_fork_is_refused_where_there_is_no_common_training():
         EnsembleSettings(1, "shared", 0.1, ["somewhere"])
 
 
+def test_a_fork_is_refused_where_a_folder_holds_all_members(source_ensemble, backbone, tmp_path):
+    source_ensemble.save(tmp_path / "saved")
+    with pytest.raises(SettingError, match=r"fork=0\.1: must be null: members that exist"):
+        EnsembleSettings(len(source_ensemble), "shared", 0.1, [str(tmp_path / "saved")]).check(backbone)
+
+
 def test_a_source_ensemble_is_kept_once_and_written_again_when_it_is_damaged(source_ensemble, store, caplog):
     folder = keep_source(source_ensemble, store)
     assert folder == store.ensemble(source_ensemble.fingerprint)

@@ -1,5 +1,6 @@
 import logging
 import os
+import re
 import shutil
 import struct
 import zlib
@@ -248,3 +249,31 @@ def test_split_folders_that_do_not_fit(divided, digits, caplog):
     (divided / "extra").rmdir()
     shutil.rmtree(divided / "train")
     assert "must hold a train folder, and one validation folder; it has test, val" in complaint(divided)
+
+
+def test_photos_of_a_kind_that_cannot_be_read_are_told_and_not_passed_over(pool):
+    (pool / "zero" / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    shutil.copy(pool / "zero" / "00.png", pool / "zero" / "saved.jfif")
+    assert "images that cannot be read: zero/IMG_1.HEIC (not an image); " in complaint(pool)
+    task = ImageFolder(str(pool), broken="skip").load(8, 1)
+    assert len(task.train) + len(task.validation) + len(task.test) == 61
+
+
+def test_a_folder_of_a_split_without_classes_and_one_that_becomes_a_class_are_told(divided, digits, caplog):
+    shutil.rmtree(divided / "test")
+    write_pictures(divided / "test", digits[0][:3])
+    ImageFolder(str(divided)).load(8, 1)
+    assert "its test folder has no folder of a class, and is not used" in caplog.text
+    shutil.rmtree(divided / "test")
+    (divided / "val").rename(divided / "unlabelled")
+    assert ImageFolder(str(divided)).load(8, 1).classes == ("train", "unlabelled")
+    assert "train is taken for a class, as unlabelled; move what is no class away" in caplog.text
+
+
+def test_pictures_that_become_nearly_black_are_told(tmp_path, digits, caplog):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for place, image in enumerate(digits[0]):  # 12 bits of 16
+            Image.fromarray(image.astype(np.uint16) * 16).save(tmp_path / name / f"{place}.tif")
+    ImageFolder(str(tmp_path)).load(8, 1)
+    assert re.search(r"images are nearly black, 1\d of 255 at most \(of 16 bits the upper 8 count\)", caplog.text)

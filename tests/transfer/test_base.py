@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from ensemble_transfer import Recipe, SettingError
+from ensemble_transfer import Backbone, Ensemble, Recipe, SettingError
+from ensemble_transfer.transfer.base import Workbench
 from ensemble_transfer.weights import below, fingerprint
 
 
@@ -48,3 +49,14 @@ def test_a_look_is_paid_for_before_it_is_taken(bench):
         poor.look(members)
     assert poor.ledger.entries == []
     assert poor.look(members[:1]).shape == (1, len(bench.target.validation), 5)
+
+
+def test_an_encoder_without_batchnorm_pays_for_no_statistics(source_ensemble, target_task, fitter):
+    vit = Backbone("test_vit", options={"img_size": 16}).architecture(16, 1, 2)
+    assert not vit.has_statistics
+    assert source_ensemble.architecture.has_statistics
+    ensemble = Ensemble(vit, (vit.initial(0), vit.initial(1)), ("a", "b"))
+    bench = Workbench(ensemble, target_task, fitter=fitter)
+    assert bench.prices.statistics == 0
+    assert bench.reestimate_statistics(bench.encoders) == bench.encoders
+    assert bench.ledger.entries == []

@@ -108,7 +108,16 @@ class EnsembleModule(pl.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return probabilities (members, examples, classes) of images (examples, channels, height, width), uint8."""
+        images = self._fitting(images)
         return torch.stack([member(images).float().softmax(-1) for member in self.members])
+
+    def _fitting(self, images: Tensor) -> Tensor:
+        """Return images; raise a SettingError for others than those that the saved ensemble will be given."""
+        shape = (self.architecture.channels, *[self.architecture.image_size] * 2)
+        fits = images.dtype == torch.uint8 and tuple(images.shape[-3:]) == shape
+        rule = f"must be uint8 of shape (..., {', '.join(map(str, shape))}): members normalise them"
+        require(fits, "images", f"{images.dtype} {tuple(images.shape)}", rule)
+        return images
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return one optimizer over all members, and its schedule in steps."""
@@ -126,6 +135,9 @@ class EnsembleModule(pl.LightningModule):
             channels_last(self.members)
         task = getattr(getattr(self.trainer, "datamodule", None), "task", None)
         if isinstance(task, Task):
+            own = self._about["classes"]
+            rule = f"must be the module's, {own}; EnsembleModule(..., classes=task.classes) has new heads"
+            require([*task.classes] == [*own], "classes", task.classes, rule)
             moved = {"strategy": type(self).__name__, "target": task.name}
             self._about["history"] = dict(self._about["history"]) | moved
 
@@ -149,7 +161,7 @@ class EnsembleModule(pl.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int = 0) -> None:
         """Add a batch to every member's gradient, and take a step once there are as many as make one."""
         del batch_idx
-        images, labels = batch
+        images, labels = self._fitting(batch[0]), batch[1]
         apart = labels.ndim == 2
         optimizer, scheduler = self.optimizers(), self.lr_schedulers()
         assert isinstance(optimizer, LightningOptimizer)  # one, with one schedule: configure_optimizers says so
@@ -214,7 +226,7 @@ class EnsembleModule(pl.LightningModule):
         return probabilities
 
     def _evaluate(self, split: str, batch: tuple[Tensor, Tensor]) -> None:
-        images, labels = batch
+        images, labels = self._fitting(batch[0]), batch[1]
         logits = torch.stack([member(images).float() for member in self.members])
         self._log(split, logits, labels, torch.stack([cross_entropy(out, labels) for out in logits]))
 

@@ -23,9 +23,7 @@ def disagreement_matrix(predictions: Tensor) -> Tensor:
 def disagreement(predictions: Tensor) -> Tensor:
     """Compute the mean over pairs of members of P(classes differ): (M, N) -> 0-d."""
     members = len(predictions)
-    if members == 1:
-        return torch.zeros((), dtype=torch.float64, device=predictions.device)
-    return disagreement_matrix(predictions).sum() / (members * (members - 1))
+    return disagreement_matrix(predictions).sum() / max(1, members * (members - 1))
 
 
 def normalised_disagreement(disagreement: Tensor, member_accuracy: Tensor) -> Tensor:

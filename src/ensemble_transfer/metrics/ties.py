@@ -14,7 +14,8 @@ def steady(values: Tensor) -> Tensor:
     between two rounded values, still differs. Veltkamp's splitting of the 53 bits: with s = 2^13 + 1, the
     upper part of x is s x - (s x - x). Magnitudes are below 1e300; the result is float64.
     """
-    scaled = values.double() * _SPLITTER
+    values = values.double()
+    scaled = values * _SPLITTER
     return scaled - (scaled - values)
 
 

@@ -116,6 +116,11 @@ class Architecture:
         """Number of features that the encoder returns."""
         return _measures(self)[0]
 
+    @property
+    def has_statistics(self) -> bool:
+        """Whether the encoder has running statistics of BatchNorm; a ViT or a ConvNeXt has none."""
+        return _measures(self)[2]
+
     def with_classes(self, classes: int) -> Self:
         """Return the same architecture with another number of outputs."""
         return replace(self, classes=classes)
@@ -131,11 +136,13 @@ class Architecture:
 
 
 @lru_cache(maxsize=16)
-def _measures(architecture: Architecture) -> tuple[int, int]:
-    """Return the number of features, and of weights, of a classifier that is built without memory."""
+def _measures(architecture: Architecture) -> tuple[int, int, bool]:
+    """Return how many features and weights a classifier has, and whether statistics, built without memory."""
     with torch.device("meta"):
         sketch = architecture.build()
-    return sketch.head.in_features, sum(tensor.numel() for tensor in sketch.state_dict().values())
+    weights = sketch.state_dict()
+    statistics = any(name.endswith("running_mean") for name in weights)
+    return sketch.head.in_features, sum(tensor.numel() for tensor in weights.values()), statistics
 
 
 class Classifier(nn.Module):

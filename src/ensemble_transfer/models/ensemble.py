@@ -75,7 +75,7 @@ class Ensemble:
         members = f"{len(self)} members of {a.backbone}, {weights:,} weights each"
         return f"Ensemble({members}, images {images}, {len(self.classes)} classes, lineage {self.lineage!r})"
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the members' fingerprints, in order."""
         digests = (bytearray.fromhex(fingerprint(member)) for member in self.members)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import RLock
 from typing import Any, Self
 
 import numpy as np
@@ -42,6 +43,9 @@ from ensemble_transfer.training.recipe import Recipes
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.store import Store
 from ensemble_transfer.transfer.base import Strategy
+
+_ONE_AT_A_TIME = RLock()
+"""Fits of several threads, as nested jobs of joblib are, would draw from one generator of torch and share workers."""
 
 
 class TransferEnsemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -145,13 +149,13 @@ class TransferEnsemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
             SettingError: If a setting or a task cannot be used; one line says which, and what is allowed.
         """
         target: Any = images if labels is None else (images, labels)
-        with _own_names(), _threads_kept():
+        with _ONE_AT_A_TIME, _own_names(), _threads_kept():
             prepared = prepare(self._experiment(target), None)
             result = prepared.experiment.strategy.run(prepared.bench)
             self.cost_ = costs(result, prepared.source_ledger, prepared.bench)
-        task, self.device_ = prepared.tasks.target, str(prepared.bench.fitter.settings.device)
-        self.source_ensemble_, self.ensemble_ = prepared.bench.source, result.ensemble
-        held_out = result.ensemble.predict(task.validation.images, self.device_)
+            task, self.device_ = prepared.tasks.target, str(prepared.bench.fitter.settings.device)
+            self.source_ensemble_, self.ensemble_ = prepared.bench.source, result.ensemble
+            held_out = result.ensemble.predict(task.validation.images, self.device_)
         self.calibration_ = Calibration.fit(held_out, task.validation.labels)
         self.classes_ = labels_of(target, task)
         self._examples = {"train": len(task.train), "validation": len(task.validation)}
@@ -210,7 +214,8 @@ class TransferEnsemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         check_is_fitted(self, "ensemble_")
         architecture = self.ensemble_.architecture
         pictures = read_pictures(images, architecture.image_size, architecture.channels)
-        return decide(self.ensemble_.predict(pictures, self.device_), self.calibration_.temperature)
+        with _ONE_AT_A_TIME:
+            return decide(self.ensemble_.predict(pictures, self.device_), self.calibration_.temperature)
 
     def _experiment(self, target: Given) -> Experiment:
         """Return the experiment that the settings describe, before anything is loaded."""

@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 
 from ensemble_transfer.errors import require
 from ensemble_transfer.metrics.archive import LARGE, compact
-from ensemble_transfer.metrics.evaluate import evaluate
+from ensemble_transfer.metrics.calibration import ece
+from ensemble_transfer.metrics.checks import as_predictions
+from ensemble_transfer.metrics.evaluate import QUALITY, evaluate
 from ensemble_transfer.metrics.predictive import ensemble_mean
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.tasks.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from ensemble_transfer.tasks.task import Split, Task
 
-SOUP = ("ensemble/accuracy", "ensemble/nll", "ensemble/brier", "calibration/ece")
+SOUP = (*QUALITY, ece)
 """Metrics of the soup, which is a single network; their keys start with ``soup/``."""
 
 KEPT = ("members", "ensemble", "none")
@@ -194,8 +196,8 @@ def _of_test(arrays: Arrays, validation: tuple[NDArray[np.generic], NDArray[np.g
         },
     )
     if "soup/probabilities" in arrays:
-        soup = evaluate(arrays["soup/probabilities"], arrays["labels"])
-        metrics |= {f"soup/{key.split('/')[-1]}": soup[key] for key in SOUP}
+        soup, labels = as_predictions(arrays["soup/probabilities"], arrays["labels"])
+        metrics |= {f"soup/{metric.__name__}": metric(soup[0], labels).item() for metric in SOUP}
     return metrics
 
 

@@ -203,6 +203,6 @@ def read_pictures(given: Pictures, image_size: int, channels: int) -> Tensor:
 
 def _paths(given: object) -> list[Path] | None:
     """Return a list of files as paths; None for anything else."""
-    listed = given.tolist() if isinstance(given, np.ndarray) and given.dtype.kind in "UO" else given
+    listed: Any = given.tolist() if hasattr(given, "tolist") and getattr(given, "ndim", 0) == 1 else given
     are = isinstance(listed, list | tuple) and bool(listed) and all(isinstance(item, str | Path) for item in listed)
-    return [Path(item).expanduser() for item in listed] if are else None  # type: ignore[union-attr]  # a list then
+    return [Path(item).expanduser() for item in listed] if are else None

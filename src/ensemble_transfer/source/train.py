@@ -96,6 +96,8 @@ class EnsembleSettings:
         """Raise a SettingError if members would be trained from random weights beside given ones, unasked."""
         count, given = self.count, count_members(self.members)
         trained = count - given - count_members(self.added)
+        idle = self.fork is not None and not trained  # a folder holds more members than one
+        require(not idle, "fork", self.fork, "must be null: members that exist are not trained")
         asked = not given or not trained or backbone.has_weights or self.lineage == MIXED
         rule = f"is more than the {given} given members, and {trained} would be trained from random weights beside "
         require(asked, "size", count, f"{rule}them; leave it out, or ask for that with ensemble.lineage=mixed")

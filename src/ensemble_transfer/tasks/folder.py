@@ -11,6 +11,8 @@ from ensemble_transfer.tasks.loader import SPLITS, existing_folder
 from ensemble_transfer.tasks.picture_loader import Labelled, Listed, PictureLoader, labelled
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+SUFFIXES += (".avif", ".heic", ".heif", ".jfif", ".jpe")
+"""Endings of images. Some that Pillow may not be able to read are among them: they are told, not passed over."""
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,8 @@ class ImageFolder(PictureLoader):
             listed = [file for split, folder in folders.items() for file in self._listed(root, split, folder, classes)]
         except OSError as error:
             raise self._refuse(f"cannot be read: {error.strerror} ({error.filename})") from error
+        for split in folders.keys() - {file.split for file in listed}:
+            log.warning("%s: its %s folder has no folder of a class, and is not used", root, folders[split].name)
         return labelled(root.resolve().name, classes, self._once(listed))
 
     def _once(self, listed: Sequence[Listed]) -> list[Listed]:
@@ -72,6 +76,10 @@ def _split_folders(root: Path) -> dict[str, Path]:
     folders = {folder.name: folder for folder in _folders(root)}
     known = {name: folder for name, folder in folders.items() if name.casefold() in SPLITS}
     if not known or (len(known) == 1 < len(folders)):
+        for name, folder in known.items():
+            if len(_folders(folder)) > 1:
+                others = ", ".join(sorted(folders.keys() - {name}))
+                log.warning("%s: %s is taken for a class, as %s; move what is no class away", root, name, others)
         return {"train": root}
     splits = {SPLITS[name.casefold()]: folder for name, folder in known.items()}
     alone = "train" in splits and len(splits) == len(known)

@@ -139,8 +139,8 @@ def _pictures(library: Any, parts: Mapping[str, Part], column: str) -> Pictures:
 def _offline_unless_the_hub_answers(library: Any) -> Iterator[None]:  # noqa: ANN401
     """Restrict the library to its cache in the block, if the hub does not answer within seconds."""
     constants: Any = import_module("huggingface_hub").constants
-    offline = not answers(constants.ENDPOINT)
-    if offline:
+    offline = constants.HF_HUB_OFFLINE or not answers(constants.ENDPOINT)
+    if offline and not constants.HF_HUB_OFFLINE:
         log.warning("%s does not answer: only what was downloaded before can be used", constants.ENDPOINT)
     holders = (constants, library.config)
     before = [holder.HF_HUB_OFFLINE for holder in holders]

@@ -21,6 +21,9 @@ SHARE = 0.25
 """Share of the free memory that a task's images may take before they go to disk: there are two tasks, and choosing
 images copies them once."""
 
+DARK = 16
+"""Brightest value of 255 below which pictures are nearly black, as those of 12 bits in files of 16 become."""
+
 LONG = 20.0
 """Seconds of decoding after which a hint says how later runs are spared it."""
 
@@ -134,10 +137,11 @@ class PictureLoader(TaskLoader):
 
     def _warn_of_loss(self, pictures: Pictures, size: int, channels: int) -> None:
         """Log a warning if pictures lose their colours or most of their detail, as in a pair of tasks for digits."""
-        side, coloured = appearance(pictures)
+        side, coloured, highest = appearance(pictures)
         losses = {
             "in colour become gray (dataset.channels=3 keeps colours)": coloured and channels == 1,
             f"of about {side} pixels become {size} (dataset.image_size=64 keeps more)": size <= 32 and side >= 4 * size,
+            f"are nearly black, {highest} of 255 at most (of 16 bits the upper 8 count)": 0 < highest < DARK,
         }
         lost = [loss for loss, happens in losses.items() if happens]
         if lost:

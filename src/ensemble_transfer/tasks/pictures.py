@@ -82,18 +82,19 @@ def files(paths: Sequence[Path], names: Sequence[str] | None = None) -> Pictures
     return Pictures(names or [str(path) for path in paths], opened, identity)
 
 
-def appearance(pictures: Pictures) -> tuple[int, bool]:
-    """Return the median short side of some pictures, in pixels, and whether any of them has colours."""
-    sides, coloured = [0], False
+def appearance(pictures: Pictures) -> tuple[int, bool, int]:
+    """Return of some pictures the median short side, in pixels, whether any has colours, and the highest value."""
+    sides, coloured, highest = [0], False, 0
     with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
         for place in range(0, len(pictures.names), max(1, len(pictures.names) // _LOOKED_AT)):
             with suppress(*BROKEN), pictures.open(place) as picture:
                 sides.append(min(picture.size))
                 picture.draft(None, (_THUMBNAIL, _THUMBNAIL))
-                red, green, blue = fit(picture, _THUMBNAIL, 3).int()
+                red, green, blue = small = fit(picture, _THUMBNAIL, 3).int()
+                highest = max(highest, int(small.max()))
                 difference = torch.maximum((red - green).abs(), (green - blue).abs())
                 coloured = coloured or bool(difference.float().mean() > _COLOURED)
-    return sorted(sides)[len(sides) // 2], coloured
+    return sorted(sides)[len(sides) // 2], coloured, highest
 
 
 def decoded(pictures: Pictures, image_size: int, channels: int) -> tuple[Tensor, Notes]:

@@ -83,7 +83,7 @@ class Worker:
         self.connection, theirs = Pipe()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", f"from {__name__} import main; main({theirs.fileno()})"],
+                [sys.executable, "-c", f"from {__name__} import main; main({theirs.fileno()}, {os.getpid()})"],
                 env=_environment(place),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -345,9 +345,9 @@ def _sendable(error: Exception) -> Exception:
     return error
 
 
-def main(descriptor: int) -> None:
-    """Compute jobs until the socket is closed."""
-    parent, temporary = os.getppid(), os.environ["TMPDIR"]
+def main(descriptor: int, parent: int) -> None:
+    """Compute jobs of a process until the socket is closed."""
+    temporary = os.environ["TMPDIR"]
     end_with(parent, temporary)
     connection = Connection(descriptor)
     line, logger = Line(connection), logging.getLogger("ensemble_transfer")

@@ -1,6 +1,6 @@
 """The workbench, the interface of a strategy, and its result."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import inf
@@ -19,6 +19,7 @@ from ensemble_transfer.training.cost import Cost, Entry, Ledger, Meter, mean_cos
 from ensemble_transfer.training.features import reestimated_statistics, statistics_images
 from ensemble_transfer.training.fit import Fits, Fitter, Start
 from ensemble_transfer.training.recipe import Recipe, Recipes
+from ensemble_transfer.training.store import Fitted
 from ensemble_transfer.transfer.prices import Prices
 from ensemble_transfer.weights import Weights, below, fingerprint, floating, joined, mean
 
@@ -268,26 +269,20 @@ class Workbench:
 
     def fine_tune_in(self, encoders: Mapping[int, Weights], steps: Sequence[int]) -> Fits:
         """Fine-tune members fully, each for its own number of steps, in the order of the encoders."""
-        done: dict[int, tuple[Fits, int]] = {}
+        done: dict[int, Fitted] = {}
         for length in dict.fromkeys(steps):
             chosen = {m: e for (m, e), own in zip(encoders.items(), steps, strict=True) if own == length}
             fits = self.fine_tune_fully(chosen, replace(self.recipes.full, steps=length))
-            done |= {member: (fits, place) for place, member in enumerate(fits.members)}
-        return Fits("full", tuple(encoders), tuple(done[m][0].fitted[done[m][1]] for m in encoders))
+            done |= zip(fits.members, fits.fitted, strict=True)
+        return Fits("full", tuple(encoders), tuple(done[member] for member in encoders))
 
     def fit(self, starts: Sequence[Start], recipe: Recipe, phase: str) -> Fits:
         """Train whole members on the target from given starts."""
-        self._require_fits(len(starts), recipe, self.prices.fit(recipe), phase)
-        with self.recipes.naming(recipe, phase):
-            fits = self.fitter.fit(self.architecture, starts, self.target.train, recipe, self._told(phase))
-        return self._billed(fits)
+        return self._fits(self.fitter.fit, self.prices.fit(recipe), starts, recipe, phase)
 
     def fit_heads(self, starts: Sequence[Start], recipe: Recipe, phase: str) -> Fits:
         """Train heads on frozen features from given starts."""
-        self._require_fits(len(starts), recipe, self.prices.train_head(recipe), phase)
-        with self.recipes.naming(recipe, phase):
-            fits = self.fitter.fit_heads(self.architecture, starts, self.target.train, recipe, self._told(phase))
-        return self._billed(fits)
+        return self._fits(self.fitter.fit_heads, self.prices.train_head(recipe), starts, recipe, phase)
 
     def probe(self, starts: Sequence[Start], phase: str = "probe") -> Fits:
         """Train heads on frozen features, before a fine-tuning or for a diagnosis, and bill them to a phase."""
@@ -296,6 +291,8 @@ class Workbench:
 
     def reestimate_statistics(self, encoders: Mapping[int, Weights]) -> dict[int, Weights]:
         """Estimate BatchNorm statistics on some of the target's training images, and return the encoders with them."""
+        if not self.architecture.has_statistics:
+            return dict(encoders)
         self.require_left(len(encoders) * self.prices.statistics, "statistics")
         device, done = self.fitter.settings.device, dict[int, Weights]()
         images = self._statistics_images
@@ -374,14 +371,14 @@ class Workbench:
         """
         return TransferResult(self.ensemble(members, strategy), self.ledger, tuple(recipients))
 
-    def _require_fits(self, members: int, recipe: Recipe, price: int, phase: str) -> None:
-        require(recipe.steps > 0 or not members, "steps", recipe.steps, f"must be at least 1 in phase {phase!r}")
-        self.require_left(members * price, phase)
-
-    def _told(self, phase: str) -> str:
-        """Return how the fits of a phase are named in progress and learning curves: by what they are billed to."""
-        return phase if self.billed_to is None else self.billed_to[0]
-
-    def _billed(self, fits: Fits) -> Fits:
+    def _fits(
+        self, train: Callable[..., Fits], price: int, starts: Sequence[Start], recipe: Recipe, phase: str
+    ) -> Fits:
+        """Do and bill fits of a price; progress and learning curves name what they are billed to."""
+        require(recipe.steps > 0 or not starts, "steps", recipe.steps, f"must be at least 1 in phase {phase!r}")
+        self.require_left(len(starts) * price, phase)
+        told = phase if self.billed_to is None else self.billed_to[0]
+        with self.recipes.naming(recipe, phase):
+            fits = train(self.architecture, starts, self.target.train, recipe, told)
         self.bill(fits.entries())
         return fits

@@ -74,8 +74,9 @@ class Prices:
 
     @property
     def statistics(self) -> int:
-        """Price of estimating BatchNorm statistics on training images."""
-        return self.encode(min(self.recipes.statistics or self.examples, self.examples))
+        """Price of estimating BatchNorm statistics on training images; 0 for an encoder that has none."""
+        images = min(self.recipes.statistics or self.examples, self.examples)
+        return self.encode(images) if self.architecture.has_statistics else 0
 
     @property
     def look(self) -> int:

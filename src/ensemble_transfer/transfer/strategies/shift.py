@@ -244,9 +244,9 @@ class Shift:
         starts = bench.with_fresh_heads(encoders, "tiny")
         if self.head == "fresh":
             return starts
-        heads = [below(donors[start.member % self.donors], "head") for start in starts]
-        given = [joined(encoder=encoders[s.member], head=head) for s, head in zip(starts, heads, strict=True)]
-        return [replace(start, weights=weights) for start, weights in zip(starts, given, strict=True)]
+        heads = [below(donor, "head") for donor in donors]
+        given = {m: joined(encoder=encoder, head=heads[m % self.donors]) for m, encoder in encoders.items()}
+        return [replace(start, weights=given[start.member]) for start in starts]
 
     def _provenance(self, bench: Workbench, plan: ShiftPlan) -> dict[str, str]:
         within = {} if bench.budget is None else {"budget": str(bench.budget), "tiny": json.dumps(asdict(plan.tiny))}

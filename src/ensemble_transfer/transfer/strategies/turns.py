@@ -75,7 +75,7 @@ class Turns:
         least = max(ceil((aside + price) / FIXED), aside + price + self.donors * prices.step)
         prices.require_limit(least, f"{self.name} with one recipient")
         most = min(int(FIXED * prices.limit), prices.limit - self.donors * prices.step)
-        recipients = min(wanted, (most - aside) // price)
+        recipients = min(wanted, (most - aside) // price) if price else wanted
         return prices.steps(prices.limit - aside - recipients * price, self.donors), recipients
 
     def price(self, prices: Prices) -> int:
