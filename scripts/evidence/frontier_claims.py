@@ -60,10 +60,13 @@ class Runs:
     rates: Mapping[str, float]
 
     @classmethod
-    def of(cls, records: Iterable[Record], seeds: Iterable[int]) -> Runs:
-        """Return the runs of some seeds."""
-        wanted, by_pair = set(seeds), dict[str, list[tuple[Record, Mapping[str, str]]]]()
+    def of(
+        cls, records: Iterable[Record], seeds: Collection[int], others: Mapping[str, Collection[int]] | None = None
+    ) -> Runs:
+        """Return the runs of some seeds, and of other seeds for some pairs."""
+        by_pair: dict[str, list[tuple[Record, Mapping[str, str]]]] = {}
         for record in records:
+            wanted = (others or {}).get(record.dataset, seeds)
             if record.status == "finished" and record.tested and record.seed in wanted:
                 by_pair.setdefault(record.dataset, []).append((record, dict(flat(decisive(record.config)))))
         rates = {
@@ -229,12 +232,23 @@ class Claim:
 
 def read_claims(path: Path, part: str = "claims") -> list[Claim]:
     """Return the claims of a file, or its ``looks``, none if it has no such part; a group may name other groups."""
-    data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    groups: Mapping[str, list[str]] = data["groups"]
-
-    def pairs(name: str) -> list[str]:
-        return [pair for inner in groups[name] for pair in (pairs(inner) if inner in groups else [inner])]
-
+    data = _read(path)
     return [
-        Claim(**{k: v for k, v in one.items() if k != "group"}, pairs=pairs(one["group"])) for one in data.get(part, ())
+        Claim(**{k: v for k, v in one.items() if k != "group"}, pairs=_pairs(data["groups"], one["group"]))
+        for one in data.get(part, ())
     ]
+
+
+def run_again(path: Path) -> list[str]:
+    """Return the pairs of a file's claims that were run again on the reserve seeds, after a fault was found."""
+    data = _read(path)
+    return [pair for group in data.get("run again", ()) for pair in _pairs(data["groups"], group)]
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    data: Mapping[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return data
+
+
+def _pairs(groups: Mapping[str, list[str]], name: str) -> list[str]:
+    return [pair for inner in groups[name] for pair in (_pairs(groups, inner) if inner in groups else [inner])]

@@ -5,8 +5,9 @@
     python scripts/evidence/frontier_report.py multirun/frontier /tmp/page --development
 
 What is tested stands in ``claims.yaml`` of benchmarks/frontier, how and why in PROTOCOL.md beside it. The page,
-README.md of the output folder, has the confirmation seeds alone; with --development it has the development seeds, and
-says so. Differences are paired by seed over the seeds that both sides have on all pairs.
+README.md of the output folder, has the confirmation seeds alone, and of pairs that were run again after a fault
+the reserve seeds; with --development it has the development seeds, and says so. Differences are paired by seed over
+the seeds that both sides have on all pairs.
 """
 
 from __future__ import annotations
@@ -19,7 +20,20 @@ from itertools import product
 from pathlib import Path
 from statistics import mean
 
-from frontier_claims import GAIN, MEASURES, ONE, UNSHIFTED, BySeed, Claim, Runs, Side, Spec, digits_of, read_claims
+from frontier_claims import (
+    GAIN,
+    MEASURES,
+    ONE,
+    UNSHIFTED,
+    BySeed,
+    Claim,
+    Runs,
+    Side,
+    Spec,
+    digits_of,
+    read_claims,
+    run_again,
+)
 from recipe_report import pack
 
 from ensemble_transfer.report.record import Record, read_records
@@ -43,7 +57,7 @@ LEGEND = (
 CHOOSING = ("head", "pilot", "choice")
 """The phases of ``auto`` that are there to choose: heads, pilots and looks at validation images."""
 
-DEVELOPMENT, CONFIRMATION = range(3), range(100, 110)
+DEVELOPMENT, CONFIRMATION, RESERVE = range(3), range(100, 110), range(200, 210)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,7 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     seeds = DEVELOPMENT if options.development else CONFIRMATION
     try:
-        runs = Runs.of(read_records(options.folders).values(), seeds)
+        again = () if options.development else run_again(options.claims)
+        runs = Runs.of(read_records(options.folders).values(), seeds, dict.fromkeys(again, RESERVE))
         if not runs.by_pair:
             raise ValueError(f"no finished run of seeds {seeds[0]} to {seeds[-1]} below the folders")
         text = page(runs, read_claims(options.claims), seeds, read_claims(options.claims, "looks"))
@@ -81,11 +96,14 @@ def page(runs: Runs, claims: Sequence[Claim], seeds: Sequence[int], looks: Seque
     """Return the page; looks are differences that nobody claimed beforehand."""
     records = [record for own in runs.by_pair.values() for record, _ in own]
     kind = "confirmation" if seeds == CONFIRMATION else "development (nothing here is a result)"
+    reserve = [pair for pair, own in runs.by_pair.items() if any(record.seed in RESERVE for record, _ in own)]
+    again = f", and {RESERVE[0]} to {RESERVE[-1]} on {', '.join(reserve)}" if reserve else ""
     machines = sorted({str(record.environment.get("processor", "unknown")) for record in records})
     opening = (
         f"Written by `scripts/evidence/frontier_report.py` from {len(records)} runs on {kind} seeds {seeds[0]} to "
-        f"{seeds[-1]}, one thread of {' and '.join(machines)}. What is tested, how, and what verdicts mean: "
-        "[PROTOCOL.md](PROTOCOL.md). Leads are own minus other, turned so that positive is better, with 95% intervals."
+        f"{seeds[-1]}{again}, one thread of {' and '.join(machines)}. What is tested, how, and what verdicts mean: "
+        "`benchmarks/frontier/PROTOCOL.md`. Leads are own minus other, turned so that positive is better, with 95% "
+        "intervals."
     )
     parts = ["# The frontier: what a budget buys", opening, LEGEND, "## Claims", _claims(runs, claims, len(seeds))]
     parts += ["## Looks", LOOKS, _looks(runs, looks)] if looks else []

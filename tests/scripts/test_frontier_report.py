@@ -284,3 +284,15 @@ def test_the_claims_of_the_protocol_can_be_read(monkeypatch):
         assert claim.measure in {*MEASURES, GAIN}
         assert claim.id in protocol
         assert claim.pairs
+
+
+def test_a_group_that_was_run_again_has_the_reserve_seeds_alone(forks, records, tmp_path):
+    again = [replace(r, seed=r.seed + 100) for r in records if r.dataset == "a -> c" and r.seed in SEEDS[:4]]
+    folder = kept([*records, *again], tmp_path)
+    (folder / "claims.yaml").write_text(yaml.safe_dump(CLAIMS | {"run again": ["second"]}))
+    assert report(forks, folder).returncode == 0
+    page = (folder / "page" / "README.md").read_text()
+    assert "seeds 100 to 109, and 200 to 209 on a -> c, one thread" in page
+    assert {row["n"] for row in rows_below("a -> c", page)} <= {"1", "2", "4"}
+    assert {row["n"] for row in rows_below("a -> b", page)} >= {"10"}
+    assert report(forks, folder, "--development").returncode == 0
