@@ -12,7 +12,9 @@ from fits import Curves, assert_same
 from ensemble_transfer import Recipe, Split
 from ensemble_transfer.errors import RunError, SettingError
 from ensemble_transfer.tasks.mapped import stored
+from ensemble_transfer.training import worker as worker_module
 from ensemble_transfer.training import workers as workers_module
+from ensemble_transfer.training.worker import opened
 from ensemble_transfer.training.workers import (
     BYTES_A_WORKER,
     STARTING,
@@ -22,7 +24,6 @@ from ensemble_transfer.training.workers import (
     _shared,
     close_workers,
     number_of_workers,
-    opened,
     sharing_a_device,
     start_workers,
 )
@@ -196,13 +197,13 @@ def test_mapped_images_are_shared_by_their_own_file_and_others_by_a_copy(tmp_pat
 
 
 def test_a_worker_keeps_few_splits_since_a_file_that_is_mapped_stays(source_task, monkeypatch):
-    monkeypatch.setattr(workers_module, "_splits", {})
+    monkeypatch.setattr(worker_module, "_splits", {})
     place, labels, _ = _shared(source_task.train)
     for name in map(str, range(9)):
         split = opened(place, labels, name)
         assert split.fingerprint == name
         assert opened(place, labels, name) is split
-    assert list(workers_module._splits) == ["5", "6", "7", "8"]
+    assert list(worker_module._splits) == ["5", "6", "7", "8"]
 
 
 @pytest.mark.parametrize(("visible", "seen"), [(None, ["0", "1", "0"]), ("GPU-a,GPU-b", ["GPU-a", "GPU-b", "GPU-a"])])

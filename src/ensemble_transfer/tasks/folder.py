@@ -10,8 +10,7 @@ from ensemble_transfer.errors import require
 from ensemble_transfer.tasks.loader import SPLITS, existing_folder
 from ensemble_transfer.tasks.picture_loader import Labelled, Listed, PictureLoader, labelled
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-SUFFIXES += (".avif", ".heic", ".heif", ".jfif", ".jpe")
+SUFFIXES = tuple(f".{kind}" for kind in "bmp gif jpeg jpg pgm png ppm tif tiff webp avif heic heif jfif jpe".split())
 """Endings of images. Some that Pillow may not be able to read are among them: they are told, not passed over."""
 
 log = logging.getLogger(__name__)
@@ -78,8 +77,8 @@ def _split_folders(root: Path) -> dict[str, Path]:
     if not known or (len(known) == 1 < len(folders)):
         for name, folder in known.items():
             if len(_folders(folder)) > 1:
-                others = ", ".join(sorted(folders.keys() - {name}))
-                log.warning("%s: %s is taken for a class, as %s; move what is no class away", root, name, others)
+                beside = ", ".join(sorted(folders.keys() - {name}))
+                log.warning("%s: %s is taken for a class, as %s; move what is no class away", root, name, beside)
         return {"train": root}
     splits = {SPLITS[name.casefold()]: folder for name, folder in known.items()}
     alone = "train" in splits and len(splits) == len(known)

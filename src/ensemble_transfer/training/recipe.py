@@ -157,7 +157,8 @@ class Recipes:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Self:
         """Return the recipes of plain settings, such as those of a preset."""
-        return cls(**{name: Recipe(**v) if isinstance(v, Mapping) else v for name, v in settings.items()})
+        built: dict[str, Any] = {n: Recipe(**v) if isinstance(v, Mapping) else v for n, v in settings.items()}
+        return cls(**built)
 
     def __post_init__(self) -> None:
         known = self.statistics is None or self.statistics > 1

@@ -15,8 +15,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
-import traceback
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
@@ -30,26 +28,20 @@ import torch
 from torch import Tensor
 
 from ensemble_transfer.errors import RunError
-from ensemble_transfer.machine import end_with, free_memory, is_one_of_many, usable_cores
+from ensemble_transfer.machine import free_memory, is_one_of_many, usable_cores
 from ensemble_transfer.tasks.mapped import Place, place_of
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.groups import GroupFitter
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.spec import FitSpec, Start
 from ensemble_transfer.training.store import Fitted
+from ensemble_transfer.training.worker import KEPT_FILES, Job, main, opened
 
 STARTING = 10.0
 """Seconds that workers need to import torch, Lightning and timm."""
 
 BYTES_A_WORKER = 700 * 2**20
 """Memory of a worker before it computes anything: the imports."""
-
-_KEPT_FILES = 4
-
-SECONDS_BETWEEN_REPORTS = 0.1
-
-Job = tuple[GroupFitter, FitSpec, dict[str, Start], bool]
-"""Fits of a phase for one worker: what computes them, what for, where they start, and whether curves are wanted."""
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +75,7 @@ class Worker:
         self.connection, theirs = Pipe()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", f"from {__name__} import main; main({theirs.fileno()}, {os.getpid()})"],
+                [sys.executable, "-c", f"from {main.__module__} import main; main({theirs.fileno()}, {os.getpid()})"],
                 env=_environment(place),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -249,7 +241,7 @@ def _shared(split: Split) -> tuple[Place, Tensor, str]:
     """Return a split as :func:`opened` takes it: images are in their own file if mapped, else in a temporary one."""
     fingerprint, own = split.fingerprint, place_of(split.images)
     if own is None and fingerprint not in _files:
-        if len(_files) >= _KEPT_FILES:
+        if len(_files) >= KEPT_FILES:
             _files.pop(next(iter(_files))).file.unlink(missing_ok=True)
         path = _temporary() / fingerprint
         split.images.contiguous().numpy().tofile(path)
@@ -276,87 +268,3 @@ def _environment(place: int) -> dict[str, str]:
         devices = visible.split(",")
         found["CUDA_VISIBLE_DEVICES"] = devices[place % len(devices)]
     return found
-
-
-# In a worker
-
-
-_splits: dict[str, Split] = {}
-
-
-class Line(logging.Handler):
-    """The worker's end of the socket: it sends the log, progress and learning curves, each after a word."""
-
-    def __init__(self, connection: Connection) -> None:
-        super().__init__(logging.INFO)
-        self._connection = connection
-        self._told = 0.0
-
-    def say(self, *answer: object) -> None:
-        """Send an answer."""
-        self._connection.send_bytes(pickle.dumps(answer))
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Send a line of the log."""
-        self.say("log", record.name, record.levelno, record.getMessage())
-
-    def curve(self, *point: object) -> None:
-        """Send a step of the learning curves, as a tracker takes it."""
-        self.say("curve", *point)
-
-    def progress(self, label: str, step: int, steps: int, loss: float | None) -> None:
-        """Send the progress of a fit, not more often than a person can see."""
-        if step in (0, steps) or time.monotonic() - self._told > SECONDS_BETWEEN_REPORTS:
-            self._told = time.monotonic()
-            self.say("progress", label, step, steps, loss)
-
-
-def compute(job: Job, line: Line) -> tuple[str, object]:
-    """Return ``done`` and the fits of a job by key, or ``failed`` and what went wrong."""
-    fitter, spec, starts, curves = job
-    fitter = replace(fitter, tracker=line if curves else None, report=line.progress)  # type: ignore[arg-type]  # curves alone
-    try:
-        with fitter.settings.applied():
-            return "done", fitter.compute(spec, starts)
-    except Exception as error:  # noqa: BLE001  # whatever it is, the other process raises it
-        return "failed", _sendable(error)
-
-
-def opened(place: Place, labels: Tensor, fingerprint: str) -> Split:
-    """Return a split whose images are mapped from a file."""
-    if fingerprint not in _splits:
-        if len(_splits) >= _KEPT_FILES:  # what it maps stays on the disk, also when its file is gone
-            _splits.pop(next(iter(_splits)))
-        split = Split(place.open(), labels)
-        split.__dict__["fingerprint"] = fingerprint  # known: no need to read all images for it
-        _splits[fingerprint] = split
-    return _splits[fingerprint]
-
-
-def _sendable(error: Exception) -> Exception:
-    """Return an error that can be sent, with its traceback as a note."""
-    trace = "".join(traceback.format_exception(error))
-    error.__cause__ = error.__context__ = None
-    try:
-        pickle.loads(pickle.dumps(error))  # what was just written
-    except Exception:  # noqa: BLE001  # an error of a library may refuse in any way
-        error = RuntimeError(f"{type(error).__name__}: {error}")
-    error.add_note(f"In a worker process:\n{trace}")
-    return error
-
-
-def main(descriptor: int, parent: int) -> None:
-    """Compute jobs of a process until the socket is closed."""
-    temporary = os.environ["TMPDIR"]
-    end_with(parent, temporary)
-    connection = Connection(descriptor)
-    line, logger = Line(connection), logging.getLogger("ensemble_transfer")
-    logger.setLevel(logging.INFO)
-    logger.addHandler(line)
-    logger.propagate = False
-    try:
-        while True:
-            line.say(*compute(connection.recv(), line))  # a job of the process that started this one
-    except (EOFError, BrokenPipeError):
-        if os.getppid() != parent:  # it was killed, and this process noticed before the thread that looks for it
-            shutil.rmtree(temporary, ignore_errors=True)
