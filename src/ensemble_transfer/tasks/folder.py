@@ -10,7 +10,8 @@ from ensemble_transfer.errors import require
 from ensemble_transfer.tasks.loader import SPLITS, existing_folder
 from ensemble_transfer.tasks.picture_loader import Labelled, Listed, PictureLoader, labelled
 
-SUFFIXES = tuple(f".{kind}" for kind in "bmp gif jpeg jpg pgm png ppm tif tiff webp avif heic heif jfif jpe".split())
+_USUAL = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+SUFFIXES = (*_USUAL, ".avif", ".heic", ".heif", ".jfif", ".jpe")
 """Endings of images. Some that Pillow may not be able to read are among them: they are told, not passed over."""
 
 log = logging.getLogger(__name__)
