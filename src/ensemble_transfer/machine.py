@@ -1,5 +1,6 @@
 """The machine's resources: free memory, usable cores, servers that answer."""
 
+import logging
 import multiprocessing
 import os
 import shutil
@@ -8,14 +9,18 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
     from rich.console import Console
+
+log = logging.getLogger(__name__)
 
 PATIENCE = 5.0
 """Seconds in which a server must answer. Libraries by themselves try every address again and again, for minutes."""
@@ -118,6 +123,33 @@ def answers(*urls: str) -> bool:
         if not any(thread.is_alive() for thread in threads):
             break
     return answered.is_set()
+
+
+@contextmanager
+def offline_unless_the_hub_answers(*others: Any) -> Iterator[bool]:  # noqa: ANN401  # modules of libraries
+    """Restrict libraries of the Hugging Face hub to their caches in the block, where the hub does not answer in time.
+
+    Without this, they try again for most of a minute. A warning says that the hub does not answer.
+
+    Args:
+        others: Modules that have ``HF_HUB_OFFLINE`` besides ``huggingface_hub.constants``.
+
+    Yields:
+        Whether the block is offline: the hub does not answer, or ``HF_HUB_OFFLINE`` was set.
+    """
+    from huggingface_hub import constants
+
+    offline = constants.HF_HUB_OFFLINE or not answers(constants.ENDPOINT)
+    if offline and not constants.HF_HUB_OFFLINE:
+        log.warning("%s does not answer: only what was downloaded before can be used", constants.ENDPOINT)
+    before = [(module, module.HF_HUB_OFFLINE) for module in (constants, *others)]
+    for module, chosen in before:
+        module.HF_HUB_OFFLINE = chosen or offline
+    try:
+        yield offline
+    finally:
+        for module, chosen in before:
+            module.HF_HUB_OFFLINE = chosen
 
 
 def progress_console() -> "Console":

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from same import equal
 from sklearn.datasets import load_sample_image
 
-from ensemble_transfer import Backbone, SettingError
+from ensemble_transfer import Backbone, SettingError, machine
 from ensemble_transfer.models import pretrained
 from ensemble_transfer.models.pretrained import hub_or_cache, in_order, packaged
 
@@ -125,7 +125,7 @@ def shipped(monkeypatch, folder, files):
 def test_a_package_with_its_own_names_is_taken_without_network(tmp_path, monkeypatch):
     foreign = {f"{place}.{name.split('.')[-1]}": tensor for place, (name, tensor) in enumerate(small().items())}
     shipped(monkeypatch, tmp_path, {"a.pth": foreign})
-    monkeypatch.setattr(pretrained, "answers", lambda *_: pytest.fail("asked the hub"))
+    monkeypatch.setattr(machine, "answers", lambda *_: pytest.fail("asked the hub"))
     backbone = Backbone("test_efficientnet", pretrained=True)
     encoder = backbone.pretrained_parts(backbone.architecture(32, 3, 5))[0]
     assert equal(encoder, {name: tensor for name, tensor in small().items() if not name.startswith("classifier")})
@@ -176,24 +176,26 @@ def test_without_network_and_cache_one_line_says_so_at_once():
 
 
 @pytest.mark.usefixtures("_no_network")
-def test_without_network_the_cache_serves(cache):
+def test_without_network_the_cache_serves_and_a_warning_says_so(cache, caplog):
     state = resnet().state_dict()
     put_in_cache(cache, state)
     assert equal(from_hub(), {name: tensor for name, tensor in state.items() if not name.startswith("fc.")})
+    assert "https://huggingface.co does not answer: only what was downloaded before can be used" in caplog.text
 
 
-def test_the_hubs_own_offline_mode_is_obeyed(monkeypatch, cache):
+def test_the_hubs_own_offline_mode_is_obeyed(monkeypatch, cache, caplog):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(pretrained, "answers", lambda *_: pytest.fail("asked the hub"))
+    monkeypatch.setattr(machine, "answers", lambda *_: pytest.fail("asked the hub"))
     with pytest.raises(SettingError, match="is switched off by HF_HUB_OFFLINE and its cache holds none"):
         from_hub()
     assert constants.HF_HUB_OFFLINE is True
     put_in_cache(cache, resnet().state_dict())
     assert from_hub()
+    assert not caplog.records  # who chose it needs no warning
 
 
 def test_a_hub_that_answers_is_asked(monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(pretrained, "answers", lambda *_: True)
+    monkeypatch.setattr(machine, "answers", lambda *_: True)
     with hub_or_cache():
         assert constants.HF_HUB_OFFLINE is False

@@ -130,7 +130,7 @@ def test_a_folder_that_is_no_set(datasets, tmp_path):
 
 def test_no_network_is_one_line_within_seconds(datasets, monkeypatch):
     constants = sys.modules["huggingface_hub"].constants
-    monkeypatch.setattr("ensemble_transfer.tasks.hugging_face.answers", lambda _: False)
+    monkeypatch.setattr("ensemble_transfer.machine.answers", lambda _: False)
     before, started = constants.HF_HUB_OFFLINE, time.monotonic()
     assert "dataset.target.name='some/set': cannot be had from the hub (" in complaint("some/set")
     assert time.monotonic() - started < 5

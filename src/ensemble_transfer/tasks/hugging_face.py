@@ -1,8 +1,7 @@
 """Tasks from the Hugging Face hub, read with the library ``datasets`` (extra ``hf``)."""
 
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from io import BytesIO
@@ -13,7 +12,7 @@ from typing import Any, ClassVar
 from PIL import Image
 
 from ensemble_transfer.errors import require
-from ensemble_transfer.machine import answers
+from ensemble_transfer.machine import offline_unless_the_hub_answers
 from ensemble_transfer.tasks.loader import SPLITS
 from ensemble_transfer.tasks.picture_loader import Labelled, PictureLoader
 from ensemble_transfer.tasks.pictures import Pictures
@@ -71,7 +70,7 @@ class HuggingFace(PictureLoader):
             if folder.is_dir():
                 found = library.load_from_disk(str(folder))
             else:
-                with _offline_unless_the_hub_answers(library):
+                with offline_unless_the_hub_answers(library.config):
                     found = library.load_dataset(self.name, self.config)
         except Exception as error:  # it raises anything: of pyarrow, httpx, fsspec, its own
             rule = "is not a folder that save_to_disk wrote" if folder.is_dir() else "cannot be had from the hub"
@@ -133,21 +132,3 @@ def _pictures(library: Any, parts: Mapping[str, Part], column: str) -> Pictures:
 
     names = [f"{ours}[{row}]" for ours, part in parts.items() for row in range(len(part))]
     return Pictures(names, opened, lambda: identity)
-
-
-@contextmanager
-def _offline_unless_the_hub_answers(library: Any) -> Iterator[None]:  # noqa: ANN401
-    """Restrict the library to its cache in the block, if the hub does not answer within seconds."""
-    constants: Any = import_module("huggingface_hub").constants
-    offline = constants.HF_HUB_OFFLINE or not answers(constants.ENDPOINT)
-    if offline and not constants.HF_HUB_OFFLINE:
-        log.warning("%s does not answer: only what was downloaded before can be used", constants.ENDPOINT)
-    holders = (constants, library.config)
-    before = [holder.HF_HUB_OFFLINE for holder in holders]
-    for holder in holders:
-        holder.HF_HUB_OFFLINE = holder.HF_HUB_OFFLINE or offline
-    try:
-        yield
-    finally:
-        for holder, value in zip(holders, before, strict=True):
-            holder.HF_HUB_OFFLINE = value
