@@ -46,6 +46,12 @@ UNSHIFTED = "zero_shot, scale 0"
 
 ONE: Spec = {"strategy": "few", "members": 1, "cycles": "[]", "budget": 1}
 
+_OF_A_SEED = ("seed", ".seed", ".fold")
+"""How the settings end that runs of one spec may differ in: a seed draws labels too, and on stamps it has a fold."""
+
+_SHARED = ("recipe.ancestor.", "recipe.source.", "recipe.full.", "backbone.", "ensemble.", "dataset.", "evaluation.")
+"""How the settings begin that all runs of a pair have in common, but for a rate of ``recipe.full`` that is wrong."""
+
 
 @dataclass(frozen=True)
 class Runs:
@@ -63,12 +69,18 @@ class Runs:
     def of(
         cls, records: Iterable[Record], seeds: Collection[int], others: Mapping[str, Collection[int]] | None = None
     ) -> Runs:
-        """Return the runs of some seeds, and of other seeds for some pairs."""
+        """Return the runs of some seeds, and of other seeds for some pairs.
+
+        Raises:
+            ValueError: If runs of a pair differ in what decides the start, the labels or a fine-tuning.
+        """
         by_pair: dict[str, list[tuple[Record, Mapping[str, str]]]] = {}
         for record in records:
             wanted = (others or {}).get(record.dataset, seeds)
             if record.status == "finished" and record.tested and record.seed in wanted:
                 by_pair.setdefault(record.dataset, []).append((record, dict(flat(decisive(record.config)))))
+        for pair, runs in by_pair.items():
+            _require_equal(pair, ((record.seed, _shared(own)) for record, own in runs))
         rates = {
             pair: float(Counter(own.get("recipe.full.lr", "nan") for _, own in runs).most_common(1)[0][0])
             for pair, runs in by_pair.items()
@@ -79,7 +91,7 @@ class Runs:
         """Return the runs of a spec by seed.
 
         Raises:
-            ValueError: If the spec fits runs of a seed that differ in their settings.
+            ValueError: If the spec fits runs of a seed that differ, or runs that differ in more than their seeds.
         """
         found: dict[int, tuple[Record, Mapping[str, str]]] = {}
         for record, own in self.by_pair.get(pair, ()):
@@ -87,6 +99,7 @@ class Runs:
                 earlier = found.setdefault(record.seed, (record, own))
                 if earlier[1] != own:
                     raise ValueError(f"{pair}, seed {record.seed}: several runs fit {dict(spec)} at {budget}")
+        _require_equal(f"{pair}, {dict(spec)} at {budget}", ((seed, own) for seed, (_, own) in found.items()))
         return {seed: record for seed, (record, _) in found.items()}
 
     def _fits(self, pair: str, record: Record, own: Mapping[str, str], spec: Spec) -> bool:
@@ -118,6 +131,22 @@ class Runs:
 
         known = [spec for pair, specs in zip(pairs, found, strict=True) for spec in specs if complete(pair, spec)]
         return all(complete(pair, spec) for pair in pairs for spec in known)
+
+
+def _shared(own: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in own.items() if name.startswith(_SHARED) and name != "recipe.full.lr"}
+
+
+def _require_equal(what: str, runs: Iterable[tuple[int, Mapping[str, str]]]) -> None:
+    """Raise a ValueError if runs, each with its seed and settings, differ in more than their seeds."""
+    first: tuple[int, Mapping[str, str]] | None = None
+    for seed, every in runs:
+        own = {name: value for name, value in every.items() if not name.endswith(_OF_A_SEED)}
+        first = first or (seed, own)
+        differing = sorted(name for name in first[1].keys() | own.keys() if first[1].get(name) != own.get(name))
+        if differing:
+            one, other = (settings.get(differing[0]) for settings in (first[1], own))
+            raise ValueError(f"{what}: seeds {first[0]} and {seed} have {differing[0]} {one} and {other}")
 
 
 def _name(record: Record, own: Mapping[str, str]) -> str:

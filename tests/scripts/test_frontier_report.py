@@ -264,13 +264,40 @@ def test_packed_records_give_the_same_page(forks, page, records, tmp_path):
     assert (tmp_path / "kept" / "page" / "README.md").read_text() == page
 
 
+def changed(record, **groups):
+    """A record with other settings in some groups of its configuration."""
+    own = {name: record.config.get(name, {}) | settings for name, settings in groups.items()}
+    return replace(record, config=record.config | own)
+
+
 def test_what_cannot_be_told_apart_and_what_is_missing_are_refused(forks, records, tmp_path):
-    twice = replace(records[4], config=records[4].config | {"ensemble": {"size": 9}})
-    done = report(forks, kept([r for r in [*records, replace(twice, seed=100)] if r.seed >= 100], tmp_path / "twice"))
+    twice = replace(changed(records[4], strategy={"first": 0.3}), seed=100)
+    done = report(forks, kept([r for r in [*records, twice] if r.seed >= 100], tmp_path / "twice"))
     assert done.returncode == 2
     assert "seed 100: several runs fit {'strategy': 'snapshots'} at 1" in done.stderr
     done = report(forks, kept(records[:3], tmp_path / "none"))
     assert (done.returncode, done.stderr) == (2, "error: no finished run of seeds 100 to 109 below the folders\n")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "groups", "said"),
+    [
+        ("snapshots", {"recipe": {"probe": {"lr": 0.05}}}, "'snapshots'} at 1: seeds 100 and 105 have recipe.probe.lr"),
+        ("snapshots", {"strategy": {"first": 0.3}}, "'snapshots'} at 1: seeds 100 and 105 have strategy.first"),
+        ("head", {"backbone": {"name": "another"}}, "a -> b: seeds 100 and 105 have backbone.name None and another"),
+        ("full", {"recipe": {"full": {"lr": 0.01, "steps": 20}}}, "have recipe.full.steps 10 and 20"),
+    ],
+)
+def test_runs_of_other_settings_are_no_seeds_of_one_sample(forks, records, tmp_path, strategy, groups, said):
+    own = [changed(r, **groups) if r.strategy == strategy and r.seed >= 105 else r for r in records]
+    done = report(forks, kept(own, tmp_path))
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def test_what_a_strategy_does_not_use_may_differ_from_the_others(forks, records, tmp_path):
+    own = [changed(r, recipe={"probe": {"lr": 0.05}}) if r.strategy == "zero_shot" else r for r in records]
+    assert report(forks, kept(own, tmp_path)).returncode == 0
 
 
 def test_the_claims_of_the_protocol_can_be_read(monkeypatch):
