@@ -10,6 +10,10 @@ paragraph, item or row names the source by a link to ``benchmarks``; or a commen
     <!-- numbers: python scripts/benchmarks/benchmark.py prices -->      this command prints them
     <!-- numbers: set -->                                        no result: somebody has set or assumed them
 
+An estimate with its interval, ``x [low, high]``, must be in the source as a whole; in a table, or where its sign is
+written, with this sign, and elsewhere from either side. Other numbers are found one by one, by their value: in a large
+source nearly every small number is found, so this lists what is without a source, not all that is wrong.
+
 The exit code is 1 if a number has no source, or is not in it.
 """
 
@@ -29,9 +33,11 @@ ROOT = Path(__file__).parents[2]
 COMMENT = re.compile(r"<!-- numbers: (.+?) -->")
 PLACE = re.compile(r"[(`]((?:\.\./)*benchmarks/[\w./-]+)[)`]")
 NO_RESULT = re.compile(r"(?s)`[^`]*`|\]\([^)]*\)|<!--.*?-->|arXiv [\d.]+|Python \d\.\d+|version \d[\d.]*|\b95%")
-UNITS = r"(?:%|seconds?|minutes?|[KMG]i?B|bytes|points?|nats|times)\b"
-RESULT = re.compile(rf"(?<![\w.,])(\d*\.\d+|\d[\d,]*(?= ?{UNITS}))(?!\.?[\w])|(?<![\w.])(\d+\.\d+)(?=s\b)")
-ANY = re.compile(r"(?<![\w.])-?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[+-]?\d+)?(?!\w|\.\d)")
+HUNDREDTHS = re.compile(r" ?%| points?\b")
+UNITS = r"(?:seconds?|minutes?|[KMG]i?B|bytes|points?|nats|times)\b"
+RESULT = re.compile(rf"(?<![\w.,])([+-]?\d*\.\d+|\d[\d,]*(?= ?{UNITS}))(?!\.?[\w])|(?<![\w.])(\d+\.\d+)(?=s\b)")
+ANY = re.compile(r"(?<![\w.])[+-]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[+-]?\d+)?(?!\w|\.\d)")
+INTERVAL = re.compile(r"([+-]?\d*\.\d+) \[([+-]?\d*\.\d+), ([+-]?\d*\.\d+)\]")
 WORDS = ("python", "make", "ensemble-transfer")
 
 
@@ -43,9 +49,20 @@ class Block:
     text: str
     sources: tuple[str, ...]
 
+    @property
+    def told(self) -> str:
+        """The text without what states no result."""
+        return NO_RESULT.sub(" ", self.text)
+
     def results(self) -> list[str]:
-        """Return the numbers that state results, each once, in their order."""
-        return list(dict.fromkeys(a or b for a, b in RESULT.findall(NO_RESULT.sub(" ", self.text))))
+        """Return the single numbers that state results, each once, in their order; with what says hundredths."""
+        text = INTERVAL.sub(" ", self.told)
+        found = ((match[1] or match[2], HUNDREDTHS.match(text, match.end())) for match in RESULT.finditer(text))
+        return list(dict.fromkeys(number + (unit[0] if unit else "") for number, unit in found))
+
+    def intervals(self) -> list[str]:
+        """Return the estimates with their intervals, each once, in their order."""
+        return list(dict.fromkeys(match[0] for match in INTERVAL.finditer(self.told)))
 
 
 def blocks(page: str) -> Iterator[Block]:
@@ -89,23 +106,46 @@ def printed(command: str) -> str:
 
 
 def holds(text: str, number: str) -> bool:
-    """Return whether a text has a number that rounds to the given one, as it is or as a share of a hundred."""
-    wanted, half = float(number.replace(",", "")), 0.5 * 10 ** -len(number.partition(".")[2]) + 1e-9
+    """Return whether a text has a number that rounds to the given one; one in hundredths also as a share of one.
+
+    A number without a sign may have either there.
+    """
+    bare = HUNDREDTHS.sub("", number)
+    units = (1,) if bare == number else (1, 100)
     found = (float(other.replace(",", "")) for other in ANY.findall(text))
-    return any(abs(abs(value) * unit - wanted) <= half for value in found for unit in (1, 100))
+    seen = found if bare[0] in "+-" else map(abs, found)
+    return any(_rounds(value * unit, bare) for value in seen for unit in units)
+
+
+def holds_interval(text: str, told: str, either_side: bool) -> bool:
+    """Return whether a text has an estimate with this interval, rounded; from either side, or as it stands alone."""
+    wanted = INTERVAL.findall(told)[0]
+    there = [tuple(map(float, found)) for found in INTERVAL.findall(text)]
+    turned = [(-x, -high, -low) for x, low, high in there] if either_side else []
+    return any(all(map(_rounds, found, wanted)) for found in (*there, *turned))
+
+
+def _rounds(value: float, number: str) -> bool:
+    digits = len(number.partition(".")[2])
+    return abs(value - float(number.replace(",", ""))) <= 0.5 * 10**-digits + 1e-9
 
 
 def wrong(block: Block, run: bool) -> Iterator[str]:
     """Yield what is wrong with the numbers of a block."""
-    numbers, sources = block.results(), [source for source in block.sources if source != "set"]
-    if not numbers or "set" in block.sources:
+    numbers, intervals, sources = block.results(), block.intervals(), [s for s in block.sources if s != "set"]
+    told = [*numbers, *intervals]
+    if not told or "set" in block.sources:
         return
     commands = [source for source in sources if source.startswith(WORDS)]
     if not sources:
-        yield f"{', '.join(numbers)}: no source"
+        yield f"{', '.join(told)}: no source"
     elif run or not commands:
         texts = [printed(s) if s in commands else written(s) for s in sources]
-        if missing := [number for number in numbers if not any(holds(text, number) for text in texts)]:
+        missing = [number for number in numbers if not any(holds(text, number) for text in texts)]
+        for interval in intervals:
+            either = interval[0] not in "+-" and not block.text.startswith("|")
+            missing += [] if any(holds_interval(text, interval, either) for text in texts) else [interval]
+        if missing:
             yield f"{', '.join(missing)}: not in {', '.join(sources)}"
 
 

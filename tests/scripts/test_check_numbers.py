@@ -88,5 +88,35 @@ def test_a_source_serves_its_own_entry_alone(said, text, missing):
 
 def test_a_number_is_held_by_one_that_rounds_to_it_and_not_by_a_version(numbers):
     text = "a -0.1237 and 1,200 in v1.2.3 or 1.2.3"
-    assert all(numbers.holds(text, number) for number in ("0.12", "0.124", "12.4", ".1", "1200"))
-    assert not any(numbers.holds(text, number) for number in ("0.123", "1.2", "0.2", "1201", "2"))
+    assert all(numbers.holds(text, number) for number in ("0.12", "0.124", "-.12", "12.4%", "12 points", ".1", "1200"))
+    others = ("0.123", "+0.12", "12.4", "1.2", "0.2", "1201", "2")
+    assert not any(numbers.holds(text, number) for number in others)
+
+
+SOURCE = "| -0.0292 [-0.0411, -0.0176] | +0.5 [+0.1, +0.9] | 0.041 |"
+
+
+@pytest.mark.parametrize("text", ["by 0.029 [0.018, 0.041]", "-0.029 [-0.041, -0.018]", "| 0.5 [0.1, 0.9] |"])
+def test_an_interval_is_found_as_a_whole(said, tmp_path, text):
+    (tmp_path / "benchmarks" / "fast" / "README.md").write_text(SOURCE)
+    assert said(f"<!-- numbers: benchmarks/fast -->\n{text}") == []
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "+0.029 [+0.018, +0.041]",  # the other side, and says so
+        "0.029 [0.018, 0.9]",  # numbers that are there, of another estimate
+        "0.029 [0.017, 0.041]",
+        "0.041 [0.018, 0.029]",
+    ],
+)
+def test_an_interval_of_other_numbers_or_of_the_other_side_is_listed(said, tmp_path, told):
+    (tmp_path / "benchmarks" / "fast" / "README.md").write_text(SOURCE)
+    found = [*said(f"It is {told} (`benchmarks/fast/README.md`)."), *said(f"| {told} (`benchmarks/fast/README.md`) |")]
+    assert found == [f"1: {told}: not in benchmarks/fast/README.md"] * 2
+
+
+def test_in_a_table_an_interval_has_its_sources_side(said, tmp_path):
+    (tmp_path / "benchmarks" / "fast" / "README.md").write_text(SOURCE)
+    assert len(said("<!-- numbers: benchmarks/fast -->\n| turned | 0.029 [0.018, 0.041] |")) == 1
