@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ACCURACY = "target/test/ensemble/accuracy"
 DIVERSITY = "target/test/diversity"
 STRATEGY = "strategy_name"
-PHASES = ("full", "probe", "statistics", "tiny", "head")
+PHASES = ("full", "cycle", "pilot", "choice", "scale search", "probe", "statistics", "tiny", "head")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -302,15 +302,19 @@ def test_what_a_strategy_does_not_use_may_differ_from_the_others(forks, records,
 
 def test_the_claims_of_the_protocol_can_be_read(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "scripts" / "evidence"))
-    from frontier_claims import GAIN, MEASURES, read_claims
+    from frontier_claims import GAIN, MEASURES, read_claims, run_again
 
-    claims = read_claims(ROOT / "benchmarks" / "frontier" / "claims.yaml")
+    listed = ROOT / "benchmarks" / "frontier" / "claims.yaml"
+    claims = read_claims(listed)
     protocol = (ROOT / "benchmarks" / "frontier" / "PROTOCOL.md").read_text()
     assert len({claim.id for claim in claims}) == len(claims)
     for claim in claims:
         assert claim.measure in {*MEASURES, GAIN}
         assert claim.id in protocol
         assert claim.pairs
+    small = {pair for claim in claims if claim.id.endswith("-small") for pair in claim.pairs}
+    assert not small & {*run_again(listed)}
+    assert {"clipart -> emoji", "mate -> oxygen", "clipart -> stamps", "clipart"} < {*run_again(listed)}
 
 
 def test_a_group_that_was_run_again_has_the_reserve_seeds_alone(forks, records, tmp_path):

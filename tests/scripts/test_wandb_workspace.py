@@ -44,7 +44,8 @@ def test_a_dry_run_prints_the_panels_without_a_key(run):
     )
     assert bars["groupBy"] == "strategy_name.value"
     assert "member_" in json.dumps(curves)
-    assert "cost/phase/tiny/flops" in json.dumps(cost)
+    drawn = json.dumps(cost)
+    assert all(f"cost/phase/{phase}/flops" in drawn for phase in ("full", "cycle", "pilot", "choice", "tiny", "head"))
 
 
 @installed
