@@ -1,11 +1,13 @@
 """Show that the tests can fail: change the source in one place after another, and run the tests that should notice.
 
-    python scripts/mutants.py [WORD ...]     mutants of tests/mutants.toml; of test files or texts with a word
+    python scripts/mutants.py                # all mutants of tests/mutants.toml
+    python scripts/mutants.py test_few lr    # of test files or texts that have one of these words
 
 A mutant is a text that stands once in the package, and what replaces it. Exits with 1 if a mutant survives, or if its
 text is no longer there. It is no part of `make test`: it takes minutes.
 """
 
+import argparse
 import importlib
 import os
 import shutil
@@ -14,6 +16,7 @@ import sys
 import tempfile
 import time
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -58,12 +61,15 @@ def fails(tests: str, source: Path) -> bool:
     return code != 0
 
 
-def main(words: list[str]) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Print a line for every mutant and return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="*", metavar="WORD", help="default: all mutants")
+    words = parser.parse_args(arguments).words
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     chosen = [mutant for mutant in mutants() if not words or any(word in " ".join(mutant) for word in words)]
     if not chosen:
-        print(__doc__ if {"-h", "--help"} & {*words} else f"no mutant has any of these words: {' '.join(words)}")
+        print(f"no mutant has any of these words: {' '.join(words)}")
         return 2
     list(map(importlib.import_module, SLOW))
     for tests in dict.fromkeys(tests for tests, _, _ in chosen):
@@ -85,4 +91,4 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

