@@ -100,11 +100,16 @@ def _unknown_key(key: str, conf: Path, arguments: Sequence[str]) -> str:
     chosen = [a for a, name in names.items() if any((folder / name).is_dir() for folder in searched)]
     groups = [renewed(a).split(",")[0] for a in chosen]
     parent = key.rpartition(".")[0]
-    node = next(filter(None, (_node(searched, [*groups, *rest], parent) for rest in ([], ["~strategy"]))), None)
+    found = (_node(searched, [*groups, *rest], parent) for rest in ([], ["~strategy"]))
+    node = next((node for node in found if node is not None), None)
     if node is None:
         return f"{key}: is not a setting"
-    if parent in ("backbone.options", "evaluation.ood"):
+    if parent == "evaluation.ood":
+        return f"{key}: is not there yet; add it with +task@{key}=TASK"
+    if parent == "backbone.options":
         return f"{key}: is not there yet; add it with +{key}=..."
+    if key.rpartition(".")[2] in node:
+        return f"{key}: is given a setting that it does not have; a new one is added with +{key}.NAME=..."
     known = ", ".join(str(name) for name in node)
     hint = "; for a folder of your own add dataset=target" if key == "dataset.target.path" else ""
     return f"{key}: is not a setting; {parent or 'the configuration'} has {known}{hint}"

@@ -173,11 +173,13 @@ def keep_source(ensemble: Ensemble, store: Store) -> Path | None:
 
 
 def _forked(recipes: Recipes, fork: float | None) -> Recipes:
-    """Return the recipes with their steps divided between ancestor and members."""
+    """Return the recipes with their steps divided between ancestor and members, of which the members take some."""
     if fork is None:
         return recipes
     steps = recipes.ancestor.steps + recipes.source.steps
     common = round(fork * steps)
+    rule = f"leaves members none of the {steps} steps of recipe.ancestor and recipe.source"
+    require(common < steps or not steps, "ensemble.fork", fork, rule)
     return replace(
         recipes, ancestor=replace(recipes.ancestor, steps=common), source=replace(recipes.source, steps=steps - common)
     )
