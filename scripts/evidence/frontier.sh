@@ -1,5 +1,5 @@
 #!/bin/bash
-# The stages of benchmarks/frontier/PROTOCOL.md that claims are about, for some seeds: goes on where it stopped.
+# The stages of benchmarks/frontier/PROTOCOL.md that claims are about, for some seeds: goes on where it stopped. Exits with 1 if a stage failed.
 #
 #   bash scripts/evidence/frontier.sh 100,101                                      # stage 1, small pairs
 #   bash scripts/evidence/frontier.sh 100,101 pretrained                           # stage 2, with ImageNet weights
@@ -11,7 +11,8 @@ if [ "${2:-small}" = pretrained ]; then
 else
     kind='' pairs='' wrong=0.03,0.00333 more=4,8 without=(frontier_full)
 fi
-run() { ${PYTHON:-python} -m ensemble_transfer "+experiment=$1$kind" "seed=$seeds" ${pairs:+"$pairs"} "${@:2}"; }
+failed=0
+run() { ${PYTHON:-python} -m ensemble_transfer "+experiment=$1$kind" "seed=$seeds" ${pairs:+"$pairs"} "${@:2}" || failed=1; }
 
 # what claims about single strategies need
 run frontier_few budget=1 strategy.members=1,2
@@ -36,3 +37,4 @@ if [ -z "$kind" ]; then
     run frontier_few budget=0.5
     run frontier budget=0.5
 fi
+exit $failed

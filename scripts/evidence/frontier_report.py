@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not runs.by_pair:
             raise ValueError(f"no finished run of seeds {seeds[0]} to {seeds[-1]} below the folders")
         text = page(runs, read_claims(options.claims), seeds, read_claims(options.claims, "looks"))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     options.output.mkdir(parents=True, exist_ok=True)

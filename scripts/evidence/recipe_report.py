@@ -101,7 +101,7 @@ def searches_of(records: Iterable[Record]) -> list[Search]:
     """Return the searches, in the order of their first runs; what every run of a strategy shares names none of them.
 
     Raises:
-        ValueError: If a run was evaluated on test.
+        ValueError: If a run was evaluated on test, or two runs of a setting, pair and seed differ in another setting.
     """
     by_strategy: dict[tuple[str, str], list[tuple[Record, dict[str, str]]]] = {}
     for record in records:
@@ -134,10 +134,18 @@ def _searches(strategy: str, backbone: str, runs: Sequence[tuple[Record, Mapping
         for record, own in runs:
             if all(own.get(name, "-") == usual[name] for name in names if name not in changed):
                 setting = tuple((name, own.get(name, "-")) for name in changed)
-                members.setdefault(setting, {})[record.dataset, record.seed] = record
+                there = members.setdefault(setting, {}).setdefault((record.dataset, record.seed), record)
+                if _aside(there) != _aside(record):
+                    where = f"{strategy}, {record.dataset}, seed {record.seed}"
+                    raise ValueError(f"{where}: two runs differ in what no search is about, such as ensemble.size")
         search = Search(strategy, backbone, dict(sorted(members.items(), key=_order)))
         if len(members) > 1 and search.units:
             yield search
+
+
+def _aside(record: Record) -> dict[str, str]:
+    """Return the settings that are not searched."""
+    return {name: value for name, value in flat(decisive(record.config)) if not name.startswith(SEARCHED)}
 
 
 def _order(item: tuple[Setting, object]) -> list[tuple[int, float, str]]:

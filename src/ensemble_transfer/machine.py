@@ -38,7 +38,10 @@ _CGROUPS = (
 
 
 def free_memory(device: "torch.device | None" = None) -> int:
-    """Return the free bytes of a GPU, else of the machine, within the limit of its container (cgroup v2, v1)."""
+    """Return the free bytes of a GPU, else of the machine, within the limit of its container (cgroup v2, v1).
+
+    Where there is no ``/proc/meminfo``, as on macOS, all memory counts as free.
+    """
     if device is not None and device.type == "cuda":
         import torch
 

@@ -39,7 +39,7 @@ WRONG = {
     "backbone.options={depth:1}": "options: is given a setting that it does not have; a new one is added with +",
     "recipe.full={lr:0.1,foo:2}": "recipe.full: is given a setting that it does not have",
     "evaluation.ood.x=mnist_sample": "evaluation.ood.x: is not there yet; add it with +task@evaluation.ood.x=TASK",
-    "ensemble.fork=0.9999": "ensemble.fork=0.9999: leaves members none of the 650 steps of recipe.ancestor and recipe",
+    "ensemble.fork=0.9999": "ensemble.fork=0.9999: leaves members none of the 650 steps of recipe.ancestor",
     "oops": "missing EQUAL",
     "logger.project=Проект": "for Hydra and for the shell: 'logger.project=\"Проект\"'",
     "--config-dir": "--config-dir=None: needs a value",

@@ -79,6 +79,13 @@ def test_a_search_that_has_read_test_is_refused(forks, runs, tmp_path):
     assert report(forks, [a_run("a -> b", 0)], tmp_path / "one").returncode == 2
 
 
+def test_runs_that_differ_in_what_is_not_searched_are_not_mixed(forks, runs, tmp_path):
+    larger = a_run("a -> b", 0)
+    done = report(forks, [*runs, replace(larger, config=larger.config | {"ensemble": {"size": 9}})], tmp_path)
+    assert done.returncode == 2
+    assert "full, a -> b, seed 0: two runs differ in what no search is about" in done.stderr
+
+
 def test_packed_records_give_the_same_table(forks, runs, tmp_path):
     file = tmp_path / "kept" / "search.tar.xz"
     first = report(forks, runs, tmp_path, "--pack", file).stdout

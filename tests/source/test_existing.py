@@ -44,6 +44,13 @@ def loss_of(ensemble, weights, split):
     return float(nll_loss(probabilities.log(), split.labels))
 
 
+def test_copies_among_members_that_differ_are_told(given, saved, caplog):
+    given(saved)
+    assert not caplog.records
+    given(saved, saved)
+    assert "the 6 given members are 3 encoders: the others are copies of them" in caplog.text
+
+
 def test_files_of_timm_get_heads_probed_on_the_source(given, source_ensemble, source_task, recipes, file, tmp_path):
     pickled = tmp_path / "member.pth"
     torch.save(below(source_ensemble.members[0], "encoder"), pickled)

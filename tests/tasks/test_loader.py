@@ -154,5 +154,5 @@ def test_a_task_without_folds_is_what_it_always_was():
 
 
 def test_a_missing_file_that_a_script_makes_says_so():
-    assert whence("data/letters.npz") == "; python scripts/data/fetch_data.py makes those of the presets"
+    assert whence("data/letters.npz") == "; scripts/data/fetch_data.py of the repository makes those of the presets"
     assert whence("elsewhere/letters.npz") == whence("") == ""

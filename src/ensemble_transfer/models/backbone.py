@@ -284,8 +284,9 @@ def _require_all_pixels(architecture: Architecture) -> None:
 def _require_known(name: str) -> None:
     if timm.is_model(name):
         return  # the search for near names takes most of a second
-    near = ", ".join(get_close_matches(name, timm.list_models(), 3)) or "see timm.list_models()"
-    raise SettingError("name", name, f"must be an architecture that timm knows, such as {near}")
+    near = ", ".join(get_close_matches(name, timm.list_models(), 3))
+    known = f"such as {near}" if near else "which timm.list_models() lists"
+    raise SettingError("name", name, f"must be an architecture that timm knows, {known}")
 
 
 @float32_by_default()

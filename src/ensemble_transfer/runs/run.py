@@ -46,7 +46,7 @@ def run(experiment: Experiment, folder: Path, origin: Origin | None = None) -> R
     """
     origin = origin or Origin()
     prepared = prepare(experiment, origin.tracker)
-    log.info("%s: starting from %d members", experiment.strategy.name, len(prepared.bench.source))
+    log.info("%s: starting from an ensemble of %d", experiment.strategy.name, len(prepared.bench.source))
     result = experiment.strategy.run(prepared.bench)
     record = replace(conclude(prepared, result, folder), config=origin.config, command=origin.command)
     record.save(folder)

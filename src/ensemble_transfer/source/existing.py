@@ -79,7 +79,7 @@ def read_members(
     task: Task | None = None,
     device: torch.device | str = "cpu",
 ) -> list[ExistingMember]:
-    """Read members, in the order of the paths.
+    """Read members, in the order of the paths; a warning says if some are copies of others.
 
     Args:
         paths: Files of the backbone's encoder, with timm's names of tensors or ours, or folders of saved ensembles or
@@ -94,7 +94,11 @@ def read_members(
     Raises:
         SettingError: If a path is missing, or what it holds does not fit the backbone; the path is named.
     """
-    return [member for path in paths for member in _read(path, backbone, architecture, task, device)]
+    members = [member for path in paths for member in _read(path, backbone, architecture, task, device)]
+    different = len({fingerprint(member.encoder) for member in members})
+    if 1 < different < len(members):
+        log.warning("the %d given members are %d encoders: the others are copies of them", len(members), different)
+    return members
 
 
 def _read(

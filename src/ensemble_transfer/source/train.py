@@ -66,7 +66,8 @@ class EnsembleSettings:
     def __post_init__(self) -> None:
         size = SIZE if self.size is None else self.size
         require(0 < size <= LARGEST_SIZE, "size", size, f"must be in 1..{LARGEST_SIZE}")
-        require(self.lineage in (*LINEAGES, MIXED), "lineage", self.lineage, f"must be one of {', '.join(LINEAGES)}")
+        known = (*LINEAGES, MIXED)
+        require(self.lineage in known, "lineage", self.lineage, f"must be one of {', '.join(known)}")
         named = all(member.strip() for member in (*self.members, *self.added))
         require(named, "members", self.members, "must name files or folders, none of them empty")
         given = bool(self.members or self.added)

@@ -186,7 +186,8 @@ def existing_folder(path: str, hint: str = "must be a folder that exists") -> Pa
 
 def whence(path: str) -> str:
     """Return the command that makes a missing path, if it is where a preset of the configuration has its images."""
-    return "; python scripts/data/fetch_data.py makes those of the presets" if Path(path).parts[:1] == ("data",) else ""
+    made = "; scripts/data/fetch_data.py of the repository makes those of the presets"
+    return made if Path(path).parts[:1] == ("data",) else ""
 
 
 def _of_classes(data: Collection, wanted: Sequence[str]) -> tuple[tuple[str, ...], dict[str, Split]]:
