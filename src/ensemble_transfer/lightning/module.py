@@ -27,6 +27,7 @@ from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.seeding import derive
 from ensemble_transfer.tasks.task import Task
 from ensemble_transfer.training.executors import seed_generators
+from ensemble_transfer.training.features import frozen_statistics
 from ensemble_transfer.training.recipe import Recipe, optimizer_of
 from ensemble_transfer.weights import copied, joined
 
@@ -82,6 +83,7 @@ class EnsembleModule(pl.LightningModule):
         else:
             self._about = dict(ensemble)
             members = _untrained(self.architecture, self._about["members"])
+        members = [frozen_statistics(m) for m in members] if self.recipe.batchnorm == "frozen" else members
         self.members = nn.ModuleList(member.train() for member in members)
         self.seed = seed
         about = {"ensemble": self._about, "recipe": asdict(self.recipe), "seed": seed}

@@ -16,6 +16,9 @@ too, but seeds that several machines have computed belong together.
 _BEFORE = {"tf32": False}
 """What older records lack of these, and had: so they stay equal to new ones."""
 
+_OF_A_FIT: dict[str, Any] = {"batchnorm": "batch"}
+"""The same for every recipe of a fit."""
+
 _PLACES_OF_IMAGES = ("memory", "cache")
 """Options of our tasks that say where images are kept while they are used."""
 
@@ -26,6 +29,8 @@ def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
     Two runs are equal where these are.
     """
     kept = {name: _comparable(value) for name, value in config.items() if name not in _INCIDENTAL}
+    if isinstance(recipe := kept.get("recipe"), Mapping):
+        kept["recipe"] = {n: _OF_A_FIT | dict(part) if isinstance(part, Mapping) else part for n, part in recipe.items()}
     if isinstance(trainer := config.get("trainer"), Mapping):
         kept["trainer"] = _BEFORE | {name: trainer[name] for name in _DECISIVE_OF_TRAINER if name in trainer}
     return kept

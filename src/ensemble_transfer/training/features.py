@@ -1,4 +1,4 @@
-"""Features of frozen encoders, and re-estimated BatchNorm statistics."""
+"""Features of frozen encoders, and BatchNorm statistics that are frozen or estimated anew."""
 
 from collections.abc import Iterable, Iterator
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ensemble_transfer.models.backbone import Architecture, Classifier
-from ensemble_transfer.models.device import tf32, to_device
+from ensemble_transfer.models.device import Network, tf32, to_device
 from ensemble_transfer.seeding import generator
 from ensemble_transfer.spill import empty
 from ensemble_transfer.training.batches import augmented
@@ -60,6 +60,18 @@ def statistics_images(images: Tensor, most: int | None, seed: int) -> Tensor:
         return images
     chosen = torch.randperm(len(images), generator=generator(seed, "statistics"))[:most]
     return images[chosen.sort().values]
+
+
+def frozen_statistics(network: Network) -> Network:
+    """Let a network's BatchNorm normalise by its running statistics, and keep them, in training mode too; in place."""
+    for layer in network.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.register_forward_pre_hook(_as_in_evaluation)
+    return network
+
+
+def _as_in_evaluation(layer: nn.Module, _inputs: object) -> None:
+    layer.eval()
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from math import cos, pi
 from operator import index
 from typing import Any, Self
@@ -15,6 +15,7 @@ from ensemble_transfer.training.batches import AUGMENTATIONS
 
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "constant")
+BATCHNORM = ("batch", "frozen")
 
 LARGEST_STEPS = 1_000_000_000
 """Steps of a fit at the most; a GPU takes months for as many."""
@@ -45,6 +46,9 @@ class Recipe:
         schedule: ``cosine`` (down to 0 at the last step) or ``constant``.
         warmup: Fraction of the steps in which the learning rate rises linearly from 0.
         clip: Highest norm of a member's gradient; null for no clipping.
+        batchnorm: What BatchNorm normalises by while a whole member is trained: the statistics of the ``batch``, which
+            its running ones follow; or ``frozen``, its running statistics, which stay as they are. Its weights are
+            trained either way.
         label_smoothing: Share of the label's probability that is spread over all classes.
         augment: Augmentation of the images, drawn anew at every step: ``none``, ``flip`` (left to right), ``crop``
             (moved by an eighth at most), ``crop_flip``, ``resized_crop`` (a part, scaled to the whole, and ``flip``),
@@ -62,6 +66,7 @@ class Recipe:
     schedule: str = "cosine"
     warmup: float = 0.0
     clip: float | None = None
+    batchnorm: str = "batch"
     label_smoothing: float = 0.0
     augment: str = "none"
     views: int = 1
@@ -70,7 +75,12 @@ class Recipe:
         self._convert()
         require(0 <= self.steps <= LARGEST_STEPS, "steps", self.steps, f"must be in 0..{LARGEST_STEPS:,}")
         require(self.batch_size > 0, "batch_size", self.batch_size, "must be above 0")
-        allowed = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "augment": ("none", *AUGMENTATIONS)}
+        allowed = {
+            "optimizer": OPTIMIZERS,
+            "schedule": SCHEDULES,
+            "batchnorm": BATCHNORM,
+            "augment": ("none", *AUGMENTATIONS),
+        }
         for name, values in allowed.items():
             value = getattr(self, name)
             require(value in values, name, value, f"must be one of {', '.join(values)}")
@@ -108,6 +118,10 @@ class Recipe:
         shrinks = lr * max(1.0, factor) * decay
         require(shrinks <= LARGEST, "weight_decay", decay, f"times the learning rate is {shrinks:g}{_RANGE}")
 
+    def decisive(self) -> dict[str, Any]:
+        """Return what decides a fit, as plain data; without ``batchnorm`` where it is that of all earlier fits."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("batchnorm", "batch")}
+
     def check_head(self) -> None:
         """Raise a SettingError if this recipe cannot train a head on the features of a frozen encoder."""
         self.check_trains()
@@ -144,6 +158,7 @@ class Recipes:
         probe: The head on frozen features, before a tiny fine-tuning.
         head: The head on frozen features, where that is all (strategy ``head``).
         statistics: Images that BatchNorm's statistics are estimated on, of the target's training images; null for all.
+            None are where ``full`` keeps the statistics frozen.
     """
 
     ancestor: Recipe = field(default_factory=lambda: Recipe(steps=500))
@@ -172,6 +187,11 @@ class Recipes:
         for name in ("probe", "head"):
             with settings_under(name):
                 getattr(self, name).check_head()
+
+    @property
+    def keeps_statistics(self) -> bool:
+        """Whether fine-tuning keeps BatchNorm's statistics; those of shifted encoders are kept as well then."""
+        return self.full.batchnorm == "frozen"
 
     @contextmanager
     def naming(self, recipe: Recipe, phase: str) -> Iterator[None]:

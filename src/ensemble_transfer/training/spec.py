@@ -6,7 +6,7 @@ the images that its steps draw.
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import torch
@@ -20,7 +20,7 @@ from ensemble_transfer.models.flops import encode_flops, head_flops, step_flops
 from ensemble_transfer.spill import empty
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.batches import USABLE, Batches, drawn
-from ensemble_transfer.training.features import encode, views
+from ensemble_transfer.training.features import encode, frozen_statistics, views
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.store import key_of
@@ -107,7 +107,7 @@ class FitSpec:
             architecture=self.architecture.plain(),
             initial=fingerprint(start.weights),
             data=self.data.fingerprint,
-            recipe=asdict(self.recipe),
+            recipe=self.recipe.decisive(),
             seed=start.seed,
             precision=precision,
             channels_last=channels_last,
@@ -115,7 +115,10 @@ class FitSpec:
 
     def module(self, initial: Weights) -> nn.Module:
         """Return the module to train: a classifier, or :func:`head_of` its head."""
-        return head_of(below(initial, "head")) if self.heads else self.architecture.classifier(initial)
+        if self.heads:
+            return head_of(below(initial, "head"))
+        member = self.architecture.classifier(initial)
+        return frozen_statistics(member) if self.recipe.batchnorm == "frozen" else member
 
     def weights(self, initial: Weights, trained: Weights) -> Weights:
         """Return the member's weights from those of the trained module; a frozen encoder has its initial ones."""

@@ -290,8 +290,11 @@ class Workbench:
         return self.fit_heads(reseeded, self.recipes.probe, phase)
 
     def reestimate_statistics(self, encoders: Mapping[int, Weights]) -> dict[int, Weights]:
-        """Estimate BatchNorm statistics on some of the target's training images, and return the encoders with them."""
-        if not self.architecture.has_statistics:
+        """Estimate BatchNorm statistics on some of the target's training images, and return the encoders with them.
+
+        They stay as they are where full fine-tuning keeps them too.
+        """
+        if not self.architecture.has_statistics or self.recipes.keeps_statistics:
             return dict(encoders)
         self.require_left(len(encoders) * self.prices.statistics, "statistics")
         device, done = self.fitter.settings.device, dict[int, Weights]()

@@ -74,9 +74,11 @@ class Prices:
 
     @property
     def statistics(self) -> int:
-        """Price of estimating BatchNorm statistics on training images; 0 for an encoder that has none."""
+        """Price of estimating BatchNorm statistics on training images; 0 where there are none, or they are kept."""
+        if not self.architecture.has_statistics or self.recipes.keeps_statistics:
+            return 0
         images = min(self.recipes.statistics or self.examples, self.examples)
-        return self.encode(images) if self.architecture.has_statistics else 0
+        return self.encode(images)
 
     @property
     def look(self) -> int:

@@ -16,13 +16,14 @@ from ensemble_transfer.models.device import tf32, to_device
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.seeding import generator
 from ensemble_transfer.tasks.task import Split
-from ensemble_transfer.training.features import features
+from ensemble_transfer.training.features import features, is_statistic
 from ensemble_transfer.transfer.base import Workbench
 from ensemble_transfer.transfer.shift.vector import ShiftVector, learned
 from ensemble_transfer.weights import (
     Weights,
     add_scaled,
     below,
+    fingerprint,
     joined,
     mean_distance_and_cosine,
     norm,
@@ -35,7 +36,9 @@ _BATCH = 256
 
 @torch.no_grad()
 @tf32(allowed=False)
-def batch_loss(classifier: Classifier, images: Tensor, labels: Tensor, device: torch.device) -> tuple[float, float]:
+def batch_loss(
+    classifier: Classifier, images: Tensor, labels: Tensor, device: torch.device, frozen: bool = False
+) -> tuple[float, float]:
     """Return mean cross-entropy and accuracy, with BatchNorm normalising by the statistics of the images themselves.
 
     Shifted or interpolated weights have no running statistics of their own; those of the batch need no further pass. A
@@ -46,9 +49,10 @@ def batch_loss(classifier: Classifier, images: Tensor, labels: Tensor, device: t
         images: (examples, channels, height, width) uint8.
         labels: (examples,) int64.
         device: Where to compute.
+        frozen: Whether training kept the running statistics: then all weights between have these, and they are used.
     """
     classifier = to_device(classifier, device)
-    for layer in classifier.modules() if len(images) > 1 else ():
+    for layer in classifier.modules() if len(images) > 1 and not frozen else ():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             layer.train()
     parts = -(-len(images) // _BATCH)
@@ -127,7 +131,8 @@ def shift_line(bench: Workbench, donor: Weights, shifted: Mapping[int, Weights])
     """Compute validation loss and accuracy on the straight line from before to after the shift, and beyond.
 
     Each point has the donor's head and no fine-tuning. BatchNorm normalises by the
-    validation images. Values are means over at most four recipients; lists are empty without recipients.
+    validation images, or by the running statistics where fine-tuning keeps them. Values are means over at most four
+    recipients; lists are empty without recipients.
     """
     line: dict[str, list[float]] = {"scale": [], "loss": [], "accuracy": []}
     network = bench.architecture.classifier(donor)
@@ -138,7 +143,7 @@ def shift_line(bench: Workbench, donor: Weights, shifted: Mapping[int, Weights])
             before = bench.encoders[member]
             moved = add_scaled(before, subtract(shifted[member], before), scale)
             network.load_state_dict(joined(encoder=moved, head=below(donor, "head")))  # to build one takes longer
-            points.append(batch_loss(network, split.images, split.labels, device))
+            points.append(batch_loss(network, split.images, split.labels, device, bench.recipes.keeps_statistics))
         line["scale"].append(scale)
         line["loss"].append(sum(loss for loss, _ in points) / len(points))
         line["accuracy"].append(sum(accuracy for _, accuracy in points) / len(points))
@@ -150,13 +155,16 @@ def source_barrier(source: Ensemble, validation: Split, device: torch.device) ->
 
     On the straight line between the weights of two members, the barrier is the largest rise of the source task's
     validation loss above the linear interpolation of their losses (Frankle et al. 2020, arXiv 1912.05671). BatchNorm
-    normalises by the validation images. The value is the mean over pairs of at most four members; NaN for one member.
+    normalises by the validation images, unless all members have the same running statistics. The value is the mean over
+    pairs of at most four members; NaN for one member.
     """
     network = source.classifier(0)
+    running = [{n: t for n, t in member.items() if is_statistic(n)} for member in source.members[:DIAGNOSED]]
+    frozen = len({fingerprint(own) for own in running}) == 1
 
     def loss(weights: Weights) -> float:
         network.load_state_dict(dict(weights))  # to build one takes longer
-        return batch_loss(network, validation.images, validation.labels, device)[0]
+        return batch_loss(network, validation.images, validation.labels, device, frozen)[0]
 
     def barrier(one: Weights, end: float, other: Weights, other_end: float) -> float:
         way = subtract(other, one)
