@@ -54,6 +54,7 @@ def module(source_ensemble, target_task):
     "recipe",
     [
         RECIPE,
+        replace(RECIPE, batchnorm="frozen"),
         replace(RECIPE, optimizer="sgd", clip=0.5, warmup=0.3, label_smoothing=0.1, augment="crop", head_lr_factor=3.0),
     ],
 )

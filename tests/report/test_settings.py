@@ -26,6 +26,9 @@ def test_settings_decide_a_result_unless_they_say_where_and_how_it_is_computed()
     for change in ({"store": {"root": "b"}}, {"logger": {"kind": "wandb"}}, {"trainer": elsewhere}):
         assert decisive(CONFIG | change) == decisive(CONFIG)
     assert decisive(CONFIG) == decisive(CONFIG | {"trainer": CONFIG["trainer"] | {"tf32": False}})  # older ones lack it
+    older, newer = ({"recipe": {"full": {"lr": 1} | own, "statistics": 9}} for own in ({}, {"batchnorm": "batch"}))
+    assert decisive(CONFIG | older) == decisive(CONFIG | newer)
+    assert decisive(CONFIG | older) != decisive(CONFIG | {"recipe": {"full": {"lr": 1, "batchnorm": "frozen"}}})
     own = {"_target_": "ensemble_transfer.transfer.strategies.full.Full", "donors": 1}
     for change in ({"seed": 1}, {"strategy": own}, {"budget": 1.0}, {"evaluation": {"test": False}}, {"new": 1}):
         assert decisive(CONFIG | change) != decisive(CONFIG)

@@ -1,0 +1,102 @@
+"""A fit may keep BatchNorm's statistics: it takes the steps of a network whose BatchNorm is in evaluation mode."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from same import equal
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from ensemble_transfer import Recipe, SettingError
+from ensemble_transfer.training.batches import Batches
+from ensemble_transfer.training.features import is_statistic
+from ensemble_transfer.training.spec import FitSpec, Start
+
+RECIPE = Recipe(6, optimizer="sgd", lr=0.02, momentum=0.0, weight_decay=0.0, schedule="constant", batchnorm="frozen")
+
+
+@pytest.fixture
+def net(architecture):
+    """Weights whose statistics are none that a batch would have."""
+    weights = architecture.initial(0)
+    return {n: t * 0.6 if n.endswith("running_var") else t for n, t in weights.items()}
+
+
+def by_hand(architecture, weights, data, seed):
+    """Take the steps of plain SGD, with every BatchNorm in evaluation mode."""
+    network = architecture.classifier(weights).train()
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.eval()
+    batches = Batches(data.images, data.labels, RECIPE.batch_size, [seed])
+    for step in range(RECIPE.steps):
+        images, labels = (of_all[0] for of_all in batches[step])
+        loss = cross_entropy(network(images), labels)
+        gradients = torch.autograd.grad(loss, [*network.parameters()])
+        with torch.no_grad():
+            for parameter, gradient in zip(network.parameters(), gradients, strict=True):
+                parameter -= RECIPE.lr * gradient
+    return network.state_dict()
+
+
+@pytest.mark.parametrize("executor", ["loop", "vectorised"])
+def test_it_takes_the_steps_of_evaluation_mode_and_keeps_the_statistics(
+    train, architecture, net, source_task, executor
+):
+    [fitted] = train([0], RECIPE, executor=executor, net=Given(architecture, net)).fitted
+    wanted = by_hand(architecture, net, source_task.train, 50)
+    assert all(torch.allclose(fitted.weights[name], wanted[name], rtol=1e-4, atol=1e-5) for name in wanted)
+    kept = {name for name, tensor in net.items() if torch.equal(fitted.weights[name], tensor)}
+    assert kept >= {name for name in net if is_statistic(name)}
+    assert len(kept) < len(net) / 2
+
+
+class Given:
+    """An architecture whose initial weights are given."""
+
+    def __init__(self, architecture, weights):
+        self._architecture, self._weights = architecture, weights
+
+    def __getattr__(self, name):
+        return getattr(self._architecture, name)
+
+    def initial(self, seed):
+        return self._weights
+
+    def __hash__(self):
+        return hash(self._architecture)
+
+    def __eq__(self, other):
+        return self._architecture == other
+
+
+def test_statistics_of_the_batch_are_another_fit_and_move(train, architecture, net):
+    frozen, moved = (
+        train([0], replace(RECIPE, batchnorm=kind), net=Given(architecture, net)).fitted[0]
+        for kind in ("frozen", "batch")
+    )
+    assert frozen.key != moved.key
+    statistics = [name for name in net if is_statistic(name)]
+    assert not any(torch.equal(moved.weights[name], net[name]) for name in statistics)
+
+
+def test_a_fit_that_does_not_freeze_has_the_key_that_it_had_before_there_was_a_choice(
+    architecture, source_task, settings, net
+):
+    start, recipe = Start(0, net, 1), Recipe(5, lr=1e-2)
+    assert "batchnorm" not in recipe.decisive()
+    assert recipe.decisive() | {"batchnorm": "frozen"} == replace(recipe, batchnorm="frozen").decisive()
+    keys = [FitSpec(architecture, source_task.train, r, "full").key(start, settings) for r in (recipe, RECIPE)]
+    assert len({*keys}) == 2
+
+
+def test_a_choice_that_there_is_not_is_refused():
+    with pytest.raises(SettingError, match="batchnorm='off': must be one of batch, frozen"):
+        Recipe(5, batchnorm="off")
+
+
+def test_a_network_without_batchnorm_trains_as_ever(train, backbone):
+    net = replace(backbone, options=dict(backbone.options) | {"norm_layer": "groupnorm1"}).architecture(8, 1, 5)
+    one, other = (train([0], replace(RECIPE, batchnorm=kind), net=net).fitted[0] for kind in ("frozen", "batch"))
+    assert equal(one.weights, other.weights)
