@@ -268,10 +268,11 @@ def read_claims(path: Path, part: str = "claims") -> list[Claim]:
     ]
 
 
-def run_again(path: Path) -> list[str]:
-    """Return the pairs of a file's claims that were run again on the reserve seeds, after a fault was found."""
+def run_again(path: Path) -> dict[str, range]:
+    """Return the pairs of a file's claims that were run again, each with its ten reserve seeds."""
     data = _read(path)
-    return [pair for group in data.get("run again", ()) for pair in _pairs(data["groups"], group)]
+    again: Mapping[str, int] = data.get("run again", {})
+    return {pair: range(first, first + 10) for group, first in again.items() for pair in _pairs(data["groups"], group)}
 
 
 def _read(path: Path) -> Mapping[str, Any]:

@@ -57,7 +57,7 @@ LEGEND = (
 CHOOSING = ("head", "pilot", "choice")
 """The phases of ``auto`` that are there to choose: heads, pilots and looks at validation images."""
 
-DEVELOPMENT, CONFIRMATION, RESERVE = range(3), range(100, 110), range(200, 210)
+DEVELOPMENT, CONFIRMATION = range(3), range(100, 110)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,8 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     seeds = DEVELOPMENT if options.development else CONFIRMATION
     try:
-        again = () if options.development else run_again(options.claims)
-        runs = Runs.of(read_records(options.folders).values(), seeds, dict.fromkeys(again, RESERVE))
+        again = {} if options.development else run_again(options.claims)
+        runs = Runs.of(read_records(options.folders).values(), seeds, again)
         if not runs.by_pair:
             raise ValueError(f"no finished run of seeds {seeds[0]} to {seeds[-1]} below the folders")
         text = page(runs, read_claims(options.claims), seeds, read_claims(options.claims, "looks"))
@@ -96,8 +96,7 @@ def page(runs: Runs, claims: Sequence[Claim], seeds: Sequence[int], looks: Seque
     """Return the page; looks are differences that nobody claimed beforehand."""
     records = [record for own in runs.by_pair.values() for record, _ in own]
     kind = "confirmation" if seeds == CONFIRMATION else "development (nothing here is a result)"
-    reserve = [pair for pair, own in runs.by_pair.items() if any(record.seed in RESERVE for record, _ in own)]
-    again = f", and {RESERVE[0]} to {RESERVE[-1]} on {', '.join(reserve)}" if reserve else ""
+    again = _reserve(runs, seeds)
     machines = sorted({str(record.environment.get("processor", "unknown")) for record in records})
     opening = (
         f"Written by `scripts/evidence/frontier_report.py` from {len(records)} runs on {kind} seeds {seeds[0]} to "
@@ -112,6 +111,16 @@ def page(runs: Runs, claims: Sequence[Claim], seeds: Sequence[int], looks: Seque
     for pair in runs.by_pair:
         parts += [f"## {pair}", _everything(runs, pair)]
     return "\n\n".join(parts) + "\n"
+
+
+def _reserve(runs: Runs, seeds: Sequence[int]) -> str:
+    """Return in words which other seeds some pairs have: those that were run again."""
+    others: dict[tuple[int, int], list[str]] = {}
+    for pair, own in runs.by_pair.items():
+        found = {record.seed for record, _ in own}
+        if not found <= {*seeds}:
+            others.setdefault((min(found), max(found)), []).append(pair)
+    return "".join(f", and {first} to {last} on {', '.join(pairs)}" for (first, last), pairs in others.items())
 
 
 def _looks(runs: Runs, looks: Sequence[Claim]) -> str:

@@ -282,7 +282,7 @@ def test_what_cannot_be_told_apart_and_what_is_missing_are_refused(forks, record
 @pytest.mark.parametrize(
     ("strategy", "groups", "said"),
     [
-        ("snapshots", {"recipe": {"probe": {"lr": 0.05}}}, "'snapshots'} at 1: seeds 100 and 105 have recipe.probe.lr"),
+        ("snapshots", {"recipe": {"probe": {"lr": 0.05}}}, "'snapshots'} at 1: seeds 100 and 105 have recipe.probe."),
         ("snapshots", {"strategy": {"first": 0.3}}, "'snapshots'} at 1: seeds 100 and 105 have strategy.first"),
         ("head", {"backbone": {"name": "another"}}, "a -> b: seeds 100 and 105 have backbone.name None and another"),
         ("full", {"recipe": {"full": {"lr": 0.01, "steps": 20}}}, "have recipe.full.steps 10 and 20"),
@@ -320,10 +320,10 @@ def test_the_claims_of_the_protocol_can_be_read(monkeypatch):
 def test_a_group_that_was_run_again_has_the_reserve_seeds_alone(forks, records, tmp_path):
     again = [replace(r, seed=r.seed + 100) for r in records if r.dataset == "a -> c" and r.seed in SEEDS[:4]]
     folder = kept([*records, *again], tmp_path)
-    (folder / "claims.yaml").write_text(yaml.safe_dump(CLAIMS | {"run again": ["second"]}))
+    (folder / "claims.yaml").write_text(yaml.safe_dump(CLAIMS | {"run again": {"second": 200}}))
     assert report(forks, folder).returncode == 0
     page = (folder / "page" / "README.md").read_text()
-    assert "seeds 100 to 109, and 200 to 209 on a -> c, one thread" in page
+    assert "seeds 100 to 109, and 200 to 203 on a -> c, one thread" in page
     assert {row["n"] for row in rows_below("a -> c", page)} <= {"1", "2", "4"}
     assert {row["n"] for row in rows_below("a -> b", page)} >= {"10"}
     assert report(forks, folder, "--development").returncode == 0
