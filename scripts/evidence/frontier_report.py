@@ -96,11 +96,10 @@ def page(runs: Runs, claims: Sequence[Claim], seeds: Sequence[int], looks: Seque
     """Return the page; looks are differences that nobody claimed beforehand."""
     records = [record for own in runs.by_pair.values() for record, _ in own]
     kind = "confirmation" if seeds == CONFIRMATION else "development (nothing here is a result)"
-    again = _reserve(runs, seeds)
     machines = sorted({str(record.environment.get("processor", "unknown")) for record in records})
     opening = (
-        f"Written by `scripts/evidence/frontier_report.py` from {len(records)} runs on {kind} seeds {seeds[0]} to "
-        f"{seeds[-1]}{again}, one thread of {' and '.join(machines)}. What is tested, how, and what verdicts mean: "
+        f"Written by `scripts/evidence/frontier_report.py` from {len(records)} runs on {kind} seeds "
+        f"{_seeds(runs, seeds)}, one thread of {' and '.join(machines)}. What is tested, how, and what verdicts mean: "
         "`benchmarks/frontier/PROTOCOL.md`. Leads are own minus other, turned so that positive is better, with 95% "
         "intervals."
     )
@@ -113,14 +112,16 @@ def page(runs: Runs, claims: Sequence[Claim], seeds: Sequence[int], looks: Seque
     return "\n\n".join(parts) + "\n"
 
 
-def _reserve(runs: Runs, seeds: Sequence[int]) -> str:
-    """Return in words which other seeds some pairs have: those that were run again."""
+def _seeds(runs: Runs, seeds: Sequence[int]) -> str:
+    """Return in words which seeds are counted, and on which pairs others: those that were run again."""
     others: dict[tuple[int, int], list[str]] = {}
     for pair, own in runs.by_pair.items():
         found = {record.seed for record, _ in own}
         if not found <= {*seeds}:
             others.setdefault((min(found), max(found)), []).append(pair)
-    return "".join(f", and {first} to {last} on {', '.join(pairs)}" for (first, last), pairs in others.items())
+    usual = [f"{seeds[0]} to {seeds[-1]}"] if sum(map(len, others.values())) < len(runs.by_pair) else []
+    again = [f"{first} to {last} on {', '.join(pairs)}" for (first, last), pairs in others.items()]
+    return ", and ".join([*usual, *again])
 
 
 def _looks(runs: Runs, looks: Sequence[Claim]) -> str:
