@@ -6,7 +6,7 @@
 #   bash scripts/evidence/frontier.sh 100,101 pretrained mate_to_oxygen_icons      # stage 3
 seeds=${1:?seeds, such as 100,101}
 if [ "${2:-small}" = pretrained ]; then
-    kind=_pretrained pairs="dataset=${3:-clipart_to_emoji,google_to_twitter_emoji}" wrong=0.003,0.000333 more=4
+    kind=_pretrained pairs="dataset=${3:-clipart_to_emoji,google_to_twitter_emoji}" wrong=0.0009,0.0001 more=4
     scale=0.85 others=head,snapshots,turns,auto without=(frontier budget=null)
 else
     kind='' pairs='' wrong=0.03,0.00333 more=4,8
