@@ -1,9 +1,11 @@
 """The loss of a network whose BatchNorm normalises by the images themselves."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from same import equal
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, nll_loss
 
 from ensemble_transfer.transfer.shift.diagnostics import batch_loss
 
@@ -46,3 +48,14 @@ def test_a_single_image_is_normalised_by_the_running_statistics(source_ensemble,
     loss, _ = batch_loss(source_ensemble.classifier(0), images, labels, CPU)
     probability = source_ensemble.predict(images)[0, 0, labels[0]]
     assert loss == pytest.approx(-float(probability.log()), abs=1e-5)
+
+
+def test_frozen_statistics_are_the_running_ones(source_ensemble, source_task):
+    split = source_task.validation
+    [probabilities] = replace(source_ensemble, members=source_ensemble.members[:1]).predict(split.images)
+    frozen, usual = (
+        batch_loss(source_ensemble.classifier(0), split.images, split.labels, CPU, f) for f in (True, False)
+    )
+    assert frozen[0] == pytest.approx(float(nll_loss(probabilities.log(), split.labels)), abs=1e-5)
+    assert frozen[1] == float((probabilities.argmax(1) == split.labels).double().mean())
+    assert frozen[0] != pytest.approx(usual[0], abs=1e-4)
