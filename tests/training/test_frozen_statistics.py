@@ -8,7 +8,7 @@ from same import equal
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from ensemble_transfer import Recipe, SettingError
+from ensemble_transfer import Fitter, Recipe, SettingError
 from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.features import is_statistic
 from ensemble_transfer.training.spec import FitSpec, Start
@@ -40,11 +40,20 @@ def by_hand(architecture, weights, data, seed):
     return network.state_dict()
 
 
+@pytest.fixture
+def fit(architecture, net, source_task, settings):
+    """Return the fit of one member from these weights."""
+
+    def run(recipe, **changes):
+        fitter = Fitter(replace(settings, **changes))
+        return fitter.fit(architecture, [Start(0, net, 50)], source_task.train, recipe, "full").fitted[0]
+
+    return run
+
+
 @pytest.mark.parametrize("executor", ["loop", "vectorised"])
-def test_it_takes_the_steps_of_evaluation_mode_and_keeps_the_statistics(
-    train, architecture, net, source_task, executor
-):
-    [fitted] = train([0], RECIPE, executor=executor, net=Given(architecture, net)).fitted
+def test_it_takes_the_steps_of_evaluation_mode_and_keeps_the_statistics(fit, architecture, net, source_task, executor):
+    fitted = fit(RECIPE, executor=executor)
     wanted = by_hand(architecture, net, source_task.train, 50)
     assert all(torch.allclose(fitted.weights[name], wanted[name], rtol=1e-4, atol=1e-5) for name in wanted)
     kept = {name for name, tensor in net.items() if torch.equal(fitted.weights[name], tensor)}
@@ -52,30 +61,8 @@ def test_it_takes_the_steps_of_evaluation_mode_and_keeps_the_statistics(
     assert len(kept) < len(net) / 2
 
 
-class Given:
-    """An architecture whose initial weights are given."""
-
-    def __init__(self, architecture, weights):
-        self._architecture, self._weights = architecture, weights
-
-    def __getattr__(self, name):
-        return getattr(self._architecture, name)
-
-    def initial(self, seed):
-        return self._weights
-
-    def __hash__(self):
-        return hash(self._architecture)
-
-    def __eq__(self, other):
-        return self._architecture == other
-
-
-def test_statistics_of_the_batch_are_another_fit_and_move(train, architecture, net):
-    frozen, moved = (
-        train([0], replace(RECIPE, batchnorm=kind), net=Given(architecture, net)).fitted[0]
-        for kind in ("frozen", "batch")
-    )
+def test_statistics_of_the_batch_are_another_fit_and_move(fit, net):
+    frozen, moved = fit(RECIPE), fit(replace(RECIPE, batchnorm="batch"))
     assert frozen.key != moved.key
     statistics = [name for name in net if is_statistic(name)]
     assert not any(torch.equal(moved.weights[name], net[name]) for name in statistics)
