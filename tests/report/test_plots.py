@@ -233,6 +233,17 @@ def test_a_mark_that_is_far_off_is_at_the_edge_with_its_number():
     assert axes.get_ylim()[0] > -0.3
 
 
+def test_numbers_of_marks_that_are_far_off_and_close_to_each_other_do_not_overlap():
+    close = [r for name in ("shift", "tiny", "star", "turns", "auto") for r in at_cost(name, 2.0, 0.01)]
+    far = [
+        r
+        for name, lead in (("head", -0.6), ("random_shift", -0.6), ("zero_shot", -0.5))
+        for r in at_cost(name, 0.1, lead)
+    ]
+    axes = computed(*at_cost("full", 8.0), *close, *far)[1]
+    assert [text.get_text() for text in axes.texts] == ["-0.60\n-0.50"]
+
+
 def test_an_ensemble_whose_seeds_differ_in_size_is_in_the_figure_of_sizes():
     one = a_record("auto", 1)
     one.curves["ensemble_size"] = {"size": [1], "accuracy": [0.7], "calibrated_nll": [0.6]}

@@ -31,6 +31,9 @@ APART, WIDEST = 0.035, 0.12
 SPREAD = 1.2
 """Ratio between the costs at which marks of equal cost stand, at most."""
 
+ROOM = 0.08
+"""Width of a number at the edge, as a share of the axis."""
+
 RING: dict[str, Any] = {
     "marker": "o",
     "markersize": 11,
@@ -150,9 +153,8 @@ def _panel(axes: Axes, places: Sequence[Place], look: Mapping[str, Style], highe
     for name in dict.fromkeys(place.name for place in places):
         own = [index for index, place in enumerate(places) if place.name == name]
         _line(axes, [(spots[i], places[i].difference) for i in own if near[i]], look[name])
-        for index in own:
-            if not near[index]:
-                _at_edge(axes, spots[index], places[index].difference, look[name])
+    far = [index for index, is_near in enumerate(near) if not is_near]
+    _at_edges(axes, [(spots[i], places[i].difference.mean, look[places[i].name]) for i in far])
     axes.axhline(0, color=INK, linewidth=0.9, zorder=1)
     sign, seen = 1 if higher_is_better else -1, list[int]()
     for field in dict.fromkeys(place.field for place in places):
@@ -187,12 +189,23 @@ def _line(axes: Axes, points: Sequence[tuple[float, Difference]], style: Style) 
     axes.errorbar([x for x, _ in points], [d.mean for _, d in points], reach, elinewidth=1.1, capsize=2.5, **options)
 
 
-def _at_edge(axes: Axes, cost: float, difference: Difference, style: Style) -> None:
-    """Draw a mark that is far off at the edge, with its number inside."""
-    edge = axes.get_ylim()[difference.mean > 0]
-    axes.plot([cost], [edge], **style.line2d() | {"linestyle": "none"}, clip_on=False, zorder=4)
-    inward = (0, -13 if difference.mean > 0 else 7)
-    axes.annotate(f"{difference.mean:+.2f}", (cost, edge), inward, textcoords="offset points", ha="center", fontsize=8)
+def _at_edges(axes: Axes, marks: Sequence[tuple[float, float, Style]]) -> None:
+    """Draw marks that are far off at the edges, with their numbers inside, below each other where marks are close."""
+    left, right = axes.get_xlim()
+    width = (right / left) ** ROOM
+    for above in (False, True):
+        edge, groups = axes.get_ylim()[above], list[list[tuple[float, float]]]()
+        for cost, value, style in sorted((mark for mark in marks if (mark[1] > 0) == above), key=lambda m: m[0]):
+            axes.plot([cost], [edge], **style.line2d() | {"linestyle": "none"}, clip_on=False, zorder=4)
+            if groups and cost < width * groups[-1][-1][0]:
+                groups[-1].append((cost, value))
+            else:
+                groups.append([(cost, value)])
+        for group in groups:
+            numbers = "\n".join(dict.fromkeys(f"{value:+.2f}" for _, value in group))
+            place = math.sqrt(group[0][0] * group[-1][0]), edge
+            inward, align = ((0, -7), "top") if above else ((0, 7), "bottom")
+            axes.annotate(numbers, place, inward, textcoords="offset points", ha="center", va=align, fontsize=8)
 
 
 def _scale(axes: Axes, costs: Sequence[float]) -> tuple[float, float]:
