@@ -13,6 +13,7 @@ from ensemble_transfer.report.record import Record
 
 WRONG = {
     "budget=1e308": "budget=1e+308: must be above 0 and at most 1,000,000 (in fine-tunings), or null for none",
+    "strategy=auto task@dataset.target=image_folder dataset.target.path=none": "budget=None: is required by auto",
     "evaluation.ood=1": "evaluation.ood=1: must be a group of settings, not a single value",
     "backbone.options.channels=[0,8,8,8]": "describes a layer without weights; widths must be above 0",
     "strategy=shift strategy=full": "strategy='shift, full': must be one; a sweep is -m strategy=shift,full",

@@ -20,7 +20,7 @@ from ensemble_transfer.runs.evaluation import (
 )
 from ensemble_transfer.runs.presets import conf_folder, preset_names, preset_object
 from ensemble_transfer.training.features import is_statistic
-from ensemble_transfer.transfer.base import ROLES, Workbench, check_members
+from ensemble_transfer.transfer.base import ROLES, Workbench, check_strategy
 from ensemble_transfer.transfer.shift import diagnostics
 from ensemble_transfer.transfer.shift.diagnostics import batch_loss, shift_line, source_barrier
 from ensemble_transfer.weights import add_scaled, below, joined, norm, subtract
@@ -44,7 +44,7 @@ def test_a_record_that_lacks_its_role_has_that_of_its_strategy(name, role):
 def test_a_strategy_that_does_not_say_what_it_is_is_refused(missing, value):
     unsaid = type("Unsaid", (Tiny,), {missing: value})()
     with pytest.raises(SettingError, match=r"^strategy='tiny': needs `about`, .* `role`, one of method, rival, "):
-        check_members(unsaid, 3, None, COPIES)
+        check_strategy(unsaid, 3, None, COPIES, None)
 
 
 @pytest.mark.parametrize("donors", [1, 2])

@@ -19,7 +19,7 @@ from ensemble_transfer.tasks.task import Loader, Split, Task
 from ensemble_transfer.training.cost import Ledger
 from ensemble_transfer.training.fit import Fitter
 from ensemble_transfer.training.recipe import Recipes
-from ensemble_transfer.transfer.base import Strategy, Workbench, check_members
+from ensemble_transfer.transfer.base import Strategy, Workbench, check_strategy
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class Experiment:
                 self.ensemble.check(self.backbone)
                 lineage = self.ensemble.lineage
             size = self.ensemble.count
-        check_members(self.strategy, size, self.architecture, lineage)
+        check_strategy(self.strategy, size, self.architecture, lineage, self.budget)
         with settings_under("trainer"):
             self.fitter.check(self.architecture)
 

@@ -18,7 +18,7 @@ from ensemble_transfer.source.train import keep_source, members_alone, train_sou
 from ensemble_transfer.training.cost import Ledger
 from ensemble_transfer.training.progress import Tracker
 from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.transfer.base import Workbench, check_members
+from ensemble_transfer.transfer.base import Workbench, check_strategy
 from ensemble_transfer.transfer.prices import Prices
 
 DAY = 24 * 3600.0
@@ -72,7 +72,8 @@ def prepare(experiment: Experiment, tracker: Tracker | None) -> PreparedRun:
         source, ledger = train_source(experiment.ensemble, experiment.backbone, tasks.source, seed, recipes, fitter)
         if fitter.store is not None and (folder := keep_source(source, fitter.store)) is not None:
             write_card(folder, source)  # all runs that start from it share it
-    check_members(experiment.strategy, len(source), source.architecture, source.lineage)  # given files may be the same
+    # once more: given files may be the same
+    check_strategy(experiment.strategy, len(source), source.architecture, source.lineage, budget)
     name, about = experiment.strategy.name, experiment.strategy.about
     bench = Workbench(source, tasks.target.sealed(), seed, recipes, fitter, budget, strategy=name, about=about)
     return PreparedRun(experiment, tasks, bench, ledger)

@@ -107,15 +107,21 @@ UNSHIFTABLE = {
 """Lineages whose members a shift does not serve, and why."""
 
 
-def check_members(strategy: Strategy, members: int, architecture: Architecture, lineage: str) -> None:
-    """Raise a SettingError if a strategy does not suit an ensemble, or does not say what it is.
+def check_strategy(
+    strategy: Strategy, members: int, architecture: Architecture, lineage: str, budget: float | None
+) -> None:
+    """Raise a SettingError if a strategy does not suit an ensemble, lacks its budget, or does not say what it is.
 
     Args:
-        strategy: The strategy; one that shifts members has the attribute ``shifts``, and it is true.
+        strategy: The strategy; one that shifts members has the attribute ``shifts``, one that is nothing without a
+            budget ``needs_budget``, and it is true.
         members: Number of members.
         architecture: Their architecture.
         lineage: Their lineage.
+        budget: Maximum cost of the transfer, in fine-tunings; None for none.
     """
+    needed = f"is required by {strategy.name}: what the transfer may spend in fine-tunings, such as 1.1"
+    require(budget is not None or not getattr(strategy, "needs_budget", False), "budget", budget, needed)
     reason = UNSHIFTABLE.get(lineage) if getattr(strategy, "shifts", False) else None
     if reason is not None:
         take = "take few, snapshots, head or auto, or give members that differ: ensemble.members=[...] or a source task"
@@ -151,7 +157,7 @@ def transfer_ensemble(  # noqa: PLR0913  # the library's entry point: all but th
         SettingError: If the strategy's options or the budget do not suit the ensemble. This is checked before training.
     """
     require(budget is None or 0 < budget < inf, "budget", budget, "must be above 0 and finite, or None for none")
-    check_members(strategy, len(source), source.architecture, source.lineage)
+    check_strategy(strategy, len(source), source.architecture, source.lineage, budget)
     name, about = strategy.name, strategy.about
     recipes, fitter = recipes or Recipes(), fitter or Fitter()
     bench = Workbench(source, target, seed, recipes, fitter, budget, strategy=name, about=about)

@@ -96,6 +96,7 @@ class Auto:
         "Choose learning rate, members and heads within a budget, and pay for choosing out of it. Needs budget=..."
     )
     role: ClassVar[str] = "method"
+    needs_budget: ClassVar[bool] = True
 
     factor: float = 3.0
 
@@ -108,9 +109,7 @@ class Auto:
 
     def plan(self, prices: Prices) -> AutoPlan:
         """Return what will be trained; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
-        if prices.limit is None:
-            rule = "is required by auto: what the transfer may spend in fine-tunings, such as 1.1"
-            raise SettingError("budget", None, rule)
+        assert prices.limit is not None, "auto needs a budget"
         rule = f"must be at least {FEWEST_IMAGES} for auto, which chooses on them"
         require(prices.validation >= FEWEST_IMAGES, "validation", prices.validation, rule)
         prices.require_limit(prices.step, "a step of fine-tuning")
