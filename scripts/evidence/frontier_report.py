@@ -236,9 +236,9 @@ def _added(runs: Runs) -> str:
     head = ("pair", "added by", "members added", "price", "worth of all", *measures, "n")
     note = (
         "`(of 4)`: only with 4 of the seeds is the ensemble as good as one fully fine-tuned member or better. The "
-        "worth is the mean of these, which flatters it. A member of scale 0 has statistics and a head as a shifted one "
-        "has, and no shift; one of random_shift has a random one of the same length. Prices leave out the training of "
-        "the member on the source, which is there before."
+        "worth is the mean of these, which flatters it. A member of scale 0 has a head as a shifted one has, and "
+        "statistics where the recipe does not freeze them, but no shift; one of random_shift has a random one of the "
+        "same length. Prices leave out the training of the member on the source, which is there before."
     )
     return f"{table(head, lines)}\n\n{note}" if lines else "No run yet."
 

@@ -2,8 +2,8 @@
 
 On a CPU, oneDNN computes convolutions fastest with channels last: each pixel's channels side by side. Layers between
 convolutions take their input as it comes, so nothing is reordered. It is the same arithmetic in another order: results
-of a step differ in their last bits, and those of some hundred steps in the labels of 5.4 to 6.9% of test images. So the
-layout is part of a fit's key. ``scripts/benchmarks/benchmark.py executor`` measures what it saves.
+of a step differ in their last bits, and those of a few hundred steps in the labels of 5.4 to 6.9% of test images. So
+the layout is part of a fit's key. ``scripts/benchmarks/benchmark.py executor`` measures what it saves.
 
 With TF32 a GPU's tensor cores round float32 numbers to 10 bits after the point before they multiply. That is three
 decimal digits, for several times the speed. Torch by itself does so in convolutions, and not in matrix products. A CPU

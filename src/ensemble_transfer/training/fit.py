@@ -53,7 +53,7 @@ class Fitter:
     A fit is a function of initial weights, training data, recipe, seed, precision and memory layout, which make its
     key. With the loop on a CPU it does not depend on other members that are computed beside it, nor on the process: it
     is the same, bit for bit, on the same kind of CPU with the same number of threads. Device, kind of CPU, threads and
-    executor round differently. Over some hundred steps this grows: another layout or number of threads gave 5 to 7% of
+    executor round differently. Over a few hundred steps this grows: another layout or number of threads gave 5 to 7% of
     test images another label. The accuracy differs as between two seeds.
 
     Attributes:
