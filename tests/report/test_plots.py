@@ -235,13 +235,9 @@ def test_a_mark_that_is_far_off_is_at_the_edge_with_its_number():
 
 def test_numbers_of_marks_that_are_far_off_and_close_to_each_other_do_not_overlap():
     close = [r for name in ("shift", "tiny", "star", "turns", "auto") for r in at_cost(name, 2.0, 0.01)]
-    far = [
-        r
-        for name, lead in (("head", -0.6), ("random_shift", -0.6), ("zero_shot", -0.5))
-        for r in at_cost(name, 0.1, lead)
-    ]
-    axes = computed(*at_cost("full", 8.0), *close, *far)[1]
-    assert [text.get_text() for text in axes.texts] == ["-0.60\n-0.50"]
+    far = [("head", 0.1, -0.6), ("random_shift", 0.1, -0.6), ("zero_shot", 0.1, -0.5), ("lp_ft", 1.0, -0.7)]
+    axes = computed(*at_cost("full", 8.0), *close, *(r for each in far for r in at_cost(*each)))[1]
+    assert [text.get_text() for text in axes.texts] == ["-0.60\n-0.50", "-0.70"]
 
 
 def test_an_ensemble_whose_seeds_differ_in_size_is_in_the_figure_of_sizes():
