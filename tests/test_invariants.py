@@ -24,10 +24,11 @@ from ensemble_transfer.training.lockstep import Lockstep
 from ensemble_transfer.training.lockstep import train as train_doubles
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.store import Store
-from ensemble_transfer.transfer.base import Workbench, transfer_ensemble
+from ensemble_transfer.transfer.base import transfer_ensemble
 from ensemble_transfer.transfer.strategies.full import Full
 from ensemble_transfer.transfer.strategies.head import HeadOnly
 from ensemble_transfer.transfer.strategies.shift import Shift
+from ensemble_transfer.transfer.workbench import Workbench
 from ensemble_transfer.weights import Weights, add_scaled, below, floating, subtract
 
 STILL = Recipe(1, lr=1e-30)

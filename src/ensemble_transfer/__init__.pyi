@@ -35,8 +35,6 @@ from ensemble_transfer.training.recipe import Recipes as Recipes
 from ensemble_transfer.training.settings import TrainerSettings as TrainerSettings
 from ensemble_transfer.training.store import Store as Store
 from ensemble_transfer.transfer.base import Strategy as Strategy
-from ensemble_transfer.transfer.base import TransferResult as TransferResult
-from ensemble_transfer.transfer.base import Workbench as Workbench
 from ensemble_transfer.transfer.base import transfer_ensemble as transfer_ensemble
 from ensemble_transfer.transfer.prices import Prices as Prices
 from ensemble_transfer.transfer.shift.vector import ShiftVector as ShiftVector
@@ -51,5 +49,7 @@ from ensemble_transfer.transfer.strategies.snapshots import Snapshots as Snapsho
 from ensemble_transfer.transfer.strategies.star import Star as Star
 from ensemble_transfer.transfer.strategies.tiny import Tiny as Tiny
 from ensemble_transfer.transfer.strategies.turns import Turns as Turns
+from ensemble_transfer.transfer.workbench import TransferResult as TransferResult
+from ensemble_transfer.transfer.workbench import Workbench as Workbench
 
 __version__: str

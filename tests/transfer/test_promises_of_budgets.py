@@ -17,8 +17,9 @@ from ensemble_transfer.training.fit import Fits, Fitter
 from ensemble_transfer.training.recipe import Recipe, Recipes
 from ensemble_transfer.training.spec import most_encoded
 from ensemble_transfer.training.store import Fitted
-from ensemble_transfer.transfer import base, prices
-from ensemble_transfer.transfer.base import Strategy, TransferResult, Workbench, transfer_ensemble
+from ensemble_transfer.transfer import prices, workbench
+from ensemble_transfer.transfer.base import Strategy, transfer_ensemble
+from ensemble_transfer.transfer.workbench import TransferResult, Workbench
 
 PRICES = {  # operations of an image: encoding, a training step, a step of the head on features
     "small_resnet": (3_300_000, 9_800_000, 2_560),
@@ -95,7 +96,7 @@ def dear(monkeypatch):
 
     def price(name):
         encode, step, head = PRICES[name]
-        for module in (flops, spec, prices, base):
+        for module in (flops, spec, prices, workbench):
             for function, value in (("encode_flops", encode), ("step_flops", step)):
                 if hasattr(module, function):
                     monkeypatch.setattr(module, function, lambda _, value=value: value)
@@ -105,7 +106,7 @@ def dear(monkeypatch):
         chances = torch.rand(len(self), len(images), len(self.classes), generator=torch.Generator().manual_seed(3))
         return chances / chances.sum(-1, keepdim=True)
 
-    monkeypatch.setattr(base, "reestimated_statistics", lambda _architecture, encoder, *_: encoder)
+    monkeypatch.setattr(workbench, "reestimated_statistics", lambda _architecture, encoder, *_: encoder)
     monkeypatch.setattr(Ensemble, "predict", predict)
     monkeypatch.setattr(Ensemble, "__post_init__", lambda _: None)  # it builds a network to compare with
     return price

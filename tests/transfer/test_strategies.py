@@ -20,9 +20,10 @@ from ensemble_transfer.runs.evaluation import (
 )
 from ensemble_transfer.runs.presets import conf_folder, preset_names, preset_object
 from ensemble_transfer.training.features import is_statistic
-from ensemble_transfer.transfer.base import ROLES, Workbench, check_strategy
+from ensemble_transfer.transfer.base import ROLES, check_strategy
 from ensemble_transfer.transfer.shift import diagnostics
 from ensemble_transfer.transfer.shift.diagnostics import batch_loss, shift_line, source_barrier
+from ensemble_transfer.transfer.workbench import Workbench
 from ensemble_transfer.weights import add_scaled, below, joined, norm, subtract
 
 

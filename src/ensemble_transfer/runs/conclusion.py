@@ -19,8 +19,8 @@ from ensemble_transfer.runs.costs import costs
 from ensemble_transfer.runs.evaluation import Arrays, kept, metrics_of, predict_soup, predict_source, predict_target
 from ensemble_transfer.runs.experiment import PreparedRun
 from ensemble_transfer.training.cost import Ledger
-from ensemble_transfer.transfer.base import TransferResult
 from ensemble_transfer.transfer.shift.diagnostics import source_barrier
+from ensemble_transfer.transfer.workbench import TransferResult
 from ensemble_transfer.weights import below, floating, mean_distance_and_cosine
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.models.flops import encode_flops
 from ensemble_transfer.training.cost import Cost, FineTuning, Ledger
 from ensemble_transfer.training.fit import Fitter
-from ensemble_transfer.transfer.base import TransferResult, Workbench
+from ensemble_transfer.transfer.workbench import TransferResult, Workbench
 
 WARM, TIMED = 5, 25
 """Steps of two fits whose difference tells the time of a step, where nothing in the ledger does."""

@@ -19,7 +19,8 @@ from ensemble_transfer.tasks.task import Loader, Split, Task
 from ensemble_transfer.training.cost import Ledger
 from ensemble_transfer.training.fit import Fitter
 from ensemble_transfer.training.recipe import Recipes
-from ensemble_transfer.transfer.base import Strategy, Workbench, check_strategy
+from ensemble_transfer.transfer.base import Strategy, check_strategy
+from ensemble_transfer.transfer.workbench import Workbench
 
 log = logging.getLogger(__name__)
 

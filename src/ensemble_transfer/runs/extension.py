@@ -15,11 +15,12 @@ from ensemble_transfer.runs.conclusion import conclude
 from ensemble_transfer.runs.experiment import Experiment, PreparedRun
 from ensemble_transfer.runs.run import Origin, prepare
 from ensemble_transfer.training.cost import FineTuning, from_plain, mean_cost, merged
-from ensemble_transfer.transfer.base import Strategy, TransferResult, Workbench
+from ensemble_transfer.transfer.base import Strategy
 from ensemble_transfer.transfer.shift.result import ShiftResult
 from ensemble_transfer.transfer.shift.vector import ShiftVector, donor_weights
 from ensemble_transfer.transfer.strategies.shift import Shift
 from ensemble_transfer.transfer.strategies.turns import Turns
+from ensemble_transfer.transfer.workbench import TransferResult, Workbench
 from ensemble_transfer.weights import Weights
 
 log = logging.getLogger(__name__)

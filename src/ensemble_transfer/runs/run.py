@@ -18,8 +18,9 @@ from ensemble_transfer.source.train import keep_source, members_alone, train_sou
 from ensemble_transfer.training.cost import Ledger
 from ensemble_transfer.training.progress import Tracker
 from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.transfer.base import Workbench, check_strategy
+from ensemble_transfer.transfer.base import check_strategy
 from ensemble_transfer.transfer.prices import Prices
+from ensemble_transfer.transfer.workbench import Workbench
 
 DAY = 24 * 3600.0
 

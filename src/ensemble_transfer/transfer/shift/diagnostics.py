@@ -17,8 +17,8 @@ from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.seeding import generator
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.features import features, is_statistic
-from ensemble_transfer.transfer.base import Workbench
 from ensemble_transfer.transfer.shift.vector import ShiftVector, learned
+from ensemble_transfer.transfer.workbench import Workbench
 from ensemble_transfer.weights import (
     Weights,
     add_scaled,

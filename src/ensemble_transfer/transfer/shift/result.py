@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ensemble_transfer.transfer.base import TransferResult, Workbench
 from ensemble_transfer.transfer.shift.diagnostics import diagnose_shift, shift_line
 from ensemble_transfer.transfer.shift.vector import ShiftVector
+from ensemble_transfer.transfer.workbench import TransferResult, Workbench
 from ensemble_transfer.weights import Weights
 
 

@@ -10,9 +10,9 @@ from torch import Tensor
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.training.cost import Cost, Entry, measured
-from ensemble_transfer.transfer.base import TransferResult, Workbench
 from ensemble_transfer.transfer.choice import Candidate, choose, differ, joined_candidates
 from ensemble_transfer.transfer.prices import Prices
+from ensemble_transfer.transfer.workbench import TransferResult, Workbench
 from ensemble_transfer.weights import Weights
 
 HEADS = 0.05

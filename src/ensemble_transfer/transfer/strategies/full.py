@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from ensemble_transfer.errors import require
 from ensemble_transfer.models.backbone import Architecture
 from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.transfer.base import TransferResult, Workbench
 from ensemble_transfer.transfer.prices import Prices, stretched
+from ensemble_transfer.transfer.workbench import TransferResult, Workbench
 
 HEADS = ("fresh", "probe")
 

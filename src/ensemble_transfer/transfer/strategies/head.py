@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ensemble_transfer.models.backbone import Architecture
-from ensemble_transfer.transfer.base import TransferResult, Workbench
 from ensemble_transfer.transfer.prices import Prices
+from ensemble_transfer.transfer.workbench import TransferResult, Workbench
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ from ensemble_transfer.seeding import generator
 from ensemble_transfer.training.features import is_statistic
 from ensemble_transfer.training.fit import Fits, Start
 from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.transfer.base import Workbench
 from ensemble_transfer.transfer.prices import FIXED, Prices, stretched
 from ensemble_transfer.transfer.shift.result import ShiftResult
 from ensemble_transfer.transfer.shift.vector import ShiftVector, donor_weights, learned
+from ensemble_transfer.transfer.workbench import Workbench
 from ensemble_transfer.weights import Weights, add_scaled, below, joined, mean, random_like, subtract
 
 DIRECTIONS = ("donor", "random")

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from ensemble_transfer.errors import require
 from ensemble_transfer.models.backbone import Architecture
-from ensemble_transfer.transfer.base import TransferResult, Workbench
 from ensemble_transfer.transfer.choice import Candidate
 from ensemble_transfer.transfer.prices import FIXED, Prices
 from ensemble_transfer.transfer.shift.vector import donor_weights
+from ensemble_transfer.transfer.workbench import TransferResult, Workbench
 from ensemble_transfer.weights import Weights, add_scaled, below, joined, subtract
 
 HEADS = ("probe", "donor")

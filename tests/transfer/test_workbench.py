@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from ensemble_transfer import Backbone, Ensemble, Recipe, SettingError
-from ensemble_transfer.transfer.base import Workbench
+from ensemble_transfer.transfer.workbench import Workbench
 from ensemble_transfer.weights import below, fingerprint
 
 
