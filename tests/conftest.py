@@ -16,7 +16,8 @@ from forks import Forks
 
 from ensemble_transfer.models.backbone import Backbone
 from ensemble_transfer.models.ensemble import Ensemble
-from ensemble_transfer.source.train import EnsembleSettings, train_source
+from ensemble_transfer.source.settings import EnsembleSettings
+from ensemble_transfer.source.train import train_source
 from ensemble_transfer.tasks.embedded import Digits
 from ensemble_transfer.tasks.task import Task
 from ensemble_transfer.training.fit import Fitter

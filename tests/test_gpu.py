@@ -10,7 +10,7 @@ from torch import nn
 from ensemble_transfer import EnsembleModule, TaskDataModule
 from ensemble_transfer.machine import free_memory
 from ensemble_transfer.models import copies
-from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.models.architecture import Architecture
 from ensemble_transfer.models.copies import move
 from ensemble_transfer.training.batches import BATCHED, Batches
 from ensemble_transfer.training.fit import Fitter, Start

@@ -13,9 +13,10 @@ import torch
 from same import equal
 
 from ensemble_transfer.metrics.evaluate import evaluate
-from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.models.architecture import Architecture
 from ensemble_transfer.models.ensemble import Ensemble
-from ensemble_transfer.source.train import EnsembleSettings, train_source
+from ensemble_transfer.source.settings import EnsembleSettings
+from ensemble_transfer.source.train import train_source
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.features import is_statistic

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-from ensemble_transfer.models.backbone import Architecture, Backbone
+from ensemble_transfer.models.architecture import Architecture
+from ensemble_transfer.models.backbone import Backbone
 from ensemble_transfer.runs import environment
 from ensemble_transfer.tasks.embedded import MnistSample
 from ensemble_transfer.tasks.task import Split

@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from ensemble_transfer.lightning.data_module import TaskDataModule
 from ensemble_transfer.lightning.module import EnsembleModule
-from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.models.architecture import Architecture
 from ensemble_transfer.models.device import channels_last
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.seeding import generator

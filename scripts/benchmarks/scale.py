@@ -34,7 +34,7 @@ from ensemble_transfer.runs.evaluation import EvaluationSettings
 from ensemble_transfer.runs.experiment import Dataset, Experiment
 from ensemble_transfer.runs.run import Origin
 from ensemble_transfer.runs.run import run as run_experiment
-from ensemble_transfer.source.train import EnsembleSettings
+from ensemble_transfer.source.settings import EnsembleSettings
 from ensemble_transfer.tasks.folder import ImageFolder
 from ensemble_transfer.training.recipe import Recipe, Recipes
 from ensemble_transfer.training.store import Store

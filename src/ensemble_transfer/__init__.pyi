@@ -5,14 +5,14 @@ from ensemble_transfer.inference.saved import SavedEnsemble as SavedEnsemble
 from ensemble_transfer.inference.saved import open_saved as open_saved
 from ensemble_transfer.lightning.data_module import TaskDataModule as TaskDataModule
 from ensemble_transfer.lightning.module import EnsembleModule as EnsembleModule
-from ensemble_transfer.models.backbone import Architecture as Architecture
+from ensemble_transfer.models.architecture import Architecture as Architecture
 from ensemble_transfer.models.backbone import Backbone as Backbone
 from ensemble_transfer.models.ensemble import Ensemble as Ensemble
 from ensemble_transfer.report.record import Record as Record
 from ensemble_transfer.report.record import as_frame as as_frame
 from ensemble_transfer.report.record import read_records as read_records
 from ensemble_transfer.runs.estimator import TransferEnsemble as TransferEnsemble
-from ensemble_transfer.source.train import EnsembleSettings as EnsembleSettings
+from ensemble_transfer.source.settings import EnsembleSettings as EnsembleSettings
 from ensemble_transfer.source.train import members_alone as members_alone
 from ensemble_transfer.source.train import train_source as train_source
 from ensemble_transfer.tasks.arrays import task_from_arrays as task_from_arrays

@@ -11,7 +11,7 @@ from ensemble_transfer.cli.build import build, build_logger, named, resolved
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.models.backbone import Backbone
 from ensemble_transfer.runs.presets import conf_folder, preset_names
-from ensemble_transfer.source.train import EnsembleSettings
+from ensemble_transfer.source.settings import EnsembleSettings
 from ensemble_transfer.training.recipe import Recipes
 from ensemble_transfer.training.settings import TrainerSettings
 

@@ -8,7 +8,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from ensemble_transfer.inference.export import preprocessing
-from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.models.architecture import Architecture
 from ensemble_transfer.tasks.images import fit
 
 

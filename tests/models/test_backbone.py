@@ -92,7 +92,7 @@ def test_a_network_that_cannot_be_is_refused_in_one_line(options, message):
 
 
 def test_weights_that_do_not_fit_into_memory_are_refused_before_they_are_made(monkeypatch):
-    monkeypatch.setattr("ensemble_transfer.models.backbone.free_memory", lambda: 10_000)
+    monkeypatch.setattr("ensemble_transfer.models.architecture.free_memory", lambda: 10_000)
     with pytest.raises(SettingError, match=r"backbone='resnet10t': needs 0\.0 GiB for its weights, and 0\.0 GiB are"):
         architecture().build()
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.models.architecture import Architecture
 from ensemble_transfer.models.device import to_device
 from ensemble_transfer.models.ensemble import Network, probabilities
 from ensemble_transfer.weights import fingerprint

@@ -12,7 +12,7 @@ from same import equal
 from torch.nn.functional import linear
 
 from ensemble_transfer import Digits
-from ensemble_transfer.models.backbone import Classifier
+from ensemble_transfer.models.architecture import Classifier
 from ensemble_transfer.models.ensemble import CALIBRATION, Ensemble, probabilities
 from ensemble_transfer.runs.costs import prediction
 from ensemble_transfer.weights import copied, fingerprint

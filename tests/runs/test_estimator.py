@@ -24,7 +24,7 @@ from sklearn.preprocessing import FunctionTransformer
 from ensemble_transfer import Few, SettingError, TransferEnsemble, open_saved, train_source, transfer_ensemble
 from ensemble_transfer.runs import estimator
 from ensemble_transfer.runs.costs import costs
-from ensemble_transfer.source.train import EnsembleSettings
+from ensemble_transfer.source.settings import EnsembleSettings
 from ensemble_transfer.training.store import Store
 from ensemble_transfer.transfer.strategies.shift import Shift
 from ensemble_transfer.weights import below

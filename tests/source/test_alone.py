@@ -8,7 +8,8 @@ from refusals import refusal
 from safetensors.torch import save_file
 from same import equal
 
-from ensemble_transfer.source.train import EnsembleSettings, members_alone
+from ensemble_transfer.source.settings import EnsembleSettings
+from ensemble_transfer.source.train import members_alone
 from ensemble_transfer.weights import below
 
 

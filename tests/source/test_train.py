@@ -7,7 +7,8 @@ from same import equal
 
 from ensemble_transfer import Recipe, SettingError, Shift
 from ensemble_transfer.models.ensemble import Ensemble
-from ensemble_transfer.source.train import LINEAGES, EnsembleSettings, _forked, keep_source, train_source
+from ensemble_transfer.source.settings import LINEAGES, EnsembleSettings
+from ensemble_transfer.source.train import _forked, keep_source, train_source
 from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.transfer.base import transfer_ensemble
 

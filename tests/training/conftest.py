@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.models.architecture import Architecture
 from ensemble_transfer.training.fit import Fitter, Start
 
 

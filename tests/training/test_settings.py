@@ -5,7 +5,7 @@ import torch
 from refusals import refusal
 
 from ensemble_transfer import Ensemble, Recipe
-from ensemble_transfer.models.backbone import Classifier
+from ensemble_transfer.models.architecture import Classifier
 from ensemble_transfer.models.device import tf32
 from ensemble_transfer.training import settings as settings_module
 from ensemble_transfer.training.settings import FLOPS_A_THREAD, TrainerSettings

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from same import equal
 from torch import nn
 
-from ensemble_transfer.models.backbone import Classifier
+from ensemble_transfer.models.architecture import Classifier
 from ensemble_transfer.training.batches import drawn
 from ensemble_transfer.training.features import encode, views
 from ensemble_transfer.training.recipe import Recipe

@@ -22,7 +22,7 @@ from ensemble_transfer.models.backbone import Backbone
 from ensemble_transfer.report.tracking import LoggerSettings
 from ensemble_transfer.runs.evaluation import EvaluationSettings
 from ensemble_transfer.runs.experiment import Dataset, Experiment
-from ensemble_transfer.source.train import EnsembleSettings
+from ensemble_transfer.source.settings import EnsembleSettings
 from ensemble_transfer.training.fit import Fitter
 from ensemble_transfer.training.recipe import Recipes
 from ensemble_transfer.training.settings import TrainerSettings, is_callback

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from ensemble_transfer.models.backbone import Architecture
+    from ensemble_transfer.models.architecture import Architecture
 
 
 NEEDED = ("onnx", "onnxruntime", "onnxscript")

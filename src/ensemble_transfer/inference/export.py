@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.onnx import ONNXProgram
 
-    from ensemble_transfer.models.backbone import Architecture
+    from ensemble_transfer.models.architecture import Architecture
     from ensemble_transfer.models.ensemble import Ensemble
 
 OUTPUTS = ("probabilities", "member_probabilities")

@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ensemble_transfer.errors import require
 from ensemble_transfer.machine import free_memory
-from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.models.architecture import Architecture
 from ensemble_transfer.models.device import channels_last, channels_last_pays
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.seeding import derive

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.layout import CALIBRATION, DESCRIPTION, replacing
 from ensemble_transfer.machine import free_memory
-from ensemble_transfer.models.backbone import Architecture, Classifier
+from ensemble_transfer.models.architecture import Architecture, Classifier
 from ensemble_transfer.models.bounds import numbers
 from ensemble_transfer.models.device import tf32, to_device
 from ensemble_transfer.spill import empty, rows_at_once

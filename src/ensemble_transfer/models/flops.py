@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ensemble_transfer.errors import SettingError
-from ensemble_transfer.models.backbone import Architecture, Classifier
+from ensemble_transfer.models.architecture import Architecture, Classifier
 
 
 def counting() -> FlopCounterMode:

@@ -17,7 +17,8 @@ from ensemble_transfer.errors import SettingError, require, settings_under
 from ensemble_transfer.inference.calibration import Calibration, Decisions, decide
 from ensemble_transfer.inference.model_card import write_card
 from ensemble_transfer.inference.saved import SavedEnsemble
-from ensemble_transfer.models.backbone import Architecture, Backbone
+from ensemble_transfer.models.architecture import Architecture
+from ensemble_transfer.models.backbone import Backbone
 from ensemble_transfer.runs.costs import costs
 from ensemble_transfer.runs.evaluation import EvaluationSettings
 from ensemble_transfer.runs.experiment import Dataset, Experiment
@@ -35,7 +36,7 @@ from ensemble_transfer.runs.given import (
 )
 from ensemble_transfer.runs.presets import preset, preset_names, preset_object
 from ensemble_transfer.runs.run import prepare
-from ensemble_transfer.source.train import EnsembleSettings
+from ensemble_transfer.source.settings import EnsembleSettings
 from ensemble_transfer.tasks.loader import TaskLoader
 from ensemble_transfer.tasks.task import Task
 from ensemble_transfer.training.fit import Fitter

@@ -8,10 +8,11 @@ from functools import cached_property
 import torch
 
 from ensemble_transfer.errors import require, settings_under
-from ensemble_transfer.models.backbone import Architecture, Backbone
+from ensemble_transfer.models.architecture import Architecture
+from ensemble_transfer.models.backbone import Backbone
 from ensemble_transfer.models.flops import step_flops
 from ensemble_transfer.runs.evaluation import EvaluationSettings, Tasks
-from ensemble_transfer.source.train import EnsembleSettings, lineage_alone
+from ensemble_transfer.source.settings import EnsembleSettings, lineage_alone
 from ensemble_transfer.tasks.images import require_shape
 from ensemble_transfer.tasks.loader import TaskLoader
 from ensemble_transfer.tasks.mapped import chunks

@@ -14,7 +14,8 @@ from torch import Tensor
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.inference.saved import SavedEnsemble, ensemble_folder
 from ensemble_transfer.layout import DESCRIPTION
-from ensemble_transfer.models.backbone import Architecture, Backbone
+from ensemble_transfer.models.architecture import Architecture
+from ensemble_transfer.models.backbone import Backbone
 from ensemble_transfer.models.ensemble import read_description
 from ensemble_transfer.tasks.arrays import Division, image_array, label_array, read_images, task_from_arrays
 from ensemble_transfer.tasks.folder import ImageFolder, image_files

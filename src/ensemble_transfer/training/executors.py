@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 
 from ensemble_transfer.errors import SettingError
-from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.models.architecture import Architecture
 from ensemble_transfer.models.device import channels_last
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.weights import Weights

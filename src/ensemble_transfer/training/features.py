@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from ensemble_transfer.models.backbone import Architecture, Classifier
+from ensemble_transfer.models.architecture import Architecture, Classifier
 from ensemble_transfer.models.device import Network, tf32, to_device
 from ensemble_transfer.seeding import generator
 from ensemble_transfer.spill import empty

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from ensemble_transfer.errors import SettingError, require
-from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.models.architecture import Architecture
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.cost import Entry
 from ensemble_transfer.training.executors import chosen_executor, refuse_unvectorisable

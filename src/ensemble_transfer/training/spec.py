@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from ensemble_transfer.machine import FLOPS_A_SECOND, SECONDS_A_STEP
-from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.models.architecture import Architecture
 from ensemble_transfer.models.device import channels_last_pays
 from ensemble_transfer.models.flops import encode_flops, head_flops, step_flops
 from ensemble_transfer.spill import empty

@@ -4,7 +4,7 @@ from math import inf
 from typing import Protocol
 
 from ensemble_transfer.errors import SettingError, require, settings_under
-from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.models.architecture import Architecture
 from ensemble_transfer.models.ensemble import COPIES, UNTRAINED, Ensemble
 from ensemble_transfer.tasks.task import Task
 from ensemble_transfer.training.fit import Fitter

@@ -9,7 +9,7 @@ from functools import cached_property
 from math import floor
 
 from ensemble_transfer.errors import SettingError
-from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.models.architecture import Architecture
 from ensemble_transfer.models.flops import encode_flops
 from ensemble_transfer.tasks.task import Task
 from ensemble_transfer.training.recipe import Recipe, Recipes

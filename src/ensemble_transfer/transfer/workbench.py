@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ensemble_transfer.errors import require
-from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.models.architecture import Architecture
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.models.flops import encode_flops
 from ensemble_transfer.seeding import derive

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 
-from ensemble_transfer.models.backbone import Classifier
+from ensemble_transfer.models.architecture import Classifier
 from ensemble_transfer.models.device import tf32, to_device
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.seeding import generator

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from ensemble_transfer.errors import SettingError, require
-from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.models.architecture import Architecture
 from ensemble_transfer.training.cost import Cost, Entry, measured
 from ensemble_transfer.transfer.choice import Candidate, choose, differ, joined_candidates
 from ensemble_transfer.transfer.prices import Prices

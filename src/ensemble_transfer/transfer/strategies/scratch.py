@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.models.architecture import Architecture
 from ensemble_transfer.training.fit import Start
 from ensemble_transfer.transfer.prices import Prices
 from ensemble_transfer.transfer.workbench import TransferResult, Workbench

@@ -16,7 +16,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ensemble_transfer.errors import require
-from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.models.architecture import Architecture
 from ensemble_transfer.seeding import generator
 from ensemble_transfer.training.features import is_statistic
 from ensemble_transfer.training.fit import Fits, Start

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.models.architecture import Architecture
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.transfer.prices import Prices, stretched
 from ensemble_transfer.transfer.workbench import TransferResult, Workbench

@@ -6,7 +6,7 @@ from math import ceil, isfinite
 from typing import ClassVar
 
 from ensemble_transfer.errors import require
-from ensemble_transfer.models.backbone import Architecture
+from ensemble_transfer.models.architecture import Architecture
 from ensemble_transfer.transfer.choice import Candidate
 from ensemble_transfer.transfer.prices import FIXED, Prices
 from ensemble_transfer.transfer.shift.vector import donor_weights
