@@ -14,7 +14,8 @@ from ensemble_transfer.machine import free_memory
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.cost import Cost, Meter, measured
 from ensemble_transfer.training.course import Course, DivergedError, Watch
-from ensemble_transfer.training.lockstep import ALONE, Heads, Lockstep, train
+from ensemble_transfer.training.heads import ALONE, Heads
+from ensemble_transfer.training.lockstep import Lockstep, train
 from ensemble_transfer.training.progress import Report, Tracker
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.spec import FitSpec, Start, member_names

@@ -10,7 +10,7 @@ from torch import nn
 
 from ensemble_transfer.training import groups as groups_module
 from ensemble_transfer.training.batches import Batches
-from ensemble_transfer.training.lockstep import Heads
+from ensemble_transfer.training.heads import Heads
 from ensemble_transfer.training.recipe import Recipe, optimizer_of
 from ensemble_transfer.training.spec import head_of
 from ensemble_transfer.training.store import CHECKPOINT
