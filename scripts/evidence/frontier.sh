@@ -8,10 +8,9 @@ seeds=${1:?seeds, such as 100,101}
 if [ "${2:-small}" = pretrained ]; then
     kind=_pretrained pairs="dataset=${3:-clipart_to_emoji,google_to_twitter_emoji}" wrong=0.0009,0.0001 more=4
     without=(frontier budget=null) others=head,snapshots,zero_shot,auto
-    turns=() # its scales, where the search on development seeds finds others than the preset's
 else
     kind='' pairs='' wrong=0.03,0.00333 more=4,8 without=(frontier_full)
-    others=head,snapshots,zero_shot,shift,auto turns=()
+    others=head,snapshots,zero_shot,shift,auto
 fi
 failed=0
 run() { ${PYTHON:-python} -m ensemble_transfer "+experiment=$1$kind" "seed=$seeds" ${pairs:+"$pairs"} "${@:2}" || failed=1; }
@@ -24,13 +23,13 @@ run frontier budget=1 strategy=snapshots,head
 run frontier_few strategy=few budget=1.5 strategy.members=2
 run frontier budget=1.5 strategy=zero_shot
 run "${without[@]}" strategy=zero_shot strategy.members=2
-run frontier budget=2 strategy=turns "${turns[@]}"
+run frontier budget=2 strategy=turns
 # auto, and all that it is held against
 run frontier budget=1,1.5,2 strategy=auto
 run frontier strategy=auto budget=2 "recipe.full.lr=$wrong"
 run frontier_few budget=1,1.5,2
 run frontier budget=1,1.5,2 "strategy=$others"
-run frontier budget=1,1.5 strategy=turns "${turns[@]}"
+run frontier budget=1,1.5 strategy=turns
 # in no claim
 run "${without[@]}" strategy=full
 run "${without[@]}" strategy=zero_shot "strategy.members=$more"
