@@ -11,8 +11,9 @@ paragraph, item or row names the source by a link to ``benchmarks``; or a commen
     <!-- numbers: set -->                                        no result: somebody has set or assumed them
 
 An estimate with its interval, ``x [low, high]``, must be in the source as a whole; in a table, or where its sign is
-written, with this sign, and elsewhere from either side. Other numbers are found one by one, by their value: in a large
-source nearly every small number is found, so this lists what is without a source, not all that is wrong.
+written, with this sign, and elsewhere from either side. A verdict that ends a row must be in the source's line too,
+for verdicts change when more claims are told. Other numbers are found one by one, by their value: in a large source
+nearly every small number is found, so this lists what is without a source, not all that is wrong.
 
 The exit code is 1 if a number has no source, or is not in it.
 """
@@ -38,6 +39,7 @@ UNITS = r"(?:seconds?|minutes?|[KMG]i?B|bytes|points?|nats|times)\b"
 RESULT = re.compile(rf"(?<![\w.,])([+-]?\d*\.\d+|\d[\d,]*(?= ?{UNITS}))(?!\.?[\w])|(?<![\w.])(\d+\.\d+)(?=s\b)")
 ANY = re.compile(r"(?<![\w.])[+-]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[+-]?\d+)?(?!\w|\.\d)")
 INTERVAL = re.compile(r"([+-]?\d*\.\d+) \[([+-]?\d*\.\d+), ([+-]?\d*\.\d+)\]")
+VERDICT = re.compile(r"\| \**(supported|refuted|undecided)\** \|$")
 WORDS = ("python", "make", "ensemble-transfer")
 
 
@@ -63,6 +65,12 @@ class Block:
     def intervals(self) -> list[str]:
         """Return the estimates with their intervals, each once, in their order."""
         return list(dict.fromkeys(match[0] for match in INTERVAL.finditer(self.told)))
+
+    @property
+    def verdict(self) -> str:
+        """The verdict in the last cell of a row; empty where there is none."""
+        found = VERDICT.search(self.text)
+        return found[1] if found else ""
 
 
 def blocks(page: str) -> Iterator[Block]:
@@ -142,9 +150,11 @@ def wrong(block: Block, run: bool) -> Iterator[str]:
     elif run or not commands:
         texts = [printed(s) if s in commands else written(s) for s in sources]
         missing = [number for number in numbers if not any(holds(text, number) for text in texts)]
+        decided = ["\n".join(line for line in text.splitlines() if block.verdict in line) for text in texts]
         for interval in intervals:
             either = interval[0] not in "+-" and not block.text.startswith("|")
-            missing += [] if any(holds_interval(text, interval, either) for text in texts) else [interval]
+            there = any(holds_interval(text, interval, either) for text in decided)
+            missing += [] if there else [f"{interval} {block.verdict}".rstrip()]
         if missing:
             yield f"{', '.join(missing)}: not in {', '.join(sources)}"
 

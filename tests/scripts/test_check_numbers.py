@@ -120,3 +120,13 @@ def test_an_interval_of_other_numbers_or_of_the_other_side_is_listed(said, tmp_p
 def test_in_a_table_an_interval_has_its_sources_side(said, tmp_path):
     (tmp_path / "benchmarks" / "fast" / "README.md").write_text(SOURCE)
     assert len(said("<!-- numbers: benchmarks/fast -->\n| turned | 0.029 [0.018, 0.041] |")) == 1
+
+
+@pytest.mark.parametrize("verdict", ["refuted", "**refuted**", "undecided"])
+def test_a_row_has_its_sources_verdict(said, tmp_path, verdict):
+    claim = "| -0.017 [-0.026, -0.008] |"
+    (tmp_path / "benchmarks" / "fast" / "README.md").write_text(
+        f"{claim} **refuted** |\n| 0.1 [0.0, 0.2] | undecided |"
+    )
+    wrong = [] if "refuted" in verdict else ["2: -0.017 [-0.026, -0.008] undecided: not in benchmarks/fast"]
+    assert said(f"<!-- numbers: benchmarks/fast -->\n{claim} {verdict} |") == wrong
