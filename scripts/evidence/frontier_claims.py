@@ -60,14 +60,20 @@ class Runs:
     Attributes:
         by_pair: Records and their decisive settings.
         rates: The usual learning rate of ``recipe.full`` of a pair.
+        rivals: The single strategies of a pair that the ``best`` is one of; one with a budget counts at that alone.
     """
 
     by_pair: Mapping[str, Sequence[tuple[Record, Mapping[str, str]]]]
     rates: Mapping[str, float]
+    rivals: Mapping[str, Sequence[Spec]]
 
     @classmethod
     def of(
-        cls, records: Iterable[Record], seeds: Collection[int], others: Mapping[str, Collection[int]] | None = None
+        cls,
+        records: Iterable[Record],
+        seeds: Collection[int],
+        others: Mapping[str, Collection[int]],
+        rivals: Mapping[str, Sequence[Spec]],
     ) -> Runs:
         """Return the runs of some seeds, and of other seeds for some pairs.
 
@@ -76,7 +82,7 @@ class Runs:
         """
         by_pair: dict[str, list[tuple[Record, Mapping[str, str]]]] = {}
         for record in records:
-            wanted = (others or {}).get(record.dataset, seeds)
+            wanted = others.get(record.dataset, seeds)
             if record.status == "finished" and record.tested and record.seed in wanted:
                 by_pair.setdefault(record.dataset, []).append((record, dict(flat(decisive(record.config)))))
         for pair, runs in by_pair.items():
@@ -85,7 +91,7 @@ class Runs:
             pair: float(Counter(own.get("recipe.full.lr", "nan") for _, own in runs).most_common(1)[0][0])
             for pair, runs in by_pair.items()
         }
-        return cls(by_pair, rates)
+        return cls(by_pair, rates, rivals)
 
     def find(self, pair: str, spec: Spec, budget: float | None) -> dict[int, Record]:
         """Return the runs of a spec by seed.
@@ -122,16 +128,6 @@ class Runs:
                 specs.setdefault(str(spec), spec)
         return list(specs.values())
 
-    def are_whole(self, pairs: Sequence[str], budget: float, seeds: Collection[int]) -> bool:
-        """Return whether every single strategy that one of the pairs has with all of these seeds, all of them have."""
-        found = [[*self.singles(pair, budget)] for pair in pairs]
-
-        def complete(pair: str, spec: Spec) -> bool:
-            return set(seeds) <= self.find(pair, spec, budget).keys()
-
-        known = [spec for pair, specs in zip(pairs, found, strict=True) for spec in specs if complete(pair, spec)]
-        return all(complete(pair, spec) for pair in pairs for spec in known)
-
 
 def _shared(own: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in own.items() if name.startswith(_SHARED) and name != "recipe.full.lr"}
@@ -167,12 +163,15 @@ class Side:
     measure: str
 
     def values(self, pair: str, spec: Spec | str, budget: float | None, seeds: Iterable[int]) -> BySeed:
-        """Return the measure of a spec, of the ``best`` single strategy on these seeds, or of the ``rule``."""
+        """Return the measure of a spec, of the ``best`` rival on these seeds, or of the ``rule``.
+
+        There is no best before all rivals have these seeds.
+        """
         if spec == "best":
-            assert budget is not None
-            own = set(seeds)
-            every = [self.values(pair, single, budget, own) for single in self.runs.singles(pair, budget)]
-            return max((v for v in every if own and own <= set(v)), key=lambda v: mean(v[s] for s in own), default={})
+            own, rivals = set(seeds), self.runs.rivals.get(pair, ())
+            every = [self.values(pair, r, budget, ()) for r in rivals if _counts(r, budget)]
+            whole = own and all(own <= set(values) for values in every)
+            return max(every, key=lambda values: mean(values[s] for s in own), default={}) if whole else {}
         if spec == "rule":
             two, heads = ({"strategy": "few", "members": 2, "cycles": "[]"}, {"strategy": "head"})
             few, head = (self.runs.find(pair, other, budget) for other in (two, heads))
@@ -192,6 +191,10 @@ class Side:
         one = self.runs.find(pair, ONE, 1)
         source = self.measure == GAIN_WITH_SOURCE
         return {seed: _gain(record, one[seed], source) for seed, record in records.items() if seed in one}
+
+
+def _counts(rival: Spec, budget: float | None) -> bool:
+    return bool(rival.get("budget", budget) == budget)
 
 
 def digits_of(measure: str) -> int:
@@ -222,17 +225,13 @@ class Claim:
     margin: float | None = None
 
     def leads(self, runs: Runs) -> Mapping[str, BySeed]:
-        """Return own minus other by pair and seed, the mean over the budgets; positive is better.
-
-        There is no best strategy before all pairs have the same ones.
-        """
+        """Return own minus other by pair and seed, the mean over the budgets; positive is better."""
         side, found = Side(runs, self.measure), {}
         for pair in self.pairs:
             each = []
             for budget in self.budgets:
                 own = side.values(pair, self.own, budget, ())
-                known = self.other != "best" or runs.are_whole(self.pairs, budget or 0.0, own)
-                other = side.values(pair, self.other, budget, own) if known else {}
+                other = side.values(pair, self.other, budget, own)
                 each.append({seed: own[seed] - other[seed] for seed in own.keys() & other.keys()})
             common = set.intersection(*map(set, each))
             found[pair] = {seed: mean(values[seed] for values in each) for seed in common}
@@ -273,6 +272,12 @@ def run_again(path: Path) -> dict[str, range]:
     data = _read(path)
     again: Mapping[str, int] = data.get("run again", {})
     return {pair: range(first, first + 10) for group, first in again.items() for pair in _pairs(data["groups"], group)}
+
+
+def read_rivals(path: Path) -> dict[str, list[Spec]]:
+    """Return the single strategies that the best of a pair is one of, by pair."""
+    data = _read(path)
+    return {pair: own for group, own in data.get("rivals", {}).items() for pair in _pairs(data["groups"], group)}
 
 
 def _read(path: Path) -> Mapping[str, Any]:

@@ -32,6 +32,7 @@ from frontier_claims import (
     Spec,
     digits_of,
     read_claims,
+    read_rivals,
     run_again,
 )
 from recipe_report import pack
@@ -76,7 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seeds = DEVELOPMENT if options.development else CONFIRMATION
     try:
         again = {} if options.development else run_again(options.claims)
-        runs = Runs.of(read_records(options.folders).values(), seeds, again)
+        records = read_records(options.folders).values()
+        runs = Runs.of(records, seeds, again, read_rivals(options.claims))
         if not runs.by_pair:
             raise ValueError(f"no finished run of seeds {seeds[0]} to {seeds[-1]} below the folders")
         text = page(runs, read_claims(options.claims), seeds, read_claims(options.claims, "looks"))
@@ -106,7 +108,7 @@ def page(runs: Runs, claims: Sequence[Claim], seeds: Sequence[int], looks: Seque
     parts = ["# The frontier: what a budget buys", opening, LEGEND, "## Claims", _claims(runs, claims, len(seeds))]
     parts += ["## Looks", LOOKS, _looks(runs, looks)] if looks else []
     parts += ["## Means over pairs", _means(runs, claims, len(seeds))]
-    parts += ["## Regret of auto", _regret(runs, claims), "## Members that are added later", _added(runs)]
+    parts += ["## Regret of auto", _regret(runs), "## Members that are added later", _added(runs)]
     for pair in runs.by_pair:
         parts += [f"## {pair}", _everything(runs, pair)]
     return "\n\n".join(parts) + "\n"
@@ -180,13 +182,11 @@ def _means(runs: Runs, claims: Sequence[Claim], least: int) -> str:
     return table(head, lines) if lines else "No budget has been run on all pairs."
 
 
-def _regret(runs: Runs, claims: Sequence[Claim]) -> str:
+def _regret(runs: Runs) -> str:
     """Return how far auto is behind the best single strategy, and with wrong rates behind itself.
 
-    There is no best strategy of a pair before the pairs of its claims all have the same ones. ``choosing`` is what
-    heads, pilots and looks cost, in fine-tunings.
+    ``choosing`` is what heads, pilots and looks cost, in fine-tunings.
     """
-    groups = {pair: claim.pairs for claim in claims if claim.other == "best" for pair in claim.pairs}
     lines = []
     for pair in runs.by_pair:
         for budget, measure in product(_budgets(runs, pair), ("accuracy", "calibrated NLL")):
@@ -194,9 +194,7 @@ def _regret(runs: Runs, claims: Sequence[Claim]) -> str:
             auto = side.values(pair, {"strategy": "auto"}, budget, ())
             if not auto:
                 continue
-            whole = runs.are_whole(groups.get(pair, [pair]), budget, auto)
-            best: BySeed = side.values(pair, "best", budget, auto) if whole else {}
-            against: list[BySeed] = [best, side.values(pair, "rule", budget, auto)]
+            against = [side.values(pair, other, budget, auto) for other in ("best", "rule")]
             wrong = [side.values(pair, {"strategy": "auto", "lr": lr}, budget, ()) for lr in (3, 1 / 3)]
             leads = [paired_difference(auto, other) for other in against]
             leads += [paired_difference(own, auto) for own in wrong]
