@@ -11,9 +11,10 @@ paragraph, item or row names the source by a link to ``benchmarks``; or a commen
     <!-- numbers: set -->                                        no result: somebody has set or assumed them
 
 An estimate with its interval, ``x [low, high]``, must be in the source as a whole; in a table, or where its sign is
-written, with this sign, and elsewhere from either side. A verdict that ends a row must be in the source's line too,
-for verdicts change when more claims are told. Other numbers are found one by one, by their value: in a large source
-nearly every small number is found, so this lists what is without a source, not all that is wrong.
+written, with this sign, and elsewhere from either side. A verdict right behind it, in the same cell or the next one,
+must be in the source's line too, for verdicts change when more claims are told. Other numbers are found one by one, by
+their value: in a large source nearly every small number is found, so this lists what is without a source, not all that
+is wrong.
 
 The exit code is 1 if a number has no source, or is not in it.
 """
@@ -39,7 +40,7 @@ UNITS = r"(?:seconds?|minutes?|[KMG]i?B|bytes|points?|nats|times)\b"
 RESULT = re.compile(rf"(?<![\w.,])([+-]?\d*\.\d+|\d[\d,]*(?= ?{UNITS}))(?!\.?[\w])|(?<![\w.])(\d+\.\d+)(?=s\b)")
 ANY = re.compile(r"(?<![\w.])[+-]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[+-]?\d+)?(?!\w|\.\d)")
 INTERVAL = re.compile(r"([+-]?\d*\.\d+) \[([+-]?\d*\.\d+), ([+-]?\d*\.\d+)\]")
-VERDICT = re.compile(r"\| \**(supported|refuted|undecided)\** \|$")
+DECIDED = re.compile(rf"({INTERVAL.pattern})(?:[,|* ]+(supported|refuted|undecided)\b)?")
 WORDS = ("python", "make", "ensemble-transfer")
 
 
@@ -62,15 +63,9 @@ class Block:
         found = ((match[1] or match[2], HUNDREDTHS.match(text, match.end())) for match in RESULT.finditer(text))
         return list(dict.fromkeys(number + (unit[0] if unit else "") for number, unit in found))
 
-    def intervals(self) -> list[str]:
-        """Return the estimates with their intervals, each once, in their order."""
-        return list(dict.fromkeys(match[0] for match in INTERVAL.finditer(self.told)))
-
-    @property
-    def verdict(self) -> str:
-        """The verdict in the last cell of a row; empty where there is none."""
-        found = VERDICT.search(self.text)
-        return found[1] if found else ""
+    def intervals(self) -> list[tuple[str, str]]:
+        """Return the estimates with their intervals, each once, in their order, and with the verdict behind it."""
+        return list(dict.fromkeys((match[1], match[5] or "") for match in DECIDED.finditer(self.told)))
 
 
 def blocks(page: str) -> Iterator[Block]:
@@ -141,7 +136,7 @@ def _rounds(value: float, number: str) -> bool:
 def wrong(block: Block, run: bool) -> Iterator[str]:
     """Yield what is wrong with the numbers of a block."""
     numbers, intervals, sources = block.results(), block.intervals(), [s for s in block.sources if s != "set"]
-    told = [*numbers, *intervals]
+    told = [*numbers, *(interval for interval, _ in intervals)]
     if not told or "set" in block.sources:
         return
     commands = [source for source in sources if source.startswith(WORDS)]
@@ -150,11 +145,11 @@ def wrong(block: Block, run: bool) -> Iterator[str]:
     elif run or not commands:
         texts = [printed(s) if s in commands else written(s) for s in sources]
         missing = [number for number in numbers if not any(holds(text, number) for text in texts)]
-        decided = ["\n".join(line for line in text.splitlines() if block.verdict in line) for text in texts]
-        for interval in intervals:
+        for interval, verdict in intervals:
+            decided = ["\n".join(line for line in text.splitlines() if verdict in line) for text in texts]
             either = interval[0] not in "+-" and not block.text.startswith("|")
             there = any(holds_interval(text, interval, either) for text in decided)
-            missing += [] if there else [f"{interval} {block.verdict}".rstrip()]
+            missing += [] if there else [f"{interval} {verdict}".rstrip()]
         if missing:
             yield f"{', '.join(missing)}: not in {', '.join(sources)}"
 

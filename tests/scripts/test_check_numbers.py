@@ -123,10 +123,10 @@ def test_in_a_table_an_interval_has_its_sources_side(said, tmp_path):
 
 
 @pytest.mark.parametrize("verdict", ["refuted", "**refuted**", "undecided"])
-def test_a_row_has_its_sources_verdict(said, tmp_path, verdict):
-    claim = "| -0.017 [-0.026, -0.008] |"
-    (tmp_path / "benchmarks" / "fast" / "README.md").write_text(
-        f"{claim} **refuted** |\n| 0.1 [0.0, 0.2] | undecided |"
-    )
-    wrong = [] if "refuted" in verdict else ["2: -0.017 [-0.026, -0.008] undecided: not in benchmarks/fast"]
-    assert said(f"<!-- numbers: benchmarks/fast -->\n{claim} {verdict} |") == wrong
+@pytest.mark.parametrize("told", ["| {} | {} |", "| {} {} | more |", "| more | {}, {} |", "- It is behind: {}, {}."])
+def test_a_verdict_is_that_of_the_source(said, tmp_path, told, verdict):
+    lead = "-0.017 [-0.026, -0.008]"
+    page = f"| {lead} | **refuted** |\n| 0.1 [0.0, 0.2] | undecided |"
+    (tmp_path / "benchmarks" / "fast" / "README.md").write_text(page)
+    wrong = [] if "refuted" in verdict else [f"2: {lead} undecided: not in benchmarks/fast"]
+    assert said(f"<!-- numbers: benchmarks/fast -->\n{told.format(lead, verdict)}") == wrong
