@@ -16,36 +16,39 @@ import argparse
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import product
 from pathlib import Path
 from statistics import mean
 
+from frontier_auto import regret, taken
 from frontier_claims import (
     GAIN,
     MEASURES,
-    ONE,
-    UNSHIFTED,
     BySeed,
     Claim,
-    Runs,
     Side,
-    Spec,
     digits_of,
     read_claims,
     read_rivals,
     run_again,
+    time_of,
 )
+from frontier_runs import ONE, UNSHIFTED, Runs, Spec
 from recipe_report import pack
 
 from ensemble_transfer.report.record import Record, read_records
 from ensemble_transfer.report.rows import CALIBRATED, worth_of
-from ensemble_transfer.report.statistics import Spread, holm, paired_difference
+from ensemble_transfer.report.statistics import Spread, holm
 from ensemble_transfer.report.summary import number
 from ensemble_transfer.report.tables import markdown as table
 
 CLAIMS = Path(__file__).parents[2] / "benchmarks" / "frontier" / "claims.yaml"
 LOOKS = (
     "A look was thought of when results were known. It has no verdict and no correction, and shows where to look next."
+)
+TAKEN = (
+    "Learning rates of fine-tuned members in those of the tuned recipe, and leads over two members with the tuned "
+    "rate. A look: runs are sorted by what they took, so rows of one pair have different seeds. Choices of earlier "
+    "runs are not kept."
 )
 LEGEND = (
     "Budgets and costs are in fine-tunings: full fine-tunings of one member, by FLOPs, or `by time`, where CPU seconds "
@@ -55,9 +58,6 @@ LEGEND = (
     "correction. `networks` is how many predict, the mean over seeds: `snapshots (members=8)` keeps up to eight. OOD "
     "AUROC is missing where the target has all classes of the source."
 )
-CHOOSING = ("head", "pilot", "choice")
-"""The phases of ``auto`` that are there to choose: heads, pilots and looks at validation images."""
-
 DEVELOPMENT, CONFIRMATION = range(3), range(100, 110)
 
 
@@ -108,7 +108,15 @@ def page(runs: Runs, claims: Sequence[Claim], seeds: Sequence[int], looks: Seque
     parts = ["# The frontier: what a budget buys", opening, LEGEND, "## Claims", _claims(runs, claims, len(seeds))]
     parts += ["## Looks", LOOKS, _looks(runs, looks)] if looks else []
     parts += ["## Means over pairs", _means(runs, claims, len(seeds))]
-    parts += ["## Regret of auto", _regret(runs), "## Members that are added later", _added(runs)]
+    parts += [
+        "## Regret of auto",
+        regret(runs),
+        "## What auto took",
+        TAKEN,
+        taken(runs),
+        "## Members that are added later",
+        _added(runs),
+    ]
     for pair in runs.by_pair:
         parts += [f"## {pair}", _everything(runs, pair)]
     return "\n\n".join(parts) + "\n"
@@ -158,15 +166,11 @@ def _p(value: float) -> str:
     return "below 0.001" if value < 0.0005 else number(value)
 
 
-def _budgets(runs: Runs, pair: str) -> list[float]:
-    return sorted({float(own["budget"]) for _, own in runs.by_pair[pair] if own["budget"] != "None"})
-
-
 def _means(runs: Runs, claims: Sequence[Claim], least: int) -> str:
     """Return for the pairs of claims about auto what every strategy has in the mean over them; a look, no claim."""
     measures, lines = ("accuracy", "calibrated NLL"), []
     for pairs in dict.fromkeys(tuple(claim.pairs) for claim in claims if claim.own["strategy"] == "auto"):
-        for budget in _budgets(runs, pairs[0]) if pairs[0] in runs.by_pair else ():
+        for budget in runs.budgets(pairs[0]):
             for spec in [*runs.singles(pairs[0], budget), {"strategy": "auto"}]:
                 found = [runs.find(pair, spec, budget) for pair in pairs]
                 seeds = set.intersection(*map(set, found))
@@ -176,37 +180,10 @@ def _means(runs: Runs, claims: Sequence[Claim], least: int) -> str:
                 for measure in measures:
                     means = [mean(_value(own[seed], measure) for own in found) for seed in sorted(seeds)]
                     cells.append(Spread.of(means).text(3))
-                time = mean(_time(own[seed]) for own in found for seed in seeds)
+                time = mean(time_of(own[seed]) for own in found for seed in seeds)
                 lines.append([str(len(pairs)), f"{budget:g}", _label(spec), *cells, number(time, 2), str(len(seeds))])
     head = ("pairs", "budget", "strategy", *measures, "by time", "n")
     return table(head, lines) if lines else "No budget has been run on all pairs."
-
-
-def _regret(runs: Runs) -> str:
-    """Return how far auto is behind the best single strategy, and with wrong rates behind itself.
-
-    ``choosing`` is what heads, pilots and looks cost, in fine-tunings.
-    """
-    lines = []
-    for pair in runs.by_pair:
-        for budget, measure in product(_budgets(runs, pair), ("accuracy", "calibrated NLL")):
-            side, digits = Side(runs, measure), MEASURES[measure].digits
-            auto = side.values(pair, {"strategy": "auto"}, budget, ())
-            if not auto:
-                continue
-            against = [side.values(pair, other, budget, auto) for other in ("best", "rule")]
-            wrong = [side.values(pair, {"strategy": "auto", "lr": lr}, budget, ()) for lr in (3, 1 / 3)]
-            leads = [paired_difference(auto, other) for other in against]
-            leads += [paired_difference(own, auto) for own in wrong]
-            cells = ["-" if lead is None else lead.text(digits) for lead in leads]
-            found = runs.find(pair, {"strategy": "auto"}, budget).values()
-            spent = [sum(r.cost["phases"].get(phase, {}).get("fine_tunings", 0.0) for phase in CHOOSING) for r in found]
-            took = [_time(record) / budget for record in found]
-            cells += [Spread.of(spent).text(2), Spread.of(took).text(2)]
-            lines.append([pair, f"{budget:g}", measure, *cells, str(len(auto))])
-    leads_of = ("auto minus the best", "minus the rule", "rate x 3 minus auto", "rate / 3")
-    head = ("pair", "budget", "measure", *leads_of, "choosing", "time / budget", "n")
-    return table(head, lines) if lines else "No run of `auto` yet."
 
 
 def _added(runs: Runs) -> str:
@@ -247,16 +224,11 @@ def _value(record: Record, measure: str) -> float:
     return math.nan if value is None else value
 
 
-def _time(record: Record) -> float:
-    """Return what a run cost by time, in fine-tunings."""
-    return float(record.cost["total"]["fine_tunings_by_time"])
-
-
 def _everything(runs: Runs, pair: str) -> str:
     """Return the table of a pair: every strategy at every budget, in every column."""
     head = ["budget", "strategy", *MEASURES, "fine-tunings", "by time", "CPU seconds", "networks", "n"]
     lines = []
-    for budget in _budgets(runs, pair):
+    for budget in runs.budgets(pair):
         for spec in [*runs.singles(pair, budget), {"strategy": "auto"}]:
             records = list(runs.find(pair, spec, budget).values())
             if records:

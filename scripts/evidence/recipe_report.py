@@ -180,11 +180,12 @@ def page(search: Search) -> str:
 
 
 def pack(records: Iterable[Record], file: Path) -> None:
-    """Write finished records into an archive, without reused fits, and without curves but those that worth needs."""
+    """Write finished records into an archive, without reused fits; of curves with what worth and choices need."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(file, "w:xz") as archive:
         for number, record in enumerate(record for record in records if record.status == "finished"):
-            kept = {n: curve for n, curve in record.curves.items() if (record.strategy, n) == ("full", "ensemble_size")}
+            needed = {"choice", "ensemble_size"} if record.strategy == "full" else {"choice"}
+            kept = {name: curve for name, curve in record.curves.items() if name in needed}
             data = asdict(record) | {"curves": kept, "reused_fits": []}
             content = json.dumps(data, ensure_ascii=False, sort_keys=True).encode()
             member = tarfile.TarInfo(f"{file.name.split('.')[0]}/{number}/record.json")
