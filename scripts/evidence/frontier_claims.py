@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -134,6 +135,19 @@ class Claim:
         back = -(self.margin or 0.0)
         return Difference(lead.mean + back, lead.low + back, lead.high + back, lead.p, lead.n), p
 
+    def flips(self, leads: Mapping[str, BySeed]) -> float:
+        """Return the two-sided p-value of a sign-flip test, which asks nothing of the differences but symmetry.
+
+        Of all signs that the differences of the seeds could have had, it is the share whose mean lies as far from the
+        margin or farther (Fisher 1935). Ten seeds give 1,024, so it is never below 2/1,024.
+        """
+        common = set.intersection(*(set(by_seed) for by_seed in leads.values()))
+        over = [mean(by_seed[seed] for by_seed in leads.values()) + (self.margin or 0.0) for seed in sorted(common)]
+        if len(over) < 2:
+            return math.nan
+        sums = [sum(s * d for s, d in zip(signs, over, strict=True)) for signs in product((1, -1), repeat=len(over))]
+        return mean(abs(own) >= abs(sum(over)) - 1e-12 for own in sums)
+
     def verdict(self, lead: Difference | None, adjusted: float, least: int) -> str:
         """Return supported, refuted, undecided or not run."""
         if lead is None or lead.n < least:
@@ -144,31 +158,50 @@ class Claim:
         return "**supported**" if adjusted < LEVEL else "undecided"
 
 
-def read_claims(path: Path, part: str = "claims") -> list[Claim]:
-    """Return the claims of a file, or its ``looks``, none if it has no such part; a group may name other groups."""
-    data = _read(path)
-    return [
-        Claim(**{k: v for k, v in one.items() if k != "group"}, pairs=_pairs(data["groups"], one["group"]))
-        for one in data.get(part, ())
-    ]
+@dataclass(frozen=True)
+class Protocol:
+    """What a file of claims says.
+
+    Attributes:
+        title: Title of the page.
+        page: The text that says how and why, by its path in the repository.
+        seeds: The ten confirmation seeds.
+        claims: What is tested.
+        looks: Differences that nobody claimed beforehand.
+        again: The pairs that were run again after a fault, each with its ten reserve seeds.
+        rivals: The single strategies that the ``best`` of a pair is one of, by pair.
+    """
+
+    title: str
+    page: str
+    seeds: range
+    claims: Sequence[Claim]
+    looks: Sequence[Claim]
+    again: Mapping[str, range]
+    rivals: Mapping[str, Sequence[Spec]]
 
 
-def run_again(path: Path) -> dict[str, range]:
-    """Return the pairs of a file's claims that were run again, each with its ten reserve seeds."""
-    data = _read(path)
-    again: Mapping[str, int] = data.get("run again", {})
-    return {pair: range(first, first + 10) for group, first in again.items() for pair in _pairs(data["groups"], group)}
-
-
-def read_rivals(path: Path) -> dict[str, list[Spec]]:
-    """Return the single strategies that the best of a pair is one of, by pair."""
-    data = _read(path)
-    return {pair: own for group, own in data.get("rivals", {}).items() for pair in _pairs(data["groups"], group)}
-
-
-def _read(path: Path) -> Mapping[str, Any]:
+def read_protocol(path: Path) -> Protocol:
+    """Return what a file of claims says; a group of pairs may name other groups."""
     data: Mapping[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return data
+    groups = data["groups"]
+
+    def claims(part: str) -> list[Claim]:
+        every = data.get(part, ())
+        return [
+            Claim(**{k: v for k, v in one.items() if k != "group"}, pairs=_pairs(groups, one["group"])) for one in every
+        ]
+
+    def by_pair(part: str) -> dict[str, Any]:
+        return {pair: own for group, own in data.get(part, {}).items() for pair in _pairs(groups, group)}
+
+    again = {pair: _ten(first) for pair, first in by_pair("run again").items()}
+    text, seeds = (data["title"], data["protocol"]), _ten(data["first seed"])
+    return Protocol(*text, seeds, claims("claims"), claims("looks"), again, by_pair("rivals"))
+
+
+def _ten(first: int) -> range:
+    return range(first, first + 10)
 
 
 def _pairs(groups: Mapping[str, list[str]], name: str) -> list[str]:

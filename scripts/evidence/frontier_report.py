@@ -1,13 +1,14 @@
-"""Write the page of the frontier from records alone: claims with verdicts, regret of auto, added members, all tables.
+"""Write the page of a protocol from records alone: claims with verdicts, regret of auto, added members, all tables.
 
     python scripts/evidence/frontier_report.py multirun/frontier multirun/frontier_pretrained benchmarks/frontier
     python scripts/evidence/frontier_report.py multirun/frontier /tmp/page --pack benchmarks/frontier/records.tar.xz
     python scripts/evidence/frontier_report.py multirun/frontier /tmp/page --development
+    python scripts/evidence/frontier_report.py multirun/photos benchmarks/photos --claims benchmarks/photos/claims.yaml
 
-What is tested stands in ``claims.yaml`` of benchmarks/frontier, how and why in PROTOCOL.md beside it. The page,
-README.md of the output folder, has the confirmation seeds alone, and of pairs that were run again after a fault
-the reserve seeds; with --development it has the development seeds, and says so. Differences are paired by seed over
-the seeds that both sides have on all pairs.
+What is tested stands in ``claims.yaml`` of benchmarks/frontier, or of another protocol, how and why in PROTOCOL.md
+beside it. The page, README.md of the output folder, has the confirmation seeds alone, and of pairs that were run again
+after a fault the reserve seeds; with --development it has the development seeds, and says so. Differences are paired
+by seed, over the seeds that both sides have on all pairs.
 """
 
 from __future__ import annotations
@@ -25,11 +26,10 @@ from frontier_claims import (
     MEASURES,
     BySeed,
     Claim,
+    Protocol,
     Side,
     digits_of,
-    read_claims,
-    read_rivals,
-    run_again,
+    read_protocol,
     time_of,
 )
 from frontier_runs import ONE, UNSHIFTED, Runs, Spec
@@ -45,6 +45,11 @@ CLAIMS = Path(__file__).parents[2] / "benchmarks" / "frontier" / "claims.yaml"
 LOOKS = (
     "A look was thought of when results were known. It has no verdict and no correction, and shows where to look next."
 )
+FLIPS = (
+    "The p-value by sign flips is a check that assumes no normal distribution. It is two-sided, uncorrected, and never "
+    "below 2/1,024 with ten seeds. So it could pass no claim among more than 25 under Holm's correction, and decides "
+    "nothing."
+)
 TAKEN = (
     "Learning rates of fine-tuned members in those of the tuned recipe, and leads over two members with the tuned "
     "rate. A look: runs are sorted by what they took, so rows of one pair have different seeds. Choices of earlier "
@@ -58,7 +63,7 @@ LEGEND = (
     "correction. `networks` is how many predict, the mean over seeds: `snapshots (members=8)` keeps up to eight. OOD "
     "AUROC is missing where the target has all classes of the source."
 )
-DEVELOPMENT, CONFIRMATION = range(3), range(100, 110)
+DEVELOPMENT = range(3)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,14 +79,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--development", action="store_true", help="the development seeds, to look at and tune on")
     parser.add_argument("--pack", type=Path, metavar="FILE.tar.xz", help="keep these records in an archive")
     options = parser.parse_args(arguments)
-    seeds = DEVELOPMENT if options.development else CONFIRMATION
     try:
-        again = {} if options.development else run_again(options.claims)
-        records = read_records(options.folders).values()
-        runs = Runs.of(records, seeds, again, read_rivals(options.claims))
+        protocol = read_protocol(options.claims)
+        seeds, again = (DEVELOPMENT, {}) if options.development else (protocol.seeds, protocol.again)
+        runs = Runs.of(read_records(options.folders).values(), seeds, again, protocol.rivals)
         if not runs.by_pair:
             raise ValueError(f"no finished run of seeds {seeds[0]} to {seeds[-1]} below the folders")
-        text = page(runs, read_claims(options.claims), seeds, read_claims(options.claims, "looks"))
+        text = page(runs, protocol, seeds)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
@@ -94,32 +98,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def page(runs: Runs, claims: Sequence[Claim], seeds: Sequence[int], looks: Sequence[Claim] = ()) -> str:
-    """Return the page; looks are differences that nobody claimed beforehand."""
+def page(runs: Runs, protocol: Protocol, seeds: Sequence[int]) -> str:
+    """Return the page of a protocol, of runs on these seeds."""
     records = [record for own in runs.by_pair.values() for record, _ in own]
-    kind = "confirmation" if seeds == CONFIRMATION else "development (nothing here is a result)"
+    kind = "confirmation" if seeds == protocol.seeds else "development (nothing here is a result)"
     machines = sorted({str(record.environment.get("processor", "unknown")) for record in records})
     opening = (
         f"Written by `scripts/evidence/frontier_report.py` from {len(records)} runs on {kind} seeds "
         f"{_seeds(runs, seeds)}, one thread of {' and '.join(machines)}. What is tested, how, and what verdicts mean: "
-        "`benchmarks/frontier/PROTOCOL.md`. Leads are own minus other, turned so that positive is better, with 95% "
-        "intervals."
+        f"`{protocol.page}`. Leads are own minus other, turned so that positive is better, with 95% intervals."
     )
-    parts = ["# The frontier: what a budget buys", opening, LEGEND, "## Claims", _claims(runs, claims, len(seeds))]
-    parts += ["## Looks", LOOKS, _looks(runs, looks)] if looks else []
-    parts += ["## Means over pairs", _means(runs, claims, len(seeds))]
-    parts += [
-        "## Regret of auto",
-        regret(runs),
-        "## What auto took",
-        TAKEN,
-        taken(runs),
-        "## Members that are added later",
-        _added(runs),
-    ]
+    parts = [f"# {protocol.title}", opening, LEGEND, "## Claims", _claims(runs, protocol.claims, len(seeds)), FLIPS]
+    parts += ["## Looks", LOOKS, _looks(runs, protocol.looks)] if protocol.looks else []
+    parts += ["## Means over pairs", _means(runs, protocol.claims, len(seeds))]
+    parts += ["## Regret of auto", regret(runs)]
+    parts += ["## What auto took", TAKEN, taken(runs)] if _chosen(records, "lr") else []
+    parts += ["## Members that are added later", added] if (added := _added(runs)) else []
     for pair in runs.by_pair:
         parts += [f"## {pair}", _everything(runs, pair)]
     return "\n\n".join(parts) + "\n"
+
+
+def _chosen(records: Sequence[Record], what: str) -> bool:
+    return any(what in record.curves.get("choice", ()) for record in records)
 
 
 def _seeds(runs: Runs, seeds: Sequence[int]) -> str:
@@ -157,8 +158,9 @@ def _claims(runs: Runs, claims: Sequence[Claim], least: int) -> str:
     for claim, own, (lead, p), adjusted in zip(claims, leads, tests, holm(complete), strict=True):
         text = "-" if lead is None else lead.text(digits_of(claim.measure))
         cells = [f"{claim.says} ({claim.id})", claim.measure, str(lead.n if lead else 0), text, _p(p)]
-        lines.append([*cells, _p(adjusted), claim.verdict(lead, adjusted, least), _by_pair(claim, own)])
-    head = ("claim", "measure", "n", "lead", "p", "p after Holm", "verdict", "by pair")
+        cells += [_p(adjusted), _p(claim.flips(own)), claim.verdict(lead, adjusted, least), _by_pair(claim, own)]
+        lines.append(cells)
+    head = ("claim", "measure", "n", "lead", "p", "p after Holm", "p by sign flips", "verdict", "by pair")
     return table(head, lines)
 
 
@@ -215,7 +217,7 @@ def _added(runs: Runs) -> str:
         "statistics where the recipe does not freeze them, but no shift; one of random_shift has a random one of the "
         "same length. Prices leave out the training of the member on the source, which is there before."
     )
-    return f"{table(head, lines)}\n\n{note}" if lines else "No run yet."
+    return f"{table(head, lines)}\n\n{note}" if lines else ""
 
 
 def _value(record: Record, measure: str) -> float:

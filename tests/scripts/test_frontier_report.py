@@ -20,6 +20,9 @@ PHASES = {"head": {"fine_tunings": 0.05}, "pilot": {"fine_tunings": 0.12}, "full
 TWO = {"strategy": "few", "members": 2, "cycles": "[]"}
 ONE = {"strategy": "few", "members": 1, "cycles": "[]"}
 CLAIMS = {
+    "title": "A page",
+    "protocol": "PROTOCOL.md",
+    "first seed": 100,
     "groups": {"first": ["a -> b"], "second": ["a -> c"], "all": ["first", "second"]},
     "claims": [
         {"id": "good", "says": "Good.", "group": "all", "measure": "calibrated NLL", "own": {"strategy": "snapshots"}},
@@ -309,23 +312,41 @@ def test_what_a_strategy_does_not_use_may_differ_from_the_others(forks, records,
     assert report(forks, kept(own, tmp_path)).returncode == 0
 
 
-def test_the_claims_of_the_protocol_can_be_read(monkeypatch):
+@pytest.mark.parametrize("protocol", ["benchmarks/frontier"])
+def test_the_claims_of_a_protocol_can_be_read(monkeypatch, protocol):
     monkeypatch.syspath_prepend(str(ROOT / "scripts" / "evidence"))
-    from frontier_claims import GAIN, MEASURES, read_claims, read_rivals, run_again
+    from frontier_claims import GAIN, MEASURES, read_protocol
 
-    listed = ROOT / "benchmarks" / "frontier" / "claims.yaml"
-    claims = read_claims(listed)
-    protocol = (ROOT / "benchmarks" / "frontier" / "PROTOCOL.md").read_text()
-    assert len({claim.id for claim in claims}) == len(claims)
-    for claim in claims:
+    found = read_protocol(ROOT / protocol / "claims.yaml")
+    text = (ROOT / found.page).read_text()
+    assert len({claim.id for claim in found.claims}) == len(found.claims)
+    for claim in found.claims:
         assert claim.measure in {*MEASURES, GAIN}
-        assert claim.id in protocol
+        assert claim.id in text
         assert claim.pairs
-    small = {pair for claim in claims if claim.id.endswith("-small") for pair in claim.pairs}
-    assert not small & {*run_again(listed)}
-    rivals = read_rivals(listed)
-    assert all(rivals[pair] for claim in claims if claim.other == "best" for pair in claim.pairs)
-    assert {"clipart -> emoji", "mate -> oxygen", "clipart -> stamps", "clipart"} < {*run_again(listed)}
+    assert all(found.rivals[pair] for claim in found.claims if claim.other == "best" for pair in claim.pairs)
+
+
+def test_small_pairs_were_not_run_again(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts" / "evidence"))
+    from frontier_claims import read_protocol
+
+    found = read_protocol(ROOT / "benchmarks" / "frontier" / "claims.yaml")
+    small = {pair for claim in found.claims if claim.id.endswith("-small") for pair in claim.pairs}
+    assert not small & {*found.again}
+    assert {"clipart -> emoji", "mate -> oxygen", "clipart -> stamps", "clipart"} < {*found.again}
+
+
+@pytest.mark.parametrize("margin", [None, 0.01])
+def test_sign_flips_are_those_of_scipy(monkeypatch, margin):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts" / "evidence"))
+    from frontier_claims import Claim
+
+    leads = {"a": {s: jitter(s, 0.02, 1) + 0.01 for s in SEEDS}, "b": {s: jitter(s, 0.05, 2) for s in SEEDS}}
+    over = [mean(of[s] for of in leads.values()) + (margin or 0) for s in SEEDS]
+    reference = stats.permutation_test([over], mean, permutation_type="samples", n_resamples=2000, vectorized=False)
+    claim = Claim("id", "Says.", "accuracy", ["a", "b"], [1], {}, {}, margin)
+    assert claim.flips(leads) == pytest.approx(reference.pvalue)
 
 
 def test_a_group_that_was_run_again_has_the_reserve_seeds_alone(forks, records, tmp_path):
