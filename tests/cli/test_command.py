@@ -102,8 +102,8 @@ def test_a_reader_that_stops_reading_ends_a_command_quietly(forks, tmp_path):
     a_record().save(tmp_path)
     np.savez(tmp_path / "p.npz", probabilities=np.full((2, 3, 2), 0.5), labels=np.zeros(3, int))
     os.mkfifo(tmp_path / "pipe")
-    for words in (["", "--help"], [".compare", "--help"], [".compare", "."], [".evaluate", "p.npz"]):
-        run = forks.start(f"ensemble_transfer{words[0]}", words[1], cwd=tmp_path, stdout=tmp_path / "pipe")
+    for words in (["--help"], ["compare", "--help"], ["compare", "."], ["evaluate", "p.npz"]):
+        run = forks.start("ensemble_transfer", *words, cwd=tmp_path, stdout=tmp_path / "pipe")
         (tmp_path / "pipe").open().close()
         done = run.wait()
         codes = (0, 128 + signal.SIGPIPE) if "--help" in words else (128 + signal.SIGPIPE,)

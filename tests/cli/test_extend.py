@@ -1,4 +1,4 @@
-"""``python -m ensemble_transfer.extend``: members that are added later are those of a larger run from the start."""
+"""``python -m ensemble_transfer extend``: members that are added later are those of a larger run from the start."""
 
 import math
 import sys

@@ -1,4 +1,4 @@
-"""``python -m ensemble_transfer.rivals``: the baseline and the rivals of a run at its cost, and the comparison."""
+"""``python -m ensemble_transfer rivals``: the baseline and the rivals of a run at its cost, and the comparison."""
 
 import json
 import re

@@ -13,8 +13,9 @@ from typing import Any
 
 from world import SMALL, Command, run
 
-RUN = ["ensemble_transfer", "strategy=shift", *SMALL, "hydra.run.dir=run"]
-SWEEP = ["ensemble_transfer", "-m", "strategy=head,shift", *SMALL, "hydra.sweep.dir=sweep"]
+DOOR = ["ensemble_transfer"]
+RUN = [*DOOR, "strategy=shift", *SMALL, "hydra.run.dir=run"]
+SWEEP = [*DOOR, "-m", "strategy=head,shift", *SMALL, "hydra.sweep.dir=sweep"]
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
 
 
@@ -49,12 +50,10 @@ VICTIMS = (
     Victim("a run with two workers", [*RUN, "trainer.workers=2"], _records),
     Victim("a sweep", SWEEP, _records),
     Victim("a sweep of jobs side by side", [*SWEEP, "hydra/launcher=jobs"], _records),
-    Victim("extend", ["ensemble_transfer.extend", "run", "ensemble.add=1"], _records, needs_run=True),
-    Victim(
-        "predict", ["ensemble_transfer.predict", "run", "images", "--output", "o.csv"], _text("o.csv"), needs_run=True
-    ),
-    Victim("export", ["ensemble_transfer.export", "run", "out.onnx"], _onnx, needs_run=True),
-    Victim("compare", ["ensemble_transfer.compare", "run", "--output", "out"], _text("out/table.csv"), needs_run=True),
+    Victim("extend", [*DOOR, "extend", "run", "ensemble.add=1"], _records, needs_run=True),
+    Victim("predict", [*DOOR, "predict", "run", "images", "--output", "o.csv"], _text("o.csv"), needs_run=True),
+    Victim("export", [*DOOR, "export", "run", "out.onnx"], _onnx, needs_run=True),
+    Victim("compare", [*DOOR, "compare", "run", "--output", "out"], _text("out/table.csv"), needs_run=True),
 )
 
 

@@ -279,7 +279,7 @@ def test_an_existing_output_is_replaced_when_all_is_written_and_kept_when_it_is_
 def test_a_reader_that_stops_reading_ends_it_quietly(here, forks):
     """``predict RUN IMAGES | head -1`` ends as ``cat`` would: with the code of a process that SIGPIPE has ended."""
     os.mkfifo("pipe")
-    words = ["ensemble_transfer.predict", "run", "test", "--batch-size=1", "--device=cpu"]
+    words = ["ensemble_transfer", "predict", "run", "test", "--batch-size=1", "--device=cpu"]
     command = forks.start(*words, cwd=here, stdout=here / "pipe")
     with Path("pipe").open() as pipe:
         line = pipe.readline()

@@ -109,7 +109,7 @@ def test_the_result_comes_first_then_the_one_thing_to_do(record, tmp_path):
         "**Result**: accuracy 0.101, calibrated NLL 0.141 on test, for 1.41 fine-tunings. A prediction runs 3 networks."
     )
     assert parts[3].startswith("**Next**: whether this is better at equal cost, 1.41 fine-tunings, is not known yet.")
-    assert parts[4] == f"    python -m ensemble_transfer.rivals '{tmp_path / 'a b'}'"
+    assert parts[4] == f"    python -m ensemble_transfer rivals '{tmp_path / 'a b'}'"
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_a_command_is_printed_on_one_line_however_narrow_the_terminal_is(record,
     shown = StringIO()
     write(record, folder, Console(file=shown, width=60))
     assert (folder / "summary.md").read_text() == markdown(record, folder)
-    assert f"python -m ensemble_transfer.rivals {folder}" in shown.getvalue().splitlines()
+    assert f"python -m ensemble_transfer rivals {folder}" in shown.getvalue().splitlines()
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_a_command_is_printed_on_one_line_however_narrow_the_terminal_is(record,
         {"strategy": "full"},
         {"strategy": "random_shift"},
         {"cost": {"added": {"members": 1}}},
-        {"command": "python -m ensemble_transfer.rivals RUN --seeds 2"},
+        {"command": "python -m ensemble_transfer rivals RUN --seeds 2"},
         {"config": {"evaluation": {"test": False}}},
         {"cost": {"total": cost(1440)}},
     ],
@@ -152,7 +152,7 @@ def test_the_rivals_command_names_the_classes_of_the_user_that_the_run_had(recor
     task = {"dataset": {"target": {"_target_": "my_package.Stripes", "train": 500}}}
     loggers = {"logger": {"other": [{"_target_": "my_package.Log"}]}}
     [_, command] = next_step(replace(record, config=own | task | loggers), tmp_path)
-    assert command == f"    python -m ensemble_transfer.rivals {tmp_path} dataset.target._target_=my_package.Stripes"
+    assert command == f"    python -m ensemble_transfer rivals {tmp_path} dataset.target._target_=my_package.Stripes"
 
 
 def probed(shifted=0.8, unshifted=0.7, random=0.6, **more):

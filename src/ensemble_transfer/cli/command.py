@@ -105,7 +105,7 @@ def interruptible() -> Iterator[None]:
 def parser_of(name: str, description: str, epilog: str | None = None) -> argparse.ArgumentParser:
     """Return the parser of a command; with an epilog, its texts keep their lines."""
     return argparse.ArgumentParser(
-        prog=f"python -m ensemble_transfer.{name}",
+        prog=f"python -m ensemble_transfer {name}",
         description=description,
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter if epilog else argparse.HelpFormatter,
@@ -120,7 +120,7 @@ def written(name: str, arguments: Sequence[str] | None) -> str:
     """
     own = arguments or sys.argv[1:]
     require_text(*own)
-    return shlex.join(["python", "-m", f"ensemble_transfer.{name}", *own])
+    return shlex.join(["python", "-m", "ensemble_transfer", name, *own])
 
 
 def some_path(text: str) -> Path:

@@ -1,4 +1,4 @@
-"""``python -m ensemble_transfer.compare DIRS...``: redraw a comparison from records, at any time."""
+"""``python -m ensemble_transfer compare DIRS...``: redraw a comparison from records, at any time."""
 
 import re
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The command line of :mod:`ensemble_transfer.evaluate`: every metric of saved predictions.
+"""The command line of ``evaluate``: every metric of saved predictions.
 
 Torch is imported when something is computed, so that ``--help`` answers at once.
 """

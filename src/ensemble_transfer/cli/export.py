@@ -1,4 +1,4 @@
-"""The command line of :mod:`ensemble_transfer.export`: an ensemble as one ONNX file.
+"""The command line of ``export``: an ensemble as one ONNX file.
 
 Torch is imported once the arguments are known to be usable, so that ``--help`` and mistakes answer at once.
 """

@@ -1,4 +1,4 @@
-"""The command line of :mod:`ensemble_transfer.extend`: a run, then overrides of its configuration."""
+"""The command line of ``extend``: a run, then overrides of its configuration."""
 
 import argparse
 from collections.abc import Sequence

@@ -33,7 +33,7 @@ from ensemble_transfer.report.escape import labelled
 from ensemble_transfer.runs.presets import conf_folder
 
 COMMANDS = ("compare", "evaluate", "extend", "export", "predict", "rivals")
-"""Commands besides the main one; each is a module of its own too."""
+"""Commands besides the main one; each is a module beside this one."""
 
 INTERRUPTED = 128
 """Exit codes above this one say that a signal stopped the command."""
@@ -68,7 +68,7 @@ def main() -> int:
     """Run the command line and return its exit code.
 
     It is 0, 1 if a job of a sweep failed, 2 for an error, 130 after Ctrl-C and 143 after SIGTERM. The other commands
-    are reached by their name, ``rivals RUN`` for ``python -m ensemble_transfer.rivals RUN``.
+    are reached by their name, as in ``ensemble-transfer rivals RUN``.
     """
     arguments = sys.argv[1:]
     if arguments and arguments[0] in COMMANDS:

@@ -1,4 +1,4 @@
-"""The command line of :mod:`ensemble_transfer.predict`: classes of images, as rows of a CSV or JSON Lines file.
+"""The command line of ``predict``: classes of images, as rows of a CSV or JSON Lines file.
 
 Torch is imported once the arguments are known to be usable, so that ``--help`` and mistakes answer at once.
 """

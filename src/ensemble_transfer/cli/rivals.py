@@ -1,4 +1,4 @@
-"""The command line of :mod:`ensemble_transfer.rivals`: the rivals of a finished run at its cost, and the comparison."""
+"""The command line of ``rivals``: the rivals of a finished run at its cost, and the comparison."""
 
 import argparse
 import logging

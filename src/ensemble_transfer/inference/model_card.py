@@ -169,11 +169,11 @@ probabilities = Ensemble.load(Path("FOLDER")).predict(images)  # {images} -> ({m
 `probabilities.mean(0)` is the ensemble's prediction. For image files, with uncertainty and abstention:
 
 ```
-python -m ensemble_transfer.predict FOLDER IMAGES... --risk 0.05 --output predictions.csv
+python -m ensemble_transfer predict FOLDER IMAGES... --risk 0.05 --output predictions.csv
 ```
 
 The temperature and the validation predictions for `--risk` are in `calibration.safetensors`, if the run wrote one. For
-use without Python, `python -m ensemble_transfer.export FOLDER OUT.onnx` writes one ONNX file, whose metadata hold
+use without Python, `python -m ensemble_transfer export FOLDER OUT.onnx` writes one ONNX file, whose metadata hold
 classes, temperature and preprocessing."""
 
 

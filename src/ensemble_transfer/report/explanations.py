@@ -12,7 +12,7 @@ from ensemble_transfer.report.tables import markdown as table
 BARRIER = 0.1
 """Loss barrier between members, in nats, up to which there is no warning."""
 
-RIVALS_COMMAND = "python -m ensemble_transfer.rivals"
+RIVALS_COMMAND = "python -m ensemble_transfer rivals"
 
 SENTENCES = 3
 """Sentences on a shift, at most."""
