@@ -114,6 +114,22 @@ def test_no_flipped_byte_goes_unnoticed(store, caplog):
     assert store.get(KEY) is not None
 
 
+def test_a_whole_file_of_another_key_is_not_taken_for_this_ones(store, caplog):
+    other = "ab" + "1" * 62
+    for key, value in ((KEY, 1.0), (other, 5.0)):
+        store.put(key, a_fit(value), {"key": KEY})  # what a caller says of its origin does not count
+        store.put_unfinished(key, replace(UNFINISHED, step=int(value)))
+    for one, two in ((file_of(store), file_of(store, other)), (store._checkpoint(KEY), store._checkpoint(other))):
+        first = one.read_bytes()
+        one.write_bytes(two.read_bytes())
+        two.write_bytes(first)
+    for key in (KEY, other):
+        assert (store.get(key), store.unfinished(key)) == (None, None)
+    assert [text.split("(")[1].split(")")[0] for text in caplog.messages] == [
+        f"it belongs to the key {key}" for key in (other, other, KEY, KEY)
+    ]
+
+
 # Writing
 
 

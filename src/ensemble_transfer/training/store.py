@@ -1,7 +1,8 @@
 """The store caches fits by a hash of their inputs.
 
 Each finished fit is one safetensors file, named by its key. The member's weights and its training curve are tensors;
-cost and origin are in the header, with a checksum over both. A damaged file is reported, and the fit is computed again.
+key, cost and origin are in the header, with a checksum over all. A file that is damaged, or that belongs to another
+key, is reported, and the fit is computed again.
 Interrupted fits have files of the same kind, so that any group of members can go on with them. A file that cannot be
 read at the moment is not damaged, and stays.
 """
@@ -27,8 +28,11 @@ from ensemble_transfer.tensor_files import tensors_of, write_tensors
 from ensemble_transfer.training.cost import Cost
 from ensemble_transfer.weights import Weights, below, fingerprint, joined
 
-SCHEMA = 2
-"""Version of what a key means. Raise it whenever the same inputs would give another result."""
+SCHEMA = 3
+"""Version of what a key means. Raise it whenever the same inputs would give another result.
+
+It is 3 since files hold their keys: older ones cannot be told from one another.
+"""
 
 ENSEMBLES = "ensembles"
 """Folder of the source ensembles below a store's root."""
@@ -123,12 +127,12 @@ class Store:
         def fitted(tensors: Weights, about: Mapping[str, Any]) -> Fitted:
             return Fitted(below(tensors, "weights"), tensors["curve"], Cost(**about["cost"]), key, reused=True)
 
-        return self._looked_up(self._path(key), fitted, "is computed again")
+        return self._looked_up(self._path(key), key, fitted, "is computed again")
 
     def put(self, key: str, fitted: Fitted, about: Mapping[str, Any]) -> None:
         """Store a finished fit under its key, with plain data about its origin, and drop its checkpoint."""
         tensors = joined(weights=fitted.weights) | {"curve": fitted.curve}
-        self._write(self._path(key), tensors, {"cost": asdict(fitted.cost), **about})
+        self._write(self._path(key), tensors, {**about, "key": key, "cost": asdict(fitted.cost)})
         self.drop_unfinished(key)
 
     def unfinished(self, key: str) -> Unfinished | None:
@@ -138,12 +142,12 @@ class Store:
             parts = below(tensors, "weights"), below(tensors, "optimizer"), tensors["curve"]
             return Unfinished(*parts, int(about["step"]), float(about["seconds"]), float(about["cpu_seconds"]))
 
-        return self._looked_up(self._checkpoint(key), state, "starts again")
+        return self._looked_up(self._checkpoint(key), key, state, "starts again")
 
     def put_unfinished(self, key: str, state: Unfinished) -> None:
         """Store the state of a fit under its key; it replaces the one before."""
         tensors = joined(weights=state.weights, optimizer=state.optimizer) | {"curve": state.curve}
-        about = {"step": state.step, "seconds": state.seconds, "cpu_seconds": state.cpu_seconds}
+        about = {"key": key, "step": state.step, "seconds": state.seconds, "cpu_seconds": state.cpu_seconds}
         self._write(self._checkpoint(key), tensors, about)
 
     def drop_unfinished(self, key: str) -> None:
@@ -179,13 +183,13 @@ class Store:
         return self.root / ENSEMBLES / fingerprint
 
     def _looked_up(
-        self, path: Path, parsed: Callable[[Weights, Mapping[str, Any]], Found], otherwise: str
+        self, path: Path, key: str, parsed: Callable[[Weights, Mapping[str, Any]], Found], otherwise: str
     ) -> Found | None:
         """Return what a file holds; None if there is none, or, with a warning, none that can be read or trusted."""
         if not self.reuse:
             return None
         try:
-            found = _read(path)
+            found = _read(path, key)
             return None if found is None else parsed(*found)
         except OSError as error:
             log.warning("%s cannot be read now (%s); the fit %s", path, error.strerror, otherwise)
@@ -230,11 +234,11 @@ class Store:
                         Path(lock.lock_file).unlink(missing_ok=True)
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Return tensors and plain data of a file, or None if it does not exist.
+def _read(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Return tensors and plain data of the file of a key, or None if it does not exist.
 
     Raises:
-        ValueError: If the file is damaged.
+        ValueError: If the file is damaged, or belongs to another key.
         KeyError: If its header lacks a field.
         OSError: If the system cannot read it, now: too many open files, a network that does not answer.
     """
@@ -247,7 +251,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     tensors, header = tensors_of(data)
     if header["checksum"] != _checksum(header["about"], tensors):
         raise ValueError("the checksum does not match")
-    return tensors, json.loads(header["about"])
+    about = json.loads(header["about"])
+    if about["key"] != key:
+        raise ValueError(f"it belongs to the key {about['key']}")
+    return tensors, about
 
 
 def _checksum(about: str, tensors: Weights) -> str:
