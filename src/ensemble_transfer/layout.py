@@ -1,11 +1,14 @@
-"""Names of the files in a run's folder, what an older run left there, atomic writing, and folders that users share."""
+"""Names and checksums of the files in a run's folder, what an older run left, atomic writing, folders users share."""
 
 import fcntl
+import hashlib
+import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -103,6 +106,12 @@ def make_below(root: Path, folder: Path) -> None:
             continue
         with suppress(OSError):  # a file system without permissions
             place.chmod(root.stat().st_mode & 0o7777)
+
+
+def checksum(data: Mapping[str, Any]) -> str:
+    """Return the checksum of a parsed JSON file: a SHA-256 of all fields but ``checksum``, whatever their order."""
+    rest = {name: value for name, value in data.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 @contextmanager

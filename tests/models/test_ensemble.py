@@ -1,7 +1,9 @@
 import json
 import os
 import re
+from contextlib import suppress
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -11,9 +13,10 @@ from refusals import refusal
 from same import equal
 from torch.nn.functional import linear
 
-from ensemble_transfer import Digits
+from ensemble_transfer import Digits, SettingError
+from ensemble_transfer.layout import checksum
 from ensemble_transfer.models.architecture import Classifier
-from ensemble_transfer.models.ensemble import CALIBRATION, Ensemble, probabilities
+from ensemble_transfer.models.ensemble import CALIBRATION, Ensemble, probabilities, read_description
 from ensemble_transfer.runs.costs import prediction
 from ensemble_transfer.weights import copied, fingerprint
 
@@ -152,7 +155,7 @@ def test_saving_mutates_nothing_and_takes_tensors_that_share_memory(ensemble, tm
 
 
 def edited(folder, **changes):
-    """Change fields of ensemble.json; a name with two underscores reaches deeper."""
+    """Change fields of ensemble.json, and its checksum; a name with two underscores reaches deeper."""
     path = folder / "ensemble.json"
     description = json.loads(path.read_text())
     for name, value in changes.items():
@@ -161,7 +164,7 @@ def edited(folder, **changes):
         for parent in parents:
             node = node[int(parent) if parent.isdigit() else parent]
         node[last] = value
-    path.write_text(json.dumps(description))
+    path.write_text(json.dumps(description | {"checksum": checksum(description)}))
 
 
 def as_header(folder):
@@ -182,15 +185,18 @@ def option(**options):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": 2}, r"format=2: .*ensemble\.json must have format 1"),
+        ({"format": 1}, r"format=1: .*ensemble\.json must have format 2"),
         ({"members": []}, "is not a readable ensemble: .*an ensemble has at least one"),
         ({"classes": [["a"]] * 10}, r"classes='.*ensemble\.json': must be a list of names"),
+        ({"classes": [*"é1233"]}, r"is not a readable ensemble: classes names '3' 2 times"),
         (
             {"members__0__file": "member_01.safetensors"},
             r"member='.*member_01\.safetensors': does not have the checksum",
         ),
         ({"members__0__file": "../x"}, r"file='\.\./x': must be the name of a file beside ensemble\.json"),
         ({"architecture__std": ["0.5"]}, r"std=\('0\.5',\): must be finite numbers"),
+        ({"architecture__mean": [4.5]}, r"mean=\(4\.5,\): must be from 0 to 1"),
+        ({"architecture__image_size": 8.0}, r"image_size=8\.0: must be a whole number"),
         ({"architecture__classes": 10**9}, r"classes=1000000000: is more than the \d+ numbers"),
         (option(_target_="os.system", _args_=["ls"]), "options=.*: does not fit timm's resnet10t"),
         (option(stem_width=10**6), r"options\.stem_width=1000000: is more than the \d+ numbers that a member's file"),
@@ -201,6 +207,15 @@ def option(**options):
 def test_a_description_that_is_not_what_it_says_is_refused_by_name(folder, changes, message):
     edited(folder, **changes)
     assert re.search(message, str(refusal(Ensemble.load, folder)))
+
+
+def test_no_flipped_bit_of_a_description_goes_unnoticed(folder):
+    path = folder / "ensemble.json"
+    data, right = path.read_bytes(), read_description(path)
+    for place, bit in product(range(0, len(data), 3), range(8)):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :])
+        with suppress(SettingError, ValueError, KeyError):
+            assert read_description(path) == right, f"bit {bit} of byte {place}"
 
 
 DAMAGED = {

@@ -70,6 +70,8 @@ class Architecture:
             require(len(values) in (1, self.channels), name, values, "must have one value, or one per channel")
             finite = len([*numbers(list(values))]) == len(values) and all(map(math.isfinite, values))
             require(finite, name, values, "must be finite numbers")
+        within = all(0 <= value <= 1 for value in self.mean)
+        require(within, "mean", self.mean, "must be from 0 to 1: it is that of images scaled to 0..1")
         require(all(value > 0 for value in self.std), "std", self.std, "must be above 0")
 
     def __hash__(self) -> int:

@@ -1,6 +1,7 @@
 """An ensemble: ordered members of one architecture, in memory and on disk."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ensemble_transfer.errors import SettingError, require
-from ensemble_transfer.layout import CALIBRATION, DESCRIPTION, replacing
+from ensemble_transfer.layout import CALIBRATION, DESCRIPTION, checksum, replacing
 from ensemble_transfer.machine import free_memory
 from ensemble_transfer.models.architecture import Architecture, Classifier
 from ensemble_transfer.models.bounds import numbers
@@ -22,7 +23,9 @@ from ensemble_transfer.spill import empty, rows_at_once
 from ensemble_transfer.tensor_files import read_tensors, write_tensors
 from ensemble_transfer.weights import Weights, below, fingerprint
 
-FORMAT = 1
+FORMAT = 2
+"""Of ``ensemble.json``; since 2 it has a checksum."""
+
 SHARE = 0.1
 """Share of a GPU's free memory that the images of a prediction may take."""
 COPIES, UNTRAINED = "copies", "untrained"
@@ -47,7 +50,7 @@ class Ensemble:
         history: Origin of the ensemble, as plain data for readers of ``ensemble.json``.
 
     Raises:
-        ValueError: If a member does not fit the architecture, or the number of class names does not.
+        ValueError: If a member does not fit the architecture, the number of class names does not, or two are equal.
     """
 
     architecture: Architecture
@@ -61,6 +64,9 @@ class Ensemble:
             raise ValueError("members=(): an ensemble has at least one")
         if len(self.classes) != self.architecture.classes:
             raise ValueError(f"classes has {len(self.classes)} names for {self.architecture.classes} outputs")
+        for name, count in Counter(self.classes).items():
+            if count > 1:
+                raise ValueError(f"classes names {name!r} {count} times")
         with torch.device("meta"):
             expected = self.architecture.build().state_dict()
         for index, member in enumerate(self.members):
@@ -164,20 +170,24 @@ class Ensemble:
         """
         folder.mkdir(parents=True, exist_ok=True)
         (folder / CALIBRATION).unlink(missing_ok=True)
-        names = [f"member_{index:02d}.safetensors" for index in range(len(self))]
-        for name, member in zip(names, self.members, strict=True):
-            write_tensors(folder / name, member)
-        files = [{"file": name, "sha256": fingerprint(w)} for name, w in zip(names, self.members, strict=True)]
+        description = self._description()
+        for entry, member in zip(description["members"], self.members, strict=True):
+            write_tensors(folder / entry["file"], member)
+        with replacing(folder / DESCRIPTION) as beside:
+            beside.write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def _description(self) -> dict[str, Any]:
+        """Return the content of ``ensemble.json``, which has a checksum over all of it."""
+        sums = enumerate(map(fingerprint, self.members))
         description = {
             "format": FORMAT,
             "architecture": self.architecture.plain(),
             "classes": list(self.classes),
             "lineage": self.lineage,
-            "members": files,
+            "members": [{"file": f"member_{index:02d}.safetensors", "sha256": own} for index, own in sums],
             "history": dict(self.history),
         }
-        with replacing(folder / DESCRIPTION) as beside:
-            beside.write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        return description | {"checksum": checksum(description)}
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -255,10 +265,10 @@ def _check_fits(index: int, member: Weights, expected: Weights) -> None:
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """Return the content of ``ensemble.json``, after checking the type of every field but the architecture's.
+    """Return the content of ``ensemble.json``, after checking its checksum and every field but the architecture's.
 
     Raises:
-        SettingError: If the file is too large, or a field is not what it must be.
+        SettingError: If the file is too large, a field is not what it must be, or the checksum does not match.
         OSError, ValueError, KeyError: If it cannot be read, is no JSON, or lacks a field.
     """
     if path.exists():
@@ -272,6 +282,8 @@ def read_description(path: Path) -> dict[str, Any]:
     require(named, "classes", str(path), "must be a list of names")
     require(isinstance(lineage, str), "lineage", lineage, f"{path} must have a word")
     require(isinstance(history, dict), "history", str(path), "must be an object")
+    whole = description["checksum"] == checksum(description)
+    require(whole, "ensemble", str(path), "was edited or damaged after it was written: its checksum does not match")
     return description
 
 

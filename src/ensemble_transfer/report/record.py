@@ -26,7 +26,6 @@ Fields, in the order of the file:
   without one is read too.
 """
 
-import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -35,7 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ensemble_transfer.errors import SettingError, require
-from ensemble_transfer.layout import RECORD, replacing
+from ensemble_transfer.layout import RECORD, checksum, replacing
 from ensemble_transfer.report.checks import check, check_depth
 from ensemble_transfer.report.escape import all_printable
 
@@ -174,12 +173,6 @@ def read_records(folders: Iterable[Path], refused: list[ValueError] | None = Non
                     raise
                 refused.append(error)
     return found
-
-
-def checksum(data: Mapping[str, Any]) -> str:
-    """Return the checksum of a record's parsed file: a SHA-256 of all fields but ``checksum``, whatever their order."""
-    rest = {name: value for name, value in data.items() if name != "checksum"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def as_frame(records: Mapping[Path, Record]) -> "DataFrame":
