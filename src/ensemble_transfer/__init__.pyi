@@ -2,7 +2,6 @@
 from .errors import SettingError as SettingError
 from .inference.calibration import Calibration as Calibration
 from .inference.saved import SavedEnsemble as SavedEnsemble
-from .inference.saved import open_saved as open_saved
 from .lightning.data_module import TaskDataModule as TaskDataModule
 from .lightning.module import EnsembleModule as EnsembleModule
 from .models.architecture import Architecture as Architecture
@@ -12,6 +11,7 @@ from .report.record import Record as Record
 from .report.record import as_frame as as_frame
 from .report.record import read_records as read_records
 from .runs.estimator import TransferEnsemble as TransferEnsemble
+from .runs.files import open_saved as open_saved
 from .source.settings import EnsembleSettings as EnsembleSettings
 from .source.train import members_alone as members_alone
 from .source.train import train_source as train_source

@@ -7,9 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ensemble_transfer.cli.export import main as export
 from ensemble_transfer.cli.extend import main
+from ensemble_transfer.cli.predict import main as predict
+from ensemble_transfer.cli.rivals import main as rivals
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.report.record import Record
+from ensemble_transfer.runs.files import fingerprints
 from ensemble_transfer.tensor_files import read_tensors, write_tensors
 from ensemble_transfer.transfer.shift.vector import ShiftVector
 from ensemble_transfer.weights import below, fingerprint
@@ -66,6 +70,32 @@ def test_members_added_to_turns_are_those_of_a_larger_run(changed, cli, quick, t
     changed(run, lambda data: data["curves"]["turns"].update(scale="high"))
     assert main([str(run), "ensemble.add=1"]) == 2
     assert "must be a run of strategy shift, which leaves shift.safetensors, or of turns" in capsys.readouterr().err
+
+
+def with_another_ensemble(run):
+    ensemble = Ensemble.load(run / "ensemble")
+    replace(ensemble, members=ensemble.members[::-1]).save(run / "ensemble")
+
+
+def with_another_vector(run):
+    replace(ShiftVector.load(run / "shift.safetensors"), scale=0.5).save(run)
+
+
+@pytest.mark.parametrize("exchanged", [with_another_ensemble, with_another_vector])
+def test_files_of_another_run_are_told_by_every_command_and_used_by_none(run, exchanged, capsys):
+    before = set(run.rglob("*"))
+    exchanged(run)
+    name = "ensemble/ensemble.json" if exchanged is with_another_ensemble else "shift.safetensors"
+    for command in (
+        (main, "ensemble.add=1"),
+        (rivals,),
+        (predict, str(run / "ensemble" / "README.md")),
+        (export, str(run / "out.onnx")),
+    ):
+        assert command[0]([str(run), *command[1:]]) == 2
+        *_, line = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: RUN='{run / name}': is not the one that record.json beside it names")
+    assert set(run.rglob("*")) <= before
 
 
 def test_on_request_added_members_are_compared_with_full_ones(run, capsys):
@@ -158,18 +188,24 @@ def test_wrong_overrides_are_one_line(run, capsys):
     assert "must be the folder of a run, with record.json" in capsys.readouterr().err
 
 
-def test_a_shift_vector_that_is_of_another_task_changed_damaged_or_missing_is_refused(run, capsys):
+def test_a_shift_vector_that_is_of_another_task_changed_damaged_or_missing_is_refused(changed, run, capsys):
+    def name_it():
+        changed(run, lambda data: data["files"].update(fingerprints(run)))
+
     path = run / "shift.safetensors"
     vector, header = read_tensors(path)
     shift = ShiftVector.load(path)
     replace(shift, provenance={**shift.provenance, "target_task": "0" * 64}).save(run)
+    name_it()
     assert main([str(run), "ensemble.add=1"]) == 2
     assert "was made for another task" in capsys.readouterr().err
     write_tensors(path, {name: tensor + 1 for name, tensor in vector.items()}, header)
+    name_it()
     assert main([str(run), "ensemble.add=1"]) == 2
     assert "checksum" in capsys.readouterr().err
     assert Record.load(run / "extended_3" / "record.json").status == "failed"
     replace(shift, scale=math.inf).save(run)
+    name_it()
     assert main([str(run), "ensemble.add=1"]) == 2
     error = capsys.readouterr().err
     assert "is not a readable shift vector" in error

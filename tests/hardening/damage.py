@@ -40,10 +40,10 @@ def prepare(whole: Path) -> None:
 
 def readers() -> dict[str, tuple[str, Read]]:
     """Return, for each kind of file, a pattern that finds it and a function that reads it and returns its content."""
-    from ensemble_transfer.inference.saved import open_saved
     from ensemble_transfer.metrics.archive import read_predictions
     from ensemble_transfer.models.ensemble import Ensemble
     from ensemble_transfer.report.tracked_run import TrackedRun
+    from ensemble_transfer.runs.files import open_saved
     from ensemble_transfer.training.store import Store
     from ensemble_transfer.transfer.shift.vector import ShiftVector
     from ensemble_transfer.weights import fingerprint

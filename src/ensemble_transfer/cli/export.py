@@ -16,7 +16,8 @@ from ensemble_transfer.cli.command import command, parser_of, require_writable, 
 from ensemble_transfer.cli.predict import find_images
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.inference.export import averaged, export
-from ensemble_transfer.inference.saved import ensemble_folder, open_saved
+from ensemble_transfer.inference.saved import ensemble_folder
+from ensemble_transfer.runs.files import open_saved
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

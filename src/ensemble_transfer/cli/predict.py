@@ -19,9 +19,10 @@ from typing import IO, TYPE_CHECKING
 from ensemble_transfer.cli.command import command, parser_of, require_writable, some_path
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.inference.predict import COLUMNS, Row, choose_threshold, predict_rows
-from ensemble_transfer.inference.saved import ensemble_folder, open_saved
+from ensemble_transfer.inference.saved import ensemble_folder
 from ensemble_transfer.layout import replacing
 from ensemble_transfer.report.escape import csv_cell, printable
+from ensemble_transfer.runs.files import open_saved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -15,8 +15,9 @@ from ensemble_transfer.cli.command import complain, parser_of, resumable, some_p
 from ensemble_transfer.cli.from_record import as_data, changes_of, live_progress, merge_changes
 from ensemble_transfer.errors import RunError, SettingError, require
 from ensemble_transfer.layout import RECORD, owned
-from ensemble_transfer.report.record import Record, finished_run
+from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.settings import decisive
+from ensemble_transfer.runs.files import own_run
 
 if TYPE_CHECKING:
     from ensemble_transfer.report.tracking import LoggerSettings
@@ -116,7 +117,7 @@ def _finished(folder: Path) -> Record:
     Raises:
         SettingError: If the folder holds none.
     """
-    record = finished_run(folder)
+    record = own_run(folder)
     require(record.tested, "RUN", str(folder), "must be evaluated on test: run it with evaluation.test=true")
     require("added" not in record.cost, "RUN", str(folder), "is an extension; name the run that was extended")
     known = bool((record.cost.get("total") or {}).get("fine_tunings"))

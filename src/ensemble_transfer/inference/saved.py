@@ -55,11 +55,8 @@ def ensemble_folder(run: Path) -> Path:
     raise SettingError("RUN", str(run), "must be the folder of a run (with ensemble/) or of a saved ensemble")
 
 
-def open_saved(run: str | Path) -> SavedEnsemble:
-    """Read the ensemble of a run, or a saved ensemble, with the calibration beside it; nothing in it is executed.
-
-    Args:
-        run: Folder of a run, or of a saved ensemble.
+def read(folder: Path) -> SavedEnsemble:
+    """Read a saved ensemble with the calibration beside it; nothing in it is executed.
 
     Raises:
         SettingError: If there is no ensemble, or a file is damaged or belongs to another ensemble.
@@ -67,7 +64,6 @@ def open_saved(run: str | Path) -> SavedEnsemble:
     from ensemble_transfer.inference.calibration import Calibration
     from ensemble_transfer.models.ensemble import Ensemble
 
-    folder = ensemble_folder(Path(run).expanduser())
     ensemble = Ensemble.load(folder)
     known = (folder / CALIBRATION).exists()
     return SavedEnsemble(folder, ensemble, Calibration.load(folder, ensemble.fingerprint) if known else None)

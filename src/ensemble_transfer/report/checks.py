@@ -76,6 +76,7 @@ _EVERY: Mapping[str, Rule] = {
     "error": (lambda value: value is None or _is_text(value), "a text"),
     "reused_fits": (_list_of(lambda fit: isinstance(fit, Mapping)), "a list of objects"),
     "data": {"*": _TEXT},
+    "files": {"*": _TEXT},
     "notes": _TEXTS,
 }
 """Rules for all records."""

@@ -21,6 +21,8 @@ Fields, in the order of the file:
 - ``config``: the resolved configuration. ``environment``: versions, hardware, git commit, time. ``command``.
 - ``data``: fingerprints of images and labels, of the ``target`` and, with a source task, the ``source``; older records
   have none.
+- ``files``: fingerprints of the files beside it that others start from: ``ensemble/ensemble.json``, which names the
+  members' own, and ``shift.safetensors``. Commands refuse other files there.
 - ``notes``: why something was not evaluated that a reader would look for, a sentence each.
 - ``checksum``: SHA-256 of all other fields. It is no signature: it shows that a file is not what was written. A record
   without one is read too.
@@ -71,6 +73,7 @@ class Record:
     command: str = ""
     error: str | None = None
     data: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     about: str = ""
     role: str = ""

@@ -18,6 +18,7 @@ from ensemble_transfer.runs import environment
 from ensemble_transfer.runs.costs import costs
 from ensemble_transfer.runs.evaluation import Arrays, kept, metrics_of, predict_soup, predict_source, predict_target
 from ensemble_transfer.runs.experiment import PreparedRun
+from ensemble_transfer.runs.files import fingerprints
 from ensemble_transfer.training.cost import Ledger
 from ensemble_transfer.transfer.shift.diagnostics import source_barrier
 from ensemble_transfer.transfer.workbench import TransferResult
@@ -60,6 +61,7 @@ def conclude(prepared: PreparedRun, result: TransferResult, folder: Path) -> Rec
         curves=drawn | line | dict(result.decisions),
         environment=environment.describe(bench.fitter.settings),
         data=tasks.fingerprints(),
+        files=fingerprints(folder),
         notes=tasks.notes(),
     )
     examples = {"train": len(target.train), "validation": len(target.validation), "test": len(target.test)}

@@ -78,7 +78,7 @@ class TransferEnsemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         source: The source task, on which the members are trained before: a
             :class:`~ensemble_transfer.tasks.task.Task`, a loader, a pair ``(images, labels)`` of arrays, or the path of
             a folder of images. Or a saved ensemble, whose members are taken as they are: its folder, or what
-            :func:`~ensemble_transfer.inference.saved.open_saved` returns. None: there is none, and the members are
+            :func:`~ensemble_transfer.runs.files.open_saved` returns. None: there is none, and the members are
             ``members``, or copies of the pretrained backbone.
         lineage: What members have in common: ``shared``, ``snapshot`` or ``independent``.
         members: Members that exist, instead of training: files of the backbone's architecture, or folders of runs or
@@ -203,7 +203,7 @@ class TransferEnsemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
     def save(self, folder: str | Path) -> None:
         """Write the ensemble with its calibration and a model card into a folder, which is made if missing.
 
-        :func:`~ensemble_transfer.inference.saved.open_saved` reads it; so do the commands ``predict`` and ``export``.
+        :func:`~ensemble_transfer.runs.files.open_saved` reads it; so do the commands ``predict`` and ``export``.
         """
         check_is_fitted(self, "ensemble_")
         where = Path(folder).expanduser()

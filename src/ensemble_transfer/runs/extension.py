@@ -10,9 +10,10 @@ from typing import Any
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.layout import ENSEMBLE, SHIFT
 from ensemble_transfer.models.ensemble import Ensemble
-from ensemble_transfer.report.record import Record, finished_run
+from ensemble_transfer.report.record import Record
 from ensemble_transfer.runs.conclusion import conclude
 from ensemble_transfer.runs.experiment import Experiment, PreparedRun
+from ensemble_transfer.runs.files import own_run
 from ensemble_transfer.runs.run import Origin, prepare
 from ensemble_transfer.training.cost import FineTuning, from_plain, mean_cost, merged
 from ensemble_transfer.transfer.base import Strategy
@@ -39,9 +40,9 @@ class Run:
         """Read a run.
 
         Raises:
-            SettingError: If the folder holds no finished run that shifted members, or a file of it is damaged.
+            SettingError: If the folder holds no finished run that shifted members, or a damaged or foreign file.
         """
-        record = finished_run(folder)
+        record = own_run(folder)
         has_vector, turns = (folder / SHIFT).is_file(), record.curves.get("turns")
         rule = f"must be a run of strategy shift, which leaves {SHIFT}, or of turns; this one is {record.strategy}"
         require(has_vector or _tells_its_turns(turns), "RUN", str(folder), rule)
