@@ -35,6 +35,8 @@ CALIBRATION = "calibration.safetensors"
 CARD = "README.md"
 """In the folder of an ensemble: the model card."""
 
+OF_A_RUN, OF_AN_ENSEMBLE = (RECORD, PREDICTIONS, SUMMARY, SHIFT, TRACEBACK), (DESCRIPTION, CALIBRATION, CARD)
+"""What lies in the folder of a run, and beside the members in that of an ensemble; a record goes first."""
 
 MEMBERS = "member_*.safetensors"
 """In the folder of an ensemble: the members' weights."""
@@ -45,9 +47,9 @@ def clear(folder: Path) -> None:
 
     The record goes first: a folder that has one has all other files too.
     """
-    for name in (RECORD, PREDICTIONS, SUMMARY, SHIFT, TRACEBACK):
+    for name in OF_A_RUN:
         (folder / name).unlink(missing_ok=True)
-    for name in (DESCRIPTION, CALIBRATION, CARD):
+    for name in OF_AN_ENSEMBLE:
         (folder / ENSEMBLE / name).unlink(missing_ok=True)
     partial = f".*.{'[0-9a-f]' * 32}"  # what a killed job was writing, see :func:`replacing`
     for path in (*(folder / ENSEMBLE).glob(MEMBERS), *(folder / ENSEMBLE).glob(partial), *folder.glob(partial)):

@@ -34,10 +34,13 @@ def run(tmp_path_factory, ensemble, source_task):
     return folder
 
 
-def test_a_link_is_kept_and_a_special_file_is_refused(run, tmp_path, capsys, monkeypatch):
-    os.mkfifo(tmp_path / "pipe")
-    assert command.main([str(run), str(tmp_path / "pipe")]) == 2
-    assert "pipe': must be a file, or not there yet" in capsys.readouterr().err
+def test_a_link_is_kept_and_what_is_no_onnx_file_too(run, tmp_path, capsys, monkeypatch):
+    os.mkfifo(tmp_path / "pipe.onnx")
+    (tmp_path / "photo.png").write_bytes(b"mine")
+    for name in ("pipe.onnx", "photo.png"):
+        assert command.main([str(run), str(tmp_path / name)]) == 2
+        assert f"{name}': must be an .onnx file, or not there yet" in capsys.readouterr().err
+    assert (tmp_path / "photo.png").read_bytes() == b"mine"
     (tmp_path / "link").symlink_to(tmp_path / "real.onnx")
     monkeypatch.setattr(command, "NEEDED", ())
     monkeypatch.setattr(command, "export", lambda *arguments: arguments[-1].write_text("net") and 0.0)

@@ -262,7 +262,7 @@ def test_a_full_disk_is_one_line_that_names_the_output(predict):
 
 def test_an_existing_output_is_replaced_when_all_is_written_and_kept_when_it_is_not(predict, here, source_ensemble):
     kept = sorted(path.name for path in here.iterdir())
-    (here / "out.csv").write_text("before")
+    (here / "out.csv").write_text(before := ",".join(COLUMNS) + "\nan older one")
     broken = {
         name: tensor * torch.nan if "head" in name else tensor for name, tensor in source_ensemble.members[0].items()
     }
@@ -270,10 +270,27 @@ def test_an_existing_output_is_replaced_when_all_is_written_and_kept_when_it_is_
     code, _, err = predict("run/other", "test", "--output", "out.csv")
     assert code == 2
     assert "error: probabilities holds nan" in err
-    assert (here / "out.csv").read_text() == "before"
+    assert (here / "out.csv").read_text() == before
     assert predict("run", "test", "--output", "out.csv")[0] == 0
     assert (here / "out.csv").read_text().count("\n") == 61
     assert sorted(path.name for path in here.iterdir()) == sorted([*kept, "out.csv"])
+
+
+def test_nothing_but_its_own_rows_is_overwritten_unless_forced(predict, here):
+    (here / "run" / "record.json").write_text('{"status": "finished"}')
+    (here / "notes").write_text("my only copy")
+    (here / "link").symlink_to("notes")
+    paths = "test/00.png", "new.JPG", "run/record.json", "run/summary.md", "run/ensemble/ensemble.json", "notes", "link"
+    for path in paths:  # where IMAGES follow, the first is a picture whose turn as OUT nobody meant
+        kept = Path(path).read_bytes() if Path(path).exists() else None
+        code, _, err = predict("run", "--output", path, "test/01.png", "test/02.png")
+        assert (code, err.count("\n")) == (2, 1)
+        assert err.startswith(f"error: output={path!r}: ")
+        assert "--force" in err
+        assert (Path(path).read_bytes() if Path(path).exists() else None) == kept
+    for path, *force in (["notes", "--force"], ["notes"], ["new.JPG", "--force"], ["rows.jsonl"], ["rows.jsonl"]):
+        assert predict("run", "test/01.png", "test/02.png", "--output", path, *force)[0] == 0
+        assert Path(path).read_text().count("\n") == 2 + (path != "rows.jsonl")
 
 
 def test_a_reader_that_stops_reading_ends_it_quietly(here, forks):

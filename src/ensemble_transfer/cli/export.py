@@ -62,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ensemble_folder(options.run)
     require_writable(options.output)
     place = options.output.resolve()  # a link is kept, what it leads to is replaced
-    require(place.is_file() or not place.exists(), "output", str(options.output), "must be a file, or not there yet")
+    ours = place.is_file() and place.suffix == ".onnx"
+    require(ours or not place.exists(), "output", str(options.output), "must be an .onnx file, or not there yet")
     missing = [name for name in NEEDED if find_spec(name) is None]
     rule = f"needs {', '.join(missing)}, which are missing: pip install {' '.join(missing)}"
     require(not missing, "output", str(options.output), rule)

@@ -13,6 +13,7 @@ import os
 import sys
 from contextlib import contextmanager, nullcontext
 from itertools import islice
+from mimetypes import guess_type
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from ensemble_transfer.cli.command import command, parser_of, require_writable, 
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.inference.predict import COLUMNS, Row, choose_threshold, predict_rows
 from ensemble_transfer.inference.saved import ensemble_folder
-from ensemble_transfer.layout import replacing
+from ensemble_transfer.layout import ENSEMBLE, OF_A_RUN, OF_AN_ENSEMBLE, replacing
 from ensemble_transfer.report.escape import csv_cell, printable
 from ensemble_transfer.runs.files import open_saved
 
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 MOST = 1024
 """Largest number of images in memory at once."""
+
+_LONGEST_LINE = 2**24
+"""Bytes of the first line of a file by which its kind is told; a hundred thousand classes take less."""
 
 _DESCRIPTION = "Predict the classes of images with a transferred ensemble: one row per image, in the given order."
 
@@ -71,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         type=some_path,
         help="standard output by default; lines of JSON if it ends in .jsonl, else CSV",
     )
+    parser.add_argument("--force", action="store_true", help="write OUT over whatever is there")
     limit = parser.add_mutually_exclusive_group()
     limit.add_argument("--risk", type=float, metavar="SHARE", help="abstain so that at most this share is wrong")
     limit.add_argument("--coverage", type=float, metavar="SHARE", help="abstain so that this share is answered")
@@ -90,8 +95,34 @@ def _check(options: argparse.Namespace) -> None:
     require(1 <= options.batch_size <= MOST, "batch-size", options.batch_size, f"must be in 1..{MOST}")
     if options.output is not None:
         require_writable(options.output)
+        if not options.force:
+            _require_harmless(options.output, options.run)
     found = any(name == "-" or glob.has_magic(name) or os.path.lexists(name) for name in options.images)
     require(found, "IMAGES", " ".join(options.images), "no such file or folder")
+
+
+def _require_harmless(output: Path, run: Path) -> None:
+    """Raise a SettingError if rows would take the place of anything but rows that this command wrote."""
+    kind = guess_type(output.name, strict=False)[0] or ""
+    rule = "has the name of a picture: is the name of the file missing after --output? (--force writes there)"
+    require(not kind.startswith("image/"), "output", str(output), rule)
+    of_the_run = output.parent.resolve() in (run.resolve(), (run / ENSEMBLE).resolve())
+    own = of_the_run and output.name in (*OF_A_RUN, *OF_AN_ENSEMBLE)
+    require(not own, "output", str(output), "has the name of a file of the run; take another (--force writes there)")
+    rule = "is there, and is no output of this command; take another name (--force writes over it)"
+    require(not output.is_file() or _has_rows(output), "output", str(output), rule)
+
+
+def _has_rows(path: Path) -> bool:
+    """Return whether a file is empty, or begins as this command's output does."""
+    with path.open("rb") as file:
+        line = file.readline(_LONGEST_LINE)
+    if not line or line.startswith(",".join(COLUMNS).encode()):
+        return True
+    try:
+        return list(json.loads(line))[: len(COLUMNS)] == list(COLUMNS)
+    except (ValueError, TypeError, RecursionError):  # whatever else somebody's file may hold
+        return False
 
 
 def _predict(options: argparse.Namespace) -> int:
