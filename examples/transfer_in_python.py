@@ -94,7 +94,7 @@ Calibration.fit(*validation).save(folder / "moved", moved.fingerprint)
 
 saved = open_saved(folder / "moved")
 threshold, about = choose_threshold(saved, risk=None, coverage=0.8)
-rows = list(predict_rows(saved, saved.ensemble.networks(), target.test.images, threshold))
+rows = list(predict_rows(saved, target.test.images, threshold))
 truth = [target.classes[label] for label in target.test.labels]
 answered = [row["label"] == label for row, label in zip(rows, truth, strict=True) if not row["abstain"]]
 print(about)

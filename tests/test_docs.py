@@ -22,6 +22,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from page import blocks
 
 from ensemble_transfer import EnsembleSettings, Shift, train_source, transfer_ensemble
 from ensemble_transfer.cli.main import COMMANDS
@@ -221,10 +222,6 @@ def test_the_pages_that_are_built_list_every_strategy_and_its_class():
         strategy = preset_object("strategy", name)
         assert f"| `{name}` | {strategy.about} |\n" in running
         assert api.count(f"::: {type(strategy).__module__}.{type(strategy).__qualname__}\n") == 1
-
-
-def blocks(page: Path, language: str = "python") -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)

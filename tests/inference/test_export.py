@@ -1,15 +1,17 @@
 import importlib.util
 import json
 import os
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from page import blocks
 from pictures import write_pictures
 
-from ensemble_transfer import Calibration, Ensemble
+from ensemble_transfer import Calibration, Ensemble, open_saved
 from ensemble_transfer.cli import export as command
 from ensemble_transfer.inference import export
 
@@ -50,26 +52,25 @@ def test_a_link_is_kept_and_what_is_no_onnx_file_too(run, tmp_path, capsys, monk
 
 
 @needs_onnx
-def test_the_file_gives_the_ensembles_probabilities(run, tmp_path, capsys, ensemble, source_task):
+def test_the_file_gives_the_ensembles_probabilities(photographs, tmp_path, capsys, monkeypatch):
     import onnxruntime
 
-    path = tmp_path / "out.onnx"
-    assert command.main([str(run), str(path), "--images", str(run)]) == 0
+    path, ensemble, images = tmp_path / "ensemble.onnx", photographs.ensemble, photographs.images
+    assert command.main([str(photographs.run), str(path), "--images", *map(str, photographs.files[:5])]) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    temperature = Calibration.load(run / "ensemble", ensemble.fingerprint).temperature
-    assert out.splitlines()[0] == f"temperature {temperature:.3f}, fitted on 40 validation images"
+    temperature = open_saved(photographs.run).temperature
+    assert out.splitlines()[0] == f"temperature {temperature:.3f}, fitted on 6 validation images"
     assert float(out.split("on 5 of your images: ")[1].split()[0]) < 1e-5
-    assert [entry.name for entry in tmp_path.iterdir()] == ["out.onnx"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["ensemble.onnx"]
     net = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    images = source_task.test.images
     assert export._difference(path, ensemble, temperature, images) < 1e-5
     assert export._difference(path, ensemble, temperature + 1, images) > export.TOLERANCE
     [given] = net.get_inputs()
-    assert (given.name, given.type, given.shape[1:]) == ("images", "tensor(uint8)", [1, 8, 8])
+    assert (given.name, given.type, given.shape[1:]) == ("images", "tensor(uint8)", [3, 16, 16])
     members = ensemble.predict(images).double().numpy()
     scaled = members.mean(0) ** (1 / temperature)
-    for count in (60, 1, 3):
+    for count in (6, 1, 3):
         found = net.run(["probabilities", "member_probabilities"], {"images": images[:count].numpy()})
         expected = scaled[:count] / scaled[:count].sum(-1, keepdims=True)
         np.testing.assert_allclose(found[0], expected, atol=1e-5)
@@ -78,9 +79,23 @@ def test_the_file_gives_the_ensembles_probabilities(run, tmp_path, capsys, ensem
     assert json.loads(texts["classes"]) == list(ensemble.classes)
     assert float(texts["temperature"]) == temperature
     steps = json.loads(texts["preprocessing"])
-    assert steps["resize"] == "8x8, bilinear with antialiasing"
-    assert steps["layout"] == "uint8 (N, 1, 8, 8)"
+    assert steps["resize"] == "16x16, bilinear with antialiasing"
+    assert steps["layout"] == "uint8 (N, 3, 16, 16)"
     assert (steps["mean"], steps["std"]) == ([0.5], [0.5])
+    _the_lines_of_the_guide_answer(photographs, tmp_path, monkeypatch)
+
+
+def _the_lines_of_the_guide_answer(photographs, tmp_path, monkeypatch):
+    """Run them as docs/own_data.md has them, on the file that was exported."""
+    monkeypatch.chdir(tmp_path)
+    saved, told = open_saved(photographs.run, device="cpu"), set()
+    for file in photographs.files:
+        shutil.copy(file, "photo.jpg")  # still a PNG: of a JPEG, saved.predict_proba would decode an eighth
+        exec(blocks("own_data")[-1], served := {})
+        [expected] = saved.predict_proba("photo.jpg")
+        np.testing.assert_allclose(served["probabilities"], expected, atol=0.05)  # Pillow rounds a little otherwise
+        told.add(int(served["probabilities"].argmax()))
+    assert len(told) > 1
 
 
 @pytest.fixture

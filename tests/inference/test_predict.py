@@ -254,6 +254,18 @@ def test_output_is_a_table_or_lines_of_json_by_its_name(predict, here):
         assert line["probability"] == float(row["probability"])
 
 
+def test_every_class_has_a_column_of_probabilities(predict, source_ensemble, source_task, temperature):
+    _, rows, _ = predict("run", "test", "--probabilities")
+    names = [f"probability_{name}" for name in source_task.classes]
+    assert list(rows[0]) == [*COLUMNS, *names]
+    mean = source_ensemble.predict(source_task.test.images).double().numpy().mean(0) ** (1 / temperature)
+    found = np.array([[float(row[name]) for name in names] for row in rows])
+    np.testing.assert_allclose(found, mean / mean.sum(-1, keepdims=True), atol=2e-6)
+    assert predict("run", "test", "--probabilities", "--output", "out.jsonl")[0] == 0
+    lines = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    assert [[line[name] for name in names] for line in lines] == found.tolist()
+
+
 def test_a_full_disk_is_one_line_that_names_the_output(predict):
     code, _, err = predict("run", "test", "--output", "/dev/full")
     assert code == 2
@@ -288,6 +300,7 @@ def test_nothing_but_its_own_rows_is_overwritten_unless_forced(predict, here):
         assert err.startswith(f"error: output={path!r}: ")
         assert "--force" in err
         assert (Path(path).read_bytes() if Path(path).exists() else None) == kept
+    (here / "run" / "record.json").unlink()
     for path, *force in (["notes", "--force"], ["notes"], ["new.JPG", "--force"], ["rows.jsonl"], ["rows.jsonl"]):
         assert predict("run", "test/01.png", "test/02.png", "--output", path, *force)[0] == 0
         assert Path(path).read_text().count("\n") == 2 + (path != "rows.jsonl")

@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _export(options: argparse.Namespace) -> list[str]:
     """Export, and return lines that describe the result."""
-    saved = open_saved(options.run)
+    saved = open_saved(options.run, device="cpu")
     ensemble, temperature, about = saved.ensemble, saved.temperature, saved.about_temperature()
     if options.soup:
         ensemble, temperature = averaged(ensemble), 1.0

@@ -19,8 +19,8 @@ from typing import IO, TYPE_CHECKING
 
 from ensemble_transfer.cli.command import command, parser_of, require_writable, some_path
 from ensemble_transfer.errors import SettingError, require
-from ensemble_transfer.inference.predict import COLUMNS, Row, choose_threshold, predict_rows
-from ensemble_transfer.inference.saved import ensemble_folder
+from ensemble_transfer.inference.predict import COLUMNS, Row, choose_threshold, class_columns, predict_rows
+from ensemble_transfer.inference.saved import DEVICES, ensemble_folder
 from ensemble_transfer.layout import ENSEMBLE, OF_A_RUN, OF_AN_ENSEMBLE, replacing
 from ensemble_transfer.report.escape import csv_cell, printable
 from ensemble_transfer.runs.files import open_saved
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from rich.progress import Progress
+    from torch import Tensor
+
+    from ensemble_transfer.models.architecture import Architecture
 
 
 MOST = 1024
@@ -49,6 +52,7 @@ columns:
   mutual_information  of prediction and member, in nats, before the temperature: how much the members disagree
   disagreement        share of the members that predict another label
   abstain             whether the probability is below the threshold of --risk or --coverage
+  probability_CLASS   with --probabilities: of each class
 
 Temperature and thresholds come from the run's validation predictions. --risk takes the threshold of largest
 coverage that keeps the error rate among the answers below the limit with 95% confidence: exact binomial tests of
@@ -76,10 +80,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="standard output by default; lines of JSON if it ends in .jsonl, else CSV",
     )
     parser.add_argument("--force", action="store_true", help="write OUT over whatever is there")
+    parser.add_argument("--probabilities", action="store_true", help="a column of probabilities for each class, too")
     limit = parser.add_mutually_exclusive_group()
     limit.add_argument("--risk", type=float, metavar="SHARE", help="abstain so that at most this share is wrong")
     limit.add_argument("--coverage", type=float, metavar="SHARE", help="abstain so that this share is answered")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="auto: a GPU if there is one")
     parser.add_argument("--batch-size", type=int, default=256, metavar="N", help="images in memory at once (256)")
     options = parser.parse_args(arguments)
     _check(options)
@@ -126,15 +131,14 @@ def _has_rows(path: Path) -> bool:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    device = _device(options.device)
-    saved = open_saved(options.run)
+    saved = open_saved(options.run, options.device)
     threshold, line = choose_threshold(saved, options.risk, options.coverage)
     sys.stderr.write("".join(f"{text}\n" for text in (saved.about_temperature(), line) if text))
-    architecture, networks = saved.ensemble.architecture, list(saved.ensemble.networks())
-    from ensemble_transfer.tasks.pictures import decoded, files
+    from ensemble_transfer.tasks.pictures import ahead
 
+    columns = [*COLUMNS, *(class_columns(saved.classes) if options.probabilities else [])]
     counts = {"images": 0, "abstained": 0, "left out": 0}
-    with _progress(options.output is not None) as progress, _rows_to(options.output) as write:
+    with _progress(options.output is not None) as progress, _rows_to(options.output, columns) as write:
         task = progress.add_task("images", total=None)
 
         def report(path: str, reason: str) -> None:
@@ -143,21 +147,28 @@ def _predict(options: argparse.Namespace) -> int:
             progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
         paths = find_images(options.images, report)
-        while batch := list(islice(paths, options.batch_size)):
-            pictures = files([Path(path) for path in batch])
-            images, broken = decoded(pictures, architecture.image_size, architecture.channels)
-            for place, reason in broken.items():
-                report(batch[place], reason)
-            if len(images):
-                whole = (path for place, path in enumerate(batch) if place not in broken)
-                found = predict_rows(saved, networks, images, threshold, device)
-                rows: list[Row] = [{"path": path} | row for path, row in zip(whole, found, strict=True)]
-                write(rows)
-                counts["images"] += len(rows)
-                counts["abstained"] += sum(row["abstain"] for row in rows)
-            progress.update(task, advance=len(batch))
+        for names, images in ahead(_decoded(paths, options.batch_size, saved.ensemble.architecture, report)):
+            found = predict_rows(saved, images, threshold, options.probabilities) if names else ()
+            rows: list[Row] = [{"path": path} | row for path, row in zip(names, found, strict=True)]
+            write(rows)
+            counts["images"] += len(rows)
+            counts["abstained"] += sum(row["abstain"] for row in rows)
+            progress.update(task, completed=counts["images"])
     sys.stderr.write(", ".join(f"{count} {what}" for what, count in counts.items()) + "\n")
     return 1 if counts["left out"] else 0
+
+
+def _decoded(
+    paths: Iterator[str], batch_size: int, architecture: Architecture, report: Callable[[str, str], None]
+) -> Iterator[tuple[list[str], Tensor]]:
+    """Yield batches of images with their paths; those that cannot be read are reported and left out."""
+    from ensemble_transfer.tasks.pictures import decoded, files
+
+    while batch := list(islice(paths, batch_size)):
+        images, broken = decoded(files([Path(path) for path in batch]), architecture.image_size, architecture.channels)
+        for place, reason in broken.items():
+            report(batch[place], reason)
+        yield [path for place, path in enumerate(batch) if place not in broken], images
 
 
 def find_images(given: Iterable[str], report: Callable[[str, str], None]) -> Iterator[str]:
@@ -189,14 +200,6 @@ def find_images(given: Iterable[str], report: Callable[[str, str], None]) -> Ite
         yield from found
 
 
-def _device(name: str) -> str:
-    import torch
-
-    available = torch.cuda.is_available()
-    require(available or name != "cuda", "device", name, "torch finds no CUDA device here; use cpu or auto")
-    return "cuda" if available and name != "cpu" else "cpu"
-
-
 def _progress(rows_go_elsewhere: bool) -> Progress:
     """Return a progress bar on standard error; it is hidden where rows go to the same terminal."""
     from rich.console import Console
@@ -209,10 +212,10 @@ def _progress(rows_go_elsewhere: bool) -> Progress:
 
 
 @contextmanager
-def _rows_to(output: Path | None) -> Iterator[Callable[[Iterable[Row]], None]]:
+def _rows_to(output: Path | None, columns: Sequence[str]) -> Iterator[Callable[[Iterable[Row]], None]]:
     """Yield a function that writes rows: to standard output, or to a file, which appears once all rows are written."""
     if output is None:
-        yield _writer(sys.stdout, as_json=False)
+        yield _writer(sys.stdout, columns, as_json=False)
         return
     real = output.resolve()  # a link is kept, what it leads to is replaced
     special = real.exists() and not real.is_file()  # such as /dev/null
@@ -221,18 +224,18 @@ def _rows_to(output: Path | None) -> Iterator[Callable[[Iterable[Row]], None]]:
             nullcontext(real) if special else replacing(real) as place,
             place.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
         ):
-            yield _writer(file, as_json=output.suffix.lower() == ".jsonl")
+            yield _writer(file, columns, as_json=output.suffix.lower() == ".jsonl")
     except BrokenPipeError:
         raise
     except OSError as error:
         raise SettingError("output", str(output), f"cannot be written: {error.strerror or error}") from error
 
 
-def _writer(file: IO[str], as_json: bool) -> Callable[[Iterable[Row]], None]:
-    table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-    if not as_json:
-        table.writeheader()
+def _writer(file: IO[str], columns: Sequence[str], as_json: bool) -> Callable[[Iterable[Row]], None]:
     shown = printable if file.isatty() else str
+    table = csv.DictWriter(file, columns, lineterminator="\n")
+    if not as_json:
+        table.writerow({name: shown(name) for name in columns})
 
     def write(rows: Iterable[Row]) -> None:
         for row in rows:

@@ -11,58 +11,53 @@ from typing import TYPE_CHECKING, Any
 from ensemble_transfer.errors import SettingError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
     from ensemble_transfer.inference.saved import SavedEnsemble
-    from ensemble_transfer.models.ensemble import Network
 
 COLUMNS = ("path", "label", "probability", "entropy", "mutual_information", "disagreement", "abstain")
 Row = dict[str, Any]
 """A row of the output, by column."""
 
 
+def class_columns(classes: Sequence[str]) -> list[str]:
+    """Return the names of the columns of the classes' probabilities."""
+    return [f"probability_{name}" for name in classes]
+
+
 def predict_rows(
-    saved: SavedEnsemble,
-    networks: Iterable[Network],
-    images: Tensor,
-    threshold: float = -math.inf,
-    device: str = "cpu",
+    saved: SavedEnsemble, images: Tensor, threshold: float = -math.inf, every_class: bool = False
 ) -> Iterator[Row]:
     """Yield the predictions for a batch of images: the columns after ``path``.
 
     Args:
         saved: The ensemble and its calibration.
-        networks: Its networks, as :meth:`~ensemble_transfer.models.ensemble.Ensemble.networks` yields them.
         images: (examples, channels, height, width) uint8.
         threshold: Abstain where the probability is below this.
-        device: Where to compute.
+        every_class: Whether a column for each class, ``probability_CLASS``, follows.
 
     Raises:
         ValueError: If the members' outputs are not probabilities, as with weights that are not finite.
     """
-    import torch
-
     from ensemble_transfer.inference.calibration import decide
     from ensemble_transfer.metrics import diversity, predictive
-    from ensemble_transfer.metrics.checks import as_probabilities
-    from ensemble_transfer.models.ensemble import probabilities
 
-    by_network = [probabilities(network, images, device) for network in networks]
-    members = torch.stack(saved.ensemble.in_order(by_network))
-    as_probabilities(members)
+    members = saved.members(images)
     decisions = decide(members, saved.temperature)
     columns = (
-        [saved.ensemble.classes[label] for label in decisions.label.tolist()],
+        [saved.classes[label] for label in decisions.label.tolist()],
         decisions.confidence.tolist(),
         predictive.entropy(decisions.probabilities).tolist(),
         diversity.mutual_information(members).tolist(),
         (predictive.predicted_class(members) != decisions.label).double().mean(0).tolist(),
         (decisions.confidence < threshold).tolist(),
+        *(decisions.probabilities.T.tolist() if every_class else []),
     )
+    names = [*COLUMNS[1:], *(class_columns(saved.classes) if every_class else [])]
     for values in zip(*columns, strict=True):
-        yield dict(zip(COLUMNS[1:], values, strict=True))
+        yield dict(zip(names, values, strict=True))
 
 
 def choose_threshold(saved: SavedEnsemble, risk: float | None, coverage: float | None) -> tuple[float, str]:

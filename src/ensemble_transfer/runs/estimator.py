@@ -26,10 +26,8 @@ from ensemble_transfer.runs.given import (
     Given,
     GivenTask,
     Labels,
-    Pictures,
     check_types,
     labels_of,
-    read_pictures,
     saved_architecture,
     saved_folder,
     shape_of,
@@ -37,6 +35,7 @@ from ensemble_transfer.runs.given import (
 from ensemble_transfer.runs.presets import preset, preset_names, preset_object
 from ensemble_transfer.runs.run import prepare
 from ensemble_transfer.source.settings import EnsembleSettings
+from ensemble_transfer.tasks.given_images import GivenImages, read_pictures
 from ensemble_transfer.tasks.loader import TaskLoader
 from ensemble_transfer.tasks.task import Task
 from ensemble_transfer.training.fit import Fitter
@@ -134,7 +133,7 @@ class TransferEnsemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         self.seed = seed
         self.progress = progress
 
-    def fit(self, images: Pictures | Task | TaskLoader, labels: Labels | None = None) -> Self:
+    def fit(self, images: GivenImages | Task | TaskLoader, labels: Labels | None = None) -> Self:
         """Fit the ensemble to the target task, after it was trained on the source task, if there is one.
 
         Args:
@@ -162,11 +161,12 @@ class TransferEnsemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         self._examples = {"train": len(task.train), "validation": len(task.validation)}
         return self
 
-    def predict_proba(self, images: Pictures) -> NDArray[np.float64]:
+    def predict_proba(self, images: GivenImages) -> NDArray[np.float64]:
         """Return the probability of every class (images, classes), the mean over members after the temperature.
 
         Args:
-            images: An array as ``fit`` takes it, of any size; or a file, a folder of pictures, or a list of files.
+            images: An array as ``fit`` takes it, of any size; or a file, a folder of pictures,
+                the bytes of a file, or a list of files or of bytes.
 
         Raises:
             SettingError: If they are no images, or a file cannot be read.
@@ -174,13 +174,13 @@ class TransferEnsemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         probabilities: NDArray[np.float64] = self._decide(images).probabilities.numpy()
         return probabilities
 
-    def predict(self, images: Pictures) -> NDArray[Any]:
+    def predict(self, images: GivenImages) -> NDArray[Any]:
         """Return the most probable class of each image (images,), as ``classes_`` has it; see :meth:`predict_proba`."""
         decisions = self._decide(images)
         found: NDArray[Any] = self.classes_[decisions.label.numpy()]
         return found
 
-    def score(self, images: Pictures, labels: Sequence[Any] | NDArray[Any]) -> float:
+    def score(self, images: GivenImages, labels: Sequence[Any] | NDArray[Any]) -> float:
         """Return the accuracy.
 
         Args:
@@ -211,7 +211,7 @@ class TransferEnsemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         self.calibration_.save(where, self.ensemble_.fingerprint)
         write_card(where, self.ensemble_, cost=self.cost_, examples=self._examples)
 
-    def _decide(self, images: Pictures) -> Decisions:
+    def _decide(self, images: GivenImages) -> Decisions:
         check_is_fitted(self, "ensemble_")
         architecture = self.ensemble_.architecture
         pictures = read_pictures(images, architecture.image_size, architecture.channels)

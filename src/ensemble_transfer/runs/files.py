@@ -67,17 +67,19 @@ def own_run(folder: Path) -> Record:
     return record
 
 
-def open_saved(run: str | Path) -> SavedEnsemble:
+def open_saved(run: str | Path, device: str = "auto") -> SavedEnsemble:
     """Read the ensemble of a run, or a saved ensemble, with the calibration beside it; nothing in it is executed.
 
     Args:
         run: Folder of a run, or of a saved ensemble.
+        device: Where it predicts: ``cpu``, ``cuda``, or ``auto``: on a GPU if there is one.
 
     Raises:
-        SettingError: If there is no ensemble, or a file is damaged or belongs to another ensemble or run.
+        SettingError: If there is no ensemble, a file is damaged or belongs to another ensemble or run, or there is no
+            such device.
     """
     ensemble = saved.ensemble_folder(Path(run).expanduser())
     place = ensemble.absolute()
     if place.name == ENSEMBLE and (place.parent / RECORD).exists():
         own_run(place.parent)
-    return saved.read(ensemble)
+    return saved.read(ensemble, device)

@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.inference.saved import SavedEnsemble, ensemble_folder
@@ -18,19 +17,14 @@ from ensemble_transfer.models.architecture import Architecture
 from ensemble_transfer.models.backbone import Backbone
 from ensemble_transfer.models.ensemble import read_description
 from ensemble_transfer.tasks.arrays import Division, image_array, label_array, read_images, task_from_arrays
-from ensemble_transfer.tasks.folder import ImageFolder, image_files
-from ensemble_transfer.tasks.images import resize, with_channels
+from ensemble_transfer.tasks.folder import ImageFolder
+from ensemble_transfer.tasks.given_images import Array, paths_of, read_pictures
 from ensemble_transfer.tasks.loader import TaskLoader
-from ensemble_transfer.tasks.pictures import decoded
-from ensemble_transfer.tasks.pictures import files as pictures_of
 from ensemble_transfer.tasks.task import Task
 from ensemble_transfer.training.recipe import Recipes
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.store import Store
 
-Array: TypeAlias = NDArray[Any] | Tensor
-Pictures: TypeAlias = Array | str | Path | Sequence[str | Path]
-"""What images can be given as: an array, a file, a folder, or a list of files."""
 Labels: TypeAlias = Array | Sequence[Any]
 Given: TypeAlias = Task | TaskLoader | tuple[Array | Sequence[str | Path], Labels] | str | Path
 """What a task can be given as."""
@@ -94,7 +88,7 @@ class GivenTask:
         if isinstance(given, str | Path):
             return ImageFolder(path=str(given), **division).load(image_size, channels)
         images, labels = _pair(self.name, given)
-        if (paths := _paths(images)) is not None:
+        if (paths := paths_of(images)) is not None:
             images = read_pictures(paths, image_size, channels)
         return task_from_arrays(self.name, images, labels, image_size=image_size, channels=channels, **division)
 
@@ -130,7 +124,7 @@ def _shape(task: GivenTask) -> tuple[int, int] | None:
     if isinstance(given, TaskLoader | str | Path):
         return None
     pictures = _pair(name, given)[0]
-    if _paths(pictures) is not None:
+    if paths_of(pictures) is not None:
         return None
     key = f"{name}.images"
     images = read_images(key, np.atleast_1d(image_array(key, pictures))[:1])  # the first says it
@@ -180,30 +174,3 @@ def saved_architecture(paths: Iterable[str | Path]) -> Architecture | None:
     except Exception as error:  # a stranger's file may hold anything
         reason = " ".join(str(error).split())[:200]
         raise SettingError("members", str(folder), f"is not a readable ensemble: {reason}") from error
-
-
-def read_pictures(given: Pictures, image_size: int, channels: int) -> Tensor:
-    """Return images as (N, channels, image_size, image_size) uint8: the largest centred square of each, scaled.
-
-    Raises:
-        SettingError: If they are no images, or a file cannot be read.
-    """
-    if isinstance(given, str | Path):
-        given = [given]
-    paths = _paths(given)
-    if paths is None:
-        images = read_images("images", image_array("images", given))  # type: ignore[arg-type]  # no paths
-        return with_channels(resize(images, image_size), channels)
-    files = [file for path in paths for file in (image_files(path) if path.is_dir() else [path])]
-    require(bool(files), "images", [str(path) for path in paths], "must name an image")
-    found, broken = decoded(pictures_of(files), image_size, channels)
-    for place, reason in broken.items():
-        raise SettingError("images", str(files[place]), f"cannot be read: {reason}")
-    return found
-
-
-def _paths(given: object) -> list[Path] | None:
-    """Return a list of files as paths; None for anything else."""
-    listed: Any = given.tolist() if hasattr(given, "tolist") and getattr(given, "ndim", 0) == 1 else given
-    are = isinstance(listed, list | tuple) and bool(listed) and all(isinstance(item, str | Path) for item in listed)
-    return [Path(item).expanduser() for item in listed] if are else None

@@ -4,11 +4,14 @@ import hashlib
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Event, Semaphore, Thread
+from typing import TypeVar
 
 import PIL
 import torch
@@ -20,6 +23,8 @@ from ensemble_transfer.errors import require
 from ensemble_transfer.machine import progress_console, usable_cores
 from ensemble_transfer.tasks.images import fit
 from ensemble_transfer.tasks.mapped import SUFFIX, Notes, Shape, stored
+
+T = TypeVar("T")
 
 SCHEMA = 1
 """Version of the decoding; raised whenever the same picture would give other pixels."""
@@ -106,7 +111,7 @@ def decoded(pictures: Pictures, image_size: int, channels: int) -> tuple[Tensor,
     """
     size, notes, count = len(pictures.names), Notes(), 0
     images = torch.empty(size, channels, image_size, image_size, dtype=torch.uint8)
-    for part in _parts(pictures, image_size, channels, notes):
+    for part in decoded_parts(pictures, image_size, channels, notes):
         images[count : count + len(part)] = part
         count += len(part)
     return images[:count], notes
@@ -122,12 +127,12 @@ def decoded_on_disk(pictures: Pictures, image_size: int, channels: int, folder: 
         needed, free = len(pictures.names) * channels * image_size**2, shutil.disk_usage(folder).free
         rule = f"needs {needed / 2**30:.1f} GiB for the decoded images, and {free / 2**30:.1f} GiB are free"
         require(needed < free, "cache", str(folder), rule)
-        return _parts(pictures, image_size, channels, notes)
+        return decoded_parts(pictures, image_size, channels, notes)
 
     return stored(path, shape, produce)
 
 
-def _parts(pictures: Pictures, image_size: int, channels: int, notes: Notes) -> Iterator[Tensor]:
+def decoded_parts(pictures: Pictures, image_size: int, channels: int, notes: Notes) -> Iterator[Tensor]:
     """Yield the pixels of the pictures that can be read, in order, and note the reasons for the others."""
 
     def pixels(place: int) -> Tensor | str:
@@ -150,6 +155,36 @@ def _parts(pictures: Pictures, image_size: int, channels: int, notes: Notes) -> 
             if whole:
                 yield torch.stack(whole)
             bar.advance(task, len(places))
+
+
+def ahead(items: Iterable[T]) -> Iterator[T]:
+    """Yield items in their order; a thread makes the next two while one is used.
+
+    The thread is a daemon, since what makes the items may wait for ever for a line of standard input.
+    """
+    made, room, ended = SimpleQueue[T | Exception | None](), Semaphore(), Event()
+
+    def make() -> None:
+        try:
+            for item in items:
+                made.put(item)
+                room.acquire()
+                if ended.is_set():
+                    return
+            made.put(None)
+        except Exception as error:  # noqa: BLE001  # raised where the items are used
+            made.put(error)
+
+    Thread(target=make, daemon=True).start()
+    try:
+        while (item := made.get()) is not None:
+            if isinstance(item, Exception):
+                raise item
+            room.release()
+            yield item
+    finally:
+        ended.set()
+        room.release()
 
 
 def _pixels(picture: Image.Image, image_size: int, channels: int) -> Tensor:
