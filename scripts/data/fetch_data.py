@@ -1,9 +1,10 @@
-"""Make task data from what Debian and npm packages ship: nothing to register for, the same bytes every time.
+"""Make task data from packages and from GitHub: nothing to register for, the same bytes every time.
 
     apt-get install fonts-aenigma fonts-culmus fonts-culmus-fancy openclipart-png tuxpaint-stamps-default npm
     apt-get install oxygen-icon-theme mate-icon-theme gnome-icon-theme
     python scripts/data/fetch_data.py all
     python scripts/data/fetch_data.py letters hebrew --root data
+    python scripts/data/fetch_data.py signs --signs signs.zip      # from a file that is there already
 
 letters       A-Z in decorative fonts, 28x28, like notMNIST     ROOT/letters.npz
 font_digits   0-9 in the same fonts                             ROOT/font_digits.npz
@@ -12,12 +13,15 @@ clipart       drawings of 15 kinds, at most 96 pixels           ROOT/clipart/CLA
 emoji         Google's emoji of 9 categories, 64x64             ROOT/emoji/CLASS/*.png
 google_emoji  the same, split by code point                     ROOT/google_emoji/SPLIT/CLASS/*.png
 twitter_emoji Twitter's emoji, split alike                      ROOT/twitter_emoji/SPLIT/CLASS/*.png
-stamps        photos and cartoons of 7 kinds, at most 96 pixels ROOT/stamps/CLASS/*.png
+stamps        photos and cartoons of 7 kinds, at most 224 pixels ROOT/stamps/CLASS/*.png
 icons         three desktops' icons of 6 kinds, 48 pixels and more, split by name  ROOT/icons/THEME/SPLIT/CLASS/*.png
+signs         photos of the digits 0-9 in sign language, 100x100  ROOT/signs/CLASS/*.jpg
+solar         photos of solar cells, gray, 300x300, 4 grades of damage  ROOT/solar/CLASS/*.png
 
 Fonts are split by family, so that no test image has a sibling (bold, outline, ...) among the training images; letters
 and font_digits split alike. So do Google's and Twitter's emoji, and the themes' icons: no test image was seen in
-another hand. Every command prints how many images each split and class has.
+another hand. Every command prints how many images each split and class has. Students are not named in the photos of
+signs, so a random split has the same students on both sides. Photos of solar cells are CC BY-NC-SA: not for sale.
 """
 
 import argparse
@@ -35,6 +39,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from photos import Photos, hand_signs, solar_cells
 from PIL import Image
 from render_fonts import FONT_SETS, digest, family, render, split_families
 
@@ -46,14 +51,15 @@ class MissingError(Exception):
 CLIPART = "animals buildings computer education electronics food geography office people plants recreation shapes"
 CLIPART += " signs_and_symbols tools transportation"
 DRAWINGS = {
-    "clipart": ("/usr/share/openclipart/png", "openclipart-png", CLIPART),
+    "clipart": ("/usr/share/openclipart/png", "openclipart-png", 96, CLIPART),
     "stamps": (
-        "/usr/share/tuxpaint/stamps", "tuxpaint-stamps-default", "animals clothes food household plants town vehicles",
+        "/usr/share/tuxpaint/stamps", "tuxpaint-stamps-default", 224,
+        "animals clothes food household plants town vehicles",
     ),
 }  # fmt: skip
-"""Folder, package, and classes; of the stamps those with forty or more."""
+"""Folder, package, pixels at the most, and classes; of the stamps those with forty or more."""
 
-MOST, SIDE = 300, 96  # of a class; pixels
+MOST = 300  # drawings of a class
 
 BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning)
 
@@ -63,7 +69,7 @@ TEST, VALIDATION = 0.32, 0.16  # shares of code points, or of icons' names, of t
 ICONS = Path("/usr/share/icons")
 THEMES = ("oxygen", "mate", "gnome")
 ICON_CLASSES = ("actions", "apps", "devices", "mimetypes", "places", "status")  # folders of the freedesktop standard
-ICON_LEAST = 48  # pixels; smaller icons are drawn anew, with less in them
+ICON_LEAST, ICON_MOST = 48, 96  # pixels; smaller icons are drawn anew, with less in them
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -71,12 +77,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="+", choices=[*MAKERS, "all"], metavar="NAME", help=", ".join([*MAKERS, "all"]))
     parser.add_argument("--root", type=Path, default=Path("data"), help="folder to write to; default %(default)s")
+    parser.add_argument("--signs", type=Path, metavar="FILE", help="zip file of signs that is there; default: GitHub's")
     chosen = parser.parse_args(arguments)
     chosen.root.mkdir(parents=True, exist_ok=True)
+    makers = MAKERS | {"signs": partial(make_photos, "signs", partial(hand_signs, chosen.signs))}
     failed = False
     for name in MAKERS if "all" in chosen.names else dict.fromkeys(chosen.names):
         try:
-            MAKERS[name](chosen.root)
+            makers[name](chosen.root)
         except MissingError as error:
             print(f"error: {name}: {error}", file=sys.stderr)
             failed = True
@@ -99,15 +107,15 @@ def make_fonts(name: str, root: Path) -> None:
 
 def make_drawings(name: str, root: Path) -> None:
     """Copy up to 300 drawings of each class, scaled down, into ``ROOT/NAME``."""
-    source, package, classes = DRAWINGS[name]
+    source, package, side, classes = DRAWINGS[name]
     if not Path(source).is_dir():
         raise MissingError(f"no folder {source}; apt-get install {package}")
     with fresh(root / name) as folder:
-        counts = {kind: shrink_class(Path(source, kind), folder / kind) for kind in classes.split()}
+        counts = {kind: shrink_class(Path(source, kind), folder / kind, side) for kind in classes.split()}
     report(root / name, "all", counts)
 
 
-def shrink_class(source: Path, target: Path) -> int:
+def shrink_class(source: Path, target: Path, side: int) -> int:
     """Copy drawings of a class, chosen by the hashes of their names; return how many."""
     target.mkdir(parents=True)
     # The package files some drawings under two classes: the second is a link.
@@ -118,7 +126,7 @@ def shrink_class(source: Path, target: Path) -> int:
             break
         try:
             with warnings.catch_warnings(category=Image.DecompressionBombWarning, action="error"):
-                shrink(file).save(target / f"{name[:8]}_{file.name}")
+                shrink(file, side).save(target / f"{name[:8]}_{file.name}")
         except BROKEN as error:
             print(f"left out {file}: {error}")
             continue
@@ -126,15 +134,15 @@ def shrink_class(source: Path, target: Path) -> int:
     return copied
 
 
-def shrink(file: Path) -> Image.Image:
-    """Return what a file shows, without its empty margins, on a transparent square of at most 96 pixels."""
+def shrink(file: Path, most: int) -> Image.Image:
+    """Return what a file shows, without its empty margins, on a transparent square of so many pixels at the most."""
     with Image.open(file) as image:
         drawing = image.convert("RGBA")
     box = drawing.getchannel("A").getbbox()
     if box is None:
         raise ValueError("nothing but transparency")
     drawing = drawing.crop(box)
-    drawing.thumbnail((SIDE, SIDE))
+    drawing.thumbnail((most, most))
     side = max(drawing.size)
     square = Image.new("RGBA", (side, side))
     square.paste(drawing, ((side - drawing.width) // 2, (side - drawing.height) // 2))
@@ -188,7 +196,7 @@ def on_white(file: Path) -> Image.Image:
     """Return what a file shows, at most 96 pixels, transparency on white: RGB."""
     with Image.open(file) as image:
         drawing = image.convert("RGBA")
-    drawing.thumbnail((SIDE, SIDE))
+    drawing.thumbnail((ICON_MOST, ICON_MOST))
     white = Image.new("RGBA", drawing.size, "white")
     white.alpha_composite(drawing)
     return white.convert("RGB")
@@ -233,6 +241,19 @@ def content(package: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return file.read() if file else b""
 
 
+def make_photos(name: str, photos: Callable[[], Photos], root: Path) -> None:
+    """Write photos by class into ``ROOT/NAME``."""
+    try:
+        found = photos()
+    except OSError as error:
+        raise MissingError(str(error)) from error
+    with fresh(root / name) as folder:
+        for (kind, file), content in found.items():
+            (folder / kind).mkdir(exist_ok=True)
+            (folder / kind / file).write_bytes(content)
+    report(root / name, "all", Counter(kind for kind, _ in found))
+
+
 @contextmanager
 def fresh(folder: Path) -> Iterator[Path]:
     """Give a folder to fill, which replaces ``folder`` once it is whole."""
@@ -256,6 +277,8 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "emoji": partial(make_emoji, "emoji", "google"),
     **{f"{vendor}_emoji": partial(make_emoji, f"{vendor}_emoji", vendor) for vendor in ("google", "twitter")},
     "icons": make_icons,
+    "signs": partial(make_photos, "signs", partial(hand_signs, None)),
+    "solar": partial(make_photos, "solar", solar_cells),
 }
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import io
 import json
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import matplotlib
@@ -115,7 +116,7 @@ def clipart(fetch, tmp_path, monkeypatch):
     Image.new("L", (1200, 1200), 9).save(package / "tools" / "large.png")
     (package / "tools" / "link.png").symlink_to(package / "animals" / "deep" / "0.png")
     monkeypatch.setattr(fetch.Image, "MAX_IMAGE_PIXELS", 1_000_000)
-    monkeypatch.setitem(fetch.DRAWINGS, "clipart", (str(package), "openclipart-png", "animals tools"))
+    monkeypatch.setitem(fetch.DRAWINGS, "clipart", (str(package), "openclipart-png", 96, "animals tools"))
     return fetch
 
 
@@ -218,6 +219,55 @@ def test_icons_are_each_ones_largest_drawing_once_and_on_white(icons, tmp_path, 
     assert all(f"{theme}, train: " in printed for theme in icons.THEMES)
 
 
+# Photos
+
+
+def encoded(image, kind):
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("above", ["signs", "Sign-Language-Digits-Dataset-master/Dataset"])
+@pytest.mark.parametrize("given", [True, False])
+def test_signs_are_those_in_folders_of_digits(fetch, tmp_path, monkeypatch, capsys, above, given):
+    photo = encoded(Image.fromarray(load_sample_image("flower.jpg")), "JPEG")
+    file = tmp_path / "signs.zip"
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in ("0/IMG_1.JPG", "0/IMG_2.JPG", "9/IMG_3.JPG", "Examples/example_0.JPG", "0/about.txt"):
+            archive.writestr(f"{above}/{name}", photo + name.encode())
+    monkeypatch.setattr(sys.modules["photos"], "SIGNS", file.as_uri())
+    assert fetch.main(["signs", "--root", str(tmp_path / "data"), *(["--signs", str(file)] if given else [])]) == 0
+    found = {str(path.relative_to(tmp_path / "data")): path.read_bytes() for path in tmp_path.rglob("data/*/*/*")}
+    names = {f"signs/{name[:-3]}jpg": name for name in ("0/IMG_1.JPG", "0/IMG_2.JPG", "9/IMG_3.JPG")}
+    assert found == {path: photo + name.encode() for path, name in names.items()}
+    assert "holds other photos than benchmarks/photos is about" in capsys.readouterr().err
+
+
+def test_solar_cells_are_sorted_by_grade_from_a_package_that_stays_out(fetch, tmp_path, monkeypatch, capsys):
+    gray = encoded(Image.fromarray(load_sample_image("flower.jpg")[:300, :300, 0]), "PNG")
+    wheel = tmp_path / "elpv_dataset-1.0.0.post1-py3-none-any.whl"
+    grades = list(sys.modules["photos"].GRADES)
+    with zipfile.ZipFile(wheel, "w") as package:
+        lines = [f"images/cell{place}.png  {grade:20}  mono\n" for place, grade in enumerate(3 * grades)]
+        package.writestr("elpv_dataset/data/labels.csv", "".join(lines))
+        for place in range(12):
+            package.writestr(f"elpv_dataset/data/images/cell{place}.png", gray + b"%d" % place)
+        about = "elpv_dataset-1.0.0.post1.dist-info"
+        package.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: elpv-dataset\nVersion: 1.0.0.post1\n")
+        package.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        package.writestr(f"{about}/RECORD", "")
+    monkeypatch.setattr(sys.modules["photos"], "SOLAR", str(wheel))
+    assert fetch.main(["solar", "--root", str(tmp_path / "data")]) == 0
+    assert capsys.readouterr().out.endswith(
+        "12 images of 4 classes: 0_intact 3, 1_perhaps 3, 2_likely 3, 3_defective 3\n"
+    )
+    assert (tmp_path / "data/solar/3_defective/cell3.png").read_bytes() == gray + b"3"
+    assert importlib.util.find_spec("elpv_dataset") is None
+    task = ImageFolder(path=str(tmp_path / "data/solar"), validation=4, test=4).load(128, 3)
+    assert task.classes == ("0_intact", "1_perhaps", "2_likely", "3_defective")
+
+
 # What is missing
 
 
@@ -226,12 +276,20 @@ def test_a_missing_package_is_one_line_that_says_what_to_install(fetch, fonts, t
     for name, wanted in fetch.FONT_SETS.items():
         empty = fonts.FontSet(wanted.characters, (str(nowhere),), wanted.packages, 0, 0)
         monkeypatch.setitem(fetch.FONT_SETS, name, empty)
-    for name, (_, package, classes) in fetch.DRAWINGS.items():
-        monkeypatch.setitem(fetch.DRAWINGS, name, (str(nowhere), package, classes))
+    for name, (_, *others) in fetch.DRAWINGS.items():
+        monkeypatch.setitem(fetch.DRAWINGS, name, (str(nowhere), *others))
     monkeypatch.setattr(fetch, "ICONS", nowhere)
+    photos = sys.modules["photos"]
+    monkeypatch.setattr(photos, "SIGNS", nowhere.as_uri())
+    monkeypatch.setattr(photos, "SOLAR", str(nowhere / "solar.whl"))
     monkeypatch.setattr(fetch.shutil, "which", lambda _: None)
     assert fetch.main(["all", "--root", str(tmp_path / "data")]) == 2
-    assert capsys.readouterr().err.splitlines() == [
+    *lines, signs, solar = capsys.readouterr().err.splitlines()
+    assert signs.startswith("error: signs: ")
+    assert solar.startswith("error: solar: ")
+    assert str(nowhere) in signs
+    assert str(nowhere) in solar
+    assert lines == [
         f"error: letters: no fonts in {nowhere}; apt-get install fonts-aenigma",
         f"error: font_digits: no fonts in {nowhere}; apt-get install fonts-aenigma",
         f"error: hebrew: no fonts in {nowhere}; apt-get install fonts-culmus fonts-culmus-fancy",
@@ -247,12 +305,20 @@ def test_a_missing_package_is_one_line_that_says_what_to_install(fetch, fonts, t
 
 def test_the_presets_read_what_the_script_writes(fetch):
     conf = Path(__file__).parents[2] / "conf" / "task"
-    written = {*(f"data/{name}.npz" for name in fetch.FONT_SETS), "data/clipart", "data/emoji"}
-    presets = ("letters", "hebrew_few", "font_digits_few", "clipart", "emoji")
-    read = {
-        line.split()[1]
-        for name in presets
-        for line in (conf / f"{name}.yaml").read_text().splitlines()
-        if "path:" in line
+    folders = (
+        "clipart",
+        "emoji",
+        "stamps",
+        "signs",
+        "solar",
+        "google_emoji",
+        "twitter_emoji",
+        "icons/mate",
+        "icons/oxygen",
+    )
+    written = {*(f"data/{name}.npz" for name in fetch.FONT_SETS), *(f"data/{name}" for name in folders)}
+    lines = [line.split() for file in conf.glob("*.yaml") for line in file.read_text().splitlines()]
+    assert written == {
+        path for key, path, *_ in (line for line in lines if len(line) > 1) if key == "path:" and "data/" in path
     }
-    assert read == written
+    assert {name.split("/")[0] for name in folders} | set(fetch.FONT_SETS) == set(fetch.MAKERS)

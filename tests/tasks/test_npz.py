@@ -42,6 +42,20 @@ def test_official_splits_are_kept(load, digits, validation):
     assert task.classes == tuple("abcdefghij")
 
 
+def test_a_file_of_medmnist_is_read_as_it_comes(load, digits):
+    gray, labels = digits
+    colour = np.stack([gray, 255 - gray, gray // 2], -1)  # (N, H, W, 3) uint8, labels (N, 1) uint8, no names of classes
+    parts = {"train": slice(0, 30), "val": slice(30, 40), "test": slice(40, 50)}
+    arrays = {f"{name}_images": colour[part] for name, part in parts.items()}
+    task = load(
+        {"train": 20}, 8, 3, **arrays, **{f"{n}_labels": labels[p, None].astype(np.uint8) for n, p in parts.items()}
+    )
+    assert (len(task.train), len(task.validation), len(task.test)) == (20, 10, 10)
+    assert np.array_equal(task.validation.images.permute(0, 2, 3, 1).numpy(), colour[30:40])
+    assert task.classes == tuple(map(str, sorted(set(labels.tolist()))))
+    assert [task.classes[label] for label in task.test.labels] == [str(label) for label in labels[40:]]
+
+
 def test_labels_may_be_text_or_any_numbers(load, digits):
     images, labels = digits
     words = np.where(labels < 5, "low", "high")
