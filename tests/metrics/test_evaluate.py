@@ -11,7 +11,7 @@ from ensemble_transfer.cli.evaluate import main
 from ensemble_transfer.metrics.evaluate import evaluate
 
 FAMILIES = {
-    "ensemble": "accuracy nll brier accuracy_low accuracy_high",
+    "ensemble": "accuracy nll brier balanced_accuracy accuracy_low accuracy_high",
     "member": "accuracy nll brier ece accuracy_min accuracy_max",
     "calibration": "ece mce ece_adaptive ece_classwise",
     "calibrated": "nll ece temperature",

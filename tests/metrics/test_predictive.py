@@ -21,6 +21,9 @@ def test_mean_and_quality_agree_with_scikit_learn(predictions):
     assert predictive.accuracy(mean, labels) == pytest.approx(
         sklearn.metrics.accuracy_score(y, reference.argmax(1)), abs=1e-12
     )
+    assert predictive.balanced_accuracy(mean, labels) == pytest.approx(
+        sklearn.metrics.balanced_accuracy_score(y, reference.argmax(1)), abs=1e-12
+    )
     assert predictive.nll(mean, labels).item() == pytest.approx(
         sklearn.metrics.log_loss(y, reference, labels=list(classes)), rel=1e-12
     )

@@ -9,7 +9,7 @@ import torch
 from ensemble_transfer import Digits, EnsembleSettings, Few, HeadOnly, SettingError
 from ensemble_transfer.machine import SECONDS_A_STEP
 from ensemble_transfer.runs.evaluation import EvaluationSettings
-from ensemble_transfer.runs.experiment import Dataset, Experiment, load_tasks
+from ensemble_transfer.runs.experiment import RARE, Dataset, Experiment, load_tasks, warn_of_rare_classes
 from ensemble_transfer.runs.run import DAY, expected_seconds, prepare, warn_of_days
 
 FEW = {"train": 20, "validation": 10, "test": 12}
@@ -45,6 +45,15 @@ def test_images_of_other_classes_are_out_of_distribution(loaded):
     assert tasks.notes() == []
     partly = loaded("012", "01")  # one class of three is another
     assert torch.equal(partly.ood["source"].images, partly.source.test.images[partly.source.test.labels == 2])
+
+
+def test_unbalanced_classes_are_told(caplog):
+    task = Digits(classes=["0", "1"], train=100, validation=10, test=10).load(8, 1)
+    zeros, ones = ((task.train.labels == label).nonzero()[:, 0] for label in (0, 1))
+    for few, told in ((zeros[:3], True), (zeros[:4], False)):
+        caplog.clear()
+        warn_of_rare_classes(replace(task, train=task.train.take(torch.cat([few, ones[: 3 * RARE]]))))
+        assert ("'0' has 3 training images, '1' has 30" in caplog.text) == told
 
 
 def test_test_images_that_members_were_trained_on_are_told(experiment, caplog):

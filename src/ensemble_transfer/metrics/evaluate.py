@@ -113,7 +113,7 @@ def _predictive(probabilities: Tensor, mean: Tensor, labels: Tensor) -> dict[str
     right = int(predictive.correctness(mean, labels).sum())
     low, high = selective.interval(right, len(labels))
     return (
-        _values("ensemble/", QUALITY, mean, labels)
+        _values("ensemble/", (*QUALITY, predictive.balanced_accuracy), mean, labels)
         | {"ensemble/accuracy_low": low, "ensemble/accuracy_high": high}  # for other images
         | {f"member/{key}": mean_of([member[key] for member in members]) for key in members[0]}
         | {"member/accuracy_min": min(accuracies), "member/accuracy_max": max(accuracies)}

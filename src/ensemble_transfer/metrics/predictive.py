@@ -90,6 +90,15 @@ def accuracy(probabilities: Tensor, labels: Tensor) -> Tensor:
     return correctness(probabilities, labels).double().mean()
 
 
+def balanced_accuracy(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Compute the mean over classes of the share of their examples that are right: (N, C), (N,) -> 0-d.
+
+    Every class that has examples counts alike, however many it has (Brodersen et al. 2010).
+    """
+    right = correctness(probabilities, labels)
+    return torch.stack([right[labels == own].double().mean() for own in labels.unique()]).mean()
+
+
 def label_log_probability(probabilities: Tensor, labels: Tensor) -> Tensor:
     """Return log p_y in nats: (N, C), (N,) -> (N,)."""
     return log_probability(probabilities.gather(1, labels[:, None]).squeeze(1))

@@ -87,6 +87,7 @@ RESULTS = (
 """Columns that decide: quality, and what it costs to train and to predict."""
 
 QUALITY = (
+    Column("balanced accuracy", on_test("ensemble/balanced_accuracy"), 3, True, optional=True),
     Column("member accuracy", on_test("member/accuracy"), 3, True),
     Column("NLL", on_test("ensemble/nll"), 3, False),
     Column("ECE", on_test("calibration/ece"), 3, False),

@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 LARGEST_BUDGET = 1_000_000
 """Fine-tunings that a transfer may spend at the most: no ensemble has as many members."""
 
+RARE = 10
+"""Times the training images of the smallest class that the largest has, from which classes are called unbalanced."""
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -143,6 +146,7 @@ def load_tasks(experiment: Experiment) -> Tasks:
         log.warning("the source is the target, so that nothing is transferred; leave the source out: dataset=target")
     elif experiment.evaluation.test:  # else nobody reads the test images, for this neither
         _warn_of_known_images(source, target)
+    warn_of_rare_classes(target)
     return Tasks(source, target, ({} if source is None else _foreign(source, target)) | ood)
 
 
@@ -154,6 +158,16 @@ def _warn_of_known_images(source: Task | None, target: Task) -> None:
     for name, split in trained.items():
         if known := len(tested & _hashes(split)):
             log.warning("%d of the %d different test images are among %s too", known, len(tested), name)
+
+
+def warn_of_rare_classes(target: Task) -> None:
+    """Log a warning if the target's largest class has many times the training images of its smallest."""
+    counts = target.train.labels.bincount(minlength=len(target.classes)).tolist()
+    least, most = min(counts), max(counts)
+    if most >= RARE * least:
+        names = [f"{target.classes[counts.index(count)]!r} has {count}" for count in (least, most)]
+        text = "classes are unbalanced: %s training images, %s; see balanced accuracy beside accuracy"
+        log.warning(text, *names)
 
 
 def _hashes(split: Split) -> set[int]:
