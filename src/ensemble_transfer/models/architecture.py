@@ -17,7 +17,7 @@ from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.machine import free_memory
 from ensemble_transfer.models.bounds import bounded, numbers, require_bounded
 from ensemble_transfer.models.device import float32_by_default
-from ensemble_transfer.tasks.images import LARGEST
+from ensemble_transfer.tasks.images import LARGEST, scaled
 
 # Arguments with which timm.create_model would read files, or build something else than the description says.
 _RESERVED = frozenset(
@@ -124,6 +124,25 @@ class Architecture:
         """Return the same architecture with another number of outputs."""
         return replace(self, classes=classes)
 
+    def at(self, size: int) -> Self:
+        """Return the same architecture for images of another size.
+
+        A family that is built for one size (ViT, Swin, mixers, ...) gets it as an option, unless the options say it.
+        """
+        own = dict(self.options)
+        if own.get("img_size") == self.image_size:
+            del own["img_size"]
+        return replace(self, image_size=size, options=with_size(self.backbone, own, size))
+
+    def require_all_pixels(self) -> None:
+        """Raise a SettingError if patches do not cover the images; timm leaves the rest out without a word."""
+        with torch.device("meta"):
+            patches = getattr(encoder_of(self), "patch_embed", None)
+        sizes = getattr(patches, "patch_size", None)
+        for size in sizes if isinstance(sizes, tuple) else ():
+            rule = f"must divide the image size, {self.image_size}: the pixels that are left would not be seen"
+            require(self.image_size % size == 0, "options.patch_size", size, rule)
+
     @classmethod
     def from_plain(cls, fields: Mapping[str, Any]) -> Self:
         """Return the architecture that :meth:`plain` describes."""
@@ -145,10 +164,11 @@ def _measures(architecture: Architecture) -> tuple[int, int, bool]:
 
 
 class Classifier(nn.Module):
-    """A timm encoder with a linear head. It takes images as bytes and normalises them itself."""
+    """A timm encoder with a linear head. It takes images as bytes, and scales and normalises them itself."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
+        self.image_size = architecture.image_size
         self.encoder = encoder_of(architecture)
         # Some families (MobileNetV3, VGG, ...) end in a hidden layer that is wider than their feature maps.
         width: Any = getattr(self.encoder, "head_hidden_size", None) or self.encoder.num_features
@@ -161,14 +181,28 @@ class Classifier(nn.Module):
     _offset: Tensor
 
     def encode(self, images: Tensor) -> Tensor:
-        """Return features (examples, features) of images (examples, channels, height, width), uint8."""
-        features: Tensor = self.encoder(images * self._gain + self._offset)
+        """Return features (examples, features) of images (examples, channels, height, width), uint8.
+
+        They have the architecture's size, or a larger one, from which they are scaled down.
+        """
+        features: Tensor = self.encoder(scaled(images, self.image_size) * self._gain + self._offset)
         return features
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (examples, classes) of images (examples, channels, height, width), uint8."""
         logits: Tensor = self.head(self.encode(images))
         return logits
+
+
+def with_size(name: str, options: Mapping[str, Any], image_size: int) -> dict[str, Any]:
+    """Return options of an architecture, with the images' size for a family that is built for one.
+
+    It becomes an option like any other, so that a description rebuilds its classifier whatever timm's default is.
+    """
+    stated = timm.get_pretrained_cfg(name)
+    free = stated is None or not stated.fixed_input_size or stated.input_size[-1] == image_size
+    chosen = {"img_size", "dynamic_img_size"} & set(options)
+    return dict(options) if free or chosen else {**options, "img_size": image_size}
 
 
 def require_known(name: str) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ensemble_transfer.errors import SettingError, require
-from ensemble_transfer.models.architecture import Architecture, encoder_of, require_known
+from ensemble_transfer.models.architecture import Architecture, encoder_of, require_known, with_size
 from ensemble_transfer.models.checkpoint import classifiers, misfit, read_checkpoint, strict_overlay
 from ensemble_transfer.models.pretrained import hub_or_cache, packaged
 
@@ -58,21 +58,11 @@ class Backbone:
         stated = timm.get_pretrained_cfg(self.name) if self.has_weights else None
         mean = self.mean or (_channelwise(stated.mean, channels) if stated else [0.5])
         std = self.std or (_channelwise(stated.std, channels) if stated else [0.5])
-        options = self._sized(image_size)
+        options = with_size(self.name, self.options, image_size)
         whole = Architecture(self.name, options, image_size, channels, classes, tuple(mean), tuple(std))
         if options != self.options:
-            _require_all_pixels(whole)
+            whole.require_all_pixels()
         return whole
-
-    def _sized(self, image_size: int) -> dict[str, Any]:
-        """Return the options, with the images' size for a family that is built for one: ViT, Swin, mixers, ...
-
-        It becomes an option like any other, so that a description rebuilds its classifier whatever timm's default is.
-        """
-        stated = timm.get_pretrained_cfg(self.name)
-        free = stated is None or not stated.fixed_input_size or stated.input_size[-1] == image_size
-        chosen = {"img_size", "dynamic_img_size"} & set(self.options)
-        return self.options if free or chosen else self.options | {"img_size": image_size}
 
     @torch.random.fork_rng(devices=[])  # timm draws weights first, which those of the checkpoint replace
     def pretrained_parts(self, architecture: Architecture) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
@@ -112,16 +102,6 @@ def _head_in(state: Mapping[str, Tensor], architecture: Architecture) -> dict[st
     head = {part: state.get(f"{name}.{part}") for name in named for part in shapes}
     fits = len(named) == 1 and all(t is not None and tuple(t.shape) == shapes[part] for part, t in head.items())
     return {part: tensor.float().clone() for part, tensor in head.items() if tensor is not None} if fits else None
-
-
-def _require_all_pixels(architecture: Architecture) -> None:
-    """Raise a SettingError if patches do not cover the images; timm leaves the rest out without a word."""
-    with torch.device("meta"):
-        patches = getattr(encoder_of(architecture), "patch_embed", None)
-    sizes = getattr(patches, "patch_size", None)
-    for size in sizes if isinstance(sizes, tuple) else ():
-        rule = f"must divide the image size, {architecture.image_size}: the pixels that are left would not be seen"
-        require(architecture.image_size % size == 0, "options.patch_size", size, rule)
 
 
 def _expected(architecture: Architecture) -> dict[str, Tensor]:

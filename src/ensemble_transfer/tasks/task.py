@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from ensemble_transfer.errors import require
+from ensemble_transfer.spill import empty
 from ensemble_transfer.tasks.chosen import ChosenImages
+from ensemble_transfer.tasks.images import scaled
 from ensemble_transfer.tasks.mapped import chunks, remembered
 
 
@@ -49,6 +51,25 @@ class Split:
         of = self.images
         images = cast(Tensor, ChosenImages(of, index)) if isinstance(of, ChosenImages) else of[index]
         return Split(images, self.labels[index])
+
+    def at(self, size: int) -> "Split":
+        """Return the same examples with images scaled down to a size in pixels; they are computed once.
+
+        They are a split like any other, with a fingerprint of its own.
+        """
+        if self.images.shape[-1] == size:
+            return self
+        if size not in self._smaller:
+            images, start = empty(len(self), self.images.shape[1], size, size, dtype=torch.uint8), 0
+            for part in chunks(self.images):
+                images[start : start + len(part)] = scaled(part, size)
+                start += len(part)
+            self._smaller[size] = Split(images, self.labels)
+        return self._smaller[size]
+
+    @cached_property
+    def _smaller(self) -> dict[int, "Split"]:
+        return {}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -105,6 +126,16 @@ class Task:
         """SHA-256 of the class names and the three splits; the task's own name does not count."""
         splits = (self.train, self.validation, self.test)
         return _digest([repr(self.classes).encode(), *(split.fingerprint.encode() for split in splits)])
+
+    def at(self, size: int) -> "Task":
+        """Return the same task, of the same fingerprint, with training and validation images scaled down to a size.
+
+        Its test split is sealed: ensembles are tested on the images that the task has, and scale them themselves.
+        """
+        smaller = self.sealed()
+        for name in ("train", "validation"):
+            object.__setattr__(smaller, name, getattr(self, name).at(size))
+        return smaller
 
     def sealed(self) -> "Task":
         """Return the same task with a test split that raises an error at every use, for training and selection."""
