@@ -142,7 +142,8 @@ def test_the_folder_holds_what_the_contract_says(ensemble, folder):
     named = {"backbone": "resnet10t", "options": OPTIONS, "image_size": 8, "channels": 1, "classes": 5}
     assert described["architecture"] == named | {"mean": [0.5], "std": [0.5]}
     assert described["members"] == [
-        {"file": file, "sha256": fingerprint(weights)} for file, weights in zip(files, ensemble.members, strict=True)
+        {"file": file, "sha256": fingerprint(weights), "image_size": 8}
+        for file, weights in zip(files, ensemble.members, strict=True)
     ]
 
 

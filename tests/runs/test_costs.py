@@ -30,7 +30,9 @@ def test_a_whole_fine_tuning_is_one_by_flops_and_by_time(bench):
 
 
 def test_half_of_a_fine_tuning_tells_the_time_of_the_whole(bench):
-    half = Ledger([Entry("full", 0, Cost(steps=20, cpu_seconds=3.0)), Entry("tiny", 0, Cost(steps=90))])
+    half = Ledger(
+        [Entry("full", 0, Cost(20, flops=20 * bench.prices.step, cpu_seconds=3.0)), Entry("tiny", 0, Cost(steps=90))]
+    )
     assert fine_tuning(bench, half).seconds == 6.0
 
 

@@ -48,9 +48,12 @@ class Ensemble:
         classes: Names of the classes, in the order of the labels.
         lineage: Common origin of the members before the last transfer: ``shared``, ``independent``, ``copies``, ...
         history: Origin of the ensemble, as plain data for readers of ``ensemble.json``.
+        sizes: Image size of each member, in pixels, at most that of the architecture, at which images come in; empty
+            for that one. A member scales images down to its own.
 
     Raises:
-        ValueError: If a member does not fit the architecture, the number of class names does not, or two are equal.
+        ValueError: If a member does not fit the architecture, a size is above its own, or class names are too many, too
+            few, or equal.
     """
 
     architecture: Architecture
@@ -58,19 +61,24 @@ class Ensemble:
     classes: tuple[str, ...]
     lineage: str = "unknown"
     history: Mapping[str, Any] = field(default_factory=dict)
+    sizes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.members:
             raise ValueError("members=(): an ensemble has at least one")
+        if {*self.sizes} == {self.architecture.image_size}:
+            object.__setattr__(self, "sizes", ())
+        if len(self.image_sizes) != len(self.members) or max(self.image_sizes) > self.architecture.image_size:
+            raise ValueError(f"sizes={self.sizes}: must be one a member, none above {self.architecture.image_size}")
         if len(self.classes) != self.architecture.classes:
             raise ValueError(f"classes has {len(self.classes)} names for {self.architecture.classes} outputs")
         for name, count in Counter(self.classes).items():
             if count > 1:
                 raise ValueError(f"classes names {name!r} {count} times")
         with torch.device("meta"):
-            expected = self.architecture.build().state_dict()
+            expected = {size: self.architecture.at(size).build().state_dict() for size in {*self.image_sizes}}
         for index, member in enumerate(self.members):
-            _check_fits(index, member, expected)
+            _check_fits(index, member, expected[self.image_sizes[index]])
 
     def __len__(self) -> int:
         return len(self.members)
@@ -78,18 +86,32 @@ class Ensemble:
     def __repr__(self) -> str:
         a, weights = self.architecture, sum(tensor.numel() for tensor in self.members[0].values())
         images = f"{a.channels}x{a.image_size}x{a.image_size}"
+        if {*self.image_sizes} != {a.image_size}:
+            images += f", seen at {', '.join(map(str, self.image_sizes))} pixels"
         members = f"{len(self)} members of {a.backbone}, {weights:,} weights each"
         return f"Ensemble({members}, images {images}, {len(self.classes)} classes, lineage {self.lineage!r})"
 
+    @property
+    def image_sizes(self) -> tuple[int, ...]:
+        """Image size of each member, in pixels."""
+        return self.sizes or (self.architecture.image_size,) * len(self.members)
+
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the members' fingerprints, in order."""
+        """SHA-256 over the members' fingerprints, in order, and over their sizes where one is not the images'."""
         digests = (bytearray.fromhex(fingerprint(member)) for member in self.members)
-        return fingerprint({str(i): torch.frombuffer(digest, dtype=torch.uint8) for i, digest in enumerate(digests)})
+        found = {str(i): torch.frombuffer(digest, dtype=torch.uint8) for i, digest in enumerate(digests)}
+        if {*self.image_sizes} != {self.architecture.image_size}:
+            found["sizes"] = torch.tensor([self.architecture.image_size, *self.image_sizes])
+        return fingerprint(found)
+
+    def architecture_of(self, member: int) -> Architecture:
+        """Return the architecture of one member, which has its image size."""
+        return self.architecture.at(self.image_sizes[member])
 
     def classifier(self, member: int) -> Classifier:
         """Return one member as a module of its own, in evaluation mode."""
-        return self.architecture.classifier(self.members[member]).eval()
+        return self.architecture_of(member).classifier(self.members[member]).eval()
 
     def classifiers(self) -> Iterator[Classifier]:
         """Yield every member as a module, in order."""
@@ -98,11 +120,12 @@ class Ensemble:
 
     @cached_property
     def by_encoder(self) -> tuple[tuple[int, ...], ...]:
-        """Members by encoder: those that have one in common, as heads on one pretrained network, are one network."""
-        encoders = [below(member, "encoder") for member in self.members]
+        """Members by encoder and size: those that have both in common, as heads on one network, are one network."""
+        encoders, sizes = [below(member, "encoder") for member in self.members], self.image_sizes
         groups: list[list[int]] = []
         for member, encoder in enumerate(encoders):
-            group = next((group for group in groups if _same(encoders[group[0]], encoder)), None)
+            alike = (group for group in groups if sizes[group[0]] == sizes[member])
+            group = next((group for group in alike if _same(encoders[group[0]], encoder)), None)
             groups.append([member]) if group is None else group.append(member)
         return tuple(map(tuple, groups))
 
@@ -155,10 +178,14 @@ class Ensemble:
         if device.type != "cpu" and images.nbytes < SHARE * free_memory(device):
             images = images.to(device)  # once for all members
         predicted = empty(len(self), len(images), len(self.classes))
-        classifier = self.classifier(0).requires_grad_(requires_grad=False)
+        built: dict[int, Classifier] = {}  # by size: to build one for each member takes longer, and so do copies
         for group in self.by_encoder:
+            size = self.image_sizes[group[0]]
+            if size not in built:
+                built[size] = self.classifier(group[0]).requires_grad_(requires_grad=False)
+            classifier = built[size]
             weights = {name: tensor.detach() for name, tensor in self.members[group[0]].items()}  # own names for them
-            classifier.load_state_dict(weights, assign=True)  # to build one for each takes longer, and so do copies
+            classifier.load_state_dict(weights, assign=True)
             places = [predicted[member] for member in group]
             probabilities(self._network(classifier, group), images, device, batch_size, places)
         return predicted
@@ -184,7 +211,10 @@ class Ensemble:
             "architecture": self.architecture.plain(),
             "classes": list(self.classes),
             "lineage": self.lineage,
-            "members": [{"file": f"member_{index:02d}.safetensors", "sha256": own} for index, own in sums],
+            "members": [
+                {"file": f"member_{index:02d}.safetensors", "sha256": own, "image_size": self.image_sizes[index]}
+                for index, own in sums
+            ],
             "history": dict(self.history),
         }
         return description | {"checksum": checksum(description)}
@@ -202,8 +232,9 @@ class Ensemble:
             architecture = Architecture.from_plain(description["architecture"])
             members = tuple(_read_member(folder, **entry) for entry in description["members"])
             _require_proportion(architecture, members)
-            classes = tuple(description["classes"])
-            return cls(architecture, members, classes, description["lineage"], description["history"])
+            sizes = tuple(entry["image_size"] for entry in description["members"])
+            about = tuple(description["classes"]), description["lineage"], description["history"]
+            return cls(architecture, members, *about, sizes)
         except SettingError:
             raise
         except Exception as error:  # options of a stranger's file can make timm raise anything
@@ -301,8 +332,9 @@ def _require_proportion(architecture: Architecture, members: Sequence[Weights]) 
         require(fits, name, largest, f"is more than the {held} numbers that a member's file holds")
 
 
-def _read_member(folder: Path, file: str, sha256: str) -> Weights:
+def _read_member(folder: Path, file: str, sha256: str, image_size: int) -> Weights:
     path = folder / file
+    require(type(image_size) is int, "image_size", image_size, f"{folder / DESCRIPTION} must have a number of pixels")
     if path.parent != folder:
         raise SettingError("file", file, "must be the name of a file beside ensemble.json")
     try:

@@ -1,6 +1,7 @@
 """Image sizes of members: which are allowed, and weights that depend on them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,6 +10,35 @@ from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.models.architecture import Architecture, encoder_of
 from ensemble_transfer.models.flops import step_flops
 from ensemble_transfer.tasks.images import SMALLEST
+
+
+def sizes_of(image_size: Any, stored: int, members: int) -> tuple[int, ...]:  # noqa: ANN401  # what a setting may be
+    """Return the image size of each of so many members.
+
+    Args:
+        image_size: One size for all, several that the members have in turns, or None for the stored one.
+        stored: Height and width that images are stored at, in pixels.
+        members: Number of members.
+    """
+    given = _listed(image_size) or [stored]
+    return tuple(given[member % len(given)] for member in range(members))
+
+
+def require_sizes(image_size: Any, architecture: Architecture, several: bool = True) -> None:  # noqa: ANN401
+    """Raise a SettingError unless a strategy's ``image_size`` is None, one size that suits the members, or several."""
+    sizes = _listed(image_size)
+    whole = all(isinstance(size, int) and not isinstance(size, bool) for size in sizes)
+    rule = "must be a whole number of pixels, a list of such numbers, or null for dataset.image_size"
+    require(whole and (bool(sizes) or image_size is None), "image_size", image_size, rule)
+    require(several or len(sizes) < 2, "image_size", image_size, "must be one size, or null: all have it in common")
+    for size in sizes:
+        require_size(architecture, size)
+
+
+def _listed(image_size: Any) -> list[Any]:  # noqa: ANN401
+    if image_size is None:
+        return []
+    return list(image_size) if isinstance(image_size, Sequence) and not isinstance(image_size, str) else [image_size]
 
 
 def require_size(architecture: Architecture, size: int) -> None:
@@ -43,10 +73,11 @@ def encoder_at(encoder: Mapping[str, Tensor], architecture: Architecture, size: 
     if architecture.at(size).options == architecture.options:
         return encoder
     with torch.random.fork_rng(devices=[]):
-        network = encoder_of(architecture)
+        network: Any = encoder_of(architecture)
     network.load_state_dict(dict(encoder), strict=True)
     network.set_input_size(img_size=(size, size))
-    return network.state_dict()
+    resized: dict[str, Tensor] = network.state_dict()
+    return resized
 
 
 def _sketch(architecture: Architecture) -> torch.nn.Module:

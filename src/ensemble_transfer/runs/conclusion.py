@@ -54,6 +54,7 @@ def conclude(prepared: PreparedRun, result: TransferResult, folder: Path) -> Rec
             "size": len(result.ensemble),
             "lineage": bench.source.lineage,
             "classes": list(result.ensemble.classes),
+            "image_sizes": list(result.ensemble.image_sizes),
         },
         metrics=metrics_of(arrays) | metrics,
         cost=costs(result, prepared.source_ledger, bench),
@@ -77,8 +78,8 @@ def _predicted(prepared: PreparedRun, result: TransferResult) -> Arrays:
     log.info("evaluating on %d %s images", len(split[1]), split[0])
     arrays = predict_source(bench.source, tasks.source, device) if tasks.source is not None else {}
     arrays |= predict_target(result.ensemble, tasks, settings, device)
-    if settings.test:
-        aside = bench.unbilled()
+    if settings.test and len({*result.ensemble.image_sizes}) == 1:  # weights of one size suit no other
+        aside = bench.at(result.ensemble.image_sizes[0]).unbilled()
         soup = aside.ensemble([aside.soup(result.ensemble.members)], "soup")
         arrays |= predict_soup(soup, tasks.target, device)
     return arrays

@@ -34,19 +34,26 @@ def costs(result: TransferResult, source: Ledger | None, bench: Workbench) -> di
 
 def prediction(ensemble: Ensemble) -> dict[str, int]:
     """Return what a prediction for one image takes: ``networks``, which are its forward passes, and ``flops``."""
-    architecture, networks = ensemble.architecture, len(ensemble.by_encoder)
+    architecture = ensemble.architecture
     heads = len(ensemble) * 2 * architecture.features * architecture.classes
-    return {"networks": networks, "flops": networks * encode_flops(architecture) + heads}
+    networks = sum(encode_flops(ensemble.architecture_of(group[0])) for group in ensemble.by_encoder)
+    return {"networks": len(ensemble.by_encoder), "flops": networks + heads}
 
 
 def fine_tuning(bench: Workbench, ledger: Ledger) -> FineTuning:
     """Return the unit of cost on this machine.
 
-    Its seconds are those of the longest full fine-tuning in the ledger, by its steps. Where there is none of twenty
-    steps, a short one is timed, which nobody pays for.
+    Its seconds are those of the longest full fine-tuning in the ledger, by its steps, at the image size that it is
+    counted at. Where there is none of twenty steps, a short one is timed, which nobody pays for. Images that are stored
+    smaller are timed at their size, and the seconds follow the FLOPs.
     """
-    unit = FineTuning(bench.prices.full, 1.0, bench.fitter.settings.device.type == "cuda")
-    whole = [entry.cost for entry in ledger.entries if entry.phase == "full" and entry.cost.steps >= TIMED - WARM]
+    unit = FineTuning(bench.prices.unit, 1.0, bench.fitter.settings.device.type == "cuda")
+    bench = bench.at(min(bench.recipes.image_size or bench.prices.image_size, bench.prices.image_size))
+    whole = [
+        entry.cost
+        for entry in ledger.entries
+        if entry.phase == "full" and TIMED - WARM <= entry.cost.steps == entry.cost.flops / bench.prices.step
+    ]
     longest = max(whole, key=lambda cost: cost.steps, default=None)
     if longest is not None:
         seconds_a_step = unit.time(longest) / longest.steps
@@ -54,7 +61,7 @@ def fine_tuning(bench: Workbench, ledger: Ledger) -> FineTuning:
         log.info("timing a fine-tuning for the costs by time; it changes nothing and is in no cost")
         _timed(bench, WARM)  # the first steps of a process are slower
         seconds_a_step = (unit.time(_timed(bench, TIMED)) - unit.time(_timed(bench, WARM))) / (TIMED - WARM)
-    return replace(unit, seconds=max(seconds_a_step, 1e-9) * bench.recipes.full.steps)
+    return replace(unit, seconds=max(seconds_a_step, 1e-9) * unit.flops / bench.prices.step)
 
 
 def _timed(bench: Workbench, steps: int) -> Cost:

@@ -85,7 +85,7 @@ def extend(
     origin = origin or Origin()
     quiet = replace(experiment.evaluation, diagnostics=False)
     prepared = prepare(replace(experiment, evaluation=quiet, budget=None), origin.tracker)
-    bench = prepared.bench
+    bench = prepared.bench.at(run.ensemble.image_sizes[0])  # all have one
     new = range(len(bench.source) - add, len(bench.source))
     if run.shift is not None:
         result: TransferResult = _by_the_vector(run, run.shift, bench, experiment.strategy, new)
@@ -171,7 +171,7 @@ def _by_time(unit: FineTuning, cost: Mapping[str, Any]) -> float:
 def _with_full(record: Record, prepared: PreparedRun, weights: Sequence[Weights], unit: FineTuning) -> Record:
     """Return the record with a full fine-tuning of the new members beside theirs: accuracy, and cost."""
     log.info("fine-tuning the added members fully, to compare")
-    bench, target = prepared.bench.unbilled(), prepared.tasks.target
+    bench, target = prepared.bench.at(record.ensemble["image_sizes"][0]).unbilled(), prepared.tasks.target
     split = target.test if prepared.experiment.evaluation.test else target.validation
     new = range(len(bench.source) - len(weights), len(bench.source))
     full = bench.fine_tune_fully({member: bench.encoders[member] for member in new})

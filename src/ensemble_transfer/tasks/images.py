@@ -76,7 +76,8 @@ def _weights(side: int, size: int) -> NDArray[np.float32]:
     triangle = np.clip(1 - np.abs(np.arange(side) + 0.5 - centres) / factor, 0, None)
     parts = np.rint(triangle / triangle.sum(1, keepdims=True) * PARTS)
     parts[np.arange(size), parts.argmax(1)] += PARTS - parts.sum(1)  # what rounding has left
-    return (parts / PARTS).astype(np.float32)
+    weights: NDArray[np.float32] = (parts / PARTS).astype(np.float32)
+    return weights
 
 
 def with_channels(images: Tensor, channels: int) -> Tensor:

@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from ensemble_transfer.errors import SettingError, require, settings_under
+from ensemble_transfer.tasks import images
 from ensemble_transfer.training.batches import AUGMENTATIONS
 
 OPTIMIZERS = ("adamw", "sgd")
@@ -159,6 +160,8 @@ class Recipes:
         head: The head on frozen features, where that is all (strategy ``head``).
         statistics: Images that BatchNorm's statistics are estimated on, of the target's training images; null for all.
             None are where ``full`` keeps the statistics frozen.
+        image_size: Image size at which a fine-tuning is counted, the unit of cost, in pixels; null for that of the
+            dataset. It changes no fit.
     """
 
     ancestor: Recipe = field(default_factory=lambda: Recipe(steps=500))
@@ -168,6 +171,7 @@ class Recipes:
     probe: Recipe = field(default_factory=lambda: Recipe(steps=200, lr=1e-2))
     head: Recipe = field(default_factory=lambda: Recipe(steps=500, lr=4e-2))
     statistics: int | None = 256
+    image_size: int | None = None
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Self:
@@ -178,6 +182,9 @@ class Recipes:
     def __post_init__(self) -> None:
         known = self.statistics is None or self.statistics > 1
         require(known, "statistics", self.statistics, "must be at least 2 images, or null for all training images")
+        size = self.image_size
+        rule = f"must be {images.SMALLEST} to {images.LARGEST} pixels, or null for dataset.image_size"
+        require(size is None or images.SMALLEST <= size <= images.LARGEST, "image_size", size, rule)
         for name in ("full", "tiny"):
             with settings_under(name):
                 getattr(self, name).check_trains()

@@ -1,8 +1,10 @@
 """Compute prices of work on a target task before anything is trained, and divide a budget.
 
-The unit of a budget is the **fine-tuning**: the FLOPs of one full fine-tuning of one member by ``recipe.full``.
+The unit of a budget is the **fine-tuning**: the FLOPs of one full fine-tuning of one member by ``recipe.full``, at the
+image size of the recipe. So work at several image sizes is counted in one unit.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -24,12 +26,13 @@ class Prices:
     """Prices of the steps of a transfer for one member, in FLOPs of forward and backward passes.
 
     Attributes:
-        architecture: Architecture of the members, with a head for the target's classes.
+        architecture: Architecture of the members, with a head for the target's classes, at the image size of the work.
         recipes: Optimizers, schedules and steps of the fits.
         examples: Number of the target's training images.
         validation: Number of the target's validation images.
         members: Number of members of the source ensemble.
         budget: Maximum cost of the transfer, in fine-tunings; None to use the recipes unchanged.
+        stored: Image size of the dataset, in pixels; None for that of the architecture.
     """
 
     architecture: Architecture
@@ -38,6 +41,7 @@ class Prices:
     validation: int
     members: int
     budget: float | None = None
+    stored: int | None = None
 
     @classmethod
     def of(
@@ -47,6 +51,23 @@ class Prices:
         suited = architecture.with_classes(len(target.classes))
         return cls(suited, recipes, len(target.train), len(target.validation), members, budget)
 
+    def at(self, size: int | None) -> "Prices":
+        """Return the prices, in the same unit, of work at another image size; None for the one that they are for."""
+        if size is None or size == self.architecture.image_size:
+            return self
+        return replace(self, architecture=self.architecture.at(size), stored=self.image_size)
+
+    @property
+    def image_size(self) -> int:
+        """Image size of the dataset, in pixels."""
+        return self.stored or self.architecture.image_size
+
+    @cached_property
+    def unit(self) -> int:
+        """One **fine-tuning**: the price of a full fine-tuning of one member at the image size of the recipe."""
+        counted = self.architecture.at(self.recipes.image_size or self.image_size)
+        return fit_flops(counted, self.recipes.full, self.examples, heads=False)
+
     @cached_property
     def step(self) -> int:
         """Price of one step of full fine-tuning."""
@@ -54,7 +75,7 @@ class Prices:
 
     @property
     def full(self) -> int:
-        """Price of a full fine-tuning of one member: one **fine-tuning**."""
+        """Price of a full fine-tuning of one member; at the image size of the recipe this is :attr:`unit`."""
         return self.fit(self.recipes.full)
 
     @property
@@ -100,7 +121,7 @@ class Prices:
     @property
     def limit(self) -> int | None:
         """The budget in FLOPs; None without one."""
-        return None if self.budget is None else round(Fraction(str(self.budget)) * self.full)
+        return None if self.budget is None else round(Fraction(str(self.budget)) * self.unit)
 
     def steps(self, flops: int, parts: int) -> list[int]:
         """Divide FLOPs into equal numbers of steps of full fine-tuning. The first parts get the remainder.
@@ -111,6 +132,16 @@ class Prices:
         share, rest = divmod(flops // self.step, parts)
         self.require(share > 0, f"{parts} fine-tunings of a step each", parts * self.step)
         return [share + 1] * rest + [share] * (parts - rest)
+
+    def shares(self, flops: int, sizes: Sequence[int]) -> list[int]:
+        """Divide FLOPs evenly among members with these image sizes, and return the steps of each; see :meth:`steps`."""
+        if len({*sizes}) == 1:
+            return self.at(sizes[0]).steps(flops, len(sizes))
+        prices = [self.at(size) for size in sizes]
+        dearest = max(own.step for own in prices)
+        share = flops // len(sizes)
+        self.require(share >= dearest, f"{len(sizes)} fine-tunings of a step each", len(sizes) * dearest)
+        return [share // own.step for own in prices]
 
     def cycles(self, first: float, later: float, most: int) -> list[int]:
         """Divide the budget into cycles, and return the steps of each. Without a budget they share one fine-tuning.
@@ -125,9 +156,9 @@ class Prices:
         Raises:
             SettingError: If the budget does not pay for one step.
         """
-        total = (self.full if self.limit is None else self.limit) // self.step
+        total = (self.unit if self.limit is None else self.limit) // self.step
         self.require(total > 0, "one step of fine-tuning", self.step)
-        length = total * self.step / self.full
+        length = total * self.step / self.unit
         count = max(0, min(most - 1, int((length - first) / later + 1e-9)))
         steps = int(total * later / (first + count * later))
         return [total - count * steps, *[steps] * count] if steps else [total]
@@ -166,7 +197,7 @@ class Prices:
     def require(self, affordable: bool, what: str, price: int) -> None:
         """Raise a SettingError that names the price, unless it is affordable."""
         if not affordable:
-            rule = f"does not pay for {what}, which takes {price / self.full:.3g} fine-tunings"
+            rule = f"does not pay for {what}, which takes {price / self.unit:.3g} fine-tunings"
             raise SettingError("budget", self.budget, rule)
 
 

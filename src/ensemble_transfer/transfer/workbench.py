@@ -13,6 +13,7 @@ from ensemble_transfer.errors import require
 from ensemble_transfer.models.architecture import Architecture
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.models.flops import encode_flops
+from ensemble_transfer.models.sizes import encoder_at
 from ensemble_transfer.seeding import derive
 from ensemble_transfer.tasks.task import Task
 from ensemble_transfer.training.cost import Cost, Entry, Ledger, Meter, mean_cost, measured
@@ -78,6 +79,7 @@ class Workbench:
         strategy: Name of the strategy, for errors.
         about: What the strategy does, in a line, for the ensemble's history.
         billed_to: Phase and member that all work is billed to; None for each to its own.
+        image_size: Image size of the work, in pixels; None for that of the dataset.
     """
 
     source: Ensemble
@@ -90,6 +92,7 @@ class Workbench:
     strategy: str = "strategy"
     about: str = ""
     billed_to: tuple[str, int | None] | None = None
+    image_size: int | None = None
 
     def __repr__(self) -> str:
         what = f"{self.source!r} -> {self.target!r}, seed={self.seed}, budget={self.budget}"
@@ -98,6 +101,19 @@ class Workbench:
     def unbilled(self) -> "Workbench":
         """Return the same workbench with an empty ledger and no budget, for work that is no part of the transfer."""
         return replace(self, ledger=Ledger(), budget=None, billed_to=None)
+
+    def at(self, size: int | None) -> "Workbench":
+        """Return the same workbench, with the same ledger, for work at an image size; None for the one that it has.
+
+        Its target, encoders, architecture and prices are those of the size. What it makes are members of that size.
+        """
+        if size is None or size == self.architecture.image_size:
+            return self
+        target, fitter = self.target.at(size), self.fitter
+        if fitter.validation:  # for validation curves of fits at this size
+            shown = {**fitter.validation, target.train.fingerprint: target.validation}
+            fitter = replace(fitter, validation=shown)
+        return replace(self, target=target, fitter=fitter, image_size=size)
 
     def billing(self, phase: str, member: int | None = None) -> "Workbench":
         """Return the same workbench, with the same ledger, whose work is all billed to one phase and member."""
@@ -118,8 +134,8 @@ class Workbench:
         Raises:
             SettingError: If it costs more than is left.
         """
-        full, left = self.prices.full, self.left
-        rule = f"leaves {left / full:.3g} fine-tunings, and phase {phase!r} of {self.strategy} takes {price / full:.3g}"
+        unit, left = self.prices.unit, self.left
+        rule = f"leaves {left / unit:.3g} fine-tunings, and phase {phase!r} of {self.strategy} takes {price / unit:.3g}"
         require(price <= left, "budget", self.budget, rule)
 
     def stream(self, *names: str | int) -> int:
@@ -129,17 +145,24 @@ class Workbench:
     @cached_property
     def prices(self) -> Prices:
         """Prices of the work on this target, and the budget."""
-        return Prices.of(self.source.architecture, self.target, self.recipes, len(self.source), self.budget)
+        prices = Prices.of(self.source.architecture, self.target, self.recipes, len(self.source), self.budget)
+        return prices.at(self.architecture.image_size)
 
     @cached_property
     def architecture(self) -> Architecture:
-        """The members' architecture with a head for the target's classes."""
+        """The members' architecture at the image size of the work, with a head for the target's classes."""
+        whole = self._stored
+        return whole if self.image_size is None else whole.at(self.image_size)
+
+    @property
+    def _stored(self) -> Architecture:
         return self.source.architecture.with_classes(len(self.target.classes))
 
     @cached_property
     def encoders(self) -> dict[int, Weights]:
-        """The source ensemble's encoders, by member."""
-        return {index: below(member, "encoder") for index, member in enumerate(self.source.members)}
+        """The source ensemble's encoders, by member; those that depend on the image size are of that of the work."""
+        own, size = self.source.architecture, self.architecture.image_size
+        return {i: encoder_at(below(member, "encoder"), own, size) for i, member in enumerate(self.source.members)}
 
     def first_encoders(self, members: int) -> dict[int, Weights]:
         """Return the encoders of the first members."""
@@ -179,6 +202,16 @@ class Workbench:
             done |= zip(fits.members, fits.fitted, strict=True)
         return Fits("full", tuple(encoders), tuple(done[member] for member in encoders))
 
+    def fine_tune_first(self, sizes: Sequence[int], steps: Sequence[int]) -> Fits:
+        """Fine-tune the first members fully, each at its own image size and for its own number of steps."""
+        done: dict[int, Fitted] = {}
+        for size in dict.fromkeys(sizes):
+            bench, members = self.at(size), [member for member, own in enumerate(sizes) if own == size]
+            encoders = {member: bench.encoders[member] for member in members}
+            fits = bench.fine_tune_in(encoders, [steps[member] for member in members])
+            done |= zip(fits.members, fits.fitted, strict=True)
+        return Fits("full", tuple(range(len(sizes))), tuple(done[member] for member in range(len(sizes))))
+
     def fit(self, starts: Sequence[Start], recipe: Recipe, phase: str) -> Fits:
         """Train whole members on the target from given starts."""
         return self._fits(self.fitter.fit, self.prices.fit(recipe), starts, recipe, phase)
@@ -216,7 +249,7 @@ class Workbench:
         """Predict the target's validation images, billed to a phase: (members, examples, classes)."""
         split, device = self.target.validation, self.fitter.settings.device
         self.require_left(len(members) * self.prices.look, phase)
-        ensemble = self.ensemble(members, "validation")
+        ensemble = Ensemble(self.architecture, tuple(members), self.target.classes)
         with measured(device) as meter:
             probabilities = ensemble.predict(split.images, device)
         self.bill_encoding(phase, None, len(ensemble.by_encoder) * len(split), meter)
@@ -257,25 +290,33 @@ class Workbench:
             entries = [replace(entry, phase=phase, member=member) for entry in entries]
         self.ledger.entries.extend(entries)
 
-    def ensemble(self, members: Sequence[Weights], strategy: str) -> Ensemble:
-        """Build the transferred ensemble from its members' weights."""
+    def ensemble(self, members: Sequence[Weights], strategy: str, sizes: Sequence[int] = ()) -> Ensemble:
+        """Build the transferred ensemble from its members' weights, which have the image size of the work or ``sizes``.
+
+        It takes images of the dataset's size.
+        """
         history = dict(self.source.history)
         if "source" in history:  # the name of the source task
             history["source_ensemble"] = self.source.fingerprint
         history |= {"strategy": strategy, "about": self.about, "target": self.target.name}
         if any(entry.phase in CHOICES for entry in self.ledger.entries):
             history["chosen_on"] = "validation"
-        return Ensemble(self.architecture, tuple(members), self.target.classes, self.source.lineage, history)
+        of_each = tuple(sizes) or (self.architecture.image_size,) * len(members)
+        about = self.target.classes, self.source.lineage, history
+        return Ensemble(self._stored, tuple(members), *about, of_each)
 
-    def result(self, strategy: str, members: Sequence[Weights], recipients: Sequence[int]) -> TransferResult:
+    def result(
+        self, strategy: str, members: Sequence[Weights], recipients: Sequence[int], sizes: Sequence[int] = ()
+    ) -> TransferResult:
         """Build the result of a strategy whose only output is its members.
 
         Args:
             strategy: Name of the strategy.
             members: Weights of the transferred members.
             recipients: Indices of the members that show what one more member costs.
+            sizes: Image sizes of the members; by default that of the work.
         """
-        return TransferResult(self.ensemble(members, strategy), self.ledger, tuple(recipients))
+        return TransferResult(self.ensemble(members, strategy, sizes), self.ledger, tuple(recipients))
 
     def _fits(
         self, train: Callable[..., Fits], price: int, starts: Sequence[Start], recipe: Recipe, phase: str

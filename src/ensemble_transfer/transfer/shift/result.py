@@ -27,6 +27,7 @@ class ShiftResult(TransferResult):
         """Compute the metrics ``shift/...`` and the curve ``shift_line``; none for ``random_shift``, the control."""
         if self.shift.options["direction"] == "random":
             return {}, {}
+        bench = bench.at(self.ensemble.image_sizes[0])  # all have one
         donors = {m: w for m, w in enumerate(self.ensemble.members) if m not in self.recipients}
         line = shift_line(bench, self.ensemble.members[min(donors)], self.shifted)
         return diagnose_shift(bench, self.shift, donors, self.shifted), {"shift_line": line}

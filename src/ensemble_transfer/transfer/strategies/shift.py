@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ensemble_transfer.errors import require
 from ensemble_transfer.models.architecture import Architecture
+from ensemble_transfer.models.sizes import require_sizes
 from ensemble_transfer.seeding import generator
 from ensemble_transfer.training.features import is_statistic
 from ensemble_transfer.training.fit import Fits, Start
@@ -85,6 +86,7 @@ class Shift:
         direction: Direction of the shift: ``donor``, or ``random`` for a random vector whose tensors have the same
             norms (the control).
         finish: What follows the shift: a ``tiny`` fine-tuning, or ``head`` for the new head alone.
+        image_size: Image size of the members, in pixels; None for that of the dataset.
     """
 
     shifts: ClassVar[bool] = True
@@ -97,6 +99,7 @@ class Shift:
     head: str = "probe"
     direction: str = "donor"
     finish: str = "tiny"
+    image_size: int | None = None
 
     def __post_init__(self) -> None:
         require(self.donors > 0, "donors", self.donors, "must be at least 1")
@@ -135,9 +138,11 @@ class Shift:
         rule = f"must be at most ensemble.size={members}"
         require(self.donors <= members, "donors", self.donors, rule)
         require(self.members is None or self.members <= members, "members", self.members, rule)
+        require_sizes(self.image_size, architecture, several=False)
 
     def plan(self, prices: Prices) -> ShiftPlan:
         """Return how the budget is spent; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
+        prices = prices.at(self.image_size)
         recipes, fixed, aside = prices.recipes, self._fixed(prices), self._aside(prices)
         recipients = (self.members or prices.members) - self.donors
         if prices.limit is None:
@@ -157,7 +162,7 @@ class Shift:
 
     def run(self, bench: Workbench) -> ShiftResult:
         """Return the transferred ensemble; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
-        plan = self.plan(bench.prices)
+        plan, bench = self.plan(bench.prices), bench.at(self.image_size)
         recipients = bench.first_encoders(plan.members)
         before = {member: recipients.pop(member) for member in range(self.donors)}
         donors = bench.fine_tune_fully(before, plan.full)

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from ensemble_transfer.errors import require
 from ensemble_transfer.models.architecture import Architecture
+from ensemble_transfer.models.sizes import require_sizes
 from ensemble_transfer.training.fit import Start
 from ensemble_transfer.transfer.prices import Prices
 from ensemble_transfer.transfer.workbench import TransferResult, Workbench
@@ -22,6 +23,7 @@ class Snapshots:
         first: Length of the first cycle, in fine-tunings.
         cycle: Length of each further cycle, in fine-tunings. All cycles are stretched to use the whole budget.
         members: Maximum number of cycles.
+        image_size: Image size of the members, in pixels; None for that of the dataset.
     """
 
     name: ClassVar[str] = "snapshots"
@@ -33,6 +35,7 @@ class Snapshots:
     first: float = 0.4
     cycle: float = 0.2
     members: int = 8
+    image_size: int | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("first", self.first), ("cycle", self.cycle)):
@@ -40,17 +43,19 @@ class Snapshots:
         require(self.members > 0, "members", self.members, "must be at least 1")
 
     def check(self, members: int, architecture: Architecture) -> None:
-        """Accept any ensemble: one member of it is enough."""
+        """Raise a SettingError if the members do not suit the image size. One member of the ensemble is enough."""
+        require_sizes(self.image_size, architecture, several=False)
 
     def plan(self, prices: Prices) -> list[int]:
         """Return the steps of every cycle; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
-        return prices.cycles(self.first, self.cycle, self.members)
+        return prices.at(self.image_size).cycles(self.first, self.cycle, self.members)
 
     def run(self, bench: Workbench) -> TransferResult:
         """Return the transferred ensemble; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
+        plan, bench = self.plan(bench.prices), bench.at(self.image_size)
         [start] = bench.with_fresh_heads(bench.first_encoders(1), "full")
         kept: list[Weights] = []
-        for place, steps in enumerate(self.plan(bench.prices)):
+        for place, steps in enumerate(plan):
             if kept:
                 start = Start(place, kept[-1], bench.stream("snapshots", place))
             [weights] = bench.fit(

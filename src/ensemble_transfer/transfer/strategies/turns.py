@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from ensemble_transfer.errors import require
 from ensemble_transfer.models.architecture import Architecture
+from ensemble_transfer.models.sizes import require_sizes
 from ensemble_transfer.transfer.choice import Candidate
 from ensemble_transfer.transfer.prices import FIXED, Prices
 from ensemble_transfer.transfer.shift.vector import donor_weights
@@ -33,6 +34,7 @@ class Turns:
         scales: Scales to choose from; a single one is used without a choice.
         head: Where the heads of shifted members come from: ``probe`` to train them on frozen features, ``donor`` to
             copy the head of the donor whose turn it is, which costs nothing.
+        image_size: Image size of the members, in pixels; None for that of the dataset.
     """
 
     name: ClassVar[str] = "turns"
@@ -46,6 +48,7 @@ class Turns:
     members: int | None = None
     scales: list[float] = field(default_factory=lambda: [0.5, 0.7, 1.0])
     head: str = "probe"
+    image_size: int | None = None
 
     def __post_init__(self) -> None:
         require(self.donors > 0, "donors", self.donors, "must be at least 1")
@@ -61,13 +64,14 @@ class Turns:
         require(self.donors < members, "donors", self.donors, rule)
         rule = f"must be at most ensemble.size={members}"
         require(self.members is None or self.members <= members, "members", self.members, rule)
+        require_sizes(self.image_size, architecture, several=False)
 
     def plan(self, prices: Prices) -> tuple[list[int], int]:
         """Return the steps of every donor, and how many members are shifted.
 
         See :class:`~ensemble_transfer.transfer.base.Strategy`.
         """
-        wanted = (self.members or prices.members) - self.donors
+        prices, wanted = prices.at(self.image_size), (self.members or prices.members) - self.donors
         if prices.limit is None:
             return [prices.recipes.full.steps] * self.donors, wanted
         price, trials = self.price(prices), len(self.scales)
@@ -85,6 +89,7 @@ class Turns:
     def run(self, bench: Workbench) -> TransferResult:
         """Return the transferred ensemble; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
         steps, shifts = self.plan(bench.prices)
+        bench = bench.at(self.image_size)
         fits = bench.fine_tune_in(bench.first_encoders(self.donors), steps)
         recipients = range(self.donors, self.donors + shifts)
         donors = dict(zip(fits.members, fits.weights, strict=True))
