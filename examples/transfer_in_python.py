@@ -28,7 +28,7 @@ from ensemble_transfer import (
     task_from_arrays,
     train_source,
 )
-from ensemble_transfer.inference.predict import choose_threshold, predict_rows
+from ensemble_transfer.inference.predict import Answers, choose_threshold, predict_rows
 from ensemble_transfer.metrics.evaluate import evaluate
 from ensemble_transfer.transfer.base import transfer_ensemble
 
@@ -94,7 +94,7 @@ Calibration.fit(*validation).save(folder / "moved", moved.fingerprint)
 
 saved = open_saved(folder / "moved")
 threshold, about = choose_threshold(saved, risk=None, coverage=0.8)
-rows = list(predict_rows(saved, target.test.images, threshold))
+rows = predict_rows(saved, target.test.images, Answers(threshold))
 truth = [target.classes[label] for label in target.test.labels]
 answered = [row["label"] == label for row, label in zip(rows, truth, strict=True) if not row["abstain"]]
 print(about)

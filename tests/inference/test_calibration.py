@@ -34,8 +34,8 @@ def test_saved_and_loaded_it_is_the_same_and_belongs_to_one_ensemble(calibration
     calibration.save(tmp_path, "abc")
     loaded = Calibration.load(tmp_path, "abc")
     assert loaded.temperature == calibration.temperature
-    assert torch.equal(loaded.confidence, calibration.confidence)
-    assert torch.equal(loaded.correct, calibration.correct)
+    assert torch.equal(loaded.stage_confidence, calibration.stage_confidence)
+    assert torch.equal(loaded.stage_correct, calibration.stage_correct)
     with pytest.raises(SettingError, match="belongs to another ensemble"):
         Calibration.load(tmp_path, "abd")
 
@@ -45,14 +45,14 @@ def test_saved_and_loaded_it_is_the_same_and_belongs_to_one_ensemble(calibration
     [
         ({"temperature": torch.tensor(0.0).double()}, "temperature must be one number above 0"),
         ({"temperature": torch.ones(1).double()}, "temperature must be one number above 0"),
-        ({"confidence": None}, "must hold temperature (torch.float64), confidence"),
-        ({"confidence": torch.ones(39).double()}, "confidence and correct must have one entry an example"),
-        ({"confidence": torch.full((40,), 1.5).double()}, "confidence and correct must have one entry an example"),
+        ({"stage_confidence": None}, "must hold temperature (torch.float64), stage_confidence"),
+        ({"stage_confidence": torch.ones(3, 39).double()}, "must have a row a network"),
+        ({"stage_confidence": torch.full((3, 40), 1.5).double()}, "must have a row a network, confidence in 0..1"),
     ],
 )
 def test_a_file_that_is_no_calibration_is_refused_by_name(calibration, tmp_path, change, message):
-    tensors = {"temperature": torch.tensor(1.0).double(), "confidence": torch.ones(40).double()}
-    tensors |= {"correct": calibration.correct} | change
+    tensors = {"temperature": torch.tensor(1.0).double(), "stage_confidence": torch.ones(3, 40).double()}
+    tensors |= {"stage_correct": calibration.stage_correct} | change
     tensors, header = {k: v for k, v in tensors.items() if v is not None}, {"ensemble": "abc"}
     save_file(tensors, tmp_path / CALIBRATION, header | {"sha256": checksum(tensors, header)})
     said = str(refusal(Calibration.load, tmp_path, "abc"))
@@ -74,5 +74,5 @@ def test_every_flipped_bit_is_refused(calibration, tmp_path):
             continue
         # Only the padding of the header may change without being seen.
         assert loaded.temperature == calibration.temperature
-        assert torch.equal(loaded.confidence, calibration.confidence)
-        assert torch.equal(loaded.correct, calibration.correct)
+        assert torch.equal(loaded.stage_confidence, calibration.stage_confidence)
+        assert torch.equal(loaded.stage_correct, calibration.stage_correct)

@@ -14,7 +14,9 @@ from scipy.stats import entropy
 
 from ensemble_transfer import Calibration, Ensemble
 from ensemble_transfer.cli.predict import main
+from ensemble_transfer.inference.cascade import choose_cascade
 from ensemble_transfer.inference.predict import COLUMNS
+from ensemble_transfer.inference.saved import SavedEnsemble
 from ensemble_transfer.metrics import selective
 from ensemble_transfer.metrics.evaluate import evaluate
 
@@ -158,6 +160,22 @@ def test_the_risk_can_be_higher_where_the_ensemble_was_chosen_on_the_same_images
     higher = "the true risk can be higher: auto chose the ensemble on the same images\n"
     for limit in (("--risk", "0.15"), ("--coverage", "0.8")):
         assert (higher in predict("run", "test", *limit)[2]) == chosen
+
+
+def test_a_cascade_has_thresholds_and_a_mean_number_of_networks_of_its_own(predict, here):
+    known = validation_predictions(here, sharpness=12)
+    code, rows, err = predict("run", "test", "--cascade", "--coverage", "0.8")
+    ran = [int(row["networks"]) for row in rows]
+    assert code == 0
+    assert list(rows[0]) == [*COLUMNS, "networks"]
+    assert set(ran) <= {1, 2, 3}
+    cascade = choose_cascade(SavedEnsemble(here, Ensemble.load(here / "run" / "ensemble"), known))
+    own = cascade.calibration
+    assert cascade.about in err
+    found = selective.threshold_at_coverage(own.confidence, own.correct, 0.8)
+    assert f"answers where the probability is at least {found.value:.6f}; on 400 validation images" in err
+    assert found.value != selective.threshold_at_coverage(known.confidence, known.correct, 0.8).value
+    assert err.endswith(f"0 left out, {np.mean(ran):.2f} networks an image\n")
 
 
 def test_a_risk_that_needs_more_images_says_so(predict, here):

@@ -6,6 +6,7 @@ Torch is imported when something is computed, so that the command line's ``--hel
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ensemble_transfer.errors import SettingError
@@ -22,42 +23,63 @@ Row = dict[str, Any]
 """A row of the output, by column."""
 
 
-def class_columns(classes: Sequence[str]) -> list[str]:
-    """Return the names of the columns of the classes' probabilities."""
-    return [f"probability_{name}" for name in classes]
+@dataclass(frozen=True)
+class Answers:
+    """What rows hold and where they abstain.
+
+    Attributes:
+        threshold: Abstain where the probability is below this.
+        cascade: Ask the next network where it is below this, and have a column ``networks``; None to ask all of them.
+        every_class: Whether there is a column for each class, ``probability_CLASS``.
+    """
+
+    threshold: float = -math.inf
+    cascade: float | None = None
+    every_class: bool = False
+
+    def columns(self, classes: Sequence[str]) -> list[str]:
+        """Return the names of the columns."""
+        of_classes = [f"probability_{name}" for name in classes] if self.every_class else []
+        return [*COLUMNS, *([] if self.cascade is None else ["networks"]), *of_classes]
 
 
-def predict_rows(
-    saved: SavedEnsemble, images: Tensor, threshold: float = -math.inf, every_class: bool = False
-) -> Iterator[Row]:
-    """Yield the predictions for a batch of images: the columns after ``path``.
+def predict_rows(saved: SavedEnsemble, images: Tensor, answers: Answers | None = None) -> list[Row]:
+    """Return the predictions for a batch of images: the columns after ``path``.
 
     Args:
         saved: The ensemble and its calibration.
         images: (examples, channels, height, width) uint8.
-        threshold: Abstain where the probability is below this.
-        every_class: Whether a column for each class, ``probability_CLASS``, follows.
+        answers: What the rows hold; None for the columns of every output.
 
     Raises:
         ValueError: If the members' outputs are not probabilities, as with weights that are not finite.
     """
+    from ensemble_transfer.inference.cascade import in_stages
+
+    answers, rows = answers or Answers(), dict[int, Row]()
+    asked = math.inf if answers.cascade is None else answers.cascade
+    for networks, places, members in in_stages(saved, images, asked):
+        rows |= zip(places.tolist(), _rows(saved, members, answers, networks), strict=True)
+    return [rows[place] for place in range(len(images))]
+
+
+def _rows(saved: SavedEnsemble, members: Tensor, answers: Answers, networks: int) -> Iterator[Row]:
     from ensemble_transfer.inference.calibration import decide
     from ensemble_transfer.metrics import diversity, predictive
 
-    members = saved.members(images)
-    decisions = decide(members, saved.temperature)
+    decisions, examples = decide(members, saved.temperature), members.shape[1]
     columns = (
         [saved.classes[label] for label in decisions.label.tolist()],
         decisions.confidence.tolist(),
         predictive.entropy(decisions.probabilities).tolist(),
         diversity.mutual_information(members).tolist(),
         (predictive.predicted_class(members) != decisions.label).double().mean(0).tolist(),
-        (decisions.confidence < threshold).tolist(),
-        *(decisions.probabilities.T.tolist() if every_class else []),
+        (decisions.confidence < answers.threshold).tolist(),
+        *([] if answers.cascade is None else [[networks] * examples]),
+        *(decisions.probabilities.T.tolist() if answers.every_class else []),
     )
-    names = [*COLUMNS[1:], *(class_columns(saved.classes) if every_class else [])]
     for values in zip(*columns, strict=True):
-        yield dict(zip(names, values, strict=True))
+        yield dict(zip(answers.columns(saved.classes)[1:], values, strict=True))
 
 
 def choose_threshold(saved: SavedEnsemble, risk: float | None, coverage: float | None) -> tuple[float, str]:

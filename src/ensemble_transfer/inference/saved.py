@@ -84,9 +84,16 @@ class SavedEnsemble:
         return tuple(self.ensemble.networks())
 
     def members(self, images: Tensor) -> Tensor:
-        """Return the members' probabilities (members, examples, classes), before the temperature.
+        """Return the members' probabilities (members, examples, classes), before the temperature; see :meth:`run`."""
+        import torch
+
+        return torch.stack(self.ensemble.in_order(self.run(network, images) for network in self.networks))
+
+    def run(self, network: Network, images: Tensor) -> Tensor:
+        """Return the probabilities of a network's members (members, examples, classes), before the temperature.
 
         Args:
+            network: One of :attr:`networks`.
             images: (examples, channels, image size, image size) uint8.
 
         Raises:
@@ -98,10 +105,13 @@ class SavedEnsemble:
         from ensemble_transfer.models.ensemble import probabilities
 
         with _ONE_AT_A_TIME:
-            by_network = [probabilities(network, images, self.device) for network in self.networks]
-        found = torch.stack(self.ensemble.in_order(by_network))
+            found = torch.stack(list(probabilities(network, images, self.device, self._batch_size)))
         as_probabilities(found)
         return found
+
+    @property
+    def _batch_size(self) -> int:
+        return 256 if self.device == "cuda" else 32  # a CPU's cache holds what these few images need
 
     def _decisions(self, images: GivenImages) -> Iterator[Decisions]:
         from ensemble_transfer.inference.calibration import decide

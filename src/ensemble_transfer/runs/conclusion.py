@@ -119,5 +119,5 @@ def _save(folder: Path, arrays: Arrays, result: TransferResult, keep: str) -> No
         np.savez_compressed(folder / PREDICTIONS, **with_checksum(predictions))  # type: ignore[arg-type]  # its stub
     result.ensemble.save(folder / ENSEMBLE)
     held_out = arrays["validation/probabilities"], arrays["validation/labels"]
-    Calibration.fit(*held_out).save(folder / ENSEMBLE, result.ensemble.fingerprint)
+    Calibration.fit(*held_out, result.ensemble.by_encoder).save(folder / ENSEMBLE, result.ensemble.fingerprint)
     result.save(folder)

@@ -156,7 +156,7 @@ class TransferEnsemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
             task, self.device_ = prepared.tasks.target, str(prepared.bench.fitter.settings.device)
             self.source_ensemble_, self.ensemble_ = prepared.bench.source, result.ensemble
             held_out = result.ensemble.predict(task.validation.images, self.device_)
-        self.calibration_ = Calibration.fit(held_out, task.validation.labels)
+        self.calibration_ = Calibration.fit(held_out, task.validation.labels, result.ensemble.by_encoder)
         self.classes_ = labels_of(target, task)
         self._examples = {"train": len(task.train), "validation": len(task.validation)}
         return self
