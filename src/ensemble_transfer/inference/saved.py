@@ -105,13 +105,9 @@ class SavedEnsemble:
         from ensemble_transfer.models.ensemble import probabilities
 
         with _ONE_AT_A_TIME:
-            found = torch.stack(list(probabilities(network, images, self.device, self._batch_size)))
+            found = torch.stack(list(probabilities(network, images, self.device)))
         as_probabilities(found)
         return found
-
-    @property
-    def _batch_size(self) -> int:
-        return 256 if self.device == "cuda" else 32  # a CPU's cache holds what these few images need
 
     def _decisions(self, images: GivenImages) -> Iterator[Decisions]:
         from ensemble_transfer.inference.calibration import decide

@@ -42,6 +42,16 @@ def to_device(network: Network, device: torch.device | str) -> Network:
     return channels_last(network) if channels_last_pays(device) else network
 
 
+def images_at_once(device: torch.device | str, image_size: int) -> int:
+    """Return how many images a forward pass without gradients takes.
+
+    On a CPU few large ones: what a layer computes of them stays near its caches, and takes little memory. 256 images of
+    224 pixels take 3 GB in EfficientNet-Lite0, and are no faster.
+    """
+    most = 2**18 // image_size**2 if torch.device(device).type == "cpu" else 256
+    return max(32, min(256, most))
+
+
 @contextmanager
 def float32_by_default() -> Iterator[None]:
     """Let tensors of the block be of float32, whatever torch's default is: weights are, and so are images."""

@@ -18,7 +18,7 @@ from ensemble_transfer.layout import CALIBRATION, DESCRIPTION, checksum, replaci
 from ensemble_transfer.machine import free_memory
 from ensemble_transfer.models.architecture import Architecture, Classifier
 from ensemble_transfer.models.bounds import numbers
-from ensemble_transfer.models.device import tf32, to_device
+from ensemble_transfer.models.device import images_at_once, tf32, to_device
 from ensemble_transfer.spill import empty, rows_at_once
 from ensemble_transfer.tensor_files import read_tensors, write_tensors
 from ensemble_transfer.weights import Weights, below, fingerprint
@@ -147,7 +147,7 @@ class Ensemble:
             head.load_state_dict(below(self.members[member], "head"))
         return Network(classifier, [classifier.head, *heads]).eval()
 
-    def predict(self, images: Tensor, device: torch.device | str = "cpu", batch_size: int = 256) -> Tensor:
+    def predict(self, images: Tensor, device: torch.device | str = "cpu", batch_size: int | None = None) -> Tensor:
         """Return probabilities (members, examples, classes), float32, on the CPU.
 
         They are mapped from a temporary file where memory is short.
@@ -164,7 +164,7 @@ class Ensemble:
         Args:
             images: Images (examples, channels, height, width), uint8, of the architecture's size and channels.
             device: Device of the computation.
-            batch_size: Number of examples in one forward pass.
+            batch_size: Number of examples in one forward pass; None for what suits the device.
 
         Raises:
             ValueError: If the images have another type or shape.
@@ -259,7 +259,7 @@ def probabilities(
     network: Network,
     images: Tensor,
     device: torch.device | str = "cpu",
-    batch_size: int = 256,
+    batch_size: int | None = None,
     out: Sequence[Tensor] | None = None,
 ) -> Sequence[Tensor]:
     """Return for each head of a network probabilities (examples, classes), float32, on the CPU.
@@ -269,6 +269,7 @@ def probabilities(
     heads, classes = len(network.heads), network.classifier.head.out_features
     found = empty(heads, len(images), classes).unbind() if out is None else out
     network = to_device(network, device)
+    batch_size = batch_size or images_at_once(device, images.shape[-1])
     at_once = batch_size * rows_at_once(4 * heads * classes * batch_size)
     with torch.inference_mode(), tf32(allowed=False):
         for start in range(0, len(images), at_once):

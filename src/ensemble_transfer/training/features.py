@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ensemble_transfer.models.architecture import Architecture, Classifier
-from ensemble_transfer.models.device import Network, tf32, to_device
+from ensemble_transfer.models.device import Network, images_at_once, tf32, to_device
 from ensemble_transfer.seeding import generator
 from ensemble_transfer.spill import empty
 from ensemble_transfer.training.batches import augmented
@@ -14,7 +14,7 @@ from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.weights import Weights
 
 BATCH = 256
-"""Images in a forward pass."""
+"""Images that are drawn, or that statistics are estimated on, at once."""
 
 
 def features(classifier: Classifier, images: Tensor, device: torch.device) -> Tensor:
@@ -50,8 +50,9 @@ def encode(classifier: Classifier, batches: Iterable[Tensor], device: torch.devi
     """Write the features of batches of images, one after another, into a tensor on the CPU; see :func:`features`."""
     classifier, start = to_device(classifier, device), 0
     for batch in batches:
-        out[start : start + len(batch)] = classifier.encode(batch.to(device))
-        start += len(batch)
+        for part in torch.split(batch, images_at_once(device, batch.shape[-1])):
+            out[start : start + len(part)] = classifier.encode(part.to(device))
+            start += len(part)
 
 
 def statistics_images(images: Tensor, most: int | None, seed: int) -> Tensor:
