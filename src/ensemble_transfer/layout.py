@@ -16,6 +16,9 @@ from ensemble_transfer.errors import SettingError
 
 RECORD = "record.json"
 PREDICTIONS = "predictions.npz"
+OUTDATED = "record_outdated.json"
+"""Record of a run whose images or code have changed since: it waits for the run that replaces it."""
+
 SUMMARY = "summary.md"
 SHIFT = "shift.safetensors"
 TRACEBACK = "traceback.txt"
@@ -35,7 +38,7 @@ CALIBRATION = "calibration.safetensors"
 CARD = "README.md"
 """In the folder of an ensemble: the model card."""
 
-OF_A_RUN, OF_AN_ENSEMBLE = (RECORD, PREDICTIONS, SUMMARY, SHIFT, TRACEBACK), (DESCRIPTION, CALIBRATION, CARD)
+OF_A_RUN, OF_AN_ENSEMBLE = (RECORD, OUTDATED, PREDICTIONS, SUMMARY, SHIFT, TRACEBACK), (DESCRIPTION, CALIBRATION, CARD)
 """What lies in the folder of a run, and beside the members in that of an ensemble; a record goes first."""
 
 MEMBERS = "member_*.safetensors"

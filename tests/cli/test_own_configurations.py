@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from ensemble_transfer.report.plots.style import styles
 from ensemble_transfer.report.record import Record, read_records
 from ensemble_transfer.report.reference import references
 from ensemble_transfer.report.rows import rows_of
+from ensemble_transfer.runs.code import code_of
 from ensemble_transfer.runs.presets import conf_folder
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -144,6 +146,24 @@ def test_a_strategy_is_added_by_its_file_and_its_yaml_alone(cli, quick, tmp_path
     head, own = (styles(rows)[row.label] for row in rows)
     assert (head.colour, head.marker) != (own.colour, own.marker)
     assert {row.strategy for row in references(rows).values()} == {"mine"}  # the rival, which the rows are held against
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_sweep_repeats_what_ran_other_code_of_ones_own(cli, quick, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("from helpers import count\n" + STRATEGY.format(module="few", name="Few"))
+    (tmp_path / "helpers").mkdir()
+    (tmp_path / "helpers" / "__init__.py").write_text("from .counts import count\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    own = ("strategy=few", "strategy._target_=mine.Mine", "budget=1", "seed=0,1", "hydra.sweep.dir=s")
+    told = "warning: 2 finished runs: the code of strategy (mine.Mine) has changed since: they run again"
+    for count, first in (("1", None), ("1", "2 of 2 done before"), ("100", told)):
+        for name in ("mine", "helpers", "helpers.counts"):  # as another process would
+            sys.modules.pop(name, None)
+        code_of.cache_clear()
+        (tmp_path / "helpers" / "counts.py").write_text(f"count = {count}\n")
+        code, _, err = cli("-m", *own, *quick)
+        assert code == 0
+        assert first in (None, err.splitlines()[1])
 
 
 def test_a_class_of_ones_own_is_found_by_the_program(forks, tmp_path):

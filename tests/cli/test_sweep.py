@@ -1,7 +1,5 @@
 """A sweep that is started again goes on where it stopped."""
 
-import os
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +7,6 @@ import numpy as np
 import pytest
 from records import a_record
 
-from ensemble_transfer.cli.changes import warn_of_changes
 from ensemble_transfer.cli.finished import finished_in, identity
 from ensemble_transfer.cli.sweep import folder_of
 from ensemble_transfer.report.record import Record
@@ -146,20 +143,3 @@ def test_a_sweep_may_stop_at_its_first_failure(cli, quick, tmp_path):
 
     assert cli(*sweep)[0] == 1
     assert Record.load(tmp_path / "s" / "2" / "record.json").status == "finished"
-
-
-def test_new_weights_of_finished_jobs_are_told(tmp_path, capsys):
-    saved(tmp_path / "0")
-    (tmp_path / "run" / "ensemble").mkdir(parents=True)
-    named = [tmp_path / "net.pt", tmp_path / "run" / "ensemble" / "ensemble.json", tmp_path / "old.pt"]
-    ensemble = {"members": [str(tmp_path / "run"), str(named[2])], "added": []}
-    backbone, tasks = {"checkpoint": str(named[0])}, {"dataset": {}, "evaluation": {}}
-    named[2].touch()
-    time.sleep(0.02)  # the clock of a file system ticks a hundred times a second
-    os.utime(tmp_path / "0" / "record.json")
-    time.sleep(0.02)
-    for file in named[:2]:
-        file.touch()
-    warn_of_changes([(tasks | {"backbone": backbone, "ensemble": ensemble}, tmp_path / "0" / "record.json")])
-    said = capsys.readouterr().err
-    assert [f"warning: {file} has changed since 1 finished run" in said for file in named] == [True, True, False]

@@ -1,8 +1,6 @@
 """A target alone, from the command line: every strategy, what a run leaves, and the commands that take it up."""
 
-import os
 import shutil
-import time
 
 import numpy as np
 import pytest
@@ -151,21 +149,39 @@ def test_missing_paths_and_settings_of_a_source_are_one_line(cli, here):
         assert line in err.splitlines()[-1]
 
 
-def test_a_sweep_warns_of_photos_that_have_changed_since_and_repeats_nothing(cli, here):
+@pytest.mark.usefixtures("undrawn")
+def test_a_sweep_repeats_what_read_other_photos_or_weights_through_links_too(cli, changed, here):
     sweep = ["-m", "+strategy=few", "seed=0", *ALONE, *START, "budget=1", "hydra.sweep.dir=s"]
+    photos, fives = here / "photos", here / "fives"
+    (photos / "digit 5").rename(fives)
+    (photos / "digit 5").symlink_to(fives)
+    photos.rename(here / "old")
+    photos.symlink_to("old")
+    shutil.copytree(here / "old", here / "new")
     assert cli(*sweep)[0] == 0
-    code, _, err = cli(*sweep)
-    assert (code, err.splitlines()[1:]) == (0, ["1 of 1 done before"])
-
-    first, *_, last = sorted((here / "photos" / "digit 5").iterdir())
-    for change in (
-        lambda: shutil.copy2(first, first.with_name("new.png")),  # with its time of modification
-        last.unlink,
-        lambda: (here / "photos").rename(here / "old") and shutil.copytree(here / "old", here / "photos"),
+    first, *_, last = sorted(fives.iterdir())
+    target = "dataset.target (photos)"
+    for change, named in (
+        (lambda: shutil.copy2(first, fives / "new.png"), target),  # with its time of modification
+        (last.unlink, target),
+        (lambda: photos.unlink() or photos.symlink_to("new"), target),
+        ((here / "own0.safetensors").touch, "backbone.checkpoint (own0.safetensors)"),
     ):
-        os.utime(here / "s" / "0" / ".hydra" / "config.yaml")
-        time.sleep(0.02)  # the clock of a file system ticks a hundred times a second
+        change()
+        before = Record.load(here / "s" / "0" / "record.json")
+        code, _, err = cli(*sweep)
+        assert (code, err.splitlines()[1]) == (0, f"warning: 1 finished run: {named} has changed since: they run again")
+        after = Record.load(here / "s" / "0" / "record.json")
+        assert (before.data != after.data) == (named == target)
+        assert before.inputs.keys() == after.inputs.keys() == {"dataset.target", "backbone.checkpoint"}
+        assert [path.parent.name for path in (here / "s").glob("*/record*.json")] == ["0"]
+        assert cli(*sweep)[2].splitlines()[1:] == ["1 of 1 done before"]
+
+    for change, words in (
+        (lambda: changed(here / "s" / "0", lambda data: data.pop("inputs")), "they do not say what they read"),
+        (photos.unlink, "what they read cannot be looked at: dataset.target.path='photos'"),
+    ):
         change()
         code, _, err = cli(*sweep)
-        warning = "warning: photos has changed since 1 finished run read it; remove their folders to repeat them"
-        assert (code, err.splitlines()[1:]) == (0, [warning, "1 of 1 done before"])
+        assert (code, err.splitlines()[2]) == (0, "1 of 1 done before")
+        assert err.splitlines()[1].startswith(f"warning: 1 finished run: {words}")

@@ -1,66 +1,75 @@
-"""Files that have changed since finished runs read them: a sweep knows its jobs by their settings alone."""
+"""Finished runs whose images, weights or code have changed since: they are told, set aside, and run again."""
 
-import os
+import json
 import sys
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ensemble_transfer.layout import DESCRIPTION, ENSEMBLE, HYDRA
+from omegaconf import OmegaConf
+
+from ensemble_transfer.cli.finished import finished
+from ensemble_transfer.errors import SettingError
+from ensemble_transfer.layout import OUTDATED
 
 
-def warn_of_changes(finished: Iterable[tuple[Mapping[str, Any], Path]]) -> None:
-    """Write a warning for every place of images or weights that is newer than runs that are not repeated.
+def outdated(runs: Iterable[tuple[Mapping[str, Any], Path]]) -> set[Path]:
+    """Set aside the records of finished runs that read other files, or ran other code, than they would now.
 
     Args:
-        finished: Configuration and record of each of these runs.
+        runs: Configuration and record of each run that is not to be repeated.
+
+    Returns:
+        The records that are not there any more; a line for every setting tells how many.
     """
-    begun: dict[str, list[int]] = defaultdict(list)
-    for config, record in finished:
-        for path in dict.fromkeys(_paths(config)):
-            begun[path].append(_begin(record))
-    for path, times in begun.items():
-        changed = _last_change(Path(path).expanduser())
-        older = sum(time < changed for time in times)
-        if older:
-            runs = f"{older} finished run{'s' * (older != 1)}"
-            sys.stderr.write(f"warning: {path} has changed since {runs} read it; remove their folders to repeat them\n")
+    from ensemble_transfer.runs.inputs import changed
+
+    gone, now, told = set[Path](), dict[str, Mapping[str, str] | str](), Counter[str]()
+    for config, path in runs:
+        key, record = json.dumps(_reading(config), sort_keys=True), finished(path)
+        now[key] = known = now[key] if key in now else _inputs(config)
+        if record is None or isinstance(known, str):
+            told[f"what they read cannot be looked at: {known}"] += record is not None
+        elif record.inputs is None:
+            told["they do not say what they read, as later ones do; remove their folders to repeat them"] += bool(known)
+        elif names := changed(record.inputs, known):
+            told.update(f"{_shown(config, name)} has changed since: they run again" for name in names)
+            gone.add(path)
+            with suppress(OSError):  # somebody else's folder
+                path.replace(path.with_name(OUTDATED))
+    for line, number in (+told).items():
+        sys.stderr.write(f"warning: {number} finished run{'s' * (number != 1)}: {line}\n")
+    return gone
 
 
-def _paths(config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the paths that tasks, given members and a checkpoint are read from; of a table of images, the table."""
-    dataset, ood = config["dataset"], config["evaluation"].get("ood") or {}
-    for task in (dataset.get("source"), dataset.get("target"), *ood.values()):
-        path = task.get("path") if isinstance(task, Mapping) else None
-        if isinstance(path, str):
-            yield path
-    backbone, ensemble = config["backbone"], config["ensemble"]
-    given = backbone.get("checkpoint"), *(ensemble.get("members") or ()), *(ensemble.get("added") or ())
-    for path in filter(None, given):
-        yield next((str(file) for file in _descriptions(Path(path).expanduser()) if file.is_file()), path)
+def _inputs(config: Mapping[str, Any]) -> Mapping[str, str] | str:
+    """Return the inputs of a run of a configuration as they are now, or in words why they are not known."""
+    from ensemble_transfer.cli.build import build_experiment
+    from ensemble_transfer.runs.inputs import inputs_of
+
+    try:
+        return inputs_of(build_experiment(OmegaConf.create(dict(config))))
+    except SettingError as error:
+        return str(error)
 
 
-def _descriptions(folder: Path) -> Iterator[Path]:
-    """Yield what tells that an ensemble was written anew, in the folder of a run or in its own."""
-    yield from (folder / ENSEMBLE / DESCRIPTION, folder / DESCRIPTION)
+def _reading(node: Any) -> Any:  # noqa: ANN401
+    """Return what a configuration says of files and of code: not the numbers, but those of classes of one's own."""
+    if isinstance(node, Mapping):
+        own = not str(node.get("_target_", "ensemble_transfer.")).startswith("ensemble_transfer.")
+        return node if own else {name: _reading(value) for name, value in node.items()}
+    if isinstance(node, list):
+        return [_reading(value) for value in node]
+    return node if isinstance(node, str) else None
 
 
-def _begin(record: Path) -> int:
-    """Return when a run started, in nanoseconds: it wrote its configuration then, before it read any image."""
-    configuration = record.parent / HYDRA / "config.yaml"
-    return (configuration if configuration.is_file() else record).stat().st_mtime_ns
-
-
-def _last_change(path: Path) -> int:
-    """Return when a file or a folder, or anything in it, was last written, renamed or removed; 0 if it is not there.
-
-    This is the time of change, not that of modification, which copies keep.
-    """
-    latest = 0
-    for place in (path, *(Path(folder, name) for folder, *names in os.walk(path) for name in chain(*names))):
-        with suppress(OSError):
-            latest = max(latest, place.stat().st_ctime_ns)
-    return latest
+def _shown(config: Mapping[str, Any], name: str) -> str:
+    """Return a setting with its value, such as ``dataset.target (photos)``."""
+    node: Any = config
+    for part in name.removeprefix("the code of ").split("."):
+        node = node[int(part)] if isinstance(node, list) else node[part]
+    own = ["_target_"] if name.startswith("the code of ") else ["path", "_target_"]
+    value = next(node[key] for key in own if key in node) if isinstance(node, Mapping) else node
+    return f"{name} ({', '.join(value) if isinstance(value, list) else value})"

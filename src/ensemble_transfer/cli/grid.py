@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from ensemble_transfer.cli.changes import warn_of_changes
+from ensemble_transfer.cli.changes import outdated
 from ensemble_transfer.cli.finished import finished_in, identity, taken
 from ensemble_transfer.cli.sweep_progress import SweepProgress
 from ensemble_transfer.errors import SettingError, require, require_uninterrupted
@@ -95,7 +95,7 @@ class Grid(BasicSweeper):
         done = finished_in(folder)
         missing = _missing(jobs, done, composer)
         subdir = str(self.config.hydra.sweep._get_node("subdir"))
-        places_taken = {record.parent for records in done.values() for record in records}
+        places_taken = {record.parent for records in done.values() for record in records if record.is_file()}
         numbers = _numbered(missing, len(jobs), subdir, places_taken, folder)
         places = [subdir.replace(_NUMBER, str(number)) for number in numbers]
         with SweepProgress(folder, len(jobs), places, since=(folder / "multirun.yaml").stat().st_mtime_ns):
@@ -126,8 +126,8 @@ def _missing(jobs: Sequence[Sequence[str]], done: Mapping[str, Sequence[Path]], 
             key, settings = wanted[number]
             if (record := taken(left.get(key, []), settings, alike)) is not None:
                 kept[number] = record
-    warn_of_changes((wanted[number][1], record) for number, record in kept.items())
-    return [number for number in range(len(jobs)) if number not in kept]
+    gone = outdated((wanted[number][1], record) for number, record in kept.items())
+    return [number for number in range(len(jobs)) if kept.get(number) in {None, *gone}]
 
 
 def _numbered(missing: Sequence[int], jobs: int, subdir: str, taken: Collection[Path], folder: Path) -> list[int]:

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ensemble_transfer.cli.arguments import CONFIG_DIR
 from ensemble_transfer.cli.build import as_recorded, build_experiment, build_logger, plain, resolved, without_keys
-from ensemble_transfer.cli.changes import warn_of_changes
+from ensemble_transfer.cli.changes import outdated
 from ensemble_transfer.cli.finished import OBJECTIVE, finished, finished_in, identity, is_search
 from ensemble_transfer.errors import Interrupted, RunError, SettingError, require
 from ensemble_transfer.layout import HYDRA, RECORD, TRACEBACK, owned
@@ -54,8 +54,7 @@ def _run_in(folder: Path, setting: str, cfg: DictConfig, hydra: HydraConf) -> fl
         whole, config = resolved(cfg), as_recorded(cfg)
         tried = finished_in(Path(hydra.sweep.dir)) if swept and is_search(hydra) else {}
         before = next(iter(tried.get(identity(config), [])), None)
-        if before and (done := finished(before)):
-            warn_of_changes([(config, before)])
+        if before and not outdated([(config, before)]) and (done := finished(before)):
             log.info("not repeated: this search has finished %s", done.command)
             return _objective(done)
         experiment, logger = build_experiment(whole), build_logger(whole)  # mistakes show before anything is written

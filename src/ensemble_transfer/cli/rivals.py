@@ -156,7 +156,7 @@ def _budget(spent: float) -> float:
 def _run(job: Job, experiment: "Experiment", logger: "LoggerSettings", folder: Path, of: Record) -> None:
     """Run a rival of a run, with the command that asks for it, unless its folder has finished it."""
     from ensemble_transfer.cli.build import plain
-    from ensemble_transfer.cli.changes import warn_of_changes
+    from ensemble_transfer.cli.changes import outdated
     from ensemble_transfer.cli.finished import finished, identity
     from ensemble_transfer.cli.job import follow, require_free
     from ensemble_transfer.report.tracked_run import TrackedRun
@@ -164,8 +164,8 @@ def _run(job: Job, experiment: "Experiment", logger: "LoggerSettings", folder: P
 
     config, strategy, seed = plain(job.cfg), experiment.strategy.name, job.cfg.seed
     done = finished(folder / RECORD)
-    if done is not None and identity(done.config) == identity(config):
-        warn_of_changes([(config, folder / RECORD)])
+    same = done is not None and identity(done.config) == identity(config)
+    if same and not outdated([(config, folder / RECORD)]):
         log.info("finished before")
         return
     folder.mkdir(parents=True, exist_ok=True)

@@ -64,6 +64,10 @@ def _columns(*names: str) -> Rule:
     return lambda curve: not curve or fits(curve), f"{', '.join(names)}: lists of numbers of one length"
 
 
+def _texts_by_name(value: object) -> bool:
+    return isinstance(value, Mapping) and all(map(_is_text, value.values()))
+
+
 _OBJECT: Rule = {}
 _TEXT: Rule = _is_text, "a text"
 _TEXTS: Rule = _list_of(_is_text), "a list of texts"
@@ -77,6 +81,7 @@ _EVERY: Mapping[str, Rule] = {
     "reused_fits": (_list_of(lambda fit: isinstance(fit, Mapping)), "a list of objects"),
     "data": {"*": _TEXT},
     "files": {"*": _TEXT},
+    "inputs": (lambda value: value is None or _texts_by_name(value), "texts by name"),
     "notes": _TEXTS,
 }
 """Rules for all records."""

@@ -21,6 +21,8 @@ Fields, in the order of the file:
 - ``config``: the resolved configuration. ``environment``: versions, hardware, git commit, time. ``command``.
 - ``data``: fingerprints of images and labels, of the ``target`` and, with a source task, the ``source``; older records
   have none.
+- ``inputs``: what tells the files and the code of one's own that the run read from others, by setting: files are known
+  by size, place and times. A sweep takes no finished job whose inputs have changed. Null in older records.
 - ``files``: fingerprints of the files beside it that others start from: ``ensemble/ensemble.json``, which names the
   members' own, and ``shift.safetensors``. Commands refuse other files there.
 - ``notes``: why something was not evaluated that a reader would look for, a sentence each.
@@ -73,6 +75,7 @@ class Record:
     command: str = ""
     error: str | None = None
     data: Mapping[str, str] = field(default_factory=dict)
+    inputs: Mapping[str, str] | None = None
     files: Mapping[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     about: str = ""
@@ -135,7 +138,7 @@ class Record:
 
     def reproducible(self) -> dict[str, Any]:
         """Return what the same config and seed give again: all but timings, memory, reuse and environment."""
-        incidental = ("environment", "reused_fits", "command")
+        incidental = ("environment", "inputs", "reused_fits", "command")
         kept = {name: value for name, value in asdict(self).items() if name not in incidental}
         data: dict[str, Any] = _finite(kept | {"cost": _without_timings(self.cost)})
         return data

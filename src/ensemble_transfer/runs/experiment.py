@@ -116,12 +116,14 @@ class PreparedRun:
         tasks: Source, target and out-of-distribution images.
         bench: The workbench of the transfer.
         source_ledger: Cost of the source ensemble; None without a source task.
+        inputs: What told its files and code from others, before they were read.
     """
 
     experiment: Experiment
     tasks: Tasks
     bench: Workbench
     source_ledger: Ledger | None
+    inputs: Mapping[str, str]
 
 
 def load_tasks(experiment: Experiment) -> Tasks:

@@ -13,6 +13,7 @@ from ensemble_transfer.report.record import Record
 from ensemble_transfer.runs.conclusion import conclude
 from ensemble_transfer.runs.evaluation import tell_size
 from ensemble_transfer.runs.experiment import Experiment, PreparedRun, load_tasks
+from ensemble_transfer.runs.inputs import inputs_of
 from ensemble_transfer.source.existing import count_members
 from ensemble_transfer.source.train import keep_source, members_alone, train_source
 from ensemble_transfer.training.cost import Ledger
@@ -59,6 +60,7 @@ def prepare(experiment: Experiment, tracker: Tracker | None) -> PreparedRun:
     flops = experiment.recipes.full.batch_size * step_flops(experiment.architecture)
     experiment.fitter.settings.use_threads(flops)  # that suit the steps of a full fine-tuning
     seed, recipes, fitter = experiment.seed, experiment.recipes, replace(experiment.fitter, tracker=tracker)
+    inputs = inputs_of(experiment)  # before they are read: what changes meanwhile counts as changed
     tasks, budget, size = load_tasks(experiment), experiment.budget, experiment.ensemble.count
     if tracker is not None:
         own = [task for task in (tasks.source, tasks.target) if task is not None]
@@ -77,7 +79,7 @@ def prepare(experiment: Experiment, tracker: Tracker | None) -> PreparedRun:
     check_strategy(experiment.strategy, len(source), source.architecture, source.lineage, budget)
     name, about = experiment.strategy.name, experiment.strategy.about
     bench = Workbench(source, tasks.target.sealed(), seed, recipes, fitter, budget, strategy=name, about=about)
-    return PreparedRun(experiment, tasks, bench, ledger)
+    return PreparedRun(experiment, tasks, bench, ledger, inputs)
 
 
 def warn_of_days(experiment: Experiment) -> None:

@@ -62,6 +62,15 @@ def count_members(paths: Sequence[str]) -> int:
     return number
 
 
+def member_files(paths: Sequence[str]) -> list[Path]:
+    """Return the files that tell given members from others: theirs, or the description of an ensemble.
+
+    Raises:
+        SettingError: If a path is missing.
+    """
+    return [where / DESCRIPTION if where.is_dir() else where for where in map(_found, paths)]
+
+
 def _found(path: str) -> Path:
     """Return the file, or the folder of the ensemble: that in a run's folder, or the folder itself.
 

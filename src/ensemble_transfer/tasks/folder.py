@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ensemble_transfer.errors import require
+from ensemble_transfer.tasks.inputs import files_below, visible
 from ensemble_transfer.tasks.loader import SPLITS, existing_folder
 from ensemble_transfer.tasks.picture_loader import Labelled, Listed, PictureLoader, labelled
 
@@ -90,36 +91,10 @@ def _split_folders(root: Path) -> dict[str, Path]:
     return splits
 
 
-def image_files(
-    folder: Path, unreadable: Callable[[OSError], None] | None = None, above: frozenset[Path] = frozenset()
-) -> Iterator[Path]:
-    """Yield the image files of a folder and of all folders below it, sorted, without hidden ones.
-
-    Args:
-        folder: Where to search.
-        unreadable: Called for a folder that cannot be read, which is left out; None to raise the error.
-        above: Resolved folders that are not entered again, as a link might lead to them.
-    """
-    here = folder.resolve()
-    above |= {here, *here.parents}
-    try:
-        entries = [(entry, entry.is_dir()) for entry in _visible(folder)]
-    except OSError as error:
-        if unreadable is None:
-            raise
-        unreadable(error)
-        return
-    for entry, is_folder in entries:
-        if not is_folder:
-            if entry.suffix.lower() in SUFFIXES:
-                yield entry
-        elif entry.resolve() not in above:  # a link may lead back up
-            yield from image_files(entry, unreadable, above)
+def image_files(folder: Path, unreadable: Callable[[OSError], None] | None = None) -> Iterator[Path]:
+    """Yield the image files of a folder and of all folders below it; see :func:`files_below`."""
+    return (path for path in files_below(folder, unreadable) if path.suffix.lower() in SUFFIXES)
 
 
 def _folders(folder: Path) -> list[Path]:
-    return [entry for entry in _visible(folder) if entry.is_dir()]
-
-
-def _visible(folder: Path) -> list[Path]:
-    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    return [entry for entry in visible(folder) if entry.is_dir()]

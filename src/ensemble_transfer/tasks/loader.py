@@ -13,6 +13,7 @@ from ensemble_transfer.errors import require
 from ensemble_transfer.spill import empty
 from ensemble_transfer.tasks.chosen import ChosenImages
 from ensemble_transfer.tasks.images import require_shape, resize, rotate, with_channels
+from ensemble_transfer.tasks.inputs import files_below, state_of
 from ensemble_transfer.tasks.mapped import chunks, place_of
 from ensemble_transfer.tasks.splitting import Size, carve, class_positions, few_shot, in_fold, select_classes
 from ensemble_transfer.tasks.task import Split, Task
@@ -108,6 +109,18 @@ class TaskLoader:
     def load(self, image_size: int, channels: int) -> Task:
         """Return the task; see :class:`~ensemble_transfer.tasks.task.Loader`. Every task of your own defines this."""
         raise NotImplementedError(f"{type(self).__name__} must define load(image_size, channels)")
+
+    def inputs(self) -> str:
+        """Return a text that changes with what ``load`` would read, without reading it; empty for installed data.
+
+        A sweep does not take a finished job for one of other inputs. By default these are the file or the folder that
+        the field ``path`` names; a task of your own that reads anything else defines this.
+        """
+        given = getattr(self, "path", None)
+        if not given or not isinstance(given, str):
+            return ""
+        path = Path(given).expanduser()
+        return state_of(files_below(path) if path.is_dir() else [path])
 
     def make_task(self, name: str, data: Collection, image_size: int, channels: int) -> Task:
         """Return the task that the settings ask for, made of the images of a data set.

@@ -13,6 +13,7 @@ from torch import Tensor
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.machine import free_memory
 from ensemble_transfer.tasks.images import require_shape
+from ensemble_transfer.tasks.inputs import digest_of
 from ensemble_transfer.tasks.loader import Collection, TaskLoader
 from ensemble_transfer.tasks.pictures import Pictures, appearance, decoded, decoded_on_disk, files
 from ensemble_transfer.tasks.task import Split, Task
@@ -103,6 +104,11 @@ class PictureLoader(TaskLoader):
                 raise self._refuse(f"holds no image that can be read ({split})")
             splits[split] = Split(part, torch.tensor(labels[split])[of])
         return self.make_task(name, Collection(classes, **splits), image_size, channels)
+
+    def inputs(self) -> str:
+        """Return a text that changes with what ``load`` would read: pictures, their labels, and their order."""
+        found = self._find()
+        return digest_of(found.pictures.identity(), repr((found.classes, dict(found.labels))))
 
     def _find(self) -> Labelled:
         """Return the pictures and their labels; every loader of pictures defines this."""

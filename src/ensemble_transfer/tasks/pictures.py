@@ -1,7 +1,6 @@
 """Decode pictures, once, into memory or onto disk."""
 
 import hashlib
-import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +21,7 @@ from torch import Tensor
 from ensemble_transfer.errors import require
 from ensemble_transfer.machine import progress_console, usable_cores
 from ensemble_transfer.tasks.images import fit
+from ensemble_transfer.tasks.inputs import state_of
 from ensemble_transfer.tasks.mapped import SUFFIX, Notes, Shape, stored
 
 T = TypeVar("T")
@@ -74,17 +74,7 @@ def files(paths: Sequence[Path], names: Sequence[str] | None = None) -> Pictures
             raise OSError("does not exist")
         return Image.open(paths[place])
 
-    def identity() -> str:
-        digest = hashlib.sha256()
-        for path in paths:
-            version = "none"
-            with suppress(OSError):
-                stat = path.stat()
-                version = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino} {stat.st_mode}"
-            digest.update(os.fsencode(path.absolute()) + b"\0" + version.encode() + b"\0")
-        return digest.hexdigest()
-
-    return Pictures(names or [str(path) for path in paths], opened, identity)
+    return Pictures(names or [str(path) for path in paths], opened, lambda: state_of(paths))
 
 
 def appearance(pictures: Pictures) -> tuple[int, bool, int]:
