@@ -265,6 +265,13 @@ def test_a_run_that_chose_tells_its_candidates_and_rates(told):
     assert "since its interval includes zero: heads alone." in text
     alone = told(curves={"choice": choice | {"candidates": [TAKEN], "pilots": [], "lr": [0.01]}})
     assert "with recipe.full.lr=0.01: no other was tried." in alone
+    grown = [{"image_size": 128, "steps": 49, "training": 0.8, "starved": True}]
+    of_sizes = {"grown": [*grown, {"image_size": 64, "steps": 200, "training": 0.01, "starved": False}], "pilots": []}
+    lacking = (
+        "128 pixels for 49 steps, training loss 0.80 (it lacked steps: near the loss on validation); 64 pixels for"
+    )
+    assert lacking in told(curves={"choice": choice | of_sizes})
+    assert "128 pixels for 49 steps" in told(curves={"choice": choice | {"candidates": [], "grown": grown}})
     assert "too small to pay for heads and a choice" in told(curves={"choice": choice | {"candidates": []}})
 
 

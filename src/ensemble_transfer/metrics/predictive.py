@@ -95,8 +95,8 @@ def balanced_accuracy(probabilities: Tensor, labels: Tensor) -> Tensor:
 
     Every class that has examples counts alike, however many it has (Brodersen et al. 2010).
     """
-    right = correctness(probabilities, labels)
-    return torch.stack([right[labels == own].double().mean() for own in labels.unique()]).mean()
+    right, counts = correctness(probabilities, labels).double(), labels.bincount()
+    return (labels.bincount(right)[counts > 0] / counts[counts > 0]).mean()
 
 
 def label_log_probability(probabilities: Tensor, labels: Tensor) -> Tensor:

@@ -20,13 +20,13 @@ def sizes_of(image_size: Any, stored: int, members: int) -> tuple[int, ...]:  # 
         stored: Height and width that images are stored at, in pixels.
         members: Number of members.
     """
-    given = _listed(image_size) or [stored]
+    given = listed(image_size) or [stored]
     return tuple(given[member % len(given)] for member in range(members))
 
 
 def require_sizes(image_size: Any, architecture: Architecture, several: bool = True) -> None:  # noqa: ANN401
     """Raise a SettingError unless a strategy's ``image_size`` is None, one size that suits the members, or several."""
-    sizes = _listed(image_size)
+    sizes = listed(image_size)
     whole = all(isinstance(size, int) and not isinstance(size, bool) for size in sizes)
     rule = "must be a whole number of pixels, a list of such numbers, or null for dataset.image_size"
     require(whole and (bool(sizes) or image_size is None), "image_size", image_size, rule)
@@ -35,7 +35,8 @@ def require_sizes(image_size: Any, architecture: Architecture, several: bool = T
         require_size(architecture, size)
 
 
-def _listed(image_size: Any) -> list[Any]:  # noqa: ANN401
+def listed(image_size: Any) -> list[Any]:  # noqa: ANN401
+    """Return the sizes that a strategy's ``image_size`` names; none for None."""
     if image_size is None:
         return []
     return list(image_size) if isinstance(image_size, Sequence) and not isinstance(image_size, str) else [image_size]

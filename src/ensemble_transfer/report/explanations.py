@@ -133,10 +133,15 @@ def choice_text(record: Record) -> str:
     if not choice:
         return ""
     if not choice["candidates"]:
-        return "One member was fine-tuned with the whole budget, which is too small to pay for heads and a choice."
+        return (
+            _grown(choice)
+            if "grown" in choice
+            else "One member was fine-tuned with the whole budget, which is too small to pay for heads and a choice."
+        )
     head = ("candidate, on validation", "members", "accuracy", "calibrated NLL", "behind the one taken")
     taken = "; ".join(c["name"] for c in choice["candidates"] if c["taken"])
-    parts = [f"**Taken**: {taken}.", table(head, map(_candidate, choice["candidates"])), _rates(choice)]
+    how = _grown(choice) if "grown" in choice else _rates(choice)
+    parts = [f"**Taken**: {taken}.", table(head, map(_candidate, choice["candidates"])), how]
     close = [c["name"] for c in choice["candidates"] if not c["taken"] and c["low"] <= 0]
     if close:
         parts.append(f"Not told apart from the one taken, since its interval includes zero: {'; '.join(close)}.")
@@ -146,6 +151,16 @@ def choice_text(record: Record) -> str:
 def _candidate(own: Mapping[str, Any]) -> list[str]:
     behind = "taken" if own["taken"] else "{behind:+.3f} [{low:+.3f}, {high:+.3f}]".format(**own)
     return [own["name"], f"{own['members']}", f"{own['accuracy']:.3f}", f"{own['nll']:.3f}", behind]
+
+
+def _grown(choice: Mapping[str, Any]) -> str:
+    """Return which image sizes members of pretrained networks were trained at, one after another, and why."""
+    each = [
+        f"{own['image_size']} pixels for {own['steps']} steps, training loss {own['training']:.2f}"
+        + (" (it lacked steps: near the loss on validation)" if own.get("starved") else "")
+        for own in choice["grown"]
+    ]
+    return f"Members were fine-tuned one after another, with the rate of the recipe: {'; '.join(each)}."
 
 
 def _rates(choice: Mapping[str, Any]) -> str:

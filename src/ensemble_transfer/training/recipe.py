@@ -162,6 +162,8 @@ class Recipes:
             None are where ``full`` keeps the statistics frozen.
         image_size: Image size at which a fine-tuning is counted, the unit of cost, in pixels; null for that of the
             dataset. It changes no fit.
+        pretrained: Whether they are for networks that start from pretrained weights, for which the rate of ``full`` was
+            tuned. Strategy ``auto`` then tries none. It changes no fit.
     """
 
     ancestor: Recipe = field(default_factory=lambda: Recipe(steps=500))
@@ -172,6 +174,7 @@ class Recipes:
     head: Recipe = field(default_factory=lambda: Recipe(steps=500, lr=4e-2))
     statistics: int | None = 256
     image_size: int | None = None
+    pretrained: bool = False
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Self:

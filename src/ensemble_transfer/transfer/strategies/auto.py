@@ -1,4 +1,8 @@
-"""Strategy ``auto``: chooses learning rate, members and heads within a budget, and pays for choosing out of it."""
+"""Strategy ``auto``: divides a budget, and pays for choosing out of it.
+
+With small nets it chooses learning rate, members and heads, here; with pretrained ones image sizes and members, in
+:mod:`~ensemble_transfer.transfer.growth`.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,8 +13,10 @@ from torch import Tensor
 
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.models.architecture import Architecture
+from ensemble_transfer.models.sizes import listed, require_sizes
 from ensemble_transfer.training.cost import Cost, Entry, measured
 from ensemble_transfer.transfer.choice import Candidate, choose, differ, joined_candidates
+from ensemble_transfer.transfer.growth import FEWEST_IMAGES, GrowthPlan, chosen, grow, told
 from ensemble_transfer.transfer.prices import Prices
 from ensemble_transfer.transfer.workbench import TransferResult, Workbench
 from ensemble_transfer.weights import Weights
@@ -35,9 +41,6 @@ EPOCHS, FEW, MANY = 7, 2, 8
 
 DEAR = 0.1
 """Share of the budget above which a head is too dear, and one member is fine-tuned with all of it."""
-
-FEWEST_IMAGES = 20
-"""Validation images, below which nothing can be chosen."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,10 @@ class Pilot:
 
 @dataclass(frozen=True)
 class Auto:
-    """Choose learning rates by training loss, and heads, fine-tuned members or both by validation.
+    """Divide a budget: among image sizes and members of pretrained nets, or among rates, members and heads of others.
+
+    Where ``recipe.pretrained`` says that networks start from pretrained weights, their rate is tuned, and all of the
+    budget goes to members: see :func:`~ensemble_transfer.transfer.growth.grow`. Else:
 
     1. Train heads alone, for as many members as a twentieth of the budget pays for.
     2. Fine-tune the first member for a sixteenth of a fine-tuning, or of the budget, with the learning rate of
@@ -88,17 +94,21 @@ class Auto:
     part of the ensemble. Every fit and every prediction for validation images is billed. Nothing is shifted.
 
     Attributes:
-        factor: Factor between the learning rates that are tried; 1 to use that of the recipe.
+        factor: Factor between the learning rates that are tried; 1 to use that of the recipe. Of no use to pretrained
+            networks.
+        image_size: Image size of the members, in pixels; of pretrained networks several to choose from. None for that
+            of the dataset, and, of pretrained networks, halves of it down to ``recipe.image_size``.
     """
 
     name: ClassVar[str] = "auto"
     about: ClassVar[str] = (
-        "Choose learning rate, members and heads within a budget, and pay for choosing out of it. Needs budget=..."
+        "Divide a budget among image sizes, members, rates and heads, and pay for choosing out of it. Needs budget=..."
     )
     role: ClassVar[str] = "method"
     needs_budget: ClassVar[bool] = True
 
     factor: float = 3.0
+    image_size: Any = None
 
     def __post_init__(self) -> None:
         require(1 <= self.factor < inf, "factor", self.factor, "must be at least 1 and finite")
@@ -106,9 +116,16 @@ class Auto:
     def check(self, members: int, architecture: Architecture) -> None:
         """Raise a SettingError if there is nothing to choose from."""
         require(members > 1, "auto", members, "needs an ensemble of at least 2 members")
+        require_sizes(self.image_size, architecture)
 
-    def plan(self, prices: Prices) -> AutoPlan:
+    def plan(self, prices: Prices) -> AutoPlan | GrowthPlan:
         """Return what will be trained; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
+        if prices.recipes.pretrained:
+            return GrowthPlan.of(prices, listed(self.image_size))
+        require_sizes(self.image_size, prices.architecture, several=False)
+        return self._begun(prices.at(self.image_size))
+
+    def _begun(self, prices: Prices) -> AutoPlan:
         assert prices.limit is not None, "auto needs a budget"
         rule = f"must be at least {FEWEST_IMAGES} for auto, which chooses on them"
         require(prices.validation >= FEWEST_IMAGES, "validation", prices.validation, rule)
@@ -124,6 +141,9 @@ class Auto:
     def run(self, bench: Workbench) -> TransferResult:
         """Return the chosen ensemble; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
         plan, labels = self.plan(bench.prices), bench.target.validation.labels
+        if isinstance(plan, GrowthPlan):
+            return self._grown(bench, plan)
+        bench = bench.at(self.image_size)
         if not plan.heads:
             return self._alone(bench)
         encoders = bench.first_encoders(plan.heads)
@@ -133,10 +153,18 @@ class Auto:
         steps = _lengths(bench.prices, int(bench.left))
         rates = [taken[place % len(taken)] for place in range(len(steps))]
         tuned = _candidate(bench, f"{len(rates)} fine-tuned", _fine_tuned(bench, steps, rates))
-        chosen, scores = choose(_with_both(heads, tuned, labels), labels)
+        best, scores = choose(_with_both(heads, tuned, labels), labels)
         tried = [{"lr": p.lr, "steps": plan.pilot, "training": p.training, "taken": p.lr in taken} for p in pilots]
         decisions = {"candidates": scores, "pilots": tried, "lr": rates, "steps": steps}
-        return self._result(bench, chosen.members, decisions)
+        return self._result(bench, best.members, decisions)
+
+    def _grown(self, bench: Workbench, plan: GrowthPlan) -> TransferResult:
+        """Train members by a plan, and take those that are best on validation."""
+        labels, grown = bench.target.validation.labels, grow(bench, plan)
+        taken, scores = chosen(grown, labels)
+        decisions = {"candidates": scores, "pilots": [], "lr": [bench.recipes.full.lr], "grown": told(grown, labels)}
+        sizes, members = [own.size for own in taken], [own.weights for own in taken]
+        return self._result(bench, members, decisions | {"steps": [own.steps for own in taken]}, sizes)
 
     def _alone(self, bench: Workbench) -> TransferResult:
         """Fine-tune one member with the whole budget."""
@@ -161,8 +189,11 @@ class Auto:
             return pilots, [min(pilots, key=lambda pilot: inf if pilot.training is None else pilot.training).lr]
         return pilots, sorted(pilot.lr for pilot in pilots if pilot.progress >= NEAR * fastest)
 
-    def _result(self, bench: Workbench, members: Sequence[Weights], choice: Mapping[str, Any]) -> TransferResult:
-        return TransferResult(bench.ensemble(members, self.name), bench.ledger, (), decisions={"choice": choice})
+    def _result(
+        self, bench: Workbench, members: Sequence[Weights], choice: Mapping[str, Any], sizes: Sequence[int] = ()
+    ) -> TransferResult:
+        ensemble = bench.ensemble(members, self.name, sizes)
+        return TransferResult(ensemble, bench.ledger, (), decisions={"choice": choice})
 
 
 def _lengths(prices: Prices, flops: int) -> list[int]:
