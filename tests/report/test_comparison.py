@@ -164,6 +164,22 @@ def test_rows_that_have_seen_other_images_are_named():
     assert Comparison.of([*own, changed[0], a_record("head", 1)]).failures() == []  # of older records nothing is known
 
 
+def test_seeds_that_were_drawn_from_other_images_are_named_in_table_and_page():
+    old, new, drawn = {"target": "a" * 64}, {"target": "b" * 64}, iter("123456")
+    runs = [
+        replace(a_record(name, seed), images=images, data={"target": next(drawn) if name == "shift" else str(seed + 1)})
+        for name in ("shift", "full")
+        for seed, images in enumerate((old, new, old))
+    ]
+    said = [
+        f"{name}, seed 1: drawn from other images than seed 0 of shift; do not pool them" for name in ("shift", "full")
+    ]
+    comparison = Comparison.of(runs)
+    assert comparison.failures() == said
+    assert all(line in comparison.markdown() and line in comparison.latex() for line in said)
+    assert Comparison.of([replace(run, images=old) for run in runs]).failures() == []
+
+
 def test_the_soup_has_a_column_only_where_a_run_has_one():
     assert "soup" not in Comparison.of([a_record(), a_record("full")]).markdown().lower()
     souped = a_record()

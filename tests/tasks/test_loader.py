@@ -35,6 +35,26 @@ def test_without_settings_20_and_15_percent_are_held_out():
     assert sorted(everything) == list(range(400))
 
 
+def test_the_origin_of_a_task_is_that_of_all_images_whatever_is_drawn_of_them():
+    one, *same = (
+        make(**settings).origin
+        for settings in (
+            {},
+            {"seed": 1},
+            {"folds": 5, "fold": 2},
+            {"train": 100},
+            {"per_class": 3},
+            {"classes": ["ant", "bee"]},
+        )
+    )
+    assert set(same) == {one}
+    images = numbered(400)
+    labels, pixels = images.labels.flip(0), images.images.clone()
+    pixels[399, 0, 7, 7] = 1
+    others = [Split(images.images, labels), Split(pixels, images.labels), Split(images.images[1:], images.labels[1:])]
+    assert len({one, *(make(Collection(CLASSES, other)).origin for other in others)}) == 4
+
+
 def test_official_splits_stay_apart():
     data = Collection(CLASSES, numbered(100), numbered(40, start=300), numbered(80, start=500))
     task = make(data)

@@ -81,6 +81,7 @@ _EVERY: Mapping[str, Rule] = {
     "reused_fits": (_list_of(lambda fit: isinstance(fit, Mapping)), "a list of objects"),
     "data": {"*": _TEXT},
     "files": {"*": _TEXT},
+    "images": {"*": _TEXT},
     "inputs": (lambda value: value is None or _texts_by_name(value), "texts by name"),
     "notes": _TEXTS,
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import mean
 
 from ensemble_transfer.report.escape import latex_cell, markdown_cell
+from ensemble_transfer.report.images import other_images
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.reference import FRONTIER_NOTE, Frontier, frontier_of, references
 from ensemble_transfer.report.rows import (
@@ -226,23 +227,9 @@ class Comparison:
     def failures(self) -> list[str]:
         """Return a line for each run that did not finish, is left out, or has seen other images."""
         lines = [f"{r.status}: {r.strategy}, {r.dataset}, seed {r.seed}: {r.error}" for r in self.failed]
-        lines += self._other_images()
+        lines += other_images(self.rows)
         lines += [f"not evaluated on test (evaluation.test=false): {len(self.untested)} runs"] if self.untested else []
         return lines + [f"left out, its seed is there already: {r.strategy}, seed {r.seed}" for r in self.repeated]
-
-    def _other_images(self) -> list[str]:
-        """Return a line for each seed of a task at which rows have seen different images, so that pairs mean little."""
-        lines = []
-        for rows in by_task(self.rows).values():
-            runs = [(row.label, run) for row in rows for run in row.runs if run.data]
-            for seed in sorted({run.seed for _, run in runs}):
-                own = {label: run.data for label, run in runs if run.seed == seed}
-                first, *_ = own.values()
-                other = [label for label, data in own.items() if data != first]
-                if other:
-                    than = f"saw other images or labels than {next(iter(own))}: their difference is not paired"
-                    lines.append(f"at seed {seed}, {', '.join(other)} {than}")
-        return lines
 
     def write(self, folder: Path) -> None:
         """Write ``table.md``, ``table.csv`` and ``table.tex`` into a folder, created if missing."""

@@ -21,6 +21,8 @@ Fields, in the order of the file:
 - ``config``: the resolved configuration. ``environment``: versions, hardware, git commit, time. ``command``.
 - ``data``: fingerprints of images and labels, of the ``target`` and, with a source task, the ``source``; older records
   have none.
+- ``images``: fingerprints of all images with labels that ``target`` and ``source`` were drawn from, whatever seed, fold
+  and sizes chose of them; tasks that were given as such have none.
 - ``inputs``: what tells the files and the code of one's own that the run read from others, by setting: files are known
   by size, place and times. A sweep takes no finished job whose inputs have changed. Null in older records.
 - ``files``: fingerprints of the files beside it that others start from: ``ensemble/ensemble.json``, which names the
@@ -75,6 +77,7 @@ class Record:
     command: str = ""
     error: str | None = None
     data: Mapping[str, str] = field(default_factory=dict)
+    images: Mapping[str, str] = field(default_factory=dict)
     inputs: Mapping[str, str] | None = None
     files: Mapping[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)

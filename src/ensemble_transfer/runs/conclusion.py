@@ -62,6 +62,7 @@ def conclude(prepared: PreparedRun, result: TransferResult, folder: Path) -> Rec
         curves=drawn | line | dict(result.decisions),
         environment=environment.describe(bench.fitter.settings),
         data=tasks.fingerprints(),
+        images=tasks.origins(),
         inputs=prepared.inputs,
         files=fingerprints(folder),
         notes=tasks.notes(),

@@ -91,6 +91,11 @@ class Tasks:
         own = {"source": self.source, "target": self.target}
         return {name: task.fingerprint for name, task in own.items() if task is not None}
 
+    def origins(self) -> dict[str, str]:
+        """Return what tells all images that source and target were drawn from, where that is known."""
+        own = {"source": self.source, "target": self.target}
+        return {name: task.origin for name, task in own.items() if task is not None and task.origin}
+
     def notes(self) -> list[str]:
         """Return why something is not evaluated that a reader would look for, a sentence each."""
         if self.source is None or "source" in self.ood:

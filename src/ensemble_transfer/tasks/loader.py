@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -13,7 +14,7 @@ from ensemble_transfer.errors import require
 from ensemble_transfer.spill import empty
 from ensemble_transfer.tasks.chosen import ChosenImages
 from ensemble_transfer.tasks.images import require_shape, resize, rotate, with_channels
-from ensemble_transfer.tasks.inputs import files_below, state_of
+from ensemble_transfer.tasks.inputs import digest_of, files_below, state_of
 from ensemble_transfer.tasks.mapped import chunks, place_of
 from ensemble_transfer.tasks.splitting import Size, carve, class_positions, few_shot, in_fold, select_classes
 from ensemble_transfer.tasks.task import Split, Task
@@ -50,6 +51,12 @@ class Collection:
         for split in filter(None, (self.train, self.validation, self.test)):
             for label in map(int, split.labels.aminmax()):
                 require(0 <= label < len(self.classes), "labels", label, rule)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the class names and all images with their labels."""
+        splits = (self.train, self.validation, self.test)
+        return digest_of(repr(self.classes), *(split.fingerprint if split else "" for split in splits))
 
     def __repr__(self) -> str:
         splits = f"train={self.train}, validation={self.validation}, test={self.test}"
@@ -141,7 +148,7 @@ class TaskLoader:
         splits = self._divide(self._with_fold(given, classes))
         splits["train"] = self._arrange(splits["train"], classes)
         drawn = {key: self._draw(split, image_size, channels) for key, split in splits.items()}
-        return Task(self._title(name), classes, **drawn)
+        return Task(self._title(name), classes, **drawn, origin=data.fingerprint)
 
     def _with_fold(self, data: dict[str, Split], classes: Sequence[str]) -> dict[str, Split]:
         """Return the data with one fold of its training images as the test, if folds are asked for."""

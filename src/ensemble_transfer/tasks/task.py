@@ -88,6 +88,7 @@ class Task:
         train: Images to train on.
         validation: Images to select on: scale, temperature, early stopping.
         test: Images to report on.
+        origin: Fingerprint of all images that the three splits were drawn from; empty if there are none but these.
 
     Raises:
         SettingError: Classes repeat or are too few, the splits differ in (C, H, W), or a label has no class.
@@ -98,6 +99,7 @@ class Task:
     train: Split
     validation: Split
     test: Split
+    origin: str = ""
 
     def __post_init__(self) -> None:
         distinct = len(set(self.classes)) == len(self.classes) >= 2
