@@ -47,6 +47,15 @@ def test_9_a_run_killed_in_a_fit_goes_on_to_the_same_record(start, tmp_path):
     assert not list(killed.glob("store/unfinished/*"))
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_in_a_fit_ends_a_run_as_interrupted(start, tmp_path, number, code):
+    job = start(tmp_path, "+strategy=shift", *QUICK, "recipe.ancestor.steps=2000", "hydra.run.dir=run")
+    job.wait_for(tmp_path, f"store/unfinished/*/{CHECKPOINT}")
+    job.send_signal(number)
+    assert job.wait().returncode == code
+    assert Record.load(tmp_path / "run" / "record.json").status == "interrupted"
+
+
 def test_9_a_sweep_killed_at_any_moment_goes_on_to_the_same_records(start, tmp_path):
     command = ["-m", "+strategy=head,shift", "seed=0", *QUICK, "hydra.sweep.dir=sweep"]
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"

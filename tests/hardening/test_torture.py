@@ -1,13 +1,22 @@
 """The torture script finds nothing here, and finds what it is to find."""
 
+import csv
 import os
 import random
+import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
+from records import a_record
 
-SCRIPT = Path(__file__).with_name("torture.py")
+from ensemble_transfer.metrics.evaluate import evaluate
+from ensemble_transfer.report.comparison import Comparison
+from ensemble_transfer.report.statistics import paired_difference
+
+ROOT, SCRIPT = Path(__file__).parents[2], Path(__file__).with_name("torture.py")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -15,12 +24,12 @@ def _importable():
     sys.path.insert(0, str(SCRIPT.parent))
     yield
     sys.path.remove(str(SCRIPT.parent))
-    for name in ("damage", "inputs", "kills", "world"):
+    for name in ("damage", "inputs", "kills", "results", "world"):
         sys.modules.pop(name, None)
 
 
 def test_a_little_torture_finds_nothing(forks, tmp_path):
-    given = ["--kills", "0", "--flips", "2", "--inputs", "3", "--seed", "1"]
+    given = ["--kills", "0", "--flips", "2", "--inputs", "3", "--no-results", "--seed", "1"]
     done = forks.run(SCRIPT, *given, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     rows = {line.rsplit(maxsplit=2)[0]: line.split()[-2:] for line in done.stdout.splitlines()[1:]}
@@ -95,6 +104,61 @@ def test_what_accepts_a_damaged_file_or_breaks_on_it_is_found(tmp_path, read, sa
     found = [flip(tmp_path, "file", reader, random.Random(seed)) for seed in range(5)]
     assert any(said in (text or "") for text in found)
     assert path.read_bytes() == bytes(100)
+
+
+def test_a_metric_that_is_lacking_and_a_record_that_was_changed_are_found():
+    from results import changed_by_writing, lacks
+
+    shares, labels = np.full((2, 30, 3), 1 / 3), np.arange(30) % 3
+    arrays = {"probabilities": shares, "labels": labels}
+    arrays |= {f"validation/{name}": array for name, array in arrays.items()}
+    found = evaluate(shares, labels, validation=(shares, labels))
+    found = {f"target/test/{name}": value for name, value in found.items()}
+    whole = found | dict.fromkeys(re.findall(r"`(shift/\w+)`", (ROOT / "docs" / "method.md").read_text()), 0.0)
+    assert lacks(whole, arrays) is None
+    for name in (next(iter(whole)), list(whole)[-1]):
+        assert name in lacks({key: value for key, value in whole.items() if key != name}, arrays)
+    assert "target/test/ensemble/nll" in lacks(whole | {"target/test/ensemble/nll": 0.5}, arrays)
+
+    runs = [a_record(seed=seed, metrics=whole) for seed in range(2)]
+    assert changed_by_writing(runs, runs) is None
+    changed = [runs[0], a_record(seed=1, metrics=dict(list(whole.items())[:-1]))]
+    assert "seed 1 is not the one that was written" in changed_by_writing(runs, changed)
+
+
+def test_pairs_of_different_seeds_are_found(tmp_path, monkeypatch):
+    from results import mispaired
+
+    accuracies = {"head": (0.5, 0.7, 0.6), "shift": (0.6, 0.9, 0.65)}
+    runs = [
+        a_record(name, seed, metrics={"target/test/ensemble/accuracy": value})
+        for name, values in accuracies.items()
+        for seed, value in enumerate(values)
+    ]
+
+    def table():
+        Comparison.of(runs, "head").write(tmp_path)
+        return list(csv.DictReader((tmp_path / "table.csv").read_text().splitlines()))
+
+    assert mispaired(table(), runs) is None
+
+    def mixed(own, other):
+        return paired_difference(own, {(seed + 1) % 3: value for seed, value in other.items()})
+
+    monkeypatch.setattr("ensemble_transfer.report.comparison.paired_difference", mixed)
+    assert "shift against head" in mispaired(table(), runs)
+
+
+def test_a_file_that_is_not_written_in_one_move_is_found(tmp_path, monkeypatch):
+    from results import torn, watched
+
+    with watched() as opened:
+        a_record().save(tmp_path)
+    assert torn(opened) is None
+    monkeypatch.setattr("ensemble_transfer.report.record.replacing", nullcontext)
+    with watched() as opened:
+        a_record().save(tmp_path)
+    assert torn(opened) == f"{tmp_path / 'record.json'} is not written in one move"
 
 
 SLEEPER = """

@@ -4,8 +4,8 @@
 
 Everything happens in a fresh folder with small settings, and a seed repeats it. A stopped command must end as its
 signal says, leave no process and no temporary file, and go on to the same result. A damaged file must be refused or
-computed again, or change nothing. A bad input must be one line, or the job must finish. The exit code is 1 if anything
-failed.
+computed again, or change nothing. A bad input must be one line, or the job must finish. A finished sweep has every
+metric, wrote its files whole, and pairs runs of equal seeds. The exit code is 1 if anything failed.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from pathlib import Path
 from damage import flip, prepare, readers
 from inputs import inputs, mistype
 from kills import RUN, Kills
+from results import checked
 from world import run
 
 
@@ -40,6 +41,9 @@ def tortured(folder: Path, options: argparse.Namespace, rng: random.Random) -> I
         prepare(whole)
     for name, (pattern, read) in readers().items() if flips else ():
         yield f"damaged {name}", [flip(whole, pattern, read, rng) for _ in flips]
+    if options.results:
+        (folder / "results").mkdir()
+        yield "promises of a finished sweep", checked(folder / "results")
     if options.inputs:
         given = inputs(options.inputs, rng)
         yield "bad inputs", [mistype(setting, value, folder / "inputs", must) for setting, value, must in given]
@@ -51,6 +55,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=8, metavar="N", help="commands that are stopped (8: each once)")
     parser.add_argument("--flips", type=int, default=20, metavar="M", help="damages of each kind of file (20)")
     parser.add_argument("--inputs", type=int, default=30, metavar="K", help="bad inputs (30)")
+    parser.add_argument("--results", action=argparse.BooleanOptionalAction, default=True, help="look at a whole sweep")
     parser.add_argument("--seed", type=int, default=0, help="of all that is random (0)")
     options = parser.parse_args()
     rng, failures = random.Random(options.seed), []

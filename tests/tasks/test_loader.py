@@ -36,17 +36,8 @@ def test_without_settings_20_and_15_percent_are_held_out():
 
 
 def test_the_origin_of_a_task_is_that_of_all_images_whatever_is_drawn_of_them():
-    one, *same = (
-        make(**settings).origin
-        for settings in (
-            {},
-            {"seed": 1},
-            {"folds": 5, "fold": 2},
-            {"train": 100},
-            {"per_class": 3},
-            {"classes": ["ant", "bee"]},
-        )
-    )
+    draws = {}, {"seed": 1}, {"folds": 5, "fold": 2}, {"train": 100}, {"per_class": 3}, {"classes": ["ant", "bee"]}
+    one, *same = (make(**settings).origin for settings in draws)
     assert set(same) == {one}
     images = numbered(400)
     labels, pixels = images.labels.flip(0), images.images.clone()
