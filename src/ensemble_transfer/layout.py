@@ -22,6 +22,7 @@ OUTDATED = "record_outdated.json"
 SUMMARY = "summary.md"
 SHIFT = "shift.safetensors"
 TRACEBACK = "traceback.txt"
+ERRORS = "errors.html"
 
 HYDRA = ".hydra"
 """Folder of the configuration as Hydra composed it, which is written when a job starts."""
@@ -38,7 +39,8 @@ CALIBRATION = "calibration.safetensors"
 CARD = "README.md"
 """In the folder of an ensemble: the model card."""
 
-OF_A_RUN, OF_AN_ENSEMBLE = (RECORD, OUTDATED, PREDICTIONS, SUMMARY, SHIFT, TRACEBACK), (DESCRIPTION, CALIBRATION, CARD)
+OF_A_RUN = (RECORD, OUTDATED, PREDICTIONS, SUMMARY, SHIFT, TRACEBACK, ERRORS)
+OF_AN_ENSEMBLE = (DESCRIPTION, CALIBRATION, CARD)
 """What lies in the folder of a run, and beside the members in that of an ensemble; a record goes first."""
 
 MEMBERS = "member_*.safetensors"

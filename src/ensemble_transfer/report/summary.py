@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markdown import Markdown
 
-from ensemble_transfer.layout import ENSEMBLE, PREDICTIONS, RECORD, SHIFT, SUMMARY
+from ensemble_transfer.layout import ENSEMBLE, ERRORS, PREDICTIONS, RECORD, SHIFT, SUMMARY
 from ensemble_transfer.report.explanations import choice_text, next_step, shift_effect, source_warning
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.rows import costs_differ, networks
@@ -168,6 +168,7 @@ def _files(folder: Path) -> str:
         RECORD: "all of this and more, for programs",
         PREDICTIONS: "predictions on every image",
         ENSEMBLE: "the transferred ensemble",
+        ERRORS: "the surest errors as pictures",
         SHIFT: "the shift vector",
     }
     names = [f"`{name}` ({what})" for name, what in about.items() if (folder / name).exists()]

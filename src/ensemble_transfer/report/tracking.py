@@ -9,12 +9,15 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ensemble_transfer import machine
 from ensemble_transfer.errors import SettingError, require
+from ensemble_transfer.layout import ERRORS
 from ensemble_transfer.report.artifacts import RunArtifact, artifacts_of
+from ensemble_transfer.report.gallery import read_errors
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.tracked_run import RUN_ID, LoggedRun, RunTracker, TrackedRun, scalars
 
@@ -101,9 +104,21 @@ class WandbRun(RunTracker):
         """Write metrics and cost to the run's summary, tag it with its tasks, and log its files as artifacts."""
         self._guarded(lambda: self._run.summary.update(scalars(record) | {"status": record.status}))
         self._guarded(lambda: setattr(self._run, "tags", _tags(*(self._run.tags or ()), record.dataset)))
+        self._guarded(self._log_errors)
         if self._settings.artifacts and self._answers():
             for item in artifacts_of(record, self.folder):
                 self._guarded(self._log_artifact, item)
+
+    def _log_errors(self) -> None:
+        """Log the images of ``errors.html`` as a table."""
+        import wandb
+        from PIL import Image
+
+        shown = read_errors(self.folder / ERRORS)
+        columns: list[str | int] = ["image", "truth", "predicted", "probability", "place"]
+        rows = [[wandb.Image(Image.open(BytesIO(s.png))), s.truth, s.predicted, s.probability, s.place] for s in shown]
+        if rows:
+            self._run.log({"errors": wandb.Table(columns=columns, data=rows)})
 
     def comparison(self) -> None:
         """Log ``table.csv`` and the figures in the folder of a comparison and in those of its pairs of tasks."""

@@ -19,6 +19,7 @@ from ensemble_transfer.runs.costs import costs
 from ensemble_transfer.runs.evaluation import Arrays, kept, metrics_of, predict_soup, predict_source, predict_target
 from ensemble_transfer.runs.experiment import PreparedRun
 from ensemble_transfer.runs.files import fingerprints
+from ensemble_transfer.runs.gallery import show_errors
 from ensemble_transfer.training.cost import Ledger
 from ensemble_transfer.transfer.shift.diagnostics import source_barrier
 from ensemble_transfer.transfer.workbench import TransferResult
@@ -40,6 +41,8 @@ def conclude(prepared: PreparedRun, result: TransferResult, folder: Path) -> Rec
     tested = "probabilities" in arrays
     drawn = curves(arrays["probabilities"], arrays["labels"], validation=held_out) if tested else {}
     _save(folder, arrays, result, experiment.evaluation.keep)
+    if tested:
+        show_errors(folder, f"{experiment.strategy.name}: {tasks.name}", arrays, target.test, target.classes)
     entries = [*(prepared.source_ledger or Ledger()).entries, *result.ledger.entries]
     fits = [entry for entry in entries if entry.reused]
     record = Record(
