@@ -12,7 +12,7 @@ from ensemble_transfer.cli import compare, export, extend, main, predict
 from ensemble_transfer.report.record import Record
 
 WRONG = {
-    "budget=1e308": "budget=1e+308: must be above 0 and at most 1,000,000 (in fine-tunings), or null for none",
+    "budget=1e308": "budget=1e+308: must be above 0 and at most 1,000,000 fine-tunings, a time such as 10min, or null for none",
     "strategy=auto task@dataset.target=image_folder dataset.target.path=none": "budget=None: is required by auto",
     "evaluation.ood=1": "evaluation.ood=1: must be a group of settings, not a single value",
     "backbone.options.channels=[0,8,8,8]": "describes a layer without weights; widths must be above 0",

@@ -39,7 +39,7 @@ _GROUPS = ["dataset", "backbone", "ensemble", "strategy", "recipe", "trainer", "
 @dataclass(frozen=True)
 class _Run:
     seed: int
-    budget: float | None = None
+    budget: Any = None  # a number, or a time such as 10min: the experiment checks it
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,8 @@ def finished_in(sweep: Path) -> dict[str, list[Path]]:
     for path in sorted(sweep.rglob(RECORD)):
         record = None if _is_within_a_run(path, sweep) else finished(path)
         if record is not None:
-            found.setdefault(identity(record.config), []).append(path)
+            asked = {"budget": record.cost["asked"]} if "asked" in record.cost else {}
+            found.setdefault(identity({**record.config, **asked}), []).append(path)
     return found
 
 

@@ -1,6 +1,7 @@
 """The costs of a record: by phase, in total, of one more member, of a prediction; in FLOPs and in time."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -59,9 +60,20 @@ def fine_tuning(bench: Workbench, ledger: Ledger) -> FineTuning:
         seconds_a_step = unit.time(longest) / longest.steps
     else:
         log.info("timing a fine-tuning for the costs by time; it changes nothing and is in no cost")
-        _timed(bench, WARM)  # the first steps of a process are slower
-        seconds_a_step = (unit.time(_timed(bench, TIMED)) - unit.time(_timed(bench, WARM))) / (TIMED - WARM)
+        seconds_a_step = _seconds_a_step(bench, unit.time)
     return replace(unit, seconds=max(seconds_a_step, 1e-9) * unit.flops / bench.prices.step)
+
+
+def seconds_a_fine_tuning(bench: Workbench) -> float:
+    """Return the seconds on the clock that a fine-tuning takes here; some steps are timed, which nobody pays for."""
+    flops, stored = bench.prices.unit, bench.prices.image_size
+    bench = bench.at(min(bench.recipes.image_size or stored, stored))
+    return max(_seconds_a_step(bench, lambda cost: cost.seconds), 1e-9) * flops / bench.prices.step
+
+
+def _seconds_a_step(bench: Workbench, time: Callable[[Cost], float]) -> float:
+    _timed(bench, WARM)  # the first steps of a process are slower
+    return (time(_timed(bench, TIMED)) - time(_timed(bench, WARM))) / (TIMED - WARM)
 
 
 def _timed(bench: Workbench, steps: int) -> Cost:

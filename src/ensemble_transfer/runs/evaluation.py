@@ -104,14 +104,17 @@ class Tasks:
         return [f"Images of the source are not counted as out of distribution: {shared}."]
 
 
+def images_of(tasks: Tasks, settings: EvaluationSettings) -> int:
+    """Return how many images of the target, changed ones and others, each member of the ensemble predicts."""
+    target, changed = tasks.target, len(settings.kinds) * len(settings.severities)
+    others = (1 + changed) * len(target.test) + sum(map(len, tasks.ood.values())) if settings.test else 0
+    return len(target.validation) + others
+
+
 def tell_size(tasks: Tasks, settings: EvaluationSettings, members: int) -> None:
     """Log how large ``predictions.npz`` may become, where it is large: it is not packed by much."""
-    target, source = tasks.target, tasks.source
-    images = [len(target.validation)]
-    if settings.test:
-        changed = len(settings.kinds) * len(settings.severities)
-        images += [len(target.test)] * (1 + changed) + [len(split) for split in tasks.ood.values()]
-    values = [number * len(target.classes) for number in images]
+    source = tasks.source
+    values = [images_of(tasks, settings) * len(tasks.target.classes)]
     if source is not None:
         values += [len(split) * len(source.classes) for split in (source.validation, source.test)]
     each = {"members": members, "ensemble": 1, "none": 0}[settings.keep]

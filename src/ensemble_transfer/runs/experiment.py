@@ -1,6 +1,7 @@
 """The settings of a run, and the run once its tasks are loaded and its source ensemble is trained."""
 
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -25,11 +26,27 @@ from ensemble_transfer.transfer.workbench import Workbench
 
 log = logging.getLogger(__name__)
 
+UNITS = {"s": 1, "min": 60, "h": 3600}
+"""Seconds in the units of a budget in time."""
+
 LARGEST_BUDGET = 1_000_000
 """Fine-tunings that a transfer may spend at the most: no ensemble has as many members."""
 
 RARE = 10
 """Times the training images of the smallest class that the largest has, from which classes are called unbalanced."""
+
+
+def seconds_of(budget: str) -> float:
+    """Return the seconds of a budget such as ``90s``, ``10min`` or ``1.5h``.
+
+    Raises:
+        SettingError: If it is no time.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(s|min|h)", budget.strip(), re.ASCII)
+    rule = "must be a number of fine-tunings, or a time such as 90s, 10min or 1h"
+    require(found is not None and float(found[1]) > 0, "budget", budget, rule)
+    assert found is not None
+    return float(found[1]) * UNITS[found[2]]
 
 
 @dataclass(frozen=True)
@@ -66,7 +83,8 @@ class Experiment:
         fitter: Computes fits and caches them.
         ood: Out-of-distribution tasks by name, besides the source task.
         seed: Seed of all randomness.
-        budget: Maximum cost of the transfer, in fine-tunings; None to use the recipes unchanged.
+        budget: Maximum cost of the transfer, in fine-tunings, or a time for transfer and evaluation, such as ``10min``;
+            None to use the recipes unchanged.
 
     Raises:
         SettingError: If settings do not fit together.
@@ -81,12 +99,14 @@ class Experiment:
     fitter: Fitter
     ood: Mapping[str, Loader] = field(default_factory=dict)
     seed: int = 0
-    budget: float | None = None
+    budget: float | str | None = None
 
     def __post_init__(self) -> None:
         require(self.seed >= 0, "seed", self.seed, "must be 0 or more")
-        usable = self.budget is None or 0 < self.budget <= LARGEST_BUDGET
-        rule = f"must be above 0 and at most {LARGEST_BUDGET:,} (in fine-tunings), or null for none"
+        budget = seconds_of(self.budget) if isinstance(self.budget, str) else self.budget
+        number = isinstance(budget, int | float) and not isinstance(budget, bool)
+        usable = budget is None or (number and 0 < budget <= LARGEST_BUDGET)
+        rule = f"must be above 0 and at most {LARGEST_BUDGET:,} fine-tunings, a time such as 10min, or null for none"
         require(usable, "budget", self.budget, rule)
         with settings_under("backbone"):
             step_flops(self.architecture)
@@ -97,7 +117,7 @@ class Experiment:
                 self.ensemble.check(self.backbone)
                 lineage = self.ensemble.lineage
             size = self.ensemble.count
-        check_strategy(self.strategy, size, self.architecture, lineage, self.budget)
+        check_strategy(self.strategy, size, self.architecture, lineage, budget)
         with settings_under("trainer"):
             self.fitter.check(self.architecture)
 

@@ -12,8 +12,9 @@ from ensemble_transfer.models.flops import step_flops
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.runs.conclusion import conclude
 from ensemble_transfer.runs.evaluation import tell_size
-from ensemble_transfer.runs.experiment import Experiment, PreparedRun, load_tasks
+from ensemble_transfer.runs.experiment import Experiment, PreparedRun, load_tasks, seconds_of
 from ensemble_transfer.runs.inputs import inputs_of
+from ensemble_transfer.runs.minutes import fine_tunings_in
 from ensemble_transfer.source.existing import count_members
 from ensemble_transfer.source.train import keep_source, members_alone, train_source
 from ensemble_transfer.training.cost import Ledger
@@ -50,7 +51,11 @@ def run(experiment: Experiment, folder: Path, origin: Origin | None = None) -> R
     prepared = prepare(experiment, origin.tracker)
     log.info("%s: starting from an ensemble of %d", experiment.strategy.name, len(prepared.bench.source))
     result = experiment.strategy.run(prepared.bench)
-    record = replace(conclude(prepared, result, folder), config=origin.config, command=origin.command)
+    record, config = conclude(prepared, result, folder), dict(origin.config)
+    if isinstance(experiment.budget, str):  # what repeats the run, and what was asked for
+        config["budget"] = prepared.experiment.budget
+        record = replace(record, cost={**record.cost, "asked": experiment.budget})
+    record = replace(record, config=config, command=origin.command)
     record.save(folder)
     return record
 
@@ -61,7 +66,11 @@ def prepare(experiment: Experiment, tracker: Tracker | None) -> PreparedRun:
     experiment.fitter.settings.use_threads(flops)  # that suit the steps of a full fine-tuning
     seed, recipes, fitter = experiment.seed, experiment.recipes, replace(experiment.fitter, tracker=tracker)
     inputs = inputs_of(experiment)  # before they are read: what changes meanwhile counts as changed
-    tasks, budget, size = load_tasks(experiment), experiment.budget, experiment.ensemble.count
+    tasks, size = load_tasks(experiment), experiment.ensemble.count
+    budget = experiment.budget
+    if isinstance(budget, str):
+        budget = fine_tunings_in(budget, experiment, tasks)
+        experiment = replace(experiment, budget=budget)
     if tracker is not None:
         own = [task for task in (tasks.source, tasks.target) if task is not None]
         fitter = replace(fitter, validation={task.train.fingerprint: task.validation for task in own})
@@ -100,11 +109,12 @@ def expected_seconds(experiment: Experiment) -> float:
     given = size if experiment.dataset.source is None else count_members([*own.members, *own.added])
     trained = size - min(size, given)
     ancestors = trained if experiment.ensemble.lineage == "independent" else min(1, trained)
-    tuned = size if experiment.budget is None else experiment.budget
+    timed = seconds_of(experiment.budget) if isinstance(experiment.budget, str) else 0.0
+    tuned = size if experiment.budget is None else 0.0 if isinstance(experiment.budget, str) else experiment.budget
     speed = GPU_FLOPS_A_SECOND if experiment.fitter.settings.device.type == "cuda" else FLOPS_A_SECOND
     flops = step_flops(experiment.architecture)
 
     def fit(recipe: Recipe) -> float:
         return recipe.steps * (recipe.batch_size * flops / speed + SECONDS_A_STEP)
 
-    return ancestors * fit(recipes.ancestor) + trained * fit(recipes.source) + tuned * fit(recipes.full)
+    return ancestors * fit(recipes.ancestor) + trained * fit(recipes.source) + tuned * fit(recipes.full) + timed
