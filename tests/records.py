@@ -4,10 +4,17 @@ from pathlib import Path
 
 from ensemble_transfer.report.record import Record
 
+ROLES = {"few": "rival", "snapshots": "rival", "full": "reference", "random_shift": "control", "tiny": "control"}
+
 
 def a_record(strategy: str = "shift", seed: int = 0, dataset: str = "digits -> mnist", **fields: object) -> Record:
     """Return the record of a finished run of eight members, with other fields besides."""
-    usual = {"status": "finished", "backbone": "resnet10t", "ensemble": {"size": 8, "lineage": "shared"}}
+    usual = {
+        "role": ROLES.get(strategy, "method"),
+        "status": "finished",
+        "backbone": "resnet10t",
+        "ensemble": {"size": 8, "lineage": "shared"},
+    }
     return Record(strategy=strategy, seed=seed, dataset=dataset, **usual | fields)
 
 

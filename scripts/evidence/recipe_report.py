@@ -22,7 +22,7 @@ import sys
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 
@@ -186,7 +186,7 @@ def pack(records: Iterable[Record], file: Path) -> None:
         for number, record in enumerate(record for record in records if record.status == "finished"):
             needed = {"choice", "ensemble_size"} if record.strategy == "full" else {"choice"}
             kept = {name: curve for name, curve in record.curves.items() if name in needed}
-            data = asdict(record) | {"curves": kept, "reused_fits": []}
+            data = replace(record, curves=kept, reused_fits=[]).plain()
             content = json.dumps(data, ensure_ascii=False, sort_keys=True).encode()
             member = tarfile.TarInfo(f"{file.name.split('.')[0]}/{number}/record.json")
             member.size = len(content)

@@ -42,7 +42,6 @@ from .transfer.strategies.auto import Auto as Auto
 from .transfer.strategies.few import Few as Few
 from .transfer.strategies.full import Full as Full
 from .transfer.strategies.head import HeadOnly as HeadOnly
-from .transfer.strategies.matched import Matched as Matched
 from .transfer.strategies.scratch import Scratch as Scratch
 from .transfer.strategies.shift import Shift as Shift
 from .transfer.strategies.snapshots import Snapshots as Snapshots

@@ -11,6 +11,7 @@ from forks import SMALL
 from hydra.core.global_hydra import GlobalHydra
 
 from ensemble_transfer.cli.main import main
+from ensemble_transfer.layout import checksum
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -70,9 +71,8 @@ def changed():
 
     def changed(run: Path, change: Callable[[dict], object]) -> None:
         data = json.loads((run / "record.json").read_text())
-        data.pop("checksum", None)
         change(data)
-        (run / "record.json").write_text(json.dumps(data))
+        (run / "record.json").write_text(json.dumps(data | {"checksum": checksum(data)}))
 
     return changed
 

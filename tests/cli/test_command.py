@@ -130,7 +130,7 @@ run("export", "nowhere", "out.onnx")
 def test_help_and_mistakes_are_answered_before_anything_heavy_is_imported(tmp_path):
     done = subprocess.run([sys.executable, "-c", SAID], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "strategy: auto, few, full, head, lp_ft, matched, random_shift, scratch, shift" in done.stdout
+    assert "strategy: auto, few, full, head, lp_ft, random_shift, scratch, shift" in done.stdout
     assert "ood/<name>/probabilities" in done.stdout
     assert "recipe.full.steps=N" in done.stderr
     assert not list(tmp_path.iterdir())

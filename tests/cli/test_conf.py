@@ -102,7 +102,7 @@ def test_the_files_list_every_option_and_agree_with_the_library():
         assert set(cfg[group]) == {field.name for field in fields(cls)}
     assert build(TrainerSettings, cfg.trainer, "trainer") == TrainerSettings()
     assert build(EnsembleSettings, cfg.ensemble, "ensemble") == EnsembleSettings()
-    for name in ("full", "head", "matched", "shift", "tiny"):
+    for name in ("full", "few", "head", "shift", "tiny"):
         node = composed(f"strategy={name}").strategy
         strategy = named(node, "strategy")
         assert strategy == type(strategy)()

@@ -22,11 +22,8 @@ def test_json_holds_them():
     predictions = smooth(3, 40, 4)
     drawn = curves(predictions.array, predictions.label_array)
     assert json.loads(json.dumps(drawn, allow_nan=False)) == drawn
-    before = ["reliability", "reliability_calibrated", "accuracy_rejection", "ensemble_size", "disagreement"]
-    assert list(drawn) == [*before, "member_accuracy", "confusion"]
-    classes = predictions.array.argmax(-1)
-    expected = [[np.mean(a != b) for b in classes] for a in classes]
-    np.testing.assert_allclose(drawn["disagreement"], expected, atol=1e-12)
+    names = ["reliability", "reliability_calibrated", "ensemble_size", "member_accuracy", "confusion"]
+    assert list(drawn) == names
 
 
 def test_a_member_that_cannot_choose_between_classes_is_counted_as_by_the_metrics():
@@ -45,11 +42,6 @@ def test_the_confusion_matrix_is_sklearns_and_large_ones_are_left_out():
     assert "confusion" not in curves(many.array, many.label_array)
 
 
-def test_disagreement_of_very_many_members_is_left_out():
-    many = smooth(201, 5, 2)
-    assert "disagreement" not in curves(many.array, many.label_array)
-
-
 def test_after_the_temperature_curves_agree_with_the_metrics():
     test, held_out = smooth(3, 300, 4), smooth(3, 200, 4, seed=1)
     for validation in (None, (held_out.array, held_out.label_array)):
@@ -65,19 +57,6 @@ def test_after_the_temperature_curves_agree_with_the_metrics():
             own = validation and (held_out.array[[member]], held_out.label_array)
             alone.append(evaluate(test.array[[member]], test.label_array, validation=own)["calibrated/nll"])
         assert size["calibrated_nll"][0] == pytest.approx(np.mean(alone))
-
-
-@pytest.mark.parametrize("examples", [1, 7, 200, 1000])
-def test_accuracy_rejection(examples):
-    predictions = smooth(2, examples, 4)
-    drawn = curves(predictions.array, predictions.label_array)["accuracy_rejection"]
-    assert len(drawn["rejection"]) == len(drawn["accuracy"]) == min(examples, 200)
-    assert drawn["rejection"][-1] == 0
-    order = np.argsort(-predictions.mean.max(1))
-    correct = (predictions.mean.argmax(1) == predictions.label_array)[order]
-    for rejection, found in zip(drawn["rejection"], drawn["accuracy"], strict=True):
-        kept = round((1 - rejection) * examples)
-        assert found == pytest.approx(np.mean(correct[:kept]), abs=1e-12)
 
 
 def test_ensemble_size_averages_over_all_subsets():

@@ -52,11 +52,8 @@ def a_record(strategy="shift", seed=0, shifted=0.0, lineage="shared", **config):
                 "accuracy": [None, accuracy],
             },
             "reliability_calibrated": {"count": [10, 90], "confidence": [0.4, 0.9], "accuracy": [0.5, accuracy]},
-            "confusion": [[5, 1, 0], [2, 4, 0], [0, 0, 6]],
-            "accuracy_rejection": {"rejection": [0.5, 0.0], "accuracy": [1.0, accuracy]},
             "ensemble_size": {"size": [1, 2, 3], "accuracy": [0.7, 0.75, accuracy], "calibrated_nll": [0.7, 0.6, 0.5]},
             "shift_line": {"scale": [0.0, 0.5, 1.0], "loss": [2.0, 1.2, 0.9], "accuracy": [0.3, 0.6, accuracy]},
-            "disagreement": [[0.0, 0.1, 0.2], [0.1, 0.0, 0.3], [0.2, 0.3, 0.0]],
         },
         config={"strategy": {"name": strategy}} | config,
     )
@@ -105,7 +102,7 @@ def test_lineages_are_compared_where_there_are_two_and_the_shift_is_a_donors():
 @pytest.fixture
 def few_plans(monkeypatch):
     """Draw these figures alone, beside that of the compute."""
-    names = ("ensemble_size", "reliability", "confusion")
+    names = ("ensemble_size", "reliability")
     monkeypatch.setattr(plots, "PLANS", [plan for plan in PLANS if plan.name in names])
 
 
@@ -133,7 +130,7 @@ def test_a_lineage_says_its_fork_and_its_pretrained_ancestor():
 def test_the_same_records_give_the_same_svg(drawn, tmp_path):
     first = {figure.svg.name: figure.svg.read_bytes() for figure in drawn}
     again = draw(ROWS, tmp_path)
-    assert len(again) == 4
+    assert len(again) == 3
     assert all(figure.svg.read_bytes() == first[figure.svg.name] for figure in again)
 
 
@@ -144,7 +141,7 @@ def test_what_records_do_not_have_is_not_drawn_and_not_left_from_before(tmp_path
 
 
 def test_a_strategy_looks_the_same_in_any_company_and_different_from_others():
-    names = ["full", "matched", "shift", "tiny", "head"]
+    names = ["full", "few", "shift", "tiny", "head"]
     look = styles(rows(*map(a_record, [*names, *"abcdefghij"])))
     assert len({look[name].colour for name in names}) == len({look[name].marker for name in names}) == 5
     assert len({(style.colour, style.marker) for style in look.values()}) == 15
@@ -177,30 +174,6 @@ def test_nearly_equal_costs_do_not_look_far_apart_and_stand_side_by_side():
     assert spots[3] / spots[0] <= 10**compute.WIDEST + 1e-9
     first, *_, last = compute.dodged([1.0] * 7, 0.01, 4.0)
     assert last / first == pytest.approx(1.2)  # on a long axis too, a mark is not far from its cost
-
-
-def test_old_records_show_flops_and_seconds():
-    old = a_record()
-    for part in old.cost["phases"].values():
-        for name in charts.COSTS:
-            part.pop(name, None)
-    shown = rows(old)
-    assert [panel.get_xlabel() for panel in charts.phases(shown, styles(shown)).axes] == [*charts.OLD_COSTS.values()]
-
-
-def test_one_member_alone_takes_no_colour_scale_away():
-    one, two = a_record("few"), a_record("shift")
-    one.curves["disagreement"] = [[0.0]]
-    two.curves["disagreement"] = [[0.0, 0.2], [0.2, 0.0]]
-    shown = rows(one, two)
-    scales = [panel.images[0].get_clim() for panel in charts.disagreement(shown, styles(shown)).axes[:2]]
-    assert scales == [(0, 0.2)] * 2
-
-
-def test_costs_of_phases_are_by_flops_and_by_time_in_the_unit_of_the_tables():
-    figure = charts.phases(ROWS, styles(ROWS))
-    told = [[text.get_text() for text in panel.texts] for panel in figure.axes]
-    assert told == [["3.00", "3.00"], ["2.50", "2.50"]]  # a full and a tiny phase
 
 
 def test_a_row_that_is_worse_at_an_equal_cost_is_not_ringed():
@@ -258,15 +231,6 @@ def test_a_row_that_a_figure_leaves_out_is_named_below_it(tmp_path):
     assert "Without" not in found["reliability"]
 
 
-def test_reliability_is_drawn_before_and_after_the_temperature():
-    old = a_record("head")
-    del old.curves["reliability_calibrated"]
-    found = rows(a_record(), old)
-    both, before = charts.reliability(found, styles(found)).axes
-    assert [len(panel.lines) for panel in (both, before)] == [3, 2]  # the diagonal is one
-    assert list(both.lines[2].get_xdata()) == [0.4, 0.9]
-
-
 @pytest.mark.usefixtures("few_plans")
 def test_of_many_rows_each_strategy_has_its_best(tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "MANY", 3)
@@ -275,10 +239,10 @@ def test_of_many_rows_each_strategy_has_its_best(tmp_path, monkeypatch):
         record.metrics["target/test/calibrated/nll"] = 1.0 - i / 100
     found = {figure.svg.stem: figure for figure in draw(rows(*many), tmp_path)}
     assert "Each strategy is shown where its calibrated NLL is lowest." in found["reliability"].caption
-    for name in ("confusion", "ensemble_size"):
-        assert found[name].alt.startswith(f"{found[name].title}. shift (option=1): accuracy")
-        assert "head (option=1)" in found[name].alt
-        assert "option=0" not in found[name].alt
+    alt = found["ensemble_size"].alt
+    assert alt.startswith(f"{found['ensemble_size'].title}. shift (option=1): accuracy")
+    assert "head (option=1)" in alt
+    assert "option=0" not in alt
     assert found["compute"].alt.count("option=") == 4
 
 

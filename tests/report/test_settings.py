@@ -25,10 +25,6 @@ def test_settings_decide_a_result_unless_they_say_where_and_how_it_is_computed()
     elsewhere = {"precision": "32-true", "threads": 4, "executor": "loop", "workers": 2}
     for change in ({"store": {"root": "b"}}, {"logger": {"kind": "wandb"}}, {"trainer": elsewhere}):
         assert decisive(CONFIG | change) == decisive(CONFIG)
-    assert decisive(CONFIG) == decisive(CONFIG | {"trainer": CONFIG["trainer"] | {"tf32": False}})  # older ones lack it
-    older, newer = ({"recipe": {"full": {"lr": 1} | own, "statistics": 9}} for own in ({}, {"batchnorm": "batch"}))
-    assert decisive(CONFIG | older) == decisive(CONFIG | newer)
-    assert decisive(CONFIG | older) != decisive(CONFIG | {"recipe": {"full": {"lr": 1, "batchnorm": "frozen"}}})
     own = {"_target_": "ensemble_transfer.transfer.strategies.full.Full", "donors": 1}
     for change in ({"seed": 1}, {"strategy": own}, {"budget": 1.0}, {"evaluation": {"test": False}}, {"new": 1}):
         assert decisive(CONFIG | change) != decisive(CONFIG)
@@ -59,7 +55,7 @@ def test_where_images_are_kept_does_not_decide_a_result():
 
 def test_a_configuration_is_not_changed():
     config = {"trainer": {"threads": 1}, "store": {"root": "a"}, "strategy": {"_target_": "mine.Strategy"}}
-    assert decisive(config) == {"trainer": {"tf32": False}, "strategy": {"_target_": "mine.Strategy"}}
+    assert decisive(config) == {"trainer": {}, "strategy": {"_target_": "mine.Strategy"}}
     assert config["trainer"] == {"threads": 1}
 
 

@@ -132,8 +132,8 @@ def test_a_command_is_printed_on_one_line_however_narrow_the_terminal_is(record,
 @pytest.mark.parametrize(
     "changes",
     [
-        {"strategy": "full"},
-        {"strategy": "random_shift"},
+        {"role": "reference"},
+        {"role": "control"},
         {"cost": {"added": {"members": 1}}},
         {"command": "python -m ensemble_transfer rivals RUN --seeds 2"},
         {"config": {"evaluation": {"test": False}}},
@@ -143,7 +143,7 @@ def test_a_command_is_printed_on_one_line_however_narrow_the_terminal_is(record,
 )
 def test_some_runs_have_no_rivals_to_run(record, changes, tmp_path):
     assert next_step(record, tmp_path)
-    assert next_step(replace(record, strategy="few"), tmp_path)
+    assert next_step(replace(record, role="rival"), tmp_path)
     assert not next_step(replace(record, **changes | {"cost": {**record.cost, **changes.get("cost", {})}}), tmp_path)
 
 
@@ -178,7 +178,7 @@ def test_the_shift_helps_where_it_beats_no_shift_and_a_random_one_and_reasons_fo
     assert reason in text
     assert text.index("The shift **") > text.index("source ensemble (not counted)")
     assert "share no ancestor" not in text
-    assert "The shift **" not in told(probed(*probes), strategy="random_shift")
+    assert "The shift **" not in told(probed(*probes), role="control")
 
 
 def test_warnings_come_first_and_sentences_are_three_at_most(told):

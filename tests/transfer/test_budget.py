@@ -6,7 +6,7 @@ import pytest
 import torch
 from same import equal
 
-from ensemble_transfer import Auto, Few, Full, HeadOnly, Matched, Recipe, Scratch, Shift, Snapshots, Star, Tiny, Turns
+from ensemble_transfer import Auto, Few, Full, HeadOnly, Recipe, Scratch, Shift, Snapshots, Star, Tiny, Turns
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.training.cost import Ledger
 from ensemble_transfer.training.fit import Fitter
@@ -23,7 +23,6 @@ STRATEGIES = {
     "snapshots": Snapshots(),
     "few": Few(2),
     "few_in_cycles": Few(2, [0.6, 0.2, 0.2]),
-    "matched": Matched(),
     "lp_ft": Full("probe"),
     "scratch": Scratch(),
     "auto": Auto(),
@@ -54,8 +53,8 @@ def test_what_a_budget_does_not_pay_for_is_refused_before_training(name, transfe
         transfer(STRATEGIES[name], budget=1e-5, recipes=longer)
 
 
-def test_full_keeps_its_recipe_and_names_matched(transfer, longer, nothing_is_trained):
-    rule = r"budget=2: does not pay for full .*strategy=matched.* takes 3 fine-tunings"
+def test_full_keeps_its_recipe_and_names_few(transfer, longer, nothing_is_trained):
+    rule = r"budget=2: does not pay for full .*strategy=few.* takes 3 fine-tunings"
     with pytest.raises(SettingError, match=rule):
         transfer(Full(), budget=2, recipes=longer)
 
@@ -107,7 +106,6 @@ def test_schedules_of_any_length_stay_within_a_budget_that_floats_do_not_hold(pr
 def test_few_shares_steps_out_evenly(prices):
     assert Few(1).plan(prices) == [[108]]
     assert Few(3).plan(prices) == [[36], [36], [36]]
-    assert sum(Matched().plan(prices)) == 108
     uneven = [steps for [steps] in Few(2).plan(replace(prices, budget=1.015))]
     assert sum(uneven) == 91
     assert max(uneven) - min(uneven) == 1

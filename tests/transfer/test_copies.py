@@ -13,7 +13,7 @@ from ensemble_transfer.transfer.base import UNSHIFTABLE
 from ensemble_transfer.weights import below
 
 SHIFTS = ("shift", "zero_shot", "turns", "random_shift")
-OTHERS = ("full", "few", "matched", "snapshots", "head", "tiny", "lp_ft", "star", "scratch")
+OTHERS = ("full", "few", "snapshots", "head", "tiny", "lp_ft", "star", "scratch")
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from ensemble_transfer import Auto, Few, Full, HeadOnly, Matched, Scratch, Shift, Snapshots, Star, Tiny, Turns
+from ensemble_transfer import Auto, Few, Full, HeadOnly, Scratch, Shift, Snapshots, Star, Tiny, Turns
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.models import flops
 from ensemble_transfer.models.ensemble import Ensemble
@@ -44,7 +44,6 @@ def strategies(draw: random.Random, members: int) -> list[Strategy]:
         Snapshots(**cycles),
         Few(donors),
         Few(donors, cycles=[0.6, 0.2, 0.2]),
-        Matched(),
         Full(),
         Full("probe"),
         Scratch(),

@@ -6,10 +6,8 @@ import pytest
 import torch
 from same import equal
 
-from ensemble_transfer import Full, Matched, Recipe, SettingError, Shift, Tiny, Turns
+from ensemble_transfer import Full, Recipe, SettingError, Shift, Tiny, Turns
 from ensemble_transfer.models.ensemble import COPIES
-from ensemble_transfer.models.flops import step_flops
-from ensemble_transfer.report.record import FORMER_ROLES, Record
 from ensemble_transfer.runs.evaluation import (
     EvaluationSettings,
     Tasks,
@@ -35,28 +33,11 @@ def test_a_strategy_says_itself_what_its_configuration_and_records_say(name):
     assert strategy.role in ROLES
 
 
-@pytest.mark.parametrize(("name", "role"), [*FORMER_ROLES.items(), ("shift", "method")])
-def test_a_record_that_lacks_its_role_has_that_of_its_strategy(name, role):
-    assert Record("finished", name, 0, "a -> b", "net", {}).known_role == role == preset_object("strategy", name).role
-    assert Record("finished", name, 0, "a -> b", "net", {}, role="control").known_role == "control"
-
-
 @pytest.mark.parametrize(("missing", "value"), [("about", None), ("role", "winner")])
 def test_a_strategy_that_does_not_say_what_it_is_is_refused(missing, value):
     unsaid = type("Unsaid", (Tiny,), {missing: value})()
     with pytest.raises(SettingError, match=r"^strategy='tiny': needs `about`, .* `role`, one of method, rival, "):
         check_strategy(unsaid, 3, None, COPIES, None)
-
-
-@pytest.mark.parametrize("donors", [1, 2])
-@pytest.mark.parametrize("full_steps", [12, 31])
-def test_matched_spends_what_shift_spends(transfer, donors, full_steps):
-    matched, shift = (transfer(strategy, full=Recipe(full_steps)) for strategy in (Matched(donors), Shift(donors)))
-    step = 32 * step_flops(matched.ensemble.architecture)
-    assert 0 <= shift.ledger.total().flops - matched.ledger.total().flops < step
-    steps = [matched.ledger.of_member(member).steps for member in range(3)]
-    assert max(steps) - min(steps) <= 1
-    assert len(matched.ensemble) == 3
 
 
 def test_donors_are_members_of_full(transfer):

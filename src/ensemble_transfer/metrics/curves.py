@@ -11,12 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ensemble_transfer.metrics import calibration, diversity, predictive, selective
+from ensemble_transfer.metrics import calibration, predictive
 from ensemble_transfer.metrics.checks import Values, as_predictions
 from ensemble_transfer.metrics.evaluate import calibrated, held_out
-
-POINTS = 200
-"""Points, at most, of the accuracy-rejection curve: evenly spaced, and one of them rejects nothing."""
 
 SUBSETS = 20
 """Subsets of the members, at most, that a point of the ensemble-size curve is averaged over."""
@@ -27,16 +24,13 @@ WORK = SUBSETS * 10**6
 CLASSES = 100
 """Classes, at most, of a confusion matrix that a record keeps."""
 
-MEMBERS = 200
-"""Members, at most, of a matrix of disagreement that a record keeps."""
-
 
 def curves(probabilities: Values, labels: Values, *, validation: tuple[Values, Values] | None = None) -> dict[str, Any]:
     """Compute the curves of a record, of the arguments of :func:`evaluate`; each is defined at its function.
 
     Returns:
-        ``reliability`` and, after temperature scaling, ``reliability_calibrated``; ``accuracy_rejection``,
-        ``ensemble_size``, ``member_accuracy``, ``disagreement`` up to 200 members and ``confusion`` up to 100 classes.
+        ``reliability`` and, after temperature scaling, ``reliability_calibrated``; ``ensemble_size``,
+        ``member_accuracy``, and ``confusion`` up to 100 classes.
         Dicts, lists, numbers and None only.
     """
     test, labels = as_predictions(probabilities, labels)
@@ -45,25 +39,10 @@ def curves(probabilities: Values, labels: Values, *, validation: tuple[Values, V
     return {
         "reliability": calibration.reliability(mean, labels),
         "reliability_calibrated": calibration.reliability(calibrated(mean, labels, fitted_on)[0], labels),
-        "accuracy_rejection": _accuracy_rejection(mean, labels),
         "ensemble_size": _ensemble_size(test, labels, selected),
-        **({"disagreement": _disagreement(test)} if len(test) <= MEMBERS else {}),
         "member_accuracy": predictive.correctness(test, labels).double().mean(-1).tolist(),
         **({"confusion": _confusion(mean, labels)} if mean.shape[1] <= CLASSES else {}),
     }
-
-
-def _disagreement(test: Tensor) -> list[list[float]]:
-    matrix: list[list[float]] = diversity.disagreement_matrix(predictive.predicted_class(test)).tolist()
-    return matrix
-
-
-def _accuracy_rejection(mean: Tensor, labels: Tensor) -> dict[str, list[float]]:
-    """Compute the accuracy on the kept examples by the share that is rejected, which falls to 0."""
-    risk = selective.risk_curve(predictive.confidence(mean), predictive.correctness(mean, labels))
-    total = len(risk)
-    kept = torch.linspace(1, total, min(POINTS, total), dtype=torch.float64).round().long()
-    return {"rejection": (1 - kept.double() / total).tolist(), "accuracy": (1 - risk[kept - 1]).tolist()}
 
 
 def _ensemble_size(

@@ -1,11 +1,17 @@
-"""Check the fields of a record's file: types and shapes that every reader may rely on."""
+"""Check data of a record's file against the type that a program gives it: what every reader may rely on."""
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 DEEPEST = 50
 """Levels of a record's nested data at most; functions that walk it go as deep."""
+
+LARGEST = 1e300
+"""Numbers are smaller than this."""
 
 _RANGES = {
     **dict.fromkeys(("nll", "temperature", "weight_distance"), (0, math.inf)),
@@ -19,125 +25,68 @@ _RANGES = {
 
 _ROUNDING = 1e-6
 
-Fits = Callable[[Any], bool]
-Rule = tuple[Fits, str] | Mapping[str, "Rule"]
-"""Whether a value is what it must be, and what that is; or the rules of an object's fields, ``*`` for all others."""
+_WORDS = {str: "a text", int: "a whole number", float: "a number", list: "a list", Mapping: "an object"}
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
+@dataclass(frozen=True)
+class Rule:
+    """What a value must be besides its type: it stands in an ``Annotated`` type."""
+
+    words: str
+    fits: Callable[[Any], bool]
 
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def check(value: Any, kind: Any, path: str = "") -> None:  # noqa: ANN401  # whatever a file holds, and any type
+    """Raise a ValueError that names the first part of plain data that is not of its type.
+
+    Types are texts, numbers, literals, lists, mappings from text, typed dicts, of which only the keys that are there
+    are checked, any of these or null, and ``Annotated`` by a :class:`Rule`.
+    """
+    origin, parts = get_origin(kind), get_args(kind)
+    if kind is Any or (origin in (UnionType, Union) and value is None and NoneType in parts):
+        return
+    if origin in (UnionType, Union):
+        check(value, parts[0], path)
+    elif origin is Annotated:
+        check(value, parts[0], path)
+        _require(parts[1].fits(value), path, parts[1].words)
+    elif origin is Literal:
+        _require(isinstance(value, str) and value in parts, path, f"{', '.join(parts[:-1])} or {parts[-1]}")
+    else:
+        plain = Mapping if is_typeddict(kind) else origin or kind
+        _require(_is_a(value, plain), path, _WORDS[plain])
+        for name, inner, part in _parts(value, kind, parts):
+            check(inner, part, f"{path}.{name}" if path else name)
 
 
-def _is_number(value: object, least: float = -1e300) -> bool:
-    """Say whether a value is a number; null stands where JSON has none."""
-    number = isinstance(value, int | float) and not isinstance(value, bool) and least <= value < 1e300
-    return value is None or number
+def _is_a(value: object, plain: type) -> bool:
+    if plain is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
+    return isinstance(value, plain) and not isinstance(value, bool)
 
 
-def _is_amount(value: object) -> bool:
-    return _is_number(value, 0)
+def _parts(value: Any, kind: Any, parts: tuple[Any, ...]) -> Iterator[tuple[str, Any, Any]]:  # noqa: ANN401  # likewise
+    """Yield the parts of a list or an object that have a type: names, values and types."""
+    if is_typeddict(kind):
+        yield from ((name, value[name], part) for name, part in hints(kind).items() if name in value)
+    elif isinstance(value, Mapping):
+        yield from ((name, inner, parts[1]) for name, inner in value.items())
+    elif isinstance(value, list):
+        yield from ((str(place), inner, parts[0]) for place, inner in enumerate(value))
 
 
-def _list_of(fits: Fits) -> Fits:
-    return lambda value: isinstance(value, list) and all(map(fits, value))
+@cache
+def hints(kind: type) -> dict[str, Any]:
+    """Return the types of a class's fields, with their rules."""
+    return get_type_hints(kind, include_extras=True)
 
 
-def _amounts(part: object) -> bool:
-    return part is None or (isinstance(part, Mapping) and all(map(_is_amount, part.values())))
-
-
-def _square_of(fits: Fits) -> Fits:
-    return lambda value: (
-        not value or (_list_of(_list_of(fits))(value) and all(len(line) == len(value) for line in value))
-    )
-
-
-def _columns(*names: str) -> Rule:
-    def fits(curve: object) -> bool:
-        columns = [curve.get(name) for name in names] if isinstance(curve, Mapping) else [None]
-        return all(map(_list_of(_is_number), columns)) and len(set(map(len, columns))) == 1  # type: ignore[arg-type]
-
-    return lambda curve: not curve or fits(curve), f"{', '.join(names)}: lists of numbers of one length"
-
-
-def _texts_by_name(value: object) -> bool:
-    return isinstance(value, Mapping) and all(map(_is_text, value.values()))
-
-
-_OBJECT: Rule = {}
-_TEXT: Rule = _is_text, "a text"
-_TEXTS: Rule = _list_of(_is_text), "a list of texts"
-_AMOUNTS: Rule = _amounts, "numbers, 0 or more"
-
-_EVERY: Mapping[str, Rule] = {
-    "status": (lambda value: value in ("finished", "failed", "interrupted"), "finished, failed or interrupted"),
-    **dict.fromkeys(("strategy", "role", "about", "dataset", "backbone", "command"), _TEXT),
-    **dict.fromkeys(("ensemble", "metrics", "cost", "curves", "config", "environment"), _OBJECT),
-    "error": (lambda value: value is None or _is_text(value), "a text"),
-    "reused_fits": (_list_of(lambda fit: isinstance(fit, Mapping)), "a list of objects"),
-    "data": {"*": _TEXT},
-    "files": {"*": _TEXT},
-    "images": {"*": _TEXT},
-    "inputs": (lambda value: value is None or _texts_by_name(value), "texts by name"),
-    "notes": _TEXTS,
-}
-"""Rules for all records."""
-
-_FINISHED: Mapping[str, Rule] = {
-    "seed": (lambda value: _is_whole(value) and value >= 0, "a whole number, 0 or more"),
-    "ensemble": {
-        "size": (lambda value: _is_whole(value) and value > 0, "a whole number above 0"),
-        "lineage": _TEXT,
-        "classes": _TEXTS,
-    },
-    "metrics": {"*": (_is_number, "a number or null")},
-    "cost": {"phases": {"*": _AMOUNTS}}
-    | dict.fromkeys(("total", "per_member", "marginal", "source", "prediction"), _AMOUNTS),
-    "curves": {
-        **dict.fromkeys(("reliability", "reliability_calibrated"), _columns("count", "confidence", "accuracy")),
-        "accuracy_rejection": _columns("rejection", "accuracy"),
-        "ensemble_size": _columns("size", "accuracy", "calibrated_nll"),
-        "shift_line": _columns("scale", "loss", "accuracy"),
-        "disagreement": (_square_of(_is_number), "a square of numbers"),
-        "confusion": (_square_of(lambda value: _is_whole(value) and value >= 0), "a square of counts"),
-        "member_accuracy": (_list_of(_is_number), "a list of numbers"),
-    },
-    "config": {
-        **dict.fromkeys(
-            ("dataset", "backbone", "strategy", "recipe", "trainer", "logger", "store", "evaluation"), _OBJECT
-        ),
-        "ensemble": {"fork": (_is_amount, "a number or null")},
-        "budget": (_is_amount, "a number or null"),
-    },
-    "environment": {"versions": _OBJECT},
-}
-"""Further rules for records of finished runs."""
-
-
-def check(data: Mapping[str, Any]) -> None:
-    """Raise a ValueError that names the first field of a record that is not what it must be."""
-    _follow(data, _EVERY)
-    if data["status"] == "finished":
-        _follow(data, _FINISHED)
-        for key, value in data.get("metrics", {}).items():
-            low, high = _RANGES.get(key.rpartition("/")[2], (-math.inf, math.inf))
-            rule = f"{low} or more" if high == math.inf else f"{low} to {high}"
-            fits = value is None or low - _ROUNDING <= value <= high + _ROUNDING
-            _require(fits, f"metrics.{key}", f"is {value}, which is impossible; must be {rule}")
-
-
-def _follow(node: Mapping[str, Any], rules: Mapping[str, Rule], path: str = "") -> None:
-    for name, value in node.items():
-        rule = rules.get(name, rules.get("*"))
-        if isinstance(rule, Mapping):
-            _require(isinstance(value, Mapping), f"{path}{name}", "must be an object")
-            _follow(value, rule, f"{path}{name}.")
-        elif rule is not None:
-            _require(rule[0](value), f"{path}{name}", f"must be {rule[1]}")
+def check_ranges(metrics: Mapping[str, float | None]) -> None:
+    """Raise a ValueError that names the first metric that is impossible."""
+    for key, value in metrics.items():
+        low, high = _RANGES.get(key.rpartition("/")[2], (-math.inf, math.inf))
+        fits = value is None or low - _ROUNDING <= value <= high + _ROUNDING
+        _require(fits, f"metrics.{key}", f"{low} or more" if high == math.inf else f"{low} to {high}")
 
 
 def check_depth(data: Mapping[str, Any]) -> None:
@@ -146,9 +95,10 @@ def check_depth(data: Mapping[str, Any]) -> None:
     for _ in range(DEEPEST):
         nested = [node.values() if isinstance(node, Mapping) else node for node in level]
         level = [inner for node in nested for inner in node if isinstance(inner, Mapping | list)]
-    _require(not level, "the record", f"must not be nested more than {DEEPEST} deep")
+    if level:
+        raise ValueError(f"the record must not be nested more than {DEEPEST} deep")
 
 
-def _require(condition: bool, name: str, rule: str) -> None:
+def _require(condition: bool, path: str, words: str) -> None:
     if not condition:
-        raise ValueError(f"{name} {rule}")
+        raise ValueError(f"{path} must be {words}")

@@ -25,7 +25,7 @@ def next_step(record: Record, folder: Path) -> list[str]:
     to run for a reference or control, beside a run, for an extension, and without test.
     """
     spent, beside = record.cost["total"].get("fine_tunings"), record.command.startswith(RIVALS_COMMAND)
-    rivalled = record.known_role in ("method", "rival") and "added" not in record.cost
+    rivalled = record.role in ("method", "rival") and "added" not in record.cost
     if not (spent and rivalled and record.tested) or beside:
         return []
     classes = [f"{n}={v}" for n, v in flat({k: v for k, v in record.config.items() if k != "logger"}) if _foreign(n, v)]
@@ -62,7 +62,7 @@ def shift_effect(record: Record) -> str:
     """Return what the shift did before any fine-tuning, warnings first; empty where it was not measured."""
     probed = [record.metrics.get(f"shift/probe_accuracy{rival}") for rival in ("", "_no_shift", "_random")]
     known = [accuracy for accuracy in probed if accuracy is not None]
-    if record.known_role == "control" or len(known) != len(probed):
+    if record.role == "control" or len(known) != len(probed):
         return ""
     if record.metrics.get("shift/scale") == 0:
         first, more = "**No shift was made**: its scale is 0, given or found on validation.", list(_basin(record))

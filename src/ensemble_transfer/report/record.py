@@ -2,10 +2,10 @@
 
 Fields, in the order of the file:
 
-- ``schema_version``: of this format; readers refuse newer ones.
+- ``schema_version``: of this format; readers refuse any other.
 - ``status``: ``finished``, ``failed`` or ``interrupted``. Runs that did not finish have ``error``, one line, and what
   was known by then; a ``seed`` that is not a number is null there.
-- ``strategy``, its ``role`` in comparisons and what it is ``about``, in a line (older records lack both); ``seed``;
+- ``strategy``, its ``role`` in comparisons and what it is ``about``, in a line; ``seed``;
   ``dataset`` (``source -> target``, or ``target`` without a source task), ``backbone``, ``ensemble``
   (``size``, ``lineage`` and, where they are known, the names of the ``classes``).
 - ``metrics``: flat, the keys of the metrics under ``target/test/`` (unless ``evaluation.test`` is false),
@@ -19,17 +19,15 @@ Fields, in the order of the file:
 - ``curves``: data for figures, so that drawing needs no predictions; ``confusion`` counts test examples by class and
   prediction.
 - ``config``: the resolved configuration. ``environment``: versions, hardware, git commit, time. ``command``.
-- ``data``: fingerprints of images and labels, of the ``target`` and, with a source task, the ``source``; older records
-  have none.
+- ``data``: fingerprints of images and labels, of the ``target`` and, with a source task, the ``source``.
 - ``images``: fingerprints of all images with labels that ``target`` and ``source`` were drawn from, whatever seed, fold
   and sizes chose of them; tasks that were given as such have none.
 - ``inputs``: what tells the files and the code of one's own that the run read from others, by setting: files are known
-  by size, place and times. A sweep takes no finished job whose inputs have changed. Null in older records.
+  by size, place and times. A sweep takes no finished job whose inputs have changed. Null where none was read.
 - ``files``: fingerprints of the files beside it that others start from: ``ensemble/ensemble.json``, which names the
   members' own, and ``shift.safetensors``. Commands refuse other files there.
 - ``notes``: why something was not evaluated that a reader would look for, a sentence each.
-- ``checksum``: SHA-256 of all other fields. It is no signature: it shows that a file is not what was written. A record
-  without one is read too.
+- ``checksum``: SHA-256 of all other fields. It is no signature: it shows that a file is not what was written.
 """
 
 import json
@@ -37,11 +35,11 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypedDict
 
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.layout import RECORD, checksum, replacing
-from ensemble_transfer.report.checks import check, check_depth
+from ensemble_transfer.report.checks import Rule, check, check_depth, check_ranges, hints
 from ensemble_transfer.report.escape import all_printable
 
 if TYPE_CHECKING:
@@ -49,20 +47,99 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 2
 
-FORMER_ROLES = {"few": "rival", "snapshots": "rival", "full": "reference"} | dict.fromkeys(
-    ("tiny", "random_shift", "scratch"), "control"
-)
-"""Roles of the strategies of records that do not say them: older ones, and runs that failed before they were known."""
-
 LARGEST = 64 * 2**20
 """Bytes of a record at most; a run of 100 members takes a hundredth."""
+
+
+Amount = Annotated[float, Rule("0 or more", lambda value: value >= 0)]
+Count = Annotated[int, Rule("0 or more", lambda value: value >= 0)]
+Amounts = Mapping[str, Amount | None]
+Numbers = list[float | None]
+Square = Rule("a square: as many columns as lines", lambda lines: all(len(line) == len(lines) for line in lines))
+
+
+class Members(TypedDict, total=False):
+    """The field ``ensemble``."""
+
+    size: Annotated[int, Rule("above 0", lambda value: value > 0)]
+    lineage: str
+    classes: list[str]
+
+
+class Costs(TypedDict, total=False):
+    """The field ``cost``."""
+
+    phases: Mapping[str, Amounts]
+    total: Amounts
+    per_member: Amounts
+    marginal: Amounts | None
+    source: Amounts
+    prediction: Amounts
+    full_flops: Amount
+    full_seconds: Amount
+
+
+Columns = Annotated[
+    Mapping[str, Numbers], Rule("lists of numbers of one length", lambda curve: len(set(map(len, curve.values()))) <= 1)
+]
+"""A curve: numbers by name, point by point."""
+
+
+class Curves(TypedDict, total=False):
+    """The field ``curves``; what strategies decided stands there too."""
+
+    reliability: Columns
+    reliability_calibrated: Columns
+    ensemble_size: Columns
+    shift_line: Columns
+    confusion: Annotated[list[list[Count]], Square]
+    member_accuracy: Numbers
+
+
+class Ensemble(TypedDict, total=False):
+    """What is read of the settings of an ensemble."""
+
+    fork: Amount | None
+
+
+class Config(TypedDict, total=False):
+    """What is read of a configuration."""
+
+    dataset: Mapping[str, Any]
+    backbone: Mapping[str, Any]
+    ensemble: Ensemble
+    strategy: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    trainer: Mapping[str, Any]
+    logger: Mapping[str, Any]
+    store: Mapping[str, Any]
+    evaluation: Mapping[str, Any]
+    budget: Amount | None
+
+
+class Environment(TypedDict, total=False):
+    """What is read of the field ``environment``."""
+
+    versions: Mapping[str, Any]
+
+
+class Finished(TypedDict, total=False):
+    """What the fields of the record of a finished run are besides; others may lack what was not known."""
+
+    seed: Count
+    ensemble: Members
+    metrics: Mapping[str, float | None]
+    cost: Costs
+    curves: Curves
+    config: Config
+    environment: Environment
 
 
 @dataclass(frozen=True)
 class Record:
     """One strategy on one target with one seed; the fields are described above."""
 
-    status: str
+    status: Literal["finished", "failed", "interrupted"]
     strategy: str
     seed: int
     dataset: str
@@ -87,33 +164,36 @@ class Record:
 
     def save(self, folder: Path) -> Path:
         """Write ``record.json`` into a folder in one move, and return its path."""
-        data = _finite({"schema_version": self.schema_version} | asdict(self))
         path = folder / RECORD
-        data["checksum"] = checksum(json.loads(json.dumps(data, allow_nan=False)))  # as it will be read
-        text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        text = json.dumps(self.plain(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         with replacing(path) as beside:
             beside.write_text(text, encoding="utf-8")
         return path
+
+    def plain(self) -> dict[str, Any]:
+        """Return what its file holds, the checksum with it."""
+        data: dict[str, Any] = _finite({"schema_version": self.schema_version} | asdict(self))
+        return data | {"checksum": checksum(json.loads(json.dumps(data, allow_nan=False)))}  # as it will be read
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read a record.
 
         Raises:
-            ValueError: If the file is not a record, or one of a newer schema; the file is named.
+            ValueError: If the file is not a record, or one of another schema; the file is named.
         """
         try:
             data = _read(path)
             version = data["schema_version"]
             if isinstance(version, bool) or not isinstance(version, int):
                 raise ValueError(f"schema_version={version!r} must be a whole number")
-            if version > SCHEMA_VERSION:
-                raise ValueError(f"schema_version={version} is newer than {SCHEMA_VERSION}, the newest known here")
+            if version != SCHEMA_VERSION:
+                raise ValueError(f"schema_version={version}: {SCHEMA_VERSION} is known here")
             check_depth(data)
-            if data.get("checksum") not in (None, checksum(data)):
+            if data["checksum"] != checksum(data):
                 raise ValueError("its checksum does not match: it was edited or damaged after it was written")
             own = {f.name: data[f.name] for f in fields(cls) if f.name in data}
-            check(own)
+            _check(own)
             return cls(**own)
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"{path} is not a readable record: {error}") from error
@@ -124,15 +204,9 @@ class Record:
         return replace(self, **texts)
 
     @property
-    def known_role(self) -> str:
-        """Role of the strategy; that of its name where the record does not say it."""
-        return self.role or FORMER_ROLES.get(self.strategy, "method")
-
-    @property
     def tested(self) -> bool:
         """Whether the run was to be evaluated on the target's test split; a trial of a search is not."""
-        evaluation = self.config.get("evaluation")
-        return not isinstance(evaluation, Mapping) or evaluation.get("test") is not False
+        return self.config.get("evaluation", {}).get("test") is not False
 
     @property
     def has_source(self) -> bool:
@@ -215,6 +289,17 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ValueError("it must hold an object")
     return data
+
+
+def _check(fields: Mapping[str, Any]) -> None:
+    """Raise a ValueError that names the first field of a record's file that is not what it must be."""
+    finished = fields["status"] == "finished"
+    for name, kind in hints(Record).items():
+        if name in fields and (finished or name != "seed"):  # the mistake may be in the seed
+            check(fields[name], kind, name)
+    if finished:
+        check(fields, Finished)
+        check_ranges(fields.get("metrics", {}))
 
 
 def _no_constant(name: str) -> float:

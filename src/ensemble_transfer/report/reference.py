@@ -27,7 +27,7 @@ def is_baseline(record: Record) -> bool:
     """Return whether a run is the baseline: a rival of one member, at the cost of one fine-tuning."""
     spent = (record.cost.get("total") or {}).get("fine_tunings")
     unstretched = record.config.get("budget") is None or (spent is not None and abs(spent - 1) <= SAME)
-    return record.known_role == "rival" and record.ensemble.get("size") == 1 and unstretched
+    return record.role == "rival" and record.ensemble.get("size") == 1 and unstretched
 
 
 def of_baseline(row: Row) -> bool:
@@ -116,7 +116,7 @@ def frontier_of(rows: Iterable[Row]) -> Frontier | None:
     placed = on_frontier(rows)
     known = [row for row in placed if CALIBRATED in row.numbers]
     rivals = {row.budget for row in known if row.role == "rival"}
-    alike = len(by_task(rows)) == 1 >= len(frozenset[str]().union(*(row.unit for row in rows)))
+    alike = len(by_task(rows)) == 1 >= len(frozenset[float | None]().union(*(row.unit for row in rows)))
     if not alike or not any(row.budget in rivals for row in known if row.role != "rival"):
         return None
     groups: dict[str, dict[float, list[Row]]] = {}
@@ -132,16 +132,16 @@ def on_frontier(rows: Sequence[Row]) -> list[Row]:
     A strategy that no rival has the budget of has that of the rivals whose budget it spent, as those of one run have;
     unless the strategy is there already.
     """
-    budgets = {row.budget: row.settings["budget"] for row in rows if row.role == "rival" and row.budget is not None}
+    budgets = {row.budget for row in rows if row.role == "rival" and row.budget is not None}
     taken = {(row.strategy, row.budget) for row in rows}
     found = []
     for row in rows:
         spent = row.mean(FINE_TUNINGS)
-        near = [budget for budget in budgets if abs(budget - spent) <= SAME * spent]
+        near = [budget for budget in sorted(budgets) if abs(budget - spent) <= SAME * spent]
         nearest = min(near, key=lambda budget: abs(budget - spent), default=None)
         moves = row.role != "rival" and row.budget not in budgets and (row.strategy, nearest) not in taken
         if moves and nearest is not None:
-            found.append(replace(row, settings={**row.settings, "budget": budgets[nearest]}))
+            found.append(replace(row, budget=nearest))
         elif row.budget is not None and not _exceeds(row):
             found.append(row)
     return found
@@ -159,13 +159,14 @@ def _name(row: Row, rows: Sequence[Row]) -> str:
     """
     if row.role == "rival":
         return row.strategy
-    same = [other.settings for other in rows if other.strategy == row.strategy]
+    same = [other for other in rows if other.strategy == row.strategy]
 
     def tells(name: str, value: str) -> bool:
-        given = [own.get(name) for own in same]
-        at_budgets = {(own.get(name), own["budget"]) for own in same}
-        differs = name.startswith("strategy.") or len(at_budgets) > len({own["budget"] for own in same})
-        return differs and (given.count(value) <= len(same) / 2 or None in given)  # None: it is absent
+        given = [own.settings.get(name) for own in same]
+        at_budgets = {(own.settings.get(name), own.budget) for own in same}
+        differs = name.startswith("strategy.") or len(at_budgets) > len({own.budget for own in same})
+        telling = given.count(value) <= len(same) / 2 or None in given  # None: it is absent
+        return name != "budget" and differs and telling
 
     apart = [f"{name.removeprefix('strategy.')}={value}" for name, value in row.settings.items() if tells(name, value)]
     return f"{row.strategy} ({', '.join(apart)})" if apart else row.strategy

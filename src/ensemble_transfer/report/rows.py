@@ -66,9 +66,9 @@ def costs_differ(by_flops: float, by_time: float) -> bool:
 
 
 def networks(record: Record) -> int | None:
-    """Return how many networks a prediction runs; in records that do not say so, all members."""
-    counted = (record.cost.get("prediction") or {}).get("networks", record.ensemble.get("size"))
-    return counted if isinstance(counted, int) else None
+    """Return how many networks a prediction runs; None for a run that did not finish."""
+    counted: int | None = record.cost.get("prediction", {}).get("networks")
+    return counted
 
 
 CALIBRATED, SOUP, NETWORKS = "calibrated NLL", "soup accuracy", "networks"
@@ -119,6 +119,7 @@ class Row:
         settings: Settings that decide the result, by dotted path.
         runs: Records, one per seed.
         numbers: Numbers by column, then by seed; a column that any run lacks is missing.
+        budget: Budget in fine-tunings; None where there was none.
         bounds: Columns whose numbers are lower bounds: the worth of an ensemble that is better than its reference.
     """
 
@@ -126,6 +127,7 @@ class Row:
     settings: Mapping[str, str]
     runs: tuple[Record, ...]
     numbers: Mapping[str, Mapping[int, float]]
+    budget: float | None = None
     bounds: frozenset[str] = frozenset()
 
     @property
@@ -136,7 +138,7 @@ class Row:
     @property
     def role(self) -> str:
         """Role of the strategy."""
-        return self.runs[0].known_role
+        return self.runs[0].role
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -144,15 +146,9 @@ class Row:
         return tuple(run.seed for run in self.runs)
 
     @property
-    def budget(self) -> float | None:
-        """Budget in fine-tunings; None where there was none."""
-        value = self.settings.get("budget", "None")
-        return None if value == "None" else float(value)
-
-    @property
-    def unit(self) -> frozenset[str]:
-        """FLOPs of a fine-tuning of its runs: a row with another unit did not spend the same. Empty in old records."""
-        return frozenset(str(run.cost["full_flops"]) for run in self.runs if "full_flops" in run.cost)
+    def unit(self) -> frozenset[float | None]:
+        """FLOPs of a fine-tuning of its runs: a row with another unit did not spend the same."""
+        return frozenset(run.cost.get("full_flops") for run in self.runs)
 
     @cached_property
     def task(self) -> Task:
@@ -184,13 +180,14 @@ def rows_of(records: Iterable[Record]) -> tuple[list[Row], list[Record]]:
             repeated.append(record)
     as_written = {tuple(sorted(own.items())): own for _, own in reversed(finished)}
     settings = [as_written[key] for key in groups]
-    full = {(_shared(own), r.seed): r for r, own in reversed(finished) if r.known_role == "reference"}
+    full = {(_shared(own), r.seed): r for r, own in reversed(finished) if r.role == "reference"}
     rows: dict[str, Row] = {}
     for own, label, group in zip(settings, labels(settings), groups.values(), strict=True):
         label = f"{label} #{len(rows) + 1}" if label in rows else label
         shared = _shared(own)
         numbers, bounds = _numbers(list(group.values()), {seed: full.get((shared, seed)) for seed in group})
-        rows[label] = Row(label, own, tuple(group.values()), numbers, bounds)
+        runs = tuple(group.values())
+        rows[label] = Row(label, own, runs, numbers, runs[0].config.get("budget"), bounds)
     return list(rows.values()), repeated
 
 

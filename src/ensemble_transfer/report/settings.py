@@ -13,12 +13,6 @@ All others say where and how it is computed. Threads and device are in a record'
 too, but seeds that several machines have computed belong together.
 """
 
-_BEFORE = {"tf32": False}
-"""What older records lack of these, and had: so they stay equal to new ones."""
-
-_FORMER = ("batchnorm", "batch")
-"""A setting of a recipe that older records lack, with what it was: it is left out."""
-
 _PLACES_OF_IMAGES = ("memory", "cache")
 """Options of our tasks that say where images are kept while they are used."""
 
@@ -30,7 +24,7 @@ def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     kept = {name: _comparable(value) for name, value in config.items() if name not in _INCIDENTAL}
     if isinstance(trainer := config.get("trainer"), Mapping):
-        kept["trainer"] = _BEFORE | {name: trainer[name] for name in _DECISIVE_OF_TRAINER if name in trainer}
+        kept["trainer"] = {name: trainer[name] for name in _DECISIVE_OF_TRAINER if name in trainer}
     return kept
 
 
@@ -38,8 +32,7 @@ def _comparable(node: Any) -> Any:  # noqa: ANN401
     """Return a configuration, or a part of it, without where our tasks keep images, and whole numbers as such."""
     if isinstance(node, Mapping):
         ours = str(node.get("_target_")).startswith("ensemble_transfer.tasks.")
-        kept = {n: v for n, v in node.items() if not (ours and n in _PLACES_OF_IMAGES) and (n, v) != _FORMER}
-        return {n: _comparable(v) for n, v in kept.items()}
+        return {n: _comparable(v) for n, v in node.items() if not (ours and n in _PLACES_OF_IMAGES)}
     if isinstance(node, float) and node.is_integer():  # a budget of 2.0 is one of 2
         return int(node)
     return [_comparable(inner) for inner in node] if isinstance(node, list) else node

@@ -1,4 +1,4 @@
-"""The controls: star, scratch, full fine-tuning from a probed head, and matched steps."""
+"""The controls: star, scratch, and full fine-tuning from a probed head."""
 
 from dataclasses import replace
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
-from ensemble_transfer.report.confusion import best_of_each_strategy, has_confusion
+from ensemble_transfer.report.confusion import best_of_each_strategy
 from ensemble_transfer.report.plots import charts, compute
 from ensemble_transfer.report.plots.style import RC, Style, save, styles
 from ensemble_transfer.report.reference import references
-from ensemble_transfer.report.rows import BY_TIME, CALIBRATED, FINE_TUNINGS, NAMED, WORTH, Row
+from ensemble_transfer.report.rows import CALIBRATED, NAMED, WORTH, Row
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ def _with_columns(*names: str) -> Callable[[Row], bool]:
     return lambda row: row.numbers.keys() >= set(names)
 
 
-def _with_curve(name: str) -> Callable[[Row], bool]:
-    return lambda row: all(run.curves.get(name) for run in row.runs)
+def _with_curves(*names: str) -> Callable[[Row], bool]:
+    return lambda row: all(run.curves.get(name) for run in row.runs for name in names)
 
 
 def _with_line(row: Row) -> bool:
@@ -84,15 +84,6 @@ PLANS = (
         charts.diversity,
     ),
     Plan(
-        "accuracy_rejection",
-        "Accuracy with rejection",
-        "Accuracy on the remaining examples after the least confident are rejected. Bands show one standard deviation "
-        "over seeds.",
-        ("accuracy", "AURC"),
-        _with_curve("accuracy_rejection"),
-        charts.rejection,
-    ),
-    Plan(
         "ensemble_size",
         "Accuracy and calibrated NLL against ensemble size",
         "Mean over subsets of the members, then over seeds. Bands show one standard deviation over seeds. Where seeds "
@@ -104,21 +95,12 @@ PLANS = (
     Plan(
         "reliability",
         "Reliability",
-        "Accuracy against confidence in 15 bins, over all seeds: before temperature scaling, and after it where the "
-        "records have that. Above the dotted line the ensemble is underconfident, below it overconfident. Bins with "
-        "less than 1% of the examples are left out.",
+        "Accuracy against confidence in 15 bins, over all seeds, before and after temperature scaling. Above the "
+        "dotted line the ensemble is underconfident, below it overconfident. Bins with less than 1% of the examples "
+        "are left out.",
         ("ECE",),
-        _with_curve("reliability"),
+        _with_curves("reliability", "reliability_calibrated"),
         charts.reliability,
-    ),
-    Plan(
-        "confusion",
-        "Confusions",
-        "Share of the test images of a class that are predicted as another, over all seeds. What is right is left out. "
-        "All panels share one colour scale.",
-        ("accuracy",),
-        has_confusion,
-        charts.confusion,
     ),
     Plan(
         "corruption",
@@ -127,24 +109,6 @@ PLANS = (
         ("accuracy",),
         lambda row: bool(charts.severities(row)),
         charts.corruption,
-    ),
-    Plan(
-        "cost",
-        "Cost by phase",
-        "Mean over seeds, including the donor's full fine-tuning. A fit from the store counts with the cost of its "
-        "original computation. FLOPs depend only on the work; time also depends on the machine.",
-        (FINE_TUNINGS, BY_TIME),
-        lambda row: all(run.cost.get("phases") for run in row.runs),
-        charts.phases,
-    ),
-    Plan(
-        "disagreement",
-        "Disagreement between members",
-        "Share of test examples that two members classify differently, mean over seeds. All panels share one colour "
-        "scale.",
-        ("disagreement",),
-        lambda row: _with_curve("disagreement")(row) and len({len(r.curves["disagreement"]) for r in row.runs}) == 1,
-        charts.disagreement,
     ),
     Plan(
         "shift_line",

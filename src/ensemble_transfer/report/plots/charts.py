@@ -4,24 +4,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import ceil, floor, log10
 
-import matplotlib
 import numpy as np
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
 
-from ensemble_transfer.report.confusion import classes_of, shares_of
 from ensemble_transfer.report.plots.style import INK, PAPER, Style, legend, legend_above, panels, strategies, wrapped
 from ensemble_transfer.report.rows import Row, lineage
-
-FEW_CLASSES = 12
-"""Classes, at most, that the axes of a confusion matrix name."""
-
-COSTS = {"fine_tunings": "cost by FLOPs (fine-tunings)", "fine_tunings_by_time": "cost by time (fine-tunings)"}
-OLD_COSTS = {"flops": "training compute (FLOPs)", "seconds": "time (seconds)"}
-"""Costs of a phase, with the labels of their axes."""
 
 FEW, MANY = 3, 8
 """Ticks that a logarithmic axis has at least and at most."""
@@ -50,7 +41,6 @@ def _curves(
     names: Mapping[str, str],
     read: Callable[[Row, str], Curves],
     xlabel: str,
-    every: int = 1,
 ) -> Figure:
     """Draw means over seeds with bands of one standard deviation, a panel for each name.
 
@@ -60,7 +50,6 @@ def _curves(
         names: What each panel shows, with the label of its axis.
         read: Returns the curve of a row by name.
         xlabel: Label of the other axis.
-        every: Points from one mark to the next.
     """
     figure, axes = panels(len(names), *{1: (5.0, 3.6), 2: (3.5, 3.1)}.get(len(names), (2.9, 3.1)))
     for panel, (name, ylabel) in zip(axes, names.items(), strict=True):
@@ -68,7 +57,7 @@ def _curves(
             x, by_seed = read(row, name)
             values, style = np.asarray(by_seed, dtype=float), look[row.label]
             mean = values.mean(axis=0)
-            panel.plot(x, mean, **style.line2d(5.5), markevery=every)
+            panel.plot(x, mean, **style.line2d(5.5))
             if len(values) > 1:
                 std = values.std(axis=0, ddof=1)
                 panel.fill_between(x, mean - std, mean + std, color=style.colour, alpha=0.16, linewidth=0)
@@ -95,28 +84,15 @@ def diversity(rows: Sequence[Row], look: Look) -> Figure:
     return figure
 
 
-def rejection(rows: Sequence[Row], look: Look) -> Figure:
-    """Draw accuracy on the kept examples against the share of rejected ones."""
-    grid = np.linspace(0, 0.95, 96)
-
-    def read(row: Row, name: str) -> Curves:
-        curves = [run.curves["accuracy_rejection"] for run in row.runs]
-        return 100 * grid, [np.interp(grid, curve["rejection"][::-1], curve[name][::-1]) for curve in curves]
-
-    xlabel = "examples rejected, least confident first (%)"
-    return _curves(rows, look, {"accuracy": "accuracy on the others"}, read, xlabel, every=19)
-
-
 def reliability(rows: Sequence[Row], look: Look) -> Figure:
-    """Draw accuracy against confidence, one panel per row: before the temperature and, where it is known, after it."""
+    """Draw accuracy against confidence, one panel per row: before the temperature and after it."""
     figure, axes = panels(len(rows), 2.3, 2.6)
     for panel, row in zip(axes, rows, strict=True):
         style = look[row.label]
         panel.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":")
         before = replace(style, filled=False).line2d(4) | {"linestyle": "--", "linewidth": 1.0}
         panel.plot(*_pooled(row, "reliability"), **before)
-        if all(run.curves.get(CALIBRATED_CURVE) for run in row.runs):
-            panel.plot(*_pooled(row, CALIBRATED_CURVE), **replace(style, filled=True).line2d(5))
+        panel.plot(*_pooled(row, CALIBRATED_CURVE), **replace(style, filled=True).line2d(5))
         panel.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", title=wrapped(row.label), xlabel="confidence")
         panel.set(xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
         place = panel.get_subplotspec()
@@ -190,81 +166,6 @@ def shift_line(rows: Sequence[Row], look: Look) -> Figure:
         panel.axvline(1, color=INK, linewidth=0.8, linestyle=":")
     figure.axes[0].set_yscale("log")
     plain_logarithmic(figure.axes[0].yaxis)
-    return figure
-
-
-def phases(rows: Sequence[Row], look: Look) -> Figure:
-    """Draw the costs by phase, by FLOPs and by time, as stacked bars."""
-    del look  # a colour means a phase here
-    figure, axes = panels(2, 3.5, 1.3 + 0.34 * len(rows))
-    parts = [part for row in rows for run in row.runs for part in run.cost["phases"].values()]
-    known = all(part.keys() >= COSTS.keys() for part in parts)  # not so in old records
-    costs, digits = (COSTS, ".2f") if known else (OLD_COSTS, ".3g")
-    names = list(dict.fromkeys(phase for row in rows for run in row.runs for phase in run.cost["phases"]))
-    shades = matplotlib.colormaps["cividis"](np.linspace(0.25, 0.95, max(len(names), 2)))
-    for panel, (field, label) in zip(axes, costs.items(), strict=True):
-        left = np.zeros(len(rows))
-        for index, name in enumerate(names):
-            spent = [[run.cost["phases"].get(name, {}).get(field, 0) for run in row.runs] for row in rows]
-            width = np.array([np.mean(values) for values in spent])
-            bars = panel.barh(range(len(rows)), width, 0.66, left, label=name, color=tuple(shades[index]))
-            for bar in bars:
-                bar.set(edgecolor=PAPER, linewidth=0.8, hatch=("", "//", "\\\\", "xx", "..")[index % 5])
-            left += width
-        for place, total in enumerate(left):
-            panel.annotate(f"{total:{digits}}", (total, place), (4, 0), textcoords="offset points", va="center")
-        labels = [wrapped(row.label) for row in rows] if panel is axes[0] else [""] * len(rows)
-        panel.set(yticks=range(len(rows)), yticklabels=labels, xlabel=label)
-        panel.invert_yaxis()
-        panel.margins(x=0.18)
-        panel.grid(visible=False, axis="y")
-        panel.tick_params(axis="y", length=0)
-    handles, _ = axes[0].get_legend_handles_labels()
-    legend_above(figure, handles)
-    return figure
-
-
-def _matrices(rows: Sequence[Row], found: Sequence["np.ma.MaskedArray"], names: tuple[str, str, str]) -> Figure:
-    """Draw a matrix for each row on one colour scale.
-
-    Args:
-        rows: Rows.
-        found: Their matrices.
-        names: Labels of both axes, and of the colours.
-    """
-    figure, axes = panels(len(rows), 2.4, 2.6)
-    highest = max(float(matrix.filled(0).max()) for matrix in found) or 1.0
-    for panel, row, matrix in zip(axes, rows, found, strict=True):
-        image = panel.imshow(matrix, cmap="cividis", vmin=0, vmax=highest)
-        panel.set(title=wrapped(row.label), xlabel=names[0])
-        panel.grid(visible=False)
-    axes[0].set_ylabel(names[1])
-    figure.colorbar(image, ax=axes, label=names[2], shrink=0.75, aspect=12, pad=0.02)
-    figure.set_layout_engine("compressed", w_pad=0.15)  # the panels stay square, and their titles apart
-    return figure
-
-
-def disagreement(rows: Sequence[Row], look: Look) -> Figure:
-    """Draw the disagreement of each pair of members, mean over seeds."""
-    del look
-    means = [np.mean([run.curves["disagreement"] for run in row.runs], axis=0) for row in rows]
-    shown = [np.ma.masked_array(mean, mask=np.eye(len(mean), dtype=bool)) for mean in means]
-    figure = _matrices(rows, shown, ("member", "member", "disagreement"))
-    for panel, mean in zip(figure.axes, means, strict=False):  # the axes of the colours come last
-        panel.images[0].set_extent((0.5, len(mean) + 0.5, len(mean) + 0.5, 0.5))  # members count from 1
-        for axis in (panel.xaxis, panel.yaxis):
-            axis.set_major_locator(FixedLocator(sorted({1, (len(mean) + 1) // 2, len(mean)})))
-    return figure
-
-
-def confusion(rows: Sequence[Row], look: Look) -> Figure:
-    """Draw which classes are taken for which, as shares of the true class; what is right is left out."""
-    del look
-    figure = _matrices(rows, list(map(shares_of, rows)), ("predicted", "true class", "share of the class"))
-    for panel, classes in zip(figure.axes, map(classes_of, rows), strict=False):  # the axes of the colours come last
-        names = [name[:8] for name in classes] if len(classes) <= FEW_CLASSES else []
-        panel.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
-        panel.set_yticks(range(len(names)), names, fontsize=7)
     return figure
 
 

@@ -54,7 +54,7 @@ class Place:
     cost: float
     value: float
     difference: Difference
-    field: tuple[Task, frozenset[str]]  # task and unit of cost, which marks of one Pareto front share
+    field: tuple[Task, frozenset[float | None]]  # task and unit of cost, which marks of one Pareto front share
 
 
 def columns(rows: Iterable[Row]) -> tuple[str, str, str]:

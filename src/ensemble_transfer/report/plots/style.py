@@ -26,7 +26,6 @@ ACROSS = 5
 """Maximum number of panels side by side."""
 _KNOWN = {
     "full": ("#0072B2", "o"),
-    "matched": ("#B87A00", "s"),
     "shift": ("#D55E00", "D"),
     "tiny": ("#009E73", "^"),
     "head": ("#C46A9C", "v"),

@@ -16,7 +16,7 @@ class Full:
     """Fine-tune every member fully on the target task.
 
     Within a budget, ``lp_ft`` stretches its schedules. ``full`` defines the unit of a budget and keeps its recipe; use
-    ``matched`` for full fine-tuning within a budget.
+    ``few`` for full fine-tuning within a budget.
 
     Attributes:
         head: How heads start: ``fresh`` for random weights, ``probe`` to train them on frozen features first (LP-FT;
@@ -52,7 +52,8 @@ class Full:
         """Return the recipe of every member; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
         recipe, members = prices.recipes.full, prices.members
         if self.head == "fresh":
-            what = f"full fine-tuning of {members} members by the recipe (strategy=matched fits it into a budget)"
+            instead = f"strategy=few strategy.members={members} fits them into a budget"
+            what = f"full fine-tuning of {members} members by the recipe ({instead})"
             prices.require_limit(members * prices.full, what)
             return recipe
         what, probes = f"lp_ft of {members} members", members * prices.probe
