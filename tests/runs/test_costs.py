@@ -3,9 +3,11 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
-from ensemble_transfer import Few, Fitter, HeadOnly, Recipe, Workbench
+from ensemble_transfer import Few, Fitter, HeadOnly, Recipe, Store, Workbench
 from ensemble_transfer.models.flops import encode_flops
+from ensemble_transfer.runs import costs as module
 from ensemble_transfer.runs.costs import costs, fine_tuning, prediction
 from ensemble_transfer.training.cost import Cost, Entry, FineTuning, Ledger
 
@@ -55,6 +57,33 @@ def test_without_a_fine_tuning_one_is_timed_and_nobody_pays(bench, monkeypatch):
     assert result.ledger.total() == before
     assert spent["full_seconds"] > 0
     assert spent["total"]["fine_tunings_by_time"] > 0
+
+
+def test_the_store_keeps_the_time_of_a_step_for_this_work_on_this_machine(bench, store, monkeypatch):
+    timed = []
+
+    def cost_of(bench, steps):
+        timed.append(steps)
+        return Cost(steps=steps, cpu_seconds=1 + 0.5 * steps)  # the first second is none of a step
+
+    monkeypatch.setattr(module, "_timed", cost_of)
+    bench = replace(bench, fitter=replace(bench.fitter, store=store))
+    assert fine_tuning(bench, Ledger()).seconds == pytest.approx(0.5 * 40)
+    assert timed == [module.WARM, module.WARM + module.FEWEST, module.WARM]  # a step is long, so few are timed
+    assert fine_tuning(bench, Ledger()).seconds == pytest.approx(0.5 * 40)
+    assert len(timed) == 3
+    [kept] = store.root.glob("timings/*.json")
+    for text in ("{", '{"key": "another", "seconds": 1}', kept.read_text().replace("0.5", "-1")):
+        kept.write_text(text)
+        assert fine_tuning(bench, Ledger()).seconds == pytest.approx(0.5 * 40)
+    afresh = replace(bench, fitter=replace(bench.fitter, store=Store(store.root, reuse=False)))
+    other = replace(bench, recipes=replace(bench.recipes, full=Recipe(40, batch_size=16)))
+    for changed in (afresh, other):
+        fine_tuning(changed, Ledger())
+    assert len(timed) == 3 * 6
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
+    fine_tuning(bench, Ledger())
+    assert len(timed) == 3 * 7
 
 
 def test_a_prediction_takes_a_forward_pass_of_every_member(bench):

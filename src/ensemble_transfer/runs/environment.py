@@ -29,17 +29,24 @@ _PACKAGES = [
 
 def describe(settings: TrainerSettings) -> dict[str, Any]:
     """Return versions, hardware, threads, memory layout, git commit and time, as plain data."""
-    device = settings.device
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
         "platform": platform.platform(),
+        **machine(settings),
+        "channels_last": settings.lays_channels_last,
+        "git_commit": _git_commit(),
+    }
+
+
+def machine(settings: TrainerSettings) -> dict[str, Any]:
+    """Return what a timing depends on besides the work: processor, cores, threads and device."""
+    device = settings.device
+    return {
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "channels_last": settings.lays_channels_last,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "git_commit": _git_commit(),
     }
 
 

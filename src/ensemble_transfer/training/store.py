@@ -10,6 +10,7 @@ read at the moment is not damaged, and stays.
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import time
@@ -23,7 +24,7 @@ from filelock import Timeout
 from torch import Tensor
 
 from ensemble_transfer.errors import SettingError
-from ensemble_transfer.layout import lock_of, make_below
+from ensemble_transfer.layout import lock_of, make_below, replacing
 from ensemble_transfer.tensor_files import tensors_of, write_tensors
 from ensemble_transfer.training.cost import Cost
 from ensemble_transfer.weights import Weights, below, fingerprint, joined
@@ -154,6 +155,21 @@ class Store:
         """Remove the checkpoint of a fit, if there is one."""
         shutil.rmtree(self._checkpoint(key).parent, ignore_errors=True)
 
+    def seconds(self, key: str) -> float | None:
+        """Return the seconds that :meth:`put_seconds` kept under a key; None if there are none that can be trusted."""
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            kept = json.loads(self._timing(key).read_text(encoding="utf-8"))
+            if self.reuse and kept["key"] == key and 0 < kept["seconds"] < math.inf:
+                return float(kept["seconds"])
+        return None
+
+    def put_seconds(self, key: str, seconds: float) -> None:
+        """Keep how long something takes; where the store cannot be written, it is measured again next time."""
+        with suppress(OSError):
+            make_below(self.root, self._timing(key).parent)
+            with replacing(self._timing(key)) as beside:
+                beside.write_text(json.dumps({"key": key, "seconds": seconds}), encoding="utf-8")
+
     @contextmanager
     def locked(self, keys: Sequence[str]) -> Iterator[None]:
         """Hold these fits, so that concurrent jobs wait for one another instead of computing them twice.
@@ -207,6 +223,9 @@ class Store:
 
     def _path(self, key: str) -> Path:
         return self.root / "fits" / key[:2] / f"{key}.safetensors"
+
+    def _timing(self, key: str) -> Path:
+        return self.root / "timings" / f"{key}.json"
 
     def _checkpoint(self, key: str) -> Path:
         return self.root / "unfinished" / key / CHECKPOINT
