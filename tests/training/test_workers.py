@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -9,11 +10,12 @@ import pytest
 import torch
 from fits import Curves, assert_same
 
-from ensemble_transfer import Recipe, Split
+from ensemble_transfer import EnsembleSettings, Fitter, Recipe, Split, train_source
 from ensemble_transfer.errors import RunError, SettingError
 from ensemble_transfer.tasks.mapped import stored
 from ensemble_transfer.training import worker as worker_module
 from ensemble_transfer.training import workers as workers_module
+from ensemble_transfer.training.groups import GroupFitter
 from ensemble_transfer.training.worker import opened
 from ensemble_transfer.training.workers import (
     BYTES_A_WORKER,
@@ -68,6 +70,16 @@ def test_fits_of_workers_are_those_of_one_process_bit_for_bit(train, store, capf
     assert_same(train(workers=1, **probes), train(**TWO, **probes))
     assert_same(alone, train(RECIPE, data=mapped, **TWO))
     assert [worker._process.pid for worker in _pool] == pids  # they stay alive
+
+
+def test_workers_import_while_the_ancestor_trains(backbone, source_task, recipes, settings, monkeypatch):
+    close_workers()
+    monkeypatch.setattr(workers_module, "usable_cores", lambda: 2)
+    alive, compute = [], GroupFitter.compute
+    monkeypatch.setattr(GroupFitter, "compute", lambda *given: alive.append(len(_pool)) or compute(*given))
+    fitter = Fitter(replace(settings, workers=2))
+    train_source(EnsembleSettings(2), backbone, source_task, 0, recipes, fitter)
+    assert alive == [2]  # when this process trains the ancestor; members are trained by workers
 
 
 def test_an_error_in_a_worker_is_raised_here_and_ends_the_workers(train, store):

@@ -19,7 +19,7 @@ from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.spec import FitSpec, member_names
 from ensemble_transfer.training.spec import Start as Start
 from ensemble_transfer.training.store import Fitted, Store
-from ensemble_transfer.training.workers import compute_beside, number_of_workers
+from ensemble_transfer.training.workers import compute_beside, number_of_workers, start_ahead
 from ensemble_transfer.weights import Weights
 
 log = logging.getLogger(__name__)
@@ -118,7 +118,10 @@ class Fitter:
         with self.settings.applied(), torch.random.fork_rng(devices=gpu), shown as report:
             fitter = GroupFitter(settings, store, self.tracker, report, validation=validation)
             workers = number_of_workers(self.settings, spec, len(missing))
-            return compute_beside(fitter, spec, missing, workers) if workers > 1 else fitter.compute(spec, missing)
+            if workers > 1:
+                return compute_beside(fitter, spec, missing, workers)
+            start_ahead(self.settings, spec)
+            return fitter.compute(spec, missing)
 
     def _decided(self, spec: FitSpec, members: int) -> TrainerSettings:
         """Return the settings with an executor that trains so many members of this work."""

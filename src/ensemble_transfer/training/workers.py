@@ -37,6 +37,9 @@ from ensemble_transfer.training.spec import FitSpec, Start
 from ensemble_transfer.training.store import Fitted
 from ensemble_transfer.training.worker import KEPT_FILES, Job, main, opened
 
+ANCESTOR = "ancestor"
+"""The phase of one member that many follow."""
+
 STARTING = 10.0
 """Seconds that workers need to import torch, Lightning and timm."""
 
@@ -66,6 +69,15 @@ def number_of_workers(settings: TrainerSettings, spec: FitSpec, members: int) ->
     alone = members * spec.seconds
     saved = alone - alone * -(-members // workers) / members
     return workers if saved > (STARTING if len(_pool) < workers else 1.0) else 1
+
+
+def start_ahead(settings: TrainerSettings, spec: FitSpec) -> None:
+    """Start workers where this process is to train the one ancestor of many members: they import meanwhile.
+
+    They are as many as a fit of a member a core takes, where it is as long.
+    """
+    if spec.phase == ANCESTOR and (workers := number_of_workers(settings, spec, usable_cores())) > 1:
+        start_workers(workers)
 
 
 class Worker:
