@@ -64,10 +64,7 @@ def fine_tuning(bench: Workbench, ledger: Ledger) -> FineTuning:
         if entry.phase == "full" and TIMED - WARM <= entry.cost.steps == entry.cost.flops / bench.prices.step
     ]
     longest = max(whole, key=lambda cost: cost.steps, default=None)
-    if longest is not None:
-        seconds_a_step = unit.time(longest) / longest.steps
-    else:
-        seconds_a_step = _kept(bench, unit.time)
+    seconds_a_step = unit.time(longest) / longest.steps if longest is not None else _kept(bench, unit.time)
     return replace(unit, seconds=max(seconds_a_step, 1e-9) * unit.flops / bench.prices.step)
 
 
