@@ -9,7 +9,7 @@ import sys
 import tomllib
 import types
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from functools import cache
 from importlib import import_module
 from itertools import zip_longest
@@ -29,7 +29,8 @@ from ensemble_transfer.cli.main import COMMANDS
 from ensemble_transfer.metrics.evaluate import evaluate
 from ensemble_transfer.runs import estimator
 from ensemble_transfer.runs.evaluation import SOUP
-from ensemble_transfer.runs.presets import conf_folder, preset_names, preset_object
+from ensemble_transfer.runs.presets import conf_folder, preset_names
+from ensemble_transfer.runs.settings import preset_object
 from ensemble_transfer.weights import fingerprint
 
 ROOT = Path(__file__).parents[1]
@@ -237,8 +238,8 @@ def test_python_of_a_page_compiles_and_imports_what_there_is(page):
 
 def test_the_python_of_the_readme_runs(monkeypatch, recipes):
     [block] = blocks(ROOT / "README.md")
-    preset, quick = estimator.preset, asdict(replace(recipes, full=replace(recipes.full, steps=60)))
-    monkeypatch.setattr(estimator, "preset", lambda group, name: quick if group == "recipe" else preset(group, name))
+    made, quick = estimator.preset_object, replace(recipes, full=replace(recipes.full, steps=60))
+    monkeypatch.setattr(estimator, "preset_object", lambda *named: quick if named[0] == "recipe" else made(*named))
     namespace = {}
     exec(block.replace("image_size=16", "image_size=8").replace("size=4)", "size=2, progress=False)"), namespace)
     assert 0 <= namespace["model"].score(namespace["target"].test.images, namespace["target"].test.labels) <= 1

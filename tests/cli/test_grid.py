@@ -8,61 +8,54 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.utils import JobReturn, JobStatus
-from omegaconf import OmegaConf, open_dict
+from omegaconf import OmegaConf
 from records import a_record
 
-from ensemble_transfer.cli.grid import Composer, Grid, _in_place, _numbered, _require_launcher
+from ensemble_transfer.cli.configuration import plain
+from ensemble_transfer.cli.grid import Grid, Jobs, _in_place, _numbered, _require_launcher
 from ensemble_transfer.cli.sweep_progress import SweepProgress
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.runs.presets import conf_folder
 
 NICENESS = "RAY_worker_niceness"
 
-JOBS = [
-    ["strategy=head", "seed=0", "recipe.full.lr=0.1"],
-    ["strategy=head", "seed=1", "recipe.full.lr=0.1"],
-    ["strategy=shift", "seed=1", "strategy.scale=0.5", "recipe=pretrained", "recipe.full.lr=0.2"],
-    ["strategy=shift", "seed=1", "strategy.scale=0.5", "recipe.full={lr:0.3,steps:4}", "recipe.full.lr=0.4"],
-    ["strategy=full", "recipe.full.lr=0.4", "recipe.full={lr:0.3,steps:4}", "~evaluation.severities"],
-    ["strategy=full", "+evaluation.new=1", "++seed=3", "task@dataset.source=mnist_low"],
-    ["strategy=full", "dataset=target", "dataset.target.path='a b,c'", "evaluation.corruptions=[blur,noise]"],
-]
-
 
 @pytest.fixture
 def loader():
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        yield GlobalHydra.instance().hydra.config_loader
+        yield GlobalHydra.instance().config_loader()
     GlobalHydra.instance().clear()
 
 
-def hydras_own(overrides):
-    config = compose("config", overrides=list(overrides), return_hydra_config=True)
-    with open_dict(config):
-        del config["hydra"]
-    return config
+def jobs_of(loader, *arguments):
+    return Jobs(arguments, loader, compose("config", return_hydra_config=True))
 
 
-def test_jobs_are_composed_as_hydra_composes_them(loader):
-    sweep = compose("config", overrides=["strategy=head"], return_hydra_config=True)
-    composer = Composer(loader, sweep)
-    expected = [OmegaConf.to_container(hydras_own(job)) for job in JOBS]
-    for number in [*range(len(JOBS)), *reversed(range(len(JOBS)))]:
-        composed = composer.configuration(JOBS[number])
-        assert OmegaConf.to_container(composed) == expected[number]
-        with pytest.raises(Exception, match="not in struct"):
-            composed.unknown = 1
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["strategy=head,shift", "seed=range(3)", "recipe.full.lr=0.1,2", "recipe=pretrained,default"],
+        ["strategy=shift,lp_ft", "strategy.head=probe,fresh", "seed=0,1,0", "trainer.progress=true,false"],
+        ["strategy=full", "+evaluation.new=1,2", "++seed=3,4", "task@dataset.source=mnist_low,digits"],
+        ["strategy=full", "recipe.full.lr=0.4,0.5", "recipe.full={lr:0.3,steps:4}", "evaluation.severities=[1],[2]"],
+        ["strategy=full", "dataset=target", "dataset.target.path='a b,c',d", "ensemble.size=2,null", "budget=0.5,1"],
+    ],
+)
+def test_jobs_are_composed_as_hydra_composes_them(loader, arguments):
+    jobs = jobs_of(loader, *arguments)
+    expected = [plain(compose("config", overrides=list(job))) for job in jobs.overrides]
+    assert [jobs.settings(job) for job in jobs.overrides] == expected
+    assert len(set(jobs.overrides)) == len(jobs.overrides) > 1
 
 
 def test_each_choice_of_groups_is_composed_once(loader, monkeypatch):
-    composer = Composer(loader, compose("config", overrides=["strategy=head"], return_hydra_config=True))
     composed, load = [], type(loader).load_sweep_config
     counted = lambda self, *args: composed.append(args[1]) or load(self, *args)  # noqa: E731
     monkeypatch.setattr(type(loader), "load_sweep_config", counted)
-    for job in [[f"strategy={strategy}", f"seed={seed}"] for seed in range(20) for strategy in ("head", "full")]:
-        composer.configuration(job)
-    assert composed == [["strategy=head"], ["strategy=full"]]
+    jobs = jobs_of(loader, "strategy=head,full", "seed=range(20)")
+    assert [jobs.settings(job)["seed"] for job in jobs.overrides] == 2 * list(range(20))
+    assert composed == [["strategy=head", "seed=0"], ["strategy=full", "seed=0"]]
 
 
 def test_a_job_keeps_its_folder_whichever_jobs_are_left_out():
@@ -153,7 +146,7 @@ def test_what_another_process_raised_is_raised_when_all_batches_have_been_launch
         return [JobReturn(status=JobStatus.FAILED, _return_value=RuntimeError(str(initial_job_idx)))]
 
     grid = Grid(max_batch_size=1)
-    grid.launcher, grid.hydra_context = SimpleNamespace(launch=launch), SimpleNamespace(config_loader=loader)
+    grid.launcher, grid.loader = SimpleNamespace(launch=launch), loader
     grid.config = compose(
         "config", overrides=["strategy=head", f"hydra.sweep.dir={tmp_path}"], return_hydra_config=True
     )

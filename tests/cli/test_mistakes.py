@@ -2,72 +2,138 @@
 
 import pickle
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ensemble_transfer.cli import compare, export, extend, main, predict
+from ensemble_transfer.cli import compare, export, extend, main, mistakes, predict
 from ensemble_transfer.report.record import Record
 
+FILE = f"backbone.checkpoint={'a' * 300}"
 WRONG = {
-    "budget=1e308": "budget=1e+308: must be above 0 and at most 1,000,000 fine-tunings, a time such as 10min, or null for none",
-    "strategy=auto task@dataset.target=image_folder dataset.target.path=none": "budget=None: is required by auto",
-    "evaluation.ood=1": "evaluation.ood=1: must be a group of settings, not a single value",
-    "backbone.options.channels=[0,8,8,8]": "describes a layer without weights; widths must be above 0",
-    "strategy=shift strategy=full": "strategy='shift, full': must be one; a sweep is -m strategy=shift,full",
-    "backbone.checkpoint=/etc/passwd": "gives no weights for resnet10t: no .safetensors, .pt, .pth or .ckpt file that",
-    "dataset=nope": "dataset='nope': must be one of ",
-    "recipe.tiny.lr=abc": "recipe.tiny.lr='abc': must be a number",
-    "recipe.tiny.lr=-1": "recipe.tiny.lr=-1.0: must be above 0",
-    "recipe.tiny.nokey=1": "recipe.tiny.nokey: is not a setting; recipe.tiny has steps, ",
-    "nokey=1": "nokey: is not a setting; the configuration has seed, ",
-    "seed=0,1": "seed='0,1': several values make a sweep: add -m; an experiment that is a sweep by itself",
-    "strategy.donors=9": "strategy.donors=9: must be at most ensemble.size=8",
-    "strategy._target_=os.system": "strategy._target_='os.system': ",
-    "trainer=gpu": "trainer.accelerator='gpu': torch finds no CUDA device here",
-    "backbone.name=resnet": "backbone.name='resnet': must be an architecture that timm knows",
-    "+backbone.options.foo=1": "does not fit timm's resnet10t",
-    "+backbone.options.checkpoint_path=x": "is set by the framework",
-    "task@dataset.target=image_folder dataset.target.path=none": "dataset.target.path='none': ",
-    "dataset.target.train=90000": "dataset.target.train=90000: asks for 90000 images",
-    "dataset.channels=2": "dataset.channels=2: must be 1 (gray) or 3 (RGB)",
-    "store.root=/dev/null/store": "store.root='/dev/null/store': must be a folder that can be written",
-    "hydra.run.dir=/dev/null/run": "/dev/null/run: cannot be written",
-    "backbone.options.drop_rate=0.1": "is not there yet; add it with +backbone.options.drop_rate=...",
-    "backbone=resnet18 backbone.options.depth=1": "is not there yet; add it with +backbone.options.depth=...",
-    "backbone.options={depth:1}": "options: is given a setting that it does not have; a new one is added with +",
-    "recipe.full={lr:0.1,foo:2}": "recipe.full: is given a setting that it does not have",
-    "evaluation.ood.x=mnist_sample": "evaluation.ood.x: is not there yet; add it with +task@evaluation.ood.x=TASK",
-    "ensemble.fork=0.9999": "ensemble.fork=0.9999: leaves members none of the 650 steps of recipe.ancestor",
-    "oops": "missing EQUAL",
-    "logger.project=Проект": "for Hydra and for the shell: 'logger.project=\"Проект\"'",
-    "--config-dir": "--config-dir=None: needs a value",
-    "recipe.full.steps=9999999999": "recipe.full.steps=9999999999: must be in 0..1,000,000,000",
-    f"store.root={'a' * 300}": "must be a folder that can be written: File name too long",
-    f"backbone.checkpoint={'a' * 300}": "cannot be looked for: File name too long",
-    "trainer.channels_last=2": "trainer.channels_last=2: must be true or false",
-    "ensemble.members=['']": "ensemble.members=['']: must name files or folders, none of them empty",
-    "backbone.mean=.5": "backbone.mean=0.5: must be a list of numbers, such as [0.5,0.5,0.5]",
-    "backbone.options.output_stride=7": "resnet10t: assert output_stride in (8, 16, 32); ",
-    "dataset=null": "dataset=None: must be one of cifar10_to_cifar100, ",
-    "dataset.target.seed=${sed}": "dataset.target.seed='${sed}': cannot be resolved: Interpolation ",
-    "experiment=quick": "experiment: is a group without a default; add it with +experiment=...",
+    "budget=1e308": ("budget", 1e308, "at most 1,000,000"),
+    "budget=abc": ("budget", "abc", "must be a number"),
+    "strategy=auto task@dataset.target=image_folder dataset.target.path=none": ("budget", None, "is required by auto"),
+    "evaluation.ood=false": ("evaluation.ood", False, "must be a group"),
+    "backbone.options.channels=[0,8,8,8]": ("backbone.options", None, "widths must be above 0"),
+    "backbone.options.channels=[4,8]": ("backbone.options", None, "no whole network"),
+    "strategy=shift strategy=full": ("strategy", "shift, full", "-m strategy=shift,full"),
+    "backbone.checkpoint=/etc/passwd": ("backbone.checkpoint", "/etc/passwd", "gives no weights"),
+    "dataset=nope": ("dataset", "nope", "must be one of cifar10_to_cifar100, "),
+    "dataset=null": ("dataset", None, "must be one of cifar10_to_cifar100, "),
+    "recipe.tiny.lr=abc": ("recipe.tiny.lr", "abc", "must be a number"),
+    "recipe.tiny.lr=-1": ("recipe.tiny.lr", -1.0, "above 0"),
+    "recipe.tiny.nokey=1": ("recipe.tiny.nokey", 1, "recipe.tiny has steps, "),
+    "recipe.full.lrr=1": ("recipe.full.lrr", 1, "did you mean recipe.full.lr?"),
+    "recipe.full={lr:0.1,foo:2}": ("recipe.full.foo", 2, "recipe.full has steps, "),
+    "nokey=1": ("nokey", 1, "the configuration has seed, "),
+    "image_size=128": ("image_size", 128, "did you mean dataset.image_size?"),
+    "dataset.target.image_size=128": ("dataset.target.image_size", 128, "did you mean dataset.image_size?"),
+    "imagesize=128": ("imagesize", 128, "did you mean dataset.image_size?"),
+    "lr=1": ("lr", 1, "did you mean recipe.full.lr or "),
+    "trainer.max_epochs=3": ("trainer.max_epochs", 3, "docs/lightning.md"),
+    "seed=0,1": ("seed", "0,1", "several values make a sweep: add -m"),
+    "strategy.donors=9": ("strategy.donors", 9, "at most ensemble.size=8"),
+    "strategy._target_=os.system": ("strategy._target_", "os.system", "class"),
+    "trainer=gpu": ("trainer.accelerator", "gpu", "no CUDA device"),
+    "trainer.progress=3": ("trainer.progress", 3, "must be true or false"),
+    "trainer.channels_last=2": ("trainer.channels_last", 2, "true or false"),
+    "backbone=timm": ("backbone.name", None, "is required"),
+    "backbone.name=resnet": ("backbone.name", "resnet", "timm knows"),
+    "backbone.options.drop_rate=0.1": ("backbone.options.drop_rate", 0.1, "add it with +backbone.options.drop_rate="),
+    "+backbone.options.foo=1": ("backbone.options", None, "does not fit timm's resnet10t"),
+    "+backbone.options.checkpoint_path=x": ("backbone.options.checkpoint_path", "x", "set by the framework"),
+    "backbone.options.output_stride=7": ("backbone.options", None, "assert output_stride in (8, 16, 32)"),
+    "backbone.mean=.5": ("backbone.mean", 0.5, "list of numbers"),
+    FILE: ("backbone", None, "File name too long"),
+    "task@dataset.target=image_folder dataset.target.path=none": ("dataset.target.path", "none", ""),
+    "dataset.target.train=90000": ("dataset.target.train", 90000, "asks for 90000 images"),
+    "dataset.target.seed=${sed}": ("dataset.target.seed", "${sed}", "cannot be resolved"),
+    "dataset.channels=2": ("dataset.channels", 2, "must be 1 (gray) or 3 (RGB)"),
+    "store.root=/dev/null/store": ("store.root", "/dev/null/store", "can be written"),
+    "evaluation.ood.x=mnist_sample": ("evaluation.ood.x", "mnist_sample", "add it with +task@evaluation.ood.x=TASK"),
+    "ensemble.fork=0.9999": ("ensemble.fork", 0.9999, "650 steps"),
+    "ensemble.members=['']": ("ensemble.members", [""], "none of them empty"),
+    "experiment=quick": ("experiment", "quick", "add it with +experiment="),
+    "+seed=1": ("seed", 1, "change it with seed="),
+    "~recipe.full": ("~recipe.full", None, "its record lacks"),
+    "oops": ("argument", "oops", "name=value"),
+    "logger.project=Проект": ("logger.project", "Проект", "'logger.project=\"Проект\"'"),
+    "--config-dir": ("--config-dir", None, "needs a value"),
+    "-m seed=range(0)": ("seed", "range(0)", "no value"),
+    "-m seed=range(2,1)": ("seed", "range(2,1)", "no value"),
+    "-m seed=range(0,2,0)": ("seed", "range(0,2,0)", "zero"),
+    "-m seed=glob(*)": ("seed", "glob(*)", "no value"),
+    "-m strategy=glob(zz*)": ("strategy", "glob(zz*)", "no value"),
+    "-m seed=interval(0,1)": ("seed", "interval(0,1)", "hydra/sweeper=tune"),
+    "-m seed=0,1 hydra.sweeper.max_batch_size=-1": ("hydra.sweeper.max_batch_size", -1, "1 or more"),
+    "-m hydra.sweeper.params=3": ("hydra.sweeper.params", "3", "-m NAME=VALUE,VALUE"),
+    "-m +hydra.sweeper.params={seed:[1,2]}": ("hydra.sweeper.params", "{seed:[1,2]}", "-m NAME=VALUE,VALUE"),
+    "-m hydra/launcher=slurm seed=0,1": ("hydra/launcher", "slurm", "needs SLURM"),
 }
-"""Overrides, of ``strategy=shift`` where they name none, with the line that they get."""
+"""Overrides, of ``strategy=shift`` where they name none, with the setting, the value and words of the rule."""
+
+
+@pytest.fixture
+def told(cli, monkeypatch):
+    """Run the command line; return the error that it tells."""
+    errors = []
+
+    def found(*given):
+        errors.append(mistakes.mistake(*given))
+        return errors[-1]
+
+    def run(*arguments):
+        code, out, err = cli(*arguments)
+        [line] = [line for line in err.splitlines() if " task " not in line]
+        assert (code, out, line.startswith("error: ")) == (2, "", True)
+        assert line.removeprefix("error: ") == str(errors[-1])
+        return errors[-1]
+
+    monkeypatch.setattr(main, "mistake", found)
+    return run
 
 
 @pytest.mark.parametrize("overrides", WRONG)
-def test_a_mistake_is_one_line_before_training(cli, tmp_path, overrides):
-    strategy = [] if overrides.startswith("strategy=") else ["strategy=shift"]
-    code, out, err = cli(*strategy, "trainer.threads=1", *overrides.split())
-    [line] = [line for line in err.splitlines() if " task " not in line]
-    assert (code, out) == (2, "")
-    assert line.startswith("error: ")
-    assert WRONG[overrides] in line
+def test_a_mistake_is_one_line_before_training(told, tmp_path, monkeypatch, overrides):
+    monkeypatch.setenv("PATH", "")
+    setting, value, rule = WRONG[overrides]
+    strategy = [] if "strategy=" in overrides else ["strategy=shift"]
+    error = told(*strategy, "trainer.threads=1", *overrides.split())
+    assert error.setting == setting
+    assert value is None or error.value == value
+    assert rule in error.rule
     assert not list(tmp_path.rglob("fits/*/*"))
     assert not list(tmp_path.rglob("traceback.txt"))
+
+
+def test_what_hydra_alone_can_say_is_its_first_line(told):
+    assert str(told("strategy=head", "hydra.sweeper.max_batch_size=abc", "-m")).startswith(
+        "hydra.sweeper.max_batch_size: "
+    )
+    assert "nowhere' not found" in str(told("strategy=head", "--config-dir", "nowhere"))
+
+
+EARLY = """
+import sys
+from ensemble_transfer.cli.main import main
+for line in sys.argv[1].splitlines():
+    sys.argv[1:] = ["strategy=few", *line.split(), "hydra.run.dir=run"]
+    assert main() == 2
+heavy = {"torch", "pandas", "PIL", "timm", "pytorch_lightning", "torchmetrics", "matplotlib"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+"""
+
+
+def test_what_needs_no_torch_is_told_before_torch_is_imported(tmp_path):
+    lines = ["evaluation.ood=false", "seed=-1", "seed=x", "recipe.full.lr=x", "trainer.progress=1", "image_size=8"]
+    lines += ["dataset=nope", "-m seed=range(0)"]
+    done = subprocess.run([sys.executable, "-c", EARLY, "\n".join(lines)], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("error: ") == len(lines)
 
 
 def test_a_pickle_among_the_files_of_torchvision_is_one_line(cli, quick, tmp_path):

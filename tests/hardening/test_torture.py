@@ -87,7 +87,7 @@ def test_inputs_that_break_or_are_wrongly_accepted_are_found(tmp_path, monkeypat
     def broken(*_: object) -> None:
         raise KeyError("lost")
 
-    monkeypatch.setattr("ensemble_transfer.cli.job.build_experiment", broken)
+    monkeypatch.setattr("ensemble_transfer.cli.build.build_experiment", broken)
     assert "the run failed with KeyError" in mistype("seed", "1", tmp_path / "inputs")
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
+import yaml
 
-from ensemble_transfer.cli.build import named
 from ensemble_transfer.errors import SettingError
+from ensemble_transfer.runs.settings import named
 
 GUIDE = Path(__file__).parents[2] / "docs" / "own_task.md"
 COMMON = Path(__file__).parents[2] / "conf" / "task" / "_common.yaml"
@@ -43,10 +43,10 @@ def test_the_task_of_the_guide_is_one(guide):
 
 def test_the_yaml_of_the_guide_builds_it(guide):
     [text] = blocks("yaml")
-    own = OmegaConf.create(text)
-    del own["defaults"]
-    node = OmegaConf.merge(OmegaConf.load(COMMON), own)
+    node = {
+        name: v for name, v in (yaml.safe_load(COMMON.read_text()) | yaml.safe_load(text)).items() if name != "defaults"
+    }
     assert set(node) == {field.name for field in fields(guide.Stripes)} | {"_target_"}
     assert named(node, "dataset.target") == guide.Stripes()
     with pytest.raises(SettingError, match=r"dataset\.target\.noise='loud': must be a number"):
-        named(OmegaConf.merge(node, {"noise": "loud"}), "dataset.target")
+        named(node | {"noise": "loud"}, "dataset.target")

@@ -8,7 +8,7 @@ import torch
 from refusals import refusal
 
 from ensemble_transfer import Backbone, EnsembleSettings, Fitter, members_alone
-from ensemble_transfer.runs.presets import preset_object
+from ensemble_transfer.runs.settings import preset_object
 from ensemble_transfer.transfer.base import UNSHIFTABLE
 from ensemble_transfer.weights import below
 

@@ -16,7 +16,8 @@ from ensemble_transfer.runs.evaluation import (
     predict_source,
     predict_target,
 )
-from ensemble_transfer.runs.presets import conf_folder, preset_names, preset_object
+from ensemble_transfer.runs.presets import conf_folder, preset_names
+from ensemble_transfer.runs.settings import preset_object
 from ensemble_transfer.training.features import is_statistic
 from ensemble_transfer.transfer.base import ROLES, check_strategy
 from ensemble_transfer.transfer.shift import diagnostics

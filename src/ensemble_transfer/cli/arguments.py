@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from ensemble_transfer.errors import SettingError
+from ensemble_transfer.errors import SettingError, require
 
 VERSION = "--version"
 
@@ -19,8 +19,11 @@ _WITH_CHOICE = ("--info", "-i")
 
 _PLACES = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 
-_TELLING = frozenset(("--help", "-h", "--cfg", "-c", *_WITH_CHOICE))
-"""Options that tell of the configuration, and run nothing."""
+_RUNNING = frozenset(("-m", "--multirun", "-r", "--run", *CONFIG_DIR))
+"""Options with which Hydra runs jobs; with all others it tells of the configuration."""
+
+_REMOVABLE = ("backbone.options", "evaluation.ood.", "hydra", "task@")
+"""What an override may remove: of all else the run would use a default that its record lacks."""
 
 
 def normalised(arguments: Sequence[str]) -> list[str]:
@@ -31,8 +34,7 @@ def normalised(arguments: Sequence[str]) -> list[str]:
 
     Raises:
         SettingError: If a setting is written as an option, ``--seed=1``; if an option at the end lacks its value, for
-            which Hydra would take the first override; if there are two strategies, of which Hydra would take the last;
-            or if runs are to be written nowhere.
+            which Hydra would take the first override; or for an override of :func:`_require_usable`.
     """
     if arguments and arguments[-1] in _WITH_VALUE:
         raise SettingError(arguments[-1], None, "needs a value")
@@ -42,17 +44,34 @@ def normalised(arguments: Sequence[str]) -> list[str]:
         if value and name.startswith("--") and name not in {*_WITH_VALUE, *_WITH_CHOICE, "--experimental-rerun"}:
             rule = f"is not an option; a setting is {name[2:]}={value}. In the command of a W&B sweep write "
             raise SettingError(name, value, rule + "${args_no_hyphens}")
-    chosen = [word.partition("=")[2] for word in map(renewed, overrides) if word.startswith("strategy=")]
-    if len(chosen) > 1:
-        raise SettingError("strategy", ", ".join(chosen), f"must be one; a sweep is -m strategy={','.join(chosen)}")
-    for name, _, value in (word.lstrip("+").partition("=") for word in overrides):
-        if name in _PLACES and not value.strip(" '\""):
-            raise SettingError(name, value, "must be a folder; an empty one would be the current folder")
+    overrides = [without_plus(override.strip()) for override in overrides]
+    _require_usable(overrides)
     # agents of W&B write Python's None
-    return [*options, *(re.sub(r"=None$", "=null", renewed(override)) for override in overrides)]
+    return [*options, *(re.sub(r"=None$", "=null", override) for override in overrides)]
 
 
-def renewed(override: str) -> str:
+def _require_usable(overrides: Sequence[str]) -> None:
+    """Refuse what Hydra takes and should not.
+
+    Raises:
+        SettingError: If a setting is removed; if there are two strategies, of which Hydra would take the last; if runs
+            are to be written nowhere; or for parameters of a sweeper that has none.
+    """
+    named = [word.lstrip("+").partition("=")[::2] for word in overrides]
+    chosen = [value for name, value in named if name == "strategy"]
+    require(len(chosen) < 2, "strategy", ", ".join(chosen), f"must be one; a sweep is -m strategy={','.join(chosen)}")
+    swept = any(name in ("hydra/sweeper", "experiment") for name, _ in named)
+    for name, value in named:
+        removed = name.startswith("~") and not name[1:].startswith(_REMOVABLE)
+        rule = "cannot be left out: the run would use a default that its record lacks; set it instead"
+        require(not removed, name, value or None, rule)
+        placed = name not in _PLACES or bool(value.strip(" '\""))
+        require(placed, name, value, "must be a folder; an empty one would be the current folder")
+        rule = "is for an experiment or hydra/sweeper=tune; here a sweep is -m NAME=VALUE,VALUE"
+        require(swept or not name.startswith("hydra.sweeper.params"), name, value, rule)
+
+
+def without_plus(override: str) -> str:
     """Return an override of the strategy as Hydra takes it, and any other as it is."""
     return re.sub(r"^\+{1,2}strategy=", "strategy=", override)
 
@@ -70,9 +89,15 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return options, overrides
 
 
-def tells(arguments: Sequence[str]) -> bool:
-    """Return whether a command line asks what the configuration is, and runs nothing."""
-    return any(option.partition("=")[0] in _TELLING for option in split(arguments)[0])
+def runs(arguments: Sequence[str]) -> bool:
+    """Return whether a command line runs jobs, and does not only ask what the configuration is."""
+    options = [option for option in split(arguments)[0] if option.startswith("-")]
+    return all(option.partition("=")[0] in _RUNNING for option in options)
+
+
+def names_strategy(arguments: Sequence[str]) -> bool:
+    """Return whether a command line may choose a strategy: an experiment, too, may name one."""
+    return any("strategy" in word or "experiment" in word for word in split(arguments)[1])
 
 
 def folders(conf: Path, arguments: Sequence[str]) -> list[Path]:
@@ -83,11 +108,6 @@ def folders(conf: Path, arguments: Sequence[str]) -> list[Path]:
         if name in CONFIG_DIR:
             found.insert(0, Path(attached if given else value))
     return found
-
-
-def groups(conf: Sequence[Path]) -> set[str]:
-    """Return the names of the groups in folders of configurations."""
-    return {path.name for folder in conf if folder.is_dir() for path in folder.iterdir() if path.is_dir()}
 
 
 def require_text(*texts: str) -> None:

@@ -8,8 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from ensemble_transfer.cli.finished import finished
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.layout import OUTDATED
@@ -50,7 +48,7 @@ def _inputs(config: Mapping[str, Any]) -> Mapping[str, str] | str:
     from ensemble_transfer.runs.inputs import inputs_of
 
     try:
-        return inputs_of(build_experiment(OmegaConf.create(dict(config))))
+        return inputs_of(build_experiment(config))
     except SettingError as error:
         return str(error)
 

@@ -38,6 +38,7 @@ def command(main: Callable[P, int], resumes: bool = False) -> Callable[P, int]:
 
     @wraps(main)
     def run(*args: P.args, **kwargs: P.kwargs) -> int:
+        _open_streams()
         _escape_unknown_letters()
         try:
             with interruptible():
@@ -58,7 +59,7 @@ def command(main: Callable[P, int], resumes: bool = False) -> Callable[P, int]:
             if isinstance(error, OSError) and lost_output(error):
                 _drop_output()
                 said = f"standard output cannot be written: {error.strerror}"
-            complain(said)
+            print_error(said)
             return 2
 
     return run
@@ -146,7 +147,7 @@ def require_writable(output: Path) -> None:
         raise SettingError("output", str(output), f"cannot be written: {error.strerror}") from error
 
 
-def complain(error: object, whole: bool = False) -> None:
+def print_error(error: object, whole: bool = False) -> None:
     """Write an error to standard error, as one line unless it is to stay whole, without what a terminal obeys.
 
     Raises:
@@ -174,6 +175,19 @@ def _stop(number: int, frame: FrameType | None) -> None:
     del frame
     note_signal(number)
     raise Interrupted(number)
+
+
+def _open_streams() -> None:
+    """Open standard streams that the shell has closed, on nothing: files of ours would take their numbers."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number that is free
+        if getattr(sys, name) is None:
+            stream = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115  # for as long as the process lives
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
 
 
 def _escape_unknown_letters() -> None:

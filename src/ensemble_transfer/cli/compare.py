@@ -9,7 +9,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ensemble_transfer.cli.command import command, complain, console, parser_of, some_path
+from ensemble_transfer.cli.command import command, console, parser_of, print_error, some_path
 from ensemble_transfer.layout import owned
 from ensemble_transfer.machine import usable_cores
 from ensemble_transfer.report import terminal
@@ -25,8 +25,14 @@ MANY = 12
 """Rows on all pages together from which figures are drawn in several processes, which take a second to start."""
 
 
-def compare(folders: Sequence[Path], output: Path, baseline: str | None = None) -> int:
+def compare(folders: Sequence[Path], output: Path, baseline: str | None = None, drawn: bool = True) -> int:
     """Print and write the comparison of all records below folders of sweeps or runs.
+
+    Args:
+        folders: The folders.
+        output: Where it is written.
+        baseline: Strategy or label to compare with; None for one member, fully fine-tuned.
+        drawn: Whether there are figures and the page, which take seconds.
 
     Returns:
         Exit code: 0, 1 if a run has failed or its record cannot be read, 2 if none can.
@@ -37,7 +43,7 @@ def compare(folders: Sequence[Path], output: Path, baseline: str | None = None) 
     refused: list[ValueError] = []
     records = read_records(folders, refused)
     for reason in refused:
-        complain(f"{reason}; left out")
+        print_error(f"{reason}; left out")
     if not records and refused:
         return 2
     if not records:
@@ -47,7 +53,7 @@ def compare(folders: Sequence[Path], output: Path, baseline: str | None = None) 
         output.mkdir(parents=True, exist_ok=True)
         with owned(output):  # parts of one sweep may end at the same time
             comparison.write(output)
-            page = _drawn(comparison, output)
+            page = _drawn(comparison, output) if drawn else output / "table.md"
     except OSError as error:
         raise ValueError(f"{output}: the comparison cannot be written there ({error.strerror})") from error
     screen = console()

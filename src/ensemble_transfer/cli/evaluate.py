@@ -11,7 +11,6 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ensemble_transfer.cli.command import command, console, parser_of
-from ensemble_transfer.report.escape import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -61,8 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given, unread = read_predictions(chosen.predictions)
         metrics = evaluate(**given)
     except ValueError as error:
-        sys.stderr.write(f"{one_line(f'{chosen.predictions}: {error}')}\n")
-        return 2
+        raise ValueError(f"{chosen.predictions}: {error}") from error
     if unread:
         sys.stderr.write(f"{chosen.predictions}: arrays not used: {', '.join(unread)}\n")
     if chosen.json:

@@ -44,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _extend(options: argparse.Namespace, command: str) -> None:
     changes = changes_of(options.overrides, OPEN, ("ensemble.add", "ensemble.members"), "an extension")
     add = _added(changes)
-    from ensemble_transfer.cli.build import build_experiment, build_logger, plain, resolved
+    from ensemble_transfer.cli.build import build_experiment, build_logger
+    from ensemble_transfer.cli.configuration import resolved
     from ensemble_transfer.cli.job import follow, require_free
     from ensemble_transfer.report.tracked_run import TrackedRun
     from ensemble_transfer.runs.extension import Run, extend
@@ -52,12 +53,14 @@ def _extend(options: argparse.Namespace, command: str) -> None:
     run = Run.load(options.run)
     record, before = run.record, as_data(options.run, run.record, options.overrides, changes)
     size = len(run.ensemble) + add
-    cfg = resolved(_larger(before, changes, size, add))
-    experiment, logger = build_experiment(cfg), build_logger(cfg)  # every mistake shows before anything is written
+    config = resolved(_larger(before, changes, size, add))
+    experiment, logger = (
+        build_experiment(config),
+        build_logger(config),
+    )  # mistakes show here
     folder = options.output or options.run / f"extended_{size}"
     folder.mkdir(parents=True, exist_ok=True)
-    config = plain(cfg)
-    name, group = f"{record.strategy} extended to {size}, seed {cfg.seed}", f"{record.dataset}, {record.backbone}"
+    name, group = f"{record.strategy} extended to {size}, seed {record.seed}", f"{record.dataset}, {record.backbone}"
     ensemble = dict(record.ensemble) | {"size": size}
     known = record.strategy, record.seed, record.dataset, record.backbone, ensemble
     about = TrackedRun(folder, name, group, record.strategy, config)

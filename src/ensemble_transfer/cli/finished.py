@@ -25,6 +25,17 @@ _read: dict[Path, tuple[tuple[int, ...], Record]] = {}
 
 def finished(path: Path) -> Record | None:
     """Return a finished record; None where there is none, or one that is damaged."""
+    record = _record(path)
+    return record if record is not None and record.status == "finished" else None
+
+
+def status(path: Path) -> str:
+    """Return how the run of a record ended: ``finished``, ``failed`` or ``interrupted``; a damaged one has failed."""
+    record = _record(path)
+    return "failed" if record is None else record.status
+
+
+def _record(path: Path) -> Record | None:
     try:
         stat = path.stat()
         state = stat.st_ino, stat.st_size, stat.st_mtime_ns
@@ -32,8 +43,7 @@ def finished(path: Path) -> Record | None:
             _read[path] = state, Record.load(path)
     except (OSError, ValueError):  # the job runs again and replaces it
         return None
-    record = _read[path][1]
-    return record if record.status == "finished" else None
+    return _read[path][1]
 
 
 def identity(config: Mapping[str, Any]) -> str:

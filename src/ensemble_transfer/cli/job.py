@@ -1,4 +1,7 @@
-"""One job: from a composed configuration to the files of a run."""
+"""One job: from a composed configuration to the files of a run.
+
+What needs no torch is checked before torch is imported.
+"""
 
 import logging
 import os
@@ -6,26 +9,29 @@ import shlex
 import signal
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.conf import HydraConf
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ensemble_transfer.cli.arguments import CONFIG_DIR
-from ensemble_transfer.cli.build import as_recorded, build_experiment, build_logger, plain, resolved, without_keys
 from ensemble_transfer.cli.changes import outdated
+from ensemble_transfer.cli.configuration import as_recorded, as_written, plain, resolved, without_references
 from ensemble_transfer.cli.finished import OBJECTIVE, finished, finished_in, identity, is_search
-from ensemble_transfer.errors import Interrupted, RunError, SettingError, require
+from ensemble_transfer.cli.shape import check_shape
+from ensemble_transfer.errors import Interrupted, RunError, SettingError, interruption, require
 from ensemble_transfer.layout import HYDRA, RECORD, TRACEBACK, owned
 from ensemble_transfer.report import summary
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.tracked_run import TrackedRun
-from ensemble_transfer.report.tracking import LoggerSettings, tracking
-from ensemble_transfer.runs.run import Origin, run
+
+if TYPE_CHECKING:
+    from ensemble_transfer.report.tracking import LoggerSettings
+    from ensemble_transfer.runs.run import Origin
 
 log = logging.getLogger(__name__)
 
@@ -49,20 +55,28 @@ def _is_swept(hydra: HydraConf) -> bool:
 
 def _run_in(folder: Path, setting: str, cfg: DictConfig, hydra: HydraConf) -> float:
     swept, chosen = _is_swept(hydra), hydra.runtime.choices
-    unfinished = _unfinished(cfg, hydra)
+    with recorded(folder, _unfinished(plain(cfg), hydra)):
+        check_shape(without_references(cfg), chosen)
+        settings = resolved(cfg)
+    written = as_written(settings, cfg)
+    unfinished = _unfinished(written, hydra)
     with recorded(folder, unfinished):
-        whole, config = resolved(cfg), as_recorded(cfg)
+        from ensemble_transfer.cli.build import build_experiment, build_logger
+        from ensemble_transfer.runs.run import run
+
+        config = as_recorded(written)
         tried = finished_in(Path(hydra.sweep.dir)) if swept and is_search(hydra) else {}
         before = next(iter(tried.get(identity(config), [])), None)
         if before and not outdated([(config, before)]) and (done := finished(before)):
             log.info("not repeated: this search has finished %s", done.command)
             return _objective(done)
-        experiment, logger = build_experiment(whole), build_logger(whole)  # mistakes show before anything is written
+        experiment, logger = build_experiment(settings), build_logger(settings)  # mistakes show here
         require_free(folder, config, setting)
         _keep_configuration(cfg, hydra, folder)
     group = Path(hydra.sweep.dir).name if swept else f"{chosen['dataset']}, {chosen['backbone']}"
     strategy = str(chosen["strategy"])
-    about = TrackedRun(folder, f"{strategy}, seed {whole.seed}", group, strategy, config)
+    about = TrackedRun(folder, f"{strategy}, seed {experiment.seed}", group, strategy, config)
+    unfinished = replace(unfinished, config=config)
     record = follow(about, logger, unfinished, lambda origin: run(experiment, folder, origin), printed=not swept)
     if swept:
         log.info("%s (job %s)", summary.result(record), folder.name)
@@ -71,12 +85,15 @@ def _run_in(folder: Path, setting: str, cfg: DictConfig, hydra: HydraConf) -> fl
 
 def follow(
     about: TrackedRun,
-    logger: LoggerSettings,
+    logger: "LoggerSettings",
     unfinished: Record,
-    compute: Callable[[Origin], Record],
+    compute: "Callable[[Origin], Record]",
     printed: bool = True,
 ) -> Record:
     """Return the record of a run that a logger follows, write its summary, and leave a record if it does not finish."""
+    from ensemble_transfer.report.tracking import tracking
+    from ensemble_transfer.runs.run import Origin
+
     with recorded(about.folder, unfinished), tracking(logger, about) as tracker:
         record = compute(Origin(about.config, unfinished.command, tracker))
         if tracker is not None:
@@ -98,20 +115,16 @@ def _command(hydra: HydraConf) -> str:
     return shlex.join(["python", "-m", "ensemble_transfer", *options, *overrides])
 
 
-def _unfinished(cfg: DictConfig, hydra: HydraConf) -> Record:
+def _unfinished(config: Mapping[str, Any], hydra: HydraConf) -> Record:
     """Return the record of a job if it does not finish, from what is known without building anything."""
-    config = plain(cfg)
-    with suppress(SettingError):
-        config = without_keys(cfg)
-        config = as_recorded(cfg)
     strategy, dataset, backbone = (
         str(hydra.runtime.choices.get(group)) for group in ("strategy", "dataset", "backbone")
     )
     seed, known = config.get("seed"), config.get("ensemble")
     seed = seed if isinstance(seed, int) else None  # which only a run that has finished must have
     ensemble = {name: known.get(name) for name in ("size", "lineage")} if isinstance(known, Mapping) else {}
-    own = {"config": config, "command": _command(hydra)}
-    return Record("failed", strategy, seed, dataset, backbone, ensemble, **own)  # type: ignore[arg-type]  # seed
+    names = strategy, seed, dataset, backbone
+    return Record("failed", *names, ensemble, config=config, command=_command(hydra))  # type: ignore[arg-type]  # seed
 
 
 @contextmanager
@@ -125,22 +138,28 @@ def recorded(folder: Path, unfinished: Record) -> Iterator[None]:
     """
     try:
         yield
-    except (SettingError, RunError) as error:
-        _leave(folder, replace(unfinished, status="failed", error=str(error)))
-        raise
-    except (Interrupted, KeyboardInterrupt, SystemExit) as error:
-        stop = error
-        if not isinstance(stop, Interrupted):  # Lightning exits with 0 on SIGTERM, where it handles it
-            terminated = isinstance(error, SystemExit) and not error.code
-            stop = Interrupted(signal.SIGTERM if terminated else signal.SIGINT)
-        _leave(folder, replace(unfinished, status="interrupted", error=str(stop)))
-        raise stop from None
-    except Exception as error:  # whatever happened, the record must say so
+    except BaseException as error:  # whatever happened, the record must say so
+        if (stop := _interruption(error)) is not None:
+            _leave(folder, replace(unfinished, status="interrupted", error=str(stop)))
+            raise stop from None
+        if isinstance(error, SettingError | RunError):
+            _leave(folder, replace(unfinished, status="failed", error=str(error)))
+            raise
         _require_folders(folder)
         line = f"{type(error).__name__}: {' '.join(str(error).split())}"
         trace = "".join(traceback.format_exception(error))
         kept = _leave(folder, replace(unfinished, status="failed", error=line), trace)
         raise RunError(f"the run failed with {line}; {kept}") from error
+
+
+def _interruption(error: BaseException) -> Interrupted | None:
+    """Return the interruption that an error stands for; None if it is a failure."""
+    stop = error if isinstance(error, Interrupted) else interruption()
+    if stop is None and isinstance(error, KeyboardInterrupt | SystemExit):
+        # Lightning exits with 0 on SIGTERM, where it handles it
+        terminated = isinstance(error, SystemExit) and not error.code
+        stop = Interrupted(signal.SIGTERM if terminated else signal.SIGINT)
+    return stop
 
 
 def _require_folders(folder: Path) -> None:

@@ -16,17 +16,17 @@ from uuid import uuid4
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import ConfigCompositionException, HydraException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ensemble_transfer import __version__
-from ensemble_transfer.cli import messages, sweep
-from ensemble_transfer.cli.arguments import VERSION, folders, groups, normalised, require_text, split, tells
-from ensemble_transfer.cli.command import command, complain, interruptible, lost_output, wants_tracebacks
+from ensemble_transfer.cli import sweep
+from ensemble_transfer.cli.arguments import VERSION, folders, names_strategy, normalised, require_text, runs, split
+from ensemble_transfer.cli.command import command, interruptible, lost_output, print_error, wants_tracebacks
 from ensemble_transfer.cli.finished import is_search, winner
-from ensemble_transfer.cli.words import require_ours
+from ensemble_transfer.cli.mistakes import choose_strategy, mistake
 from ensemble_transfer.errors import Interrupted, RunError, SettingError, require_uninterrupted
 from ensemble_transfer.machine import end_with
 from ensemble_transfer.report.escape import labelled
@@ -77,14 +77,14 @@ def main() -> int:
     if VERSION in split(arguments)[0]:
         sys.stdout.write(f"ensemble_transfer {__version__}\n")
         return 0
-    sweep.asked = sweep.Asked()
+    sweep.running = sweep.Running()
     code = _hydra(arguments)
-    config = sweep.asked.config
+    config = sweep.running.config
     if config is None:
         return code
-    best = winner(Path(config.hydra.sweep.dir)) if sweep.asked.ended and is_search(config.hydra) else None
+    best = winner(Path(config.hydra.sweep.dir)) if sweep.running.ended and is_search(config.hydra) else None
     code = max(code, _hydra(best)) if best is not None else code
-    compared = sweep.finish(config)
+    compared = sweep.finish(config, interrupted=code > INTERRUPTED)
     return code if compared is None or code > INTERRUPTED else max(1 if code else 0, compared)
 
 
@@ -92,9 +92,11 @@ def _hydra(arguments: list[str]) -> int:
     """Let Hydra run a command line, and return the exit code before any comparison."""
     try:
         require_text(os.getcwd(), *arguments)  # noqa: PTH109  # Path would fail where there is no such folder
-        require_ours(split(arguments)[1], groups(folders(conf_folder(), arguments)))
+        given = normalised(arguments)
+        if runs(given) and not names_strategy(given):
+            raise choose_strategy(folders(conf_folder(), given))
         with _settled():
-            _run(normalised(arguments))
+            _run(given)
     except Interrupted as stop:
         sys.stderr.write(f"{stop}\n")
         return stop.exit_code
@@ -103,7 +105,7 @@ def _hydra(arguments: list[str]) -> int:
         if lost or wants_tracebacks():
             raise
         if error not in _process.reported:
-            complain(messages.one_line(error, conf_folder(), arguments), whole=True)
+            print_error(mistake(error, conf_folder(), arguments), whole=True)
         return 2
     return 0
 
@@ -111,15 +113,9 @@ def _hydra(arguments: list[str]) -> int:
 def _run(arguments: list[str]) -> None:
     """Let Hydra run arguments, and raise the first error of a job."""
     task = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(_job)
-    sweep.asked.overrides = split(arguments)[1]
+    sweep.running.overrides = split(arguments)[1]
     sys.argv[1:] = arguments
-    try:
-        task()
-    except ConfigCompositionException as error:
-        if not (tells(arguments) and messages.lacks_strategy(error)):
-            raise
-        sys.argv[1:] = [*arguments, "~strategy"]  # what is told is the same for all strategies
-        task()
+    task()
     if _process.failures:
         raise _process.failures[0]
 
@@ -164,7 +160,7 @@ def _job(cfg: DictConfig) -> float:
         with interruptible():
             require_uninterrupted()
             if "strategy" not in cfg:
-                raise RunError(messages.choose_strategy([conf_folder()]))
+                raise choose_strategy([conf_folder()])
             if marker is not None and marker.exists():
                 return math.inf
             from ensemble_transfer.cli.job import run_job
@@ -175,13 +171,12 @@ def _job(cfg: DictConfig) -> float:
                 OmegaConf.update(cfg, "trainer.progress", False)  # bars of several processes overwrite each other
             with labelled(f"{own.runtime.choices['strategy']}, seed {OmegaConf.select(cfg, 'seed')}: "):
                 return run_job(cfg, own)
-    except (SettingError, RunError, OmegaConfBaseException) as error:
+    except (SettingError, RunError) as error:
         if marker is not None:
             with suppress(OSError):
                 marker.touch()
         if own.mode == RunMode.MULTIRUN:
-            line = messages.one_line(error, conf_folder(), own.overrides.task)
-            complain(f"{line} (job {Path(own.runtime.output_dir).name})", whole=True)
+            print_error(f"{error} (job {Path(own.runtime.output_dir).name})", whole=True)
             _process.reported.append(error)
         if not _process.jobs_inside:
             raise

@@ -199,7 +199,7 @@ def find_images(given: Iterable[str], report: Callable[[str, str], None]) -> Ite
             ``*``, ``?``, ``[]`` and ``**``, sorted; ``-`` for a list on standard input, one path per line.
         report: Called with a name and a reason for each name that yields no image.
     """
-    from ensemble_transfer.tasks.folder import image_files
+    from ensemble_transfer.tasks.folder import image_files, warn_of_unread
 
     for name in given:
         found, reason, locked = [name], "no such file", list[OSError]()
@@ -209,6 +209,7 @@ def find_images(given: Iterable[str], report: Callable[[str, str], None]) -> Ite
             continue
         if os.path.isdir(name):  # noqa: PTH112  # no error for a name that no file system has
             found, reason = [str(path) for path in image_files(Path(name), locked.append)], "a folder without images"
+            warn_of_unread(Path(name))
         elif not os.path.lexists(name):
             paths = sorted(glob.glob(name, recursive=True))  # noqa: PTH207  # names stay as they are written
             found = [path for path in paths if not Path(path).is_dir()]

@@ -30,9 +30,10 @@ class Profile(Callback):
 
     def on_job_start(self, config: DictConfig, *, task_function: TaskFunction, **kwargs: object) -> None:
         """Start to measure, once everything is imported."""
-        from ensemble_transfer.cli import job
+        from ensemble_transfer.cli import build
+        from ensemble_transfer.runs import run
 
-        del config, task_function, kwargs, job
+        del config, task_function, kwargs, build, run
         self._profile = cProfile.Profile()
         self._profile.enable()
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ensemble_transfer.cli.command import complain, parser_of, resumable, some_path, written
+from ensemble_transfer.cli.command import parser_of, print_error, resumable, some_path, written
+from ensemble_transfer.cli.configuration import plain
 from ensemble_transfer.cli.from_record import as_data, changes_of, live_progress, merge_changes
 from ensemble_transfer.errors import RunError, SettingError, require
 from ensemble_transfer.layout import RECORD, owned
@@ -46,16 +47,16 @@ class Job:
 
     Attributes:
         name: Name of its strategy in the comparison's folder, such as ``few_2``.
-        cfg: Its configuration.
+        settings: Its configuration.
     """
 
     name: str
-    cfg: DictConfig
+    settings: dict[str, Any]
 
     @property
     def place(self) -> Path:
         """Its folder, below that of the rivals."""
-        return Path(self.name, f"seed_{self.cfg.seed}")
+        return Path(self.name, f"seed_{self.settings['seed']}")
 
 
 @resumable
@@ -88,24 +89,24 @@ def _rivals(options: argparse.Namespace, command: str) -> int:
     config = as_data(options.run, record, options.overrides, changes)
     jobs = list(_jobs(record, config, changes, options.seeds))
     spent = record.cost["total"]["fine_tunings"]
-    cost = sum(1.0 if job.name == BASELINE else job.cfg.budget or spent for job in jobs)
+    cost = sum(1.0 if job.name == BASELINE else job.settings["budget"] or spent for job in jobs)
     names = ", ".join(dict.fromkeys(job.name for job in jobs))
     text = "%s spent %.2f fine-tunings; to run: %s; %.1f fine-tunings in all, less what the store has"
     log.info(text, record.strategy, spent, names, cost)
     from ensemble_transfer.cli.build import build_experiment, build_logger
     from ensemble_transfer.cli.compare import compare
 
-    built = [(job, build_experiment(job.cfg), build_logger(job.cfg)) for job in jobs]  # mistakes show here
+    built = [(job, build_experiment(job.settings), build_logger(job.settings)) for job in jobs]  # mistakes show here
     output: Path = options.output or options.run / FOLDER
     output.mkdir(parents=True, exist_ok=True)
     failed = 0
     for number, (job, experiment, logger) in enumerate(built, 1):
-        log.info("%d of %d: %s, seed %d", number, len(jobs), job.name, job.cfg.seed)
+        log.info("%d of %d: %s, seed %d", number, len(jobs), job.name, job.settings["seed"])
         try:
             _run(job, experiment, logger, output / job.place, replace(record, command=command))
         except (SettingError, RunError) as error:
             failed += 1
-            complain(f"{error} ({job.place})")
+            print_error(f"{error} ({job.place})")
     within = output.resolve().is_relative_to(options.run.resolve())
     code = compare([options.run] if within else [options.run, output], output / "comparison")
     return max(code, 1) if failed else code
@@ -143,8 +144,8 @@ def _jobs(record: Record, config: Mapping[str, Any], changes: DictConfig, seeds:
         for name, (strategy, budget) in {BASELINE: baseline, **others, **again}.items():
             cfg = OmegaConf.create(deepcopy(dict(config)) | {"strategy": strategy, "budget": budget, "seed": seed})
             merge_changes(cfg, changes, OPEN)
-            if decisive(OmegaConf.to_container(cfg)) != decisive(record.config):  # type: ignore[arg-type]  # of groups
-                yield Job(name, cfg)
+            if decisive(settings := plain(cfg)) != decisive(record.config):
+                yield Job(name, settings)
 
 
 def _budget(spent: float) -> float:
@@ -155,14 +156,13 @@ def _budget(spent: float) -> float:
 
 def _run(job: Job, experiment: "Experiment", logger: "LoggerSettings", folder: Path, of: Record) -> None:
     """Run a rival of a run, with the command that asks for it, unless its folder has finished it."""
-    from ensemble_transfer.cli.build import plain
     from ensemble_transfer.cli.changes import outdated
     from ensemble_transfer.cli.finished import finished, identity
     from ensemble_transfer.cli.job import follow, require_free
     from ensemble_transfer.report.tracked_run import TrackedRun
     from ensemble_transfer.runs.run import run
 
-    config, strategy, seed = plain(job.cfg), experiment.strategy.name, job.cfg.seed
+    config, strategy, seed = job.settings, experiment.strategy.name, experiment.seed
     done = finished(folder / RECORD)
     same = done is not None and identity(done.config) == identity(config)
     if same and not outdated([(config, folder / RECORD)]):

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hydra.conf import HydraConf
-from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from ensemble_transfer.cli.configuration import plain
 from ensemble_transfer.cli.finished import is_search
-from ensemble_transfer.cli.grid import Grid
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.layout import RECORD
 
@@ -24,7 +23,7 @@ STOPPED = ".stopped"
 
 
 @dataclass
-class Asked:
+class Running:
     """The sweep that this process was asked for."""
 
     overrides: Sequence[str] = ()
@@ -32,9 +31,9 @@ class Asked:
     ended: bool = False  # all its jobs have had their turn
 
 
-asked = Asked()
+running = Running()
 
-_BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+_GRID = "hydra_plugins.ensemble_transfer_grid.ResumableGrid"
 
 _UNNAMED = "multirun/${now:"
 """Hydra's own name of a sweep's folder, which no command finds again."""
@@ -48,22 +47,23 @@ class RememberSweep(Callback):
         del kwargs
         hydra = config.hydra
         with open_dict(hydra):
-            if str(hydra.sweep._get_node("dir")).startswith(_UNNAMED):
-                override(config, "hydra.sweep.dir", folder_of(asked.overrides))
+            if str(plain(hydra.sweep)["dir"]).startswith(_UNNAMED):
+                override(config, "hydra.sweep.dir", folder_of(running.overrides))
         (Path(hydra.sweep.dir) / STOPPED).unlink(missing_ok=True)
-        asked.config = config
+        running.config = config
         if is_search(config.hydra):
             # It proposes again what it has proposed before. Trials that have finished are recognised, in their folders.
             if before := len(list(Path(hydra.sweep.dir).glob(f"*/{RECORD}"))):
                 override(config, "hydra.sweep.subdir", f"{before}_${{hydra.job.num}}")
             return
         hydra.hydra_logging.root.level = "WARNING"  # Hydra would print the overrides of every job
-        Plugins.instance().class_name_to_class[_BASIC] = Grid  # Hydra takes plugins from packages of its own alone
+        if hydra.runtime.choices["hydra/sweeper"] == "basic":
+            hydra.sweeper._target_ = _GRID
 
     def on_multirun_end(self, config: DictConfig, **kwargs: object) -> None:
         """Note that all jobs have had their turn. Hydra does not call this when a launcher's job has failed."""
         del config, kwargs
-        asked.ended = True
+        running.ended = True
 
 
 def override(config: DictConfig, name: str, value: str) -> None:
@@ -78,8 +78,11 @@ def marker(config: DictConfig, hydra: HydraConf) -> Path | None:
     return Path(hydra.sweep.dir) / STOPPED if stops else None
 
 
-def finish(config: DictConfig) -> int | None:
-    """Write, print and log the comparison of a sweep; return its exit code, or None if no job has left a record."""
+def finish(config: DictConfig, interrupted: bool = False) -> int | None:
+    """Write, print and log the comparison of a sweep; return its exit code, or None if no job has left a record.
+
+    Of a sweep that is interrupted it is the tables alone: figures take longer than somebody waits who wants to stop.
+    """
     from ensemble_transfer.cli.compare import compare
 
     folder = Path(config.hydra.sweep.dir).absolute()
@@ -88,13 +91,13 @@ def finish(config: DictConfig) -> int | None:
         (folder / STOPPED).unlink()
     if not any(folder.rglob(RECORD)):
         return None
-    code = compare([folder], folder / "comparison")
-    if code != 2 and OmegaConf.select(config, "logger.kind") == "wandb":
+    code = compare([folder], folder / "comparison", drawn=not interrupted)
+    if code != 2 and not interrupted and OmegaConf.select(config, "logger.kind") == "wandb":
         from ensemble_transfer.cli.build import build_logger
         from ensemble_transfer.report.tracking import log_comparison
 
         with suppress(SettingError):  # bad settings of the logger: every job has said so
-            log_comparison(build_logger(config), folder / "comparison", folder.name)
+            log_comparison(build_logger(plain(config, resolve=True)), folder / "comparison", folder.name)
     return code
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-from ensemble_transfer.cli.finished import finished
+from ensemble_transfer.cli.finished import status
 from ensemble_transfer.layout import HYDRA, RECORD
 
 
@@ -27,7 +27,7 @@ class SweepProgress:
     def __init__(self, folder: Path, jobs: int, places: Sequence[str], since: int) -> None:
         self._jobs, self._since = jobs, since
         self._waiting = {folder / place for place in places}
-        self._to_run, self._failed = len(places), 0
+        self._to_run, self._failed, self._interrupted = len(places), 0, 0
         self._start, self._stop = time.monotonic(), threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -48,7 +48,8 @@ class SweepProgress:
         """Look for jobs that have ended, and write a line if there are new ones."""
         ended = [place for place in self._waiting if self._is_new(place / RECORD)]
         self._waiting.difference_update(ended)
-        self._failed += sum(finished(place / RECORD) is None for place in ended)
+        self._failed += sum(status(place / RECORD) == "failed" for place in ended)
+        self._interrupted += sum(status(place / RECORD) == "interrupted" for place in ended)
         if ended:
             sys.stderr.write(f"{self.line()}\n")
             sys.stderr.flush()
@@ -57,9 +58,9 @@ class SweepProgress:
         """Return how many jobs are done, run and have failed, and about how long the rest takes."""
         ended, left = self._to_run - len(self._waiting), len(self._waiting)
         running = sum(self._is_new(place / HYDRA / "overrides.yaml") for place in self._waiting)
-        parts = [f"{self._jobs - left - self._failed} of {self._jobs} done"]
-        parts += [f"{self._failed} failed"] if self._failed else []
-        parts += [f"{running} running"] if running else []
+        counts = {"failed": self._failed, "interrupted": self._interrupted, "running": running}
+        parts = [f"{self._jobs - left - self._failed - self._interrupted} of {self._jobs} done"]
+        parts += [f"{number} {what}" for what, number in counts.items() if number]
         minutes = (time.monotonic() - self._start) / max(1, ended) * left / 60
         about = f"{max(1, round(minutes))} min" if minutes < 90 else f"{minutes / 60:.1f} h"
         return ", ".join([*parts, *([f"about {about} left"] if ended and left else [])])

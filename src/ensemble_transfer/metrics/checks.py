@@ -90,13 +90,15 @@ def _whole(tensor: Tensor) -> bool:
 def _tensor(values: Values, name: str) -> Tensor:
     """Return a tensor on the CPU, whatever the strides, byte order or writability of an array; copy where needed."""
     if isinstance(values, Tensor):
+        if values.is_complex():
+            raise ValueError(f"{name} has dtype {values.dtype}; must be real numbers")
         return values.detach().cpu().to(torch.int64 if _whole(values) else values.dtype)
     try:
         array = np.require(values, requirements=["C", "W"])
     except ValueError as error:
         raise ValueError(f"{name} is not an array: {error}") from error
     if array.dtype.kind not in "fiub":
-        raise ValueError(f"{name} has dtype {array.dtype}; must be numbers")
+        raise ValueError(f"{name} has dtype {array.dtype}; must be real numbers")
     if array.dtype.kind == "f":
         array = array.astype(np.float32 if array.dtype.itemsize <= 4 else np.float64, copy=False)
     elif array.dtype.kind in "iu":

@@ -235,7 +235,7 @@ def encoder_of(architecture: Architecture, **pretraining: Any) -> nn.Module:  # 
     except Exception as error:  # wrong options make timm raise anything
         if pretraining:
             raise
-        hint = "choose a preset (backbone=...), or leave the options of another family out with '~backbone.options'"
+        hint = f"backbone=timm backbone.name={architecture.backbone} leaves the options of other networks out"
         asserted = traceback.extract_tb(error.__traceback__)[-1].line  # all that a bare ``assert`` says
         reason = " ".join(str(error).split())[:200] or asserted or type(error).__name__
         rule = f"does not fit timm's {architecture.backbone}: {reason}; {hint}"

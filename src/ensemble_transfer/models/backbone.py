@@ -90,7 +90,7 @@ class Backbone:
             differs = misfit(state, self.name, _expected(architecture)) if self.checkpoint and state else ""
             reason = differs or " ".join(str(error).split())[:400] or type(error).__name__
             if self.options and not self.checkpoint and isinstance(error, RuntimeError):  # shapes
-                reason += f"; options={self.options} may be another's: leave them out with '~backbone.options'"
+                reason += f"; options={self.options} may be another's: backbone=timm backbone.name={self.name} has none"
             raise SettingError(setting, value, f"gives no weights for {architecture.backbone}: {reason}") from error
 
 

@@ -52,6 +52,9 @@ def _measure(architecture: Architecture) -> tuple[int, int]:
         try:
             with counting() as encoding, torch.no_grad():
                 classifier.encode(images)
+        except (AttributeError, IndexError, KeyError, TypeError) as error:  # a layer that the options left out
+            rule = f"describe no whole network of {architecture.backbone}: {' '.join(str(error).split())[:200]}"
+            raise SettingError("options", dict(architecture.options), rule) from error
         except (RuntimeError, AssertionError, ValueError) as error:
             size = f"{architecture.channels}x{architecture.image_size}x{architecture.image_size}"
             rule = f"cannot encode images of {size}: {' '.join(str(error).split())[:200]}"

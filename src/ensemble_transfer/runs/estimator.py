@@ -32,8 +32,9 @@ from ensemble_transfer.runs.given import (
     saved_folder,
     shape_of,
 )
-from ensemble_transfer.runs.presets import preset, preset_names, preset_object
+from ensemble_transfer.runs.presets import preset_names
 from ensemble_transfer.runs.run import prepare
+from ensemble_transfer.runs.settings import preset_object
 from ensemble_transfer.source.settings import EnsembleSettings
 from ensemble_transfer.tasks.given_images import GivenImages, read_pictures
 from ensemble_transfer.tasks.loader import TaskLoader
@@ -231,7 +232,7 @@ class TransferEnsemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         tasks = [after] if before is None else [after, before]
         size, channels = shape_of(tasks, self.image_size or own[0], self.channels or own[1])
         backbone, named = self._backbone(saved), self.trainer
-        trainer = named if isinstance(named, TrainerSettings) else TrainerSettings(**preset("trainer", named))
+        trainer = named if isinstance(named, TrainerSettings) else preset_object("trainer", named)
         store = self.store if isinstance(self.store, Store | None) else Store(Path(self.store).expanduser())
         return Experiment(
             dataset=Dataset(before, after, size, channels),
@@ -253,13 +254,14 @@ class TransferEnsemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         if isinstance(named, Backbone):
             return named
         if named in preset_names("backbone"):
-            return Backbone(**preset("backbone", named))
+            made: Backbone = preset_object("backbone", named)
+            return made
         with settings_under("backbone"):
             return Backbone(named)
 
     def _recipes(self, backbone: Backbone) -> Recipes:
         named = self.recipe or ("pretrained" if backbone.has_weights else "default")
-        return named if isinstance(named, Recipes) else Recipes.of(preset("recipe", named))
+        return named if isinstance(named, Recipes) else preset_object("recipe", named)
 
 
 @contextmanager

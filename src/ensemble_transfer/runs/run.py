@@ -20,7 +20,7 @@ from ensemble_transfer.source.train import keep_source, members_alone, train_sou
 from ensemble_transfer.training.cost import Ledger
 from ensemble_transfer.training.progress import Tracker
 from ensemble_transfer.training.recipe import Recipe
-from ensemble_transfer.transfer.base import check_strategy
+from ensemble_transfer.transfer.base import check_strategy, run_strategy
 from ensemble_transfer.transfer.prices import Prices
 from ensemble_transfer.transfer.workbench import Workbench
 
@@ -50,7 +50,7 @@ def run(experiment: Experiment, folder: Path, origin: Origin | None = None) -> R
     origin = origin or Origin()
     prepared = prepare(experiment, origin.tracker)
     log.info("%s: starting from an ensemble of %d", experiment.strategy.name, len(prepared.bench.source))
-    result = experiment.strategy.run(prepared.bench)
+    result = run_strategy(experiment.strategy, prepared.bench)
     record, config = conclude(prepared, result, folder), dict(origin.config)
     if isinstance(experiment.budget, str):  # what repeats the run, and what was asked for
         config["budget"] = prepared.experiment.budget

@@ -1,6 +1,7 @@
 """Tasks from folders of images."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +15,10 @@ from ensemble_transfer.tasks.picture_loader import Labelled, Listed, PictureLoad
 _USUAL = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 SUFFIXES = (*_USUAL, ".avif", ".heic", ".heif", ".jfif", ".jpe")
 """Endings of images. Some that Pillow may not be able to read are among them: they are told, not passed over."""
+
+_RAW = (".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".raw", ".rw2")
+UNREAD = (".dcm", ".exr", ".j2k", ".jp2", ".jpx", ".jxl", ".psd", ".svg", ".tga", *_RAW)
+"""Endings of pictures that are not read: how many there are is told."""
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +49,7 @@ class ImageFolder(PictureLoader):
             raise self._refuse(f"cannot be read: {error.strerror} ({error.filename})") from error
         for split in folders.keys() - {file.split for file in listed}:
             log.warning("%s: its %s folder has no folder of a class, and is not used", root, folders[split].name)
+        warn_of_unread(root)
         return labelled(root.resolve().name, classes, self._once(listed))
 
     def _once(self, listed: Sequence[Listed]) -> list[Listed]:
@@ -94,6 +100,15 @@ def _split_folders(root: Path) -> dict[str, Path]:
 def image_files(folder: Path, unreadable: Callable[[OSError], None] | None = None) -> Iterator[Path]:
     """Yield the image files of a folder and of all folders below it; see :func:`files_below`."""
     return (path for path in files_below(folder, unreadable) if path.suffix.lower() in SUFFIXES)
+
+
+def warn_of_unread(folder: Path) -> None:
+    """Log a warning that counts the pictures below a folder whose endings are none of those that are read."""
+    endings = (path.suffix.lower() for path in files_below(folder, lambda _: None))
+    found = Counter(ending for ending in endings if ending in UNREAD)
+    if found:
+        counts = ", ".join(f"{number} {ending}" for ending, number in sorted(found.items()))
+        log.warning("%s: pictures that are not read: %s; convert them to PNG or JPEG", folder, counts)
 
 
 def _folders(folder: Path) -> list[Path]:

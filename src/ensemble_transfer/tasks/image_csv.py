@@ -56,7 +56,8 @@ class ImageCsv(PictureLoader):
             require(splits == 1 or (optional and not splits), "split_column", self.split_column, rule)
             for fields in filter(None, reader):
                 found = self._line(header, fields, reader.line_num, folder)
-                place = os.path.realpath(found.path)  # whatever links lead to it
+                # whatever links lead to it; no file has a name with NUL in it
+                place = str(found.path) if "\0" in str(found.path) else os.path.realpath(found.path)
                 if place in lines:
                     raise self._refuse_line(reader.line_num, f"lists an image again, after line {lines[place][0]}")
                 lines[place] = reader.line_num, found

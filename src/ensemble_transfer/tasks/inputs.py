@@ -17,7 +17,7 @@ def state_of(paths: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         version = "none"
-        with suppress(OSError):
+        with suppress(OSError, ValueError):  # as for NUL in a name
             stat = path.stat()
             version = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino} {stat.st_mode}"
         digest.update(os.fsencode(path.absolute()) + b"\0" + version.encode() + b"\0")

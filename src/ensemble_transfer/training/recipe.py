@@ -1,11 +1,11 @@
 """Recipes: optimizer, schedule and number of steps of a fit."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from math import cos, pi
 from operator import index
-from typing import Any, Self
+from typing import Any
 
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
@@ -175,12 +175,6 @@ class Recipes:
     statistics: int | None = 256
     image_size: int | None = None
     pretrained: bool = False
-
-    @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Self:
-        """Return the recipes of plain settings, such as those of a preset."""
-        built: dict[str, Any] = {n: Recipe(**v) if isinstance(v, Mapping) else v for n, v in settings.items()}
-        return cls(**built)
 
     def __post_init__(self) -> None:
         known = self.statistics is None or self.statistics > 1

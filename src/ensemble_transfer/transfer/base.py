@@ -113,4 +113,17 @@ def transfer_ensemble(  # noqa: PLR0913  # the library's entry point: all but th
     name, about = strategy.name, strategy.about
     recipes, fitter = recipes or Recipes(), fitter or Fitter()
     bench = Workbench(source, target, seed, recipes, fitter, budget, strategy=name, about=about)
-    return strategy.run(bench)
+    return run_strategy(strategy, bench)
+
+
+def run_strategy(strategy: Strategy, bench: Workbench) -> TransferResult:
+    """Let a strategy run on a workbench.
+
+    Raises:
+        SettingError: If it returns something else than a result, as one of your own may.
+    """
+    result: object = strategy.run(bench)
+    own, rule = f"{type(strategy).__module__}.{type(strategy).__qualname__}", "must return a TransferResult from run"
+    require(isinstance(result, TransferResult), "strategy._target_", own, f"{rule}; it returned {result!r:.80}")
+    assert isinstance(result, TransferResult)
+    return result
