@@ -16,6 +16,10 @@ def test_pythons_none_is_null():
     ]
 
 
+def test_white_space_around_an_override_is_left_out():
+    assert normalised(["strategy=shift\n", " seed=1"]) == ["strategy=shift", "seed=1"]
+
+
 def test_a_setting_written_as_an_option_is_refused_with_what_wandb_needs():
     with pytest.raises(SettingError) as caught:
         normalised(["strategy=shift", "--strategy.scale=0.5"])

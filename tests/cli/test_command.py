@@ -9,6 +9,8 @@ import time
 
 import numpy as np
 import pytest
+import torch
+from pictures import write_pictures
 from records import a_record
 
 from ensemble_transfer.cli.command import command, interruptible
@@ -95,6 +97,9 @@ def test_a_sweep_that_is_stopped_writes_its_comparison(cli, forks, quick, tmp_pa
     assert done.stderr.count(MESSAGE) == 1
     assert f"interrupted: head, digits_to_mnist, seed 0: {MESSAGE}" in " ".join(done.stdout.split())
     assert (tmp_path / "s" / "comparison" / "table.csv").read_text().splitlines()[1].startswith("head,1,0,")
+    assert not (tmp_path / "s" / "comparison" / "index.html").exists(), "figures take longer than somebody waits"
+    assert "1 of 2 done, 1 interrupted" in done.stderr
+    assert "failed" not in done.stderr
 
 
 def test_a_reader_that_stops_reading_ends_a_command_quietly(forks, tmp_path):
@@ -147,6 +152,26 @@ def test_an_argument_that_is_no_text_in_this_locale_is_one_line(tmp_path):
     assert done.returncode == 2
     assert done.stderr.endswith("is not text in this locale; set PYTHONUTF8=1\n")
     assert done.stderr.count("\n") == 1
+
+
+CLOSED = """
+import os, sys
+for number in (1, 2):
+    os.close(number)
+sys.stdin = sys.stdout = sys.stderr = None  # as Python has them where they are closed
+from ensemble_transfer.cli.main import main
+raise SystemExit(main())
+"""
+
+
+def test_streams_that_the_shell_has_closed_take_nothing_from_a_command(finished_shift, forks, tmp_path):
+    write_pictures(tmp_path / "images", torch.zeros(3, 1, 8, 8, dtype=torch.uint8))
+    (tmp_path / "closed.py").write_text(CLOSED)
+    rows = ["predict", finished_shift / "run", "images", "--output", "rows.csv"]
+    for words, code in ((["--help"], 0), (["seed=1"], 2), (rows, 0)):
+        done = forks.run(tmp_path / "closed.py", *words, cwd=tmp_path)
+        assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
+    assert (tmp_path / "rows.csv").read_text().count("\n") == 4
 
 
 class Deleted:

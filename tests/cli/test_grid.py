@@ -110,10 +110,11 @@ def test_the_line_counts_jobs_that_are_done_run_and_have_failed(tmp_path, capsys
     saved(tmp_path / "5")
     saved(tmp_path / "6")
     saved(tmp_path / "7", status="failed")
+    saved(tmp_path / "10", status="interrupted")
     monkeypatch.setattr("ensemble_transfer.cli.sweep_progress.time.monotonic", lambda: start + 30)
     progress.look()
     progress.look()
-    line = "7 of 200 done, 1 failed, 2 running, about 32 min left\n"  # 10 s a job, 192 left
+    line = "7 of 200 done, 1 failed, 1 interrupted, 2 running, about 24 min left\n"  # 7.5 s a job, 191 left
     assert capsys.readouterr().err == line
 
 

@@ -3,14 +3,19 @@
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 
 import pytest
+from records import a_record
 
 from ensemble_transfer import layout
+from ensemble_transfer.cli.command import interruptible
 from ensemble_transfer.cli.finished import identity
+from ensemble_transfer.cli.job import recorded
 from ensemble_transfer.cli.main import main
+from ensemble_transfer.errors import Interrupted, RunError, note_signal
 from ensemble_transfer.report.record import Record
 
 
@@ -121,3 +126,16 @@ def test_the_environment_is_left_as_it_was(cli, monkeypatch):
         assert main() == 2
         assert "HYDRA_FULL_ERROR" not in os.environ
         assert sys.argv == ["ensemble_transfer", "+strategy=shift", "seed=-1"]
+
+
+def test_what_fails_because_a_signal_came_was_interrupted(tmp_path):
+    unfinished = a_record(status="failed")
+    for error in (RuntimeError("a worker died"), RunError("a worker died")):
+        with interruptible():
+            note_signal(signal.SIGINT)
+            with pytest.raises(Interrupted), recorded(tmp_path, unfinished):
+                raise error
+        assert Record.load(tmp_path / "record.json").status == "interrupted"
+    with pytest.raises(RunError), recorded(tmp_path, unfinished):
+        raise RunError("a worker died")
+    assert Record.load(tmp_path / "record.json").status == "failed"

@@ -29,6 +29,8 @@ MANY = torch.cat([changed(0.26), GOOD.repeat(1, 200, 1)], 1)
         (torch.ones(2, 3, 1), "p has shape (2, 3, 1); must be (members, examples, classes), none empty, at least 2"),
         (changed(float("nan")), "p holds nan; must be finite"),
         (changed(-0.5), "p holds -0.5; must lie in 0..1"),
+        (GOOD + 0j, "p has dtype torch.complex64; must be real numbers"),
+        ((GOOD + 0j).numpy(), "p has dtype complex64; must be real numbers"),
         (MANY, "p sums to 1.01 over the classes of member 1, example 2; must be 1 within 0.001"),
     ],
 )

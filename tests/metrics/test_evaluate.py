@@ -218,5 +218,7 @@ def test_a_file_that_is_no_npz_is_refused_in_one_line(content, tmp_path, capsys)
         path.write_bytes(content)
     assert main([str(path)]) == 2
     printed = capsys.readouterr()
-    assert printed.err.startswith(f"{path}: must be an .npz file that exists and is whole, as numpy.savez writes it")
+    assert printed.err.startswith(
+        f"error: {path}: must be an .npz file that exists and is whole, as numpy.savez writes it"
+    )
     assert (printed.out, printed.err.count("\n")) == ("", 1)

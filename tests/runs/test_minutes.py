@@ -8,8 +8,9 @@ from ensemble_transfer import Digits, EnsembleSettings, Few, SettingError
 from ensemble_transfer.runs import minutes
 from ensemble_transfer.runs.costs import seconds_a_fine_tuning
 from ensemble_transfer.runs.evaluation import EvaluationSettings
-from ensemble_transfer.runs.experiment import Dataset, Experiment, load_tasks, seconds_of
+from ensemble_transfer.runs.experiment import Dataset, Experiment, load_tasks
 from ensemble_transfer.runs.run import Origin, run
+from ensemble_transfer.transfer.budget import seconds_of
 from ensemble_transfer.transfer.workbench import Workbench
 
 

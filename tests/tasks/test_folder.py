@@ -277,3 +277,12 @@ def test_pictures_that_become_nearly_black_are_told(tmp_path, digits, caplog):
             Image.fromarray(image.astype(np.uint16) * 16).save(tmp_path / name / f"{place}.tif")
     ImageFolder(str(tmp_path)).load(8, 1)
     assert re.search(r"images are nearly black, 1\d of 255 at most \(of 16 bits the upper 8 count\)", caplog.text)
+
+
+def test_pictures_whose_endings_are_not_read_are_counted_once(pool, caplog):
+    for name in ("zero/a.jp2", "één/b.JP2", "één/more/c.jxl", "één/notes.txt"):
+        (pool / name).parent.mkdir(exist_ok=True)
+        (pool / name).write_bytes(b"")
+    ImageFolder(str(pool)).load(8, 1)
+    [line] = [message for message in caplog.messages if "not read" in message]
+    assert "2 .jp2, 1 .jxl" in line

@@ -122,3 +122,9 @@ def test_broken_images_are_named_with_their_lines(table, caplog):
     shutil.rmtree(scans)
     with pytest.raises(SettingError, match=r"holds no image that can be read \(train\)"):
         ImageCsv(str(table), broken="skip").load(8, 1)
+
+
+def test_a_path_with_nul_in_it_is_an_image_that_cannot_be_read(table):
+    changed(table, 3, "scans/0\0.png,zero,train")
+    assert "line 3: " in complaint(table)
+    assert len(ImageCsv(str(table), broken="skip").load(8, 1).train) == 39

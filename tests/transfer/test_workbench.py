@@ -3,8 +3,10 @@
 from dataclasses import replace
 
 import pytest
+from refusals import refusal
 
-from ensemble_transfer import Backbone, Ensemble, Recipe, SettingError
+from ensemble_transfer import Backbone, Ensemble, HeadOnly, Recipe, SettingError
+from ensemble_transfer.transfer.base import run_strategy
 from ensemble_transfer.transfer.workbench import Workbench
 from ensemble_transfer.weights import below, fingerprint
 
@@ -60,3 +62,12 @@ def test_an_encoder_without_batchnorm_pays_for_no_statistics(source_ensemble, ta
     assert bench.prices.statistics == 0
     assert bench.reestimate_statistics(bench.encoders) == bench.encoders
     assert bench.ledger.entries == []
+
+
+def test_a_strategy_that_returns_no_result_is_named(bench):
+    strategy = HeadOnly()
+    object.__setattr__(strategy, "run", lambda _: None)
+    error = refusal(run_strategy, strategy, bench)
+    assert error.setting == "strategy._target_"
+    assert "HeadOnly" in error.value
+    assert "TransferResult" in error.rule

@@ -1,7 +1,6 @@
 """The settings of a run, and the run once its tasks are loaded and its source ensemble is trained."""
 
 import logging
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -22,31 +21,13 @@ from ensemble_transfer.training.cost import Ledger
 from ensemble_transfer.training.fit import Fitter
 from ensemble_transfer.training.recipe import Recipes
 from ensemble_transfer.transfer.base import Strategy, check_strategy
+from ensemble_transfer.transfer.budget import read_budget
 from ensemble_transfer.transfer.workbench import Workbench
 
 log = logging.getLogger(__name__)
 
-UNITS = {"s": 1, "min": 60, "h": 3600}
-"""Seconds in the units of a budget in time."""
-
-LARGEST_BUDGET = 1_000_000
-"""Fine-tunings that a transfer may spend at the most: no ensemble has as many members."""
-
 RARE = 10
 """Times the training images of the smallest class that the largest has, from which classes are called unbalanced."""
-
-
-def seconds_of(budget: str) -> float:
-    """Return the seconds of a budget such as ``90s``, ``10min`` or ``1.5h``.
-
-    Raises:
-        SettingError: If it is no time.
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(s|min|h)", budget.strip(), re.ASCII)
-    rule = "must be a number of fine-tunings, or a time such as 90s, 10min or 1h"
-    require(found is not None and float(found[1]) > 0, "budget", budget, rule)
-    assert found is not None
-    return float(found[1]) * UNITS[found[2]]
 
 
 @dataclass(frozen=True)
@@ -103,11 +84,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         require(self.seed >= 0, "seed", self.seed, "must be 0 or more")
-        budget = seconds_of(self.budget) if isinstance(self.budget, str) else self.budget
-        number = isinstance(budget, int | float) and not isinstance(budget, bool)
-        usable = budget is None or (number and 0 < budget <= LARGEST_BUDGET)
-        rule = f"must be above 0 and at most {LARGEST_BUDGET:,} fine-tunings, a time such as 10min, or null for none"
-        require(usable, "budget", self.budget, rule)
+        budget = read_budget(self.budget)
         with settings_under("backbone"):
             step_flops(self.architecture)
         with settings_under("ensemble"):

@@ -8,7 +8,8 @@ from ensemble_transfer.errors import require
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.runs.costs import seconds_a_fine_tuning
 from ensemble_transfer.runs.evaluation import Tasks, images_of
-from ensemble_transfer.runs.experiment import Experiment, seconds_of
+from ensemble_transfer.runs.experiment import Experiment
+from ensemble_transfer.transfer.budget import seconds_of
 from ensemble_transfer.transfer.workbench import Workbench
 
 IMAGES = 64

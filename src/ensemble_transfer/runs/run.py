@@ -12,7 +12,7 @@ from ensemble_transfer.models.flops import step_flops
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.runs.conclusion import conclude
 from ensemble_transfer.runs.evaluation import tell_size
-from ensemble_transfer.runs.experiment import Experiment, PreparedRun, load_tasks, seconds_of
+from ensemble_transfer.runs.experiment import Experiment, PreparedRun, load_tasks
 from ensemble_transfer.runs.inputs import inputs_of
 from ensemble_transfer.runs.minutes import fine_tunings_in
 from ensemble_transfer.source.existing import count_members
@@ -21,6 +21,7 @@ from ensemble_transfer.training.cost import Ledger
 from ensemble_transfer.training.progress import Tracker
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.transfer.base import check_strategy, run_strategy
+from ensemble_transfer.transfer.budget import seconds_of
 from ensemble_transfer.transfer.prices import Prices
 from ensemble_transfer.transfer.workbench import Workbench
 

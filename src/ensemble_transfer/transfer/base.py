@@ -1,6 +1,5 @@
 """The interface of a strategy, and the entry point of a transfer."""
 
-from math import inf
 from typing import Protocol
 
 from ensemble_transfer.errors import SettingError, require, settings_under
@@ -9,6 +8,7 @@ from ensemble_transfer.models.ensemble import COPIES, UNTRAINED, Ensemble
 from ensemble_transfer.tasks.task import Task
 from ensemble_transfer.training.fit import Fitter
 from ensemble_transfer.training.recipe import Recipes
+from ensemble_transfer.transfer.budget import read_budget
 from ensemble_transfer.transfer.prices import Prices
 from ensemble_transfer.transfer.workbench import TransferResult, Workbench
 
@@ -108,7 +108,7 @@ def transfer_ensemble(  # noqa: PLR0913  # the library's entry point: all but th
     Raises:
         SettingError: If the strategy's options or the budget do not suit the ensemble. This is checked before training.
     """
-    require(budget is None or 0 < budget < inf, "budget", budget, "must be above 0 and finite, or None for none")
+    budget = read_budget(budget, in_time=False)
     check_strategy(strategy, len(source), source.architecture, source.lineage, budget)
     name, about = strategy.name, strategy.about
     recipes, fitter = recipes or Recipes(), fitter or Fitter()
