@@ -110,6 +110,7 @@ def test_the_line_counts_jobs_that_are_done_run_and_have_failed(tmp_path, capsys
     saved(tmp_path / "5")
     saved(tmp_path / "6")
     saved(tmp_path / "7", status="failed")
+    started(tmp_path / "10")
     saved(tmp_path / "10", status="interrupted")
     monkeypatch.setattr("ensemble_transfer.cli.sweep_progress.time.monotonic", lambda: start + 30)
     progress.look()

@@ -33,7 +33,7 @@ def test_a_finished_run_is_never_replaced_by_another(cli, quick, run):
         "seed=-1": "seed=-1: must be 0 or more",
         "seed=1": "holds a finished run of other settings (shift, seed 0), which is not replaced; choose another "
         "folder with hydra.run.dir=...",
-        "seed=[1]": "seed=[1]: must be a whole number",
+        "seed=[1]": "seed=[1]: must be a number",
         "dataset.target.seed=${nope}": "nope",
     }.items():
         code, _, err = cli("+strategy=shift", *quick, "hydra.run.dir=run", typo)

@@ -87,7 +87,7 @@ def launched(monkeypatch):
             return []
 
     monkeypatch.setattr("hydra.core.plugins.Plugins.instantiate_launcher", lambda *_, **__: Launcher())
-    monkeypatch.setattr("ensemble_transfer.cli.grid.Composer.configuration", lambda *_: None)
+    monkeypatch.setattr("ensemble_transfer.cli.grid.Jobs._composed_like", lambda *_: {})
     return jobs
 
 

@@ -113,7 +113,7 @@ def test_the_numbers_of_members_follow_the_cost(changed, run):
     for spent, numbers in ((0.2, [1]), (0.6, [1, 2]), (1.05, [2, 4]), (2.5, [4, 8]), (40.0, [4, 8])):
         record.cost["total"]["fine_tunings"] = spent
         jobs = list(_jobs(record, record.config, OmegaConf.create(), 1))
-        assert [job.cfg.strategy.members for job in jobs if job.name.startswith("few")] == numbers
+        assert [job.settings["strategy"]["members"] for job in jobs if job.name.startswith("few")] == numbers
         assert jobs[0].name == "baseline"
 
 

@@ -207,7 +207,7 @@ def test_a_bad_file_is_refused_in_one_line(name, value, message, full, save, cap
     assert main([path]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert printed.err.startswith(f"{path}: {message}")
+    assert printed.err.startswith(f"error: {path}: {message}")
     assert printed.err.count("\n") == 1
 
 

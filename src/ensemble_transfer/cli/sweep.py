@@ -97,7 +97,9 @@ def finish(config: DictConfig, interrupted: bool = False) -> int | None:
         from ensemble_transfer.report.tracking import log_comparison
 
         with suppress(SettingError):  # bad settings of the logger: every job has said so
-            log_comparison(build_logger(plain(config, resolve=True)), folder / "comparison", folder.name)
+            log_comparison(
+                build_logger({"logger": plain(config.logger, resolve=True)}), folder / "comparison", folder.name
+            )
     return code
 
 
