@@ -1,17 +1,24 @@
 """The snippets and commands of the guide to Lightning run as they are, the commands with a small network."""
 
 import csv
+import inspect
 import re
 import shlex
 import sys
 import types
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.settings import decisive
+from ensemble_transfer.runs.presets import conf_folder
+from ensemble_transfer.training.settings import TrainerSettings
 
 GUIDE = Path(__file__).parents[2] / "docs" / "lightning.md"
 TEXT = GUIDE.read_text(encoding="utf-8")
@@ -80,3 +87,19 @@ def test_a_logger_of_ones_own(cli, quick, tmp_path):
     (tmp_path / "my_conf" / "logger" / "together.yaml").write_text(option)
     assert cli(*command("logger=together"), *quick)[0] == 0
     assert list((tmp_path / "all_runs" / "transfer").rglob("events.out.tfevents.*"))
+
+
+def test_the_table_has_every_argument_of_lightnings_trainer_and_names_settings_that_exist():
+    rows = [
+        line.split(" | ") for line in TEXT.partition("## Lightning's words")[2].splitlines() if line.startswith("| `")
+    ]
+    theirs = {
+        word.removeprefix("trainer.").partition("=")[0] for row in rows for word in re.findall(r"`([^`]+)`", row[0])
+    }
+    assert set(inspect.signature(pl.Trainer).parameters) - {f.name for f in fields(TrainerSettings)} <= theirs
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        cfg = compose("config", overrides=["strategy=few"], return_hydra_config=True)
+    for row in rows:
+        for name, value in re.findall(r"([\w./]+)=(\w+)", row[1]):
+            chosen = (conf_folder() / name / f"{value}.yaml").is_file()
+            assert chosen or OmegaConf.select(cfg, name, default=name) != name, name
