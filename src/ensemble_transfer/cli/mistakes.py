@@ -29,6 +29,9 @@ _GROWS = {"evaluation.ood": "+task@{}=TASK", "backbone.options": "+{}=..."}
 
 _LIGHTNING = "; docs/lightning.md has what stands here for Lightning's settings"
 
+_FIRST = ("dataset.", "recipe.full.")
+"""Settings that are meant more often than others of the same name."""
+
 _NAMED, _LIKE = 3, 0.7
 """Settings that a hint names at the most, and how much their names must be like the one that was written."""
 
@@ -70,7 +73,7 @@ def unknown(cfg: Mapping[str, Any], setting: str, value: object) -> SettingError
     like = name if name in names else next(iter(get_close_matches(name, names, 1, _LIKE)), None)
     found = [path for path in paths if path.rpartition(".")[2] == like]
     beside_it = [path for path in found if path.rpartition(".")[0] == parent]
-    meant = beside_it or sorted(found, key=lambda path: (".full." not in path, len(path)))
+    meant = beside_it or sorted(found, key=lambda path: (not path.startswith(_FIRST), len(path)))
     node: Any = cfg
     for part in parent.split(".") if parent else ():
         node = node.get(part) if isinstance(node, Mapping) else None
