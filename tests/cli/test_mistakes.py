@@ -15,7 +15,7 @@ from ensemble_transfer.report.record import Record
 FILE = f"backbone.checkpoint={'a' * 300}"
 WRONG = {
     "budget=1e308": ("budget", 1e308, "at most 1,000,000"),
-    "budget=abc": ("budget", "abc", "in fine-tunings"),
+    "budget=abc": ("budget", "abc", "fine-tunings, or a time"),
     "strategy=auto task@dataset.target=image_folder dataset.target.path=none": ("budget", None, "is required by auto"),
     "evaluation.ood=false": ("evaluation.ood", False, "must be a group"),
     "backbone.options.channels=[0,8,8,8]": ("backbone.options", None, "widths must be above 0"),

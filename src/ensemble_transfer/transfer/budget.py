@@ -2,6 +2,7 @@
 
 import re
 from numbers import Real
+from typing import Any
 
 from ensemble_transfer.errors import require
 
@@ -22,13 +23,13 @@ def read_budget(budget: object, in_time: bool = True) -> float | None:
     Raises:
         SettingError: If it is none that can be spent.
     """
-    amount = seconds_of(budget) if isinstance(budget, str) and in_time else budget
+    amount: Any = seconds_of(budget) if isinstance(budget, str) and in_time else budget
     if amount is None:
         return None
     usable = isinstance(amount, Real) and not isinstance(amount, bool) and 0 < amount <= LARGEST
     time = ", a time such as 10min" * in_time
     require(usable, "budget", budget, f"must be above 0 and at most {LARGEST:,} fine-tunings{time}, or null for none")
-    return float(amount)  # type: ignore[arg-type]  # a number
+    return float(amount)
 
 
 def seconds_of(budget: str) -> float:
