@@ -129,7 +129,15 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
 
 
 def test_what_needs_no_torch_is_told_before_torch_is_imported(tmp_path):
-    lines = ["evaluation.ood=false", "seed=-1", "seed=x", "recipe.full.lr=x", "trainer.progress=1", "image_size=8"]
+    lines = [
+        "evaluation.ood=false",
+        "budget=abc",
+        "seed=-1",
+        "seed=x",
+        "recipe.full.lr=x",
+        "trainer.progress=1",
+        "image_size=8",
+    ]
     lines += ["dataset=nope", "-m seed=range(0)"]
     done = subprocess.run([sys.executable, "-c", EARLY, "\n".join(lines)], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

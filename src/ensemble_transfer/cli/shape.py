@@ -7,6 +7,7 @@ import yaml
 
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.runs.presets import conf_folder, preset, preset_names
+from ensemble_transfer.transfer.budget import read_budget
 
 _KINDS: tuple[tuple[tuple[type, ...], str], ...] = (
     ((Mapping,), "must be a group of settings, not a single value"),
@@ -18,7 +19,7 @@ _KINDS: tuple[tuple[tuple[type, ...], str], ...] = (
 
 
 def check_shape(settings: Mapping[str, Any], choices: Mapping[str, Any]) -> None:
-    """Raise a SettingError for a value of another kind than the one that conf/ has for it.
+    """Raise a SettingError for a value of another kind than the one that conf/ has for it, and for seed and budget.
 
     Args:
         settings: The configuration of a job, resolved.
@@ -33,6 +34,7 @@ def check_shape(settings: Mapping[str, Any], choices: Mapping[str, Any]) -> None
             _check(settings.get(group), preset(group, str(choices[group])), group)
     seed = settings.get("seed")
     require(not isinstance(seed, int) or seed >= 0, "seed", seed, "must be 0 or more")
+    read_budget(settings.get("budget"))
 
 
 def _check(value: Any, written: Any, path: str) -> None:  # noqa: ANN401

@@ -26,7 +26,8 @@ def read_budget(budget: object, in_time: bool = True) -> float | None:
     amount: Any = seconds_of(budget) if isinstance(budget, str) and in_time else budget
     if amount is None:
         return None
-    usable = isinstance(amount, Real) and not isinstance(amount, bool) and 0 < amount <= LARGEST
+    number = isinstance(amount, Real) and not isinstance(amount, bool)
+    usable = number and 0 < amount <= LARGEST
     time = ", a time such as 10min" * in_time
     require(usable, "budget", budget, f"must be above 0 and at most {LARGEST:,} fine-tunings{time}, or null for none")
     return float(amount)
