@@ -87,7 +87,8 @@ def launched(monkeypatch):
             return []
 
     monkeypatch.setattr("hydra.core.plugins.Plugins.instantiate_launcher", lambda *_, **__: Launcher())
-    monkeypatch.setattr("ensemble_transfer.cli.grid.Jobs._composed_like", lambda *_: {})
+    for name in ("settings", "_composed_like"):
+        monkeypatch.setattr(f"ensemble_transfer.cli.grid.Jobs.{name}", lambda *_: {})
     return jobs
 
 
