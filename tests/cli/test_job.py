@@ -75,7 +75,7 @@ def test_a_folder_that_is_used_again_keeps_nothing_of_the_older_run(cli, quick, 
     names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     ensemble = {f"ensemble/{name}" for name in ("README.md", "ensemble.json", "member_00.safetensors")}
     ensemble.add("ensemble/calibration.safetensors")
-    files = {"record.json", "predictions.npz", "summary.md", "ensemble_transfer.log", "mine.txt"}
+    files = {"record.json", "predictions.npz", "summary.md", "errors.html", "ensemble_transfer.log", "mine.txt"}
     assert names == files | ensemble | {f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")}
 
 
