@@ -1,7 +1,7 @@
 """Benchmarks of speed and memory.
 
     python scripts/benchmarks/benchmark.py overhead executor              # tables
-    python scripts/benchmarks/benchmark.py all --save benchmarks/fast     # all but scale; 15 minutes on two quiet cores
+    python scripts/benchmarks/benchmark.py all --save benchmarks/fast     # all but scale
     python scripts/benchmarks/benchmark.py executor --json                # one flat dict
 
 Every number comes from one run with a fixed number of threads; two things are compared as the median of ratios over

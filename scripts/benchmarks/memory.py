@@ -34,7 +34,8 @@ def _runs(options: Options) -> Result:
             photos(Path(folder, "photos"), 60 if options.quick else 2000, classes=10)
             command = [sys.executable, "-m", "ensemble_transfer", "strategy=few", "budget=2", "dataset=target"]
             command += [f"dataset.target.path={folder}/photos", "backbone=efficientnet_lite0", "recipe=pretrained"]
-            command += [f"dataset.image_size={size}", "recipe.full.steps=4", "trainer.progress=false"]
+            command += [f"dataset.image_size={size}", "recipe.image_size=null"]  # where a fine-tuning is counted
+            command += ["recipe.full.steps=4", "trainer.progress=false"]
             command += [f"hydra.run.dir={folder}/run", f"store.root={folder}/store"]
             found[f"photos of {size} pixels/peak MB, imports included"] = _peak(command) / 1e6
     return found
