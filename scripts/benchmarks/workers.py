@@ -15,8 +15,8 @@ from functools import partial
 
 from measure import Options, Result, digits, fitter, network, same, starts
 
-from ensemble_transfer import Backbone, Digits, EnsembleSettings, Recipes, train_source
-from ensemble_transfer.runs.presets import preset
+from ensemble_transfer import Backbone, Digits, EnsembleSettings, train_source
+from ensemble_transfer.runs.settings import preset_object
 from ensemble_transfer.training.fit import Fits
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.workers import close_workers, start_workers
@@ -59,10 +59,10 @@ def run(options: Options) -> Result:
 
 def _source(options: Options, repeats: int) -> Result:
     """Train the source ensemble of the main job by one process and by two that start with it, in turn."""
-    recipes = Recipes.of(preset("recipe", "default"))
+    recipes = preset_object("recipe", "default")
     if options.quick:
         recipes = replace(recipes, ancestor=Recipe(2), source=Recipe(2))
-    backbone, task = Backbone(**preset("backbone", "small_resnet")), Digits().load(28, 1)
+    backbone, task = preset_object("backbone", "small_resnet"), Digits().load(28, 1)
     settings, pairs = EnsembleSettings(2 if options.quick else MEMBERS), []
     for _ in range(repeats):
         walls, ancestor = [], 0.0

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ensemble_transfer import Split, Task
-from ensemble_transfer.runs.presets import preset_object
+from ensemble_transfer.runs.settings import preset_object
 
 PIXELS = 128
 
