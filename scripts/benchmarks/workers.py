@@ -15,7 +15,7 @@ from functools import partial
 
 from measure import Options, Result, digits, fitter, network, same, starts
 
-from ensemble_transfer import Backbone, Digits, EnsembleSettings, train_source
+from ensemble_transfer import Digits, EnsembleSettings, train_source
 from ensemble_transfer.runs.settings import preset_object
 from ensemble_transfer.training.fit import Fits
 from ensemble_transfer.training.recipe import Recipe
