@@ -36,6 +36,10 @@ class SettingError(ValueError):
         return type(self)(f"{group}.{self.setting}" if group else self.setting, self.value, self.rule)
 
 
+class DivergedError(SettingError):
+    """A fit has diverged: the setting is the learning rate, which is too high."""
+
+
 @contextmanager
 def settings_under(group: str) -> Iterator[None]:
     """Give settings that are refused in the block their full name, ``group.setting``."""

@@ -34,7 +34,7 @@ def test_work_costs_what_its_price_says(bench):
     prices, starts = bench.prices, bench.with_fresh_heads(bench.first_encoders(2), "full")
     bench.fit(starts, bench.recipes.full, "full")
     bench.fit(starts, bench.recipes.tiny, "tiny")
-    bench.fit_heads(starts, bench.recipes.head, "head")
+    bench.fit(starts, bench.recipes.head, "head", heads=True)
     bench.probe(starts)
     bench.reestimate_statistics(bench.first_encoders(2))
     bench.look([start.weights for start in starts])

@@ -1,7 +1,7 @@
-"""An ensemble under the user's own ``pl.Trainer``: a LightningModule that fine-tunes all members.
+"""An ensemble under the user's own ``pl.Trainer``, with its callbacks and loggers.
 
-The runner has a module of its own, :class:`~ensemble_transfer.training.lockstep.Lockstep`: it resumes member by member,
-and its fits are remembered in the store. This one is for people who have a Trainer, with its callbacks and loggers.
+It takes the step of :class:`~ensemble_transfer.training.lockstep.Lockstep`, as the runner does. The runner's fits
+besides go on member by member where they were stopped, and are remembered in the store.
 """
 
 import json
@@ -10,14 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.core.optimizer import LightningOptimizer
-from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, nll_loss
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from ensemble_transfer.errors import require
 from ensemble_transfer.machine import free_memory
@@ -26,15 +21,16 @@ from ensemble_transfer.models.device import channels_last, channels_last_pays
 from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.seeding import derive
 from ensemble_transfer.tasks.task import Task
-from ensemble_transfer.training.executors import seed_generators
+from ensemble_transfer.training.executors import Differentiate, Loop
 from ensemble_transfer.training.features import frozen_statistics
-from ensemble_transfer.training.recipe import Recipe, optimizer_of
+from ensemble_transfer.training.lockstep import Lockstep
+from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.weights import copied, joined
 
 log = logging.getLogger(__name__)
 
 
-class EnsembleModule(pl.LightningModule):
+class EnsembleModule(Lockstep):
     """Fine-tunes every member of an ensemble by a recipe, under any ``pl.Trainer`` with one device.
 
     A step is one step of every member. All members see the same batch, images (batch, C, H, W) uint8 and labels
@@ -60,6 +56,8 @@ class EnsembleModule(pl.LightningModule):
         SettingError: If the recipe cannot train whole members, or the members do not fit into memory.
     """
 
+    group: Loop
+
     def __init__(
         self,
         ensemble: Ensemble | Mapping[str, Any],
@@ -68,30 +66,33 @@ class EnsembleModule(pl.LightningModule):
         seed: int = 0,
         accumulate_grad_batches: int = 1,
     ) -> None:
-        super().__init__()
-        self.automatic_optimization = False
-        self.accumulate_grad_batches = each = accumulate_grad_batches
-        require(each > 0, "accumulate_grad_batches", each, "must be at least 1")
-        self._summed = 0
-        self.recipe = recipe if isinstance(recipe, Recipe) else Recipe(**recipe)
-        self.recipe.check_whole()
-        self.recipe.check_trains()
+        recipe = recipe if isinstance(recipe, Recipe) else Recipe(**recipe)
+        recipe.check_whole()
+        recipe.check_trains()
+        require(accumulate_grad_batches > 0, "accumulate_grad_batches", accumulate_grad_batches, "must be at least 1")
         if isinstance(ensemble, Ensemble):
             source = ensemble if classes is None else _for_classes(ensemble, tuple(classes), seed)
-            self._about = _description(source)
+            about = _description(source)
             members: list[nn.Module] = [*source.classifiers()]
         else:
-            self._about = dict(ensemble)
-            members = _untrained(self.architecture, self._about["members"])
-        members = [frozen_statistics(m) for m in members] if self.recipe.batchnorm == "frozen" else members
-        self.members = nn.ModuleList(member.train() for member in members)
-        self.seed = seed
-        about = {"ensemble": self._about, "recipe": asdict(self.recipe), "seed": seed}
-        self.save_hyperparameters(about | {"accumulate_grad_batches": each})
+            about = dict(ensemble)
+            members = _untrained(Architecture.from_plain(about["architecture"]), about["members"])
+        members = [frozen_statistics(m) for m in members] if recipe.batchnorm == "frozen" else members
+        group = Loop([member.train() for member in members], recipe.label_smoothing)
+        seeds = [member_seed(seed, member) for member in range(len(members))]
+        super().__init__(group, recipe, seeds, accumulate_grad_batches)
+        self._about = about
+        settings = {"recipe": asdict(recipe), "seed": seed, "accumulate_grad_batches": accumulate_grad_batches}
+        self.save_hyperparameters({"ensemble": about} | settings)
 
     def __repr__(self) -> str:
         what = f"{len(self.members)} members of {self.architecture.backbone}, {len(self._about['classes'])} classes"
         return f"EnsembleModule({what}, {self.recipe})"
+
+    @property
+    def members(self) -> Sequence[nn.Module]:
+        """The members' networks."""
+        return [*self.group.members]
 
     @property
     def architecture(self) -> Architecture:
@@ -121,20 +122,12 @@ class EnsembleModule(pl.LightningModule):
         require(fits, "images", f"{images.dtype} {tuple(images.shape)}", rule)
         return images
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Return one optimizer over all members, and its schedule in steps."""
-        named = (pair for member in self.members for pair in member.named_parameters())
-        optimizer = optimizer_of(self.recipe, named)
-        recipe = self.recipe
-        schedule = LambdaLR(optimizer, lambda step: recipe.rate(min(step, recipe.steps)))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
     def on_fit_start(self) -> None:
         """Refuse several devices, as each member's backward pass is one of its own; lay out weights; note the task."""
         rule = "must be 1: EnsembleModule trains on one device"
         require(self.trainer.world_size == 1, "devices", self.trainer.world_size, rule)
         if channels_last_pays(self.device):
-            channels_last(self.members)
+            channels_last(self.group)
         task = getattr(getattr(self.trainer, "datamodule", None), "task", None)
         if isinstance(task, Task):
             own = self._about["classes"]
@@ -145,7 +138,7 @@ class EnsembleModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Take no step beyond the schedule, from a checkpoint of its end; say so if the trainer ends before it does."""
-        self._summed = 0
+        super().on_train_start()
         self.trainer.should_stop = self.trainer.should_stop or self._is_done
         ends = self._steps_of_the_trainer()
         if ends < self.recipe.steps and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning's
@@ -160,56 +153,30 @@ class EnsembleModule(pl.LightningModule):
         steps = -(-trainer.num_training_batches // each) * (trainer.max_epochs or 0)
         return steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int = 0) -> None:
-        """Add a batch to every member's gradient, and take a step once there are as many as make one."""
-        del batch_idx
+    def unpacked(self, batch: Any) -> list[tuple[Tensor, Tensor]]:  # noqa: ANN401  # as a loader has it
+        """Return the batch of every member: the one of all, or each its own."""
         images, labels = self._fitting(batch[0]), batch[1]
-        apart = labels.ndim == 2
-        optimizer, scheduler = self.optimizers(), self.lr_schedulers()
-        assert isinstance(optimizer, LightningOptimizer)  # one, with one schedule: configure_optimizers says so
-        assert isinstance(scheduler, LambdaLR)
-        if self._summed == 0:
-            optimizer.zero_grad()
-        logits, losses = [], []
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            for index, member in enumerate(self.members):
-                x, y = (images[index], labels[index]) if apart else (images, labels)
-                seed_generators(self._stream(index), self.device)
-                out = member(x)
-                loss = cross_entropy(out, y, label_smoothing=self.recipe.label_smoothing)
-                self.manual_backward(loss / self.accumulate_grad_batches if self.accumulate_grad_batches > 1 else loss)
-                logits.append(out.detach().float())
-                losses.append(loss.detach())
-        self._summed += 1
-        if self._summed == self.accumulate_grad_batches or self.trainer.is_last_batch:
-            self._to_the_mean()
-            optimizer.step()
-            scheduler.step()
-        self._log("train", torch.stack(logits), labels, torch.stack(losses))
+        if labels.ndim == 2:
+            return [(images, labels)]
+        members = len(self.members)
+        return [(images.expand(members, *images.shape), labels.expand(members, *labels.shape))]
+
+    @property
+    def differentiate(self) -> Differentiate:
+        """The trainer's way: it scales losses of 16 bits, and calls the hooks of callbacks."""
+        each = self.accumulate_grad_batches
+        return lambda loss: self.manual_backward(loss / each if each > 1 else loss)
+
+    def stepped(self, losses: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Log loss and accuracy, and end the fit after the recipe's steps."""
+        shared = labels.stride(0) == 0
+        self._log("train", logits.float(), labels[0] if shared else labels, losses)
         if self._is_done:
             self.trainer.should_stop = True
 
     @property
     def _is_done(self) -> bool:
         return self.global_step >= self.recipe.steps
-
-    def _to_the_mean(self) -> None:
-        """Make the gradients those of the batches that were added, where an epoch ends before there are enough."""
-        missing, self._summed = self.accumulate_grad_batches / self._summed, 0
-        for parameter in self.members.parameters() if missing > 1 else ():
-            if parameter.grad is not None:
-                parameter.grad.mul_(missing)
-
-    def _stream(self, member: int) -> int:
-        """Return the seed of what is random in a member's forward pass, as the runner has it for the first batch."""
-        later = (self._summed,) if self._summed else ()
-        return derive(member_seed(self.seed, member), "step", self.global_step, *later)
-
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Clip every member's gradient, which is unscaled by now."""
-        del optimizer
-        for member in self.members if self.recipe.clip is not None else ():
-            nn.utils.clip_grad_norm_(member.parameters(), self.recipe.clip or 0.0)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int = 0) -> None:
         """Log loss and accuracy of members and ensemble."""

@@ -143,8 +143,7 @@ class _SourceTraining:
             for member, existing in enumerate(found, first)
             if existing.head is None
         ]
-        with self.recipes.naming(self.recipes.head, "head"):
-            heads = self.fitter.fit_heads(self.architecture, starts, self.task.train, self.recipes.head, "source head")
+        heads = self._fit(starts, self.recipes.head, "source head", heads=True)
         probed = iter(heads.weights)
         weights = [next(probed) if m.head is None else joined(encoder=m.encoder, head=m.head) for m in found]
         return weights, heads.entries(), found[0].lineage if len(paths) == 1 else ""
@@ -169,9 +168,9 @@ class _SourceTraining:
             done.append(self._fit([replace(start, weights=done[-1].weights[0])], self.recipes.source, "source"))
         return done
 
-    def _fit(self, starts: Sequence[Start], recipe: Recipe, phase: str) -> Fits:
-        with self.recipes.naming(recipe, phase):
-            return self.fitter.fit(self.architecture, starts, self.task.train, recipe, phase)
+    def _fit(self, starts: Sequence[Start], recipe: Recipe, phase: str, heads: bool = False) -> Fits:
+        with self.recipes.naming(recipe, "head" if heads else phase):
+            return self.fitter.fit(self.architecture, starts, self.task.train, recipe, phase, heads)
 
     def _initial(self, ancestors: Sequence[int]) -> list[Weights]:
         """Return the ancestors' initial weights: random, or the pretrained encoder with a random head."""

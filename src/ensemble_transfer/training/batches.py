@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from ensemble_transfer.machine import free_memory
 from ensemble_transfer.models.copies import together
-from ensemble_transfer.seeding import derive, generator
+from ensemble_transfer.seeding import generator
 
 USABLE = 0.8
 """Share of a device's free memory that a group of members may take, and features of heads."""
@@ -146,10 +146,6 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
 
     def _sent(self, tensors: list[Tensor]) -> list[Tensor]:
         return together(tensors, self._device, waiting=False)
-
-    def step_seeds(self, step: int) -> list[int]:
-        """Return a seed for each member for what is random in its forward pass of a step, such as dropout."""
-        return [derive(seed, "step", step) for seed in self.seeds]
 
 
 def augmented(images: Tensor, name: str, generator: torch.Generator) -> Tensor:

@@ -1,25 +1,28 @@
-"""How far the members of a group have come in their common fit, and who is told of it."""
+"""The common fit of a group of members in the runner, and who is told of it."""
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 from typing import Self
 
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torch.optim import Optimizer
 
 from ensemble_transfer.tasks.task import Split
+from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.executors import Loop, Vectorised
+from ensemble_transfer.training.lockstep import Batch, Lockstep
+from ensemble_transfer.training.loggers import LOSS
 from ensemble_transfer.training.progress import Report, Tracker
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.spec import FitSpec, Start
 from ensemble_transfer.training.store import Store, Unfinished
-from ensemble_transfer.weights import copied
+from ensemble_transfer.weights import copied, floating
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +34,14 @@ SLOW = 25
 PATIENCE = 5.0
 """Seconds of a fit after which its steps are looked at."""
 
+STRETCH = 0.25
+"""Seconds for which steps are taken as one batch of the trainer, which spends half a millisecond around each."""
+
 POINTS, IMAGES = 10, 256
 """Points of a validation curve beside the last, and images that it is computed on, at the most."""
 
 
-class DivergedError(ArithmeticError):
+class NotFiniteError(ArithmeticError):
     """A loss or a weight is not finite.
 
     Attributes:
@@ -49,29 +55,103 @@ class DivergedError(ArithmeticError):
         self.step = step
 
 
-class Course:
-    """How far the members of a group have come in their common fit, which can be interrupted at any step.
+class Course(Lockstep):
+    """The common fit of a group in the runner, which can be interrupted at any step.
+
+    Args:
+        group: The members, with the weights that they go on from; they are trained in place.
+        batches: Their batches, with their streams of randomness.
+        recipe: Optimizer, schedule and number of steps.
+        settings: Where and how it is computed.
+        interrupted: The members' states at a step that they have all reached; empty for fits that start.
+        watch: Is told of every step; None for nobody.
 
     Attributes:
-        group: The members.
         step: Number of steps taken.
         curve: Points (step, loss of each member) along the fit, at most ``CURVE_POINTS`` and the last step.
         seconds_before: Wall-clock seconds that all members spent before they were interrupted.
         cpu_seconds_before: Processor seconds, likewise.
     """
 
-    group: Loop | Vectorised
-    optimizer: Optimizer
+    step = 0
 
-    def begin(self, recipe: Recipe, interrupted: Sequence[Unfinished]) -> None:
-        """Start, or go on from the members' states at a step that they have all reached."""
-        self.recipe = recipe
-        self.step = interrupted[0].step if interrupted else 0
+    def __init__(
+        self,
+        group: Loop | Vectorised,
+        batches: Batches,
+        recipe: Recipe,
+        settings: TrainerSettings,
+        interrupted: Sequence[Unfinished] = (),
+        watch: "Watch | None" = None,
+    ) -> None:
+        super().__init__(group, recipe, batches.seeds)
+        self._batches = batches.on(settings.device)
+        self.settings, self.watch = settings, watch
+        self.step = self.start = interrupted[0].step if interrupted else 0
         curves = [state.curve.tolist() for state in interrupted]
         self.curve = [(int(points[0][0]), [loss for _, loss in points]) for points in zip(*curves, strict=True)]
+        self._optimizer_states = [state.optimizer for state in interrupted]
+        self._unchecked: list[Tensor] = []
         self.seconds_before = sum(state.seconds for state in interrupted)
         self.cpu_seconds_before = sum(state.cpu_seconds for state in interrupted)
         self._started = time.perf_counter(), time.process_time()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all steps are taken."""
+        return self.step >= self.recipe.steps
+
+    @property
+    def is_fused(self) -> bool:
+        """A GPU is faster so, and a CPU for weights that are few and small."""
+        return self.group.fused_on_cpu or all(parameter.is_cuda for _, parameter in self.group.trained())
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return optimizer and schedule, both at the step that the fit starts from."""
+        configured = super().configure_optimizers()
+        if self._optimizer_states:
+            self.group.restore(self.optimizer, self._optimizer_states)
+            self._optimizer_states = []
+        return configured
+
+    def on_train_start(self) -> None:
+        """Start the clocks."""
+        super().on_train_start()
+        self.begin()
+
+    def begin(self) -> None:
+        """Start the clocks."""
+        self._started = time.perf_counter(), time.process_time()
+        if self.watch is not None:
+            self.watch.begin(self)
+
+    def unpacked(self, batch: object) -> Iterator[Batch]:
+        """Yield the batches of the next steps, for a while; one where callbacks are to see every step."""
+        del batch
+        end = -inf if self.settings.callbacks else time.monotonic() + STRETCH
+        while not self.is_done:
+            yield self._batches[self.step]
+            if time.monotonic() > end:
+                return
+
+    def stepped(self, losses: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Check the losses, note them on the curve, and tell of the step.
+
+        Raises:
+            NotFiniteError: If a loss is not finite.
+        """
+        del logits, labels
+        self._unchecked.append(losses)
+        if self.is_on_curve or losses.device.type == "cpu":  # a GPU is waited for at the points of the curve only
+            finite = require_finite(self._unchecked, self.step)
+            self._unchecked = []
+            if self.is_on_curve:
+                self.curve.append((self.step, finite[-1]))
+        self.step += 1
+        if self.settings.callbacks and self.newest_loss is not None:
+            self.log(LOSS, self.newest_loss, logger=False, batch_size=1)
+        if self.watch is not None:
+            self.watch.stepped(self)
 
     @property
     def is_on_curve(self) -> bool:
@@ -90,30 +170,38 @@ class Course:
         cpu_seconds = (self.cpu_seconds_before + time.process_time() - self._started[1]) / len(weights)
         return [
             Unfinished(copied(own), copied(state), points, self.step, seconds, cpu_seconds)
-            for own, state, points in zip(weights, optimizers, self.curves(len(weights)), strict=True)
+            for own, state, points in zip(weights, optimizers, self.curves(), strict=True)
         ]
 
-    def curves(self, members: int) -> list[Tensor]:
-        """Return the curve (points, 2) of each of so many members: step and loss."""
+    def curves(self) -> list[Tensor]:
+        """Return the curve (points, 2) of each member: step and loss."""
         points = [[[float(step), loss] for loss in losses] for step, losses in self.curve]
-        return list(torch.tensor(points).reshape(-1, members, 2).transpose(0, 1))
+        return list(torch.tensor(points).reshape(-1, len(self.seeds), 2).transpose(0, 1))
 
     def weights(self) -> list[dict[str, Tensor]]:
-        """Return every member's weights, on the CPU."""
-        return [{k: v.detach().cpu().contiguous() for k, v in state.items()} for state in self.group.state_dicts()]
+        """Return every member's weights, on the CPU.
+
+        Raises:
+            NotFiniteError: If one is not finite.
+        """
+        found = [{k: v.detach().cpu().contiguous() for k, v in state.items()} for state in self.group.state_dicts()]
+        for place, weights in enumerate(found):
+            if not all(bool(torch.isfinite(tensor).all()) for tensor in floating(weights).values()):
+                raise NotFiniteError(place, None)
+        return found
 
 
 def require_finite(losses: Sequence[Tensor], last: int) -> list[list[float]]:
     """Return losses (steps, members) of the steps up to the last as numbers, by one copy from a GPU.
 
     Raises:
-        DivergedError: If one is not finite; it names the first.
+        NotFiniteError: If one is not finite; it names the first.
     """
     found: list[list[float]] = torch.stack([*losses]).float().tolist()
     for step, of_members in enumerate(found, last - len(found) + 1):
         for place, loss in enumerate(of_members):
             if not isfinite(loss):
-                raise DivergedError(place, step)
+                raise NotFiniteError(place, step)
     return found
 
 
@@ -141,8 +229,8 @@ class Pace:
 class Watch:
     """Tells others of a group's fit after every step.
 
-    Every point of its curve goes to the run's logger with the learning rate, and some with the validation loss of every
-    member. The newest state of every member goes to the store, every so many seconds.
+    Every point of its curve goes to the run's logger with the learning rate, and some with loss and accuracy of every
+    member on validation. The newest state of every member goes to the store, every so many seconds.
 
     Lightning's own ModelCheckpoint ignores ``train_time_interval`` under manual optimisation (seen in 2.6). It also
     writes the group as one, and unpickles it: a member could not go on in another group, nor be checked before loading.
@@ -205,7 +293,7 @@ class Watch:
             self.report(self.label, fit.step, self.spec.recipe.steps, fit.newest_loss)
 
     def _validated(self, fit: Course) -> dict[str, float]:
-        """Return the validation loss of every member now, by its name in the log; nothing where none is wanted.
+        """Return loss and accuracy of every member on validation now, by their names in the log, where they are due.
 
         The weights, and what is random in the fit, stay as they are. The time that it takes is none of the fit's.
         """
@@ -223,7 +311,9 @@ class Watch:
         with torch.inference_mode():
             for member, module in zip(self._members, fit.group.members, strict=True):
                 module.eval()
-                found[f"validation_loss/member_{member + 1:02d}"] = float(cross_entropy(module(images).float(), labels))
+                logits, own = module(images).float(), f"member_{member + 1:02d}"
+                found[f"validation_loss/{own}"] = float(cross_entropy(logits, labels))
+                found[f"validation_accuracy/{own}"] = float((logits.argmax(-1) == labels).double().mean())
                 module.train()
         fit.seconds_before -= (time.perf_counter() - wall) / self.sharing
         fit.cpu_seconds_before -= time.process_time() - cpu

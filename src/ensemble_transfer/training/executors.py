@@ -1,107 +1,23 @@
 """Two ways to compute a step of members in lockstep: in a loop, or vectorised as one network.
 
 Both hold the members' trainable weights as module parameters, so that one optimizer serves all members. Vectorised
-members, with the draws that make them those of the loop, are experimental: no GPU has yet shown what they gain.
+members are experimental: no GPU has yet shown what they gain.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
-from torch.nn import functional
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
-from torch.overrides import TorchFunctionMode
 
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.models.architecture import Architecture
 from ensemble_transfer.models.device import channels_last
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.weights import Weights
-
-_SCALING = (functional.dropout, functional.dropout1d, functional.dropout2d, functional.dropout3d)
-"""Functions that multiply their input by a random mask, called (input, p, training, inplace)."""
-
-Draw = Callable[[Tensor], Tensor]
-DrawAll = Callable[[Draw, Tensor], Tensor]
-
-
-class MembersDraws(TorchFunctionMode):
-    """While it is active, dropout and ``bernoulli_`` under one vmap over members draw from streams of the members.
-
-    A stream is an own state of the default generator of torch on a device. What else is random stays as it is, and vmap
-    refuses it.
-
-    Attributes:
-        used: Whether anything was drawn.
-    """
-
-    def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
-        super().__init__()
-        on_gpu = device.type == "cuda"
-        self._generator = torch.cuda.default_generators[device.index or 0] if on_gpu else torch.default_generator
-        self._states = [self._generator.manual_seed(seed).get_state() for seed in seeds]
-        self.used = False
-
-    def draw(self, draw: Draw, like: Tensor) -> Tensor:
-        """Return the draws (members, ...) of all members, each on an empty tensor like this one."""
-        self.used = True
-        drawn = []
-        for member, state in enumerate(self._states):
-            self._generator.set_state(state)
-            drawn.append(draw(torch.empty_like(like, memory_format=torch.contiguous_format)))
-            self._states[member] = self._generator.get_state()
-        return torch.stack(drawn)
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401  # what any function of torch returns
-        del types
-        kwargs = kwargs or {}
-        if func in _SCALING:
-            return self._scaled(func, *args, **kwargs)
-        if func is Tensor.bernoulli_:
-            return self._drawn(args[0], lambda empty: func(empty, *args[1:], **kwargs))
-        return func(*args, **kwargs)
-
-    def _scaled(
-        self, func: Callable[..., Tensor], x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
-    ) -> Tensor:
-        del inplace
-        if not training or p == 0:
-            return x
-        return x * self._drawn(x.detach(), lambda empty: func(empty.fill_(1.0), p, True))
-
-    def _drawn(self, like: Tensor, draw: Draw) -> Tensor:
-        drawn: Tensor = _Drawn.apply(like, self.draw, draw)  # type: ignore[no-untyped-call]
-        return drawn
-
-
-class _Drawn(torch.autograd.Function):
-    """Draws for all members at once: the rule for vmap runs below it, where random functions may be called."""
-
-    @staticmethod
-    def forward(_like: Tensor, _of_all: DrawAll, _draw: Draw) -> Tensor:
-        """Refuse: a tensor that is the same for all members says nothing about their number."""
-        raise RuntimeError("draws on a tensor that does not depend on the member")
-
-    @staticmethod
-    def setup_context(ctx: object, inputs: object, output: object) -> None:
-        """Keep nothing: a draw has no gradient."""
-
-    @staticmethod
-    def vmap(_info: object, in_dims: tuple[int, ...], like: Tensor, of_all: DrawAll, draw: Draw) -> tuple[Tensor, int]:
-        """Return the draws of all members for the tensor of all of them."""
-        return of_all(draw, like.select(in_dims[0], 0)), 0
-
 
 LAUNCH_BOUND = 2e10
 """Operations of a member's step below which a GPU spends its time on launching kernels.
@@ -111,33 +27,57 @@ A GPU that sustains 4e12 operations a second on small convolutions does 2e10 in 
 the launches. ``scripts/benchmarks/benchmark.py executor`` measures it; the number is still to be confirmed on a GPU.
 """
 
+Differentiate = Callable[[Tensor], object]
+"""Adds the gradient of a loss to the weights that it comes from."""
+
+Tensors = dict[str, Tensor]
+
 _COUNTER = "step."
 """Begins the name of AdamW's count of steps: a scalar, equal for all members; on the CPU, but for a fused optimizer."""
 
 
 class Loop(nn.Module):
-    """Members one after another: a forward and a backward each, so that one graph is alive at a time."""
+    """Members one after another: a forward and a backward each, so that one graph is alive at a time.
 
-    def __init__(self, members: Sequence[nn.Module]) -> None:
+    Args:
+        members: Their networks.
+        smoothing: Label smoothing of the loss.
+    """
+
+    fused_on_cpu = False
+
+    def __init__(self, members: Sequence[nn.Module], smoothing: float = 0.0) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
+        self._smoothing = smoothing
 
-    def backward(self, inputs: Tensor, labels: Tensor, seeds: Sequence[int], smoothing: float) -> Tensor:
-        """Add every member's gradient and return the losses (members,).
+    def backward(
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        seeds: Sequence[int],
+        differentiate: Differentiate = Tensor.backward,
+    ) -> tuple[Tensor, Tensor]:
+        """Add every member's gradient.
 
         Args:
             inputs: Inputs (members, batch, ...).
             labels: Labels (members, batch).
             seeds: One seed a member for what is random in its forward pass, such as dropout.
-            smoothing: Label smoothing.
+            differentiate: Is given every loss with its graph.
+
+        Returns:
+            The losses (members,) and logits (members, batch, classes), without graphs.
         """
-        losses = []
+        losses, logits = [], []
         for member, x, y, seed in zip(self.members, inputs, labels, seeds, strict=True):
             seed_generators(seed, x.device)
-            loss: Tensor = cross_entropy(member(x), y, label_smoothing=smoothing)
-            loss.backward()  # type: ignore[no-untyped-call]
+            out = member(x)
+            loss = cross_entropy(out, y, label_smoothing=self._smoothing)
+            differentiate(loss)
             losses.append(loss.detach())
-        return torch.stack(losses)
+            logits.append(out.detach())
+        return torch.stack(losses), torch.stack(logits)
 
     def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield the trained parameters with the names that they have in a member."""
@@ -166,43 +106,43 @@ class Loop(nn.Module):
 class Vectorised(nn.Module):
     """Members as one network whose weights have a leading dimension of members, by torch.func.
 
-    Dropout and drop path draw from each member's own stream, as in the loop.
+    A network with random layers, such as dropout, is refused: all members would draw from one stream.
     """
 
-    def __init__(self, members: Sequence[nn.Module]) -> None:
+    fused_on_cpu = False
+
+    def __init__(self, members: Sequence[nn.Module], smoothing: float = 0.0) -> None:
         super().__init__()
-        self._size = len(members)
+        self._size, self._smoothing = len(members), smoothing
         self._template = [deepcopy(members[0]).to("meta")]  # in a list, so that it is no submodule
         parameters, buffers = stack_module_state(list(members))
         self._parameter_names, self._buffer_names = list(parameters), list(buffers)
         self._stacked = nn.ParameterList(nn.Parameter(p.detach()) for p in parameters.values())
         for index, buffer in enumerate(buffers.values()):
             self.register_buffer(f"buffer_{index}", buffer)
-        self._draws = True  # until a step shows that nothing is random
 
     def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield the stacked parameters with the names that they have in a member."""
         yield from zip(self._parameter_names, self._stacked, strict=True)
 
-    def backward(self, inputs: Tensor, labels: Tensor, seeds: Sequence[int], smoothing: float) -> Tensor:
-        """Add every member's gradient and return the losses (members,); see :meth:`Loop.backward`."""
-        losses = self.losses(inputs, labels, seeds, smoothing)
-        losses.sum().backward()  # type: ignore[no-untyped-call]
-        return losses.detach()
-
-    def losses(self, inputs: Tensor, labels: Tensor, seeds: Sequence[int], smoothing: float) -> Tensor:
-        """Return the losses (members,), with a graph."""
+    def backward(
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        seeds: Sequence[int],
+        differentiate: Differentiate = Tensor.backward,
+    ) -> tuple[Tensor, Tensor]:
+        """Add every member's gradient, and return losses and logits; see :meth:`Loop.backward`. Nothing is random."""
+        del seeds
         template = self._template[0].train()
 
-        def loss_of_member(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        def of_member(parameters: Tensors, buffers: Tensors, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
             logits = functional_call(template, (parameters, buffers), (x,))
-            return cross_entropy(logits, y, label_smoothing=smoothing)
+            return cross_entropy(logits, y, label_smoothing=self._smoothing), logits
 
-        draws = MembersDraws(seeds, inputs.device) if self._draws else None
-        with draws or nullcontext():
-            losses: Tensor = vmap(loss_of_member)(dict(self.trained()), self._stacked_buffers(), inputs, labels)
-        self._draws = draws is not None and draws.used
-        return losses
+        losses, logits = vmap(of_member)(dict(self.trained()), self._stacked_buffers(), inputs, labels)
+        differentiate(losses.sum())
+        return losses.detach(), logits.detach()
 
     def clip(self, highest: float) -> None:
         """Scale every member's gradient to at most this norm."""
@@ -279,11 +219,11 @@ def chosen_executor(settings: TrainerSettings, members: int, step_flops: int) ->
     return "vectorised" if settings.device.type == "cuda" and small and not settings.channels_last else "loop"
 
 
-def grouped(modules: Sequence[nn.Module], settings: TrainerSettings) -> Loop | Vectorised:
+def grouped(modules: Sequence[nn.Module], settings: TrainerSettings, smoothing: float = 0.0) -> Loop | Vectorised:
     """Return members in the executor that the settings name; ``auto`` must have been decided."""
     if settings.executor == "vectorised":
-        return Vectorised(modules)
-    loop = Loop(modules)
+        return Vectorised(modules, smoothing)
+    loop = Loop(modules, smoothing)
     return channels_last(loop) if settings.lays_channels_last else loop
 
 
@@ -293,7 +233,7 @@ def refuse_unvectorisable(architecture: Architecture) -> None:
     images = torch.zeros(1, 2, architecture.channels, size, size, dtype=torch.uint8)
     try:
         with torch.random.fork_rng(devices=[]):
-            Vectorised([architecture.build()]).losses(images, labels, [0], 0.0)
+            Vectorised([architecture.build()]).backward(images, labels, [0])
     except (RuntimeError, ValueError, NotImplementedError) as error:
         reason = str(error).strip().split("\n")[0]
         raise SettingError("executor", "vectorised", f"cannot train this net ({reason}); use executor=loop") from error

@@ -1,13 +1,13 @@
 """Fits: the only way to train a member; finished ones are cached in the store."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import torch
 
-from ensemble_transfer.errors import SettingError, require
+from ensemble_transfer.errors import SettingError
 from ensemble_transfer.models.architecture import Architecture
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.cost import Entry
@@ -74,40 +74,51 @@ class Fitter:
         if self.settings.executor == "vectorised":
             refuse_unvectorisable(architecture)
 
-    def fit(self, architecture: Architecture, starts: Sequence[Start], data: Split, recipe: Recipe, phase: str) -> Fits:
-        """Train encoder and head of every member on a split's images; ledger, bars and curves name the phase."""
-        recipe.check_whole()
-        return self._fits(FitSpec(architecture, data, recipe, phase), starts)
-
-    def fit_heads(
-        self, architecture: Architecture, starts: Sequence[Start], data: Split, recipe: Recipe, phase: str
+    def fit(
+        self,
+        architecture: Architecture,
+        starts: Sequence[Start],
+        data: Split,
+        recipe: Recipe,
+        phase: str,
+        heads: bool = False,
     ) -> Fits:
-        """Train the head of every member on the features of its frozen encoder; see :meth:`fit`.
+        """Train members on a split's images, or the head of each on the features of its frozen encoder.
 
-        Only the images that its steps draw are encoded. It is no Lightning fit, and callbacks do not see it.
+        Of the features only those of images that its steps draw are computed. It is no Lightning fit, and callbacks do
+        not see it.
+
+        Args:
+            architecture: Architecture of the members.
+            starts: Where their fits start.
+            data: What they are trained on.
+            recipe: What each fit may spend.
+            phase: Name for ledger, bars and curves.
+            heads: Whether heads alone are trained.
+
+        Raises:
+            DivergedError: If a fit diverges.
+            SettingError: If a setting cannot be used.
         """
-        recipe.check_head()
-        return self._fits(FitSpec(architecture, data, recipe, phase, heads=True), starts)
-
-    def _fits(self, spec: FitSpec, starts: Sequence[Start]) -> Fits:
-        require(len(spec.data) > 1, "train", len(spec.data), "a fit needs at least 2 examples")
+        spec = FitSpec(architecture, data, recipe, phase, heads)
+        spec.check()
         keys = [spec.key(start, self.settings) for start in starts]
-        store = None if self.settings.callbacks and not spec.heads else self.store  # callbacks may change a fit
+        store = None if self.settings.callbacks and not heads else self.store  # callbacks may change a fit
         found = {} if store is None else {key: fitted for key in keys if (fitted := store.get(key)) is not None}
         missing = {key: start for key, start in zip(keys, starts, strict=True) if key not in found}
-        try:
-            found |= self._computed(spec, missing, store) if missing else {}
-        except ValueError as error:
-            if "more than 1 value per channel" not in str(error):  # of torch's batch norm
-                raise
-            rule = "is too small: BatchNorm needs two or more values of every channel of such images"
-            raise SettingError("batch_size", spec.batch_size, rule) from error
-        fits = Fits(spec.phase, tuple(start.member for start in starts), tuple(found[key] for key in keys))
-        self._send_reused_curves(fits, spec.recipe)
+        if missing:
+            with self._prepared(spec, missing, store) as (fitter, workers):
+                many = workers > 1
+                found |= compute_beside(fitter, spec, missing, workers) if many else fitter.compute(spec, missing)
+        fits = Fits(phase, tuple(start.member for start in starts), tuple(found[key] for key in keys))
+        self._send_reused_curves(fits, recipe)
         return fits
 
-    def _computed(self, spec: FitSpec, missing: dict[str, Start], store: Store | None) -> dict[str, Fitted]:
-        """Return fits by key, computed here or in worker processes; torch's generators are left as they are."""
+    @contextmanager
+    def _prepared(
+        self, spec: FitSpec, missing: Mapping[str, Start], store: Store | None
+    ) -> Iterator[tuple[GroupFitter, int]]:
+        """Yield what computes fits, and in how many processes; torch's generators are left as they are."""
         if not self.settings.progress:
             members = member_names([start.member for start in missing.values()])
             log.info("%s: training %s, %d steps each", spec.phase, members, spec.recipe.steps)
@@ -118,10 +129,15 @@ class Fitter:
         with self.settings.applied(), torch.random.fork_rng(devices=gpu), shown as report:
             fitter = GroupFitter(settings, store, self.tracker, report, validation=validation)
             workers = number_of_workers(self.settings, spec, len(missing))
-            if workers > 1:
-                return compute_beside(fitter, spec, missing, workers)
-            start_ahead(self.settings, spec)
-            return fitter.compute(spec, missing)
+            if workers == 1:
+                start_ahead(self.settings, spec)
+            try:
+                yield fitter, workers
+            except ValueError as error:
+                if "more than 1 value per channel" not in str(error):  # of torch's batch norm
+                    raise
+                rule = "is too small: BatchNorm needs two or more values of every channel of such images"
+                raise SettingError("batch_size", spec.batch_size, rule) from error
 
     def _decided(self, spec: FitSpec, members: int) -> TrainerSettings:
         """Return the settings with an executor that trains so many members of this work."""
@@ -129,10 +145,9 @@ class Fitter:
         if executor == "vectorised":
             try:
                 refuse_unvectorisable(spec.architecture)
-            except SettingError as error:
+            except SettingError:
                 if self.settings.executor != "auto":
                     raise
-                log.info("executor=auto: loop (%s)", error)
                 executor = "loop"
         return replace(self.settings, executor=executor)
 

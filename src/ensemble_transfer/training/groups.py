@@ -3,26 +3,29 @@
 import gc
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import count
 from typing import Self
 
 import torch
 
-from ensemble_transfer.errors import SettingError
+from ensemble_transfer.errors import DivergedError, SettingError
 from ensemble_transfer.machine import free_memory
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.cost import Cost, Meter, measured
-from ensemble_transfer.training.course import Course, DivergedError, Watch
+from ensemble_transfer.training.course import Course, NotFiniteError, Watch
+from ensemble_transfer.training.executors import grouped
 from ensemble_transfer.training.heads import ALONE, Heads
-from ensemble_transfer.training.lockstep import Lockstep, train
 from ensemble_transfer.training.progress import Report, Tracker
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.spec import FitSpec, Start, member_names
 from ensemble_transfer.training.store import Fitted, Store, Unfinished
-from ensemble_transfer.weights import Weights, copied, floating
+from ensemble_transfer.training.trainer import trainer_of
+from ensemble_transfer.weights import copied
 
-MOST = 256
+LARGEST_GROUP = 256
 """Members of a group, at most, where nobody says how many: each holds an open file, its lock."""
 
 log = logging.getLogger(__name__)
@@ -62,8 +65,10 @@ class GroupFitter:
     def compute(self, spec: FitSpec, missing: dict[str, Start]) -> dict[str, Fitted]:
         """Return fits by key, computed in groups that fit into memory; a group that does not is halved.
 
+        Fits that another job finishes meanwhile are taken from the store.
+
         Raises:
-            SettingError: If a fit diverges.
+            DivergedError: If a fit diverges.
             MemoryError: If a single member does not fit into memory.
         """
         found: dict[str, Fitted] = {}
@@ -71,8 +76,12 @@ class GroupFitter:
         size = self._group_size(spec, len(left))
         while left:
             group = dict(left[:size])
+            teller = self._telling(spec, missing, len(found), len(group))
             try:
-                found |= self._telling(spec, missing, len(found), len(group))._computed(spec, group)
+                with self._held(group) as finished:
+                    found |= finished
+                    for starts, interrupted in self._at_one_step(group, finished):
+                        found |= teller.train(spec, starts, interrupted)
                 left = left[size:]
             except (RuntimeError, MemoryError, OSError) as error:
                 if not is_out_of_memory(error):
@@ -84,6 +93,36 @@ class GroupFitter:
             if left and size < len(group):
                 log.warning("out of memory with %d members in lockstep; going on with %d", len(group), size)
                 released()
+        return found
+
+    def train(
+        self, spec: FitSpec, starts: Mapping[str, Start], interrupted: Sequence[Unfinished] = ()
+    ) -> dict[str, Fitted]:
+        """Train a group of members in lockstep; return their fits by key, and store them.
+
+        Raises:
+            DivergedError: If a fit diverges.
+        """
+        with self._naming(spec, starts), measured(self.settings.device) as meter:
+            course, encoded = self._course(spec, starts, interrupted)
+            if spec.heads:  # a Trainer takes about as long to start as a head to train
+                course.configure_optimizers()
+                course.begin()
+                while not course.is_done:
+                    course.training_step(None)
+            elif not course.is_done:
+                with trainer_of(course) as trainer:
+                    trainer.fit(course, count())  # an endless loader: the fit has no epochs to come back to
+            weights = course.weights()
+        fits = zip(starts.items(), weights, course.curves(), self._costs(spec, course, encoded, meter), strict=True)
+        found = {
+            key: Fitted(copied(spec.weights(start.weights, trained)), curve, cost, key)
+            for (key, start), trained, curve, cost in fits
+        }
+        if self.store is not None:
+            origin = {"phase": spec.phase, "recipe": asdict(spec.recipe), "data": spec.data.fingerprint}
+            for key, fitted in found.items():
+                self.store.put(key, fitted, origin)
         return found
 
     def _telling(self, spec: FitSpec, all_fits: dict[str, Start], done: int, now: int) -> Self:
@@ -98,74 +137,67 @@ class GroupFitter:
 
         return replace(self, report=tell)
 
-    def _computed(self, spec: FitSpec, starts: dict[str, Start]) -> dict[str, Fitted]:
-        """Compute a group of fits; those that another job finishes meanwhile are taken from the store."""
+    @contextmanager
+    def _held(self, keys: Iterable[str]) -> Iterator[dict[str, Fitted]]:
+        """Hold fits in the store, and yield those that are finished by now."""
         if self.store is None:
-            return self._run(spec, starts, [])
-        origin = {"phase": spec.phase, "recipe": asdict(spec.recipe), "data": spec.data.fingerprint}
-        with self.store.locked(list(starts)):
-            found = {key: fitted for key in starts if (fitted := self.store.get(key)) is not None}
-            for group, interrupted in self._at_one_step([key for key in starts if key not in found]):
-                for key, fitted in self._run(spec, {key: starts[key] for key in group}, interrupted).items():
-                    self.store.put(key, fitted, origin)
-                    found[key] = fitted
-        return found
+            yield {}
+            return
+        with self.store.locked([*keys]):
+            yield {key: fitted for key in keys if (fitted := self.store.get(key)) is not None}
 
-    def _at_one_step(self, keys: Sequence[str]) -> Iterator[tuple[list[str], list[Unfinished]]]:
+    def _at_one_step(
+        self, group: Mapping[str, Start], finished: Container[str]
+    ) -> Iterator[tuple[dict[str, Start], list[Unfinished]]]:
         """Yield groups of fits that start, or that were interrupted at the same step, with their states."""
-        assert self.store is not None
-        states = {key: self.store.unfinished(key) for key in keys}
-        groups: dict[int, list[str]] = {}
+        left = [key for key in group if key not in finished]
+        states = {key: self.store.unfinished(key) if self.store else None for key in left}
+        at: dict[int, list[str]] = {}
         for key, state in states.items():
-            groups.setdefault(state.step if state else 0, []).append(key)
-        for step, group in sorted(groups.items()):
+            at.setdefault(state.step if state else 0, []).append(key)
+        for step, keys in sorted(at.items()):
             if step:
                 log.info("going on with an interrupted fit at step %d", step)
-            yield group, [state for key in group if (state := states.pop(key)) is not None]
+            interrupted = [state for key in keys if (state := states.pop(key)) is not None]
+            yield {key: group[key] for key in keys}, interrupted
 
-    def _run(self, spec: FitSpec, starts: dict[str, Start], interrupted: Sequence[Unfinished]) -> dict[str, Fitted]:
-        try:
-            fit, encoded, meter = self._trained(spec, starts, interrupted)
-            weights = fit.weights()
-            _check_finite(weights)
-        except DivergedError as error:
-            if self.store is not None:
-                for key in starts:
-                    self.store.drop_unfinished(key)
-            raise _diverged(spec, [*starts.values()][error.place].member, error.step) from error
-        spent = Cost(
-            steps=fit.step,
-            seconds=(fit.seconds_before + meter.seconds / self.sharing) / len(starts),
-            cpu_seconds=(fit.cpu_seconds_before + meter.cpu_seconds) / len(starts),
-            peak_memory_bytes=meter.peak_memory_bytes,
-            trained_parameters=sum(p.numel() for _, p in fit.group.trained()) // len(starts),
-        )
-        seen = fit.step * spec.batch_size
-        costs = [replace(spent, examples=seen + own, flops=spec.flops(seen, own)) for own in encoded]
-        fits = zip(starts.items(), weights, fit.curves(len(starts)), costs, strict=True)
-        return {
-            key: Fitted(copied(spec.weights(start.weights, trained)), curve, cost, key)
-            for (key, start), trained, curve, cost in fits
-        }
-
-    def _trained(
-        self, spec: FitSpec, starts: dict[str, Start], interrupted: Sequence[Unfinished]
-    ) -> tuple[Course, list[int], Meter]:
-        """Train members in lockstep, and return their fit, the examples encoded for each, and what both took."""
-        settings = self.settings
+    def _course(
+        self, spec: FitSpec, starts: Mapping[str, Start], interrupted: Sequence[Unfinished]
+    ) -> tuple[Course, list[int]]:
+        """Return members' common fit at the step from which it goes on, and the examples encoded for each."""
+        settings, recipe = self.settings, spec.recipe
         watch = Watch(spec, starts, settings, self.store, self.tracker, self.report, self.validation, self.sharing)
         modules = [spec.module(start.weights) for start in starts.values()]
         for module, state in zip(modules, interrupted, strict=False):
             module.load_state_dict(dict(state.weights), strict=True)
-        with measured(settings.device) as meter:
-            batches, encoded = spec.batches([*starts.values()], settings.device, free_memory() // self.sharing)
-            if spec.heads:
-                heads = Heads(modules, batches, spec.recipe, settings.device, interrupted, watch)
-                heads.train()
-                return heads, encoded, meter
-            lockstep = Lockstep(modules, batches, spec.recipe, settings, interrupted, watch)
-            train(lockstep)
-        return lockstep, encoded, meter
+        group = grouped(modules, settings, recipe.label_smoothing)
+        if spec.heads:
+            group = Heads(modules, recipe.label_smoothing).to(settings.device)
+        batches, encoded = spec.batches([*starts.values()], settings.device, free_memory() // self.sharing)
+        return Course(group, batches, recipe, settings, interrupted, watch), encoded
+
+    @contextmanager
+    def _naming(self, spec: FitSpec, starts: Mapping[str, Start]) -> Iterator[None]:
+        """Say of a fit in the block that is not finite which it is, and forget how far it had come."""
+        try:
+            yield
+        except NotFiniteError as error:
+            if self.store is not None:
+                for key in starts:
+                    self.store.drop_unfinished(key)
+            raise _diverged(spec, [*starts.values()][error.place].member, error.step) from error
+
+    def _costs(self, spec: FitSpec, course: Course, encoded: Sequence[int], meter: Meter) -> list[Cost]:
+        """Return the cost of each member, of which so many examples were encoded for each."""
+        members, seen = len(encoded), course.step * spec.batch_size
+        spent = Cost(
+            steps=course.step,
+            seconds=(course.seconds_before + meter.seconds / self.sharing) / members,
+            cpu_seconds=(course.cpu_seconds_before + meter.cpu_seconds) / members,
+            peak_memory_bytes=meter.peak_memory_bytes,
+            trained_parameters=sum(p.numel() for _, p in course.group.trained()) // members,
+        )
+        return [replace(spent, examples=seen + own, flops=spec.flops(seen, own)) for own in encoded]
 
     def _group_size(self, spec: FitSpec, members: int) -> int:
         """Return how many members to train in lockstep: as asked for, or as many as fit into the free memory.
@@ -177,20 +209,13 @@ class GroupFitter:
         if self.settings.group_size is not None or members < 2:
             return self.settings.group_size or 1
         free = free_memory(self.settings.device) // self.sharing
-        return min(MOST, spec.members_that_fit(free, vectorised=self.settings.executor == "vectorised"))
+        return min(LARGEST_GROUP, spec.members_that_fit(free, vectorised=self.settings.executor == "vectorised"))
 
 
 def _too_large(phase: str, member: int, error: BaseException) -> MemoryError:
     reason = str(error).strip().split("\n")[0] or type(error).__name__
     advice = "lower batch_size of its recipe, or the size of images or backbone"
     return MemoryError(f"out of memory in phase {phase!r} with {member_names([member])} alone ({reason}); {advice}")
-
-
-def _check_finite(members: Sequence[Weights]) -> None:
-    """Raise a DivergedError if a member has a weight that is not finite."""
-    for place, weights in enumerate(members):
-        if not all(bool(torch.isfinite(tensor).all()) for tensor in floating(weights).values()):
-            raise DivergedError(place, None)
 
 
 def _diverged(spec: FitSpec, member: int, step: int | None) -> SettingError:
@@ -203,7 +228,7 @@ def _diverged(spec: FitSpec, member: int, step: int | None) -> SettingError:
     what = "loss is" if step is not None else "weights are"
     advice = "lower lr or head_lr_factor of its recipe, or clip its gradients (clip=1)"
     rule = f"is too high: the {what} not finite in phase {spec.phase!r}, {name}, {when}; {advice}"
-    return SettingError("lr", recipe.lr, rule)
+    return DivergedError("lr", recipe.lr, rule)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from ensemble_transfer.errors import require
 from ensemble_transfer.machine import FLOPS_A_SECOND, SECONDS_A_STEP
 from ensemble_transfer.models.architecture import Architecture
 from ensemble_transfer.models.device import channels_last_pays
@@ -66,6 +67,14 @@ class FitSpec:
     recipe: Recipe
     phase: str
     heads: bool = False
+
+    def check(self) -> None:
+        """Raise a SettingError if the recipe or the data cannot train what is to be trained."""
+        if self.heads:
+            self.recipe.check_head()
+        else:
+            self.recipe.check_whole()
+        require(len(self.data) > 1, "train", len(self.data), "a fit needs at least 2 examples")
 
     def label(self, starts: Mapping[str, Start]) -> str:
         """Return the phase and the members of some fits in words."""

@@ -1,6 +1,6 @@
 """The workbench, on which strategies do their work and are billed for it, and the result of a transfer."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import inf
@@ -193,37 +193,42 @@ class Workbench:
         """
         return self.fit(self.with_fresh_heads(encoders, "full"), recipe or self.recipes.full, "full")
 
-    def fine_tune_in(self, encoders: Mapping[int, Weights], steps: Sequence[int]) -> Fits:
-        """Fine-tune members fully, each for its own number of steps, in the order of the encoders."""
+    def fine_tune_in(self, members: Sequence[int], steps: Sequence[int], sizes: Sequence[int] | None = None) -> Fits:
+        """Fine-tune members fully, each for its own number of steps and at its own image size.
+
+        Args:
+            members: Indices of the members.
+            steps: Steps of each.
+            sizes: Image size of each; by default that of the work.
+        """
+        own = list(zip(sizes or [self.architecture.image_size] * len(members), steps, strict=True))
         done: dict[int, Fitted] = {}
-        for length in dict.fromkeys(steps):
-            chosen = {m: e for (m, e), own in zip(encoders.items(), steps, strict=True) if own == length}
-            fits = self.fine_tune_fully(chosen, replace(self.recipes.full, steps=length))
+        for size, length in dict.fromkeys(own):
+            bench = self.at(size)
+            chosen = {m: bench.encoders[m] for m, wanted in zip(members, own, strict=True) if wanted == (size, length)}
+            starts = bench.with_fresh_heads(chosen, "full")
+            fits = bench.fit(starts, replace(self.recipes.full, steps=length), "full")
             done |= zip(fits.members, fits.fitted, strict=True)
-        return Fits("full", tuple(encoders), tuple(done[member] for member in encoders))
+        return Fits("full", tuple(members), tuple(done[member] for member in members))
 
-    def fine_tune_first(self, sizes: Sequence[int], steps: Sequence[int]) -> Fits:
-        """Fine-tune the first members fully, each at its own image size and for its own number of steps."""
-        done: dict[int, Fitted] = {}
-        for size in dict.fromkeys(sizes):
-            bench, members = self.at(size), [member for member, own in enumerate(sizes) if own == size]
-            encoders = {member: bench.encoders[member] for member in members}
-            fits = bench.fine_tune_in(encoders, [steps[member] for member in members])
-            done |= zip(fits.members, fits.fitted, strict=True)
-        return Fits("full", tuple(range(len(sizes))), tuple(done[member] for member in range(len(sizes))))
+    def fit(self, starts: Sequence[Start], recipe: Recipe, phase: str, heads: bool = False) -> Fits:
+        """Train members on the target from given starts, or their heads on frozen features, and bill it.
 
-    def fit(self, starts: Sequence[Start], recipe: Recipe, phase: str) -> Fits:
-        """Train whole members on the target from given starts."""
-        return self._fits(self.fitter.fit, self.prices.fit(recipe), starts, recipe, phase)
-
-    def fit_heads(self, starts: Sequence[Start], recipe: Recipe, phase: str) -> Fits:
-        """Train heads on frozen features from given starts."""
-        return self._fits(self.fitter.fit_heads, self.prices.train_head(recipe), starts, recipe, phase)
+        Progress and learning curves name what it is billed to.
+        """
+        require(recipe.steps > 0 or not starts, "steps", recipe.steps, f"must be at least 1 in phase {phase!r}")
+        price = self.prices.train_head(recipe) if heads else self.prices.fit(recipe)
+        self.require_left(len(starts) * price, phase)
+        told = phase if self.billed_to is None else self.billed_to[0]
+        with self.recipes.naming(recipe, phase):
+            fits = self.fitter.fit(self.architecture, starts, self.target.train, recipe, told, heads)
+        self.bill(fits.entries())
+        return fits
 
     def probe(self, starts: Sequence[Start], phase: str = "probe") -> Fits:
         """Train heads on frozen features, before a fine-tuning or for a diagnosis, and bill them to a phase."""
         reseeded = [replace(start, seed=self.stream("probe", start.member)) for start in starts]
-        return self.fit_heads(reseeded, self.recipes.probe, phase)
+        return self.fit(reseeded, self.recipes.probe, phase, heads=True)
 
     def reestimate_statistics(self, encoders: Mapping[int, Weights]) -> dict[int, Weights]:
         """Estimate BatchNorm statistics on some of the target's training images, and return the encoders with them.
@@ -317,15 +322,3 @@ class Workbench:
             sizes: Image sizes of the members; by default that of the work.
         """
         return TransferResult(self.ensemble(members, strategy, sizes), self.ledger, tuple(recipients))
-
-    def _fits(
-        self, train: Callable[..., Fits], price: int, starts: Sequence[Start], recipe: Recipe, phase: str
-    ) -> Fits:
-        """Do and bill fits of a price; progress and learning curves name what they are billed to."""
-        require(recipe.steps > 0 or not starts, "steps", recipe.steps, f"must be at least 1 in phase {phase!r}")
-        self.require_left(len(starts) * price, phase)
-        told = phase if self.billed_to is None else self.billed_to[0]
-        with self.recipes.naming(recipe, phase):
-            fits = train(self.architecture, starts, self.target.train, recipe, told)
-        self.bill(fits.entries())
-        return fits

@@ -106,7 +106,7 @@ def test_members_are_fine_tuned_with_the_rates_that_were_taken_in_turns(transfer
     assert choice["lr"] == pytest.approx([0.01, 0.03, 0.01])
     for member, (lr, steps) in enumerate(zip(choice["lr"], choice["steps"], strict=True)):
         own = replace(bench, recipes=replace(longer, full=replace(longer.full, lr=lr)), budget=None)
-        [fitted] = own.fine_tune_in({member: own.encoders[member]}, [steps]).fitted
+        [fitted] = own.fine_tune_in([member], [steps]).fitted
         assert fitted.key in keys
 
 

@@ -5,13 +5,14 @@ With small nets it chooses learning rate, members and heads, here; with pretrain
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import inf, log
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ensemble_transfer.errors import SettingError, require
+from ensemble_transfer.errors import DivergedError, require
 from ensemble_transfer.models.architecture import Architecture
 from ensemble_transfer.models.sizes import listed, require_sizes
 from ensemble_transfer.training.cost import Cost, Entry, measured
@@ -21,7 +22,7 @@ from ensemble_transfer.transfer.prices import Prices
 from ensemble_transfer.transfer.workbench import TransferResult, Workbench
 from ensemble_transfer.weights import Weights
 
-HEADS = 0.05
+HEADS_SHARE = 0.05
 """Share of the budget that heads alone may take; one is trained in any case."""
 
 PILOT, PILOTS = 1 / 16, 3
@@ -133,7 +134,7 @@ class Auto:
         limit, head, least = prices.limit, prices.head + prices.look, prices.step + prices.look
         if prices.head > DEAR * limit or limit < head + least:
             return AutoPlan(0, 0)
-        heads = max(1, min(prices.members, int(HEADS * limit) // head, (limit - least) // head))
+        heads = max(1, min(prices.members, int(HEADS_SHARE * limit) // head, (limit - least) // head))
         pilot = int(PILOT * min(limit, prices.full)) // prices.step if self.factor > 1 else 0
         paid = heads * head + PILOTS * pilot * prices.step + least <= limit
         return AutoPlan(heads, pilot if pilot >= FEWEST_STEPS and paid else 0)
@@ -148,7 +149,7 @@ class Auto:
             return self._alone(bench)
         encoders = bench.first_encoders(plan.heads)
         starts = bench.with_fresh_heads(encoders, "head")
-        heads = _candidate(bench, "heads alone", bench.fit_heads(starts, bench.recipes.head, "head").weights)
+        heads = _candidate(bench, "heads alone", bench.fit(starts, bench.recipes.head, "head", heads=True).weights)
         pilots, taken = self._rates(bench, plan.pilot)
         steps = _lengths(bench.prices, int(bench.left))
         rates = [taken[place % len(taken)] for place in range(len(steps))]
@@ -169,7 +170,7 @@ class Auto:
     def _alone(self, bench: Workbench) -> TransferResult:
         """Fine-tune one member with the whole budget."""
         steps = bench.prices.steps(int(bench.left), 1)
-        fits = bench.fine_tune_in(bench.first_encoders(1), steps)
+        fits = bench.fine_tune_in([0], steps)
         decisions = {"candidates": [], "pilots": [], "lr": [bench.recipes.full.lr], "steps": steps}
         return self._result(bench, fits.weights, decisions)
 
@@ -209,8 +210,7 @@ def _fine_tuned(bench: Workbench, steps: Sequence[int], rates: Sequence[float]) 
     done: dict[int, Weights] = {}
     for lr in dict.fromkeys(rates):
         members = [member for member, own in enumerate(rates) if own == lr]
-        encoders = {member: bench.encoders[member] for member in members}
-        fits = _at(bench, lr).fine_tune_in(encoders, [steps[member] for member in members])
+        fits = _at(bench, lr).fine_tune_in(members, [steps[member] for member in members])
         done |= dict(zip(members, fits.weights, strict=True))
     return [done[member] for member in range(len(rates))]
 
@@ -224,12 +224,8 @@ def _at(bench: Workbench, lr: float) -> Workbench:
 def _pilot(bench: Workbench, lr: float, steps: int) -> Pilot:
     """Fine-tune the first member for some steps at a learning rate; one that diverges costs as much as any."""
     at_rate, curve = _at(bench, lr).billing("pilot", 0), None
-    with measured(bench.fitter.settings.device) as meter:
-        try:
-            curve = at_rate.fine_tune_in(bench.first_encoders(1), [steps]).fitted[0].curve
-        except SettingError as error:
-            if error.setting != "recipe.full.lr":
-                raise
+    with measured(bench.fitter.settings.device) as meter, suppress(DivergedError):
+        curve = at_rate.fine_tune_in([0], [steps]).fitted[0].curve
     if curve is None:
         examples = steps * min(bench.recipes.full.batch_size, bench.prices.examples)
         time = meter.seconds, meter.cpu_seconds, meter.peak_memory_bytes

@@ -73,7 +73,7 @@ class Few:
     def run(self, bench: Workbench) -> TransferResult:
         """Return the transferred ensemble; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
         plan, sizes = self.plan(bench.prices), sizes_of(self.image_size, bench.prices.image_size, self.members)
-        fits = bench.fine_tune_first(sizes, [steps[0] for steps in plan])
+        fits = bench.fine_tune_in(range(self.members), [steps[0] for steps in plan], sizes)
         kept = list(fits.weights)
         for cycle, steps in enumerate(zip(*plan, strict=True)):
             if cycle:

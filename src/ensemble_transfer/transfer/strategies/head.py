@@ -45,6 +45,6 @@ class HeadOnly:
         for size in dict.fromkeys(sizes):
             own = bench.at(size)
             encoders = {member: own.encoders[member] for member, of in enumerate(sizes) if of == size}
-            fits = own.fit_heads(own.with_fresh_heads(encoders, "head"), bench.recipes.head, "head")
+            fits = own.fit(own.with_fresh_heads(encoders, "head"), bench.recipes.head, "head", heads=True)
             heads |= zip(fits.members, fits.weights, strict=True)
         return bench.result(self.name, [heads[member] for member in sorted(heads)], sorted(heads), sizes)

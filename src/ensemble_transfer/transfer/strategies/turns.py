@@ -90,7 +90,7 @@ class Turns:
         """Return the transferred ensemble; see :class:`~ensemble_transfer.transfer.base.Strategy`."""
         steps, shifts = self.plan(bench.prices)
         bench = bench.at(self.image_size)
-        fits = bench.fine_tune_in(bench.first_encoders(self.donors), steps)
+        fits = bench.fine_tune_in(range(self.donors), steps)
         recipients = range(self.donors, self.donors + shifts)
         donors = dict(zip(fits.members, fits.weights, strict=True))
         scale, shifted = self.scales[0], list[Weights]()
