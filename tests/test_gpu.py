@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import pytorch_lightning as pl
 import torch
+from fits import in_doubles, stopped_after
 from torch import nn
 
 from ensemble_transfer import EnsembleModule, TaskDataModule
@@ -13,11 +14,12 @@ from ensemble_transfer.models import copies
 from ensemble_transfer.models.architecture import Architecture
 from ensemble_transfer.models.copies import move
 from ensemble_transfer.training.batches import BATCHED, Batches
+from ensemble_transfer.training.course import Course
 from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.groups import is_out_of_memory
-from ensemble_transfer.training.lockstep import Lockstep, quiet_lightning, train
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.settings import TrainerSettings
+from ensemble_transfer.training.trainer import quiet_lightning
 from ensemble_transfer.transfer.base import transfer_ensemble
 from ensemble_transfer.transfer.strategies.shift import Shift
 
@@ -62,18 +64,11 @@ def test_batches_on_the_gpu_are_those_of_the_cpu(source_task, augment):
 NET = {"channels": [4, 8, 8, 8], "stem_width": 4, "output_stride": 8}
 
 
-@pytest.mark.parametrize("drops", [{}, {"drop_rate": 0.4}, {"drop_path_rate": 0.5}], ids=str)
-def test_vectorised_members_are_those_of_the_loop_on_the_gpu(source_task, drops):
-    """In doubles, so that what is left of a difference is no rounding; the masks are the loop's."""
-    net = Architecture("resnet10t", NET | drops, 8, 1, 5, (0.5,), (0.5,))
-    results = []
-    for executor in ("loop", "vectorised"):
-        modules = [net.classifier(net.initial(seed)).double() for seed in range(3)]
-        batches = Batches(source_task.train.images, source_task.train.labels, 16, [4, 5, 6])
-        recipe, chosen = Recipe(5, optimizer="sgd", lr=0.05, clip=0.5), replace(ON_GPU, executor=executor)
-        lockstep = Lockstep(modules, batches, recipe, chosen)
-        train(lockstep)
-        results.append(lockstep.weights())
+def test_vectorised_members_are_those_of_the_loop_on_the_gpu(source_task):
+    net, recipe = Architecture("resnet10t", NET, 8, 1, 5, (0.5,), (0.5,)), Recipe(5, 16, "sgd", lr=0.05, clip=0.5)
+    starts = [Start(member, net.initial(member), 4 + member) for member in range(3)]
+    settings = (replace(ON_GPU, executor=executor) for executor in ("loop", "vectorised"))
+    results = [in_doubles(net, starts, source_task.train, recipe, own) for own in settings]
     for a, b in zip(*results, strict=True):
         assert all(torch.allclose(a[name].double(), b[name].double(), rtol=1e-6, atol=1e-6) for name in a)
 
@@ -147,17 +142,11 @@ def test_a_fit_goes_on_with_the_checkpoint_of_either_executor(
         fitter = Fitter(replace(ON_GPU, executor=executor, checkpoint_seconds=1e-9, workers=1), store)
         return fitter.fit(architecture, starts, source_task.train, recipe, "full").weights
 
-    def stop(lockstep, *_):
-        if lockstep.step == 3:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as stopping:
-        stopping.setattr(Lockstep, "on_train_batch_start", stop)
-        with pytest.raises((KeyboardInterrupt, SystemExit)):
-            fit(before, store)
+    with stopped_after(3), pytest.raises((KeyboardInterrupt, SystemExit)):
+        fit(before, store)
     assert len(list(store.root.glob("unfinished/*/*"))) == 2
-    steps = []
-    monkeypatch.setattr(Lockstep, "on_train_batch_start", lambda lockstep, *_: steps.append(lockstep.step))
+    steps, streams = [], Course.streams
+    monkeypatch.setattr(Course, "streams", lambda course: steps.append(course.step) or streams(course))
     for a, b in zip(fit(after, store), fit(after), strict=True):
         assert all(torch.allclose(a[name].float(), b[name].float(), atol=1e-3) for name in a)
     assert steps == [3, 4, 5, 0, 1, 2, 3, 4, 5]

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from fits import in_doubles
 from same import equal
 
 from ensemble_transfer.metrics.evaluate import evaluate
@@ -18,11 +19,8 @@ from ensemble_transfer.models.ensemble import Ensemble
 from ensemble_transfer.source.settings import EnsembleSettings
 from ensemble_transfer.source.train import train_source
 from ensemble_transfer.tasks.task import Split
-from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.features import is_statistic
 from ensemble_transfer.training.fit import Fitter, Start
-from ensemble_transfer.training.lockstep import Lockstep
-from ensemble_transfer.training.lockstep import train as train_doubles
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.store import Store
 from ensemble_transfer.transfer.base import transfer_ensemble
@@ -98,17 +96,10 @@ def test_4_a_member_trains_alone_as_in_a_group_as_vectorised(backbone, source_ta
     assert equal(train(group, group_size=2)[2], together[2])
     assert not equal(together[0], together[1])
 
-    in_doubles = {}
-    for executor in ("loop", "vectorised"):
-        modules = [architecture.classifier(start.weights).double() for start in group]
-        batches = Batches(source_task.train.images, source_task.train.labels, 32, [0, 1, 2])
-        chosen = replace(settings, executor=executor)
-        lockstep = Lockstep(modules, batches, recipe, chosen)
-        train_doubles(lockstep)
-        in_doubles[executor] = lockstep.weights()
-    for looped, vectorised in zip(in_doubles["loop"], in_doubles["vectorised"], strict=True):
-        assert close(looped, vectorised, 1e-8)
-    assert close(in_doubles["loop"][0], together[0], 1e-2)
+    executors = (replace(settings, executor=executor) for executor in ("loop", "vectorised"))
+    looped, vectorised = (in_doubles(architecture, group, source_task.train, recipe, own) for own in executors)
+    assert all(close(one, other, 1e-8) for one, other in zip(looped, vectorised, strict=True))
+    assert close(looped[0], together[0], 1e-2)
 
 
 def test_4_holds_for_what_drops_at_random(backbone, source_task, settings):
@@ -119,9 +110,6 @@ def test_4_holds_for_what_drops_at_random(backbone, source_task, settings):
     torch.rand(7)  # a different state of the global generator must not matter
     alone = Fitter(settings).fit(architecture, group[1:], source_task.train, recipe, "full").weights
     assert equal(together[1], alone[0])
-    vectorised = Fitter(replace(settings, executor="vectorised"))
-    stacked = vectorised.fit(architecture, group, source_task.train, recipe, "full").weights
-    assert all(close(a, b, 1e-2) for a, b in zip(together, stacked, strict=True))
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=str)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import pytorch_lightning as pl
 import torch
+from fits import plain_loop
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.plugins.precision import MixedPrecision
@@ -58,12 +59,16 @@ def module(source_ensemble, target_task):
         replace(RECIPE, optimizer="sgd", clip=0.5, warmup=0.3, label_smoothing=0.1, augment="crop", head_lr_factor=3.0),
     ],
 )
-def test_members_are_those_of_the_runner_bit_for_bit(source_ensemble, source_task, settings, recipe):
+def test_members_are_those_of_the_runner_and_of_plain_pytorch_bit_for_bit(
+    source_ensemble, source_task, settings, recipe
+):
     module = EnsembleModule(source_ensemble, recipe, seed=5)
     trainer().fit(module, TaskDataModule(source_task, recipe, members=3, seed=5))
     starts = [Start(m, weights, member_seed(5, m)) for m, weights in enumerate(source_ensemble.members)]
     fits = Fitter(settings).fit(source_ensemble.architecture, starts, source_task.train, recipe, "full")
     assert equal(module.ensemble(), replace(source_ensemble, members=fits.weights))
+    plain = [plain_loop(source_ensemble.architecture, start, source_task.train, recipe) for start in starts]
+    assert equal(module.ensemble(), replace(source_ensemble, members=plain))
     assert not equal(module.ensemble(), source_ensemble)
 
 
@@ -204,9 +209,9 @@ def test_parts_of_a_step_have_draws_of_their_own(source_ensemble):
     plain, parts = (EnsembleModule(source_ensemble, RECIPE, accumulate_grad_batches=n) for n in (1, 2))
     for module in (plain, parts):
         module._trainer = SimpleNamespace(global_step=3)
-    assert plain._stream(0) == parts._stream(0) == derive(member_seed(0, 0), "step", 3)
+    assert plain.streams() == parts.streams() == [derive(member_seed(0, member), "step", 3) for member in range(3)]
     parts._summed = 1
-    assert parts._stream(0) != plain._stream(0)
+    assert not {*parts.streams()} & {*plain.streams()}
 
 
 def test_accumulation_is_kept_in_a_checkpoint_and_counted_in_steps(source_ensemble, target_task, tmp_path, caplog):

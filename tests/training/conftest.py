@@ -22,7 +22,6 @@ def train(architecture, source_task, settings) -> Callable:
         net, data = changes.pop("net", architecture), changes.pop("data", source_task.train)
         starts = [Start(member, net.initial(member), 50 + member) for member in members]
         fitter = Fitter(replace(settings, **changes), store, tracker, validation or {})
-        fit = fitter.fit_heads if heads else fitter.fit
-        return fit(net, starts, data, recipe, "head" if heads else "full")
+        return fitter.fit(net, starts, data, recipe, "head" if heads else "full", heads)
 
     return run

@@ -12,6 +12,7 @@ from same import equal
 from torch.nn.functional import cross_entropy
 
 from ensemble_transfer import Recipe, SettingError, TrainerSettings
+from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.course import Course, Watch
 from ensemble_transfer.training.executors import Loop
 from ensemble_transfer.training.fit import Start
@@ -115,6 +116,8 @@ def test_validation_loss_is_on_the_steps_of_the_training_loss_and_changes_nothin
         logits = architecture.classifier(fits.weights[1]).eval()(split.images)
     expected = float(cross_entropy(logits, split.labels))
     assert run.points[-1][2]["validation_loss/member_02"] == pytest.approx(expected, rel=1e-4)
+    accuracy = float((logits.argmax(-1) == split.labels).float().mean())
+    assert run.points[-1][2]["validation_accuracy/member_02"] == pytest.approx(accuracy)
     again = Rows(tmp_path)
     train([], store, again, group_size=3, validation=known)
     assert [(step, losses, also["lr"]) for step, losses, also in again.points] == [
@@ -122,40 +125,39 @@ def test_validation_loss_is_on_the_steps_of_the_training_loss_and_changes_nothin
     ]
 
 
+@pytest.fixture
+def fit(source_ensemble, source_task, settings, tmp_path):
+    """Return a fit of one member with its watch, and the run that it tells."""
+
+    def begin(recipe, validation, interrupted=()):
+        run, data = Rows(tmp_path), source_task.train
+        spec = FitSpec(source_ensemble.architecture, data, recipe, "full")
+        starts = {"key": Start(0, source_ensemble.members[0], 0)}
+        watch = Watch(spec, starts, settings, tracker=run, validation=validation)
+        batches, group = Batches(data.images, data.labels, 32, [0]), Loop([source_ensemble.classifier(0)])
+        return Course(group, batches, recipe, settings, interrupted, watch), run
+
+    return begin
+
+
+LOSSES = torch.tensor([1.25])
+
+
 @pytest.mark.parametrize("steps", [1, 9, 20, 50, 60, 150, 200, 300, 997, 3000])
-def test_a_fit_of_any_length_has_some_ten_points_of_validation_loss(
-    steps, source_ensemble, source_task, settings, tmp_path
-):
-    run, recipe, fit = Rows(tmp_path), Recipe(steps), Course()
-    spec = FitSpec(source_ensemble.architecture, source_task.train, recipe, "full")
-    starts = {"key": Start(0, source_ensemble.members[0], 0)}
-    watch = Watch(spec, starts, settings, tracker=run, validation=source_task.validation.take(torch.arange(2)))
-    fit.group = Loop([source_ensemble.classifier(0)])
-    fit.begin(recipe, [])
-    for step in range(steps):
-        if fit.is_on_curve:
-            fit.curve.append((step, [1.0]))
-        fit.step = step + 1
-        watch.stepped(fit)
+def test_a_fit_of_any_length_has_some_ten_points_of_validation_loss(steps, fit, source_task):
+    course, run = fit(Recipe(steps), source_task.validation.take(torch.arange(2)))
+    for _ in range(steps):
+        course.stepped(LOSSES, LOSSES, LOSSES)
     validated = [step for step, _, also in run.points if "validation_loss/member_01" in also]
     assert validated[-1] == steps - 1
     assert min(steps, 8) <= len(validated) <= 11
 
 
-def test_a_fit_that_goes_on_sends_its_earlier_points_without_a_validation_loss_of_now(
-    source_ensemble, source_task, settings, tmp_path
-):
-    run, split = Rows(tmp_path), source_task.validation
-    spec = FitSpec(source_ensemble.architecture, source_task.train, RECIPE, "full")
-    starts = {"key": Start(0, source_ensemble.members[0], 0)}
-    fit = Course()
-    fit.group = Loop([source_ensemble.classifier(0)])
-    fit.begin(RECIPE, [Unfinished({}, {}, torch.tensor([[0.0, 2.0], [1.0, 1.5]]), 2, 1.0, 1.0)])
-    watch = Watch(spec, starts, settings, tracker=run, validation=split)
-    fit.curve.append((2, [1.2]))
-    fit.step = 3
-    watch.stepped(fit)
-    assert [(step, losses) for step, losses, _ in run.points] == [(0, {0: 2.0}), (1, {0: 1.5}), (2, {0: 1.2})]
+def test_a_fit_that_goes_on_sends_its_earlier_points_without_a_validation_loss_of_now(fit, source_task):
+    before = Unfinished({}, {}, torch.tensor([[0.0, 2.0], [1.0, 1.5]]), 2, 1.0, 1.0)
+    course, run = fit(RECIPE, source_task.validation, [before])
+    course.stepped(LOSSES, LOSSES, LOSSES)
+    assert [(step, losses) for step, losses, _ in run.points] == [(0, {0: 2.0}), (1, {0: 1.5}), (2, {0: 1.25})]
     assert ["validation_loss/member_01" in also for *_, also in run.points] == [False, False, True]
 
 

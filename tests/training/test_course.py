@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ensemble_transfer.training import course
+from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.course import PATIENCE, SLOW, Pace
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.store import Unfinished
@@ -35,11 +36,13 @@ def test_a_fit_looks_at_its_steps(monkeypatch, caplog, train):
     assert "full: training members 1-2, 4 steps each" in caplog.messages
 
 
-def test_processes_share_the_seconds_since_a_fit_went_on_and_not_those_before(monkeypatch):
-    fit = course.Course()
-    fit.group, fit.optimizer = SimpleNamespace(state_dicts=lambda: [{}, {}], optimizer_states=lambda _: [{}, {}]), None
+def test_processes_share_the_seconds_since_a_fit_went_on_and_not_those_before(monkeypatch, settings):
+    group = SimpleNamespace(state_dicts=lambda: [{}, {}], optimizer_states=lambda _: [{}, {}])
+    batches = Batches(torch.zeros(2, 1), torch.zeros(2, dtype=torch.int64), 2, [0, 1])
     monkeypatch.setattr(course.time, "perf_counter", lambda: 100.0)
     curve = torch.tensor([[0.0, 2.0]])
-    fit.begin(Recipe(5), [Unfinished({}, {}, curve, 1, seconds, 1.0) for seconds in (7.0, 5.0)])
+    before = [Unfinished({}, {}, curve, 1, seconds, 1.0) for seconds in (7.0, 5.0)]
+    fit = course.Course(group, batches, Recipe(5), settings, before)
+    fit.optimizer = None
     monkeypatch.setattr(course.time, "perf_counter", lambda: 108.0)
     assert [state.seconds for state in fit.states(sharing=4)] == [7.0, 7.0]  # (12 + 8 / 4) / 2

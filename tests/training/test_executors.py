@@ -5,33 +5,25 @@ from dataclasses import replace
 
 import pytest
 import torch
+from fits import assert_same, in_doubles
+from refusals import refusal
 from torch import nn
 
-from ensemble_transfer import Architecture, Fitter, Recipe, SettingError, TrainerSettings
-from ensemble_transfer.training.batches import Batches
-from ensemble_transfer.training.executors import (
-    LAUNCH_BOUND,
-    Loop,
-    Vectorised,
-    chosen_executor,
-    grouped,
-)
-from ensemble_transfer.training.lockstep import Lockstep
-from ensemble_transfer.training.lockstep import train as train_doubles
+from ensemble_transfer import Architecture, Fitter, Recipe, TrainerSettings
+from ensemble_transfer.training.executors import LAUNCH_BOUND, Loop, Vectorised, chosen_executor, grouped
+from ensemble_transfer.training.fit import Start
 
 NET = {"channels": [4, 8, 8, 8], "stem_width": 4, "output_stride": 8}
 NETS = {
     "batch norm": NET,
     "group norm": NET | {"norm_layer": "groupnorm1"},
-    "dropout": NET | {"drop_rate": 0.4},
-    "drop path": NET | {"drop_path_rate": 0.5},
 }
 SGD = {"optimizer": "sgd", "lr": 0.05}
 RECIPES = {
-    "adamw": Recipe(5, lr=1e-2),
-    "sgd": Recipe(5, **SGD),
-    "clipped": Recipe(5, **SGD, clip=0.3),
-    "smoothed": Recipe(5, **SGD, label_smoothing=0.2),
+    "adamw": Recipe(5, 16, lr=1e-2),
+    "sgd": Recipe(5, 16, **SGD),
+    "clipped": Recipe(5, 16, **SGD, clip=0.3),
+    "smoothed": Recipe(5, 16, **SGD, label_smoothing=0.2),
 }
 
 
@@ -40,14 +32,10 @@ def architecture(options):
 
 
 def trained(executor, options, recipe, data, **settings):
-    """Return the weights of three members, computed in doubles: what is left of a difference is no rounding."""
-    net = architecture(options)
-    modules = [net.classifier(net.initial(seed)).double() for seed in range(3)]
-    batches = Batches(data.images, data.labels, 16, [4, 5, 6])
+    """Return the weights of three members."""
     chosen = TrainerSettings("cpu", executor=executor, threads=1, progress=False, **settings)
-    lockstep = Lockstep(modules, batches, recipe, chosen)
-    train_doubles(lockstep)
-    return lockstep.weights()
+    net = architecture(options)
+    return in_doubles(net, [Start(m, net.initial(m), 4 + m) for m in range(3)], data, recipe, chosen)
 
 
 def assert_close(one, other, tolerance=1e-8):
@@ -57,35 +45,12 @@ def assert_close(one, other, tolerance=1e-8):
 
 
 @pytest.mark.parametrize(
-    ("net", "recipe"),
-    [("batch norm", "smoothed"), ("group norm", "clipped"), ("dropout", "clipped"), ("drop path", "adamw")],
+    ("net", "recipe"), [("batch norm", "smoothed"), ("group norm", "clipped"), ("batch norm", "adamw")]
 )
 def test_vectorised_members_are_those_of_the_loop(source_task, net, recipe):
     runs = [trained(e, NETS[net], RECIPES[recipe], source_task.train) for e in ("loop", "vectorised")]
     assert_close(*runs)
     assert not torch.equal(runs[1][0]["head.weight"], runs[1][1]["head.weight"])
-
-
-class Dropping(nn.Module):
-    """A linear net with every kind of dropout, and a call that drops nothing."""
-
-    def __init__(self):
-        super().__init__()
-        self.head = nn.Linear(12, 3)
-        self.first, self.maps, self.none = nn.Dropout(0.3), nn.Dropout2d(0.5), nn.Dropout(0.0)
-
-    def forward(self, x):
-        x = self.none(self.first(x.unflatten(1, (3, 2, 2))))
-        x = nn.functional.dropout(self.maps(x), 0.2, self.training, inplace=True)
-        return self.head(x.flatten(1) + torch.nn.functional.dropout(x.flatten(1), training=False))
-
-
-@pytest.mark.parametrize("seeds", [[1, 2], [7, 7]])
-def test_masks_are_drawn_from_each_members_own_stream(seeds):
-    members = [Dropping(), Dropping()]
-    inputs, labels = torch.randn(2, 8, 12), torch.arange(8).remainder(3).expand(2, 8)
-    losses = [group.backward(inputs, labels, seeds, 0.0) for group in (Loop(deepcopy(members)), Vectorised(members))]
-    assert torch.allclose(*losses, rtol=1e-6)
 
 
 class Scaled(nn.Module):
@@ -104,24 +69,13 @@ def test_a_scalar_parameter_is_clipped_as_in_the_loop():
     inputs, labels = 9 * torch.randn(2, 6, 4), torch.zeros(2, 6, dtype=torch.int64)
     groups = Loop(deepcopy(members)), Vectorised(members)
     for group in groups:
-        group.backward(inputs, labels, [0, 1], 0.0)
+        group.backward(inputs, labels, [0, 1])
         group.clip(0.01)
     looped = torch.stack([member.scale.grad for member in groups[0].members])
     stacked = dict(groups[1].trained())["scale"].grad
     assert stacked.shape == (2,)
     torch.testing.assert_close(stacked, looped)
     assert bool((stacked.abs() < 0.01).all())
-
-
-class Noisy(nn.Module):
-    def forward(self, x):
-        return x + torch.rand(x.shape)
-
-
-@pytest.mark.parametrize("module", [Noisy(), nn.Sequential(nn.AlphaDropout(0.5)), nn.RReLU()])
-def test_what_else_is_random_is_refused(module):
-    with pytest.raises((RuntimeError, ValueError, NotImplementedError)):
-        Vectorised([module]).losses(torch.randn(1, 2, 4), torch.zeros(1, 2, dtype=torch.int64), [0], 0.0)
 
 
 def test_channels_last_changes_the_layout_and_not_the_result(source_task):
@@ -167,11 +121,14 @@ def test_auto_is_a_rule(monkeypatch, device, members, flops, channels_last, chos
         assert chosen_executor(settings, members, flops) == expected
 
 
-def test_auto_trains_in_the_loop_what_cannot_be_vectorised(train, settings, monkeypatch, caplog):
-    net = Architecture("test_vit", {"patch_size": 4, "img_size": 8, "attn_drop_rate": 0.1}, 8, 1, 5, (0.5,), (0.5,))
+@pytest.mark.parametrize("drops", [{"drop_rate": 0.4}, {"drop_path_rate": 0.5}], ids=str)
+def test_a_net_with_random_layers_is_trained_in_the_loop(train, settings, monkeypatch, drops):
+    net = architecture(NET | drops)
+    error = refusal(Fitter(replace(settings, executor="vectorised")).check, net)
+    assert (error.setting, error.value) == ("executor", "vectorised")
+    assert "random" in error.rule
+    assert error.rule.endswith("use executor=loop")
+    assert "\n" not in str(error)
+    looped = train(range(2), Recipe(1), net=net, executor="loop")
     monkeypatch.setattr("ensemble_transfer.training.fit.chosen_executor", lambda *_: "vectorised")
-    caplog.set_level("INFO")
-    train(range(2), Recipe(1), net=net)
-    assert any(message.startswith("executor=auto: loop (executor='vectorised': cannot") for message in caplog.messages)
-    with pytest.raises(SettingError, match="cannot train this net"):
-        Fitter(replace(settings, executor="vectorised")).check(net)
+    assert_same(train(range(2), Recipe(1), net=net), looped)

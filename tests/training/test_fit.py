@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from fits import assert_same
+from fits import assert_same, stopped_after
 from same import equal
 
 from ensemble_transfer.models.flops import encode_flops, head_flops
@@ -18,18 +18,12 @@ from ensemble_transfer.weights import below
 
 
 @pytest.fixture
-def interrupted(train, store, monkeypatch):
+def interrupted(train, store):
     """Stop a fit right after a checkpoint, at the fourth step, and return the checkpoints of its members."""
 
-    def stop(lockstep, *_):
-        if lockstep.step == 3:
-            raise KeyboardInterrupt
-
     def run(members, recipe, **settings):
-        with monkeypatch.context() as stopping:
-            stopping.setattr("ensemble_transfer.training.lockstep.Lockstep.on_train_batch_start", stop)
-            with pytest.raises((KeyboardInterrupt, SystemExit)):
-                train(members, recipe, store, checkpoint_seconds=1e-9, **settings)
+        with stopped_after(3), pytest.raises((KeyboardInterrupt, SystemExit)):
+            train(members, recipe, store, checkpoint_seconds=1e-9, **settings)
         return list(store.root.glob(f"unfinished/*/{CHECKPOINT}"))
 
     return run

@@ -46,7 +46,7 @@ def test_what_torch_says_where_memory_lacks_is_recognised():
 def groups(monkeypatch):
     """Record the sizes of the groups that are trained; those above a limit fail for lack of memory."""
     tried = []
-    whole = groups_module.Lockstep
+    whole = groups_module.grouped
 
     def limited(limit, failure=None):
         def make(modules, *rest):
@@ -55,7 +55,7 @@ def groups(monkeypatch):
                 raise failure
             return whole(modules, *rest)
 
-        monkeypatch.setattr(groups_module, "Lockstep", make)
+        monkeypatch.setattr(groups_module, "grouped", make)
         return tried
 
     return limited
@@ -95,7 +95,7 @@ def test_without_a_group_size_as_many_members_train_as_fit(train, groups, monkey
     train(executor=executor)
     assert tried[0] == members
     assert sum(tried) == 5
-    monkeypatch.setattr(groups_module, "MOST", 1)
+    monkeypatch.setattr(groups_module, "LARGEST_GROUP", 1)
     tried.clear()
     train(executor=executor)
     assert tried == [1] * 5

@@ -4,14 +4,16 @@ from functools import partial
 
 import pytest
 import torch
-from fits import Curves, assert_same
+from fits import Curves, assert_same, stopped_after
 from pytorch_lightning.callbacks import Callback
 from torch import nn
 
 from ensemble_transfer.training import groups as groups_module
 from ensemble_transfer.training.batches import Batches
+from ensemble_transfer.training.course import Course
 from ensemble_transfer.training.heads import Heads
 from ensemble_transfer.training.recipe import Recipe, optimizer_of
+from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.spec import head_of
 from ensemble_transfer.training.store import CHECKPOINT
 
@@ -37,8 +39,10 @@ def test_heads_take_the_steps_of_autograd_and_of_torchs_optimizers(name):
     rows = torch.arange(MEMBERS * EXAMPLES).view(MEMBERS, EXAMPLES)
     features = nn.functional.pad(torch.cat(every), (0, 1), value=1.0)
     batches = Batches(features, labels, BATCH, seeds, rows=rows)
-    heads = Heads([head_of(start) for start in starts], batches, recipe, torch.device("cpu"))
-    heads.train()
+    group = Heads([head_of(start) for start in starts], recipe.label_smoothing)
+    heads = Course(group, batches, recipe, TrainerSettings("cpu"))
+    heads.configure_optimizers()
+    heads.training_step(None)
     for member, start in enumerate(starts):
         linear = nn.Linear(WIDTH, CLASSES).double()
         linear.load_state_dict(start)
@@ -60,7 +64,7 @@ def test_heads_take_the_steps_of_autograd_and_of_torchs_optimizers(name):
         both = heads.weights()[member]["head.both"]
         torch.testing.assert_close(both[:, :-1], linear.weight.detach(), rtol=1e-6, atol=1e-6)
         torch.testing.assert_close(both[:, -1], linear.bias.detach(), rtol=1e-6, atol=1e-6)
-        assert heads.curves(MEMBERS)[member][:, 1].tolist() == pytest.approx(losses, rel=1e-5)
+        assert heads.curves()[member][:, 1].tolist() == pytest.approx(losses, rel=1e-5)
 
 
 @pytest.fixture
@@ -87,19 +91,9 @@ def test_a_head_is_the_same_with_threads_whose_kernels_divide_a_batch(backbone, 
 
 
 @pytest.mark.parametrize("recipe", [RECIPES["adamw"], RECIPES["clipped"]], ids=str)
-def test_interrupted_heads_go_on_exactly(train, store, recipe, monkeypatch):
-    slopes, taken = Heads.slopes, []
-
-    def stop(self, *batch, **options):
-        taken.append(1)
-        if len(taken) > recipe.steps + 17:
-            raise KeyboardInterrupt
-        return slopes(self, *batch, **options)
-
-    with monkeypatch.context() as stopping:
-        stopping.setattr(Heads, "slopes", stop)
-        with pytest.raises(KeyboardInterrupt):
-            train(range(3), recipe, store, checkpoint_seconds=1e-9)
+def test_interrupted_heads_go_on_exactly(train, store, recipe):
+    with stopped_after(recipe.steps + 17), pytest.raises(KeyboardInterrupt):
+        train(range(3), recipe, store, checkpoint_seconds=1e-9)
     [checkpoint] = store.root.glob(f"unfinished/*/{CHECKPOINT}")  # the first head is stored, the third not begun
     assert store.unfinished(checkpoint.parent.name).step == 17
     resumed = train([4, 2, 1, 0], recipe, store)

@@ -134,7 +134,7 @@ def test_threads_are_those_asked_for_or_what_a_step_can_feed_of_the_cores(monkey
 def test_a_fitter_by_itself_uses_the_threads_that_were_asked_for(train, monkeypatch, threads, used):
     seen = []
     monkeypatch.setattr(
-        "ensemble_transfer.training.lockstep.Lockstep.on_train_start", lambda _: seen.append(torch.get_num_threads())
+        "ensemble_transfer.training.course.Course.on_train_start", lambda _: seen.append(torch.get_num_threads())
     )
     torch.set_num_threads(3)
     train([0], Recipe(1), threads=threads)

@@ -166,6 +166,8 @@ class GroupFitter:
     ) -> tuple[Course, list[int]]:
         """Return members' common fit at the step from which it goes on, and the examples encoded for each."""
         settings, recipe = self.settings, spec.recipe
+        if spec.heads:  # which callbacks do not see
+            settings = replace(settings, callbacks=[])
         watch = Watch(spec, starts, settings, self.store, self.tracker, self.report, self.validation, self.sharing)
         modules = [spec.module(start.weights) for start in starts.values()]
         for module, state in zip(modules, interrupted, strict=False):

@@ -97,10 +97,10 @@ class Lockstep(pl.LightningModule):
         """Return one optimizer over all members, which clips the gradient of each, and its schedule in steps."""
         recipe, start, clip = self.recipe, self.start, self.recipe.clip
         self.optimizer = optimizer = optimizer_of(recipe, self.group.trained(), self.is_fused)
-        self._update: Callable[[], object] = optimizer.step
         if clip is not None:
             optimizer.register_step_pre_hook(lambda *_: self.group.clip(clip))
         self.schedule = LambdaLR(optimizer, lambda step: recipe.rate(min(start + step, recipe.steps)))
+        self._update: Callable[[], object] = optimizer.step
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.schedule, "interval": "step"}}
 
     @property
