@@ -99,7 +99,7 @@ def grow(bench: Workbench, plan: GrowthPlan) -> list[Grown]:
         prices = at_size.prices
         share = int(bench.left) // (plan.members - member) - plan.looks * prices.look
         steps = share // prices.step
-        [fitted] = at_size.fine_tune_in({member: at_size.encoders[member]}, [steps]).fitted
+        [fitted] = at_size.fine_tune_in([member], [steps]).fitted
         training = float(fitted.curve[fitted.curve[:, 0] >= SETTLED * fitted.curve[-1, 0], 1].mean())
         seen = at_size.look([fitted.weights]) if plan.looks else None
         grown.append(Grown(prices.architecture.image_size, steps, fitted.weights, training, seen))
