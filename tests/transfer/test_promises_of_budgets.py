@@ -166,7 +166,9 @@ def test_the_workbench_refuses_what_the_rest_of_the_budget_does_not_pay_before_i
         transfer(Spendthrift(), budget=3)
     assert len(transfer(Spendthrift(), budget=9).ensemble) == 3
     for wrong in (float("inf"), float("nan"), 0.0):
-        with pytest.raises(SettingError, match=r"^budget=\S+: must be above 0 and finite, or None for none$"):
+        with pytest.raises(
+            SettingError, match=r"^budget=\S+: must be above 0 and at most 1,000,000 fine-tunings, or null for none$"
+        ):
             transfer(Spendthrift(), budget=wrong)
 
 
