@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from ensemble_transfer import Fitter, Recipe, SettingError
+from ensemble_transfer.models.architecture import Classifier
 from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.features import is_statistic
 from ensemble_transfer.training.spec import FitSpec, Start
@@ -59,6 +60,23 @@ def test_it_takes_the_steps_of_evaluation_mode_and_keeps_the_statistics(fit, arc
     kept = {name for name, tensor in net.items() if torch.equal(fitted.weights[name], tensor)}
     assert kept >= {name for name in net if is_statistic(name)}
     assert len(kept) < len(net) / 2
+
+
+def test_a_batch_that_takes_much_memory_is_passed_in_parts(fit, architecture, net, source_task, monkeypatch):
+    recipe = replace(RECIPE, label_smoothing=0.1, batch_size=20)
+    whole, spec = fit(recipe), FitSpec(architecture, source_task.train, recipe, "full")
+    assert spec.parts == 1
+    monkeypatch.setattr("ensemble_transfer.training.spec.MOST_GRAPH", spec.need()[1] // 3 + 1)
+    assert spec.parts == 3  # of 7, 7 and 6 images
+    assert FitSpec(architecture, source_task.train, Recipe(6), "full").parts == 1  # whose statistics are the batch's
+    sizes = []
+    forward = Classifier.forward
+    monkeypatch.setattr(Classifier, "forward", lambda *given: sizes.append(len(given[1])) or forward(*given))
+    fitted = fit(recipe)
+    assert sizes == 6 * [7, 7, 6]
+    assert fitted.key != whole.key
+    assert all(torch.allclose(fitted.weights[n], whole.weights[n], rtol=1e-4, atol=1e-5) for n in net)
+    assert torch.allclose(fitted.curve, whole.curve, rtol=1e-4)
 
 
 def test_statistics_of_the_batch_are_another_fit_and_move(fit, net):

@@ -42,14 +42,15 @@ class Loop(nn.Module):
     Args:
         members: Their networks.
         smoothing: Label smoothing of the loss.
+        parts: Parts that a batch is passed in, one graph after another.
     """
 
     fused_on_cpu = False
 
-    def __init__(self, members: Sequence[nn.Module], smoothing: float = 0.0) -> None:
+    def __init__(self, members: Sequence[nn.Module], smoothing: float = 0.0, parts: int = 1) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
-        self._smoothing = smoothing
+        self._smoothing, self._parts = smoothing, parts
 
     def backward(
         self,
@@ -64,7 +65,7 @@ class Loop(nn.Module):
             inputs: Inputs (members, batch, ...).
             labels: Labels (members, batch).
             seeds: One seed a member for what is random in its forward pass, such as dropout.
-            differentiate: Is given every loss with its graph.
+            differentiate: Is given every loss with its graph, or that of every part of a batch by its share.
 
         Returns:
             The losses (members,) and logits (members, batch, classes), without graphs.
@@ -72,12 +73,23 @@ class Loop(nn.Module):
         losses, logits = [], []
         for member, x, y, seed in zip(self.members, inputs, labels, seeds, strict=True):
             seed_generators(seed, x.device)
-            out = member(x)
-            loss = cross_entropy(out, y, label_smoothing=self._smoothing)
-            differentiate(loss)
-            losses.append(loss.detach())
-            logits.append(out.detach())
+            parts = [self._part(member, *part, len(y), differentiate) for part in self._split(x, y)]
+            losses.append(torch.stack([loss for loss, _ in parts]).sum() if len(parts) > 1 else parts[0][0])
+            logits.append(torch.cat([out for _, out in parts]) if len(parts) > 1 else parts[0][1])
         return torch.stack(losses), torch.stack(logits)
+
+    def _split(self, x: Tensor, y: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
+        return zip(x.chunk(self._parts), y.chunk(self._parts), strict=True)
+
+    def _part(
+        self, member: nn.Module, x: Tensor, y: Tensor, whole: int, differentiate: Differentiate
+    ) -> tuple[Tensor, Tensor]:
+        """Add the gradient of a part of a batch of so many, and return its share of the loss, and its logits."""
+        out = member(x)
+        loss = cross_entropy(out, y, label_smoothing=self._smoothing)
+        loss = loss if len(y) == whole else loss * (len(y) / whole)
+        differentiate(loss)
+        return loss.detach(), out.detach()
 
     def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield the trained parameters with the names that they have in a member."""
@@ -219,11 +231,13 @@ def chosen_executor(settings: TrainerSettings, members: int, step_flops: int) ->
     return "vectorised" if settings.device.type == "cuda" and small and not settings.channels_last else "loop"
 
 
-def grouped(modules: Sequence[nn.Module], settings: TrainerSettings, smoothing: float = 0.0) -> Loop | Vectorised:
-    """Return members in the executor that the settings name; ``auto`` must have been decided."""
+def grouped(
+    modules: Sequence[nn.Module], settings: TrainerSettings, smoothing: float = 0.0, parts: int = 1
+) -> Loop | Vectorised:
+    """Return members in the executor that the settings name; ``auto`` must have been decided; see :class:`Loop`."""
     if settings.executor == "vectorised":
         return Vectorised(modules, smoothing)
-    loop = Loop(modules, smoothing)
+    loop = Loop(modules, smoothing, parts)
     return channels_last(loop) if settings.lays_channels_last else loop
 
 
