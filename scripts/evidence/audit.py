@@ -1,8 +1,10 @@
 """Print what an audit of the frontier asks of one and two members with ImageNet weights, beside the protocol's claim.
 
-    for archive in frontier/records frontier/unaugmented batch_statistics/records; do
-        mkdir -p redrawn/$archive; tar xJf benchmarks/$archive.tar.xz -C redrawn/$archive; done
-    cd redrawn; python ../scripts/evidence/audit.py frontier/records frontier/unaugmented batch_statistics/records
+    mkdir -p redrawn/now redrawn/plain redrawn/former
+    tar xJf benchmarks/frontier/records.tar.xz -C redrawn/now
+    tar xJf benchmarks/frontier/unaugmented.tar.xz -C redrawn/plain
+    tar xJf benchmarks/batch_statistics/records.tar.xz -C redrawn/former
+    python scripts/evidence/audit.py redrawn/now redrawn/plain redrawn/former
 
 The folders are those of the confirming runs, of the first ones without augmentation, and of those with the former
 recipe. The output is benchmarks/frontier/AUDIT.md.

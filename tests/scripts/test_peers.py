@@ -52,7 +52,7 @@ def test_peers_get_our_photos_and_no_labels_of_the_test(script, data, tmp_path):
 
 
 def test_the_page_has_means_over_seeds_and_keeps_what_they_come_from(script, data, tmp_path):
-    run, page, peer = script("run"), script("page"), script("peer")
+    run, page, peer = script("run"), script("peers_page"), script("peer")
     place = run.Place(data, tmp_path / "runs", tmp_path)
     place.runs.mkdir()
     expected = []

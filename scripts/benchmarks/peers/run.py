@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from page import write_page
+from peers_page import write_page
 from photos import load, write
 
 HERE = Path(__file__).parent
