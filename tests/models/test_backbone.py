@@ -81,7 +81,7 @@ def test_a_checkpoint_may_be_in_the_home_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"output_stride": 7}, "does not fit timm's resnet10t: assert output_stride in (8, 16, 32); choose a preset"),
+        ({"output_stride": 7}, "does not fit timm's resnet10t: assert output_stride in (8, 16, 32); backbone=timm"),
         ({"layers": [400] * 4}, "describes a network of more than 10000 modules, which is the limit"),
         ({"channels": [60_000] * 4}, "describes a network of more than 10000000000 weights, which is the limit"),
     ],
