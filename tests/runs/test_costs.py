@@ -42,9 +42,9 @@ def test_without_a_fine_tuning_one_is_timed_and_nobody_pays(bench, monkeypatch):
     timed = []
     compute = Fitter.fit
 
-    def fit(self, architecture, starts, data, recipe, phase):
+    def fit(self, architecture, starts, data, recipe, *named):
         timed.append((recipe.steps, self.store))
-        return compute(self, architecture, starts, data, recipe, phase)
+        return compute(self, architecture, starts, data, recipe, *named)
 
     bench = replace(bench, ledger=Ledger())
     result = HeadOnly().run(bench)
