@@ -12,6 +12,7 @@ recipe. The output is benchmarks/frontier/AUDIT.md.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
@@ -35,13 +36,13 @@ AGAIN, FORMER = range(300, 310), range(200, 210)
 BySeed = Mapping[int, float]
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Print the page from three folders of records."""
-    if len(arguments) != 3:
-        sys.stderr.write(__doc__ or "")
-        return 2
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs=3, type=Path, metavar="DIR", help="now, without augmentation, former recipe")
+    options = parser.parse_args(arguments)
     protocol = read_protocol(CLAIMS)
-    records = [read_records([Path(folder)]).values() for folder in arguments]
+    records = [read_records([folder]).values() for folder in options.folders]
     now = Runs.of(records[0], protocol.seeds, protocol.again, protocol.rivals)
     plain, former = (Runs.of(own, seeds, {}, {}) for own, seeds in zip(records[1:], (AGAIN, FORMER), strict=True))
     print("# An audit of one and two members with ImageNet weights\n")
@@ -128,4 +129,4 @@ def _quality(runs: Runs, pair: str, spec: Spec) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
