@@ -79,7 +79,8 @@ def test_a_transfer_and_its_calibration_leave_no_trace(source_ensemble, target_t
 @pytest.mark.usefixtures("unchanged")
 def test_a_fit_leaves_no_trace(executor, backbone, source_task, recipes, settings):
     architecture = backbone.architecture(8, 1, 5)
-    architecture = replace(architecture, options={**architecture.options, "drop_rate": 0.5})
+    if executor == "loop":  # nets with random layers take it
+        architecture = replace(architecture, options={**architecture.options, "drop_rate": 0.5})
     starts = [Start(member, architecture.initial(member), member) for member in range(2)]
     recipe = replace(recipes.tiny, augment="trivial")
     Fitter(replace(settings, executor=executor, progress=True)).fit(

@@ -27,13 +27,6 @@ def test_each_epoch_is_a_permutation(seed, number, batch_size):
     assert sorted(seen.flatten().tolist()) == list(range(10))
 
 
-def test_every_member_and_step_has_a_seed_of_its_own_for_its_forward_pass():
-    data = batches([1, 2])
-    seeds = [seed for step in range(4) for seed in data.step_seeds(step)]
-    assert len(set(seeds)) == 8
-    assert batches([2]).step_seeds(3) == data.step_seeds(3)[1:]
-
-
 def test_what_is_left_after_the_last_whole_batch_is_dropped():
     data = batches([1])
     seen = [epoch(data, number, 3)[0].tolist() for number in range(20)]
