@@ -41,7 +41,7 @@ def test_peers_start_from_our_weights(script):
 
 
 def test_peers_get_our_photos_and_no_labels_of_the_test(script, data, tmp_path):
-    photos = script("photos")
+    photos = script("peers_photos")
     task = photos.load("signs", data, 3)
     photos.write(task, 64, tmp_path / "photos.npz")
     with np.load(tmp_path / "photos.npz") as file:

@@ -158,7 +158,7 @@ class Spendthrift:
 
 def test_the_workbench_refuses_what_the_rest_of_the_budget_does_not_pay_before_it_is_done(transfer, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(Fitter, "_fits", lambda *_: pytest.fail("something was trained"))
+        patch.setattr(Fitter, "fit", lambda *_, **__: pytest.fail("something was trained"))
         rule = r"^budget=0\.6: leaves 0\.6 fine-tunings, and phase 'full' of spendthrift takes 3$"
         with pytest.raises(SettingError, match=rule):
             transfer(Spendthrift(), budget=0.6)

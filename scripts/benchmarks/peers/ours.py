@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from peer import save
-from photos import load
+from peers_photos import load
 
 from ensemble_transfer import Few, Task, TrainerSettings, TransferEnsemble
 from ensemble_transfer.metrics.predictive import ensemble_mean

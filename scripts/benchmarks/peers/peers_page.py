@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from photos import load
+from peers_photos import load
 
 from ensemble_transfer.metrics.evaluate import evaluate
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from peers_page import write_page
-from photos import load, write
+from peers_photos import load, write
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
