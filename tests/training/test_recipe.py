@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from refusals import refusal
 
 from ensemble_transfer.errors import SettingError
-from ensemble_transfer.training.recipe import LARGEST, SMALLEST, Recipe, Recipes, optimizer_of
+from ensemble_transfer.training.recipe import FLOAT32_MAX, FLOAT32_MIN, Recipe, Recipes, optimizer_of
 
 RECIPES = st.builds(
     Recipe,
@@ -50,10 +50,10 @@ def test_settings_out_of_range_are_refused(settings, line):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"lr": SMALLEST, "weight_decay": LARGEST},
-        {"lr": 0.05, "head_lr_factor": LARGEST, "weight_decay": SMALLEST},
-        {"lr": LARGEST / 10, "weight_decay": 1.0, "head_lr_factor": SMALLEST, "momentum": 1e-320},
-        {"lr": LARGEST / 10, "weight_decay": 1.0, "clip": SMALLEST, "label_smoothing": 1e-320, "warmup": 1e-320},
+        {"lr": FLOAT32_MIN, "weight_decay": FLOAT32_MAX},
+        {"lr": 0.05, "head_lr_factor": FLOAT32_MAX, "weight_decay": FLOAT32_MIN},
+        {"lr": FLOAT32_MAX / 10, "weight_decay": 1.0, "head_lr_factor": FLOAT32_MIN, "momentum": 1e-320},
+        {"lr": FLOAT32_MAX / 10, "weight_decay": 1.0, "clip": FLOAT32_MIN, "label_smoothing": 1e-320, "warmup": 1e-320},
     ],
 )
 def test_the_optimizer_takes_whatever_a_recipe_allows(optimizer, settings):

@@ -12,10 +12,10 @@ from ensemble_transfer.machine import free_memory
 from ensemble_transfer.models.copies import together
 from ensemble_transfer.seeding import generator
 
-USABLE = 0.8
+MEMBERS_SHARE = 0.8
 """Share of a device's free memory that a group of members may take, and features of heads."""
 
-SHARE = 0.1
+IMAGES_SHARE = 0.1
 """Share of a device's free memory that images may take; the members take most of the rest."""
 
 AUGMENTATIONS = ("flip", "crop", "crop_flip", "resized_crop", "trivial")
@@ -96,7 +96,7 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         """
         if device.type == self._device.type:
             return self
-        share = SHARE if self._rows is None else USABLE
+        share = IMAGES_SHARE if self._rows is None else MEMBERS_SHARE
         size = self.inputs.numel() * self.inputs.element_size() + 8 * len(self.seeds) * len(self.labels)
         at_once = self.augment in BATCHED and size <= share * free_memory(device)
         return self.sending("data" if at_once else "batches", device)

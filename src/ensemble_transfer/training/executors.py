@@ -73,23 +73,17 @@ class Loop(nn.Module):
         losses, logits = [], []
         for member, x, y, seed in zip(self.members, inputs, labels, seeds, strict=True):
             seed_generators(seed, x.device)
-            parts = [self._part(member, *part, len(y), differentiate) for part in self._split(x, y)]
-            losses.append(torch.stack([loss for loss, _ in parts]).sum() if len(parts) > 1 else parts[0][0])
-            logits.append(torch.cat([out for _, out in parts]) if len(parts) > 1 else parts[0][1])
+            outputs, shares = [], []
+            for images, wanted in zip(x.chunk(self._parts), y.chunk(self._parts), strict=True):
+                out = member(images)
+                loss = cross_entropy(out, wanted, label_smoothing=self._smoothing)
+                loss = loss if len(wanted) == len(y) else loss * (len(wanted) / len(y))
+                differentiate(loss)
+                outputs.append(out.detach())
+                shares.append(loss.detach())
+            losses.append(torch.stack(shares).sum())
+            logits.append(torch.cat(outputs))
         return torch.stack(losses), torch.stack(logits)
-
-    def _split(self, x: Tensor, y: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
-        return zip(x.chunk(self._parts), y.chunk(self._parts), strict=True)
-
-    def _part(
-        self, member: nn.Module, x: Tensor, y: Tensor, whole: int, differentiate: Differentiate
-    ) -> tuple[Tensor, Tensor]:
-        """Add the gradient of a part of a batch of so many, and return its share of the loss, and its logits."""
-        out = member(x)
-        loss = cross_entropy(out, y, label_smoothing=self._smoothing)
-        loss = loss if len(y) == whole else loss * (len(y) / whole)
-        differentiate(loss)
-        return loss.detach(), out.detach()
 
     def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield the trained parameters with the names that they have in a member."""

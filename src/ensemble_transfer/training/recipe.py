@@ -21,15 +21,15 @@ BATCHNORM = ("batch", "frozen")
 LARGEST_STEPS = 1_000_000_000
 """Steps of a fit at the most; a GPU takes months for as many."""
 
-SMALLEST, LARGEST = 1e-38, 1e38
+FLOAT32_MIN, FLOAT32_MAX = 1e-38, 1e38
 """About the smallest and the largest positive number that float32 holds with full precision."""
 
-_RANGE = f" (float32 holds {SMALLEST:g} to {LARGEST:g})"
+_RANGE = f" (float32 holds {FLOAT32_MIN:g} to {FLOAT32_MAX:g})"
 
 
 def _holds(value: float) -> bool:
     """Return whether float32 holds a positive number."""
-    return SMALLEST <= value <= LARGEST
+    return FLOAT32_MIN <= value <= FLOAT32_MAX
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Recipe:
         require(usable, "head_lr_factor", factor, f"gives the head a rate of {lr * factor:g}{_RANGE}")
         require(decay == 0 or _holds(decay), "weight_decay", decay, f"must be 0 or more and finite{_RANGE}")
         shrinks = lr * max(1.0, factor) * decay
-        require(shrinks <= LARGEST, "weight_decay", decay, f"times the learning rate is {shrinks:g}{_RANGE}")
+        require(shrinks <= FLOAT32_MAX, "weight_decay", decay, f"times the learning rate is {shrinks:g}{_RANGE}")
 
     def decisive(self) -> dict[str, Any]:
         """Return what decides a fit, as plain data; without ``batchnorm`` where it is that of all earlier fits."""

@@ -22,7 +22,7 @@ Below this a second thread gains little, and much is lost where other processes 
 each other spin.
 """
 
-MOST = 1024
+MAX_PROCESSES = 1024
 """Threads, and workers, at the most. Torch dies of tens of thousands of threads; no machine has as many cores."""
 
 
@@ -80,11 +80,11 @@ class TrainerSettings:
             value = getattr(self, name)
             require(value in allowed, name, value, f"must be one of {', '.join(allowed)}")
         size, threads, workers = self.group_size, self.threads, self.workers
-        known = workers == "auto" or (isinstance(workers, int) and 0 < workers <= MOST)
-        require(known, "workers", workers, f"must be auto or in 1..{MOST}")
+        known = workers == "auto" or (isinstance(workers, int) and 0 < workers <= MAX_PROCESSES)
+        require(known, "workers", workers, f"must be auto or in 1..{MAX_PROCESSES}")
         require(size is None or size > 0, "group_size", size, "must be above 0, or null for all that fit")
-        rule = f"must be in 1..{MOST}, or null"
-        require(threads is None or 0 < threads <= MOST, "threads", threads, rule)
+        rule = f"must be in 1..{MAX_PROCESSES}, or null"
+        require(threads is None or 0 < threads <= MAX_PROCESSES, "threads", threads, rule)
         seconds = self.checkpoint_seconds
         require(seconds > 0, "checkpoint_seconds", seconds, "must be above 0")
         if self.callbacks:

@@ -20,7 +20,7 @@ from ensemble_transfer.models.device import channels_last_pays
 from ensemble_transfer.models.flops import encode_flops, head_flops, step_flops
 from ensemble_transfer.spill import empty
 from ensemble_transfer.tasks.task import Split
-from ensemble_transfer.training.batches import USABLE, Batches, drawn
+from ensemble_transfer.training.batches import MEMBERS_SHARE, Batches, drawn
 from ensemble_transfer.training.features import encode, frozen_statistics, views
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.settings import TrainerSettings
@@ -194,9 +194,9 @@ class FitSpec:
         """
         if self.heads:
             features = most_encoded(self.recipe, len(self.data)) * (self.architecture.features + 1)
-            return max(1, int(USABLE * free / (torch.float32.itemsize * features)))
+            return max(1, int(MEMBERS_SHARE * free / (torch.float32.itemsize * features)))
         held, graph = self.need()
-        fit = USABLE * free / (held + graph) if vectorised else (USABLE * free - graph) / held
+        fit = MEMBERS_SHARE * free / (held + graph) if vectorised else (MEMBERS_SHARE * free - graph) / held
         return max(1, int(fit))
 
 

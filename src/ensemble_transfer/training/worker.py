@@ -36,23 +36,23 @@ class Line(logging.Handler):
         self._connection = connection
         self._told = 0.0
 
-    def say(self, *answer: object) -> None:
+    def send(self, *answer: object) -> None:
         """Send an answer."""
         self._connection.send_bytes(pickle.dumps(answer))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send a line of the log."""
-        self.say("log", record.name, record.levelno, record.getMessage())
+        self.send("log", record.name, record.levelno, record.getMessage())
 
     def curve(self, *point: object) -> None:
         """Send a step of the learning curves, as a tracker takes it."""
-        self.say("curve", *point)
+        self.send("curve", *point)
 
     def progress(self, label: str, step: int, steps: int, loss: float | None) -> None:
         """Send the progress of a fit, not more often than a person can see."""
         if step in (0, steps) or time.monotonic() - self._told > SECONDS_BETWEEN_REPORTS:
             self._told = time.monotonic()
-            self.say("progress", label, step, steps, loss)
+            self.send("progress", label, step, steps, loss)
 
 
 def compute(job: Job, line: Line) -> tuple[str, object]:
@@ -100,7 +100,7 @@ def main(descriptor: int, parent: int) -> None:
     logger.propagate = False
     try:
         while True:
-            line.say(*compute(connection.recv(), line))  # a job of the process that started this one
+            line.send(*compute(connection.recv(), line))  # a job of the process that started this one
     except (EOFError, BrokenPipeError):
         if os.getppid() != parent:  # it was killed, and this process noticed before the thread that looks for it
             shutil.rmtree(temporary, ignore_errors=True)
