@@ -133,12 +133,14 @@ def _jobs(record: Record, config: Mapping[str, Any], changes: DictConfig, seeds:
     spent, few = _budget(record.cost["total"]["fine_tunings"]), preset("strategy", "few")
     size = config["ensemble"].get("size")
     size = size if isinstance(size, int) else len(config["ensemble"].get("members") or [])
+    members, alone, one = _image_sizes(record, config)
+    few |= {"image_size": members}
     numbers = [n for n in SIZES if n <= size and (n == 1 or spent / n >= SHARE)][-TRIED:]
     rivals = {f"few_{n}": (few | {"members": n}, spent) for n in numbers if (n, spent) != (1, 1.0)}
-    rivals["snapshots"] = preset("strategy", "snapshots"), spent
+    rivals["snapshots"] = preset("strategy", "snapshots") | {"image_size": alone}, spent
     others = {name: node for name, node in rivals.items() if name.partition("_")[0] != record.strategy}
     own = config["strategy"], config.get("budget")
-    baseline = few | {"members": 1}, None
+    baseline = few | {"members": 1, "image_size": alone}, one
     for seed in range(record.seed, record.seed + seeds):
         again = {record.strategy: own} if seed != record.seed else {}
         for name, (strategy, budget) in {BASELINE: baseline, **others, **again}.items():
@@ -146,6 +148,19 @@ def _jobs(record: Record, config: Mapping[str, Any], changes: DictConfig, seeds:
             merge_changes(cfg, changes, OPEN)
             if decisive(settings := plain(cfg)) != decisive(record.config):
                 yield Job(name, settings)
+
+
+def _image_sizes(record: Record, config: Mapping[str, Any]) -> tuple[int | list[int] | None, int | None, float | None]:
+    """Return the image sizes of rivals with several members, that of others, and the budget of the baseline.
+
+    They are the sizes of the run, from the largest; null is that of the dataset. Where a fine-tuning is counted at
+    another size, a budget of one says how long the baseline's schedule is.
+    """
+    stored = config["dataset"].get("image_size")
+    found = sorted(set(record.ensemble.get("image_sizes") or [stored]), reverse=True)
+    alone = None if found[0] == stored else found[0]
+    counted = config["recipe"].get("image_size") or stored
+    return (found if len(found) > 1 else alone), alone, (None if counted == found[0] else 1.0)
 
 
 def _budget(spent: float) -> float:

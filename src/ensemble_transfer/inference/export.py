@@ -28,12 +28,15 @@ TOLERANCE = 1e-4
 """Largest difference between the probabilities of an exported file and of torch."""
 
 
-def preprocessing(architecture: Architecture) -> dict[str, Any]:
+def preprocessing(ensemble: Ensemble) -> dict[str, Any]:
     """Return the steps from an image file to the input, in their order, as plain data.
 
-    :func:`ensemble_transfer.tasks.images.fit` takes these steps. The members take the last one themselves.
+    :func:`ensemble_transfer.tasks.images.fit` takes these steps. The members take those after the layout themselves.
     """
+    architecture = ensemble.architecture
     gray = architecture.channels == 1
+    sizes = ", ".join(map(str, ensemble.sizes))
+    scaling = {"scaling": f"each member to its own size, by the model itself: {sizes} pixels"} if sizes else {}
     return {
         "orientation": "turned upright by the EXIF tag",
         "depth": "8 bits: of 16 bits, the upper 8",
@@ -42,6 +45,7 @@ def preprocessing(architecture: Architecture) -> dict[str, Any]:
         "resize": f"{architecture.image_size}x{architecture.image_size}, bilinear with antialiasing",
         "color": "gray, ITU-R 601-2 luma: (19595 R + 38470 G + 7471 B + 32768) >> 16" if gray else "RGB",
         "layout": f"uint8 (N, {architecture.channels}, {architecture.image_size}, {architecture.image_size})",
+        **scaling,
         "mean": list(architecture.mean),
         "std": list(architecture.std),
         "normalisation": "(x / 255 - mean) / std, done by the model itself",
@@ -53,11 +57,16 @@ def averaged(ensemble: Ensemble) -> Ensemble:
 
     Every floating-point tensor is averaged, BatchNorm's statistics included. The soup of a run's record is another
     network: its statistics are estimated from training images, which are not here.
+
+    Raises:
+        SettingError: If the members have several image sizes: weights of one suit no other.
     """
     from ensemble_transfer.weights import floating, mean
 
+    sizes = {*ensemble.image_sizes}
+    require(len(sizes) == 1, "soup", True, f"needs members of one image size; these have {sorted(sizes)}")
     means = mean([floating(member) for member in ensemble.members])
-    return replace(ensemble, members=(dict(ensemble.members[0]) | means,))
+    return replace(ensemble, members=(dict(ensemble.members[0]) | means,), sizes=ensemble.sizes[:1])
 
 
 def as_module(ensemble: Ensemble, temperature: float = 1.0) -> nn.Module:
@@ -97,7 +106,7 @@ def export(ensemble: Ensemble, temperature: float, images: Tensor, path: Path) -
     program.model.metadata_props.update(
         classes=json.dumps(ensemble.classes),
         temperature=repr(temperature),
-        preprocessing=json.dumps(preprocessing(ensemble.architecture)),
+        preprocessing=json.dumps(preprocessing(ensemble)),
     )
     with replacing(path) as beside:
         program.save(beside, external_data=False)

@@ -76,7 +76,7 @@ class EnsembleModule(Lockstep):
             members: list[nn.Module] = [*source.classifiers()]
         else:
             about = dict(ensemble)
-            members = _untrained(Architecture.from_plain(about["architecture"]), about["members"])
+            members = _untrained(Architecture.from_plain(about["architecture"]), about["members"], about["sizes"])
         members = [frozen_statistics(m) for m in members] if recipe.batchnorm == "frozen" else members
         group = Loop([member.train() for member in members], recipe.label_smoothing)
         seeds = [member_seed(seed, member) for member in range(len(members))]
@@ -106,8 +106,9 @@ class EnsembleModule(Lockstep):
         """
         weights = [copied(member.state_dict()) for member in self.members]
         full = [{n: t.float() if t.is_floating_point() else t for n, t in member.items()} for member in weights]
-        about = self._about
-        return Ensemble(self.architecture, tuple(full), tuple(about["classes"]), about["lineage"], about["history"])
+        about, sizes = self._about, tuple(self._about["sizes"])
+        named = tuple(about["classes"]), about["lineage"], about["history"]
+        return Ensemble(self.architecture, tuple(full), *named, sizes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return probabilities (members, examples, classes) of images (examples, channels, height, width), uint8."""
@@ -228,22 +229,24 @@ def _for_classes(ensemble: Ensemble, classes: tuple[str, ...], seed: int) -> Ens
         | joined(head=architecture.fresh_head(derive(seed, "head", index)))
         for index, member in enumerate(ensemble.members)
     )
-    return Ensemble(architecture, members, classes, ensemble.lineage, ensemble.history)
+    return Ensemble(architecture, members, classes, ensemble.lineage, ensemble.history, ensemble.sizes)
 
 
 def _description(ensemble: Ensemble) -> dict[str, Any]:
     """Return what an ensemble is, but for its weights, as plain data."""
     architecture, history = ensemble.architecture.plain(), dict(ensemble.history)
     about = {"architecture": architecture, "classes": list(ensemble.classes), "lineage": ensemble.lineage}
-    plain: dict[str, Any] = json.loads(json.dumps(about | {"history": history, "members": len(ensemble)}))
+    about |= {"history": history, "members": len(ensemble), "sizes": list(ensemble.sizes)}
+    plain: dict[str, Any] = json.loads(json.dumps(about))
     return plain
 
 
-def _untrained(architecture: Architecture, members: int) -> list[nn.Module]:
-    """Return so many members, whose weights a checkpoint will replace."""
+def _untrained(architecture: Architecture, members: int, sizes: Sequence[int]) -> list[nn.Module]:
+    """Return so many members, of their image sizes where they have own ones, whose weights a checkpoint will replace.
+    """
     with torch.device("meta"):
         size = sum(tensor.nbytes for tensor in architecture.build().state_dict().values())
     rule = f"need {members * size} bytes for their weights, more than are free"
     require(members > 0 and members * size < free_memory(), "members", members, rule)
     with torch.random.fork_rng(devices=[]):
-        return [architecture.build() for _ in range(members)]
+        return [architecture.at(size).build() for size in sizes or [architecture.image_size] * members]

@@ -58,7 +58,7 @@ def require_size(architecture: Architecture, size: int) -> None:
         step_flops(own)
     except SettingError as error:
         raise SettingError("image_size", size, f"does not suit {architecture.backbone}: {error}") from error
-    can = own.options == architecture.options or hasattr(_sketch(architecture), "set_input_size")
+    can = own.options == architecture.options or _interpolates(architecture, own)
     rule = f"must be dataset.image_size={most}: timm has no weights of {architecture.backbone} for another size"
     require(can, "image_size", size, rule)
 
@@ -81,6 +81,12 @@ def encoder_at(encoder: Mapping[str, Tensor], architecture: Architecture, size: 
     return resized
 
 
-def _sketch(architecture: Architecture) -> torch.nn.Module:
+def _interpolates(architecture: Architecture, own: Architecture) -> bool:
+    """Return whether timm makes weights of the one architecture into those of the other, of another image size."""
     with torch.device("meta"):
-        return encoder_of(architecture)
+        network: Any = encoder_of(architecture)
+        wanted = {name: tensor.shape for name, tensor in encoder_of(own).state_dict().items()}
+        if not hasattr(network, "set_input_size"):
+            return False
+        network.set_input_size(img_size=(own.image_size, own.image_size))
+    return {name: tensor.shape for name, tensor in network.state_dict().items()} == wanted

@@ -26,7 +26,7 @@ FRONTIER_NOTE = (
 def is_baseline(record: Record) -> bool:
     """Return whether a run is the baseline: a rival of one member, at the cost of one fine-tuning."""
     spent = (record.cost.get("total") or {}).get("fine_tunings")
-    unstretched = record.config.get("budget") is None or (spent is not None and abs(spent - 1) <= SAME)
+    unstretched = record.config.get("budget") is None if spent is None else abs(spent - 1) <= SAME
     return record.role == "rival" and record.ensemble.get("size") == 1 and unstretched
 
 

@@ -106,13 +106,17 @@ def _diagnosed(prepared: PreparedRun, result: TransferResult) -> tuple[dict[str,
 
 
 def weight_metrics(source: Ensemble | None, result: TransferResult) -> dict[str, float]:
-    """Measure distance and cosine between the members' encoders, before (given a source) and after the transfer."""
+    """Measure distance and cosine between the members' encoders, before (given a source) and after the transfer.
+
+    Tensors whose shape depends on the image size, such as a ViT's positions, are left out where sizes differ.
+    """
     metrics: dict[str, float] = {}
     for name, ensemble in (("source", source), ("target", result.ensemble)):
         if ensemble is None:
             continue
         encoders = [floating(below(member, "encoder")) for member in ensemble.members]
-        distance, cosine = mean_distance_and_cosine(encoders)
+        common = [name for name in encoders[0] if len({encoder[name].shape for encoder in encoders}) == 1]
+        distance, cosine = mean_distance_and_cosine([{name: own[name] for name in common} for own in encoders])
         metrics[f"{name}/diversity/weight_distance"] = distance
         metrics[f"{name}/diversity/weight_cosine"] = cosine
     return metrics

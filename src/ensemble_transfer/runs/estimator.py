@@ -91,7 +91,8 @@ class TransferEnsemble(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
         trainer: ``auto``, ``cpu``, ``gpu``, or :class:`~ensemble_transfer.training.settings.TrainerSettings`.
         store: Folder, or :class:`~ensemble_transfer.training.store.Store`, in which finished fits are kept, so that
             nothing is trained twice. None: nothing is kept.
-        image_size: Height and width that images are brought to, in pixels. None: those of the target's arrays.
+        image_size: Height and width that images are brought to, in pixels. None: those of the target's arrays, and 128
+            for files. A strategy may have sizes of its own, none larger: ``Few(image_size=[64, 128])``.
         channels: 1 for gray, 3 for RGB. None: what the images have.
         validation: Share of arrays and folders that is set apart to select on, or how many images. None: 0.15, or the
             whole validation split that a folder has.

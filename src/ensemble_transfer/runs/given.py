@@ -45,7 +45,7 @@ _TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
 }
 """Types of the settings of :class:`~ensemble_transfer.runs.estimator.TransferEnsemble`, and what is said of others."""
 
-SIDE = 64
+SIDE = 128
 """Height and width of images, in pixels, where nothing that is given says it."""
 
 

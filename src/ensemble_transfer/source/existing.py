@@ -13,6 +13,7 @@ from ensemble_transfer.layout import DESCRIPTION, ENSEMBLE
 from ensemble_transfer.models.architecture import Architecture
 from ensemble_transfer.models.backbone import Backbone
 from ensemble_transfer.models.ensemble import FINE_TUNED, Ensemble, Network, probabilities, read_description
+from ensemble_transfer.models.sizes import encoder_at
 from ensemble_transfer.tasks.task import Split, Task
 from ensemble_transfer.weights import Weights, below, fingerprint, joined
 
@@ -154,9 +155,10 @@ def _read_ensemble(
     lineage = saved.lineage if same_encoder else FINE_TUNED.get(saved.lineage, saved.lineage)
     keeps = set(saved.classes) == set(classes)
     order = [saved.classes.index(name) for name in classes] if keeps else []
-    for member in saved.members:
+    for index, member in enumerate(saved.members):
+        encoder = encoder_at(below(member, "encoder"), saved.architecture_of(index), architecture.image_size)
         head = {name: tensor[order] for name, tensor in below(member, "head").items()} if keeps else None
-        yield ExistingMember(below(member, "encoder"), head, lineage)
+        yield ExistingMember(encoder, head, lineage)
 
 
 def _words(architecture: Architecture) -> str:

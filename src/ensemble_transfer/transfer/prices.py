@@ -65,8 +65,12 @@ class Prices:
     @cached_property
     def unit(self) -> int:
         """One **fine-tuning**: the price of a full fine-tuning of one member at the image size of the recipe."""
-        counted = self.architecture.at(self.recipes.image_size or self.image_size)
-        return fit_flops(counted, self.recipes.full, self.examples, heads=False)
+        size = self.recipes.image_size or self.image_size
+        try:
+            return fit_flops(self.architecture.at(size), self.recipes.full, self.examples, heads=False)
+        except SettingError as error:
+            rule = f"must be a size that {self.architecture.backbone} takes, or null for dataset.image_size"
+            raise SettingError("recipe.image_size", size, f"{rule}: {error.rule}") from error
 
     @cached_property
     def step(self) -> int:
