@@ -8,10 +8,15 @@ from same import equal
 
 from ensemble_transfer import Ensemble, Few, HeadOnly, Shift, Snapshots, Turns
 from ensemble_transfer.errors import SettingError
+from ensemble_transfer.inference.export import averaged, preprocessing
+from ensemble_transfer.lightning.module import EnsembleModule
+from ensemble_transfer.models.backbone import Backbone
 from ensemble_transfer.models.flops import encode_flops
+from ensemble_transfer.runs.conclusion import weight_metrics
 from ensemble_transfer.runs.costs import prediction
 from ensemble_transfer.tasks.embedded import Digits
 from ensemble_transfer.tasks.images import scaled
+from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.transfer.base import check_strategy, transfer_ensemble
 from ensemble_transfer.transfer.workbench import Workbench
 
@@ -115,3 +120,35 @@ def test_a_size_that_cannot_be_is_refused_before_training(strategy, value, sourc
     with pytest.raises(SettingError) as error:
         check_strategy(strategy, 3, source.architecture, "shared", None)
     assert (error.value.setting, error.value.value) == ("strategy.image_size", value)
+
+
+def test_positions_are_interpolated_and_several_sizes_have_no_soup(recipes, fitter):
+    architecture = Backbone("vit_tiny_patch16_224", {"depth": 1, "embed_dim": 24}).architecture(64, 1, 3)
+    source = Ensemble(architecture, (architecture.initial(0),) * 2, ("a", "b", "c"), "copies")
+    task = Digits(classes=["5", "6", "7"], train=20, validation=12, test=6).load(64, 1)
+    strategy, short = Few(2, image_size=[64, 32]), replace(recipes, full=replace(recipes.full, steps=1))
+    check_strategy(strategy, 2, architecture, "copies", None)
+    result = transfer_ensemble(strategy, source, task, 0, short, fitter)
+    tokens = [member["encoder.pos_embed"].shape[1] for member in result.ensemble.members]
+    assert tokens == [1 + 16, 1 + 4]
+    assert result.ensemble.predict(task.test.images).isfinite().all()
+    assert 0 < weight_metrics(None, result)["target/diversity/weight_cosine"] < 1
+    assert preprocessing(result.ensemble)["scaling"].endswith("64, 32 pixels")
+    with pytest.raises(SettingError, match="needs members of one image size"):
+        averaged(result.ensemble)
+    small = replace(result.ensemble, members=result.ensemble.members[1:], sizes=(32,))
+    assert averaged(small).image_sizes == (32,)
+
+
+def test_a_network_that_cannot_take_a_size_is_refused():
+    architecture = Backbone("mixer_s32_224").architecture(64, 3, 2)
+    with pytest.raises(SettingError) as error:
+        check_strategy(Few(1, image_size=32), 1, architecture, "copies", None)
+    assert (error.value.setting, error.value.value) == ("strategy.image_size", 32)
+
+
+def test_a_member_under_a_users_trainer_keeps_its_size(transferred, task):
+    mixed = transferred(Few(2, image_size=[LARGE, SMALL]), budget=2.0).ensemble
+    again = EnsembleModule(EnsembleModule(mixed, Recipe(1)).hparams["ensemble"], Recipe(1))
+    assert again.ensemble().image_sizes == mixed.image_sizes
+    assert torch.allclose(EnsembleModule(mixed, Recipe(1)).eval()(task.test.images), mixed.predict(task.test.images))

@@ -242,8 +242,7 @@ def _description(ensemble: Ensemble) -> dict[str, Any]:
 
 
 def _untrained(architecture: Architecture, members: int, sizes: Sequence[int]) -> list[nn.Module]:
-    """Return so many members, of their image sizes where they have own ones, whose weights a checkpoint will replace.
-    """
+    """Return so many members, of their image sizes where they have own ones, whose weights a checkpoint will replace."""
     with torch.device("meta"):
         size = sum(tensor.nbytes for tensor in architecture.build().state_dict().values())
     rule = f"need {members * size} bytes for their weights, more than are free"
