@@ -133,7 +133,7 @@ def test_positions_are_interpolated_and_several_sizes_have_no_soup(recipes, fitt
     assert tokens == [1 + 16, 1 + 4]
     assert result.ensemble.predict(task.test.images).isfinite().all()
     assert 0 < weight_metrics(None, result)["target/diversity/weight_cosine"] < 1
-    assert preprocessing(result.ensemble)["scaling"].endswith("64, 32 pixels")
+    assert preprocessing(architecture, result.ensemble.sizes)["scaling"].endswith("64, 32 pixels")
     with pytest.raises(SettingError, match="needs members of one image size"):
         averaged(result.ensemble)
     small = replace(result.ensemble, members=result.ensemble.members[1:], sizes=(32,))

@@ -17,6 +17,8 @@ from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.layout import replacing
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor, nn
     from torch.onnx import ONNXProgram
 
@@ -28,15 +30,18 @@ TOLERANCE = 1e-4
 """Largest difference between the probabilities of an exported file and of torch."""
 
 
-def preprocessing(ensemble: Ensemble) -> dict[str, Any]:
+def preprocessing(architecture: Architecture, sizes: Sequence[int] = ()) -> dict[str, Any]:
     """Return the steps from an image file to the input, in their order, as plain data.
 
     :func:`ensemble_transfer.tasks.images.fit` takes these steps. The members take those after the layout themselves.
+
+    Args:
+        architecture: What the members have in common.
+        sizes: The members' own image sizes, in pixels; empty where all have that of the architecture.
     """
-    architecture = ensemble.architecture
     gray = architecture.channels == 1
-    sizes = ", ".join(map(str, ensemble.sizes))
-    scaling = {"scaling": f"each member to its own size, by the model itself: {sizes} pixels"} if sizes else {}
+    own = ", ".join(map(str, sizes))
+    scaling = {"scaling": f"each member to its own size, by the model itself: {own} pixels"} if sizes else {}
     return {
         "orientation": "turned upright by the EXIF tag",
         "depth": "8 bits: of 16 bits, the upper 8",
@@ -106,7 +111,7 @@ def export(ensemble: Ensemble, temperature: float, images: Tensor, path: Path) -
     program.model.metadata_props.update(
         classes=json.dumps(ensemble.classes),
         temperature=repr(temperature),
-        preprocessing=json.dumps(preprocessing(ensemble)),
+        preprocessing=json.dumps(preprocessing(ensemble.architecture, ensemble.sizes)),
     )
     with replacing(path) as beside:
         program.save(beside, external_data=False)

@@ -109,7 +109,7 @@ def _facts(ensemble: Ensemble) -> Iterator[tuple[str, str]]:
     shown = ", ".join(_code(name) for name in ensemble.classes[:20])
     more = f" and {len(ensemble.classes) - 20} more (`ensemble.json`)" if len(ensemble.classes) > 20 else ""
     yield f"{len(ensemble.classes)} classes", shown + more
-    for step, how in preprocessing(ensemble).items():
+    for step, how in preprocessing(a, ensemble.sizes).items():
         yield step, str(how)
     weights = sum(tensor.numel() for tensor in ensemble.members[0].values())
     yield "members", f"{len(ensemble.members)}, each {_code(a.backbone)} with {weights:,} weights and statistics"

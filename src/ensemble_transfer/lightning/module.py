@@ -236,13 +236,13 @@ def _description(ensemble: Ensemble) -> dict[str, Any]:
     """Return what an ensemble is, but for its weights, as plain data."""
     architecture, history = ensemble.architecture.plain(), dict(ensemble.history)
     about = {"architecture": architecture, "classes": list(ensemble.classes), "lineage": ensemble.lineage}
-    about |= {"history": history, "members": len(ensemble), "sizes": list(ensemble.sizes)}
-    plain: dict[str, Any] = json.loads(json.dumps(about))
+    members = {"history": history, "members": len(ensemble), "sizes": list(ensemble.sizes)}
+    plain: dict[str, Any] = json.loads(json.dumps(about | members))
     return plain
 
 
 def _untrained(architecture: Architecture, members: int, sizes: Sequence[int]) -> list[nn.Module]:
-    """Return so many members, of their image sizes where they have own ones, whose weights a checkpoint will replace."""
+    """Return so many members, of their own image sizes if any, whose weights a checkpoint will replace."""
     with torch.device("meta"):
         size = sum(tensor.nbytes for tensor in architecture.build().state_dict().values())
     rule = f"need {members * size} bytes for their weights, more than are free"
