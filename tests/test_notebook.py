@@ -15,15 +15,16 @@ LONG = 60_000
 """Characters of one output; scikit-learn's picture of a model takes some 40,000."""
 
 SHORTER = """
-from dataclasses import replace
 from ensemble_transfer.runs import costs, estimator
 
 costs.WARM, costs.TIMED = 1, 3
 
 def shorter(group, name, made=estimator.preset_object):
+    from dataclasses import is_dataclass, replace  # a notebook starts by a reset, which takes away all names
+
     found = made(group, name)
-    phases = {phase: recipe for phase, recipe in vars(found).items() if group == "recipe" and phase != "statistics"}
-    return replace(found, **{phase: replace(recipe, steps=recipe.steps // 10) for phase, recipe in phases.items()})
+    long = {phase: recipe for phase, recipe in vars(found).items() if group == "recipe" and is_dataclass(recipe)}
+    return replace(found, **{phase: replace(recipe, steps=recipe.steps // 10) for phase, recipe in long.items()})
 
 estimator.preset_object = shorter
 """

@@ -43,9 +43,9 @@ def test_a_snapshot_goes_on_from_the_one_before(train, monkeypatch):
     seen: list[tuple[str, Start]] = []
     fit = Fitter.fit
 
-    def watched(self, architecture, starts, data, recipe, phase):
+    def watched(self, architecture, starts, data, recipe, phase, *more):
         seen.extend((phase, start) for start in starts)
-        return fit(self, architecture, starts, data, recipe, phase)
+        return fit(self, architecture, starts, data, recipe, phase, *more)
 
     monkeypatch.setattr(Fitter, "fit", watched)
     members = train(3, "snapshot")[0].members

@@ -8,6 +8,7 @@ from ensemble_transfer import Ensemble, Recipe
 from ensemble_transfer.models.architecture import Classifier
 from ensemble_transfer.models.device import tf32
 from ensemble_transfer.training import settings as settings_module
+from ensemble_transfer.training.course import Course
 from ensemble_transfer.training.settings import FLOPS_A_THREAD, TrainerSettings
 from ensemble_transfer.transfer.shift.diagnostics import batch_loss
 
@@ -132,10 +133,12 @@ def test_threads_are_those_asked_for_or_what_a_step_can_feed_of_the_cores(monkey
 @pytest.mark.usefixtures("_threads_restored")
 @pytest.mark.parametrize(("threads", "used"), [(2, 2), (None, 3)])
 def test_a_fitter_by_itself_uses_the_threads_that_were_asked_for(train, monkeypatch, threads, used):
+    def begin(self, original=Course.begin):
+        seen.append(torch.get_num_threads())
+        original(self)
+
     seen = []
-    monkeypatch.setattr(
-        "ensemble_transfer.training.course.Course.on_train_start", lambda _: seen.append(torch.get_num_threads())
-    )
+    monkeypatch.setattr(Course, "begin", begin)
     torch.set_num_threads(3)
     train([0], Recipe(1), threads=threads)
     assert seen == [used]
