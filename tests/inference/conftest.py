@@ -16,7 +16,7 @@ from ensemble_transfer.tasks.images import fit
 
 
 class Photographs(NamedTuple):
-    """A saved ensemble, and photographs: as files, arrays (N, H, W, 3) and as the networks take them."""
+    """A saved ensemble of two image sizes, and photographs: as files, arrays (N, H, W, 3) and as networks take them."""
 
     run: Path
     ensemble: Ensemble
@@ -51,7 +51,7 @@ def photographs(tmp_path_factory) -> Photographs:
     net = Backbone("resnet10t", {"channels": [4, 8, 8, 8], "stem_width": 4, "output_stride": 8})
     architecture = net.architecture(16, 3, 3)
     members = tuple(architecture.initial(seed) for seed in range(2))
-    ensemble = opinionated(Ensemble(architecture, members, ("roof", "sky", "tree")), images)
+    ensemble = opinionated(Ensemble(architecture, members, ("roof", "sky", "tree"), sizes=(16, 8)), images)
     ensemble.save(folder / "RUN")
     predicted = ensemble.predict(images)
     labels = predicted.mean(0).argmax(-1)

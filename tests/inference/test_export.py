@@ -81,6 +81,7 @@ def test_the_file_gives_the_ensembles_probabilities(photographs, tmp_path, capsy
     steps = json.loads(texts["preprocessing"])
     assert steps["resize"] == "16x16, bilinear with antialiasing"
     assert steps["layout"] == "uint8 (N, 3, 16, 16)"
+    assert steps["scaling"].endswith("by the model itself: 16, 8 pixels")
     assert (steps["mean"], steps["std"]) == ([0.5], [0.5])
     _the_lines_of_the_guide_answer(photographs, tmp_path, monkeypatch)
 

@@ -15,13 +15,16 @@ from ensemble_transfer.training import spec
 from ensemble_transfer.training.cost import Cost
 from ensemble_transfer.training.fit import Fits, Fitter
 from ensemble_transfer.training.recipe import Recipe, Recipes
-from ensemble_transfer.training.spec import most_encoded
+from ensemble_transfer.training.spec import FitSpec, most_encoded
 from ensemble_transfer.training.store import Fitted
 from ensemble_transfer.transfer import prices, workbench
 from ensemble_transfer.transfer.base import Strategy, transfer_ensemble
 from ensemble_transfer.transfer.workbench import TransferResult, Workbench
 
-PRICES = {  # operations of an image: encoding, a training step, a step of the head on features
+SIZES = (8, 12, 16)
+"""Image sizes of members, in pixels; images are stored at the largest."""
+
+PRICES = {  # operations of an image of the largest size: encoding, a training step, a step of the head on features
     "small_resnet": (3_300_000, 9_800_000, 2_560),
     "efficientnet_lite0": (61_000_000, 181_000_000, 76_800),
     "vit_tiny_patch16_224": (2_500_000_000, 7_400_000_000, 7_680),
@@ -33,24 +36,25 @@ def strategies(draw: random.Random, members: int) -> list[Strategy]:
     donors, head = draw.randint(1, members), draw.choice(["probe", "donor", "fresh"])
     cycles = {"first": draw.uniform(0.05, 1), "cycle": draw.uniform(0.01, 0.5)}
     scales = [draw.uniform(0, 3) for _ in range(draw.randint(1, 5))]
+    size, sizes = draw.choice((None, *SIZES)), draw.sample(SIZES, draw.randint(1, 3))
     return [
-        HeadOnly(),
+        HeadOnly(sizes),
         Tiny(),
-        Shift(donors, head=head, if_better=draw.random() < 0.5),
-        Shift(donors, statistics="shift"),
+        Shift(donors, head=head, if_better=draw.random() < 0.5, image_size=size),
+        Shift(donors, statistics="shift", image_size=size),
         Shift(donors, finish="head", head=draw.choice(["probe", "donor"])),
         Shift(direction="random", head=head),
         Star(**cycles),
-        Snapshots(**cycles),
-        Few(donors),
-        Few(donors, cycles=[0.6, 0.2, 0.2]),
+        Snapshots(**cycles, image_size=size),
+        Few(donors, image_size=sizes),
+        Few(donors, cycles=[0.6, 0.2, 0.2], image_size=sizes),
         Full(),
         Full("probe"),
         Scratch(),
-        Auto(),
+        Auto(image_size=size),
         Auto(draw.uniform(1, 10)),
-        Auto(1.0),
-        Turns(max(1, donors - 1), scales=scales),
+        Auto(1.0, image_size=size),
+        Turns(max(1, donors - 1), scales=scales, image_size=size),
         Turns(max(1, donors - 1), head="donor"),
     ]
 
@@ -68,9 +72,10 @@ class Untrained(Fitter):
     def begin(self) -> None:
         """Notice that something is trained."""
 
-    def _fits(self, spec, starts):
+    def fit(self, architecture, starts, data, recipe, phase, heads=False):
+        """Bill fits as if they had been computed."""
         self.begin()
-        recipe = spec.recipe
+        spec = FitSpec(architecture, data, recipe, phase, heads)
         assert recipe.steps > 0 or not starts
         seen = recipe.steps * min(recipe.batch_size, len(spec.data) * recipe.views)
         encoded = most_encoded(recipe, len(spec.data)) if spec.heads else 0
@@ -84,7 +89,7 @@ def task_of(labels: int, validation: int) -> Task:
     """Return a task with so many images, and two classes."""
 
     def split(size):
-        return Split(torch.zeros(size, 1, 8, 8, dtype=torch.uint8), torch.arange(size) % 2)
+        return Split(torch.zeros(size, 1, max(SIZES), max(SIZES), dtype=torch.uint8), torch.arange(size) % 2)
 
     return Task("photos", ("cat", "dog"), split(labels), split(validation), split(2))
 
@@ -98,7 +103,7 @@ def dear(monkeypatch):
         for module in (flops, spec, prices, workbench):
             for function, value in (("encode_flops", encode), ("step_flops", step)):
                 if hasattr(module, function):
-                    monkeypatch.setattr(module, function, lambda _, value=value: value)
+                    monkeypatch.setattr(module, function, lambda a, value=value: value * a.image_size**2 // 16**2)
         monkeypatch.setattr(spec, "head_flops", lambda *_: head)
 
     def predict(self, images, *_):
@@ -122,9 +127,11 @@ def test_11_no_strategy_spends_more_than_its_budget_or_fails_after_its_first_ste
         members, budget = draw.randint(2, 6), draw.uniform(0.05, 1.5) if draw.random() < 0.5 else draw.uniform(1, 8)
         target = task_of(round(10 * 500 ** draw.random()), round(20 * 500 ** draw.random())).sealed()
         lengths = {name: Recipe(round(600 ** draw.random())) for name in ("full", "tiny", "probe", "head")}
-        recipes = Recipes(**lengths, statistics=draw.choice([None, 256]))
-        source = replace(source_ensemble, members=source_ensemble.members[:1] * members)
-        limit = budget * prices.Prices.of(source.architecture, target, recipes, members, None).full
+        recipes = Recipes(**lengths, statistics=draw.choice([None, 256]), image_size=draw.choice((None, *SIZES)))
+        recipes = replace(recipes, pretrained=draw.random() < 0.5)  # auto then grows members of several sizes
+        stored = replace(source_ensemble.architecture, image_size=max(SIZES))
+        source = replace(source_ensemble, architecture=stored, members=source_ensemble.members[:1] * members)
+        limit = budget * prices.Prices.of(stored, target, recipes, members, None).unit
         untrained = Untrained(fitter.settings, learns=draw.random() < 0.5)
         for strategy in strategies(draw, members):
             begun.clear()
