@@ -30,7 +30,7 @@ from torchvision.datasets import ImageFolder as TorchvisionFolder
 from torchvision.transforms import PILToTensor
 
 from ensemble_transfer.models.backbone import Backbone
-from ensemble_transfer.runs.evaluation import EvaluationSettings
+from ensemble_transfer.runs.evaluation_settings import EvaluationSettings
 from ensemble_transfer.runs.experiment import Dataset, Experiment
 from ensemble_transfer.runs.run import Origin
 from ensemble_transfer.runs.run import run as run_experiment

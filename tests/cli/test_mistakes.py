@@ -129,16 +129,11 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
 
 
 def test_what_needs_no_torch_is_told_before_torch_is_imported(tmp_path):
-    lines = [
-        "evaluation.ood=false",
-        "budget=abc",
-        "seed=-1",
-        "seed=x",
-        "recipe.full.lr=x",
-        "trainer.progress=1",
-        "image_size=8",
-    ]
-    lines += ["dataset=nope", "-m seed=range(0)"]
+    lines = ["evaluation.ood=false", "budget=abc", "budget=0", "seed=-1", "seed=x", "image_size=8", "dataset=nope"]
+    lines += ["recipe.full.lr=x", "recipe.tiny.lr=-1", "recipe.full.augment=blur", "recipe.statistics=1"]
+    lines += ["trainer.progress=1", "trainer.threads=0", "trainer.precision=16", "logger.kind=paper", "store.root=''"]
+    lines += ["ensemble.size=0", "ensemble.lineage=none", "ensemble.fork=1", "evaluation.keep=all"]
+    lines += ["evaluation.severities=[6]", "dataset.channels=2", "dataset.image_size=7", "-m seed=range(0)"]
     done = subprocess.run([sys.executable, "-c", EARLY, "\n".join(lines)], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("error: ") == len(lines)

@@ -10,7 +10,8 @@ from ensemble_transfer import Ensemble, SettingError
 from ensemble_transfer.metrics.archive import read_predictions
 from ensemble_transfer.metrics.evaluate import evaluate
 from ensemble_transfer.runs import evaluation
-from ensemble_transfer.runs.evaluation import EvaluationSettings, Tasks, kept, metrics_of, predict_target, tell_size
+from ensemble_transfer.runs.evaluation import Tasks, kept, metrics_of, predict_target, tell_size
+from ensemble_transfer.runs.evaluation_settings import EvaluationSettings
 
 CPU = torch.device("cpu")
 

@@ -8,7 +8,7 @@ import torch
 
 from ensemble_transfer import Digits, EnsembleSettings, Few, HeadOnly, SettingError
 from ensemble_transfer.machine import SECONDS_A_STEP
-from ensemble_transfer.runs.evaluation import EvaluationSettings
+from ensemble_transfer.runs.evaluation_settings import EvaluationSettings
 from ensemble_transfer.runs.experiment import RARE, Dataset, Experiment, load_tasks, warn_of_rare_classes
 from ensemble_transfer.runs.run import DAY, expected_seconds, prepare, warn_of_days
 

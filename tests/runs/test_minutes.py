@@ -7,7 +7,7 @@ import pytest
 from ensemble_transfer import Digits, EnsembleSettings, Few, SettingError
 from ensemble_transfer.runs import minutes
 from ensemble_transfer.runs.costs import seconds_a_fine_tuning
-from ensemble_transfer.runs.evaluation import EvaluationSettings
+from ensemble_transfer.runs.evaluation_settings import EvaluationSettings
 from ensemble_transfer.runs.experiment import Dataset, Experiment, load_tasks
 from ensemble_transfer.runs.run import Origin, run
 from ensemble_transfer.transfer.budget import seconds_of

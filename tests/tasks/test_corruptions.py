@@ -5,8 +5,9 @@ import torch
 from refusals import refusal
 
 from ensemble_transfer.tasks import corruptions
-from ensemble_transfer.tasks.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from ensemble_transfer.tasks.corruptions import CORRUPTIONS, corrupt
 from ensemble_transfer.tasks.embedded import MnistSample
+from ensemble_transfer.tasks.limits import SEVERITIES
 
 SHAPES = [(28, 1), (64, 3)]
 

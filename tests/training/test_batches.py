@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch.nn.functional import pad
 
 from ensemble_transfer.tasks.embedded import MnistSample
-from ensemble_transfer.training.batches import AUGMENTATIONS, Batches, augmented, drawn
+from ensemble_transfer.training.batches import Batches, augmented, drawn
+from ensemble_transfer.training.recipe import AUGMENTATIONS
 
 LABELS = torch.arange(10) * 7
 

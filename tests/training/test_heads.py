@@ -12,7 +12,8 @@ from ensemble_transfer.training import groups as groups_module
 from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.course import Course
 from ensemble_transfer.training.heads import Heads
-from ensemble_transfer.training.recipe import Recipe, optimizer_of
+from ensemble_transfer.training.optimizer import optimizer_of
+from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.spec import head_of
 from ensemble_transfer.training.store import CHECKPOINT

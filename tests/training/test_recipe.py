@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from refusals import refusal
 
 from ensemble_transfer.errors import SettingError
-from ensemble_transfer.training.recipe import FLOAT32_MAX, FLOAT32_MIN, Recipe, Recipes, optimizer_of
+from ensemble_transfer.training.optimizer import optimizer_of
+from ensemble_transfer.training.recipe import FLOAT32_MAX, FLOAT32_MIN, Recipe, Recipes
 
 RECIPES = st.builds(
     Recipe,

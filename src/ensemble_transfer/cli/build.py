@@ -1,28 +1,30 @@
 """From the settings of a run to the objects of an experiment, checked on the way.
 
 The dataclasses of the library are the schema: their annotations give the types, their ``__post_init__`` the rules.
+Those that compute nothing are built first, before torch is imported; then tasks, which need torch, and the backbone,
+which needs timm.
 """
 
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 
 from ensemble_transfer.errors import SettingError, require, settings_under
-from ensemble_transfer.models.backbone import Backbone
 from ensemble_transfer.report.tracking import LoggerSettings
-from ensemble_transfer.runs.evaluation import EvaluationSettings
-from ensemble_transfer.runs.experiment import Dataset, Experiment
+from ensemble_transfer.runs.evaluation_settings import EvaluationSettings
 from ensemble_transfer.runs.settings import build, class_of, group, named
 from ensemble_transfer.source.settings import EnsembleSettings
-from ensemble_transfer.training.fit import Fitter
+from ensemble_transfer.tasks.limits import require_shape
 from ensemble_transfer.training.recipe import Recipes
 from ensemble_transfer.training.settings import TrainerSettings, is_callback
-from ensemble_transfer.training.store import Store
+
+if TYPE_CHECKING:
+    from ensemble_transfer.runs.experiment import Experiment
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +42,17 @@ class _Images:
     image_size: int
     channels: int
 
+    def __post_init__(self) -> None:
+        require_shape(self.image_size, self.channels)
+
 
 @dataclass(frozen=True)
 class _Store:
     root: str
     reuse: bool = True
+
+    def __post_init__(self) -> None:
+        require(self.root.strip() != "", "root", self.root, "must be a folder")
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,7 @@ class _Sweep:
     stop_at_failure: bool = False
 
 
-def build_experiment(settings: Mapping[str, Any]) -> Experiment:
+def build_experiment(settings: Mapping[str, Any]) -> "Experiment":
     """Return the experiment that resolved settings describe.
 
     Raises:
@@ -61,25 +69,33 @@ def build_experiment(settings: Mapping[str, Any]) -> Experiment:
     for name in ("backbone", "ensemble", "recipe", "strategy"):
         group(settings.get(name), name)
     data, evaluation = group(settings.get("dataset"), "dataset"), group(settings.get("evaluation"), "evaluation")
+    ood = group(evaluation.get("ood", {}), "evaluation.ood")
     run = build(_Run, _without(settings, *_GROUPS), "")
     build(_Sweep, settings.get("sweep", {}), "sweep")
     images = build(_Images, _without(data, "source", "target"), "dataset")
+    ensemble, recipes = (
+        build(EnsembleSettings, settings["ensemble"], "ensemble"),
+        build(Recipes, settings["recipe"], "recipe"),
+    )
+    evaluated = build(EvaluationSettings, _without(evaluation, "ood"), "evaluation")
+    trainer, store = _trainer(settings.get("trainer")), build(_Store, settings.get("store"), "store")
+
     source = None if data.get("source") is None else named(data["source"], "dataset.source")
     target = named(data.get("target"), "dataset.target")
-    with settings_under("dataset"):
-        dataset = Dataset(source, target, images.image_size, images.channels)
-    ood = group(evaluation.get("ood", {}), "evaluation.ood")
+    others = {name: named(task, f"evaluation.ood.{name}") for name, task in ood.items()}
+    from ensemble_transfer.models.backbone import Backbone
+
+    backbone = build(Backbone, settings["backbone"], "backbone")
+    strategy = named(settings["strategy"], "strategy")
+    from ensemble_transfer.runs.experiment import Dataset, Experiment
+    from ensemble_transfer.training.fit import Fitter
+    from ensemble_transfer.training.store import Store
+
+    with settings_under("store"):
+        fitter = Fitter(trainer, Store(Path(store.root), store.reuse))
+    pair = Dataset(source, target, images.image_size, images.channels)
     return Experiment(
-        dataset=dataset,
-        backbone=build(Backbone, settings["backbone"], "backbone"),
-        ensemble=build(EnsembleSettings, settings["ensemble"], "ensemble"),
-        strategy=named(settings["strategy"], "strategy"),
-        recipes=build(Recipes, settings["recipe"], "recipe"),
-        evaluation=build(EvaluationSettings, _without(evaluation, "ood"), "evaluation"),
-        fitter=Fitter(_trainer(settings.get("trainer")), _store(settings.get("store"))),
-        ood={name: named(task, f"evaluation.ood.{name}") for name, task in ood.items()},
-        seed=run.seed,
-        budget=run.budget,
+        pair, backbone, ensemble, strategy, recipes, evaluated, fitter, others, seed=run.seed, budget=run.budget
     )
 
 
@@ -124,13 +140,6 @@ def _made(settings: object, path: str, is_one: Callable[[type], bool], what: str
             cause = cause.__cause__
         line = f"{type(cause).__name__}: {' '.join(str(cause).split())}"
         raise SettingError(setting, given["_target_"], f"cannot be made: {line}") from error
-
-
-def _store(settings: object) -> Store:
-    store = build(_Store, settings, "store")
-    require(store.root.strip() != "", "store.root", store.root, "must be a folder")
-    with settings_under("store"):
-        return Store(Path(store.root), store.reuse)
 
 
 def _without(settings: Mapping[str, Any], *names: str) -> dict[str, Any]:

@@ -62,6 +62,8 @@ def _run_in(folder: Path, setting: str, cfg: DictConfig, hydra: HydraConf) -> fl
     unfinished = _unfinished(written, hydra)
     with recorded(folder, unfinished):
         from ensemble_transfer.cli.build import build_experiment, build_logger
+
+        logger, experiment = build_logger(settings), build_experiment(settings)  # mistakes show here
         from ensemble_transfer.runs.run import run
 
         config = as_recorded(written)
@@ -70,7 +72,6 @@ def _run_in(folder: Path, setting: str, cfg: DictConfig, hydra: HydraConf) -> fl
         if before and not outdated([(config, before)]) and (done := finished(before)):
             log.info("not repeated: this search has finished %s", done.command)
             return _objective(done)
-        experiment, logger = build_experiment(settings), build_logger(settings)  # mistakes show here
         require_free(folder, config, setting)
         _keep_configuration(cfg, hydra, folder)
     group = Path(hydra.sweep.dir).name if swept else f"{chosen['dataset']}, {chosen['backbone']}"

@@ -17,7 +17,8 @@ from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.machine import free_memory
 from ensemble_transfer.models.bounds import bounded, numbers, require_bounded
 from ensemble_transfer.models.device import float32_by_default
-from ensemble_transfer.tasks.images import LARGEST, scaled
+from ensemble_transfer.tasks.images import scaled
+from ensemble_transfer.tasks.limits import LARGEST
 
 # Arguments with which timm.create_model would read files, or build something else than the description says.
 _RESERVED = frozenset(

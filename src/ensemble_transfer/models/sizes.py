@@ -9,7 +9,7 @@ from torch import Tensor
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.models.architecture import Architecture, encoder_of
 from ensemble_transfer.models.flops import step_flops
-from ensemble_transfer.tasks.images import SMALLEST
+from ensemble_transfer.tasks.limits import SMALLEST
 
 
 def sizes_of(image_size: Any, stored: int, members: int) -> tuple[int, ...]:  # noqa: ANN401  # what a setting may be

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 from ensemble_transfer import machine
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.layout import ERRORS
-from ensemble_transfer.report.artifacts import RunArtifact, artifacts_of
 from ensemble_transfer.report.gallery import read_errors
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.tracked_run import RUN_ID, LoggedRun, RunTracker, TrackedRun, scalars
 
 if TYPE_CHECKING:
     import wandb
+
+    from ensemble_transfer.report.artifacts import RunArtifact
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +106,8 @@ class WandbRun(RunTracker):
         self._guarded(lambda: self._run.summary.update(scalars(record) | {"status": record.status}))
         self._guarded(lambda: setattr(self._run, "tags", _tags(*(self._run.tags or ()), record.dataset)))
         self._guarded(self._log_errors)
+        from ensemble_transfer.report.artifacts import artifacts_of
+
         if self._settings.artifacts and self._answers():
             for item in artifacts_of(record, self.folder):
                 self._guarded(self._log_artifact, item)
@@ -140,7 +143,7 @@ class WandbRun(RunTracker):
         except Exception as error:  # noqa: BLE001  # a logger never costs a result
             self._warn(error)
 
-    def _log_artifact(self, item: RunArtifact) -> None:
+    def _log_artifact(self, item: "RunArtifact") -> None:
         import wandb
 
         if item.consumed and self._settings.mode == "offline":

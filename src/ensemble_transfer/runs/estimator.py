@@ -20,7 +20,7 @@ from ensemble_transfer.inference.saved import SavedEnsemble
 from ensemble_transfer.models.architecture import Architecture
 from ensemble_transfer.models.backbone import Backbone
 from ensemble_transfer.runs.costs import costs
-from ensemble_transfer.runs.evaluation import EvaluationSettings
+from ensemble_transfer.runs.evaluation_settings import EvaluationSettings
 from ensemble_transfer.runs.experiment import Dataset, Experiment
 from ensemble_transfer.runs.given import (
     Given,

@@ -2,26 +2,25 @@
 
 import logging
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ensemble_transfer.errors import require
 from ensemble_transfer.metrics.archive import LARGE, compact
 from ensemble_transfer.metrics.calibration import ece
 from ensemble_transfer.metrics.checks import as_predictions
 from ensemble_transfer.metrics.evaluate import QUALITY, evaluate
 from ensemble_transfer.metrics.predictive import ensemble_mean
 from ensemble_transfer.models.ensemble import Ensemble
-from ensemble_transfer.tasks.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from ensemble_transfer.runs.evaluation_settings import KEPT, EvaluationSettings
+from ensemble_transfer.tasks.corruptions import corrupt
 from ensemble_transfer.tasks.task import Split, Task
 
 SOUP = (*QUALITY, ece)
 """Metrics of the soup, which is a single network; their keys start with ``soup/``."""
 
-KEPT = ("members", "ensemble", "none")
 TOLD = 100_000_000
 """Bytes of predictions from which on their size is told before anything is trained."""
 
@@ -30,41 +29,6 @@ Arrays = dict[str, NDArray[np.generic]]
 
 _of_sources: dict[tuple[Hashable, ...], Arrays] = {}
 """The last source ensemble's predictions."""
-
-
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """What the transferred ensemble is evaluated on besides the target's test images.
-
-    Attributes:
-        corruptions: Corruptions of the test images; an empty list for none, ``[all]`` for all.
-        severities: Severities of the corruptions, 1 to 5.
-        keep: What ``predictions.npz`` keeps: the predictions of all ``members``, those of the ``ensemble`` alone, or
-            ``none``. All metrics are computed first, from all members in full precision.
-        diagnostics: Whether to measure what a shift did before any fine-tuning, on validation.
-        test: Whether to evaluate on the target's test images; without, on its validation images alone.
-    """
-
-    corruptions: list[str] = field(default_factory=list)
-    severities: list[int] = field(default_factory=lambda: list(SEVERITIES))
-    diagnostics: bool = True
-    test: bool = True
-    keep: str = "members"
-
-    def __post_init__(self) -> None:
-        require(self.keep in KEPT, "keep", self.keep, f"must be {', '.join(KEPT[:-1])} or {KEPT[-1]}")
-        for name in self.corruptions if self.corruptions != ["all"] else []:
-            rule = f"must be [all] alone or some of {', '.join(CORRUPTIONS)}"
-            require(name in CORRUPTIONS, "corruptions", self.corruptions, rule)
-        usable = bool(self.severities) or not self.corruptions
-        require(usable, "severities", self.severities, "must name at least one, or corruptions=[]")
-        for severity in self.severities:
-            require(severity in SEVERITIES, "severities", severity, "must be whole numbers from 1 to 5")
-
-    @property
-    def kinds(self) -> list[str]:
-        """Names of the corruptions."""
-        return list(CORRUPTIONS) if self.corruptions == ["all"] else self.corruptions
 
 
 @dataclass(frozen=True)
@@ -125,7 +89,7 @@ def tell_size(tasks: Tasks, settings: EvaluationSettings, members: int) -> None:
 
 
 def kept(arrays: Arrays, keep: str) -> Arrays:
-    """Return what ``predictions.npz`` keeps of a run's arrays; see :class:`EvaluationSettings`."""
+    """Return what ``predictions.npz`` keeps of a run's arrays; by ``evaluation.keep``."""
     if keep == "none":
         return {}
     if keep == "ensemble":

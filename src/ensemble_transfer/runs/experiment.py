@@ -11,9 +11,10 @@ from ensemble_transfer.errors import require, settings_under
 from ensemble_transfer.models.architecture import Architecture
 from ensemble_transfer.models.backbone import Backbone
 from ensemble_transfer.models.flops import step_flops
-from ensemble_transfer.runs.evaluation import EvaluationSettings, Tasks
+from ensemble_transfer.runs.evaluation import Tasks
+from ensemble_transfer.runs.evaluation_settings import EvaluationSettings
 from ensemble_transfer.source.settings import EnsembleSettings, lineage_alone
-from ensemble_transfer.tasks.images import require_shape
+from ensemble_transfer.tasks.limits import require_shape
 from ensemble_transfer.tasks.loader import TaskLoader
 from ensemble_transfer.tasks.mapped import chunks
 from ensemble_transfer.tasks.task import Loader, Split, Task

@@ -7,17 +7,18 @@ from types import NoneType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from ensemble_transfer.errors import SettingError, require, settings_under
-from ensemble_transfer.models.backbone import Backbone
 from ensemble_transfer.runs.presets import preset
-from ensemble_transfer.training.recipe import Recipes
-from ensemble_transfer.training.settings import TrainerSettings
 
 T = TypeVar("T")
 
 UNSET = "???"
 """What stands in a configuration for a value that the user must give."""
 
-_CLASSES: Mapping[str, type] = {"backbone": Backbone, "recipe": Recipes, "trainer": TrainerSettings}
+_CLASSES = {
+    "backbone": "ensemble_transfer.models.backbone.Backbone",
+    "recipe": "ensemble_transfer.training.recipe.Recipes",
+    "trainer": "ensemble_transfer.training.settings.TrainerSettings",
+}
 """Groups whose presets name no class: all are of one."""
 
 _RULES: Mapping[object, str] = {
@@ -78,9 +79,8 @@ def named(settings: object, path: str) -> Any:  # noqa: ANN401  # whatever class
 
 def preset_object(name_of_group: str, name: str) -> Any:  # noqa: ANN401  # whatever class the preset names
     """Return the object of a preset, such as a strategy, a backbone or recipes."""
-    settings = preset(name_of_group, name)
-    cls = _CLASSES.get(name_of_group)
-    return named(settings, name_of_group) if cls is None else build(cls, settings, name_of_group)
+    own = {"_target_": _CLASSES[name_of_group]} if name_of_group in _CLASSES else {}
+    return named(own | preset(name_of_group, name), name_of_group)
 
 
 def class_of(settings: Mapping[str, Any], path: str) -> type:

@@ -1,11 +1,12 @@
 """What is said of the members before a transfer: how many, of what lineage, and which exist already."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ensemble_transfer.errors import require
-from ensemble_transfer.models.backbone import Backbone
-from ensemble_transfer.models.ensemble import COPIES, UNTRAINED
-from ensemble_transfer.source.existing import count_members
+
+if TYPE_CHECKING:
+    from ensemble_transfer.models.backbone import Backbone
 
 LINEAGES = ("shared", "snapshot", "independent")
 """Lineages that are trained."""
@@ -71,16 +72,16 @@ class EnsembleSettings:
         Raises:
             SettingError: If a given member is missing, or there are more than ``size`` says.
         """
-        given = count_members([*self.members, *self.added])
+        given = _counted(self.members, self.added)
         count = self.size or given or SIZE
         rule = f"must be {given} or more, as many as ensemble.members names, or null for as many"
         require(count >= given, "size", count, rule)
         return count
 
-    def check(self, backbone: Backbone) -> None:
+    def check(self, backbone: "Backbone") -> None:
         """Raise a SettingError if members would be trained from random weights beside given ones, unasked."""
-        count, given = self.count, count_members(self.members)
-        trained = count - given - count_members(self.added)
+        count, given = self.count, _counted(self.members)
+        trained = count - given - _counted(self.added)
         idle = self.fork is not None and not trained  # a folder holds more members than one
         require(not idle, "fork", self.fork, "must be null: members that exist are not trained")
         asked = not given or not trained or backbone.has_weights or self.lineage == MIXED
@@ -88,12 +89,14 @@ class EnsembleSettings:
         require(asked, "size", count, f"{rule}them; leave it out, or ask for that with ensemble.lineage=mixed")
 
 
-def lineage_alone(settings: EnsembleSettings, backbone: Backbone) -> str:
+def lineage_alone(settings: EnsembleSettings, backbone: "Backbone") -> str:
     """Return the lineage of the members without a source task.
 
     Raises:
         SettingError: If a setting says how members are trained on a source task.
     """
+    from ensemble_transfer.models.ensemble import COPIES, UNTRAINED
+
     given = bool(settings.members or settings.added)
     no_task = "there is no source task to train members on (dataset.source=null)"
     require(settings.fork is None, "fork", settings.fork, f"must be null: {no_task}")
@@ -101,6 +104,15 @@ def lineage_alone(settings: EnsembleSettings, backbone: Backbone) -> str:
     require(known, "lineage", settings.lineage, f"must be left out: {no_task}")
     if not given:
         return COPIES if backbone.has_weights else UNTRAINED
-    number = count_members([*settings.members, *settings.added])
+    number = _counted(settings.members, settings.added)
     require(settings.count == number, "size", settings.size, f"is more than the {number} given members, and {no_task}")
     return settings.lineage
+
+
+def _counted(*paths: list[str]) -> int:
+    """Return how many members are given; torch is imported only where some are."""
+    if not any(paths):
+        return 0
+    from ensemble_transfer.source.existing import count_members
+
+    return sum(map(count_members, paths))

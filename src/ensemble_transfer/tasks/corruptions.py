@@ -13,11 +13,11 @@ from torchvision.transforms.v2 import InterpolationMode, functional
 
 from ensemble_transfer.errors import require
 from ensemble_transfer.spill import empty
+from ensemble_transfer.tasks.limits import SEVERITIES
 
 Corruption = Callable[[Tensor, int, torch.Generator], Tensor]
 """(images (N, C, H, W) uint8, severity 1 to 5, randomness) -> images of the same shape and type."""
 
-SEVERITIES = (1, 2, 3, 4, 5)
 CHUNK = 2**24
 """Pixel values that are processed at once. It bounds memory; it is a constant because the randomness depends on it."""
 

@@ -8,23 +8,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ensemble_transfer.errors import require
-
-SMALLEST = 8
-"""Smallest supported height and width, in pixels: strided convolutions need some room."""
-LARGEST = 4096
-"""Largest supported height and width, in pixels."""
-
 PARTS = 2**15
 """Weights of pixels are whole multiples of one over this, so that their sums over bytes are exact in float32."""
 
 # torchvision takes seconds to import, so loaders are built and checked without it.
-
-
-def require_shape(image_size: int, channels: int) -> None:
-    """Raise a SettingError unless images of this size and number of channels are supported."""
-    require(SMALLEST <= image_size <= LARGEST, "image_size", image_size, f"must be {SMALLEST} to {LARGEST} pixels")
-    require(channels in (1, 3), "channels", channels, "must be 1 (gray) or 3 (RGB)")
 
 
 def resize(images: Tensor, size: int) -> Tensor:

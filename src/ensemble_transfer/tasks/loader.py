@@ -13,8 +13,9 @@ from torch import Tensor
 from ensemble_transfer.errors import require
 from ensemble_transfer.spill import empty
 from ensemble_transfer.tasks.chosen import ChosenImages
-from ensemble_transfer.tasks.images import require_shape, resize, rotate, with_channels
+from ensemble_transfer.tasks.images import resize, rotate, with_channels
 from ensemble_transfer.tasks.inputs import digest_of, files_below, state_of
+from ensemble_transfer.tasks.limits import require_shape
 from ensemble_transfer.tasks.mapped import chunks, place_of
 from ensemble_transfer.tasks.splitting import Size, carve, class_positions, few_shot, in_fold, select_classes
 from ensemble_transfer.tasks.task import Split, Task

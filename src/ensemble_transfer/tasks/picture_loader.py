@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.machine import free_memory
-from ensemble_transfer.tasks.images import require_shape
 from ensemble_transfer.tasks.inputs import digest_of
+from ensemble_transfer.tasks.limits import require_shape
 from ensemble_transfer.tasks.loader import Collection, TaskLoader
 from ensemble_transfer.tasks.pictures import Pictures, appearance, decoded, decoded_on_disk, files
 from ensemble_transfer.tasks.task import Split, Task

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from ensemble_transfer.errors import SettingError, require
-from ensemble_transfer.tasks.images import fit, require_shape
+from ensemble_transfer.tasks.images import fit
+from ensemble_transfer.tasks.limits import require_shape
 from ensemble_transfer.tasks.loader import Collection, TaskLoader
 from ensemble_transfer.tasks.task import Split, Task
 

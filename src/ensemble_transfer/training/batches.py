@@ -18,8 +18,6 @@ MEMBERS_SHARE = 0.8
 IMAGES_SHARE = 0.1
 """Share of a device's free memory that images may take; the members take most of the rest."""
 
-AUGMENTATIONS = ("flip", "crop", "crop_flip", "resized_crop", "trivial")
-
 BATCHED = frozenset({"none", "flip", "crop", "crop_flip"})
 """Augmentations that work on all images at once, and so on a GPU. Elsewhere each image has operations of its own."""
 

@@ -14,7 +14,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from ensemble_transfer.errors import require_uninterrupted
 from ensemble_transfer.seeding import derive
 from ensemble_transfer.training.executors import Differentiate, Loop, Vectorised
-from ensemble_transfer.training.recipe import Recipe, optimizer_of
+from ensemble_transfer.training.optimizer import optimizer_of
+from ensemble_transfer.training.recipe import Recipe
 
 Batch = tuple[Tensor, Tensor]
 """Inputs (members, batch, ...) and labels (members, batch)."""

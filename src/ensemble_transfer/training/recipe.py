@@ -1,22 +1,19 @@
 """Recipes: optimizer, schedule and number of steps of a fit."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from math import cos, pi
 from operator import index
 from typing import Any
 
-from torch import nn
-from torch.optim import SGD, AdamW, Optimizer
-
 from ensemble_transfer.errors import SettingError, require, settings_under
-from ensemble_transfer.tasks import images
-from ensemble_transfer.training.batches import AUGMENTATIONS
+from ensemble_transfer.tasks import limits
 
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "constant")
 BATCHNORM = ("batch", "frozen")
+AUGMENTATIONS = ("flip", "crop", "crop_flip", "resized_crop", "trivial")
 
 LARGEST_STEPS = 1_000_000_000
 """Steps of a fit at the most; a GPU takes months for as many."""
@@ -180,8 +177,8 @@ class Recipes:
         known = self.statistics is None or self.statistics > 1
         require(known, "statistics", self.statistics, "must be at least 2 images, or null for all training images")
         size = self.image_size
-        rule = f"must be {images.SMALLEST} to {images.LARGEST} pixels, or null for dataset.image_size"
-        require(size is None or images.SMALLEST <= size <= images.LARGEST, "image_size", size, rule)
+        rule = f"must be {limits.SMALLEST} to {limits.LARGEST} pixels, or null for dataset.image_size"
+        require(size is None or limits.SMALLEST <= size <= limits.LARGEST, "image_size", size, rule)
         for name in ("full", "tiny"):
             with settings_under(name):
                 getattr(self, name).check_trains()
@@ -214,25 +211,3 @@ class Recipes:
                 raise
             name = min(alike, key=lambda name: (name != phase, getattr(self, name) != recipe))
             raise error.under(f"recipe.{name}") from error
-
-
-def optimizer_of(recipe: Recipe, trained: Iterable[tuple[str, nn.Parameter]], fused: bool = False) -> Optimizer:
-    """Return one optimizer over the parameters of all members, at the recipe's highest learning rates.
-
-    AdamW and SGD update each weight by itself, so members that share an optimizer do not influence each other.
-
-    Args:
-        recipe: Optimizer and learning rates.
-        trained: The parameters of all members, with the names that they have in a member.
-        fused: Whether one kernel updates a weight: faster on a GPU, and on a CPU for weights that are few and small.
-    """
-    named = list(trained)
-    encoder = [parameter for name, parameter in named if not name.startswith("head.")]
-    head = [parameter for name, parameter in named if name.startswith("head.")]
-    groups: list[dict[str, Any]] = [{"params": head, "lr": recipe.lr * recipe.head_lr_factor, "name": "head"}]
-    if encoder:
-        groups.append({"params": encoder, "lr": recipe.lr, "name": "encoder"})
-    common: dict[str, Any] = {"weight_decay": recipe.weight_decay, "foreach": not fused, "fused": fused}
-    if recipe.optimizer == "adamw":
-        return AdamW(groups, **common)
-    return SGD(groups, momentum=recipe.momentum, nesterov=recipe.momentum > 0, **common)

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from ensemble_transfer.errors import require
 from ensemble_transfer.machine import usable_cores
-from ensemble_transfer.models.device import channels_last_pays, tf32
+
+if TYPE_CHECKING:
+    import torch
 
 ACCELERATORS = ("auto", "cpu", "gpu")
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -33,9 +33,15 @@ def is_callback(cls: type) -> bool:
     return issubclass(cls, Callback)
 
 
+def _finds_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
 @dataclass(frozen=True)
 class TrainerSettings:
-    """Where and how fits are computed.
+    """Where and how fits are computed. Torch is imported only where it is asked: settings are checked before.
 
     Attributes:
         accelerator: ``gpu``, ``cpu``, or ``auto`` for a GPU where there is one.
@@ -93,15 +99,15 @@ class TrainerSettings:
             require_usable(self.callbacks)
             rule = "must be 1 or auto with callbacks, which live in one process"
             require(workers in ("auto", 1), "workers", workers, rule)
-        missing = self.accelerator == "gpu" and not torch.cuda.is_available()
         rule = "torch finds no CUDA device here; use trainer=cpu or trainer=auto"
-        require(not missing, "accelerator", self.accelerator, rule)
+        require(self.accelerator != "gpu" or _finds_gpu(), "accelerator", self.accelerator, rule)
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> "torch.device":
         """The device that fits run on."""
-        use_gpu = self.accelerator == "gpu" or (self.accelerator == "auto" and torch.cuda.is_available())
-        return torch.device("cuda" if use_gpu else "cpu")
+        import torch
+
+        return torch.device("cuda" if self.accelerator != "cpu" and _finds_gpu() else "cpu")
 
     @property
     def arithmetic(self) -> str:
@@ -115,6 +121,8 @@ class TrainerSettings:
     @property
     def lays_channels_last(self) -> bool:
         """Whether fits use channels last; members that are one network do not."""
+        from ensemble_transfer.models.device import channels_last_pays
+
         if self.executor == "vectorised":
             return False
         return channels_last_pays(self.device) if self.channels_last is None else self.channels_last
@@ -122,6 +130,10 @@ class TrainerSettings:
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Let torch use ``threads`` and ``tf32`` in the block; null threads leave their number as it is."""
+        import torch
+
+        from ensemble_transfer.models.device import tf32
+
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads or before)
         try:
@@ -136,6 +148,8 @@ class TrainerSettings:
         Args:
             step_flops: Operations of a training step of one member, which say how many threads it can feed.
         """
+        import torch
+
         fed = max(1, round(step_flops / FLOPS_A_THREAD))
         torch.set_num_threads(self.threads or min(fed, usable_cores()))
         return torch.get_num_threads()
