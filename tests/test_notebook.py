@@ -114,8 +114,13 @@ def test_without_widgets_bars_are_short_text_and_nothing_warns(done):
     said = "".join(texts(outputs))
     assert "install" not in re.sub(r".*TqdmWarning.*", "", said)  # that of tqdm comes with huggingface_hub
     assert "\x1b" not in said
-    for phase in ("ancestor, member 1", "source, members 1-2", "full, member 1", "tiny, member 2"):
-        assert phase in said
+    for fits in (
+        "ancestor, member 1",
+        "source training, members 1-2",
+        "full fine-tuning, member 1",
+        "tiny fine-tuning,",
+    ):
+        assert fits in said
     assert len(str(outputs)) < 5_000
 
 

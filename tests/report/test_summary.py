@@ -7,7 +7,7 @@ from records import a_record
 from rich.console import Console
 
 from ensemble_transfer.report.explanations import next_step
-from ensemble_transfer.report.summary import markdown, write
+from ensemble_transfer.report.summary import markdown, screen, show, write
 
 QUALITY = (
     "ensemble/accuracy",
@@ -103,13 +103,44 @@ def test_the_result_has_the_interval_of_its_accuracy_where_it_is_known(told):
     assert said in told(known)
 
 
-def test_the_result_comes_first_then_the_one_thing_to_do(record, tmp_path):
-    parts = markdown(record, tmp_path / "a b").split("\n\n")
-    assert parts[2] == (
-        "**Result**: accuracy 0.101, calibrated NLL 0.141 on test, for 1.41 fine-tunings. A prediction runs 3 networks."
+def test_the_screen_has_result_one_table_cost_and_what_to_do_next(record, tmp_path):
+    folder, member = tmp_path / ("long" * 30) / "a b", dict.fromkeys(("full", "tiny"), cost(300, 0.5))
+    folder.mkdir(parents=True)
+    record = replace(record, cost=record.cost | {"phases": member, "marginal": cost(21, 0.05)})
+    said = screen(record, folder).rstrip().split("\n\n")
+    assert said[0] == (
+        "**shift, digits -> mnist, seed 4**: accuracy 0.101, calibrated NLL 0.141 on test, for 1.41 fine-tunings. "
+        "A prediction runs 3 networks with 8 heads."
     )
-    assert parts[3].startswith("**Next**: whether this is better at equal cost, 1.41 fine-tunings, is not known yet.")
-    assert parts[4] == f"    python -m ensemble_transfer rivals '{tmp_path / 'a b'}'"
+    assert [list(rows(part)) for part in said if part[:1] == "|"] == [
+        ["on test", "---", "the ensemble", "a member (0.191 to 0.201)"]
+    ]
+    assert "**Cost**: 1.41 fine-tunings in 144 s (full 0.50, tiny 0.50); one more member 0.05." in said
+    command = f"python -m ensemble_transfer rivals '{folder}'"
+    assert [part for part in said if part.startswith("    ")] == [f"    {command}", f"    {folder}/summary.md"]
+    write(record, folder)
+    whole = (folder / "summary.md").read_text()
+    assert whole == markdown(record, folder)
+    assert whole.index("**Result**") < whole.index("**Next**") < whole.index("| test split")
+    for all_of_it in (False, True):
+        shown = StringIO()
+        show(record, folder, all_of_it, Console(file=shown, width=60))
+        assert command in shown.getvalue().splitlines()  # on one line, however narrow the terminal is
+        assert ("disagreement" in shown.getvalue()) == all_of_it
+
+
+def test_a_soup_that_is_worse_than_every_member_is_warned_of(told):
+    said = "The soup is worse than every member"
+    assert said not in told()
+    assert said in told({"target/test/soup/accuracy": 0.15})
+    assert said not in told({"target/test/soup/accuracy": 0.195})
+
+
+def test_the_screen_has_warnings_and_what_was_taken(record, tmp_path):
+    apart = replace(record, ensemble={"size": 8, "lineage": "independent"}, curves={"choice": {"candidates": [TAKEN]}})
+    said = screen(apart, tmp_path)
+    assert "**Warning**: members of independent lineage" in said
+    assert "**Taken**: 2 fine-tuned." in said
 
 
 @pytest.mark.parametrize(
@@ -118,15 +149,6 @@ def test_the_result_comes_first_then_the_one_thing_to_do(record, tmp_path):
 def test_a_cost_by_time_that_differs_from_that_by_flops_is_named(told, record, by_time, said):
     total = cost(1440, 1.0) | {"fine_tunings_by_time": by_time}
     assert f"for 1.00 fine-tunings{said}" in told(cost=record.cost | {"total": total})
-
-
-def test_a_command_is_printed_on_one_line_however_narrow_the_terminal_is(record, tmp_path):
-    folder = tmp_path / ("long" * 30)
-    folder.mkdir()
-    shown = StringIO()
-    write(record, folder, Console(file=shown, width=60))
-    assert (folder / "summary.md").read_text() == markdown(record, folder)
-    assert f"python -m ensemble_transfer rivals {folder}" in shown.getvalue().splitlines()
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_fits_of_workers_are_those_of_one_process_bit_for_bit(train, store, capf
     assert_same(alone, beside)
     assert sorted(here) == sorted(there)
     shown = capfd.readouterr().err
-    assert all(label in shown for label in ("full, member 1", "full, members 2-3"))
+    assert all(label in shown for label in ("full fine-tuning, member 1", "full fine-tuning, members 2-3"))
     assert not any(fitted.reused for fitted in beside.fitted)
     assert all(fitted.reused for fitted in train(RECIPE, store, **TWO).fitted)
     probes = {"recipe": Recipe(5, augment="crop", views=2), "heads": True}
@@ -122,8 +122,12 @@ def test_fits_of_a_dead_worker_are_tried_once_more_and_cost_no_other_fit(train, 
         train(RECIPE, store, Killer(), **TWO)
     said = "was killed by signal 9; these fits are tried once more"
     warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert sorted(warned) == [f"the worker process of full, {who} {said}" for who in ("member 1", "members 2-3")]
-    assert str(caught.value).startswith("the worker process of full, members 2-3 was killed by signal 9, twice; memory")
+    assert sorted(warned) == [
+        f"the worker process of full fine-tuning, {who} {said}" for who in ("member 1", "members 2-3")
+    ]
+    assert str(caught.value).startswith(
+        "the worker process of full fine-tuning, members 2-3 was killed by signal 9, twice; memory"
+    )
     alone, kept = train(RECIPE, workers=1), train(RECIPE, store, workers=1)
     assert [fitted.reused for fitted in kept.fitted] == [True, False, False]
     assert_same(alone, kept)

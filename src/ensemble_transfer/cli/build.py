@@ -35,6 +35,7 @@ _GROUPS = ("dataset", "backbone", "ensemble", "strategy", "recipe", "trainer", "
 class _Run:
     seed: int
     budget: Any = None  # a number, or a time such as 10min: the experiment checks it
+    verbose: bool = False
 
 
 @dataclass(frozen=True)

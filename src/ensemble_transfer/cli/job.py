@@ -100,7 +100,9 @@ def follow(
         if tracker is not None:
             tracker.record(record)
     try:
-        summary.write(record.printable(), about.folder, printed=printed)
+        summary.write(record.printable(), about.folder)
+        if printed:
+            summary.show(record.printable(), about.folder, whole=about.config.get("verbose") is True)
     except BrokenPipeError:
         raise
     except OSError as error:

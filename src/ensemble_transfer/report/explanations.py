@@ -30,9 +30,7 @@ def next_step(record: Record, folder: Path) -> list[str]:
         return []
     classes = [f"{n}={v}" for n, v in flat({k: v for k, v in record.config.items() if k != "logger"}) if _foreign(n, v)]
     return [
-        f"**Next**: whether this is better at equal cost, {spent:.2f} fine-tunings, is not known yet. One command runs "
-        "the rivals and the baseline, one member fully fine-tuned, and ends with the comparison; `--seeds 3` repeats "
-        "all with three seeds, for intervals:",
+        f"**Next**: is anything better for {spent:.2f} fine-tunings? One command runs the baseline and the rivals:",
         f"    {RIVALS_COMMAND} {shlex.join([str(folder.absolute()), *classes])}",
     ]
 
@@ -50,6 +48,12 @@ def source_warning(record: Record) -> str:
         f"**Warning**: the source ensemble has learnt nothing: its members' loss is {loss:.2f} on their own task, "
         f"and guessing has {chance:.2f}. What is transferred is noise: train it for longer, or at another rate."
     )
+
+
+def warnings(record: Record) -> list[str]:
+    """Return what makes the result doubtful; a text each."""
+    basin = () if record.role == "control" else _basin(record)
+    return [text for text in (source_warning(record), *basin) if text.startswith("**Warning**")]
 
 
 def _at_chance(record: Record) -> bool:
@@ -139,13 +143,18 @@ def choice_text(record: Record) -> str:
             else "One member was fine-tuned with the whole budget, which is too small to pay for heads and a choice."
         )
     head = ("candidate, on validation", "members", "accuracy", "calibrated NLL", "behind the one taken")
-    taken = "; ".join(c["name"] for c in choice["candidates"] if c["taken"])
     how = _grown(choice) if "grown" in choice else _rates(choice)
-    parts = [f"**Taken**: {taken}.", table(head, map(_candidate, choice["candidates"])), how]
+    parts = [taken(record), table(head, map(_candidate, choice["candidates"])), how]
     close = [c["name"] for c in choice["candidates"] if not c["taken"] and c["low"] <= 0]
     if close:
         parts.append(f"Not told apart from the one taken, since its interval includes zero: {'; '.join(close)}.")
     return "\n\n".join(parts)
+
+
+def taken(record: Record) -> str:
+    """Return which of its candidates ``auto`` took; empty without a choice."""
+    names = [c["name"] for c in (record.curves.get("choice") or {"candidates": ()})["candidates"] if c["taken"]]
+    return f"**Taken**: {'; '.join(names)}." if names else ""
 
 
 def _candidate(own: Mapping[str, Any]) -> list[str]:

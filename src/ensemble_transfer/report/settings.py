@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-_INCIDENTAL = ("store", "logger", "sweep")
-"""Groups that say where fits are kept, runs are logged, and how a sweep goes on."""
+_INCIDENTAL = ("store", "logger", "sweep", "verbose")
+"""What says where fits are kept, runs are logged, how a sweep goes on, and what is printed."""
 
 _DECISIVE_OF_TRAINER = ("precision", "channels_last", "callbacks", "tf32")
 """The trainer's settings that decide a result.

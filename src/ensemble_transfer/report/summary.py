@@ -1,4 +1,4 @@
-"""Write the summary of a run as one Markdown text, for the terminal and ``summary.md``."""
+"""The summary of a run: all of it as ``summary.md``, and its first screen for the terminal."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -8,24 +8,45 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from ensemble_transfer.layout import ENSEMBLE, ERRORS, PREDICTIONS, RECORD, SHIFT, SUMMARY
-from ensemble_transfer.report.explanations import choice_text, next_step, shift_effect, source_warning
+from ensemble_transfer.report.explanations import choice_text, next_step, shift_effect, source_warning, taken, warnings
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.rows import costs_differ, networks
 from ensemble_transfer.report.tables import markdown as table
 
 
-def write(record: Record, folder: Path, console: Console | None = None, printed: bool = True) -> None:
-    """Write ``summary.md`` into a run's folder, and print it unless that is not wanted."""
-    text = markdown(record, folder)
-    (folder / SUMMARY).write_text(text, encoding="utf-8")
-    if not printed:
-        return
-    console = console or Console()
+def write(record: Record, folder: Path) -> None:
+    """Write ``summary.md`` into a run's folder."""
+    (folder / SUMMARY).write_text(markdown(record, folder), encoding="utf-8")
+
+
+def show(record: Record, folder: Path, whole: bool = False, console: Console | None = None) -> None:
+    """Print the first screen of a run's summary, or the whole of it."""
+    console, text = console or Console(), markdown(record, folder) if whole else screen(record, folder)
     for place, part in enumerate(re.split(r"^ {4}(\S.*)$", text, flags=re.MULTILINE)):
-        if place % 2:  # a command, which stays one line, to be copied
+        if place % 2:  # a command or a path, which stays one line, to be copied
             console.print(f"\n{part}\n", soft_wrap=True, markup=False, highlight=False)
         else:
             console.print(Markdown(part))
+
+
+def screen(record: Record, folder: Path) -> str:
+    """Return what one screen has room for: the result, one table, warnings, the cost, and what to do next."""
+    prefix, _ = _splits(record.metrics)[0]
+    low, high = _cells(record.metrics, f"{prefix}/member", ("accuracy_min", "accuracy_max"))
+    names = {"the ensemble": "ensemble", f"a member ({low} to {high})": "member"}
+    rows = [[name, *_measured(record.metrics, prefix, part)] for name, part in names.items()]
+    parts = [
+        f"**{record.strategy}, {record.dataset}, seed {record.seed}**: {result(record)}",
+        table((prefix.replace("target/", "on "), *_MEASURED), rows),
+        *_added(record),
+        taken(record),
+        *warnings(record),
+        _cost_line(record),
+        *next_step(record, folder),
+        "The whole summary, which `verbose=true` prints:",
+        f"    {folder / SUMMARY}",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def markdown(record: Record, folder: Path) -> str:
@@ -51,6 +72,9 @@ def markdown(record: Record, folder: Path) -> str:
         _files(folder),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+_MEASURED = ("accuracy", "NLL", "Brier", "ECE", "calibrated NLL")
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -80,7 +104,10 @@ def result(record: Record) -> str:
         text += f", for {spent:.2f} fine-tunings"
         if by_time is not None and costs_differ(spent, by_time):
             text += f" by FLOPs, but {by_time:.2f} by time"
-    return f"{text}. A prediction runs {count} network{'' if count == 1 else 's'}." if count else f"{text}."
+    if not count:
+        return f"{text}."
+    heads = f" with {record.ensemble['size']} heads" if record.ensemble["size"] > count else ""
+    return f"{text}. A prediction runs {count} network{'' if count == 1 else 's'}{heads}."
 
 
 def _cells(metrics: Mapping[str, float | None], prefix: str, names: Iterable[str]) -> list[str]:
@@ -93,13 +120,20 @@ def _quality(metrics: Mapping[str, float | None]) -> str:
         low, high = _cells(metrics, prefix, ("member/accuracy_min", "member/accuracy_max"))
         parts = {f"ensemble on {task}": "ensemble", f"its members, mean (accuracy {low} to {high})": "member"}
         if f"{prefix}/soup/accuracy" in metrics:
-            parts["its soup (one model)"] = "soup"
-        for name, part in parts.items():
-            last = ("calibration/ece", "calibrated/nll") if part == "ensemble" else (f"{part}/ece", "-")
-            names = (f"{part}/accuracy", f"{part}/nll", f"{part}/brier", *last)
-            rows.append([name, *_cells(metrics, prefix, names)])
+            parts["its soup: one network of the members' mean weights"] = "soup"
+        rows += [[name, *_measured(metrics, prefix, part)] for name, part in parts.items()]
     tested = _splits(metrics)[0][0] == "target/test"
-    return table(("test split" if tested else "evaluated", "accuracy", "NLL", "Brier", "ECE", "calibrated NLL"), rows)
+    text = table(("test split" if tested else "evaluated", *_MEASURED), rows)
+    soup, worst = (metrics.get(f"target/test/{name}") for name in ("soup/accuracy", "member/accuracy_min"))
+    if soup is None or worst is None or soup >= worst:
+        return text
+    return f"{text}\n\nThe soup is worse than every member: the members do not share a basin. Use the ensemble."
+
+
+def _measured(metrics: Mapping[str, float | None], prefix: str, part: str) -> list[str]:
+    """Return the numbers of a line of a table of quality, :data:`_MEASURED`."""
+    last = ("calibration/ece", "calibrated/nll") if part == "ensemble" else (f"{part}/ece", "-")
+    return _cells(metrics, prefix, (f"{part}/accuracy", f"{part}/nll", f"{part}/brier", *last))
 
 
 def _diversity(metrics: Mapping[str, float | None]) -> str:
@@ -144,6 +178,20 @@ def _added(record: Record) -> list[str]:
     gain, ratio = (record.metrics[f"extend/{name}"] for name in ("accuracy_gain_over_full", "flops_ratio_to_full"))
     line = f"Against full fine-tuning: {gain:+.3f} in accuracy for {ratio:.0%} of the FLOPs, by one seed."
     return [text, line]
+
+
+def _cost_line(record: Record) -> str:
+    """Return the cost in a line: in all, by phase, and of one more member."""
+    phases, total, one_more = record.cost["phases"], record.cost["total"], record.cost["marginal"]
+    unit, scale = ("fine_tunings", 1.0) if total.get("fine_tunings") else ("flops", 1e9)
+    amounts = {name: number((cost.get(unit) or 0.0) / scale, 2) for name, cost in phases.items()}
+    by_phase = ", ".join(f"{name} {amount}" for name, amount in amounts.items())
+    text = f"{number(total[unit] / scale, 2)} {'fine-tunings' if unit == 'fine_tunings' else 'GFLOPs'}"
+    text = f"**Cost**: {text} in {total['seconds']:,.0f} s ({by_phase})"
+    more = number(one_more[unit] / scale, 2) if one_more and one_more.get(unit) is not None else ""
+    reused = {(entry["phase"], entry["member"]) for entry in record.reused_fits}
+    text += f"; one more member {more}" if more else ""
+    return text + (f"; {len(reused)} fits from the store." if reused else ".")
 
 
 def _cost(record: Record) -> str:

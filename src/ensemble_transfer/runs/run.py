@@ -50,7 +50,6 @@ def run(experiment: Experiment, folder: Path, origin: Origin | None = None) -> R
     """
     origin = origin or Origin()
     prepared = prepare(experiment, origin.tracker)
-    log.info("%s: starting from an ensemble of %d", experiment.strategy.name, len(prepared.bench.source))
     result = run_strategy(experiment.strategy, prepared.bench)
     record, config = conclude(prepared, result, folder), dict(origin.config)
     if isinstance(experiment.budget, str):  # what repeats the run, and what was asked for

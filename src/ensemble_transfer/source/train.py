@@ -209,7 +209,7 @@ def members_alone(settings: EnsembleSettings, backbone: Backbone, target: Task, 
     elif lineage == COPIES:
         with settings_under("backbone"):
             encoders = [backbone.pretrained_parts(architecture)[0]] * settings.count
-        log.info("%d members, all copies of the pretrained %s", settings.count, backbone.name)
+        log.info("members start as copies of the pretrained %s", backbone.name)
     else:
         starts = (architecture.initial(derive(seed, "initial", member)) for member in range(settings.count))
         encoders = [below(start, "encoder") for start in starts]

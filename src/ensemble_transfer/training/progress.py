@@ -35,12 +35,12 @@ class Tracker(Protocol):
 
 
 class Bars(Progress):
-    """Bars on the terminal, one a group: phase, members, steps, time spent, time left, mean loss. It is a report."""
+    """Bars on the terminal, one a group: what is trained, steps, time spent and left, mean loss. It is a report."""
 
     def __init__(self) -> None:
         super().__init__(
-            TextColumn("{task.description:<22}"),
-            BarColumn(14),
+            TextColumn("{task.description:<31}"),
+            BarColumn(6),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),

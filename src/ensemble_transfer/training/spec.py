@@ -34,6 +34,20 @@ SECONDS_A_HEADS_STEP = 1e-4
 MOST_GRAPH = 1_800_000_000
 """Bytes of a pass, by :meth:`FitSpec.need`, above which its batch is split; what it takes is about half of them."""
 
+IN_WORDS = {
+    "source": "source training",
+    "full": "full fine-tuning",
+    "tiny": "tiny fine-tuning",
+    "probe": "new heads",
+    "head": "heads",
+    "cycle": "cycle of snapshots",
+    "scratch": "from random weights",
+    "diagnosis": "check: shifted",
+    "diagnosis_no_shift": "check: not shifted",
+    "diagnosis_random": "check: random shift",
+}
+"""What a phase is called where people read of its progress, if its name does not say it."""
+
 _COPIES = 6
 """Of a member's weights in memory: initial, trained, gradient, two moments of AdamW, result."""
 
@@ -80,8 +94,8 @@ class FitSpec:
         require(len(self.data) > 1, "train", len(self.data), "a fit needs at least 2 examples")
 
     def label(self, starts: Mapping[str, Start]) -> str:
-        """Return the phase and the members of some fits in words."""
-        return f"{self.phase}, {member_names([start.member for start in starts.values()])}"
+        """Return what is trained, and the members of some fits, in words."""
+        return f"{IN_WORDS.get(self.phase, self.phase)}, {member_names([start.member for start in starts.values()])}"
 
     @property
     def batch_size(self) -> int:
