@@ -4,14 +4,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from ensemble_transfer.errors import require
 from ensemble_transfer.lightning.module import member_seed
 from ensemble_transfer.seeding import derive
-from ensemble_transfer.tasks.chosen import ChosenImages
+from ensemble_transfer.tasks.chosen import ChosenImages, parts
 from ensemble_transfer.tasks.task import Split, Task
 from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.recipe import Recipe
@@ -86,8 +85,8 @@ class TaskDataModule(pl.LightningDataModule):
         return done
 
     def _in_order(self, split: Split) -> Loader:
-        parts = (torch.split(of_all, self._eval_batch_size) for of_all in (split.images, split.labels))
-        batches: Any = [*zip(*parts, strict=True)]  # a list is a dataset
+        pairs = (parts(of_all, self._eval_batch_size) for of_all in (split.images, split.labels))
+        batches: Any = [*zip(*pairs, strict=True)]  # a list is a dataset
         return DataLoader(batches, collate_fn=_read, **self._loading)
 
     @property

@@ -20,6 +20,7 @@ from ensemble_transfer.models.architecture import Architecture, Classifier
 from ensemble_transfer.models.bounds import numbers
 from ensemble_transfer.models.device import images_at_once, tf32, to_device
 from ensemble_transfer.spill import empty, rows_at_once
+from ensemble_transfer.tasks.chosen import parts
 from ensemble_transfer.tensor_files import read_tensors, write_tensors
 from ensemble_transfer.weights import Weights, below, fingerprint
 
@@ -274,7 +275,7 @@ def probabilities(
     with torch.inference_mode(), tf32(allowed=False):
         for start in range(0, len(images), at_once):
             rows = slice(start, start + at_once)
-            batches = [network(part.to(device)).float().softmax(-1) for part in torch.split(images[rows], batch_size)]
+            batches = [network(part.to(device)).float().softmax(-1) for part in parts(images[rows], batch_size)]
             for place, own in zip(found, torch.cat(batches, dim=1).to("cpu"), strict=True):
                 place[rows] = own
     return found

@@ -3,32 +3,41 @@
 Training, validation and test images, of any fold and seed, so share one file.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
-
-_KNOWN = ("shape", "ndim", "dtype", "device", "nbytes", "numel", "element_size")
-"""What is known of images that were not read."""
+from torch.utils.data import Dataset
 
 
-class ChosenImages:
+def parts(images: Tensor, size: int) -> Iterator[Tensor]:
+    """Yield images in parts of so many, and the rest; parts of chosen images are read where they are used."""
+    for start in range(0, len(images), size):
+        yield images[start : start + size]
+
+
+class ChosenImages(Dataset[Tensor]):
     """``images[index]``, which is read where it is used. Slices and parts of it are not read until they are used.
 
-    It stands for a tensor: whatever else is asked of it, is asked of the images that were read.
+    It has what training and predicting ask of a tensor of images. For anything else, :meth:`read` it.
 
     Args:
         images: All images (N, C, H, W), or chosen ones.
         index: Positions of the chosen ones, (K,) int64.
     """
 
-    def __init__(self, images: Tensor, index: Tensor) -> None:
-        if isinstance(images, ChosenImages):
-            images, index = images.images, images.index[index]
-        self.images = images
-        self.index = index
+    images: Tensor
+    index: Tensor
+    shape: torch.Size
+    ndim: int
+    dtype: torch.dtype
+
+    def __init__(self, images: Any, index: Tensor) -> None:  # noqa: ANN401  # a tensor, or chosen images
+        chosen = isinstance(images, ChosenImages)
+        self.images, self.index = (images.images, images.index[index]) if chosen else (images, index)
+        self.shape = torch.Size([len(index), *images.shape[1:]])
+        self.ndim, self.dtype = images.ndim, images.dtype
 
     def read(self) -> Tensor:
         """Return the images as a tensor."""
@@ -43,34 +52,28 @@ class ChosenImages:
     def __deepcopy__(self, memo: dict[int, Any]) -> "ChosenImages":
         return self  # its file is never written to
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:  # noqa: ANN401  # as NumPy wants it
-        return self.read().numpy().astype(dtype or "uint8", copy=False)
-
-    def __getitem__(self, chosen: Any) -> Any:  # noqa: ANN401  # as a tensor's
-        if isinstance(chosen, slice):
-            return ChosenImages(self.images, self.index[chosen])
-        if isinstance(chosen, tuple):
-            return self.read()[chosen]
-        return self.images[self.index[chosen]]
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # as a tensor's
-        if name.startswith("__") or name in ("images", "index"):  # what copying and pickling look for
-            raise AttributeError(name)
-        like = self.images[:1].expand(len(self.index), *self.images.shape[1:])  # one image, as often as there are some
-        return getattr(like if name in _KNOWN else self.read(), name)
+    def __getitem__(self, chosen: Any) -> Any:  # noqa: ANN401  # a slice, a position or positions
+        """Return the images at positions, as a tensor; those of a slice are not read."""
+        index = self.index[chosen]
+        return ChosenImages(self.images, index) if isinstance(chosen, slice) else self.images[index]
 
     def index_select(self, dim: int, chosen: Tensor) -> Tensor:
         """Return some of the images; ``dim`` is 0."""
         return self.images.index_select(dim, self.index[chosen])
 
-    @classmethod
-    def __torch_function__(
-        cls,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401  # whatever the function returns
-        if func in (torch.split, torch.tensor_split) and len(args) == 2 and not (kwargs or {}).get("dim"):
-            return tuple(ChosenImages(args[0].images, part) for part in func(args[0].index, args[1]))
-        return func(*tree_map_only(cls, cls.read, tuple(args)), **tree_map_only(cls, cls.read, dict(kwargs or {})))
+    def to(self, device: torch.device | str) -> Tensor:
+        """Return the images on a device."""
+        return self.read().to(device)
+
+    def numel(self) -> int:
+        """Return the number of values."""
+        return self.shape.numel()
+
+    def element_size(self) -> int:
+        """Return the bytes of a value."""
+        return self.images.element_size()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all images, read."""
+        return self.numel() * self.element_size()

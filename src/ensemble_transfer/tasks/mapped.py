@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.layout import lock_of, replacing
-from ensemble_transfer.tasks.chosen import ChosenImages
+from ensemble_transfer.tasks.chosen import ChosenImages, parts
 
 Notes = dict[int, str]
 """Remarks about what the images were made from, by its position."""
@@ -65,7 +65,7 @@ def stored(path: Path, shape: Shape, produce: Callable[[Notes], Iterable[Tensor]
 
 def chunks(images: Tensor) -> Iterator[Tensor]:
     """Yield a tensor in parts of bounded size."""
-    for part in torch.split(images, max(1, CHUNK // max(1, images[:1].numel() * images.element_size()))):
+    for part in parts(images, max(1, CHUNK // max(1, images[:1].numel() * images.element_size()))):
         yield part.read() if isinstance(part, ChosenImages) else part
 
 

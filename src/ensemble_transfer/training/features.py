@@ -9,6 +9,7 @@ from ensemble_transfer.models.architecture import Architecture, Classifier
 from ensemble_transfer.models.device import Network, images_at_once, tf32, to_device
 from ensemble_transfer.seeding import generator
 from ensemble_transfer.spill import empty
+from ensemble_transfer.tasks.chosen import parts
 from ensemble_transfer.training.batches import augmented
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.weights import Weights
@@ -23,7 +24,7 @@ def features(classifier: Classifier, images: Tensor, device: torch.device) -> Te
     A head trained on them equals a head trained behind the frozen encoder, whose features of an image never change.
     """
     found = empty(len(images), classifier.head.in_features)
-    encode(classifier, torch.split(images, BATCH), device, found)
+    encode(classifier, parts(images, BATCH), device, found)
     return found
 
 
@@ -50,7 +51,7 @@ def encode(classifier: Classifier, batches: Iterable[Tensor], device: torch.devi
     """Write the features of batches of images, one after another, into a tensor on the CPU; see :func:`features`."""
     classifier, start = to_device(classifier, device), 0
     for batch in batches:
-        for part in torch.split(batch, images_at_once(device, batch.shape[-1])):
+        for part in parts(batch, images_at_once(device, batch.shape[-1])):
             out[start : start + len(part)] = classifier.encode(part.to(device))
             start += len(part)
 
@@ -94,8 +95,8 @@ def reestimated_statistics(
             layer.reset_running_stats()
             layer.momentum = None  # torch: the cumulative mean instead of a moving one
             layer.train()
-    for batch in torch.tensor_split(images, -(-len(images) // BATCH)):
-        classifier.encode(batch.to(device))
+    for places in torch.tensor_split(torch.arange(len(images)), -(-len(images) // BATCH)):
+        classifier.encode(images[places].to(device))
     return {name: tensor.cpu().contiguous() for name, tensor in classifier.encoder.state_dict().items()}
 
 

@@ -55,8 +55,8 @@ def batch_loss(
     for layer in classifier.modules() if len(images) > 1 and not frozen else ():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             layer.train()
-    parts = -(-len(images) // _BATCH)
-    logits = torch.cat([classifier(batch.to(device)).float().cpu() for batch in torch.tensor_split(images, parts)])
+    parts = torch.tensor_split(torch.arange(len(images)), -(-len(images) // _BATCH))
+    logits = torch.cat([classifier(images[places].to(device)).float().cpu() for places in parts])
     return float(cross_entropy(logits, labels)), float((logits.argmax(1) == labels).double().mean())
 
 
