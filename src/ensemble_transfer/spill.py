@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ensemble_transfer.machine import free_memory
 
-SHARE = 0.5
+MEMORY_SHARE = 0.5
 """Share of the free memory that a tensor may take before it goes to a file."""
 
 SMALL = 2**24
@@ -35,7 +35,7 @@ def empty(*shape: int, dtype: torch.dtype = torch.float32, free: int | None = No
         MemoryError: If it fits neither into memory nor on the disk of the temporary files.
     """
     size = math.prod(shape) * dtype.itemsize
-    if size <= SMALL or size <= SHARE * (free_memory() if free is None else free):
+    if size <= SMALL or size <= MEMORY_SHARE * (free_memory() if free is None else free):
         return torch.empty(*shape, dtype=dtype)
     places = [Path(name) for name in (tempfile.gettempdir(), "/var/tmp") if os.access(name, os.W_OK)]
     folder = max(places, key=lambda place: shutil.disk_usage(place).free)  # TMPDIR or /var/tmp: /tmp may be memory

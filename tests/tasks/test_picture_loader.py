@@ -152,7 +152,7 @@ def test_slow_decoding_hints_at_the_disk(on_disk, monkeypatch, caplog):
     caplog.set_level("INFO")
     replace(on_disk, memory="ram").load(16, 1)
     assert "memory=disk" not in caplog.text
-    monkeypatch.setattr(picture_loader, "LONG", 0.0)
+    monkeypatch.setattr(picture_loader, "SLOW_DECODING", 0.0)
     replace(on_disk, memory="ram").load(16, 1)
     assert "decoding 120 images took 0 s; memory=disk of this task" in caplog.text
 

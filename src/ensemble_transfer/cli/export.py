@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 NEEDED = ("onnx", "onnxruntime", "onnxscript")
 
-LARGEST = 2_000_000_000
+MAX_ONNX_BYTES = 2_000_000_000
 """Most bytes of weights in one file: the limit of protobuf."""
 
 EXAMPLES = 64
@@ -84,7 +84,7 @@ def _export(options: argparse.Namespace) -> list[str]:
         )
     size = sum(tensor.nbytes for member in ensemble.members for tensor in member.values())
     rule = "has over 2 GB of weights, more than one ONNX file holds; see --soup"
-    require(size < LARGEST, "RUN", str(options.run), rule)
+    require(size < MAX_ONNX_BYTES, "RUN", str(options.run), rule)
     images, where = _images(options.images, ensemble.architecture)
     difference = export(ensemble, temperature, images, options.output.resolve())
     count = f"{len(ensemble)} member{'s' if len(ensemble) > 1 else ''}"

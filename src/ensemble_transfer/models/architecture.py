@@ -18,7 +18,7 @@ from ensemble_transfer.machine import free_memory
 from ensemble_transfer.models.bounds import bounded, numbers, require_bounded
 from ensemble_transfer.models.device import float32_by_default
 from ensemble_transfer.tasks.images import scaled
-from ensemble_transfer.tasks.limits import LARGEST
+from ensemble_transfer.tasks.limits import MAX_SIZE
 
 # Arguments with which timm.create_model would read files, or build something else than the description says.
 _RESERVED = frozenset(
@@ -64,7 +64,7 @@ class Architecture:
         for name in ("image_size", "channels", "classes"):
             value = getattr(self, name)
             require(isinstance(value, int) and not isinstance(value, bool), name, value, "must be a whole number")
-        require(0 < self.image_size <= LARGEST, "image_size", self.image_size, f"must be 1 to {LARGEST} pixels")
+        require(0 < self.image_size <= MAX_SIZE, "image_size", self.image_size, f"must be 1 to {MAX_SIZE} pixels")
         require(self.channels in (1, 3), "channels", self.channels, "must be 1 or 3")
         require(self.classes > 1, "classes", self.classes, "must be at least 2")
         for name, values in (("mean", self.mean), ("std", self.std)):

@@ -12,11 +12,11 @@ from torch.nn.modules.module import (
 
 from ensemble_transfer.errors import require
 
-MOST = 1_000_000
+MAX_SUM = 1_000_000
 """Largest sum of the numbers in one option of a backbone: no depth or width of a network comes near it."""
-MOST_MODULES = 10_000
+MAX_MODULES = 10_000
 """Largest number of modules in a network; timm's largest have a fifth of it."""
-MOST_WEIGHTS = 10_000_000_000
+MAX_WEIGHTS = 10_000_000_000
 """Largest number of weights in a network; timm's largest has two thirds of it."""
 
 
@@ -33,7 +33,7 @@ def require_bounded(options: Mapping[str, Any]) -> None:
     """Raise a SettingError if the numbers of an option are larger than any network's."""
     for name, value in options.items():
         total = sum(abs(number) for number in numbers(value))
-        require(total <= MOST, f"options.{name}", total, f"is too large: its numbers may sum to at most {MOST}")
+        require(total <= MAX_SUM, f"options.{name}", total, f"is too large: its numbers may sum to at most {MAX_SUM}")
 
 
 @contextmanager
@@ -49,10 +49,10 @@ def bounded(options: Mapping[str, Any]) -> Iterator[None]:
     def add_weights(_: nn.Module, _name: str, weights: Tensor | None) -> None:
         number = 1 if weights is None else weights.numel()
         require(number > 0, "options", dict(options), "describes a layer without weights; widths must be above 0")
-        add("weights", number, MOST_WEIGHTS)
+        add("weights", number, MAX_WEIGHTS)
 
     handles = (
-        register_module_module_registration_hook(lambda *_: add("modules", 1, MOST_MODULES)),
+        register_module_module_registration_hook(lambda *_: add("modules", 1, MAX_MODULES)),
         register_module_parameter_registration_hook(add_weights),
     )
     try:

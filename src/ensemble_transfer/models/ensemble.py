@@ -27,7 +27,7 @@ from ensemble_transfer.weights import Weights, below, fingerprint
 FORMAT = 2
 """Of ``ensemble.json``; since 2 it has a checksum."""
 
-SHARE = 0.1
+IMAGES_SHARE = 0.1
 """Share of a GPU's free memory that the images of a prediction may take."""
 COPIES, UNTRAINED = "copies", "untrained"
 """Lineages without a source task: members of one pretrained encoder, and members with random weights of their own."""
@@ -176,7 +176,7 @@ class Ensemble:
             found = f"dtype {images.dtype} and shape {tuple(images.shape)}"
             raise ValueError(f"images has {found}; expected torch.uint8 and (N, {', '.join(map(str, shape))})")
         device = torch.device(device)
-        if device.type != "cpu" and images.nbytes < SHARE * free_memory(device):
+        if device.type != "cpu" and images.nbytes < IMAGES_SHARE * free_memory(device):
             images = images.to(device)  # once for all members
         predicted = empty(len(self), len(images), len(self.classes))
         built: dict[int, Classifier] = {}  # by size: to build one for each member takes longer, and so do copies

@@ -9,7 +9,7 @@ from torch import Tensor
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.models.architecture import Architecture, encoder_of
 from ensemble_transfer.models.flops import step_flops
-from ensemble_transfer.tasks.limits import SMALLEST
+from ensemble_transfer.tasks.limits import MIN_SIZE
 
 
 def sizes_of(image_size: Any, stored: int, members: int) -> tuple[int, ...]:  # noqa: ANN401  # what a setting may be
@@ -50,8 +50,8 @@ def require_size(architecture: Architecture, size: int) -> None:
         size: Height and width that a member sees, in pixels.
     """
     most = architecture.image_size
-    rule = f"must be {SMALLEST} to dataset.image_size={most} pixels, which images are stored at: none are scaled up"
-    require(SMALLEST <= size <= most, "image_size", size, rule)
+    rule = f"must be {MIN_SIZE} to dataset.image_size={most} pixels, which images are stored at: none are scaled up"
+    require(MIN_SIZE <= size <= most, "image_size", size, rule)
     try:
         own = architecture.at(size)
         own.require_all_pixels()

@@ -2,9 +2,9 @@
 
 from ensemble_transfer.errors import require
 
-SMALLEST = 8
+MIN_SIZE = 8
 """Smallest supported height and width, in pixels: strided convolutions need some room."""
-LARGEST = 4096
+MAX_SIZE = 4096
 """Largest supported height and width, in pixels."""
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -13,5 +13,5 @@ SEVERITIES = (1, 2, 3, 4, 5)
 
 def require_shape(image_size: int, channels: int) -> None:
     """Raise a SettingError unless images of this size and number of channels are supported."""
-    require(SMALLEST <= image_size <= LARGEST, "image_size", image_size, f"must be {SMALLEST} to {LARGEST} pixels")
+    require(MIN_SIZE <= image_size <= MAX_SIZE, "image_size", image_size, f"must be {MIN_SIZE} to {MAX_SIZE} pixels")
     require(channels in (1, 3), "channels", channels, "must be 1 (gray) or 3 (RGB)")

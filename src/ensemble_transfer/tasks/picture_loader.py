@@ -18,14 +18,14 @@ from ensemble_transfer.tasks.loader import Collection, TaskLoader
 from ensemble_transfer.tasks.pictures import Pictures, appearance, decoded, decoded_on_disk, files
 from ensemble_transfer.tasks.task import Split, Task
 
-SHARE = 0.25
+RAM_SHARE = 0.25
 """Share of the free memory that a task's images may take before they go to disk: there are two tasks, and choosing
 images copies them once."""
 
 DARK = 16
 """Brightest value of 255 below which pictures are nearly black, as those of 12 bits in files of 16 become."""
 
-LONG = 20.0
+SLOW_DECODING = 20.0
 """Seconds of decoding after which a hint says how later runs are spared it."""
 
 log = logging.getLogger(__name__)
@@ -120,10 +120,10 @@ class PictureLoader(TaskLoader):
 
     def _decoded(self, pictures: Pictures, size: int, channels: int) -> tuple[Tensor, dict[int, str]]:
         needed = len(pictures.names) * channels * size**2
-        if self.memory == "ram" or (self.memory == "auto" and needed < SHARE * free_memory()):
+        if self.memory == "ram" or (self.memory == "auto" and needed < RAM_SHARE * free_memory()):
             start = time.perf_counter()
             found = decoded(pictures, size, channels)
-            if (took := time.perf_counter() - start) >= LONG:
+            if (took := time.perf_counter() - start) >= SLOW_DECODING:
                 hint = "decoding %d images took %.0f s; memory=disk of this task, as in dataset.target.memory=disk, "
                 log.info(hint + "decodes them once for all runs", len(pictures.names), took)
             return found

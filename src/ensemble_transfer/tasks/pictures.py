@@ -38,7 +38,7 @@ BROKEN = (
     Image.DecompressionBombWarning,
 )
 
-LONG = 2000
+PROGRESS_FROM = 2000
 """Number of pictures from which on a progress bar is shown."""
 
 _AT_ONCE = 2**25
@@ -133,7 +133,7 @@ def decoded_parts(pictures: Pictures, image_size: int, channels: int, notes: Not
 
     workers, size = usable_cores(), len(pictures.names)
     step = max(workers, min(256, _AT_ONCE // (channels * image_size**2)))
-    bar = Progress(console=progress_console(), disable=size < LONG)
+    bar = Progress(console=progress_console(), disable=size < PROGRESS_FROM)
     with bar, ThreadPoolExecutor(workers) as pool:  # Pillow lets other threads run while it decodes
         task = bar.add_task(f"decoding {size} images", total=size)
         for start in range(0, size, step):

@@ -177,8 +177,8 @@ class Recipes:
         known = self.statistics is None or self.statistics > 1
         require(known, "statistics", self.statistics, "must be at least 2 images, or null for all training images")
         size = self.image_size
-        rule = f"must be {limits.SMALLEST} to {limits.LARGEST} pixels, or null for dataset.image_size"
-        require(size is None or limits.SMALLEST <= size <= limits.LARGEST, "image_size", size, rule)
+        rule = f"must be {limits.MIN_SIZE} to {limits.MAX_SIZE} pixels, or null for dataset.image_size"
+        require(size is None or limits.MIN_SIZE <= size <= limits.MAX_SIZE, "image_size", size, rule)
         for name in ("full", "tiny"):
             with settings_under(name):
                 getattr(self, name).check_trains()

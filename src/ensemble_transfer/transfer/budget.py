@@ -9,7 +9,7 @@ from ensemble_transfer.errors import require
 UNITS = {"s": 1, "min": 60, "h": 3600}
 """Seconds in the units of a budget in time."""
 
-LARGEST = 1_000_000
+MAX_FINE_TUNINGS = 1_000_000
 """Fine-tunings that a transfer may spend at the most: no ensemble has as many members."""
 
 
@@ -27,9 +27,9 @@ def read_budget(budget: object, in_time: bool = True) -> float | None:
     if amount is None:
         return None
     number = isinstance(amount, Real) and not isinstance(amount, bool)
-    usable = number and 0 < amount <= LARGEST
+    usable = number and 0 < amount <= MAX_FINE_TUNINGS
     time = ", a time such as 10min" * in_time
-    require(usable, "budget", budget, f"must be above 0 and at most {LARGEST:,} fine-tunings{time}, or null for none")
+    require(usable, "budget", budget, f"must be above 0 and at most {MAX_FINE_TUNINGS:,} fine-tunings{time}, or null for none")
     return cast(float, amount)  # as it was written: messages name it
 
 

@@ -8,8 +8,6 @@ from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.transfer.prices import Prices, stretched
 from ensemble_transfer.transfer.workbench import TransferResult, Workbench
 
-HEADS = ("fresh", "probe")
-
 
 @dataclass(frozen=True)
 class Full:
@@ -26,7 +24,7 @@ class Full:
     head: str = "fresh"
 
     def __post_init__(self) -> None:
-        require(self.head in HEADS, "head", self.head, f"must be one of {', '.join(HEADS)}")
+        require(self.head in ("fresh", "probe"), "head", self.head, "must be one of fresh, probe")
 
     @property
     def name(self) -> str:

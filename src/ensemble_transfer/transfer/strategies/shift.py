@@ -28,10 +28,12 @@ from ensemble_transfer.transfer.shift.vector import ShiftVector, donor_weights, 
 from ensemble_transfer.transfer.workbench import Workbench
 from ensemble_transfer.weights import Weights, add_scaled, below, joined, mean, random_like, subtract
 
-DIRECTIONS = ("donor", "random")
-STATISTICS = ("reestimate", "shift")
-HEADS = ("probe", "donor", "fresh")
-FINISHES = ("tiny", "head")
+_ALLOWED = {
+    "statistics": ("reestimate", "shift"),
+    "head": ("probe", "donor", "fresh"),
+    "direction": ("donor", "random"),
+    "finish": ("tiny", "head"),
+}
 _ABOUT = {
     "shift": "Fine-tune a donor fully, shift all other encoders as it moved, then a tiny fine-tuning for each.",
     "zero_shot": "Shift and probe a head, without fine-tuning recipients: the cheapest that has a shift.",
@@ -106,12 +108,8 @@ class Shift:
         enough = self.members is None or self.members >= self.donors
         require(enough, "members", self.members, f"must be at least donors={self.donors}, or null for all")
         require(isfinite(self.scale), "scale", self.scale, "must be a finite number")
-        for name, value, allowed in (
-            ("statistics", self.statistics, STATISTICS),
-            ("head", self.head, HEADS),
-            ("direction", self.direction, DIRECTIONS),
-            ("finish", self.finish, FINISHES),
-        ):
+        for name, allowed in _ALLOWED.items():
+            value = getattr(self, name)
             require(value in allowed, name, value, f"must be one of {', '.join(allowed)}")
         random_head = self.finish == "head" and self.head == "fresh"
         require(not random_head, "head", self.head, "would stay random with finish=head; use probe or donor")

@@ -14,8 +14,6 @@ from ensemble_transfer.transfer.shift.vector import donor_weights
 from ensemble_transfer.transfer.workbench import TransferResult, Workbench
 from ensemble_transfer.weights import Weights, add_scaled, below, joined, subtract
 
-HEADS = ("probe", "donor")
-
 
 @dataclass(frozen=True)
 class Turns:
@@ -56,7 +54,7 @@ class Turns:
         require(enough, "members", self.members, f"must be above donors={self.donors}, or null for all")
         usable = bool(self.scales) and all(isfinite(scale) for scale in self.scales)
         require(usable, "scales", list(self.scales), "must be one or more finite numbers")
-        require(self.head in HEADS, "head", self.head, f"must be one of {', '.join(HEADS)}")
+        require(self.head in ("probe", "donor"), "head", self.head, "must be one of probe, donor")
 
     def check(self, members: int, architecture: Architecture) -> None:
         """Raise a SettingError if no member of the ensemble is left to shift."""
