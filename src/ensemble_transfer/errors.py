@@ -106,6 +106,11 @@ def interruption() -> Interrupted | None:
     return Interrupted(_signals[0]) if _signals else None
 
 
+def one_line(error: BaseException) -> str:
+    """Return what an error says in one line of at most 200 characters; its name where it says nothing."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 def require(condition: bool, setting: str, value: object, rule: str) -> None:
     """Raise a :class:`SettingError` unless the condition holds."""
     if not condition:

@@ -2,7 +2,7 @@
 
 import torch
 
-from ensemble_transfer.models.copies import ALIGNMENT, together
+from ensemble_transfer.models.copies import ALIGNMENT, in_one_copy
 
 CPU = torch.device("cpu")
 
@@ -17,7 +17,7 @@ def test_tensors_that_are_copied_together_keep_value_type_and_layout():
         torch.tensor([True, False]),
         torch.arange(8.0)[2:5],
     ]
-    found = together(tensors, CPU)
+    found = in_one_copy(tensors, CPU)
     for tensor, other in zip(tensors, found, strict=True):
         assert (other.dtype, other.shape, other.stride()) == (tensor.dtype, tensor.shape, tensor.stride())
         assert torch.equal(other, tensor)

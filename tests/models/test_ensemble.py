@@ -14,9 +14,10 @@ from same import equal
 from torch.nn.functional import linear
 
 from ensemble_transfer import Digits, SettingError
-from ensemble_transfer.layout import checksum
+from ensemble_transfer.layout import CALIBRATION, checksum
 from ensemble_transfer.models.architecture import Classifier
-from ensemble_transfer.models.ensemble import CALIBRATION, Ensemble, probabilities, read_description
+from ensemble_transfer.models.description import read_description
+from ensemble_transfer.models.ensemble import Ensemble, probabilities
 from ensemble_transfer.runs.costs import prediction
 from ensemble_transfer.weights import copied, fingerprint
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ensemble_transfer.errors import SettingError, require
+from ensemble_transfer.errors import SettingError, one_line, require
 from ensemble_transfer.layout import replacing
 
 if TYPE_CHECKING:
@@ -140,8 +140,8 @@ def _program(module: nn.Module, architecture: Architecture) -> ONNXProgram:
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise SettingError("backbone", architecture.backbone, f"cannot be written as ONNX: {reason}") from error
+        rule = f"cannot be written as ONNX: {one_line(error)}"
+        raise SettingError("backbone", architecture.backbone, rule) from error
     finally:
         logging.disable(before)
     assert program is not None

@@ -9,6 +9,7 @@ import timm
 import torch
 from torch import Tensor
 
+from ensemble_transfer.errors import one_line
 from ensemble_transfer.tensor_files import read_tensors
 from ensemble_transfer.weights import below
 
@@ -58,7 +59,7 @@ def _stored(path: str) -> Mapping[str, Tensor]:
             return read_tensors(Path(path))[0]
         stored: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's reader meets anything
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        reason = f"{type(error).__name__}: {one_line(error)}"
         raise ValueError(f"no .safetensors, .pt, .pth or .ckpt file that can be read ({reason})") from error
     inside = [stored[key] for key in OF_WEIGHTS if isinstance(stored, Mapping) and isinstance(stored.get(key), Mapping)]
     state: Any = inside[0] if inside else stored

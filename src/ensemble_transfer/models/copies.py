@@ -13,7 +13,7 @@ BLOCK = 2**28
 """Bytes of weights that are copied at once, about: for a moment they are in memory twice."""
 
 
-def together(tensors: Sequence[Tensor], device: torch.device, waiting: bool = True) -> list[Tensor]:
+def in_one_copy(tensors: Sequence[Tensor], device: torch.device, waiting: bool = True) -> list[Tensor]:
     """Return tensors on another device, copied as one block of bytes, whose memory they share there.
 
     Args:
@@ -50,5 +50,5 @@ def move(module: nn.Module, device: torch.device) -> None:
     ends = accumulate(tensor.nbytes for tensor in moving)
     for _, block in groupby(zip(moving, ends, strict=True), lambda pair: (pair[1] - 1) // BLOCK):
         tensors = [tensor for tensor, _ in block]
-        for tensor, there in zip(tensors, together([tensor.data for tensor in tensors], device), strict=True):
+        for tensor, there in zip(tensors, in_one_copy([tensor.data for tensor in tensors], device), strict=True):
             tensor.data = there

@@ -13,19 +13,15 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.layout import CALIBRATION, DESCRIPTION, checksum, replacing
 from ensemble_transfer.machine import free_memory
 from ensemble_transfer.models.architecture import Architecture, Classifier
-from ensemble_transfer.models.bounds import numbers
+from ensemble_transfer.models.description import FORMAT, read_description, read_member, readable, require_proportion
 from ensemble_transfer.models.device import images_at_once, tf32, to_device
 from ensemble_transfer.spill import empty, rows_at_once
 from ensemble_transfer.tasks.chosen import parts
-from ensemble_transfer.tensor_files import read_tensors, write_tensors
+from ensemble_transfer.tensor_files import write_tensors
 from ensemble_transfer.weights import Weights, below, fingerprint
-
-FORMAT = 2
-"""Of ``ensemble.json``; since 2 it has a checksum."""
 
 IMAGES_SHARE = 0.1
 """Share of a GPU's free memory that the images of a prediction may take."""
@@ -34,9 +30,6 @@ COPIES, UNTRAINED = "copies", "untrained"
 
 FINE_TUNED = {COPIES: "shared", UNTRAINED: "independent"}
 """What members of these lineages are once they are fine-tuned, each by itself."""
-
-LARGEST_DESCRIPTION = 2**24
-"""Most bytes of ``ensemble.json``; 100,000 classes take a tenth."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -228,19 +221,14 @@ class Ensemble:
             SettingError: If a file is missing, damaged, or does not match ``ensemble.json``.
         """
         path = folder / DESCRIPTION
-        try:
+        with readable("ensemble", path):
             description = read_description(path)
             architecture = Architecture.from_plain(description["architecture"])
-            members = tuple(_read_member(folder, **entry) for entry in description["members"])
-            _require_proportion(architecture, members)
+            members = tuple(read_member(folder, **entry) for entry in description["members"])
+            require_proportion(architecture, members)
             sizes = tuple(entry["image_size"] for entry in description["members"])
             about = tuple(description["classes"]), description["lineage"], description["history"]
             return cls(architecture, members, *about, sizes)
-        except SettingError:
-            raise
-        except Exception as error:  # options of a stranger's file can make timm raise anything
-            reason = " ".join(str(error).split())[:200]
-            raise SettingError("ensemble", str(path), f"is not a readable ensemble: {reason}") from error
 
 
 class Network(nn.Module):
@@ -295,54 +283,3 @@ def _check_fits(index: int, member: Weights, expected: Weights) -> None:
         if (shape, dtype) != (wanted, of_type):
             has = f"tensor {name!r} of member {index} has shape {shape} and dtype {dtype}"
             raise ValueError(f"{has}; the architecture says {wanted} and {of_type}")
-
-
-def read_description(path: Path) -> dict[str, Any]:
-    """Return the content of ``ensemble.json``, after checking its checksum and every field but the architecture's.
-
-    Raises:
-        SettingError: If the file is too large, a field is not what it must be, or the checksum does not match.
-        OSError, ValueError, KeyError: If it cannot be read, is no JSON, or lacks a field.
-    """
-    if path.exists():
-        readable = path.is_file() and path.stat().st_size <= LARGEST_DESCRIPTION
-        require(readable, "ensemble", str(path), f"must be a file of at most {LARGEST_DESCRIPTION} bytes")
-    description: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    form = description["format"]
-    require(type(form) is int and form == FORMAT, "format", form, f"{path} must have format {FORMAT}")
-    classes, lineage, history = (description[name] for name in ("classes", "lineage", "history"))
-    named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
-    require(named, "classes", str(path), "must be a list of names")
-    require(isinstance(lineage, str), "lineage", lineage, f"{path} must have a word")
-    require(isinstance(history, dict), "history", str(path), "must be an object")
-    whole = description["checksum"] == checksum(description)
-    require(whole, "ensemble", str(path), "was edited or damaged after it was written: its checksum does not match")
-    return description
-
-
-def _require_proportion(architecture: Architecture, members: Sequence[Weights]) -> None:
-    """Raise unless a description asks for no more than its members' files can fill.
-
-    Building a network takes time and memory, and its weights can be compared only then. No depth or width is larger
-    than the number of weights, so a file cannot ask for more than it holds.
-    """
-    held = max((sum(tensor.numel() for tensor in member.values()) for member in members), default=0)
-    asked = {f"options.{name}": value for name, value in architecture.options.items()}
-    for name, value in {**asked, "classes": architecture.classes}.items():
-        largest = max((abs(number) for number in numbers(value)), default=0)
-        fits = largest <= held or not members
-        require(fits, name, largest, f"is more than the {held} numbers that a member's file holds")
-
-
-def _read_member(folder: Path, file: str, sha256: str, image_size: int) -> Weights:
-    path = folder / file
-    require(type(image_size) is int, "image_size", image_size, f"{folder / DESCRIPTION} must have a number of pixels")
-    if path.parent != folder:
-        raise SettingError("file", file, "must be the name of a file beside ensemble.json")
-    try:
-        weights, _ = read_tensors(path)
-    except ValueError as error:
-        raise SettingError("member", str(path), str(error)) from error
-    if fingerprint(weights) != sha256:
-        raise SettingError("member", str(path), "does not have the checksum that ensemble.json states")
-    return weights

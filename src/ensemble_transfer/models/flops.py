@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ensemble_transfer.errors import SettingError
+from ensemble_transfer.errors import SettingError, one_line
 from ensemble_transfer.models.architecture import Architecture, Classifier
 
 
@@ -53,11 +53,11 @@ def _measure(architecture: Architecture) -> tuple[int, int]:
             with counting() as encoding, torch.no_grad():
                 classifier.encode(images)
         except (AttributeError, IndexError, KeyError, TypeError) as error:  # a layer that the options left out
-            rule = f"describe no whole network of {architecture.backbone}: {' '.join(str(error).split())[:200]}"
+            rule = f"describe no whole network of {architecture.backbone}: {one_line(error)}"
             raise SettingError("options", dict(architecture.options), rule) from error
         except (RuntimeError, AssertionError, ValueError) as error:
             size = f"{architecture.channels}x{architecture.image_size}x{architecture.image_size}"
-            rule = f"cannot encode images of {size}: {' '.join(str(error).split())[:200]}"
+            rule = f"cannot encode images of {size}: {one_line(error)}"
             raise SettingError("name", architecture.backbone, rule) from error
         with counting() as training:
             classifier(images).sum().backward()

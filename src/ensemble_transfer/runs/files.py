@@ -6,7 +6,7 @@ Torch is imported when something is read, so that a mistyped folder is reported 
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ensemble_transfer.errors import SettingError, require
+from ensemble_transfer.errors import SettingError, one_line, require
 from ensemble_transfer.inference import saved
 from ensemble_transfer.inference.saved import SavedEnsemble
 from ensemble_transfer.layout import DESCRIPTION, ENSEMBLE, RECORD, SHIFT
@@ -14,7 +14,7 @@ from ensemble_transfer.report.record import Record, finished_run
 
 
 def _of_ensemble(path: Path) -> str:
-    from ensemble_transfer.models.ensemble import read_description
+    from ensemble_transfer.models.description import read_description
 
     stated: str = read_description(path)["checksum"]
     return stated
@@ -45,8 +45,7 @@ def _stated(path: Path, of: Callable[[Path], str]) -> str:
     except SettingError:
         raise
     except Exception as error:  # a stranger's file may hold anything
-        reason = " ".join(str(error).split())[:200]
-        raise SettingError("RUN", str(path), f"cannot be read: {reason}") from error
+        raise SettingError("RUN", str(path), f"cannot be read: {one_line(error)}") from error
 
 
 def require_own(folder: Path, record: Record) -> None:

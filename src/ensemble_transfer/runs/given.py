@@ -15,7 +15,7 @@ from ensemble_transfer.inference.saved import SavedEnsemble, ensemble_folder
 from ensemble_transfer.layout import DESCRIPTION
 from ensemble_transfer.models.architecture import Architecture
 from ensemble_transfer.models.backbone import Backbone
-from ensemble_transfer.models.ensemble import read_description
+from ensemble_transfer.models.description import read_description, readable
 from ensemble_transfer.tasks.arrays import Division, image_array, label_array, read_images, task_from_arrays
 from ensemble_transfer.tasks.folder import ImageFolder
 from ensemble_transfer.tasks.given_images import Array, paths_of, read_pictures
@@ -167,10 +167,5 @@ def saved_architecture(paths: Iterable[str | Path]) -> Architecture | None:
     folder = next(filter(None, map(saved_folder, paths)), None)
     if folder is None:
         return None
-    try:
+    with readable("members", folder):
         return Architecture.from_plain(read_description(folder / DESCRIPTION)["architecture"])
-    except SettingError:
-        raise
-    except Exception as error:  # a stranger's file may hold anything
-        reason = " ".join(str(error).split())[:200]
-        raise SettingError("members", str(folder), f"is not a readable ensemble: {reason}") from error

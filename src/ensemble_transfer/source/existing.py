@@ -12,7 +12,8 @@ from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.layout import DESCRIPTION, ENSEMBLE
 from ensemble_transfer.models.architecture import Architecture
 from ensemble_transfer.models.backbone import Backbone
-from ensemble_transfer.models.ensemble import FINE_TUNED, Ensemble, Network, probabilities, read_description
+from ensemble_transfer.models.description import read_description
+from ensemble_transfer.models.ensemble import FINE_TUNED, Ensemble, Network, probabilities
 from ensemble_transfer.models.sizes import encoder_at
 from ensemble_transfer.tasks.task import Split, Task
 from ensemble_transfer.weights import Weights, below, fingerprint, joined

@@ -5,12 +5,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import torch
 
-from ensemble_transfer.errors import SettingError, require
+from ensemble_transfer.errors import SettingError, one_line, require
 from ensemble_transfer.tasks.images import fit
 from ensemble_transfer.tasks.limits import require_shape
 from ensemble_transfer.tasks.loader import Collection, TaskLoader
@@ -66,7 +65,7 @@ class TorchvisionDataset(TaskLoader):
         try:
             data = self._read(image_size, channels)
         except Exception as error:  # the readers of its formats raise anything, such as UnpicklingError
-            reason = shorten(" ".join(str(error).split()) or type(error).__name__, 200)
+            reason = one_line(error)
             hint = f"cannot be read ({reason}); set download=true, or root to the folder that holds it"
             rule = f"can neither be read nor downloaded ({reason})" if self.download else hint
             raise SettingError("root", self.root, f"{self.name} {rule}") from error

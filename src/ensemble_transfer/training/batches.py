@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ensemble_transfer.machine import free_memory
-from ensemble_transfer.models.copies import together
+from ensemble_transfer.models.copies import in_one_copy
 from ensemble_transfer.seeding import generator
 
 MEMBERS_SHARE = 0.8
@@ -143,7 +143,7 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         return self._sent(orders) if self._sends == "data" and self.augment == "none" else orders
 
     def _sent(self, tensors: list[Tensor]) -> list[Tensor]:
-        return together(tensors, self._device, waiting=False)
+        return in_one_copy(tensors, self._device, waiting=False)
 
 
 def augmented(images: Tensor, name: str, generator: torch.Generator) -> Tensor:

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from filelock import Timeout
 from torch import Tensor
 
-from ensemble_transfer.errors import SettingError
+from ensemble_transfer.errors import SettingError, one_line
 from ensemble_transfer.layout import lock_of, make_below, replacing
 from ensemble_transfer.tensor_files import tensors_of, write_tensors
 from ensemble_transfer.training.cost import Cost
@@ -210,7 +210,7 @@ class Store:
         except OSError as error:
             log.warning("%s cannot be read now (%s); the fit %s", path, error.strerror, otherwise)
         except (ValueError, KeyError, TypeError) as error:
-            log.warning("%s is damaged (%s); the fit %s", path, " ".join(str(error).split())[:200], otherwise)
+            log.warning("%s is damaged (%s); the fit %s", path, one_line(error), otherwise)
             if path.name == CHECKPOINT:
                 shutil.rmtree(path.parent, ignore_errors=True)
         return None

@@ -29,7 +29,12 @@ def read_budget(budget: object, in_time: bool = True) -> float | None:
     number = isinstance(amount, Real) and not isinstance(amount, bool)
     usable = number and 0 < amount <= MAX_FINE_TUNINGS
     time = ", a time such as 10min" * in_time
-    require(usable, "budget", budget, f"must be above 0 and at most {MAX_FINE_TUNINGS:,} fine-tunings{time}, or null for none")
+    require(
+        usable,
+        "budget",
+        budget,
+        f"must be above 0 and at most {MAX_FINE_TUNINGS:,} fine-tunings{time}, or null for none",
+    )
     return cast(float, amount)  # as it was written: messages name it
 
 
