@@ -102,9 +102,8 @@ def _check(options: argparse.Namespace) -> None:
     for name in ("risk", "coverage"):
         value = getattr(options, name)
         require(value is None or 0 < value < 1, name, value, "must be above 0 and below 1")
-    require(
-        1 <= options.batch_size <= MAX_BATCH_SIZE, "batch-size", options.batch_size, f"must be in 1..{MAX_BATCH_SIZE}"
-    )
+    size, rule = options.batch_size, f"must be in 1..{MAX_BATCH_SIZE}"
+    require(1 <= size <= MAX_BATCH_SIZE, "batch-size", size, rule)
     if options.output is not None:
         require_writable(options.output)
         if not options.force:

@@ -23,6 +23,9 @@ from ensemble_transfer.models.copies import move
 Network = TypeVar("Network", bound=nn.Module)
 T = TypeVar("T")
 
+IMAGES_SHARE = 0.1
+"""Share of a GPU's free memory that images may take, in training and in a prediction; members take most of the rest."""
+
 
 def channels_last_pays(device: torch.device | str) -> bool:
     """Return whether convolutions on a device get channels last: on a CPU with oneDNN; on a GPU it is not measured."""

@@ -17,14 +17,12 @@ from ensemble_transfer.layout import CALIBRATION, DESCRIPTION, checksum, replaci
 from ensemble_transfer.machine import free_memory
 from ensemble_transfer.models.architecture import Architecture, Classifier
 from ensemble_transfer.models.description import FORMAT, read_description, read_member, readable, require_proportion
-from ensemble_transfer.models.device import images_at_once, tf32, to_device
+from ensemble_transfer.models.device import IMAGES_SHARE, images_at_once, tf32, to_device
 from ensemble_transfer.spill import empty, rows_at_once
 from ensemble_transfer.tasks.chosen import parts
 from ensemble_transfer.tensor_files import write_tensors
 from ensemble_transfer.weights import Weights, below, fingerprint
 
-IMAGES_SHARE = 0.1
-"""Share of a GPU's free memory that the images of a prediction may take."""
 COPIES, UNTRAINED = "copies", "untrained"
 """Lineages without a source task: members of one pretrained encoder, and members with random weights of their own."""
 

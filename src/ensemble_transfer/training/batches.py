@@ -10,13 +10,11 @@ from torch.utils.data import Dataset
 
 from ensemble_transfer.machine import free_memory
 from ensemble_transfer.models.copies import in_one_copy
+from ensemble_transfer.models.device import IMAGES_SHARE
 from ensemble_transfer.seeding import generator
 
 MEMBERS_SHARE = 0.8
 """Share of a device's free memory that a group of members may take, and features of heads."""
-
-IMAGES_SHARE = 0.1
-"""Share of a device's free memory that images may take; the members take most of the rest."""
 
 BATCHED = frozenset({"none", "flip", "crop", "crop_flip"})
 """Augmentations that work on all images at once, and so on a GPU. Elsewhere each image has operations of its own."""
