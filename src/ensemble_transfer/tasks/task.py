@@ -22,7 +22,8 @@ class Split:
     """Images with their labels.
 
     Args:
-        images: (N, C, H, W) uint8, N at least 1.
+        images: (N, C, H, W) uint8, N at least 1; on disk :class:`~ensemble_transfer.tasks.chosen.ChosenImages`,
+            of which an index reads some, and ``to("cpu")`` all.
         labels: (N,) int64, none negative.
 
     Raises:
