@@ -202,7 +202,6 @@ def test_the_fingerprint_is_kept_beside_the_file_and_a_damaged_one_is_computed_a
     read = []
     monkeypatch.setattr(task_module, "chunks", lambda images: read.append(len(images)) or mapped.chunks(images))
     first = on_disk.load(16, 1)
-    read.clear()  # what the task was drawn from
     known = first.fingerprint
     whole = len(first.train) + len(first.validation) + len(first.test)
     assert sum(read) == 4 * whole  # images and labels, of what was found and of the three splits
