@@ -15,7 +15,6 @@ from numpy.lib import format as npy
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
-from ensemble_transfer.errors import one_line
 from ensemble_transfer.metrics.predictive import blocks, log_probability
 from ensemble_transfer.spill import empty
 
@@ -89,7 +88,7 @@ def read_array(archive: NpzFile, name: str) -> NDArray[Any]:
         _require_held(archive.zip, name)
         array: NDArray[Any] = archive[name]
     except Exception as error:  # a header is Python's syntax, and whatever its parser raises is passed on
-        raise ValueError(f"array {name!r} cannot be read: {one_line(error)}") from error
+        raise ValueError(f"array {name!r} cannot be read: {' '.join(str(error).split())[:200]}") from error
     return array
 
 
