@@ -113,19 +113,19 @@ def _note(event: str, given: tuple[Any, ...]) -> None:
 @contextlib.contextmanager
 def _keeping(kept: list[Any]) -> Iterator[None]:
     """Keep the records that runs give back."""
-    from ensemble_transfer.cli import job
+    from ensemble_transfer.runs import run as module
 
-    run = job.run
+    run = module.run
 
     def keep(*given: Any) -> Any:
         kept.append(run(*given))
         return kept[-1]
 
-    job.run = keep
+    module.run = keep
     try:
         yield
     finally:
-        job.run = run
+        module.run = run
 
 
 def _command(words: Sequence[str]) -> int:

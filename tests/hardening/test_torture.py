@@ -126,6 +126,16 @@ def test_a_metric_that_is_lacking_and_a_record_that_was_changed_are_found():
     assert "seed 1 is not the one that was written" in changed_by_writing(runs, changed)
 
 
+def test_records_that_runs_give_back_are_kept(tmp_path):
+    from inputs import mistype
+    from results import _keeping
+
+    kept = []
+    with _keeping(kept):
+        assert mistype("seed", "1", tmp_path) is None
+    assert [record.seed for record in kept] == [1]
+
+
 def test_pairs_of_different_seeds_are_found(tmp_path, monkeypatch):
     from results import mispaired
 

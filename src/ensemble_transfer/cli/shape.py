@@ -3,10 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
 from ensemble_transfer.errors import SettingError, require
-from ensemble_transfer.runs.presets import conf_folder, preset, preset_names
+from ensemble_transfer.runs.presets import conf_folder, preset, preset_names, read_yaml
 from ensemble_transfer.transfer.budget import read_budget
 
 _KINDS: tuple[tuple[tuple[type, ...], str], ...] = (
@@ -25,7 +23,7 @@ def check_shape(settings: Mapping[str, Any], choices: Mapping[str, Any]) -> None
         settings: The configuration of a job, resolved.
         choices: The option of each group; those of a user's own folder are not looked at.
     """
-    written = yaml.safe_load((conf_folder() / "config.yaml").read_text(encoding="utf-8"))
+    written = read_yaml(conf_folder() / "config.yaml")
     for name, value in written.items():
         if name not in ("defaults", "hydra"):
             _check(settings.get(name), value, name)

@@ -1,5 +1,7 @@
 """Presets of the configuration by name, as plain data, for Python: no Hydra is needed to read them."""
 
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,17 @@ def preset(group: str, name: str) -> dict[str, Any]:
 
 
 def _settings(group: str, name: str) -> dict[str, Any]:
-    own: dict[str, Any] = yaml.safe_load((conf_folder() / group / f"{name}.yaml").read_text(encoding="utf-8"))
+    own = read_yaml(conf_folder() / group / f"{name}.yaml")
     bases = [base for base in own.pop("defaults", []) if base != "_self_"]
     return {key: value for base in bases for key, value in _settings(group, base).items()} | own
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return what a file of the configuration says; the jobs of a sweep read each once."""
+    return deepcopy(_parsed(path))
+
+
+@cache
+def _parsed(path: Path) -> dict[str, Any]:
+    parsed: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return parsed
