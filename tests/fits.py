@@ -7,7 +7,6 @@ import pytest
 import torch
 from same import equal
 from torch import nn
-from torch.nn.functional import cross_entropy
 from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -17,6 +16,7 @@ from ensemble_transfer.training.batches import Batches, augmented
 from ensemble_transfer.training.course import Course
 from ensemble_transfer.training.executors import grouped
 from ensemble_transfer.training.fit import Fits
+from ensemble_transfer.training.loss import loss_of
 from ensemble_transfer.training.trainer import trainer_of
 
 
@@ -40,7 +40,9 @@ def in_doubles(net, starts, data, recipe, settings):
     """Return the weights of members that are trained in doubles: what is left of a difference is no rounding."""
     modules = [net.classifier(start.weights).double() for start in starts]
     batches = Batches(data.images, data.labels, recipe.batch_size, [start.seed for start in starts])
-    course = Course(grouped(modules, settings, recipe.label_smoothing), batches, recipe, settings)
+    course = Course(
+        grouped(modules, settings, loss_of(recipe, data.labels, net.classes).double()), batches, recipe, settings
+    )
     with trainer_of(course) as trainer:
         trainer.fit(course, count())
     return course.weights()
@@ -71,13 +73,15 @@ def plain_loop(net, start, data, recipe):
     if recipe.optimizer == "sgd":
         optimizer = SGD(groups, momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True)
     schedule = LambdaLR(optimizer, recipe.rate)
+    weights = recipe.class_weights and torch.tensor(recipe.class_weights)
+    loss = nn.CrossEntropyLoss(weights, label_smoothing=recipe.label_smoothing)
     for step in range(recipe.steps):
         epoch, place = divmod(step, len(data) // recipe.batch_size)
         order = torch.randperm(len(data), generator=generator(start.seed, "order", epoch))
         chosen = order[place * recipe.batch_size :][: recipe.batch_size]
         images = augmented(data.images[chosen], recipe.augment, generator(start.seed, "augment", step))
         optimizer.zero_grad()
-        cross_entropy(member(images), data.labels[chosen], label_smoothing=recipe.label_smoothing).backward()
+        loss(member(images), data.labels[chosen]).backward()
         if recipe.clip is not None:
             nn.utils.clip_grad_norm_(member.parameters(), recipe.clip)
         optimizer.step()

@@ -55,7 +55,7 @@ def module(source_ensemble, target_task):
     "recipe",
     [
         RECIPE,
-        replace(RECIPE, batchnorm="frozen"),
+        replace(RECIPE, batchnorm="frozen", class_weights=[0.1, 1, 2, 3, 4]),
         replace(RECIPE, optimizer="sgd", clip=0.5, warmup=0.3, label_smoothing=0.1, augment="crop", head_lr_factor=3.0),
     ],
 )
@@ -203,6 +203,23 @@ def test_accumulated_batches_make_the_step_of_a_larger_batch(without_batchnorm, 
         for name, tensor in one.items():
             assert torch.allclose(tensor, other[name], atol=1e-4), name
     assert not equal(parts.ensemble(), without_batchnorm)
+
+
+def test_balanced_classes_are_counted_in_the_data_of_the_fit(module, target_task):
+    recipe = replace(RECIPE, class_weights="balanced")
+    labels, few = target_task.train.labels, target_task.train.take((target_task.train.labels > 0).nonzero()[:, 0])
+    rare = replace(target_task, train=target_task.train.take(torch.cat([labels.argsort()[:3], few.labels.argsort()])))
+    balanced = EnsembleModule(module.ensemble(), recipe)
+    with pytest.raises(SettingError) as error:
+        trainer().fit(balanced, DataLoader(TensorDataset(rare.train.images, rare.train.labels), batch_size=20))
+    assert (error.value.setting, error.value.value) == ("class_weights", "balanced")
+    trainer().fit(balanced, TaskDataModule(rare, recipe))
+    counts = rare.train.labels.bincount()
+    told = replace(RECIPE, class_weights=(len(rare.train) / (5 * counts.double())).tolist())
+    listed = EnsembleModule(module.ensemble(), told)
+    trainer().fit(listed, TaskDataModule(rare, told))
+    assert equal(balanced.ensemble(), listed.ensemble())
+    assert balanced.state_dict().keys() == module.state_dict().keys()  # a checkpoint holds no weights of classes
 
 
 def test_parts_of_a_step_have_draws_of_their_own(source_ensemble):

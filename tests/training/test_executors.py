@@ -23,7 +23,7 @@ RECIPES = {
     "adamw": Recipe(5, 16, lr=1e-2),
     "sgd": Recipe(5, 16, **SGD),
     "clipped": Recipe(5, 16, **SGD, clip=0.3),
-    "smoothed": Recipe(5, 16, **SGD, label_smoothing=0.2),
+    "smoothed": Recipe(5, 16, **SGD, label_smoothing=0.2, class_weights=[0.1, 1, 2, 3, 4]),
 }
 
 

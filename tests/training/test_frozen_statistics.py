@@ -63,7 +63,7 @@ def test_it_takes_the_steps_of_evaluation_mode_and_keeps_the_statistics(fit, arc
 
 
 def test_a_batch_that_takes_much_memory_is_passed_in_parts(fit, architecture, net, source_task, monkeypatch):
-    recipe = replace(RECIPE, label_smoothing=0.1, batch_size=20)
+    recipe = replace(RECIPE, label_smoothing=0.1, batch_size=20, class_weights=[0.1, 1, 2, 3, 4])
     whole, spec = fit(recipe), FitSpec(architecture, source_task.train, recipe, "full")
     assert spec.parts == 1
     monkeypatch.setattr("ensemble_transfer.training.spec.MOST_GRAPH", spec.need()[1] // 3 + 1)

@@ -12,6 +12,7 @@ from ensemble_transfer.training import groups as groups_module
 from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.course import Course
 from ensemble_transfer.training.heads import Heads
+from ensemble_transfer.training.loss import loss_of
 from ensemble_transfer.training.optimizer import optimizer_of
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.settings import TrainerSettings
@@ -22,6 +23,7 @@ RECIPES = {
     "adamw": Recipe(40, lr=1e-2),
     "clipped": Recipe(40, optimizer="sgd", lr=0.05, clip=0.1),
     "smoothed": Recipe(40, lr=1e-3, head_lr_factor=7.0, weight_decay=0.2, label_smoothing=0.2),
+    "weighted": Recipe(40, lr=1e-2, label_smoothing=0.2, class_weights=[0.2, 1.0, 3.0, 0.5]),
     "schedule": Recipe(40, optimizer="sgd", momentum=0.0, lr=0.05, schedule="constant", warmup=0.3),
 }
 MEMBERS, EXAMPLES, CLASSES, WIDTH, BATCH = 3, 50, 4, 6, 8
@@ -35,12 +37,14 @@ def draws(seed, *shape):
 def test_heads_take_the_steps_of_autograd_and_of_torchs_optimizers(name):
     """In doubles: what is left of a difference is no rounding."""
     recipe, seeds, labels = RECIPES[name], [*range(MEMBERS)], torch.arange(EXAMPLES) % CLASSES
+    weight = recipe.class_weights and torch.tensor(recipe.class_weights, dtype=torch.float64)
+    expected = nn.CrossEntropyLoss(weight, label_smoothing=recipe.label_smoothing)
     every = [draws(seed, EXAMPLES, WIDTH) for seed in seeds]
     starts = [{"weight": draws(9 + seed, CLASSES, WIDTH), "bias": draws(seed, CLASSES)} for seed in seeds]
     rows = torch.arange(MEMBERS * EXAMPLES).view(MEMBERS, EXAMPLES)
     features = nn.functional.pad(torch.cat(every), (0, 1), value=1.0)
     batches = Batches(features, labels, BATCH, seeds, rows=rows)
-    group = Heads([head_of(start) for start in starts], recipe.label_smoothing)
+    group = Heads([head_of(start) for start in starts], loss_of(recipe, labels, CLASSES).double())
     heads = Course(group, batches, recipe, TrainerSettings("cpu"))
     heads.configure_optimizers()
     heads.training_step(None)
@@ -54,9 +58,7 @@ def test_heads_take_the_steps_of_autograd_and_of_torchs_optimizers(name):
             optimizer.param_groups[0]["lr"] = highest * recipe.rate(step)
             optimizer.zero_grad()
             chosen, wanted = (of_all[member] for of_all in orders[step])
-            loss = nn.functional.cross_entropy(
-                linear(every[member][chosen]), wanted, label_smoothing=recipe.label_smoothing
-            )
+            loss = expected(linear(every[member][chosen]), wanted)
             loss.backward()
             if recipe.clip is not None:
                 nn.utils.clip_grad_norm_(linear.parameters(), recipe.clip)

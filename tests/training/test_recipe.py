@@ -37,6 +37,13 @@ RECIPES = st.builds(
         ({"head_lr_factor": math.inf}, "head_lr_factor=inf: must be above 0 and finite"),
         ({"head_lr_factor": 1e-37}, "head_lr_factor=1e-37: gives the head a rate of 5e-40 (float32"),
         ({"label_smoothing": 1.0}, "label_smoothing=1.0: must be in [0, 1)"),
+        (
+            {"class_weights": "even"},
+            "class_weights='even': must be balanced, a list of one number above 0 and finite for",
+        ),
+        ({"class_weights": [1, 0]}, "class_weights=[1, 0]: must be balanced, a list"),
+        ({"class_weights": [1, math.nan]}, "class_weights=[1, nan]: must be balanced, a list"),
+        ({"class_weights": []}, "class_weights=[]: must be balanced, a list"),
         ({"views": 0}, "views=0: must be at least 1"),
         ({"views": 2}, "views=2: needs an augmentation: set augment"),
         ({"lr": 1e30, "weight_decay": 1e30}, "weight_decay=1e+30: times the learning rate is 1e+60 "),

@@ -274,7 +274,7 @@ def test_a_fit_has_another_key_for_all_that_decides_its_result(key, architecture
     data, recipe = target_task.train, Recipe(1)
     changes = {"steps": 2, "batch_size": 16, "optimizer": "sgd", "lr": 1e-4, "head_lr_factor": 2.0, "weight_decay": 0.0}
     changes |= {"momentum": 0.5, "schedule": "constant", "warmup": 0.1, "clip": 1.0, "label_smoothing": 0.1}
-    changes |= {"augment": "crop"}
+    changes |= {"augment": "crop", "class_weights": "balanced"}
     deciding = [
         key(net=replace(architecture, mean=(0.4,))),
         key(weights=1),

@@ -24,7 +24,8 @@ from ensemble_transfer.tasks.task import Task
 from ensemble_transfer.training.executors import Differentiate, Loop
 from ensemble_transfer.training.features import frozen_statistics
 from ensemble_transfer.training.lockstep import Lockstep
-from ensemble_transfer.training.recipe import Recipe
+from ensemble_transfer.training.loss import Loss, loss_of
+from ensemble_transfer.training.recipe import BALANCED, Recipe
 from ensemble_transfer.weights import copied, joined
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,8 @@ class EnsembleModule(Lockstep):
             about = dict(ensemble)
             members = _untrained(Architecture.from_plain(about["architecture"]), about["members"], about["sizes"])
         members = [frozen_statistics(m) for m in members] if recipe.batchnorm == "frozen" else members
-        group = Loop([member.train() for member in members], recipe.label_smoothing)
+        loss = Loss() if recipe.class_weights == BALANCED else loss_of(recipe, torch.empty(0), len(about["classes"]))
+        group = Loop([member.train() for member in members], loss)
         seeds = [member_seed(seed, member) for member in range(len(members))]
         super().__init__(group, recipe, seeds, accumulate_grad_batches)
         self._about = about
@@ -130,10 +132,14 @@ class EnsembleModule(Lockstep):
         if channels_last_pays(self.device):
             channels_last(self.group)
         task = getattr(getattr(self.trainer, "datamodule", None), "task", None)
+        rule = "needs a TaskDataModule, whose labels it counts; or give a list of one number for each class"
+        known = self.recipe.class_weights != BALANCED or isinstance(task, Task)
+        require(known, "class_weights", self.recipe.class_weights, rule)
         if isinstance(task, Task):
             own = self._about["classes"]
             rule = f"must be the module's, {own}; EnsembleModule(..., classes=task.classes) has new heads"
             require([*task.classes] == [*own], "classes", task.classes, rule)
+            self.group.loss = loss_of(self.recipe, task.train.labels, len(own)).to(self.device)
             moved = {"strategy": type(self).__name__, "target": task.name}
             self._about["history"] = dict(self._about["history"]) | moved
 

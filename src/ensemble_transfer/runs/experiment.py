@@ -166,8 +166,8 @@ def warn_of_rare_classes(target: Task) -> None:
     least, most = min(counts), max(counts)
     if most >= RARE * least:
         names = [f"{target.classes[counts.index(count)]!r} has {count}" for count in (least, most)]
-        text = "classes are unbalanced: %s training images, %s; see balanced accuracy beside accuracy"
-        log.warning(text, *names)
+        text = "classes are unbalanced: %s training images, %s; see balanced accuracy beside accuracy, and "
+        log.warning(text + "recipe.full.class_weights=balanced, if rare classes are to count as much", *names)
 
 
 def _hashes(split: Split) -> set[int]:

@@ -18,6 +18,7 @@ from ensemble_transfer.runs.minutes import fine_tunings_in
 from ensemble_transfer.source.existing import count_members
 from ensemble_transfer.source.train import keep_source, members_alone, train_source
 from ensemble_transfer.training.cost import Ledger
+from ensemble_transfer.training.loss import check_class_weights
 from ensemble_transfer.training.progress import Tracker
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.transfer.base import check_strategy, run_strategy
@@ -67,6 +68,7 @@ def prepare(experiment: Experiment, tracker: Tracker | None) -> PreparedRun:
     seed, recipes, fitter = experiment.seed, experiment.recipes, replace(experiment.fitter, tracker=tracker)
     inputs = inputs_of(experiment)  # before they are read: what changes meanwhile counts as changed
     tasks, size = load_tasks(experiment), experiment.ensemble.count
+    check_class_weights(recipes, tasks.target.train.labels, len(tasks.target.classes))
     budget = experiment.budget
     if isinstance(budget, str):
         budget = fine_tunings_in(budget, experiment, tasks)

@@ -10,12 +10,12 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
-from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.models.architecture import Architecture
 from ensemble_transfer.models.device import channels_last
+from ensemble_transfer.training.loss import Loss
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.weights import Weights
 
@@ -41,16 +41,16 @@ class Loop(nn.Module):
 
     Args:
         members: Their networks.
-        smoothing: Label smoothing of the loss.
+        loss: Their loss; None for cross-entropy.
         parts: Parts that a batch is passed in, one graph after another.
     """
 
     fused_on_cpu = False
 
-    def __init__(self, members: Sequence[nn.Module], smoothing: float = 0.0, parts: int = 1) -> None:
+    def __init__(self, members: Sequence[nn.Module], loss: Loss | None = None, parts: int = 1) -> None:
         super().__init__()
-        self.members = nn.ModuleList(members)
-        self._smoothing, self._parts = smoothing, parts
+        self.members, self.loss = nn.ModuleList(members), loss or Loss()
+        self._parts = parts
 
     def backward(
         self,
@@ -76,8 +76,8 @@ class Loop(nn.Module):
             outputs, shares = [], []
             for images, wanted in zip(x.chunk(self._parts), y.chunk(self._parts), strict=True):
                 out = member(images)
-                loss = cross_entropy(out, wanted, label_smoothing=self._smoothing)
-                loss = loss if len(wanted) == len(y) else loss * (len(wanted) / len(y))
+                loss = self.loss(out, wanted)
+                loss = loss if len(wanted) == len(y) else loss * self.loss.share(wanted, y)
                 differentiate(loss)
                 outputs.append(out.detach())
                 shares.append(loss.detach())
@@ -117,9 +117,9 @@ class Vectorised(nn.Module):
 
     fused_on_cpu = False
 
-    def __init__(self, members: Sequence[nn.Module], smoothing: float = 0.0) -> None:
+    def __init__(self, members: Sequence[nn.Module], loss: Loss | None = None) -> None:
         super().__init__()
-        self._size, self._smoothing = len(members), smoothing
+        self._size, self.loss = len(members), loss or Loss()
         self._template = [deepcopy(members[0]).to("meta")]  # in a list, so that it is no submodule
         parameters, buffers = stack_module_state(list(members))
         self._parameter_names, self._buffer_names = list(parameters), list(buffers)
@@ -142,11 +142,15 @@ class Vectorised(nn.Module):
         del seeds
         template = self._template[0].train()
 
-        def of_member(parameters: Tensors, buffers: Tensors, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-            logits = functional_call(template, (parameters, buffers), (x,))
-            return cross_entropy(logits, y, label_smoothing=self._smoothing), logits
+        def of_member(parameters: Tensors, buffers: Tensors, x: Tensor) -> Tensor:
+            logits: Tensor = functional_call(template, (parameters, buffers), (x,))
+            return logits
 
-        losses, logits = vmap(of_member)(dict(self.trained()), self._stacked_buffers(), inputs, labels)
+        logits = vmap(of_member)(dict(self.trained()), self._stacked_buffers(), inputs)
+        if self.loss.weight is None:
+            losses = vmap(self.loss)(logits, labels)
+        else:  # vmap has no rule for torch's weighted loss with smoothing
+            losses = torch.stack([*map(self.loss, logits, labels)])
         differentiate(losses.sum())
         return losses.detach(), logits.detach()
 
@@ -226,12 +230,12 @@ def chosen_executor(settings: TrainerSettings, members: int, step_flops: int) ->
 
 
 def grouped(
-    modules: Sequence[nn.Module], settings: TrainerSettings, smoothing: float = 0.0, parts: int = 1
+    modules: Sequence[nn.Module], settings: TrainerSettings, loss: Loss | None = None, parts: int = 1
 ) -> Loop | Vectorised:
     """Return members in the executor that the settings name; ``auto`` must have been decided; see :class:`Loop`."""
     if settings.executor == "vectorised":
-        return Vectorised(modules, smoothing)
-    loop = Loop(modules, smoothing, parts)
+        return Vectorised(modules, loss)
+    loop = Loop(modules, loss, parts)
     return channels_last(loop) if settings.lays_channels_last else loop
 
 

@@ -172,9 +172,9 @@ class GroupFitter:
         modules = [spec.module(start.weights) for start in starts.values()]
         for module, state in zip(modules, interrupted, strict=False):
             module.load_state_dict(dict(state.weights), strict=True)
-        group = grouped(modules, settings, recipe.label_smoothing, spec.parts)
+        group = grouped(modules, settings, spec.loss, spec.parts)
         if spec.heads:
-            group = Heads(modules, recipe.label_smoothing).to(settings.device)
+            group = Heads(modules, spec.loss).to(settings.device)
         batches, encoded = spec.batches([*starts.values()], settings.device, free_memory() // self.sharing)
         return Course(group, batches, recipe, settings, interrupted, watch), encoded
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ensemble_transfer.training.executors import Differentiate, Vectorised
+from ensemble_transfer.training.loss import Loss
 
 ALONE = frozenset({"cpu"})
 """Types of devices on which heads are trained one after another.
@@ -27,11 +28,12 @@ class Heads(Vectorised):
 
     fused_on_cpu = True
 
-    def __init__(self, members: Sequence[nn.Module], smoothing: float = 0.0) -> None:
-        super().__init__(members, smoothing)
+    def __init__(self, members: Sequence[nn.Module], loss: Loss | None = None) -> None:
+        super().__init__(members, loss)
         [(_, both)] = self.trained()
-        classes = both.shape[1]
+        classes, smoothing, weight = both.shape[1], self.loss.label_smoothing, self.loss.weight
         targets = torch.eye(classes) * (1 - smoothing) + smoothing / classes
+        targets = targets if weight is None else targets * weight
         self.register_buffer("_targets", targets.to(both), persistent=False)
 
     _targets: Tensor
@@ -47,7 +49,8 @@ class Heads(Vectorised):
         """Leave every head's gradient in the parameter, and return losses and logits; see :meth:`Loop.backward`.
 
         The gradient of the mean cross-entropy by the logits is (probabilities - targets) / examples: Bishop, Pattern
-        Recognition and Machine Learning (2006), equation 4.109.
+        Recognition and Machine Learning (2006), equation 4.109. With weights of classes, targets are weighted, and
+        their sums weight the probabilities; the mean is over the weights of the labels, as torch's.
 
         Args:
             inputs: Features (members, batch, features + 1), whose last column is 1.
@@ -59,7 +62,10 @@ class Heads(Vectorised):
         both = self._stacked[0]
         targets = self._targets.index_select(0, labels.reshape(-1)).view(*labels.shape, -1)
         log_probabilities = torch.bmm(inputs, both.mT).log_softmax(-1)
-        share = 1 / labels.shape[1]
-        by_logits = log_probabilities.exp().sub_(targets)
-        both.grad = torch.baddbmm(both, by_logits.mT, inputs, beta=0, alpha=share)
+        share, by_logits = 1 / labels.shape[1], log_probabilities.exp()
+        if self.loss.weight is not None:
+            share = 1.0
+            targets = targets / self.loss.weight[labels].sum(1)[:, None, None]
+            by_logits.mul_(targets.sum(-1, keepdim=True))
+        both.grad = torch.baddbmm(both, by_logits.sub_(targets).mT, inputs, beta=0, alpha=share)
         return (targets * log_probabilities).sum((1, 2)) * -share, log_probabilities

@@ -1,9 +1,10 @@
 """Recipes: optimizer, schedule and number of steps of a fit."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from math import cos, pi
+from numbers import Real
 from operator import index
 from typing import Any
 
@@ -14,6 +15,7 @@ OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "constant")
 BATCHNORM = ("batch", "frozen")
 AUGMENTATIONS = ("flip", "crop", "crop_flip", "resized_crop", "trivial")
+BALANCED = "balanced"
 
 LARGEST_STEPS = 1_000_000_000
 """Steps of a fit at the most; a GPU takes months for as many."""
@@ -48,6 +50,9 @@ class Recipe:
             its running ones follow; or ``frozen``, its running statistics, which stay as they are. Its weights are
             trained either way.
         label_smoothing: Share of the label's probability that is spread over all classes.
+        class_weights: How much each class counts in the training loss: ``balanced``, inversely to the number of its
+            training images, as scikit-learn has it; a list of one number per class, in the order of the classes; or
+            None, all the same. Losses on validation and the temperature have no weights.
         augment: Augmentation of the images, drawn anew at every step: ``none``, ``flip`` (left to right), ``crop``
             (moved by an eighth at most), ``crop_flip``, ``resized_crop`` (a part, scaled to the whole, and ``flip``),
             ``trivial`` (TrivialAugment).
@@ -66,11 +71,13 @@ class Recipe:
     clip: float | None = None
     batchnorm: str = "batch"
     label_smoothing: float = 0.0
+    class_weights: Any = None
     augment: str = "none"
     views: int = 1
 
     def __post_init__(self) -> None:
         self._convert()
+        self._convert_class_weights()
         require(0 <= self.steps <= LARGEST_STEPS, "steps", self.steps, f"must be in 0..{LARGEST_STEPS:,}")
         require(self.batch_size > 0, "batch_size", self.batch_size, "must be above 0")
         allowed = {
@@ -95,13 +102,24 @@ class Recipe:
         """Make numbers Python's own, of the declared types: equal recipes have one key in the store."""
         for f in fields(self):
             value = getattr(self, f.name)
-            if f.type is str or value is None:
+            if f.type is str or f.name == "class_weights" or value is None:
                 continue
             kind, rule = (index, "must be a whole number") if f.type is int else (float, "must be a number")
             try:
                 object.__setattr__(self, f.name, kind(value))
             except (TypeError, ValueError) as error:
                 raise SettingError(f.name, value, rule) from error
+
+    def _convert_class_weights(self) -> None:
+        """Make weights a tuple of floats; raise a SettingError for others than those that are allowed."""
+        given = self.class_weights
+        if given is None or given == BALANCED:
+            return
+        several = isinstance(given, Sequence) and not isinstance(given, str) and len(given) > 0
+        usable = several and all(isinstance(w, Real) and not isinstance(w, bool) and _holds(float(w)) for w in given)
+        rule = f"must be {BALANCED}, a list of one number above 0 and finite for each class, or null{_RANGE}"
+        require(usable, "class_weights", given, rule)
+        object.__setattr__(self, "class_weights", tuple(map(float, given)))
 
     def _check_rates(self) -> None:
         """Raise a SettingError for rates that float32 does not hold, also as the optimizer multiplies them."""
@@ -117,8 +135,9 @@ class Recipe:
         require(shrinks <= FLOAT32_MAX, "weight_decay", decay, f"times the learning rate is {shrinks:g}{_RANGE}")
 
     def decisive(self) -> dict[str, Any]:
-        """Return what decides a fit, as plain data; without ``batchnorm`` where it is that of all earlier fits."""
-        return {name: value for name, value in asdict(self).items() if (name, value) != ("batchnorm", "batch")}
+        """Return what decides a fit, as plain data; without what is as in all fits before there was a choice."""
+        before = (("batchnorm", "batch"), ("class_weights", None))
+        return {name: value for name, value in asdict(self).items() if (name, value) not in before}
 
     def check_head(self) -> None:
         """Raise a SettingError if this recipe cannot train a head on the features of a frozen encoder."""

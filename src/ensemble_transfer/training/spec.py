@@ -22,6 +22,7 @@ from ensemble_transfer.spill import empty
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.batches import MEMBERS_SHARE, Batches, drawn
 from ensemble_transfer.training.features import encode, frozen_statistics, views
+from ensemble_transfer.training.loss import Loss, loss_of
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.store import key_of
@@ -92,10 +93,16 @@ class FitSpec:
         else:
             self.recipe.check_whole()
         require(len(self.data) > 1, "train", len(self.data), "a fit needs at least 2 examples")
+        _ = self.loss
 
     def label(self, starts: Mapping[str, Start]) -> str:
         """Return what is trained, and the members of some fits, in words."""
         return f"{IN_WORDS.get(self.phase, self.phase)}, {member_names([start.member for start in starts.values()])}"
+
+    @property
+    def loss(self) -> Loss:
+        """The loss of a step."""
+        return loss_of(self.recipe, self.data.labels, self.architecture.classes)
 
     @property
     def batch_size(self) -> int:

@@ -7,6 +7,7 @@ from ensemble_transfer.models.architecture import Architecture
 from ensemble_transfer.models.ensemble import COPIES, UNTRAINED, Ensemble
 from ensemble_transfer.tasks.task import Task
 from ensemble_transfer.training.fit import Fitter
+from ensemble_transfer.training.loss import check_class_weights
 from ensemble_transfer.training.recipe import Recipes
 from ensemble_transfer.transfer.budget import read_budget
 from ensemble_transfer.transfer.prices import Prices
@@ -112,6 +113,7 @@ def transfer_ensemble(  # noqa: PLR0913  # the library's entry point: all but th
     check_strategy(strategy, len(source), source.architecture, source.lineage, budget)
     name, about = strategy.name, strategy.about
     recipes, fitter = recipes or Recipes(), fitter or Fitter()
+    check_class_weights(recipes, target.train.labels, len(target.classes))
     bench = Workbench(source, target, seed, recipes, fitter, budget, strategy=name, about=about)
     return run_strategy(strategy, bench)
 

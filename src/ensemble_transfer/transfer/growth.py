@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.models.sizes import require_size
+from ensemble_transfer.training.loss import class_weights
 from ensemble_transfer.transfer.choice import Candidate, choose, differ, joined_candidates
 from ensemble_transfer.transfer.prices import Prices
 from ensemble_transfer.transfer.workbench import Workbench
@@ -82,6 +83,7 @@ class Grown:
         weights: Its weights.
         training: Mean training loss over its last quarter, in nats.
         probabilities: Predictions for the validation images: (1, examples, classes); None where nothing is chosen.
+        class_weights: Weights of the classes (classes,) in the training loss; None for the same.
     """
 
     size: int
@@ -89,11 +91,13 @@ class Grown:
     weights: Weights = field(repr=False)
     training: float
     probabilities: Tensor | None = field(repr=False)
+    class_weights: Tensor | None = field(default=None, repr=False)
 
 
 def grow(bench: Workbench, plan: GrowthPlan) -> list[Grown]:
     """Train the members of a plan one after another; each has an equal share of the budget."""
     labels, grown = bench.target.validation.labels, list[Grown]()
+    weights = class_weights(bench.recipes.full, bench.target.train.labels, len(bench.target.classes))
     for member in range(plan.members):
         at_size = bench.at(next_size(grown, plan.sizes, labels))
         prices = at_size.prices
@@ -102,7 +106,7 @@ def grow(bench: Workbench, plan: GrowthPlan) -> list[Grown]:
         [fitted] = at_size.fine_tune_in([member], [steps]).fitted
         training = float(fitted.curve[fitted.curve[:, 0] >= SETTLED * fitted.curve[-1, 0], 1].mean())
         seen = at_size.look([fitted.weights]) if plan.looks else None
-        grown.append(Grown(prices.architecture.image_size, steps, fitted.weights, training, seen))
+        grown.append(Grown(prices.architecture.image_size, steps, fitted.weights, training, seen, weights))
     return grown
 
 
@@ -122,8 +126,13 @@ def next_size(grown: Sequence[Grown], sizes: Sequence[int], labels: Tensor) -> i
 
 
 def is_starved(member: Grown, labels: Tensor) -> bool:
-    """Return whether a member lacks steps rather than labels: its training loss is near that on validation."""
-    return member.training >= STARVED * candidates([member])[member.size].nll(labels)
+    """Return whether a member lacks steps rather than labels: its training loss is near that on validation.
+
+    Classes count in both as they do in training.
+    """
+    losses, weights = candidates([member])[member.size].losses(labels), member.class_weights
+    each = torch.ones_like(losses) if weights is None else weights[labels].to(losses)
+    return member.training >= STARVED * float((each * losses).sum() / each.sum())
 
 
 def candidates(grown: Sequence[Grown]) -> dict[int, Candidate]:
