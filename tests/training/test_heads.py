@@ -129,7 +129,7 @@ def test_curves_reach_the_tracker_and_progress_is_one_bar(train, capfd, monkeypa
     ]
     for device in ("cpu", "another"):
         shown = capfd.readouterr().err
-        assert "head, members 1-3" in shown
+        assert "heads, members 1-3" in shown
         assert "120/120" in shown
         assert "member 1 " not in shown
         monkeypatch.setattr(groups_module, "ALONE", frozenset())  # as on another device, heads are one batch
