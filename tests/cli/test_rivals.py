@@ -28,13 +28,17 @@ def finished_before(err):
 def test_rivals_cost_what_the_run_cost_go_on_where_they_stopped_and_take_further_seeds(run, capsys, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("ensemble_transfer.transfer.strategies.snapshots.Snapshots.run", _stopped)
-        assert main([str(run)]) == 130
+        assert main([str(run), "--seeds", "1"]) == 130
     assert "the same command goes on" in capsys.readouterr().err
     assert Record.load(run / "rivals" / "snapshots" / "seed_0" / "record.json").status == "interrupted"
     assert not (run / "rivals" / "comparison").exists()
 
-    assert main([str(run)]) == 0
+    assert main([str(run), "--seeds", "1"]) == 0
     out, err = capsys.readouterr()
+    assert "number of seeds 1: baseline, few_1, few_2, snapshots" in err
+    assert "this takes less than a minute" in err
+    assert "--seeds 1" not in err
+    assert "One seed: the best by calibrated NLL is" in " ".join(out.split())
     assert "1 of 4: baseline, seed 0" in err
     assert finished_before(err) == 3
     records = found(run)
@@ -56,7 +60,9 @@ def test_rivals_cost_what_the_run_cost_go_on_where_they_stopped_and_take_further
 
     before = {path: path.stat().st_mtime_ns for path in run.rglob("record.json")}
     assert main([str(run), "--seeds", "2"]) == 0
-    assert finished_before(capsys.readouterr().err) == 4
+    err = capsys.readouterr().err
+    assert finished_before(err) == 4
+    assert "; --seeds 1 takes less than a minute" in err
     assert {path: path.stat().st_mtime_ns for path in before} == before
     again = Record.load(run / "rivals" / "shift" / "seed_1" / "record.json")
     assert "Not shown to pay" not in (run / "rivals" / "shift" / "seed_1" / "summary.md").read_text()
@@ -75,7 +81,7 @@ def test_a_rival_that_fails_does_not_lose_the_others(changed, run, capsys):
         data["cost"]["total"]["fine_tunings"] = 0.02  # of a fine-tuning of 5 steps
 
     changed(run, cheap)
-    assert main([str(run)]) == 1
+    assert main([str(run), "--seeds", "1"]) == 1
     out, err = capsys.readouterr()
     assert "error: budget=0.02: does not pay for " in err
     assert "(rivals" not in err
@@ -100,7 +106,7 @@ def test_settings_of_trainer_and_store_may_change_and_others_not(changed, run, t
     assert not (run / "rivals").exists()
     output = tmp_path / "elsewhere"
     changed(run, lambda data: data["config"]["ensemble"].update(size=1))
-    assert main([str(run), f"store.root={tmp_path / 'another'}", "--output", str(output)]) == 0
+    assert main([str(run), f"store.root={tmp_path / 'another'}", "--output", str(output), "--seeds", "1"]) == 0
     names = {path.parent.parent.name for path in output.rglob("record.json")}
     assert names == {"baseline", "few_1", "snapshots"}  # no two members of one
     assert (tmp_path / "another").is_dir()
@@ -123,7 +129,7 @@ def test_a_budget_is_a_cost_rounded_up_to_three_digits():
 
 def test_a_rival_is_compared_with_the_others(cli, quick, tmp_path):
     assert cli("strategy=few", "strategy.members=1", *quick, "hydra.run.dir=run")[0] == 0
-    assert main([str(tmp_path / "run")]) == 0
+    assert main([str(tmp_path / "run"), "--seeds", "1"]) == 0
     assert set(found(tmp_path / "run")) == {".", "rivals/snapshots/seed_0"}  # it is the baseline itself
 
 

@@ -248,7 +248,7 @@ CLEAR = three_seeds("shift", (0.8, 0.81, 0.83)) + three_seeds("full", (0.9, 0.92
         (CLEAR, None, "full"),
         (CLEAR, "shift", "shift"),
         (three_seeds("tiny", (0.8,)) + three_seeds("head", (0.9,)), None, "tiny"),
-        ([one_member(), *CLEAR, a_record("snapshots", nll=0.1)], None, "few"),
+        ([one_member(), *CLEAR, a_record("snapshots", nll=0.1)], None, "baseline"),
         ([a_record("few", nll=0.9), a_record("snapshots", nll=0.8), *CLEAR], None, "snapshots"),
         ([a_record("few"), a_record("few", 1), a_record("snapshots", nll=0.8)], None, "few"),  # more seeds
         (
@@ -265,7 +265,7 @@ def test_the_baseline_is_named_or_one_member_or_a_rival_or_full_or_the_first(rec
 
 @pytest.mark.parametrize(
     ("budget", "spent", "expected"),
-    [(1, 1.015, True), (1.4, 1.4, False), (None, 1.4, True), (0.9, 0.9, False)],
+    [(1, 1.015, True), (1.4, 1.4, False), (None, 1.4, False), (None, None, True), (0.9, 0.9, False)],
 )
 def test_one_member_is_the_baseline_unless_a_budget_stretches_it(budget, spent, expected):
     record = one_member(budget, spent)

@@ -149,8 +149,10 @@ def test_filters_are_offered_where_there_are_many_rows_of_several_budgets():
 
 
 def test_differences_are_shown_with_their_interval(page):
-    row = r'<th scope="row" data-value="shift">.*?</th>\s*<td class="words" data-value="full">full</td>\s*'
-    assert re.search(row + r'<td data-value="-0.09\d+">-0.09\d', page[page.index("Differences to the") :], re.S)
+    row = r'<th scope="row" data-value="shift">.*?</th>\s*<td class="words"[^>]*>full</td>\s*'
+    assert re.search(
+        row + r'<td data-name="accuracy" data-value="-0.09\d+">-0.09\d', page[page.index("Differences to the") :], re.S
+    )
     assert re.search(r"<small>\[-0\.\d+, -0\.\d+\]</small>", page)
 
 
@@ -208,6 +210,8 @@ def test_the_page_fits_a_phone_and_a_laptop_and_nothing_complains(tab, folder, f
         tab.run("document.querySelectorAll('details').forEach(details => { details.open = true; })")
         assert tab.run("innerWidth") == width
         assert tab.run("document.documentElement.scrollWidth") <= width
+        right = "[...document.querySelectorAll('.cards td')].map(cell => cell.getBoundingClientRect().right)"
+        assert max(tab.run(right)) <= width
         assert tab.complaints() == []
         if browser.axe() is not None:
             tab.run(browser.axe().read_text(encoding="utf-8"))

@@ -38,7 +38,8 @@ SIZES, SHARE, TRIED = (1, 2, 4, 8), 0.25, 2
 Few labels favour more members. The command costs twice the run for these.
 """
 
-MOST_SEEDS = 1000
+SEEDS, MOST_SEEDS = 3, 1000
+"""Seeds by default, the least that an interval says something with, and at most."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("run", type=some_path, metavar="RUN", help="folder of the run")
     settings = f"settings of {', '.join(OPEN)}, such as trainer.threads=1"
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=settings)
-    seeds = "repeat all, the run too, with N-1 further seeds"
-    parser.add_argument("--seeds", type=int, default=1, metavar="N", help=seeds)
+    seeds = "repeat all, the run too, with N-1 further seeds; by default 3, for intervals; 1 takes the least time"
+    parser.add_argument("--seeds", type=int, default=SEEDS, metavar="N", help=seeds)
     parser.add_argument("--output", type=some_path, help=f"folder of the rivals; by default RUN/{FOLDER}")
     options = parser.parse_intermixed_args(arguments)  # settings may stand behind options
     with live_progress():
@@ -88,11 +89,7 @@ def _rivals(options: argparse.Namespace, command: str) -> int:
     record = _finished(options.run)
     config = as_data(options.run, record, options.overrides, changes)
     jobs = list(_jobs(record, config, changes, options.seeds))
-    spent = record.cost["total"]["fine_tunings"]
-    cost = sum(1.0 if job.name == BASELINE else job.settings["budget"] or spent for job in jobs)
-    names = ", ".join(dict.fromkeys(job.name for job in jobs))
-    text = "%s spent %.2f fine-tunings; to run: %s; %.1f fine-tunings in all, less what the store has"
-    log.info(text, record.strategy, spent, names, cost)
+    _tell_time(record, jobs, options.seeds)
     from ensemble_transfer.cli.build import build_experiment, build_logger
     from ensemble_transfer.cli.compare import compare
 
@@ -110,6 +107,25 @@ def _rivals(options: argparse.Namespace, command: str) -> int:
     within = output.resolve().is_relative_to(options.run.resolve())
     code = compare([options.run] if within else [options.run, output], output / "comparison")
     return max(code, 1) if failed else code
+
+
+def _tell_time(record: Record, jobs: Sequence[Job], seeds: int) -> None:
+    """Say what will be run, and how long that takes at the pace of the run."""
+    spent, unit = record.cost["total"]["fine_tunings"], record.cost.get("full_seconds")
+    names = ", ".join(dict.fromkeys(job.name for job in jobs))
+    log.info("%s spent %.2f fine-tunings; to run, number of seeds %d: %s", record.strategy, spent, seeds, names)
+    if unit is None:
+        return
+    costs = [(job, 1.0 if job.name == BASELINE else job.settings["budget"] or spent) for job in jobs]
+    source = record.cost.get("source", {}).get("seconds", 0.0)  # a source ensemble for each further seed
+    first = sum(cost for job, cost in costs if job.settings["seed"] == record.seed) * unit / 60
+    every = sum(cost for _, cost in costs) * unit / 60 + (seeds - 1) * source / 60
+    shorter = f"; --seeds 1 takes {_minutes(first)}" if seeds > 1 else ""
+    log.info("this takes %s, less what the store has%s", _minutes(every), shorter)
+
+
+def _minutes(minutes: float) -> str:
+    return "less than a minute" if minutes < 1 else f"about {math.ceil(minutes)} minutes"
 
 
 def _finished(folder: Path) -> Record:

@@ -45,8 +45,8 @@ FRONTIER_TITLE = "What a budget buys, against the best rival"
 NOTES = (
     "± is the standard deviation over seeds. Differences to the baseline are paired by seed, over the seeds that both "
     "rows have, with a 95% confidence interval (Student's t). There is no interval for one seed, or if all differences "
-    "are equal. Intervals are not corrected for multiple comparisons. They describe repeated training on this test "
-    "set, not other test images.",
+    "are equal. The interval of an accuracy is that for other test images, 95%, a mean over seeds; differences and "
+    "their intervals are about training again. Intervals are not corrected for multiple comparisons. ",
     "A value is bold if it is the best of its column and its paired difference to every other row of the same task "
     "is significant at 5% after Holm's correction within the column. There is no correction across columns. "
     "With few seeds, no mark means that the runs cannot decide, not that the rows are equal.",
@@ -258,8 +258,12 @@ def _failed(records: Sequence[Record]) -> list[Record]:
 
 
 def _cell(row: Row, column: Column, best: bool = False) -> Cell:
-    spread = row.spread(column.name)
-    return Cell(row.text(column), spread.mean, best, {"mean": spread.mean, "std": spread.std})
+    spread, text = row.spread(column.name), row.text(column)
+    numbers = {"mean": spread.mean, "std": spread.std}
+    if column.name == "accuracy" and (ends := row.on_other_images) is not None:
+        text += f" [{ends[0]:.{column.digits}f}, {ends[1]:.{column.digits}f}]"
+        numbers |= dict(zip(("low", "high"), ends, strict=True))
+    return Cell(text, spread.mean, best, numbers)
 
 
 def groups_of(row: Row) -> dict[str, str]:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ensemble_transfer.report.rows import CALIBRATED, Row
+from ensemble_transfer.report.reference import of_baseline
+from ensemble_transfer.report.rows import BASELINE, CALIBRATED, Row
 from ensemble_transfer.report.tables import Cell, Table, words
 
 _RANKS = ("most frequent", "second", "third")
@@ -39,9 +40,12 @@ def has_confusion(row: Row) -> bool:
 
 
 def best_of_each_strategy(rows: Sequence[Row]) -> list[Row]:
-    """Return one row for each strategy: that with the lowest calibrated NLL, where it is known."""
-    strategies = dict.fromkeys(row.strategy for row in rows)
-    return [min((row for row in rows if row.strategy == name), key=_nll) for name in strategies]
+    """Return the baseline, and a row for each strategy: that with the lowest calibrated NLL, where it is known."""
+    best: dict[str, Row] = {}
+    for row in rows:
+        name = BASELINE if of_baseline(row) else row.strategy
+        best[name] = min(best.get(name, row), row, key=_nll)
+    return list(best.values())
 
 
 def _nll(row: Row) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ensemble_transfer.report.comparison import Comparison
-from ensemble_transfer.report.reference import Frontier, best_of, name_of, on_frontier
+from ensemble_transfer.report.reference import Frontier, best_of, name_of, of_baseline, on_frontier
 from ensemble_transfer.report.rows import (
     BY_TIME,
     CALIBRATED,
@@ -42,7 +42,10 @@ def findings(comparison: Comparison) -> list[Finding]:
         [pair] = pairs
         placed = {row.label for row in on_frontier(comparison.rows)}
         others = [row for row in comparison.rows if row.label not in placed]
-        return [Finding(pair, pair, tuple(_of(comparison, [*frontier.points, *others])))]
+        sentences = _of(comparison, [*frontier.points, *others])
+        if len(budgets := {point.budget for point in frontier.points}) == 1:  # the tables tell it
+            sentences = [sentence.replace(f" at budget {budgets.copy().pop():g}", "") for sentence in sentences]
+        return [Finding(pair, pair, tuple(sentences))]
     tasks = by_task(comparison.rows)
     return [
         Finding(dict(task)["dataset"], _task_name(task, tasks), tuple(_of(comparison, rows)))
@@ -69,17 +72,42 @@ def _of(comparison: Comparison, rows: Sequence[Row]) -> list[str]:
     best = best_of(known, CALIBRATED)
     if best is None or len(known) < 2:
         return [f"Fewer than two rows have a {CALIBRATED}: there is nothing to compare."]
+    if all(len(row.seeds) == 1 for row in known):
+        return _meanwhile(best, known)
     own = best.numbers[CALIBRATED]
     tied = [r for r in known if r is not best and _kind(paired_difference(r.numbers[CALIBRATED], own)) == "apart"]
     fewer = [row for row in known if len(row.seeds) < len(best.seeds)]
     text = f"Of the rows with {len(best.seeds)} seeds, " if fewer else ""
     text += f"{_named([best])} has the lowest {CALIBRATED} ({best.mean(CALIBRATED):.3f})"
-    if tied:
-        text += f"; {_named(tied)} cannot be told apart from it"
+    said = _compared(comparison, known)  # of whom the first sentence has told
+    if named := [row for row in tied if not {(row.label, best.label), (best.label, row.label)} & said]:
+        text += f"; {_named(named)} cannot be told apart from it"
     if len(known) < len(rows):
         lacking = [row for row in rows if CALIBRATED not in row.numbers]
         text += f" (without {_named(lacking)}, for lack of numbers)"
     return [_against_reference(comparison, known), f"{text}.", *_costs([best, *tied])]
+
+
+def _meanwhile(best: Row, rows: Sequence[Row]) -> list[str]:
+    """Return what is said of one seed: the best by it, and what to take until more seeds decide."""
+    priced = [row for row in rows if row.numbers.keys() >= {FINE_TUNINGS, NETWORKS}] or [best]
+    cheapest = min(priced, key=lambda row: (row.mean(NETWORKS), row.mean(FINE_TUNINGS)))
+    take = next(filter(of_baseline, rows), cheapest)
+    why = "the baseline" if of_baseline(take) else f"{_named([take])}, the cheapest to predict with"
+    return [
+        f"One seed: the best by {CALIBRATED} is {_named([best])} ({best.mean(CALIBRATED):.3f}), not a finding.",
+        f"Until more seeds decide, take {why}.",
+        *_costs([best] if take is best else [best, take]),
+    ]
+
+
+def _compared(comparison: Comparison, rows: Sequence[Row]) -> set[tuple[str, str]]:
+    """Return the labels of rows with those of what the first sentence sets them against."""
+    frontier, column = _contest(comparison), NAMED[CALIBRATED]
+    if frontier is None:
+        return {(row.label, other.label) for row in rows if (other := comparison.reference(row)) is not None}
+    led = [row for row in rows if frontier.lead(row, column) is not None]
+    return {(row.label, other.label) for row in led if (other := frontier.rival(row.budget, column)) is not None}
 
 
 def _against_reference(comparison: Comparison, rows: Sequence[Row]) -> str:

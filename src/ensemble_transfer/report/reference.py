@@ -9,11 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ensemble_transfer.report.record import Record
-from ensemble_transfer.report.rows import CALIBRATED, FINE_TUNINGS, Column, Row, by_task
+from ensemble_transfer.report.rows import CALIBRATED, FINE_TUNINGS, SAME, Column, Row, by_task, is_baseline
 from ensemble_transfer.report.statistics import Difference, paired_difference
-
-SAME = 0.02
-"""Costs that differ by no more than this share of one count as equal."""
 
 FRONTIER_NOTE = (
     "The best rival at a budget is the one with the best mean of the column on test, of those with the most seeds. A "
@@ -23,13 +20,6 @@ FRONTIER_NOTE = (
 )
 
 
-def is_baseline(record: Record) -> bool:
-    """Return whether a run is the baseline: a rival of one member, at the cost of one fine-tuning."""
-    spent = (record.cost.get("total") or {}).get("fine_tunings")
-    unstretched = record.config.get("budget") is None if spent is None else abs(spent - 1) <= SAME
-    return record.role == "rival" and record.ensemble.get("size") == 1 and unstretched
-
-
 def of_baseline(row: Row) -> bool:
     """Return whether a row is the baseline: one member, fully fine-tuned."""
     return all(map(is_baseline, row.runs))
@@ -37,7 +27,7 @@ def of_baseline(row: Row) -> bool:
 
 def name_of(reference: Row) -> str:
     """Return what a row that others are compared with is called in a sentence."""
-    return "one member, fully fine-tuned" if of_baseline(reference) else reference.label
+    return "the baseline, one member fully fine-tuned" if of_baseline(reference) else reference.label
 
 
 def references(rows: Iterable[Row], named: str | None = None) -> dict[str, Row | None]:

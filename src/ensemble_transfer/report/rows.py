@@ -56,6 +56,17 @@ def _ood(record: Record) -> float | None:
     return sum(known) / len(known) if known and len(known) == len(named) else None
 
 
+SAME = 0.02
+"""Costs that differ by no more than this share of one count as equal."""
+
+
+def is_baseline(record: Record) -> bool:
+    """Return whether a run is the baseline: a rival of one member, at the cost of one fine-tuning."""
+    spent = (record.cost.get("total") or {}).get("fine_tunings")
+    unstretched = record.config.get("budget") is None if spent is None else abs(spent - 1) <= SAME
+    return record.role == "rival" and record.ensemble.get("size") == 1 and unstretched
+
+
 APART = 0.1
 """Difference of a cost by FLOPs and by time, as a share of the first, above which a text gives both."""
 
@@ -70,6 +81,9 @@ def networks(record: Record) -> int | None:
     counted: int | None = record.cost.get("prediction", {}).get("networks")
     return counted
 
+
+BASELINE = "baseline"
+"""What the row of the baseline is called."""
 
 CALIBRATED, SOUP, NETWORKS = "calibrated NLL", "soup accuracy", "networks"
 FINE_TUNINGS, BY_TIME = "fine-tunings", "fine-tunings by time"
@@ -153,12 +167,22 @@ class Row:
     @cached_property
     def task(self) -> Task:
         """Settings of source and target, which rows must share to be compared."""
-        return frozenset(item for item in self.settings.items() if item[0].split(".")[0] == "dataset")
+        return _task(self.settings)
 
     def spread(self, name: str) -> Spread:
         """Return mean and spread of a column over seeds; NaN if the row lacks it."""
         by_seed = self.numbers.get(name)
         return Spread.of(list(by_seed.values())) if by_seed else Spread(math.nan, math.nan, 0)
+
+    @property
+    def on_other_images(self) -> tuple[float, float] | None:
+        """Ends of the 95% interval of the accuracy for other test images, means over seeds; None if not all know it."""
+        ends = [
+            [run.metrics.get(f"target/test/ensemble/accuracy_{end}") for run in self.runs] for end in ("low", "high")
+        ]
+        low, high = ([value for value in own if value is not None] for own in ends)
+        known = len(low) == len(high) == len(self.runs)
+        return (sum(low) / len(low), sum(high) / len(high)) if known else None
 
     def mean(self, name: str) -> float:
         """Return the mean of a column; NaN if the row lacks it."""
@@ -182,13 +206,34 @@ def rows_of(records: Iterable[Record]) -> tuple[list[Row], list[Record]]:
     settings = [as_written[key] for key in groups]
     full = {(_shared(own), r.seed): r for r, own in reversed(finished) if r.role == "reference"}
     rows: dict[str, Row] = {}
-    for own, label, group in zip(settings, labels(settings), groups.values(), strict=True):
+    for own, label, group in zip(settings, _labels(settings, list(groups.values())), groups.values(), strict=True):
         label = f"{label} #{len(rows) + 1}" if label in rows else label
         shared = _shared(own)
         numbers, bounds = _numbers(list(group.values()), {seed: full.get((shared, seed)) for seed in group})
         runs = tuple(group.values())
         rows[label] = Row(label, own, runs, numbers, runs[0].config.get("budget"), bounds)
     return list(rows.values()), repeated
+
+
+def _labels(settings: Sequence[Mapping[str, str]], groups: Sequence[Mapping[int, Record]]) -> list[str]:
+    """Return the labels of rows; the only baseline of its task is called so."""
+    found = labels(settings)
+    tasks = [
+        _task(own) if all(map(is_baseline, group.values())) else None
+        for own, group in zip(settings, groups, strict=True)
+    ]
+    for place, task in enumerate(tasks):
+        if task is not None and tasks.count(task) == 1:
+            _, _, inner = found[place].rstrip(")").partition(" (")
+            kept = [
+                part for part in inner.split(", ") if part and not part.startswith(("members=", "budget=", "no budget"))
+            ]
+            found[place] = f"{BASELINE} ({', '.join(kept)})" if kept else BASELINE
+    return found
+
+
+def _task(settings: Mapping[str, str]) -> Task:
+    return frozenset(item for item in settings.items() if item[0].split(".")[0] == "dataset")
 
 
 def by_task(rows: Iterable[Row]) -> dict[Task, list[Row]]:

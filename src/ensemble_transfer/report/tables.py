@@ -1,6 +1,7 @@
 """Tables of a comparison: cells, from which Markdown, LaTeX, CSV and the page are made."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -27,13 +28,9 @@ class Cell:
     numbers: Mapping[str, float | str] = field(default_factory=dict)
 
     @property
-    def lines(self) -> tuple[str, str]:
-        """The number, and its deviation or interval, which may be empty."""
-        for separator, begin in ((" ± ", "± "), (" [", "[")):
-            first, found, rest = self.text.partition(separator)
-            if found:
-                return first, begin + rest
-        return self.text, ""
+    def lines(self) -> list[str]:
+        """The number, then its deviation and its interval, where it has them; words are one line."""
+        return [self.text] if isinstance(self.value, str) else re.split(r" (?=± |\[)", self.text)
 
 
 def words(text: str) -> Cell:

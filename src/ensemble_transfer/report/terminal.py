@@ -34,7 +34,7 @@ def _narrow(table: Table, first: str = "strategy", but: Iterable[str] = ()) -> T
     shown = TerminalTable(*map(escape, (first, *stacked)), box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for line in table.lines:
         cells = [line[name] for name in names]
-        texts = [("\n".join(filter(None, cell.lines)), "bold" if cell.best else "") for cell in cells]
+        texts = [("\n".join(cell.lines), "bold" if cell.best else "") for cell in cells]
         shown.add_row(*(Text(text.replace("± ", "±"), style) for text, style in texts))
     shown.columns[0].overflow = "fold"  # two names must not be cut at the same place
     for column in shown.columns[1:]:

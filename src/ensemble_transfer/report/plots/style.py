@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ensemble_transfer.report.rows import Row
+from ensemble_transfer.report.rows import BASELINE, Row
 
 INK, GRID, PAPER = "#1b1d22", "#d8dae0", "#ffffff"
 ACROSS = 5
@@ -33,7 +33,8 @@ _KNOWN = {
     "random_shift": ("#7A7A7A", "X"),
     "zero_shot": ("#A65E1A", "P"),
     "few": ("#1b1d22", "h"),
-    "snapshots": ("#7A7A7A", "<"),
+    "snapshots": ("#A67C00", "s"),
+    BASELINE: ("#7A7A7A", "8"),
     "auto": ("#8A63D2", "*"),
     "turns": ("#B453A4", "d"),
 }
@@ -64,7 +65,7 @@ RC: dict[Any, Any] = dict.fromkeys(
 
 @dataclass(frozen=True)
 class Style:
-    """Style of a row. Rows of one strategy share colour and marker, and differ in line style and fill."""
+    """Style of a row. Rows of one strategy, but the baseline, share colour and marker; they differ in line and fill."""
 
     colour: str
     marker: str
@@ -102,13 +103,14 @@ def strategies(names: Iterable[str]) -> dict[str, Style]:
 
 def styles(rows: Sequence[Row]) -> dict[str, Style]:
     """Return the style of each row by label."""
-    chosen = strategies(row.strategy for row in rows)
+    names = [BASELINE if row.label.split(" ")[0] == BASELINE else row.strategy for row in rows]
+    chosen = strategies(names)
     found, met = {}, dict.fromkeys(chosen, 0)
-    for row in rows:
-        variant = met[row.strategy]
-        met[row.strategy] += 1
+    for row, name in zip(rows, names, strict=True):
+        variant = met[name]
+        met[name] += 1
         line, filled = ("-", "--", ":", "-.")[variant % 4], variant % 2 == 0
-        found[row.label] = replace(chosen[row.strategy], line=line, filled=filled)
+        found[row.label] = replace(chosen[name], line=line, filled=filled)
     return found
 
 
