@@ -11,6 +11,7 @@ FLAGS = (
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
+    "--disable-dev-shm-usage",  # which a container has little of
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
@@ -50,12 +51,13 @@ class Browser:
             os.dup2(high[0], 3)
             os.dup2(high[1], 4)
 
+        self._said = profile / "stderr"
         self._process = subprocess.Popen(
             [executable(), *FLAGS, f"--user-data-dir={profile}"],
             preexec_fn=place,
             pass_fds=(3, 4),
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=self._said.open("wb"),
         )
         for descriptor in (commands, answers, *high):
             os.close(descriptor)
@@ -79,7 +81,7 @@ class Browser:
     def _message(self):
         while b"\0" not in self._buffer:
             part = os.read(self._in, 1 << 16)
-            assert part, "the browser has ended"
+            assert part, f"the browser has ended: {self._said.read_text(errors='replace')[-2000:]}"
             self._buffer += part
         first, self._buffer = self._buffer.split(b"\0", 1)
         return json.loads(first)

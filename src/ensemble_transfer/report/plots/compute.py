@@ -12,8 +12,8 @@ from matplotlib.lines import Line2D
 
 from ensemble_transfer.report.plots.charts import plain_logarithmic
 from ensemble_transfer.report.plots.style import INK, Style, legend_above, styles
-from ensemble_transfer.report.reference import SAME, Frontier, frontier_of, name_of, of_baseline, on_frontier, pareto
-from ensemble_transfer.report.rows import CALIBRATED, FINE_TUNINGS, NAMED, Column, Row, Task
+from ensemble_transfer.report.reference import Frontier, frontier_of, name_of, of_baseline, on_frontier, pareto
+from ensemble_transfer.report.rows import CALIBRATED, FINE_TUNINGS, NAMED, SAME, Column, Row, Task
 from ensemble_transfer.report.statistics import Difference, paired_difference
 
 LEAST = 1.5
