@@ -52,13 +52,14 @@ class Browser:
             os.dup2(high[1], 4)
 
         self._said = profile / "stderr"
-        self._process = subprocess.Popen(
-            [executable(), *FLAGS, f"--user-data-dir={profile}"],
-            preexec_fn=place,
-            pass_fds=(3, 4),
-            stdout=subprocess.DEVNULL,
-            stderr=self._said.open("wb"),
-        )
+        with self._said.open("wb") as said:
+            self._process = subprocess.Popen(
+                [executable(), *FLAGS, f"--user-data-dir={profile}"],
+                preexec_fn=place,
+                pass_fds=(3, 4),
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+            )
         for descriptor in (commands, answers, *high):
             os.close(descriptor)
         self._sent, self._buffer, self._session, self.events = 0, b"", None, []
