@@ -112,7 +112,7 @@ def test_a_run_meets_the_rivals_that_have_what_it_spent_as_its_budget(budget):
     own = [replace(a_record("auto", seed, budget, 0.9, 0.4), cost=total | {"marginal": None}) for seed in (0, 1)]
     comparison = Comparison.of([*rivals, *own])
     assert comparison.frontier.lead(at(comparison.frontier, "auto", 1.94), NLL).mean == pytest.approx(-0.115)
-    start = "Against the best rival of its budget, in calibrated NLL, over 2 seeds: better: auto at budget 1.94"
+    start = "Against the best rival of its budget, in calibrated NLL, over 2 seeds: better: auto (by 0.115"
     assert findings(comparison)[0].sentences[0].startswith(start)
     frugal = [replace(a_record("auto", 0, 2.0, 0.9, 0.4), cost=total | {"total": {"flops": 1e9, "fine_tunings": 1.0}})]
     assert at(frontier_of(rows_of([*RECORDS, *frugal])[0]), "auto", 2.0).mean("fine-tunings") == 1
