@@ -35,6 +35,7 @@ def test_values_take_the_types_of_their_fields():
     [
         ("whole", 1.5, "must be a whole number"),
         ("whole", True, "must be a whole number"),
+        ("whole", float("inf"), "must be a whole number"),
         ("whole", None, "must be a whole number"),
         ("number", "abc", "must be a number"),
         ("text", [1], "must be a text or null"),

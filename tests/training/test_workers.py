@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -131,6 +133,15 @@ def test_fits_of_a_dead_worker_are_tried_once_more_and_cost_no_other_fit(train, 
     alone, kept = train(RECIPE, workers=1), train(RECIPE, store, workers=1)
     assert [fitted.reused for fitted in kept.fitted] == [True, False, False]
     assert_same(alone, kept)
+
+
+def test_a_worker_whose_process_has_ended_does_not_even_import_torch(tmp_path):
+    (tmp_path / "own").mkdir()
+    program = workers_module._PROGRAM.format(parent=1, descriptor=0)
+    command = [sys.executable, "-X", "importtime", "-c", program]
+    done = subprocess.run(command, env=os.environ | {"TMPDIR": str(tmp_path / "own")}, capture_output=True, text=True)
+    assert (done.returncode, list(tmp_path.iterdir())) == (1, [])
+    assert "| torch\n" not in done.stderr
 
 
 def test_an_interrupt_ends_all_workers(train, monkeypatch):

@@ -146,7 +146,7 @@ def _converted(value: Any, kind: Any) -> tuple[Any, bool]:  # noqa: ANN401
     if kind in (int, float) and scalar and not isinstance(value, bool):
         try:
             return kind(value), kind is float or not isinstance(value, float)
-        except ValueError:
+        except (ValueError, OverflowError):  # infinity is no whole number
             return value, False
     if kind is str and scalar:
         return str(value), True

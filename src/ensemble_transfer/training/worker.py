@@ -11,7 +11,6 @@ from multiprocessing.connection import Connection
 
 from torch import Tensor
 
-from ensemble_transfer.machine import end_with
 from ensemble_transfer.tasks.mapped import Place
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.groups import GroupFitter
@@ -92,7 +91,6 @@ def _sendable(error: Exception) -> Exception:
 def main(descriptor: int, parent: int) -> None:
     """Compute jobs of a process until the socket is closed."""
     temporary = os.environ["TMPDIR"]
-    end_with(parent, temporary)
     connection = Connection(descriptor)
     line, logger = Line(connection), logging.getLogger("ensemble_transfer")
     logger.setLevel(logging.INFO)

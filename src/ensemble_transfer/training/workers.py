@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from ensemble_transfer.errors import RunError
-from ensemble_transfer.machine import free_memory, is_one_of_many, usable_cores
+from ensemble_transfer.machine import end_with, free_memory, is_one_of_many, usable_cores
 from ensemble_transfer.tasks.mapped import Place, place_of
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.groups import GroupFitter
@@ -80,6 +80,16 @@ def start_ahead(settings: TrainerSettings, spec: FitSpec) -> None:
         start_workers(workers)
 
 
+_PROGRAM = f"""
+import os
+from {end_with.__module__} import end_with
+end_with({{parent}}, os.environ["TMPDIR"])  # before torch is imported, which takes long on a busy machine
+from {main.__module__} import main
+main({{descriptor}}, {{parent}})
+"""
+"""What a worker's interpreter runs."""
+
+
 class Worker:
     """A worker process; its place is its number from 0, and on a machine with GPUs that of its GPU."""
 
@@ -87,7 +97,7 @@ class Worker:
         self.connection, theirs = Pipe()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", f"from {main.__module__} import main; main({theirs.fileno()}, {os.getpid()})"],
+                [sys.executable, "-c", _PROGRAM.format(parent=os.getpid(), descriptor=theirs.fileno())],
                 env=_environment(place),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
