@@ -13,11 +13,12 @@ from torch.nn.functional import cross_entropy
 
 from ensemble_transfer import Recipe, SettingError, TrainerSettings
 from ensemble_transfer.training.batches import Batches
-from ensemble_transfer.training.course import Course, Watch
+from ensemble_transfer.training.course import Course
 from ensemble_transfer.training.executors import Loop
 from ensemble_transfer.training.fit import Start
 from ensemble_transfer.training.spec import FitSpec
 from ensemble_transfer.training.store import Unfinished
+from ensemble_transfer.training.watch import Watch
 from ensemble_transfer.training.workers import number_of_workers
 
 RECIPE = Recipe(6)

@@ -6,17 +6,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ensemble_transfer.training import course
+from ensemble_transfer.training import course, watch
 from ensemble_transfer.training.batches import Batches
-from ensemble_transfer.training.course import PATIENCE, SLOW, Pace
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.store import Unfinished
+from ensemble_transfer.training.watch import PATIENCE, SLOW, Pace
 
 
 @pytest.mark.parametrize(("times", "warned"), [(SLOW * 0.9, False), (SLOW * 1.1, True)])
 def test_steps_that_are_far_too_slow_name_the_threads_once(monkeypatch, caplog, times, warned):
     now = [0.0]
-    monkeypatch.setattr(course.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(watch.time, "monotonic", lambda: now[0])
     slow = Pace(expected=0.1)
     for _ in range(9 * int(PATIENCE)):
         slow.stepped()
@@ -28,8 +28,8 @@ def test_steps_that_are_far_too_slow_name_the_threads_once(monkeypatch, caplog, 
 
 
 def test_a_fit_looks_at_its_steps(monkeypatch, caplog, train):
-    monkeypatch.setattr(course, "SLOW", 0)
-    monkeypatch.setattr(course, "PATIENCE", 0)
+    monkeypatch.setattr(watch, "SLOW", 0)
+    monkeypatch.setattr(watch, "PATIENCE", 0)
     with caplog.at_level(logging.INFO):
         train(range(2), Recipe(4))
     assert sum("trainer.threads=1 may be faster" in message for message in caplog.messages) == 1

@@ -15,7 +15,7 @@ from ensemble_transfer.errors import DivergedError, SettingError
 from ensemble_transfer.machine import free_memory
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.cost import Cost, Meter, measured
-from ensemble_transfer.training.course import Course, NotFiniteError, Watch
+from ensemble_transfer.training.course import Course, NotFiniteError
 from ensemble_transfer.training.executors import grouped
 from ensemble_transfer.training.heads import ALONE, Heads
 from ensemble_transfer.training.progress import Report, Tracker
@@ -23,6 +23,7 @@ from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.training.spec import FitSpec, Start, member_names
 from ensemble_transfer.training.store import Fitted, Store, Unfinished
 from ensemble_transfer.training.trainer import trainer_of
+from ensemble_transfer.training.watch import Watch
 from ensemble_transfer.weights import copied
 
 LARGEST_GROUP = 256
