@@ -83,9 +83,7 @@ def test_a_fit_leaves_no_trace(executor, backbone, source_task, recipes, setting
         architecture = replace(architecture, options={**architecture.options, "drop_rate": 0.5})
     starts = [Start(member, architecture.initial(member), member) for member in range(2)]
     recipe = replace(recipes.tiny, augment="trivial")
-    Fitter(replace(settings, executor=executor, progress=True)).fit(
-        architecture, starts, source_task.train, recipe, "full"
-    )
+    Fitter(replace(settings, executor=executor, progress=True)).fit(architecture, starts, source_task, recipe, "full")
 
 
 @pytest.mark.usefixtures("unchanged")
@@ -96,6 +94,4 @@ def test_a_fit_that_fails_leaves_no_trace(source_ensemble, source_task, recipes,
 
     starts = [Start(0, source_ensemble.members[0], 0)]
     with pytest.raises(ZeroDivisionError):
-        replace(fitter, tracker=Breaks()).fit(
-            source_ensemble.architecture, starts, source_task.train, recipes.tiny, "tiny"
-        )
+        replace(fitter, tracker=Breaks()).fit(source_ensemble.architecture, starts, source_task, recipes.tiny, "tiny")

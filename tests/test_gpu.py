@@ -34,8 +34,8 @@ def test_a_fit_on_the_gpu_is_the_fit_on_the_cpu_within_tolerance(backbone, sourc
     architecture = backbone.architecture(8, 1, 5)
     starts = [Start(member, architecture.initial(member), seed=member) for member in range(3)]
     recipe = Recipe(5, optimizer="sgd", lr=0.05)
-    here = Fitter(settings).fit(architecture, starts, source_task.train, recipe, "full")
-    there = Fitter(replace(ON_GPU, executor=executor)).fit(architecture, starts, source_task.train, recipe, "full")
+    here = Fitter(settings).fit(architecture, starts, source_task, recipe, "full")
+    there = Fitter(replace(ON_GPU, executor=executor)).fit(architecture, starts, source_task, recipe, "full")
     for a, b in zip(here.weights, there.weights, strict=True):
         assert all(torch.allclose(a[name].float(), b[name].float(), atol=2e-2, rtol=2e-2) for name in a)
     assert all(tensor.device.type == "cpu" for member in there.weights for tensor in member.values())
@@ -82,7 +82,7 @@ def test_every_way_to_train_on_the_gpu_learns(backbone, source_task, options):
     architecture = backbone.architecture(8, 1, 5)
     starts = [Start(member, architecture.initial(member), seed=member) for member in range(3)]
     fitter = Fitter(replace(ON_GPU, **options))
-    for fitted in fitter.fit(architecture, starts, source_task.train, Recipe(150, lr=1e-2), "full").fitted:
+    for fitted in fitter.fit(architecture, starts, source_task, Recipe(150, lr=1e-2), "full").fitted:
         assert fitted.curve[-1, 1] < 0.5 * fitted.curve[0, 1]
 
 
@@ -140,7 +140,7 @@ def test_a_fit_goes_on_with_the_checkpoint_of_either_executor(
 
     def fit(executor, store=None):
         fitter = Fitter(replace(ON_GPU, executor=executor, checkpoint_seconds=1e-9, workers=1), store)
-        return fitter.fit(architecture, starts, source_task.train, recipe, "full").weights
+        return fitter.fit(architecture, starts, source_task, recipe, "full").weights
 
     with stopped_after(3), pytest.raises((KeyboardInterrupt, SystemExit)):
         fit(before, store)

@@ -88,7 +88,7 @@ def test_4_a_member_trains_alone_as_in_a_group_as_vectorised(backbone, source_ta
 
     def train(starts: list[Start], **options: object) -> tuple[Weights, ...]:
         fitter = Fitter(replace(settings, **options))
-        return fitter.fit(architecture, starts, source_task.train, recipe, "full").weights
+        return fitter.fit(architecture, starts, source_task, recipe, "full").weights
 
     together = train(group)
     assert equal(train(group[1:2])[0], together[1])
@@ -106,9 +106,9 @@ def test_4_holds_for_what_drops_at_random(backbone, source_task, settings):
     architecture = replace(backbone.architecture(8, 1, 5), options=dict(backbone.options) | {"drop_path_rate": 0.5})
     group = starts_of(architecture, range(2))
     recipe = Recipe(4)
-    together = Fitter(settings).fit(architecture, group, source_task.train, recipe, "full").weights
+    together = Fitter(settings).fit(architecture, group, source_task, recipe, "full").weights
     torch.rand(7)  # a different state of the global generator must not matter
-    alone = Fitter(settings).fit(architecture, group[1:], source_task.train, recipe, "full").weights
+    alone = Fitter(settings).fit(architecture, group[1:], source_task, recipe, "full").weights
     assert equal(together[1], alone[0])
 
 

@@ -65,7 +65,7 @@ def test_members_are_those_of_the_runner_and_of_plain_pytorch_bit_for_bit(
     module = EnsembleModule(source_ensemble, recipe, seed=5)
     trainer().fit(module, TaskDataModule(source_task, recipe, members=3, seed=5))
     starts = [Start(m, weights, member_seed(5, m)) for m, weights in enumerate(source_ensemble.members)]
-    fits = Fitter(settings).fit(source_ensemble.architecture, starts, source_task.train, recipe, "full")
+    fits = Fitter(settings).fit(source_ensemble.architecture, starts, source_task, recipe, "full")
     assert equal(module.ensemble(), replace(source_ensemble, members=fits.weights))
     plain = [plain_loop(source_ensemble.architecture, start, source_task.train, recipe) for start in starts]
     assert equal(module.ensemble(), replace(source_ensemble, members=plain))

@@ -20,7 +20,7 @@ def fit(backbone, source_task):
     starts = [Start(member, architecture.initial(member), member) for member in range(8)]
 
     def run(settings):
-        return Fitter(settings).fit(architecture, starts, source_task.train, Recipe(2), "full")
+        return Fitter(settings).fit(architecture, starts, source_task, Recipe(2), "full")
 
     return run
 

@@ -59,7 +59,7 @@ def _fit(recipe: Recipe, members: int, settings: dict[str, object]) -> tuple[Cou
     fitter = Fitter(TrainerSettings(accelerator="gpu", workers=1, progress=False, **settings))
     before = pretend_cuda.kernels()
     with counted() as counts:
-        fitter.fit(architecture, starts, task.train, recipe, "full")
+        fitter.fit(architecture, starts, task, recipe, "full")
     return counts, pretend_cuda.kernels() - before
 
 

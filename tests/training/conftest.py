@@ -18,10 +18,10 @@ def architecture(backbone) -> Architecture:
 def train(architecture, source_task, settings) -> Callable:
     """Return the fits of some members, or of their heads alone, with whatever is changed."""
 
-    def run(members, recipe, store=None, tracker=None, *, heads=False, validation=None, **changes):
-        net, data = changes.pop("net", architecture), changes.pop("data", source_task.train)
+    def run(members, recipe, store=None, tracker=None, *, heads=False, **changes):
+        net, task = changes.pop("net", architecture), changes.pop("task", source_task)
         starts = [Start(member, net.initial(member), 50 + member) for member in members]
-        fitter = Fitter(replace(settings, **changes), store, tracker, validation or {})
-        return fitter.fit(net, starts, data, recipe, "head" if heads else "full", heads)
+        fitter = Fitter(replace(settings, **changes), store, tracker)
+        return fitter.fit(net, starts, task, recipe, "head" if heads else "full", heads)
 
     return run

@@ -103,10 +103,8 @@ def test_what_callbacks_log_goes_to_the_runs_logger_with_phase_and_step(train, t
 def test_validation_loss_is_on_the_steps_of_the_training_loss_and_changes_nothing(
     train, tmp_path, architecture, source_task, store
 ):
-    run = Rows(tmp_path)
-    split = source_task.validation
-    known = {source_task.train.fingerprint: split}
-    fits = train([], store, run, group_size=3, validation=known)
+    run, split = Rows(tmp_path), source_task.validation
+    fits = train([], store, run, group_size=3)
     assert all(map(equal, fits.weights, train([], group_size=3).weights))
     assert run.rows == []
     assert all(set(losses) == {0, 1, 2} for _, losses, _ in run.points)
@@ -120,7 +118,7 @@ def test_validation_loss_is_on_the_steps_of_the_training_loss_and_changes_nothin
     accuracy = float((logits.argmax(-1) == split.labels).float().mean())
     assert run.points[-1][2]["validation_accuracy/member_02"] == pytest.approx(accuracy)
     again = Rows(tmp_path)
-    train([], store, again, group_size=3, validation=known)
+    train([], store, again, group_size=3)
     assert [(step, losses, also["lr"]) for step, losses, also in again.points] == [
         (step, pytest.approx(losses), also["lr"]) for step, losses, also in run.points
     ]
@@ -132,9 +130,9 @@ def fit(source_ensemble, source_task, settings, tmp_path):
 
     def begin(recipe, validation, interrupted=()):
         run, data = Rows(tmp_path), source_task.train
-        spec = FitSpec(source_ensemble.architecture, data, recipe, "full")
+        spec = FitSpec(source_ensemble.architecture, data, recipe, "full", validation=validation)
         starts = {"key": Start(0, source_ensemble.members[0], 0)}
-        watch = Watch(spec, starts, settings, tracker=run, validation=validation)
+        watch = Watch(spec, starts, settings, tracker=run)
         batches, group = Batches(data.images, data.labels, 32, [0]), Loop([source_ensemble.classifier(0)])
         return Course(group, batches, recipe, settings, interrupted, watch), run
 

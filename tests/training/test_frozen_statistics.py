@@ -47,7 +47,7 @@ def fit(architecture, net, source_task, settings):
 
     def run(recipe, **changes):
         fitter = Fitter(replace(settings, **changes))
-        return fitter.fit(architecture, [Start(0, net, 50)], source_task.train, recipe, "full").fitted[0]
+        return fitter.fit(architecture, [Start(0, net, 50)], source_task, recipe, "full").fitted[0]
 
     return run
 

@@ -27,7 +27,7 @@ def tasks(tmp_path_factory, target_task):
 def test_fits_are_the_same(tasks, train, heads):
     recipe = Recipe(6, batch_size=16, augment="crop", views=2 if heads else 1)
     assert isinstance(tasks[1].train.images, ChosenImages)
-    assert_same(*(train(range(2), recipe, data=task.train, heads=heads) for task in tasks))
+    assert_same(*(train(range(2), recipe, task=task, heads=heads) for task in tasks))
 
 
 def test_predictions_and_statistics_are_the_same(tasks, architecture):

@@ -48,11 +48,10 @@ def train(train):
 
 @pytest.fixture
 def mapped(tmp_path, source_task):
-    """The training images, mapped from a file."""
-    images = source_task.train.images
-    return Split(
-        stored(tmp_path / "some.npy", tuple(images.shape[1:]), lambda _: [images])[0], source_task.train.labels
-    )
+    """The task, whose training images are mapped from a file."""
+    images, labels = source_task.train.images, source_task.train.labels
+    [there, _] = stored(tmp_path / "some.npy", tuple(images.shape[1:]), lambda _: [images])
+    return replace(source_task, train=Split(there, labels))
 
 
 def test_fits_of_workers_are_those_of_one_process_bit_for_bit(train, store, capfd, mapped):
@@ -70,7 +69,7 @@ def test_fits_of_workers_are_those_of_one_process_bit_for_bit(train, store, capf
     assert all(fitted.reused for fitted in train(RECIPE, store, **TWO).fitted)
     probes = {"recipe": Recipe(5, augment="crop", views=2), "heads": True}
     assert_same(train(workers=1, **probes), train(**TWO, **probes))
-    assert_same(alone, train(RECIPE, data=mapped, **TWO))
+    assert_same(alone, train(RECIPE, task=mapped, **TWO))
     assert [worker._process.pid for worker in _pool] == pids  # they stay alive
 
 
@@ -211,10 +210,10 @@ def test_only_workers_on_one_device_share_its_memory(monkeypatch, device, gpus, 
 
 def test_mapped_images_are_shared_by_their_own_file_and_others_by_a_copy(tmp_path, source_task, mapped):
     images, labels = source_task.train.images, source_task.train.labels
-    own, *_ = _shared(Split(mapped.images[7:20], labels[7:20]))
-    every_other = _shared(Split(mapped.images[::2], labels[::2]))[0]
+    own, *_ = _shared(Split(mapped.train.images[7:20], labels[7:20]))
+    every_other = _shared(Split(mapped.train.images[::2], labels[::2]))[0]
     assert torch.equal(every_other.open(), images[::2])
-    offset = mapped.images.storage_offset() + 7 * 64
+    offset = mapped.train.images.storage_offset() + 7 * 64
     assert (own.file, own.offset, own.shape) == (tmp_path / "some.npy", offset, (13, 1, 8, 8))
     file = _shared(Split(images, labels))[0].file
     assert file.read_bytes() == images.numpy().tobytes()

@@ -73,9 +73,6 @@ def prepare(experiment: Experiment, tracker: Tracker | None) -> PreparedRun:
     if isinstance(budget, str):
         budget = fine_tunings_in(budget, experiment, tasks)
         experiment = replace(experiment, budget=budget)
-    if tracker is not None:
-        own = [task for task in (tasks.source, tasks.target) if task is not None]
-        fitter = replace(fitter, validation={task.train.fingerprint: task.validation for task in own})
     experiment.strategy.plan(Prices.of(experiment.architecture, tasks.target, recipes, size, budget))
     warn_of_days(experiment)
     tell_size(tasks, experiment.evaluation, size)

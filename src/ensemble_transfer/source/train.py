@@ -170,7 +170,7 @@ class _SourceTraining:
 
     def _fit(self, starts: Sequence[Start], recipe: Recipe, phase: str, heads: bool = False) -> Fits:
         with self.recipes.naming(recipe, "head" if heads else phase):
-            return self.fitter.fit(self.architecture, starts, self.task.train, recipe, phase, heads)
+            return self.fitter.fit(self.architecture, starts, self.task, recipe, phase, heads)
 
     def _initial(self, ancestors: Sequence[int]) -> list[Weights]:
         """Return the ancestors' initial weights: random, or the pretrained encoder with a random head."""

@@ -9,7 +9,7 @@ import torch
 
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.models.architecture import Architecture
-from ensemble_transfer.tasks.task import Split
+from ensemble_transfer.tasks.task import Task
 from ensemble_transfer.training.cost import Entry
 from ensemble_transfer.training.executors import chosen_executor, refuse_unvectorisable
 from ensemble_transfer.training.groups import GroupFitter
@@ -60,14 +60,11 @@ class Fitter:
         settings: Where and how fits are computed.
         store: Where finished fits are kept; None for nowhere. Fits of whole members with callbacks do not use it.
         tracker: Where learning curves are sent.
-        validation: For a tracker: the validation splits, by the fingerprint of the training split that they belong to.
-            They decide nothing.
     """
 
     settings: TrainerSettings = field(default_factory=TrainerSettings)
     store: Store | None = None
     tracker: Tracker | None = None
-    validation: Mapping[str, Split] = field(default_factory=dict)
 
     def check(self, architecture: Architecture) -> None:
         """Raise a SettingError if the executor that was asked for cannot train this architecture."""
@@ -78,12 +75,12 @@ class Fitter:
         self,
         architecture: Architecture,
         starts: Sequence[Start],
-        data: Split,
+        task: Task,
         recipe: Recipe,
         phase: str,
         heads: bool = False,
     ) -> Fits:
-        """Train members on a split's images, or the head of each on the features of its frozen encoder.
+        """Train members on a task's training images, or the head of each on the features of its frozen encoder.
 
         Of the features only those of images that its steps draw are computed. It is no Lightning fit, and callbacks do
         not see it.
@@ -91,7 +88,7 @@ class Fitter:
         Args:
             architecture: Architecture of the members.
             starts: Where their fits start.
-            data: What they are trained on.
+            task: What they are trained on; its validation images are for the tracker's curves alone.
             recipe: What each fit may spend.
             phase: Name for ledger, bars and curves.
             heads: Whether heads alone are trained.
@@ -100,7 +97,7 @@ class Fitter:
             DivergedError: If a fit diverges.
             SettingError: If a setting cannot be used.
         """
-        spec = FitSpec(architecture, data, recipe, phase, heads)
+        spec = FitSpec(architecture, task.train, recipe, phase, heads, task.validation)
         spec.check()
         keys = [spec.key(start, self.settings) for start in starts]
         store = None if self.settings.callbacks and not heads else self.store  # callbacks may change a fit
@@ -123,11 +120,10 @@ class Fitter:
             members = member_names([start.member for start in missing.values()])
             log.info("%s: training %s, %d steps each", spec.phase, members, spec.recipe.steps)
         settings = self.settings if spec.heads else self._decided(spec, len(missing))
-        validation = self.validation.get(spec.data.fingerprint) if self.validation else None
         gpu = [torch.cuda.current_device()] if settings.device.type == "cuda" else []
         shown = Bars() if settings.progress else nullcontext()
         with self.settings.applied(), torch.random.fork_rng(devices=gpu), shown as report:
-            fitter = GroupFitter(settings, store, self.tracker, report, validation=validation)
+            fitter = GroupFitter(settings, store, self.tracker, report)
             workers = number_of_workers(self.settings, spec, len(missing))
             if workers == 1:
                 start_ahead(self.settings, spec)

@@ -13,7 +13,6 @@ import torch
 
 from ensemble_transfer.errors import DivergedError, SettingError
 from ensemble_transfer.machine import free_memory
-from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.cost import Cost, Meter, measured
 from ensemble_transfer.training.course import Course, NotFiniteError
 from ensemble_transfer.training.executors import grouped
@@ -53,7 +52,6 @@ class GroupFitter:
         report: Receives the progress; None for nobody.
         sharing: Number of processes that compute fits of the phase at the same time on the same device, this one
             included. They share its free memory and its seconds.
-        validation: What validation losses are computed on, for the tracker; None for no such curve.
     """
 
     settings: TrainerSettings
@@ -61,7 +59,6 @@ class GroupFitter:
     tracker: Tracker | None = None
     report: Report | None = None
     sharing: int = 1
-    validation: Split | None = None
 
     def compute(self, spec: FitSpec, missing: dict[str, Start]) -> dict[str, Fitted]:
         """Return fits by key, computed in groups that fit into memory; a group that does not is halved.
@@ -169,7 +166,7 @@ class GroupFitter:
         settings, recipe = self.settings, spec.recipe
         if spec.heads:  # which callbacks do not see
             settings = replace(settings, callbacks=[])
-        watch = Watch(spec, starts, settings, self.store, self.tracker, self.report, self.validation, self.sharing)
+        watch = Watch(spec, starts, settings, self.store, self.tracker, self.report, self.sharing)
         modules = [spec.module(start.weights) for start in starts.values()]
         for module, state in zip(modules, interrupted, strict=False):
             module.load_state_dict(dict(state.weights), strict=True)

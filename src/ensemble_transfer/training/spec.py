@@ -78,6 +78,7 @@ class FitSpec:
         recipe: What each fit may spend.
         phase: Name of the phase, for ledger, progress bar and learning curves.
         heads: Whether heads alone are trained.
+        validation: What points of validation curves are computed on, which decide nothing; None for no such curve.
     """
 
     architecture: Architecture
@@ -85,6 +86,7 @@ class FitSpec:
     recipe: Recipe
     phase: str
     heads: bool = False
+    validation: Split | None = None
 
     def check(self) -> None:
         """Raise a SettingError if the recipe or the data cannot train what is to be trained."""

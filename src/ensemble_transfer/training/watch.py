@@ -9,7 +9,6 @@ from typing import Self
 import torch
 from torch.nn.functional import cross_entropy
 
-from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.course import CURVE_POINTS, Course
 from ensemble_transfer.training.executors import Loop
 from ensemble_transfer.training.progress import Report, Tracker
@@ -66,7 +65,6 @@ class Watch:
         store: Where states are kept; None for nowhere.
         tracker: Where curves are sent; None for nowhere.
         report: Receives the progress; None for nobody.
-        validation: What validation losses are computed on; None for no such curve.
         sharing: Number of processes that share the device and its seconds.
         label: Phase and members in words.
     """
@@ -77,7 +75,6 @@ class Watch:
     store: Store | None = None
     tracker: Tracker | None = None
     report: Report | None = None
-    validation: Split | None = None
     sharing: int = 1
 
     def __post_init__(self) -> None:
@@ -121,7 +118,7 @@ class Watch:
 
         The weights, and what is random in the fit, stay as they are. The time that it takes is none of the fit's.
         """
-        steps, split = self.spec.recipe.steps, self.validation
+        steps, split = self.spec.recipe.steps, self.spec.validation
         apart = -(-steps // CURVE_POINTS)
         place, points = (fit.step - 1) // apart, -(-steps // apart)  # on the curve, which this is a point of
         due = place % -(-points // POINTS) == 0 or fit.step == steps

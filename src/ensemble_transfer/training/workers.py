@@ -178,6 +178,7 @@ def compute_beside(fitter: GroupFitter, spec: FitSpec, missing: Mapping[str, Sta
     start_workers(workers)
     settings = replace(fitter.settings, workers=1, progress=False, threads=torch.get_num_threads())
     items, curves = list(missing.items()), fitter.tracker is not None
+    spec = replace(spec, validation=None)  # whose curve workers do not send
     jobs: dict[int, Job] = {}
     for place, shared in enumerate(sharing_a_device(workers, fitter.settings.device)):
         one = GroupFitter(settings, fitter.store, sharing=shared)

@@ -109,11 +109,7 @@ class Workbench:
         """
         if size is None or size == self.architecture.image_size:
             return self
-        target, fitter = self.target.at(size), self.fitter
-        if fitter.validation:  # for validation curves of fits at this size
-            shown = {**fitter.validation, target.train.fingerprint: target.validation}
-            fitter = replace(fitter, validation=shown)
-        return replace(self, target=target, fitter=fitter, image_size=size)
+        return replace(self, target=self.target.at(size), image_size=size)
 
     def billing(self, phase: str, member: int | None = None) -> "Workbench":
         """Return the same workbench, with the same ledger, whose work is all billed to one phase and member."""
@@ -221,7 +217,7 @@ class Workbench:
         self.require_left(len(starts) * price, phase)
         told = phase if self.billed_to is None else self.billed_to[0]
         with self.recipes.naming(recipe, phase):
-            fits = self.fitter.fit(self.architecture, starts, self.target.train, recipe, told, heads)
+            fits = self.fitter.fit(self.architecture, starts, self.target, recipe, told, heads)
         self.bill(fits.entries())
         return fits
 
