@@ -19,7 +19,7 @@ def diverge(architecture, source_task, settings, store):
     def run(recipe, change=lambda weights: weights, executor="loop", group_size=None):
         fitter = Fitter(replace(settings, executor=executor, group_size=group_size, checkpoint_seconds=1e-9), store)
         starts = [Start(3, architecture.initial(0), 1), Start(4, change(architecture.initial(1)), 2)]
-        return str(refusal(fitter.fit, architecture, starts, source_task.train, recipe, "full"))
+        return str(refusal(fitter.fit, architecture, starts, source_task, recipe, "full"))
 
     return run
 

@@ -4,17 +4,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from fits import plain_loop
 from same import equal
-from torch import nn
-from torch.nn.functional import cross_entropy
 
 from ensemble_transfer import Fitter, Recipe, SettingError
 from ensemble_transfer.models.architecture import Classifier
-from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.features import is_statistic
 from ensemble_transfer.training.spec import FitSpec, Start
 
-RECIPE = Recipe(6, optimizer="sgd", lr=0.02, momentum=0.0, weight_decay=0.0, schedule="constant", batchnorm="frozen")
+RECIPE = Recipe(6, optimizer="sgd", lr=0.02, schedule="constant", batchnorm="frozen")
 
 
 @pytest.fixture
@@ -22,23 +20,6 @@ def net(architecture):
     """Weights whose statistics are none that a batch would have."""
     weights = architecture.initial(0)
     return {n: t * 0.6 if n.endswith("running_var") else t for n, t in weights.items()}
-
-
-def by_hand(architecture, weights, data, seed):
-    """Take the steps of plain SGD, with every BatchNorm in evaluation mode."""
-    network = architecture.classifier(weights).train()
-    for layer in network.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.eval()
-    batches = Batches(data.images, data.labels, RECIPE.batch_size, [seed])
-    for step in range(RECIPE.steps):
-        images, labels = (of_all[0] for of_all in batches[step])
-        loss = cross_entropy(network(images), labels)
-        gradients = torch.autograd.grad(loss, [*network.parameters()])
-        with torch.no_grad():
-            for parameter, gradient in zip(network.parameters(), gradients, strict=True):
-                parameter -= RECIPE.lr * gradient
-    return network.state_dict()
 
 
 @pytest.fixture
@@ -55,7 +36,7 @@ def fit(architecture, net, source_task, settings):
 @pytest.mark.parametrize("executor", ["loop", "vectorised"])
 def test_it_takes_the_steps_of_evaluation_mode_and_keeps_the_statistics(fit, architecture, net, source_task, executor):
     fitted = fit(RECIPE, executor=executor)
-    wanted = by_hand(architecture, net, source_task.train, 50)
+    wanted = plain_loop(architecture, Start(0, net, 50), source_task.train, RECIPE)
     assert all(torch.allclose(fitted.weights[name], wanted[name], rtol=1e-4, atol=1e-5) for name in wanted)
     kept = {name for name, tensor in net.items() if torch.equal(fitted.weights[name], tensor)}
     assert kept >= {name for name in net if is_statistic(name)}
