@@ -35,13 +35,13 @@ def compare(options: Options, members: int, width: int, size: int, precision: st
     """Return the ratios of one case, and how far the rule's choice is from the faster executor."""
     ways: dict[str, dict[str, object]] = {name: {"executor": name} for name in ("loop", "vectorised")}
     ways["loop, other layout"] = {"executor": "loop", "channels_last": torch.cuda.is_available()}
-    architecture, data = network(size, width=width), digits(500, size)
+    architecture, task = network(size, width=width), digits(500, size)
     recipe, begin = Recipe(2 if options.quick else STEPS), starts(architecture, members)
     calls = {}
     for name, way in ways.items():
         ours = fitter(options, precision=precision, **way)
-        ours.fit(architecture, begin, data, Recipe(2), "warm")
-        calls[name] = partial(ours.fit, architecture, begin, data, recipe, "benchmark")
+        ours.fit(architecture, begin, task, Recipe(2), "warm")
+        calls[name] = partial(ours.fit, architecture, begin, task, recipe, "benchmark")
     times = interleaved(calls, 1 if options.quick else 3)
     result: Result = {}
     for name in [name for name in ways if name != "loop"]:

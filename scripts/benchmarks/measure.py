@@ -6,7 +6,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ from ensemble_transfer.models.architecture import Architecture
 from ensemble_transfer.models.backbone import Backbone
 from ensemble_transfer.runs import environment
 from ensemble_transfer.tasks.embedded import MnistSample
-from ensemble_transfer.tasks.task import Split
+from ensemble_transfer.tasks.task import Split, Task
 from ensemble_transfer.training.fit import Fitter, Start
 from ensemble_transfer.training.settings import TrainerSettings
 from ensemble_transfer.weights import Weights
@@ -88,11 +88,13 @@ def network(size: int = 28, channels: int = 1, width: int = 1, classes: int = 10
     return Backbone("resnet10t", options).architecture(size, channels, classes)
 
 
-def digits(examples: int, size: int = 28) -> Split:
-    """Return real digits; beyond 2,000 they repeat, which arithmetic does not notice."""
-    data = MnistSample(train=min(examples, 2000)).load(size, 1).train
+def digits(examples: int, size: int = 28) -> Task:
+    """Return a task of real digits; beyond 2,000 to train on they repeat, which arithmetic does not notice."""
+    task = MnistSample(train=min(examples, 2000)).load(size, 1)
+    data = task.train
     times = -(-examples // len(data))
-    return Split(data.images.repeat(times, 1, 1, 1)[:examples], data.labels.repeat(times)[:examples])
+    repeated = Split(data.images.repeat(times, 1, 1, 1)[:examples], data.labels.repeat(times)[:examples])
+    return replace(task, train=repeated)
 
 
 def photos(folder: Path, count: int, classes: int = 1) -> list[Path]:

@@ -70,14 +70,14 @@ def _fits(options: Options) -> Result:
 
 def child(executor: str, members: int, threads: int) -> dict[str, float]:
     """Fit members and return the growth of memory, and what was estimated, in MB."""
-    architecture, data = network(), digits(500)
+    architecture, task = network(), digits(500)
     ours = fitter(Options(threads=threads), executor=executor, group_size=members)
     device = ours.settings.device
     ours.fit(network(8), starts(network(8), 1), digits(50, 8), Recipe(1), "warm")  # what torch loads at the first step
     before = 0 if device.type == "cuda" else resident()
     with measured(device) as meter:
-        ours.fit(architecture, starts(architecture, members), data, Recipe(3), "benchmark")
-    held, graph = FitSpec(architecture, data, Recipe(3), "").need()
+        ours.fit(architecture, starts(architecture, members), task, Recipe(3), "benchmark")
+    held, graph = FitSpec(architecture, task.train, Recipe(3), "").need()
     estimate = members * held + graph * (members if executor == "vectorised" else 1)
     return {"peak": (meter.peak_memory_bytes - before) / 1e6, "estimate": estimate / 1e6}
 

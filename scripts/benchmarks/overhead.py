@@ -35,31 +35,30 @@ def run(options: Options) -> Result:
 
 def compare(options: Options, members: int, steps: int, repeats: int) -> Result:
     """Compare members over some steps."""
-    architecture, data = network(), digits(500)
+    architecture, task = network(), digits(500)
     recipe, begin, ours = Recipe(steps, lr=1e-2), starts(architecture, members), fitter(options, accelerator="cpu")
     ended: dict[str, Sequence[Weights]] = {}
 
     def fit(recipe: Recipe = recipe) -> None:
-        ended["fit"] = ours.fit(architecture, begin, data, recipe, "benchmark").weights
+        ended["fit"] = ours.fit(architecture, begin, task, recipe, "benchmark").weights
 
     def plain() -> None:
-        ended["plain"] = [plain_loop(architecture, start, data, recipe) for start in begin]
+        ended["plain"] = [plain_loop(architecture, start, task.train, recipe) for start in begin]
 
     fit(Recipe(2))
-    module = partial(under_a_trainer, architecture, begin, data, recipe)
+    module = partial(under_a_trainer, architecture, begin, task, recipe)
     times = interleaved({"fit": fit, "plain": plain, "module": module}, repeats)
     compared = ratios(times, "fit", "plain") | ratios(times, "module", "fit")
     return under(f"M={members}", compared | medians(times) | {"same weights": int(same(ended["fit"], ended["plain"]))})
 
 
 def under_a_trainer(
-    architecture: Architecture, begin: Sequence[Start], data: Split, recipe: Recipe
+    architecture: Architecture, begin: Sequence[Start], task: Task, recipe: Recipe
 ) -> Sequence[Weights]:
     """Train members as a user of Lightning does, each on its own order of the images."""
-    classes = tuple(map(str, range(architecture.classes)))
-    ensemble = Ensemble(architecture, tuple(start.weights for start in begin), classes)
+    ensemble = Ensemble(architecture, tuple(start.weights for start in begin), task.classes)
     module = EnsembleModule(ensemble, recipe)
-    batches = TaskDataModule(Task("benchmark", classes, data, data, data), recipe, members=len(begin))
+    batches = TaskDataModule(task, recipe, members=len(begin))
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     with quiet_lightning():
         trainer = pl.Trainer(accelerator="cpu", max_epochs=-1, limit_val_batches=0, enable_model_summary=False, **quiet)

@@ -28,12 +28,12 @@ def run(options: Options) -> Result:
     """Fit eight members of the default net by more and more workers, in turn; 1 is this process alone."""
     repeats, recipe = (1, Recipe(2)) if options.quick else (3, Recipe(150))
     numbers = (1, 2) if options.quick else (1, 2, 4)
-    architecture, data = network(), digits(64 if options.quick else 500)
+    architecture, task = network(), digits(64 if options.quick else 500)
     begin = starts(architecture, 2 if options.quick else MEMBERS)
     found: Result = {}
     started = time.perf_counter()
     start_workers(numbers[-1])
-    warm = {n: partial(fitter(options, workers=n).fit, architecture, begin, data) for n in numbers}
+    warm = {n: partial(fitter(options, workers=n).fit, architecture, begin, task) for n in numbers}
     for fit in warm.values():
         fit(Recipe(1), "warm")
     found["starting all workers, wall s"] = time.perf_counter() - started
