@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from math import inf, isfinite
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
@@ -13,13 +13,12 @@ from ensemble_transfer.training.batches import Batches
 from ensemble_transfer.training.executors import Loop, Vectorised
 from ensemble_transfer.training.lockstep import Batch, Lockstep
 from ensemble_transfer.training.loggers import LOSS
+from ensemble_transfer.training.progress import Tracker
 from ensemble_transfer.training.recipe import Recipe
 from ensemble_transfer.training.settings import TrainerSettings
+from ensemble_transfer.training.spec import FitSpec
 from ensemble_transfer.training.store import Unfinished
 from ensemble_transfer.weights import copied, floating
-
-if TYPE_CHECKING:
-    from ensemble_transfer.training.watch import Watch
 
 CURVE_POINTS = 50
 
@@ -39,6 +38,20 @@ class NotFiniteError(ArithmeticError):
         super().__init__(f"member {place} of the group is not finite at step {step}")
         self.place = place
         self.step = step
+
+
+class Watcher(Protocol):
+    """Who is told of a fit: :class:`~ensemble_transfer.training.watch.Watch`."""
+
+    spec: FitSpec
+    tracker: Tracker | None
+    label: str
+
+    def begin(self, fit: "Course") -> None:
+        """Start the clocks."""
+
+    def stepped(self, fit: "Course") -> None:
+        """Tell of a step."""
 
 
 class Course(Lockstep):
@@ -68,7 +81,7 @@ class Course(Lockstep):
         recipe: Recipe,
         settings: TrainerSettings,
         interrupted: Sequence[Unfinished] = (),
-        watch: "Watch | None" = None,
+        watch: "Watcher | None" = None,
     ) -> None:
         super().__init__(group, recipe, batches.seeds)
         self._batches = batches.on(settings.device)
