@@ -18,6 +18,7 @@ from PIL import Image
 from ensemble_transfer import ImageFolder, MnistSample, SettingError
 from ensemble_transfer.tasks import mapped, picture_loader, pictures
 from ensemble_transfer.tasks import task as task_module
+from ensemble_transfer.tasks.arrays import image_array
 from ensemble_transfer.tasks.chosen import ChosenImages, parts
 from ensemble_transfer.tasks.corruptions import corrupt
 from ensemble_transfer.tasks.mapped import place_of
@@ -188,6 +189,7 @@ def test_chosen_images_are_used_as_a_tensor_is(on_disk):
         lambda x: pickle.loads(pickle.dumps(x)).to("cpu"),
         lambda x: deepcopy(x)[3:4].to("cpu"),
         lambda x: torch.cat([*mapped.chunks(x)]),
+        lambda x: torch.from_numpy(image_array("images", x)),
         lambda x: corrupt(x, "gaussian_noise", 3),
         lambda x: corrupt(x, "brightness", 1),
     ):

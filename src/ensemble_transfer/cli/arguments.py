@@ -44,7 +44,7 @@ def normalised(arguments: Sequence[str]) -> list[str]:
         if value and name.startswith("--") and name not in {*_WITH_VALUE, *_WITH_CHOICE, "--experimental-rerun"}:
             rule = f"is not an option; a setting is {name[2:]}={value}. In the command of a W&B sweep write "
             raise SettingError(name, value, rule + "${args_no_hyphens}")
-    overrides = [without_plus(override.strip()) for override in overrides]
+    overrides = [re.sub(r"^\+{1,2}strategy=", "strategy=", override.strip()) for override in overrides]
     _require_usable(overrides)
     # agents of W&B write Python's None
     return [*options, *(re.sub(r"=None$", "=null", override) for override in overrides)]
@@ -69,11 +69,6 @@ def _require_usable(overrides: Sequence[str]) -> None:
         require(placed, name, value, "must be a folder; an empty one would be the current folder")
         rule = "is for an experiment or hydra/sweeper=tune; here a sweep is -m NAME=VALUE,VALUE"
         require(swept or not name.startswith("hydra.sweeper.params"), name, value, rule)
-
-
-def without_plus(override: str) -> str:
-    """Return an override of the strategy as Hydra takes it, and any other as it is."""
-    return re.sub(r"^\+{1,2}strategy=", "strategy=", override)
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

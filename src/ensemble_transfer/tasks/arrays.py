@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ensemble_transfer.errors import SettingError, require
+from ensemble_transfer.tasks.chosen import ChosenImages
 from ensemble_transfer.tasks.loader import Collection, TaskLoader
 from ensemble_transfer.tasks.task import Split, Task
 
@@ -141,8 +142,8 @@ def image_array(key: str, images: ArrayLike | Tensor) -> Array:
     Raises:
         SettingError: They differ in size.
     """
-    if isinstance(images, Tensor):
-        return images.detach().cpu().numpy()
+    if isinstance(images, Tensor | ChosenImages):
+        return images.to("cpu").detach().numpy()
     try:
         return np.asarray(images)
     except ValueError as error:

@@ -256,11 +256,6 @@ class Workbench:
         self.bill_encoding(phase, None, len(ensemble.by_encoder) * len(split), meter)
         return probabilities
 
-    def validation_accuracy(self, members: Sequence[Weights], phase: str = "choice") -> float:
-        """Return the mean accuracy of the members on the target's validation images, billed to a phase."""
-        predicted = self.look(members, phase).argmax(-1)
-        return float((predicted == self.target.validation.labels).double().mean())
-
     def soup(self, members: Sequence[Weights]) -> dict[str, Tensor]:
         """Average members' weights into one network, and estimate its BatchNorm statistics on the target.
 

@@ -94,7 +94,7 @@ def diagnose_shift(
         return metrics
     originals = {member: bench.encoders[member] for member in chosen}
     noise = random_like(learned(shift.scaled()), generator(bench.seed, "random shift"))
-    random = {member: _add_learned(encoder, noise) for member, encoder in originals.items()}
+    random = {m: {**w, **add_scaled({name: w[name] for name in noise}, noise)} for m, w in originals.items()}
     rivals: dict[str, Mapping[int, Weights]] = {
         "": {member: shifted[member] for member in chosen},
         "_no_shift": bench.reestimate_statistics(originals),
@@ -174,11 +174,6 @@ def source_barrier(source: Ensemble, validation: Split, device: torch.device) ->
     ends = [(member, loss(member)) for member in source.members[:DIAGNOSED]]
     barriers = [barrier(*one, *other) for one, other in combinations(ends, 2)]
     return sum(barriers) / len(barriers) if barriers else float("nan")
-
-
-def _add_learned(encoder: Weights, vector: Weights) -> dict[str, Tensor]:
-    moved = add_scaled({name: encoder[name] for name in vector}, vector)
-    return {name: moved.get(name, tensor) for name, tensor in encoder.items()}
 
 
 def _donor_cosine(bench: Workbench, donors: Mapping[int, Weights]) -> float:

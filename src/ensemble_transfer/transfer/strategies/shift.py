@@ -221,11 +221,12 @@ class Shift:
         A new head makes the comparison fair: an unshifted encoder cannot suit the donor's head.
         """
         first, aside = dict([next(iter(recipients.items()))]), bench.billing("scale search")
-        accuracies = {}
+        accuracies, labels = {}, bench.target.validation.labels
         for scale in (self.scale, 0.0):  # the first wins a tie
             shifted = self._shifted(aside, first, {name: scale * tensor for name, tensor in vector.items()})
             fits = aside.probe(aside.with_fresh_heads(shifted, "tiny"))
-            accuracies[scale] = aside.validation_accuracy(fits.weights, "scale search")
+            predicted = aside.look(fits.weights, "scale search").argmax(-1)
+            accuracies[scale] = float((predicted == labels).double().mean())
         return max(accuracies, key=accuracies.__getitem__)
 
     def _shifted(self, bench: Workbench, encoders: Mapping[int, Weights], vector: Weights) -> dict[int, Weights]:
