@@ -16,7 +16,7 @@ FILE = f"backbone.checkpoint={'a' * 300}"
 WRONG = {
     "budget=1e308": ("budget", 1e308, "at most 1,000,000"),
     "budget=abc": ("budget", "abc", "fine-tunings, or a time"),
-    "strategy=auto task@dataset.target=image_folder dataset.target.path=none": ("budget", None, "is required by auto"),
+    "strategy=auto task@dataset.target=image_folder dataset.target.path=.": ("budget", None, "is required by auto"),
     "evaluation.ood=false": ("evaluation.ood", False, "must be a group"),
     "backbone.options.channels=[0,8,8,8]": ("backbone.options", None, "widths must be above 0"),
     "backbone.options.channels=[4,8]": ("backbone.options", None, "no whole network"),
@@ -49,7 +49,7 @@ WRONG = {
     "backbone.options.output_stride=7": ("backbone.options", None, "assert output_stride in (8, 16, 32)"),
     "backbone.mean=.5": ("backbone.mean", 0.5, "list of numbers"),
     FILE: ("backbone", None, "File name too long"),
-    "task@dataset.target=image_folder dataset.target.path=none": ("dataset.target.path", "none", ""),
+    "task@dataset.target=image_folder dataset.target.path=none": ("dataset.target.path", "none", "exists"),
     "dataset.target.train=90000": ("dataset.target.train", 90000, "asks for 90000 images"),
     "dataset.target.seed=${sed}": ("dataset.target.seed", "${sed}", "cannot be resolved"),
     "dataset.channels=2": ("dataset.channels", 2, "must be 1 (gray) or 3 (RGB)"),
@@ -134,6 +134,7 @@ def test_what_needs_no_torch_is_told_before_torch_is_imported(tmp_path):
     lines += ["trainer.progress=1", "trainer.threads=0", "trainer.precision=16", "logger.kind=paper", "store.root=''"]
     lines += ["ensemble.size=0", "ensemble.lineage=none", "ensemble.fork=1", "evaluation.keep=all"]
     lines += ["evaluation.severities=[6]", "dataset.channels=2", "dataset.image_size=7", "-m seed=range(0)"]
+    lines += ["dataset=target dataset.target.path=none"]
     done = subprocess.run([sys.executable, "-c", EARLY, "\n".join(lines)], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("error: ") == len(lines)

@@ -2,7 +2,8 @@ import pytest
 import torch
 from refusals import refusal
 
-from ensemble_transfer.tasks.loader import Collection, TaskLoader, whence
+from ensemble_transfer.tasks.limits import whence
+from ensemble_transfer.tasks.loader import Collection, TaskLoader
 from ensemble_transfer.tasks.task import Split
 
 CLASSES = ("ant", "bee", "cow", "dog")

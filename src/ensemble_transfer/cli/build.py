@@ -17,9 +17,9 @@ from hydra.utils import instantiate
 from ensemble_transfer.errors import SettingError, require, settings_under
 from ensemble_transfer.report.tracking import LoggerSettings
 from ensemble_transfer.runs.evaluation_settings import EvaluationSettings
-from ensemble_transfer.runs.settings import build, class_of, group, named
+from ensemble_transfer.runs.settings import UNSET, build, class_of, group, named
 from ensemble_transfer.source.settings import EnsembleSettings
-from ensemble_transfer.tasks.limits import require_shape
+from ensemble_transfer.tasks.limits import require_shape, require_there
 from ensemble_transfer.training.recipe import Recipes
 from ensemble_transfer.training.settings import TrainerSettings, is_callback
 
@@ -80,6 +80,8 @@ def build_experiment(settings: Mapping[str, Any]) -> "Experiment":
     )
     evaluated = build(EvaluationSettings, _without(evaluation, "ood"), "evaluation")
     trainer, store = _trainer(settings.get("trainer")), build(_Store, settings.get("store"), "store")
+    for name in ("source", "target"):
+        _require_images(data.get(name), f"dataset.{name}")
 
     source = None if data.get("source") is None else named(data["source"], "dataset.source")
     target = named(data.get("target"), "dataset.target")
@@ -141,6 +143,15 @@ def _made(settings: object, path: str, is_one: Callable[[type], bool], what: str
             cause = cause.__cause__
         line = f"{type(cause).__name__}: {' '.join(str(cause).split())}"
         raise SettingError(setting, given["_target_"], f"cannot be made: {line}") from error
+
+
+def _require_images(task: object, path: str) -> None:
+    """Refuse a task of the framework whose file or folder is not there, before torch is imported to read it."""
+    given = group({} if task is None else task, path)
+    where, own = given.get("path"), str(given.get("_target_")).startswith("ensemble_transfer.")
+    if own and isinstance(where, str) and where != UNSET:
+        with settings_under(path):
+            require_there(where)
 
 
 def _without(settings: Mapping[str, Any], *names: str) -> dict[str, Any]:

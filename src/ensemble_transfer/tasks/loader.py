@@ -15,7 +15,7 @@ from ensemble_transfer.spill import empty
 from ensemble_transfer.tasks.chosen import ChosenImages
 from ensemble_transfer.tasks.images import resize, rotate, with_channels
 from ensemble_transfer.tasks.inputs import digest_of, files_below, state_of
-from ensemble_transfer.tasks.limits import require_shape
+from ensemble_transfer.tasks.limits import require_shape, whence
 from ensemble_transfer.tasks.mapped import chunks, place_of
 from ensemble_transfer.tasks.splitting import Size, carve, class_positions, few_shot, in_fold, select_classes
 from ensemble_transfer.tasks.task import Split, Task
@@ -203,12 +203,6 @@ def existing_folder(path: str, hint: str = "must be a folder that exists") -> Pa
     folder = Path(path).expanduser()
     require(path != "" and folder.is_dir(), "path", path, hint + whence(path))
     return folder
-
-
-def whence(path: str) -> str:
-    """Return the command that makes a missing path, if it is where a preset of the configuration has its images."""
-    made = "; scripts/data/fetch_data.py of the repository makes those of the presets"
-    return made if Path(path).parts[:1] == ("data",) else ""
 
 
 def _of_classes(data: Collection, wanted: Sequence[str]) -> tuple[tuple[str, ...], dict[str, Split]]:

@@ -6,7 +6,8 @@ from pathlib import Path
 from ensemble_transfer.errors import SettingError, require
 from ensemble_transfer.metrics.archive import open_archive, read_array
 from ensemble_transfer.tasks.arrays import Array, collection
-from ensemble_transfer.tasks.loader import Collection, TaskLoader, whence
+from ensemble_transfer.tasks.limits import whence
+from ensemble_transfer.tasks.loader import Collection, TaskLoader
 from ensemble_transfer.tasks.task import Task
 
 PREFIXES = {"": "train", "train_": "train", "validation_": "validation", "val_": "validation", "test_": "test"}
