@@ -54,6 +54,10 @@ def a_record(strategy="shift", seed=0, shifted=0.0, lineage="shared", **config):
             "reliability_calibrated": {"count": [10, 90], "confidence": [0.4, 0.9], "accuracy": [0.5, accuracy]},
             "ensemble_size": {"size": [1, 2, 3], "accuracy": [0.7, 0.75, accuracy], "calibrated_nll": [0.7, 0.6, 0.5]},
             "shift_line": {"scale": [0.0, 0.5, 1.0], "loss": [2.0, 1.2, 0.9], "accuracy": [0.3, 0.6, accuracy]},
+            "learning": {
+                "full": {"step": [0.0, 4.0], "loss": [2.0, 1.0], "rate": [0.1, 0.01]},
+                "tiny": {"step": [0.0, 2.0], "loss": [1.5, 0.5], "rate": [0.02, 0.01]},
+            },
         },
         config={"strategy": {"name": strategy}} | config,
     )
@@ -220,6 +224,20 @@ def test_an_ensemble_whose_seeds_differ_in_size_is_in_the_figure_of_sizes():
     figure = charts.ensemble_size(found, styles(found))
     lengths = [len(line.get_xdata()) for line in figure.axes[0].lines]
     assert lengths == [1, 3]
+
+
+def test_learning_curves_stand_phase_by_phase_before_the_loss_on_validation():
+    both, one = (a_record("full", seed) for seed in (0, 1))
+    del one.curves["learning"]["tiny"]
+    both.metrics["target/validation/member/nll"] = 0.75
+    found = rows(both, one)
+    [panel, rates] = charts.learning(found, styles(found)).axes
+    curves = [line.get_xydata().tolist() for line in panel.lines if line.get_linewidth() == 1.2]
+    full, tiny = [[0, 2], [4 / 5, 1]], [[1, 1.5], [1 + 2 / 3, 0.5]]
+    assert curves == [full, tiny, full]
+    assert [line.get_ydata().tolist() for line in rates.lines] == [[0.1, 0.01], [0.02, 0.01], [0.1, 0.01]]
+    assert [line.get_ydata()[0] for line in panel.lines if line.get_marker() == "o"] == [0.75]
+    assert [label.get_text() for label in panel.get_xticklabels()] == ["full\n5", "tiny\n3"]
 
 
 @pytest.mark.usefixtures("few_plans")

@@ -85,3 +85,18 @@ def test_the_peak_is_that_of_the_block():
     before, high, after = peak(1), peak(200), peak(1)
     assert high - before == pytest.approx(200, abs=20)
     assert high - after == pytest.approx(200, abs=20)
+
+
+def test_learning_curves_are_means_of_members_and_a_phase_that_comes_again_has_a_number():
+    one, other = ((0.0, 2.0, 0.1), (5.0, 1.0, 0.01)), ((0.0, 4.0, 0.1), (5.0, 2.0, 0.01))
+    spent = [
+        Entry("cycle", 0, Cost(), curve=one),
+        Entry("cycle", 1, Cost(), curve=other),
+        Entry("statistics", 0, Cost()),
+    ]
+    again = [Entry("cycle", 0, Cost(), curve=other), Entry("tiny", 1, Cost(), curve=one)]
+    assert Ledger([*spent, *again]).learning() == {
+        "cycle": {"step": [0.0, 5.0], "loss": [3.0, 1.5], "rate": [0.1, 0.01]},
+        "cycle_2": {"step": [0.0, 5.0], "loss": [4.0, 2.0], "rate": [0.1, 0.01]},
+        "tiny": {"step": [0.0, 5.0], "loss": [2.0, 1.0], "rate": [0.1, 0.01]},
+    }

@@ -92,6 +92,7 @@ class Curves(TypedDict, total=False):
     reliability_calibrated: Columns
     ensemble_size: Columns
     shift_line: Columns
+    learning: Mapping[str, Columns]
     confusion: Annotated[list[list[Count]], Square]
     member_accuracy: Numbers
 

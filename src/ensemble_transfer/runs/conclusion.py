@@ -62,7 +62,7 @@ def conclude(prepared: PreparedRun, result: TransferResult, folder: Path) -> Rec
         metrics=metrics_of(arrays) | metrics,
         cost=costs(result, prepared.source_ledger, bench),
         reused_fits=[{"phase": fit.phase, "member": fit.member, "key": fit.key} for fit in fits],
-        curves=drawn | line | dict(result.decisions),
+        curves=drawn | line | dict(result.decisions) | {"learning": result.ledger.learning()},
         environment=environment.describe(bench.fitter.settings),
         data=tasks.fingerprints(),
         images=tasks.origins(),

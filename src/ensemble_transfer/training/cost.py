@@ -3,6 +3,7 @@
 import resource
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -89,6 +90,7 @@ class Entry:
         cost: What was spent; for a fit from the store, what it cost when it was computed.
         key: The fit's key in the store; None for work that is not stored.
         reused: Whether the fit was found in the store.
+        curve: Step, training loss and learning rate at some points of a fit.
     """
 
     phase: str
@@ -96,6 +98,7 @@ class Entry:
     cost: Cost
     key: str | None = None
     reused: bool = False
+    curve: tuple[tuple[float, float, float], ...] = field(default=(), repr=False)
 
 
 @dataclass(repr=False)
@@ -112,6 +115,29 @@ class Ledger:
     def total(self) -> Cost:
         """Return what was spent on all members."""
         return _over_members(self.entries)
+
+    def learning(self) -> dict[str, dict[str, list[float]]]:
+        """Return the learning curves by phase, in the order of the work: ``step``, ``loss``, ``rate``, by point.
+
+        The training loss is the mean over the members that were trained in it. A phase in which members are trained
+        again, or for another number of steps, has a number the next time: ``cycle_2``. Numbers have four digits.
+        """
+        groups: dict[tuple[str, int, tuple[float, ...]], list[Entry]] = {}
+        done: Counter[tuple[str, int | None]] = Counter()
+        for entry in (entry for entry in self.entries if entry.curve):
+            done[place := (entry.phase, entry.member)] += 1
+            steps = tuple(step for step, *_ in entry.curve)
+            groups.setdefault((entry.phase, done[place], steps), []).append(entry)
+        found: dict[str, dict[str, list[float]]] = {}
+        met: Counter[str] = Counter()
+        for (phase, *_), own in groups.items():
+            met[phase] += 1
+            points = zip(*(entry.curve for entry in own), strict=True)
+            rows = [(at[0][0], sum(loss for _, loss, _ in at) / len(at), at[0][2]) for at in points]
+            columns = [[float(f"{value:.4g}") for value in column] for column in zip(*rows, strict=True)]
+            name = f"{phase}_{met[phase]}" if met[phase] > 1 else phase
+            found[name] = dict(zip(("step", "loss", "rate"), columns, strict=True))
+        return found
 
     def by_phase(self) -> dict[str, Cost]:
         """Return what each phase spent on all members, in the order of the work."""

@@ -27,11 +27,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Fits:
-    """The finished fits of a phase, in the order of their starts."""
+    """The finished fits of a phase, in the order of their starts, and what each might spend, where it is one recipe."""
 
     phase: str
     members: tuple[int, ...]
     fitted: tuple[Fitted, ...]
+    recipe: Recipe | None = None
 
     @property
     def weights(self) -> tuple[Weights, ...]:
@@ -41,9 +42,15 @@ class Fits:
     def entries(self) -> list[Entry]:
         """Return what the fits cost, for the ledger."""
         return [
-            Entry(self.phase, member, fitted.cost, fitted.key, fitted.reused)
+            Entry(self.phase, member, fitted.cost, fitted.key, fitted.reused, self._curve(fitted))
             for member, fitted in zip(self.members, self.fitted, strict=True)
         ]
+
+    def _curve(self, fitted: Fitted) -> tuple[tuple[float, float, float], ...]:
+        """Return step, training loss and learning rate at the points of a fit's curve."""
+        recipe = self.recipe
+        rates = () if recipe is None else fitted.curve.tolist()
+        return tuple((step, loss, recipe.lr * recipe.rate(int(step))) for step, loss in rates if recipe is not None)
 
 
 @dataclass(frozen=True)
@@ -107,7 +114,7 @@ class Fitter:
             with self._prepared(spec, missing, store) as (fitter, workers):
                 many = workers > 1
                 found |= compute_beside(fitter, spec, missing, workers) if many else fitter.compute(spec, missing)
-        fits = Fits(phase, tuple(start.member for start in starts), tuple(found[key] for key in keys))
+        fits = Fits(phase, tuple(start.member for start in starts), tuple(found[key] for key in keys), recipe)
         self._send_reused_curves(fits, recipe)
         return fits
 

@@ -93,6 +93,17 @@ PLANS = (
         charts.ensemble_size,
     ),
     Plan(
+        "learning",
+        "Learning curves",
+        "Training loss by phase, each with its number of steps: the mean over the members that it trains, a line for "
+        "each seed. A phase with a number trains members again, or for another number of steps. Dotted: the learning "
+        "rate. The ring is the members' loss on validation at the end; far above the line, they know the training "
+        "images by heart.",
+        ("accuracy", "member accuracy"),
+        _with_curves("learning"),
+        charts.learning,
+    ),
+    Plan(
         "reliability",
         "Reliability",
         "Accuracy against confidence in 15 bins, over all seeds, before and after temperature scaling. Above the "

@@ -11,7 +11,17 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
 
-from ensemble_transfer.report.plots.style import INK, PAPER, Style, legend, legend_above, panels, strategies, wrapped
+from ensemble_transfer.report.plots.style import (
+    GRID,
+    INK,
+    PAPER,
+    Style,
+    legend,
+    legend_above,
+    panels,
+    strategies,
+    wrapped,
+)
 from ensemble_transfer.report.rows import Row, lineage
 
 FEW, MANY = 3, 8
@@ -66,6 +76,41 @@ def _curves(
         panel.set(xlabel=xlabel, ylabel=ylabel)
     legend(figure, rows, look)
     return figure
+
+
+def learning(rows: Sequence[Row], look: Look) -> Figure:
+    """Draw training loss and learning rate by phase, one panel a row and a line a seed.
+
+    Phases are of equal width, whatever steps they take: else a tiny fine-tuning beside long ones could not be read.
+    """
+    figure, axes = panels(len(rows), 3.6, 2.9, across=3)
+    for panel, row in zip(axes, rows, strict=True):
+        rates, colour = panel.twinx(), look[row.label].colour
+        steps = {phase: curve["step"][-1] + 1 for run in row.runs for phase, curve in run.curves["learning"].items()}
+        for run in row.runs:
+            for place, (phase, took) in enumerate(steps.items()):
+                if curve := run.curves["learning"].get(phase):
+                    along = place + np.asarray(curve["step"], dtype=float) / took
+                    panel.plot(along, curve["loss"], color=colour, linewidth=1.2, alpha=0.8)
+                    rates.plot(along, curve["rate"], color=INK, linewidth=0.8, linestyle=":", alpha=0.6)
+            if (held_out := run.metrics.get(MEMBERS_ON_VALIDATION)) is not None:
+                panel.plot(len(steps) + 0.05, held_out, marker="o", color=colour, markerfacecolor=PAPER)
+        panel.set(title=wrapped(row.label), ylabel="loss (nats, log axis)", yscale="log")
+        panel.set_xticks([place + 0.5 for place in range(len(steps))], [f"{p}\n{s:g}" for p, s in steps.items()])
+        panel.tick_params("x", length=0, labelsize=7 if len(steps) < CROWDED else 5.5)
+        panel.grid(visible=False, axis="x")
+        for place in range(1, len(steps)):
+            panel.axvline(place, color=GRID, linewidth=0.8)
+        plain_logarithmic(panel.yaxis)
+        rates.set(ylabel="learning rate (dotted)", ylim=(0, None))
+        rates.grid(visible=False)
+    return figure
+
+
+CROWDED = 6
+"""Phases from which their names are small."""
+
+MEMBERS_ON_VALIDATION = "target/validation/member/nll"
 
 
 def diversity(rows: Sequence[Row], look: Look) -> Figure:
