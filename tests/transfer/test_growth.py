@@ -35,13 +35,13 @@ def test_11_a_grown_ensemble_stays_within_its_budget_and_tells_what_it_chose_fro
     assert len({entry.key for entry in result.ledger.entries if entry.phase == "full"}) == len(grown)
     assert choice["pilots"] == []
     if budget < 2:
-        assert (sizes, choice["candidates"]) == ((BETWEEN,), [])
+        assert (sizes, choice["candidates"]) == ((BETWEEN if budget < 1 else LARGE,), [])
         return
     [taken] = [candidate for candidate in choice["candidates"] if candidate["taken"]]
     assert taken["nll"] == min(candidate["nll"] for candidate in choice["candidates"])
     assert taken["members"] == len(sizes)
     assert grown[0]["image_size"] == LARGE
-    assert {*sizes} <= {own["image_size"] for own in grown} <= {LARGE, SMALL}
+    assert {*sizes} <= {own["image_size"] for own in grown} <= {LARGE, BETWEEN, SMALL}
 
 
 def test_with_one_image_size_it_is_few_with_whole_schedules(bench):
@@ -84,14 +84,32 @@ def test_sizes_are_mixed_only_where_neither_is_clearly_better():
     assert len(scores) == 2
 
 
-def test_sizes_are_those_of_the_dataset_and_its_halves_down_to_that_of_the_recipe(bench):
+def test_the_largest_size_is_taken_of_which_each_image_is_seen_seven_times(bench):
+    def plan(steps, *asked, examples=320, budget=2.0, members=3):
+        """Plan with a budget of so many steps at the largest of 16, 12 and 8 pixels, by batches of 32."""
+        recipes = replace(bench.recipes, full=replace(bench.recipes.full, steps=1), image_size=LARGE)
+        own = replace(bench.prices, recipes=recipes, examples=examples, budget=float(steps), members=members)
+        unit = replace(own, budget=None)
+        assert unit.step == unit.unit
+        return GrowthPlan.of(own, asked or (LARGE, BETWEEN, SMALL))
+
+    assert plan(70) == GrowthPlan((LARGE,), 1)
+    assert plan(69) == GrowthPlan((BETWEEN,), 1)
+    assert plan(140).members == 2
+    assert plan(139) == GrowthPlan((LARGE,), 1)
+    assert plan(1) == GrowthPlan((SMALL,), 1)
+    assert plan(1, LARGE) == GrowthPlan((LARGE,), 1)
+    assert plan(140, members=1) == GrowthPlan((LARGE,), 1)
+    assert plan(7, examples=20) == GrowthPlan((LARGE,), 1)
+
+
+def test_sizes_are_parts_of_that_of_the_dataset_down_to_that_of_the_recipe(bench):
     prices = replace(bench.prices, budget=2.0)
-    assert GrowthPlan.of(prices, []).sizes == (LARGE, SMALL)
+    assert GrowthPlan.of(prices, []).sizes == (LARGE, BETWEEN, SMALL)
     for own in (None, LARGE, SMALL + 1):
         counted = replace(prices, recipes=replace(bench.recipes, image_size=own))
         assert GrowthPlan.of(counted, []).sizes == (LARGE,)
     assert GrowthPlan.of(prices, [SMALL, BETWEEN]).sizes == (BETWEEN, SMALL)
-    assert GrowthPlan.of(replace(prices, budget=1.0), [SMALL, BETWEEN]) == GrowthPlan((BETWEEN,), 1)
     assert not GrowthPlan.of(replace(prices, validation=3), [SMALL]).looks
 
 

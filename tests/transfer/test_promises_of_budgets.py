@@ -72,10 +72,10 @@ class Untrained(Fitter):
     def begin(self) -> None:
         """Notice that something is trained."""
 
-    def fit(self, architecture, starts, data, recipe, phase, heads=False):
+    def fit(self, architecture, starts, task, recipe, phase, heads=False):
         """Bill fits as if they had been computed."""
         self.begin()
-        spec = FitSpec(architecture, data, recipe, phase, heads)
+        spec = FitSpec(architecture, task.train, recipe, phase, heads)
         assert recipe.steps > 0 or not starts
         seen = recipe.steps * min(recipe.batch_size, len(spec.data) * recipe.views)
         encoded = most_encoded(recipe, len(spec.data)) if spec.heads else 0

@@ -69,10 +69,11 @@ def fine_tuning(bench: Workbench, ledger: Ledger) -> FineTuning:
 
 
 def seconds_a_fine_tuning(bench: Workbench) -> float:
-    """Return the seconds on the clock that a fine-tuning takes here; some steps are timed, which nobody pays for."""
-    flops, stored = bench.prices.unit, bench.prices.image_size
-    bench = bench.at(min(bench.recipes.image_size or stored, stored))
-    return max(_seconds_a_step(bench, lambda cost: cost.seconds), 1e-9) * flops / bench.prices.step
+    """Return the seconds on the clock that the FLOPs of a fine-tuning take here, at the image size of the work.
+
+    Some steps are timed, which nobody pays for.
+    """
+    return max(_seconds_a_step(bench, lambda cost: cost.seconds), 1e-9) * bench.prices.unit / bench.prices.step
 
 
 def _kept(bench: Workbench, time: Callable[[Cost], float]) -> float:

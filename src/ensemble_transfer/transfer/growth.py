@@ -29,6 +29,10 @@ STARVED = 0.5
 """Training loss as a share of that on validation, from which a member lacks steps rather than labels."""
 
 
+EPOCHS = 7
+"""Times that a member must see every training image before there is another member, or a larger image size."""
+
+
 @dataclass(frozen=True)
 class GrowthPlan:
     """What may be trained.
@@ -43,27 +47,27 @@ class GrowthPlan:
 
     @classmethod
     def of(cls, prices: Prices, asked: Sequence[int]) -> "GrowthPlan":
-        """Plan as many members as the budget pays whole fine-tunings for, at least one.
+        """Plan the largest images of which a member sees each seven times, and as many members as do so.
+
+        Where no size is small enough for that, one member has the smallest. No member has less than a fine-tuning,
+        unless it is alone.
 
         Args:
             prices: Prices and budget.
-            asked: Image sizes to try. Empty: that of the dataset, and halves of it down to that of the recipe. A single
-                member has none to compare itself with, and gets the size half way between the two largest, which loses
-                little to the better of them, whichever that is.
+            asked: Image sizes to take from. Empty: that of the dataset, three quarters and half of it, and so on, down
+                to that of the recipe.
 
         Raises:
             SettingError: If the budget does not pay for a step of each member, or validation images are too few.
         """
-        members = max(1, min(prices.members, int(prices.budget or 0)))
-        sizes = tuple(sorted({*asked}, reverse=True)) or _halves(prices)
-        if members == 1:
-            between = sum(sizes[:2]) // 2
-            sizes = (between if not asked and _suits(prices, between) else sizes[0],)
-        if len(sizes) > 1:
+        sizes = tuple(sorted({*asked}, reverse=True)) or _smaller(prices)
+        fed = [size for size in sizes if _members(prices, size) > 0] or [sizes[-1]]
+        members = max(1, min(prices.members, int(prices.budget or 0), _members(prices, fed[0])))
+        plan = cls(tuple(fed) if members > 1 else (fed[0],), members)
+        if plan.looks:
             rule = f"must be at least {FEWEST_IMAGES} for auto, which chooses on them"
             require(prices.validation >= FEWEST_IMAGES, "validation", prices.validation, rule)
-        plan = cls(sizes, members)
-        first = prices.at(sizes[0])
+        first = prices.at(plan.sizes[0])
         prices.require_limit(members * (first.step + plan.looks * first.look), "a step of fine-tuning")
         return plan
 
@@ -172,12 +176,20 @@ def told(grown: Sequence[Grown], labels: Tensor) -> list[dict[str, Any]]:
     ]
 
 
-def _halves(prices: Prices) -> tuple[int, ...]:
-    """Return the image size of the dataset, and halves of it that suit the network, down to that of the recipe."""
-    sizes, least = [prices.image_size], prices.recipes.image_size or prices.image_size
-    while sizes[-1] // 2 >= least:
-        sizes.append(sizes[-1] // 2)
-    return tuple(size for size in sizes if size == sizes[0] or _suits(prices, size))
+def _members(prices: Prices, size: int) -> int:
+    """Return how many members of an image size see every training image often enough within the budget."""
+    full, own = prices.recipes.full, prices.at(size)
+    assert own.limit is not None, "auto needs a budget"
+    return own.limit // own.step * min(full.batch_size, own.examples) // (EPOCHS * own.examples)
+
+
+def _smaller(prices: Prices) -> tuple[int, ...]:
+    """Return the image size of the dataset, three quarters and half of it, and so on: those that suit the network."""
+    whole, least = prices.image_size, prices.recipes.image_size or prices.image_size
+    ladder = [whole]
+    while ladder[-1] // 2 >= least:
+        ladder += [ladder[-1] * 3 // 4, ladder[-1] // 2]
+    return tuple(size for size in ladder if size == whole or _suits(prices, size))
 
 
 def _suits(prices: Prices, size: int) -> bool:
