@@ -1,4 +1,4 @@
-"""Grow an ensemble of pretrained networks within a budget, by whole schedules: which image size comes next.
+"""Grow an ensemble of pretrained networks within a budget, by whole schedules.
 
 Their rate is tuned, so no pilots are trained: every network that is trained is a candidate member. What decides is how
 the budget is divided among pixels, steps and members. ``benchmarks/frontier/AUTO.md`` says what was tried.
