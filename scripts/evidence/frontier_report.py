@@ -32,7 +32,7 @@ from frontier_claims import (
     read_protocol,
     time_of,
 )
-from frontier_runs import ONE, UNSHIFTED, Runs, Spec
+from frontier_runs import ONE, TWO, UNSHIFTED, Runs, Spec
 from recipe_report import pack
 
 from ensemble_transfer.report.record import Record, read_records
@@ -195,7 +195,7 @@ def _added(runs: Runs) -> str:
         gain, specs = Side(runs, GAIN), [("zero_shot", None, members) for members in (2, 4, 8)]
         specs += [(UNSHIFTED, None, 2), ("random_shift", None, 2), ("few", 2, 2)]
         for strategy, budget, members in specs:
-            spec = {"strategy": strategy, "members": members} | ({"cycles": "[]"} if strategy == "few" else {})
+            spec = TWO if strategy == "few" else {"strategy": strategy, "members": members}
             found = runs.find(pair, spec, budget)
             gains = gain.values(pair, spec, budget, ())
             if not gains:
@@ -239,7 +239,7 @@ def _everything(runs: Runs, pair: str) -> str:
 
 
 def _label(spec: Spec) -> str:
-    shown = [(name, str(spec.get(name, "None"))) for name in ("members", "cycles")]
+    shown = [(name, str(spec.get(name, "None"))) for name in ("members", "image_size", "cycles")]
     options = ", ".join(f"{name}={value}" for name, value in shown if value not in ("None", "[]"))
     return f"{spec['strategy']} ({options})" if options else str(spec["strategy"])
 

@@ -14,8 +14,8 @@ from ensemble_transfer.report.settings import decisive, flat
 Spec = Mapping[str, Any]
 """Settings that choose runs: strategy, options of the strategy by their names, budget, and ``lr`` as a factor."""
 
-ONE: Spec = {"strategy": "few", "members": 1, "cycles": "[]", "budget": 1}
-TWO: Spec = {"strategy": "few", "members": 2, "cycles": "[]"}
+ONE: Spec = {"strategy": "few", "members": 1, "cycles": "[]", "image_size": None, "budget": 1}
+TWO: Spec = {"strategy": "few", "members": 2, "cycles": "[]", "image_size": None}
 
 UNSHIFTED = "zero_shot, scale 0"
 """The control of added members: statistics and a probed head as in ``zero_shot``, and no shift."""
@@ -90,7 +90,7 @@ class Runs:
             _name(record, own) == spec["strategy"]
             and _same(own["budget"], spec["budget"])
             and (math.isnan(factor) or abs(math.log(factor / spec["lr"])) < 0.1)
-            and all(own.get(name) == str(value) for name, value in options.items())
+            and all(str(own.get(name)) == str(value) for name, value in options.items())
         )
 
     def budgets(self, pair: str) -> list[float]:

@@ -50,9 +50,7 @@ def fine_tunings_in(budget: str, experiment: Experiment, tasks: Tasks) -> float:
     for members in count(1):  # the fewest that the rest pays for no more than
         evaluating = (members + (members > 1)) * each  # and their soup
         found = floor(100 * (left - evaluating) / unit) / 100
-        rule = (
-            f"does not pay for the evaluation of about {evaluating:.0f} s, and a fine-tuning of {unit:.3g} s"
-        )
+        rule = f"does not pay for the evaluation of about {evaluating:.0f} s, and a fine-tuning of {unit:.3g} s"
         require(found > 0, "budget", budget, rule)
         if _members(experiment, bench, found) <= members:
             break
