@@ -2,6 +2,7 @@ import csv
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from urllib.parse import unquote
 
 import pytest
 import records
@@ -51,6 +52,20 @@ def test_every_pair_of_tasks_has_a_page_with_its_figures_and_the_page_of_all_lin
     assert written == {"index.html", *(f"table.{kind}" for kind in ("md", "csv", "tex"))}
     assert out / "mnist_to_fashion" / "figures" in undrawn
     assert undrawn[out / "figures"]  # accuracies of different tasks are not drawn into one figure
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_page_links_the_errors_of_every_run_that_has_them(tmp_path):
+    root = saved(tmp_path / "a #sweep", *CLEAR, a_record("few", dataset="mnist -> fashion"))
+    for run in ("0", "4", "6"):
+        (root / run / "errors.html").write_text("errors")
+    assert main([str(root), "--output", str(tmp_path / "elsewhere")]) == 0
+    linked = {}
+    for page in (tmp_path / "elsewhere").rglob("index.html"):
+        links = re.findall(r'<a href="([^"]+errors.html)">(seed \d)</a>', page.read_text())
+        linked[page.parent.name] = {(page.parent / unquote(link)).resolve().parent.name: seed for link, seed in links}
+    digits, fashion = {"0": "seed 0", "4": "seed 1"}, {"6": "seed 0"}
+    assert linked == {"elsewhere": digits | fashion, "digits_to_mnist": digits, "mnist_to_fashion": fashion}
 
 
 def test_many_figures_are_drawn_side_by_side(tmp_path, monkeypatch, undrawn):

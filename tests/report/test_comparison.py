@@ -205,7 +205,7 @@ def row_of(text, label):
     found = {}
     for part in text.split("\n\n"):
         lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in part.splitlines() if line[:1] == "|"]
-        if lines and "n" in lines[0]:
+        if lines and "seeds" in lines[0]:
             [row] = [dict(zip(lines[0], line, strict=True)) for line in lines[2:] if line[0] == label]
             found |= row
     return found
@@ -338,7 +338,7 @@ def test_differences_are_paired_and_have_scipys_interval_in_every_format(tmp_pat
 def test_the_best_is_bold_where_significant_and_counts_of_cost_never():
     text = Comparison.of(CLEAR).markdown()
     assert row_of(text, "full")["accuracy"] == "**0.910 ± 0.010**"
-    assert (row_of(text, "full")["n"], row_of(text, "shift")["accuracy"]) == ("3", "0.813 ± 0.015")
+    assert (row_of(text, "full")["seeds"], row_of(text, "shift")["accuracy"]) == ("3", "0.813 ± 0.015")
     assert text.count("**") == 2
     assert "\\textbf{0.910 $\\pm$ 0.010}" in Comparison.of(CLEAR).latex()
 

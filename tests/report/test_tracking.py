@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from ensemble_transfer.cli.main import main
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.report.artifacts import artifacts_of
 from ensemble_transfer.report.comparison import Comparison
+from ensemble_transfer.report.gallery import Shown, write_errors
 from ensemble_transfer.report.record import Record
 from ensemble_transfer.report.tracked_run import TrackedRun
 from ensemble_transfer.report.tracking import LoggerSettings, log_comparison, tracking
@@ -281,6 +283,20 @@ def test_a_comparison_is_logged_with_its_table_and_figures(tmp_path, server):
     assert (summary["comparison"]["nrows"], summary["comparison"]["ncols"]) == (2, 3)
     assert summary["figures/pareto"]["_type"] == summary["figures/a_to_b/pareto"]["_type"] == "image-file"
     assert any(name.endswith(".table.json") for name in server.uploads)
+
+
+def test_the_errors_of_a_run_are_logged_as_a_table_of_pictures(tmp_path, server):
+    Image.new("RGB", (4, 4)).save(tmp_path / "one.png")
+    shown = Shown((tmp_path / "one.png").read_bytes(), 7, "cat", "dog", 0.875)
+    write_errors(tmp_path, "errors", [shown], [], 1)
+    with tracking(replace(ONLINE, artifacts=False), a_run(tmp_path)) as tracker:
+        tracker.record(record())
+    (run,) = server.runs
+    assert (server.summary(run)["errors"]["_type"], server.summary(run)["errors"]["nrows"]) == ("table-file", 1)
+    table, *_ = [json.loads(sent) for name, sent in server.uploads.items() if name.endswith(".table.json")]
+    assert table["columns"] == ["image", "truth", "predicted", "probability", "place"]
+    [[picture, *about]] = table["data"]
+    assert (picture["_type"], about) == ("image-file", ["cat", "dog", 0.875, 7])
 
 
 def test_a_comparison_of_nothing_is_logged_without_a_table(tmp_path, server, caplog):

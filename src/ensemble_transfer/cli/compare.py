@@ -1,7 +1,7 @@
 """``python -m ensemble_transfer compare DIRS...``: redraw a comparison from records, at any time."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from contextlib import suppress
 from itertools import chain, count
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ensemble_transfer.cli.command import command, console, parser_of, print_error, some_path
-from ensemble_transfer.layout import owned
+from ensemble_transfer.layout import ERRORS, owned
 from ensemble_transfer.machine import usable_cores
 from ensemble_transfer.report import terminal
 from ensemble_transfer.report.comparison import Comparison
@@ -48,12 +48,14 @@ def compare(folders: Sequence[Path], output: Path, baseline: str | None = None, 
         return 2
     if not records:
         raise ValueError(f"no record.json below {', '.join(map(str, folders))}")
-    comparison = Comparison.of((record.printable() for record in records.values()), baseline)
+    shown = {folder: record.printable() for folder, record in records.items()}
+    comparison = Comparison.of(shown.values(), baseline)
+    errors = {id(record): folder / ERRORS for folder, record in shown.items() if (folder / ERRORS).is_file()}
     try:
         output.mkdir(parents=True, exist_ok=True)
         with owned(output):  # parts of one sweep may end at the same time
             comparison.write(output)
-            page = _drawn(comparison, output) if drawn else output / "table.md"
+            page = _drawn(comparison, output, errors) if drawn else output / "table.md"
     except OSError as error:
         raise ValueError(f"{output}: the comparison cannot be written there ({error.strerror})") from error
     screen = console()
@@ -66,8 +68,8 @@ def compare(folders: Sequence[Path], output: Path, baseline: str | None = None, 
     return 1 if comparison.failed or refused else 0
 
 
-def _drawn(comparison: Comparison, output: Path) -> Path:
-    """Draw the figures, write the page, and return its path.
+def _drawn(comparison: Comparison, output: Path, errors: Mapping[int, Path]) -> Path:
+    """Draw the figures, write the page with links to the runs' errors, and return its path.
 
     Numbers of different tasks do not belong into one figure. With several pairs, each gets a page in a folder of its
     own, and the page of all has the tables, links, and the figures that compare tasks.
@@ -88,7 +90,7 @@ def _drawn(comparison: Comparison, output: Path) -> Path:
         for folder, part in parts.items()
     ]
     for (folder, part), figures in zip(parts.items(), _figures(jobs), strict=True):
-        page.write(part, figures, folder, links if folder == output else {})
+        page.write(part, figures, folder, links if folder == output else {}, errors)
     return output / page.FILE_NAME
 
 

@@ -169,7 +169,8 @@ class Comparison:
     def _measured(self, title: str, columns: Sequence[Column]) -> Table:
         columns = [column for column in columns if column in self.columns]
         lines = [
-            {"strategy": words(row.label), **self._cells(row, columns), "n": count(len(row.seeds))} for row in self.rows
+            {"strategy": words(row.label), **self._cells(row, columns), "seeds": count(len(row.seeds))}
+            for row in self.rows
         ]
         return Table(title, lines, _ascending(columns), [groups_of(row) for row in self.rows])
 
@@ -193,7 +194,8 @@ class Comparison:
     def _budgets(self) -> Table:
         """Return the frontier, budget by budget: every strategy against the best rival."""
         frontier = self.frontier or Frontier(())
-        columns = [NAMED[name] for name in (FINE_TUNINGS, "accuracy", CALIBRATED, WORTH, WORTH_PER_COST)]
+        names = FINE_TUNINGS, "accuracy", CALIBRATED, WORTH, WORTH_PER_COST
+        columns = [NAMED[name] for name in names if NAMED[name] in self.columns]
         lines = []
         for point in sorted(frontier.points, key=lambda point: point.budget or 0.0):
             members = mean(run.ensemble["size"] for run in point.runs)
@@ -202,7 +204,7 @@ class Comparison:
                 for c in (NAMED["accuracy"], NAMED[CALIBRATED])
             }
             first = {"budget": Cell(f"{point.budget:g}", point.budget or 0.0), "strategy": words(point.label)}
-            last = {"members": Cell(f"{members:.1f}", members), "n": count(len(point.seeds))}
+            last = {"members": Cell(f"{members:.1f}", members), "seeds": count(len(point.seeds))}
             lines.append(first | {c.name: _cell(point, c) for c in columns} | leads | last)
         groups = [{"budget": line["budget"].text} for line in lines]
         return Table(FRONTIER_TITLE, lines, _ascending(columns) | {"budget"}, groups)

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from ensemble_transfer.layout import ERRORS, replacing
+from ensemble_transfer.report.html import rendered
 
 
 @dataclass(frozen=True)
@@ -45,14 +44,7 @@ def write_errors(folder: Path, title: str, surest: Sequence[Shown], unsure: Sequ
         unsure: Right predictions, the least sure first.
         errors: How many test images are predicted wrongly in all.
     """
-    environment = Environment(
-        loader=PackageLoader("ensemble_transfer.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("errors.html").render(title=title, surest=surest, unsure=unsure, errors=errors)
+    page = rendered("errors.html", title=title, surest=surest, unsure=unsure, errors=errors)
     with replacing(folder / ERRORS) as beside:
         beside.write_text(page, encoding="utf-8")
     return folder / ERRORS

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-MOST = 4
+MOST = 5
 """Maximum number of settings in a label."""
 
 LONG = 24
@@ -67,7 +67,10 @@ def _formatted(name: str, value: str, rivals: Iterable[Settings]) -> str:
         return value if " -> " in value else f"{value}, no source"
     if (name, value) == ("budget", "None"):
         return "no budget"
-    path = name.removeprefix("strategy.").removeprefix("dataset.")
+    path = name.removeprefix("strategy.")
+    path = (
+        path.removeprefix("dataset.") if path.count(".") > 1 else path
+    )  # dataset.image_size is not strategy.image_size
     if name.startswith(_OOD_TASKS):
         task = name.removeprefix(_OOD_TASKS).split(".")[0]
         if any(not any(key.startswith(f"{_OOD_TASKS}{task}.") for key in other) for other in rivals):

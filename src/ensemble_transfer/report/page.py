@@ -4,18 +4,20 @@ The template escapes every text from records, and the page's content security po
 """
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from ensemble_transfer.report.comparison import MORE, Comparison, groups_of
 from ensemble_transfer.report.confusion import best_of_each_strategy, confusion_tables
 from ensemble_transfer.report.findings import findings
+from ensemble_transfer.report.html import rendered
 from ensemble_transfer.report.plots import Drawn
 from ensemble_transfer.report.plots.style import GRID, INK, PAPER, styles
 from ensemble_transfer.report.record import Record
@@ -28,27 +30,39 @@ FILTERED = 8
 
 
 def write(
-    comparison: Comparison, figures: Iterable[Drawn], folder: Path, pairs: Mapping[str, str] | None = None
+    comparison: Comparison,
+    figures: Iterable[Drawn],
+    folder: Path,
+    pairs: Mapping[str, str] | None = None,
+    errors: Mapping[int, Path] | None = None,
 ) -> Path:
-    """Write ``index.html`` into the folder of a comparison, and return its path; see :func:`html`."""
+    """Write ``index.html`` into the folder of a comparison, and return its path; see :func:`html`.
+
+    Args:
+        comparison: The comparison.
+        figures: Its figures.
+        folder: Its folder.
+        pairs: Pages of the pairs of tasks, where there are several.
+        errors: Pages with the errors of runs as pictures, by the ``id`` of the run's record.
+    """
+    links = {run: quote(Path(os.path.relpath(page, folder)).as_posix()) for run, page in (errors or {}).items()}
     path = folder / FILE_NAME
-    path.write_text(html(comparison, figures, pairs), encoding="utf-8")
+    path.write_text(html(comparison, figures, pairs, links), encoding="utf-8")
     return path
 
 
-def html(comparison: Comparison, figures: Iterable[Drawn], pairs: Mapping[str, str] | None = None) -> str:
-    """Return the page of a comparison with its figures; with several pairs of tasks, ``pairs`` has their pages."""
+def html(
+    comparison: Comparison,
+    figures: Iterable[Drawn],
+    pairs: Mapping[str, str] | None = None,
+    errors: Mapping[int, str] | None = None,
+) -> str:
+    """Return the page of a comparison with its figures, and links to pages of pairs of tasks and of errors."""
     runs = [run for row in comparison.rows for run in row.runs]
     known = [*runs, *comparison.failed, *comparison.untested]
     drawn = [_figure(figure, index) for index, figure in enumerate(figures)]
-    environment = Environment(
-        loader=PackageLoader("ensemble_transfer.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html").render(
+    return rendered(
+        "page.html",
         title=f"Ensembles transferred: {_joined(run.dataset for run in known)}",
         nothing=comparison.nothing,
         findings=findings(comparison),
@@ -58,6 +72,7 @@ def html(comparison: Comparison, figures: Iterable[Drawn], pairs: Mapping[str, s
         tables=comparison.tables,
         more=MORE,
         confusions=[] if pairs else confusion_tables(best_of_each_strategy(comparison.rows)),
+        errors=_errors(comparison.rows, errors or {}),
         filters=_filters(comparison.rows),
         colours={label: style.colour for label, style in styles(comparison.rows).items()},
         notes=comparison.notes,
@@ -66,6 +81,12 @@ def html(comparison: Comparison, figures: Iterable[Drawn], pairs: Mapping[str, s
         facts=_facts(runs),
         json=partial(json.dumps, indent=2, ensure_ascii=False),
     )
+
+
+def _errors(rows: Sequence[Row], links: Mapping[int, str]) -> dict[str, dict[int, str]]:
+    """Return the links to the errors of each row's runs, by seed."""
+    found = {row.label: {run.seed: links[id(run)] for run in row.runs if id(run) in links} for row in rows}
+    return {label: own for label, own in found.items() if own}
 
 
 def _filters(rows: Sequence[Row]) -> dict[str, list[str]]:

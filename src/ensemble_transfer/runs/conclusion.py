@@ -42,7 +42,9 @@ def conclude(prepared: PreparedRun, result: TransferResult, folder: Path) -> Rec
     drawn = curves(arrays["probabilities"], arrays["labels"], validation=held_out) if tested else {}
     _save(folder, arrays, result, experiment.evaluation.keep)
     if tested:
-        show_errors(folder, f"{experiment.strategy.name}: {tasks.name}", arrays, target.test, target.classes)
+        show_errors(
+            folder, f"{tasks.name}: the errors of {experiment.strategy.name}", arrays, target.test, target.classes
+        )
     entries = [*(prepared.source_ledger or Ledger()).entries, *result.ledger.entries]
     fits = [entry for entry in entries if entry.reused]
     record = Record(

@@ -96,7 +96,7 @@ def compute(
         _panel(axes, places, look, bool(column.higher_is_better))
         axes.set_xlabel(f"cost ({cost})")
         better = "higher" if column.higher_is_better else "lower"
-        axes.set_ylabel(f"{column.name}, minus the baseline's\n({better} is better)")
+        axes.set_ylabel(f"difference in {column.name}\n({better} is better)")
     names = dict.fromkeys(place.name for place in places)
     handles = [Line2D([], [], **look[name].line2d() | {"linestyle": "none"}, label=name) for name in names]
     legend_above(figure, [*handles, Line2D([], [], **RING, label="Pareto front")])
