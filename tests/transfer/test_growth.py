@@ -24,19 +24,19 @@ def bench(backbone, recipes, fitter) -> Workbench:
     return Workbench(Ensemble(architecture, members, ("a", "b", "c"), "shared"), task.sealed(), 0, recipes, fitter)
 
 
-@pytest.mark.parametrize("budget", [0.5, 1.0, 2.0, 3.4])
-def test_11_a_grown_ensemble_stays_within_its_budget_and_tells_what_it_chose_from(bench, budget):
+@pytest.mark.parametrize(("budget", "size"), [(0.5, SMALL), (1.4, BETWEEN), (2.0, LARGE), (3.4, None), (5.2, None)])
+def test_11_a_grown_ensemble_stays_within_its_budget_and_tells_what_it_chose_from(bench, budget, size):
     result = Auto().run(replace(bench.unbilled(), budget=budget))
     spent = result.ledger.total().flops / bench.prices.unit
     assert 0.9 * budget < spent <= budget
     choice, sizes = result.decisions["choice"], result.ensemble.image_sizes
     grown = choice["grown"]
-    assert len(grown) == max(1, int(budget))
     assert len({entry.key for entry in result.ledger.entries if entry.phase == "full"}) == len(grown)
     assert choice["pilots"] == []
-    if budget < 2:
-        assert (sizes, choice["candidates"]) == ((BETWEEN if budget < 1 else LARGE,), [])
+    if size is not None:
+        assert (sizes, choice["candidates"], len(grown)) == ((size,), [], 1)
         return
+    assert len(grown) == int(budget * bench.prices.unit / bench.prices.step / 36)
     [taken] = [candidate for candidate in choice["candidates"] if candidate["taken"]]
     assert taken["nll"] == min(candidate["nll"] for candidate in choice["candidates"])
     assert taken["members"] == len(sizes)
@@ -84,27 +84,26 @@ def test_sizes_are_mixed_only_where_neither_is_clearly_better():
     assert len(scores) == 2
 
 
-def test_the_largest_size_is_taken_of_which_each_image_is_seen_seven_times(bench):
-    def plan(steps, *asked, examples=320, budget=2.0, members=3):
-        """Plan with a budget of so many steps at the largest of 16, 12 and 8 pixels, by batches of 32."""
-        recipes = replace(bench.recipes, full=replace(bench.recipes.full, steps=1), image_size=LARGE)
-        own = replace(bench.prices, recipes=recipes, examples=examples, budget=float(steps), members=members)
-        unit = replace(own, budget=None)
-        assert unit.step == unit.unit
+def test_the_largest_size_is_taken_of_which_the_budget_pays_enough_steps(bench):
+    def plan(steps, *asked, members=3):
+        """Plan with a budget of so many steps at the largest of 16, 12 and 8 pixels, where 40 are enough."""
+        recipes = replace(bench.recipes, full=replace(bench.recipes.full, steps=100), image_size=LARGE)
+        own = replace(bench.prices, recipes=recipes, budget=steps / 100 + 1e-9, members=members)
         return GrowthPlan.of(own, asked or (LARGE, BETWEEN, SMALL))
 
-    assert plan(70) == GrowthPlan((LARGE,), 1)
-    assert plan(69) == GrowthPlan((BETWEEN,), 1)
-    assert plan(140).members == 2
-    assert plan(139) == GrowthPlan((LARGE,), 1)
+    assert plan(40) == GrowthPlan((LARGE,), 1)
+    assert plan(39) == GrowthPlan((BETWEEN,), 1)
     assert plan(1) == GrowthPlan((SMALL,), 1)
     assert plan(1, LARGE) == GrowthPlan((LARGE,), 1)
-    assert plan(140, members=1) == GrowthPlan((LARGE,), 1)
-    assert plan(7, examples=20) == GrowthPlan((LARGE,), 1)
+    assert plan(199) == GrowthPlan((LARGE,), 1)
+    assert plan(200) == GrowthPlan((LARGE, BETWEEN, SMALL), 2)
+    assert plan(200, members=1) == GrowthPlan((LARGE,), 1)
+    dear = replace(bench.prices, recipes=replace(bench.recipes, image_size=SMALL), budget=2.0)
+    assert GrowthPlan.of(dear, ()).members == dear.limit // (dear.step * 36) < 2
 
 
 def test_sizes_are_parts_of_that_of_the_dataset_down_to_that_of_the_recipe(bench):
-    prices = replace(bench.prices, budget=2.0)
+    prices = replace(bench.prices, budget=4.0)
     assert GrowthPlan.of(prices, []).sizes == (LARGE, BETWEEN, SMALL)
     for own in (None, LARGE, SMALL + 1):
         counted = replace(prices, recipes=replace(bench.recipes, image_size=own))
@@ -119,7 +118,7 @@ def test_sizes_are_parts_of_that_of_the_dataset_down_to_that_of_the_recipe(bench
 )
 def test_what_cannot_be_chosen_or_paid_is_refused_before_training(bench, changes, setting):
     with pytest.raises(SettingError) as error:
-        Auto().plan(replace(bench.prices, **{"budget": 2.0} | changes))
+        Auto().plan(replace(bench.prices, **{"budget": 4.0} | changes))
     assert error.value.setting == setting
 
 

@@ -6,6 +6,7 @@ the budget is divided among pixels, steps and members. ``benchmarks/frontier/AUT
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any
 
 import torch
@@ -29,8 +30,8 @@ STARVED = 0.5
 """Training loss as a share of that on validation, from which a member lacks steps rather than labels."""
 
 
-EPOCHS = 7
-"""Times that a member must see every training image before there is another member, or a larger image size."""
+ENOUGH = 0.4
+"""Steps, as a share of those of ``recipe.full``, that a member has before there is another, or a larger image size."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,10 @@ class GrowthPlan:
 
     @classmethod
     def of(cls, prices: Prices, asked: Sequence[int]) -> "GrowthPlan":
-        """Plan the largest images of which a member sees each seven times, and as many members as do so.
+        """Plan the largest images of which the budget pays enough steps, and as many members as have enough of them.
 
-        Where no size is small enough for that, one member has the smallest. No member has less than a fine-tuning,
-        unless it is alone.
+        Where there is no such size, one member has the smallest. No member has less than a fine-tuning, unless it is
+        alone.
 
         Args:
             prices: Prices and budget.
@@ -177,10 +178,10 @@ def told(grown: Sequence[Grown], labels: Tensor) -> list[dict[str, Any]]:
 
 
 def _members(prices: Prices, size: int) -> int:
-    """Return how many members of an image size see every training image often enough within the budget."""
-    full, own = prices.recipes.full, prices.at(size)
+    """Return how many members of an image size have enough steps within the budget."""
+    own = prices.at(size)
     assert own.limit is not None, "auto needs a budget"
-    return own.limit // own.step * min(full.batch_size, own.examples) // (EPOCHS * own.examples)
+    return own.limit // (own.step * ceil(ENOUGH * own.recipes.full.steps))
 
 
 def _smaller(prices: Prices) -> tuple[int, ...]:
