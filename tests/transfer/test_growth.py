@@ -24,7 +24,7 @@ def bench(backbone, recipes, fitter) -> Workbench:
     return Workbench(Ensemble(architecture, members, ("a", "b", "c"), "shared"), task.sealed(), 0, recipes, fitter)
 
 
-@pytest.mark.parametrize(("budget", "size"), [(0.5, SMALL), (1.4, BETWEEN), (2.0, LARGE), (3.4, None), (5.2, None)])
+@pytest.mark.parametrize(("budget", "size"), [(0.5, SMALL), (0.8, BETWEEN), (1.4, LARGE), (2.0, None), (3.4, None)])
 def test_11_a_grown_ensemble_stays_within_its_budget_and_tells_what_it_chose_from(bench, budget, size):
     result = Auto().run(replace(bench.unbilled(), budget=budget))
     spent = result.ledger.total().flops / bench.prices.unit
@@ -36,7 +36,7 @@ def test_11_a_grown_ensemble_stays_within_its_budget_and_tells_what_it_chose_fro
     if size is not None:
         assert (sizes, choice["candidates"], len(grown)) == ((size,), [], 1)
         return
-    assert len(grown) == int(budget * bench.prices.unit / bench.prices.step / 36)
+    assert len(grown) == int(budget)
     [taken] = [candidate for candidate in choice["candidates"] if candidate["taken"]]
     assert taken["nll"] == min(candidate["nll"] for candidate in choice["candidates"])
     assert taken["members"] == len(sizes)
@@ -85,11 +85,11 @@ def test_sizes_are_mixed_only_where_neither_is_clearly_better():
 
 
 def test_the_largest_size_is_taken_of_which_the_budget_pays_enough_steps(bench):
-    def plan(steps, *asked, members=3):
-        """Plan with a budget of so many steps at the largest of 16, 12 and 8 pixels, where 40 are enough."""
+    def plan(steps, *asked, members=3, examples=960):
+        """Plan with a budget of so many steps at the largest of 16, 12 and 8 pixels, by batches of 32."""
         recipes = replace(bench.recipes, full=replace(bench.recipes.full, steps=100), image_size=LARGE)
-        own = replace(bench.prices, recipes=recipes, budget=steps / 100 + 1e-9, members=members)
-        return GrowthPlan.of(own, asked or (LARGE, BETWEEN, SMALL))
+        own = replace(bench.prices, recipes=recipes, members=members, examples=examples)
+        return GrowthPlan.of(replace(own, budget=steps * own.step / own.unit), asked or (LARGE, BETWEEN, SMALL))
 
     assert plan(40) == GrowthPlan((LARGE,), 1)
     assert plan(39) == GrowthPlan((BETWEEN,), 1)
@@ -98,8 +98,22 @@ def test_the_largest_size_is_taken_of_which_the_budget_pays_enough_steps(bench):
     assert plan(199) == GrowthPlan((LARGE,), 1)
     assert plan(200) == GrowthPlan((LARGE, BETWEEN, SMALL), 2)
     assert plan(200, members=1) == GrowthPlan((LARGE,), 1)
-    dear = replace(bench.prices, recipes=replace(bench.recipes, image_size=SMALL), budget=2.0)
-    assert GrowthPlan.of(dear, ()).members == dear.limit // (dear.step * 36) < 2
+    assert plan(20, examples=64) == GrowthPlan((LARGE,), 1)  # of ten epochs
+    assert plan(19, examples=64) == GrowthPlan((BETWEEN,), 1)
+    assert plan(199, examples=64).members == 1  # less than two fine-tunings
+    assert plan(299, examples=320).members == 2
+    assert plan(199, examples=320).members == 1
+
+
+def test_few_images_are_seen_ten_times_by_several_members(bench):
+    recipes = replace(bench.recipes, image_size=SMALL)
+    own = replace(bench.prices, recipes=recipes, examples=32)
+    steps, price = 2 * 10, own.step  # at 16 pixels, where a fine-tuning has fewer steps than at 8
+    assert GrowthPlan.of(replace(own, budget=2.0), ()).members == 2
+    assert own.unit * 2 // price > steps
+    many = replace(own, examples=32 * 5)
+    assert many.unit * 2 // many.step < 2 * 50
+    assert GrowthPlan.of(replace(many, budget=2.0), ()).members == 1
 
 
 def test_sizes_are_parts_of_that_of_the_dataset_down_to_that_of_the_recipe(bench):

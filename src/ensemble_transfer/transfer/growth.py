@@ -30,8 +30,11 @@ STARVED = 0.5
 """Training loss as a share of that on validation, from which a member lacks steps rather than labels."""
 
 
+SEEN = 10
+"""Times that a member sees every training image; then further steps bring little, and another member brings more."""
+
 ENOUGH = 0.4
-"""Steps, as a share of those of ``recipe.full``, that a member has before there is another, or a larger image size."""
+"""Steps, as a share of those of ``recipe.full``, from which a larger image size pays, however many labels there are."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +51,11 @@ class GrowthPlan:
 
     @classmethod
     def of(cls, prices: Prices, asked: Sequence[int]) -> "GrowthPlan":
-        """Plan the largest images of which the budget pays enough steps, and as many members as have enough of them.
+        """Plan the largest images that the budget pays enough steps of, and as many members as have enough.
 
-        Where there is no such size, one member has the smallest. No member has less than a fine-tuning, unless it is
-        alone.
+        For the size two fifths of the steps of ``recipe.full`` are enough, and for a member all of them; for either, as
+        many as show it every image ten times. Where no size is small enough, one member has the smallest. No member has
+        less than a fine-tuning, unless it is alone.
 
         Args:
             prices: Prices and budget.
@@ -62,8 +66,8 @@ class GrowthPlan:
             SettingError: If the budget does not pay for a step of each member, or validation images are too few.
         """
         sizes = tuple(sorted({*asked}, reverse=True)) or _smaller(prices)
-        fed = [size for size in sizes if _members(prices, size) > 0] or [sizes[-1]]
-        members = max(1, min(prices.members, int(prices.budget or 0), _members(prices, fed[0])))
+        fed = [size for size in sizes if _trained(prices.at(size), ENOUGH)] or [sizes[-1]]
+        members = max(1, min(prices.members, int(prices.budget or 0), _trained(prices.at(fed[0]), 1)))
         plan = cls(tuple(fed) if members > 1 else (fed[0],), members)
         if plan.looks:
             rule = f"must be at least {FEWEST_IMAGES} for auto, which chooses on them"
@@ -177,11 +181,12 @@ def told(grown: Sequence[Grown], labels: Tensor) -> list[dict[str, Any]]:
     ]
 
 
-def _members(prices: Prices, size: int) -> int:
-    """Return how many members of an image size have enough steps within the budget."""
-    own = prices.at(size)
-    assert own.limit is not None, "auto needs a budget"
-    return own.limit // (own.step * ceil(ENOUGH * own.recipes.full.steps))
+def _trained(prices: Prices, share: float) -> int:
+    """Return how many members the budget trains for a share of ``recipe.full``, or until they have seen enough."""
+    full, examples = prices.recipes.full, prices.examples
+    assert prices.limit is not None, "auto needs a budget"
+    epoch = ceil(examples / full.batch_size)
+    return prices.limit // (prices.step * min(ceil(share * full.steps), SEEN * epoch))
 
 
 def _smaller(prices: Prices) -> tuple[int, ...]:
