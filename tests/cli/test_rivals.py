@@ -35,8 +35,8 @@ def test_rivals_cost_what_the_run_cost_go_on_where_they_stopped_and_take_further
 
     assert main([str(run), "--seeds", "1"]) == 0
     out, err = capsys.readouterr()
-    assert "number of seeds 1: baseline, few_1, few_2, snapshots" in err
-    assert "this takes less than a minute" in err
+    assert "to be run beside it: baseline, few_1, few_2, snapshots" in err
+    assert "with 1 seed this takes less than a minute" in err
     assert "--seeds 1" not in err
     assert "One seed: the best by calibrated NLL is" in " ".join(out.split())
     assert "1 of 4: baseline, seed 0" in err

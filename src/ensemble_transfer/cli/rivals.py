@@ -113,7 +113,7 @@ def _tell_time(record: Record, jobs: Sequence[Job], seeds: int) -> None:
     """Say what will be run, and how long that takes at the pace of the run."""
     spent, unit = record.cost["total"]["fine_tunings"], record.cost.get("full_seconds")
     names = ", ".join(dict.fromkeys(job.name for job in jobs))
-    log.info("%s spent %.2f fine-tunings; to run, number of seeds %d: %s", record.strategy, spent, seeds, names)
+    log.info("%s spent %.2f fine-tunings; to be run beside it: %s", record.strategy, spent, names)
     if unit is None:
         return
     costs = [(job, 1.0 if job.name == BASELINE else job.settings["budget"] or spent) for job in jobs]
@@ -121,7 +121,8 @@ def _tell_time(record: Record, jobs: Sequence[Job], seeds: int) -> None:
     first = sum(cost for job, cost in costs if job.settings["seed"] == record.seed) * unit / 60
     every = sum(cost for _, cost in costs) * unit / 60 + (seeds - 1) * source / 60
     shorter = f"; --seeds 1 takes {_minutes(first)}" if seeds > 1 else ""
-    log.info("this takes %s, less what the store has%s", _minutes(every), shorter)
+    with_seeds = "1 seed" if seeds == 1 else f"{seeds} seeds"
+    log.info("with %s this takes %s, less what the store has%s", with_seeds, _minutes(every), shorter)
 
 
 def _minutes(minutes: float) -> str:

@@ -33,6 +33,11 @@ class Shown:
         """The image as a data URL holds it."""
         return b64encode(self.png).decode()
 
+    @property
+    def percent(self) -> str:
+        """The probability in percent; what rounds to certainty is not called so."""
+        return "above 99.9%" if self.probability >= 0.9995 else f"{self.probability:.1%}"
+
 
 def write_errors(folder: Path, title: str, surest: Sequence[Shown], unsure: Sequence[Shown], errors: int) -> Path:
     """Write ``errors.html`` into a run's folder, and return its path.

@@ -43,7 +43,7 @@ def conclude(prepared: PreparedRun, result: TransferResult, folder: Path) -> Rec
     _save(folder, arrays, result, experiment.evaluation.keep)
     if tested:
         show_errors(
-            folder, f"{tasks.name}: the errors of {experiment.strategy.name}", arrays, target.test, target.classes
+            folder, f"Errors on {tasks.name}, strategy {experiment.strategy.name}", arrays, target.test, target.classes
         )
     entries = [*(prepared.source_ledger or Ledger()).entries, *result.ledger.entries]
     fits = [entry for entry in entries if entry.reused]
