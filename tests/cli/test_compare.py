@@ -62,9 +62,9 @@ def test_the_page_links_the_errors_of_every_run_that_has_them(tmp_path):
     assert main([str(root), "--output", str(tmp_path / "elsewhere")]) == 0
     linked = {}
     for page in (tmp_path / "elsewhere").rglob("index.html"):
-        links = re.findall(r'<a href="([^"]+errors.html)">(seed \d)</a>', page.read_text())
+        links = re.findall(r'<a href="([^"]+errors.html)">(seed&nbsp;\d)</a>', page.read_text())
         linked[page.parent.name] = {(page.parent / unquote(link)).resolve().parent.name: seed for link, seed in links}
-    digits, fashion = {"0": "seed 0", "4": "seed 1"}, {"6": "seed 0"}
+    digits, fashion = {"0": "seed&nbsp;0", "4": "seed&nbsp;1"}, {"6": "seed&nbsp;0"}
     assert linked == {"elsewhere": digits | fashion, "digits_to_mnist": digits, "mnist_to_fashion": fashion}
 
 
