@@ -24,7 +24,10 @@ _OF_A_SEED = ("seed", ".seed", ".fold")
 """How the settings end that runs of one spec may differ in: a seed draws labels too, and on stamps it has a fold."""
 
 _SHARED = ("recipe.ancestor.", "recipe.source.", "recipe.full.", "backbone.", "ensemble.", "dataset.", "evaluation.")
-"""How the settings begin that all runs of a pair have in common, but for a rate of ``recipe.full`` that is wrong."""
+"""How the settings begin that all runs of a pair have in common, but for those of ``_OF_A_RUN``."""
+
+_OF_A_RUN = ("recipe.full.lr", "evaluation.corruptions")
+"""Settings of these that runs may differ in: a rate may be wrong, and corruptions are for the claims that need them."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ def _place(run: tuple[Record, Mapping[str, str]]) -> tuple[str, str, int]:
 
 
 def _shared(own: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in own.items() if name.startswith(_SHARED) and name != "recipe.full.lr"}
+    return {name: value for name, value in own.items() if name.startswith(_SHARED) and name not in _OF_A_RUN}
 
 
 def _require_equal(what: str, runs: Iterable[tuple[int, Mapping[str, str]]]) -> None:

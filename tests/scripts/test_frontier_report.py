@@ -307,12 +307,13 @@ def test_runs_of_other_settings_are_no_seeds_of_one_sample(forks, records, tmp_p
     assert said in done.stderr
 
 
-def test_what_a_strategy_does_not_use_may_differ_from_the_others(forks, records, tmp_path):
-    own = [changed(r, recipe={"probe": {"lr": 0.05}}) if r.strategy == "zero_shot" else r for r in records]
+@pytest.mark.parametrize("groups", [{"recipe": {"probe": {"lr": 0.05}}}, {"evaluation": {"corruptions": ["contrast"]}}])
+def test_what_a_strategy_does_not_use_and_corruptions_may_differ_from_the_others(forks, records, tmp_path, groups):
+    own = [changed(r, **groups) if r.strategy == "zero_shot" else r for r in records]
     assert report(forks, kept(own, tmp_path)).returncode == 0
 
 
-@pytest.mark.parametrize("protocol", ["benchmarks/frontier"])
+@pytest.mark.parametrize("protocol", ["benchmarks/frontier", "benchmarks/photos"])
 def test_the_claims_of_a_protocol_can_be_read(monkeypatch, protocol):
     monkeypatch.syspath_prepend(str(ROOT / "scripts" / "evidence"))
     from frontier_claims import GAIN, MEASURES, read_protocol
