@@ -121,6 +121,17 @@ def test_auto_is_a_rule(monkeypatch, device, members, flops, channels_last, chos
         assert chosen_executor(settings, members, flops) == expected
 
 
+def test_what_a_member_drops_depends_on_its_own_seed_alone():
+    def losses(members, seeds):
+        torch.manual_seed(0)
+        nets = [nn.Sequential(nn.Dropout(0.5), nn.Linear(32, 2)) for _ in range(2)][:members]
+        batch = torch.ones(members, 8, 32), torch.zeros(members, 8, dtype=torch.long)
+        return Loop(nets).backward(*batch, seeds)[0].tolist()
+
+    assert losses(2, (3, 4))[0] == losses(1, (3,))[0]
+    assert losses(2, (3, 4))[1] == losses(2, (5, 4))[1] != losses(2, (3, 5))[1]
+
+
 @pytest.mark.parametrize("drops", [{"drop_rate": 0.4}, {"drop_path_rate": 0.5}], ids=str)
 def test_a_net_with_random_layers_is_trained_in_the_loop(train, settings, monkeypatch, drops):
     net = architecture(NET | drops)
