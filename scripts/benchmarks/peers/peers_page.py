@@ -20,7 +20,7 @@ from peers_photos import load
 from ensemble_transfer.metrics.evaluate import evaluate
 
 if TYPE_CHECKING:
-    from run import Place, Row
+    from peers_rows import Place, Row
 
 MEASURES = {"accuracy": 3, "NLL": 3, "calibrated NLL": 3, "ECE": 3, "CPU seconds": 0}
 """Columns, with their decimals."""
