@@ -126,7 +126,8 @@ def _require_equal(what: str, runs: Iterable[tuple[int, Mapping[str, str]]]) -> 
     for seed, every in runs:
         own = {name: value for name, value in every.items() if not name.endswith(_OF_A_SEED)}
         first = first or (seed, own)
-        differing = sorted(name for name in first[1].keys() | own.keys() if first[1].get(name) != own.get(name))
+        both = first[1].keys() | own.keys()
+        differing = sorted(name for name in both if str(first[1].get(name)) != str(own.get(name)))  # absent is None
         if differing:
             one, other = (settings.get(differing[0]) for settings in (first[1], own))
             raise ValueError(f"{what}: seeds {first[0]} and {seed} have {differing[0]} {one} and {other}")
