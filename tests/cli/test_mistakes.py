@@ -134,7 +134,7 @@ def test_what_needs_no_torch_is_told_before_torch_is_imported(tmp_path):
     lines += ["trainer.progress=1", "trainer.threads=0", "trainer.precision=16", "logger.kind=paper", "store.root=''"]
     lines += ["ensemble.size=0", "ensemble.lineage=none", "ensemble.fork=1", "evaluation.keep=all"]
     lines += ["evaluation.severities=[6]", "dataset.channels=2", "dataset.image_size=7", "-m seed=range(0)"]
-    lines += ["dataset=target dataset.target.path=none"]
+    lines += [f"dataset=target dataset.target.path={path}" for path in ("none", "a" * 300, "'~nobody-of-that-name/x'")]
     done = subprocess.run([sys.executable, "-c", EARLY, "\n".join(lines)], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("error: ") == len(lines)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ensemble_transfer.errors import require
+from ensemble_transfer.errors import SettingError, require
 
 MIN_SIZE = 8
 """Smallest supported height and width, in pixels: strided convolutions need some room."""
@@ -21,7 +21,10 @@ def require_shape(image_size: int, channels: int) -> None:
 
 def require_there(path: str) -> None:
     """Raise a SettingError if there is no file or folder of images."""
-    there = path != "" and Path(path).expanduser().exists()
+    try:
+        there = path != "" and Path(path).expanduser().exists()
+    except (OSError, RuntimeError) as error:  # a name that no file system has, or a home that nobody has
+        raise SettingError("path", path, f"cannot be looked for: {error}") from error
     require(there, "path", path, f"must be a file or a folder that exists{whence(path)}")
 
 
