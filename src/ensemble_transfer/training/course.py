@@ -81,7 +81,7 @@ class Course(Lockstep):
         recipe: Recipe,
         settings: TrainerSettings,
         interrupted: Sequence[Unfinished] = (),
-        watch: "Watcher | None" = None,
+        watch: Watcher | None = None,
     ) -> None:
         super().__init__(group, recipe, batches.seeds)
         self._batches = batches.on(settings.device)

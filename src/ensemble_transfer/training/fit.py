@@ -49,8 +49,9 @@ class Fits:
     def _curve(self, fitted: Fitted) -> tuple[tuple[float, float, float], ...]:
         """Return step, training loss and learning rate at the points of a fit's curve."""
         recipe = self.recipe
-        rates = () if recipe is None else fitted.curve.tolist()
-        return tuple((step, loss, recipe.lr * recipe.rate(int(step))) for step, loss in rates if recipe is not None)
+        if recipe is None:
+            return ()
+        return tuple((step, loss, recipe.lr * recipe.rate(int(step))) for step, loss in fitted.curve.tolist())
 
 
 @dataclass(frozen=True)
