@@ -1,4 +1,6 @@
+import ctypes
 import multiprocessing
+import resource
 import socket
 import threading
 import time
@@ -9,7 +11,7 @@ import joblib
 import pytest
 
 from ensemble_transfer import machine
-from ensemble_transfer.machine import answers, free_memory, is_one_of_many, usable_cores
+from ensemble_transfer.machine import answers, free_memory, is_one_of_many, keep_freed_memory, usable_cores
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +35,15 @@ def server(status):
         yield f"http://127.0.0.1:{http.server_port}/"
         http.shutdown()
         thread.join()
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="needs glibc")
+def test_freed_memory_is_used_again_without_fresh_pages():
+    keep_freed_memory()
+    bytearray(2**26)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    bytearray(2**26)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 2**26 / resource.getpagesize() / 10
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The machine's resources: free memory, usable cores, servers that answer."""
 
+import ctypes
 import logging
 import multiprocessing
 import os
@@ -27,6 +28,9 @@ PATIENCE = 5.0
 
 FLOPS_A_SECOND, SECONDS_A_STEP = 2e10, 4e-3
 """What a core computes of small convolutions, and what a member's step costs besides, both roughly."""
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""Options of ``mallopt``, by ``malloc.h``."""
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -84,6 +88,17 @@ def end_with(parent: int, *folders: str) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep up to a gigabyte of memory that was freed, where it is glibc.
+
+    By itself it gives large tensors back to the system at once, which hands out fresh pages for every step's.
+    """
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):
+        library.mallopt(_TRIM_THRESHOLD, 2**30)
+        library.mallopt(_MMAP_THRESHOLD, 2**30)
 
 
 def is_one_of_many() -> bool:

@@ -8,6 +8,7 @@ import torch
 from fits import assert_same, in_doubles
 from refusals import refusal
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ensemble_transfer import Architecture, Fitter, Recipe, TrainerSettings
 from ensemble_transfer.training.executors import LAUNCH_BOUND, Loop, Vectorised, chosen_executor, grouped
@@ -51,6 +52,29 @@ def test_vectorised_members_are_those_of_the_loop(source_task, net, recipe):
     runs = [trained(e, NETS[net], RECIPES[recipe], source_task.train) for e in ("loop", "vectorised")]
     assert_close(*runs)
     assert not torch.equal(runs[1][0]["head.weight"], runs[1][1]["head.weight"])
+
+
+class Clones(TorchDispatchMode):
+    """Counts the tensors that torch copies."""
+
+    count = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        self.count += operation is torch.ops.aten.clone.default
+        return operation(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.Mish])
+def test_no_activation_copies_its_input(activation):
+    nets = [nn.Sequential(nn.Linear(4, 8), activation(inplace=True), nn.Linear(8, 2)) for _ in range(2)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    plain, loop = nets[0], Loop([nets[1]])
+    inputs, labels = torch.randn(1, 5, 4), torch.tensor([[0, 1, 0, 1, 1]])
+    nn.functional.cross_entropy(plain(inputs[0]), labels[0]).backward()
+    with Clones() as clones:
+        loop.backward(inputs, labels, [0])
+    assert clones.count == 0
+    assert all(torch.equal(a.grad, b.grad) for a, b in zip(plain.parameters(), nets[1].parameters(), strict=True))
 
 
 class Scaled(nn.Module):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, ParamSpec
 
 from ensemble_transfer.cli.arguments import require_text
 from ensemble_transfer.errors import Interrupted, RunError, SettingError, note_signal, require
+from ensemble_transfer.machine import keep_freed_memory
 from ensemble_transfer.report.escape import one_line, printable
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def command(main: Callable[P, int], resumes: bool = False) -> Callable[P, int]:
     def run(*args: P.args, **kwargs: P.kwargs) -> int:
         _open_streams()
         _escape_unknown_letters()
+        keep_freed_memory()
         try:
             with interruptible():
                 try:

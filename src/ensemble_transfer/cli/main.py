@@ -28,7 +28,7 @@ from ensemble_transfer.cli.command import command, interruptible, lost_output, p
 from ensemble_transfer.cli.finished import is_search, winner
 from ensemble_transfer.cli.mistakes import choose_strategy, mistake
 from ensemble_transfer.errors import Interrupted, RunError, SettingError, require_uninterrupted
-from ensemble_transfer.machine import end_with
+from ensemble_transfer.machine import end_with, keep_freed_memory
 from ensemble_transfer.report.escape import labelled
 from ensemble_transfer.runs.presets import conf_folder
 
@@ -156,6 +156,7 @@ def _job(cfg: DictConfig) -> float:
         folder = tempfile.tempdir = os.environ["TMPDIR"] = os.environ[_FOLDER]
         Path(folder).mkdir(mode=0o700, exist_ok=True)
         end_with(os.getppid(), folder)
+        keep_freed_memory()
     try:
         with interruptible():
             require_uninterrupted()

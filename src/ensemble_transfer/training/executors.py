@@ -49,7 +49,7 @@ class Loop(nn.Module):
 
     def __init__(self, members: Sequence[nn.Module], loss: Loss | None = None, parts: int = 1) -> None:
         super().__init__()
-        self.members, self.loss = nn.ModuleList(members), loss or Loss()
+        self.members, self.loss = nn.ModuleList(map(_keeping_inputs, members)), loss or Loss()
         self._parts = parts
 
     def backward(
@@ -212,6 +212,17 @@ def seed_generators(seed: int, device: torch.device) -> None:
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)
+
+
+def _keeping_inputs(network: nn.Module) -> nn.Module:
+    """Let activations whose gradient needs their input not overwrite it: torch would copy it first.
+
+    The weights of a fit are the same, bit for bit.
+    """
+    for layer in network.modules():
+        if isinstance(layer, nn.Hardtanh | nn.SiLU | nn.Hardswish | nn.Mish):  # ReLU6 is a Hardtanh; ReLU needs none
+            layer.inplace = False
+    return network
 
 
 def chosen_executor(settings: TrainerSettings, members: int, step_flops: int) -> str:

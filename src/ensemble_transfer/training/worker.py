@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection
 
 from torch import Tensor
 
+from ensemble_transfer.machine import keep_freed_memory
 from ensemble_transfer.tasks.mapped import Place
 from ensemble_transfer.tasks.task import Split
 from ensemble_transfer.training.groups import GroupFitter
@@ -90,6 +91,7 @@ def _sendable(error: Exception) -> Exception:
 
 def main(descriptor: int, parent: int) -> None:
     """Compute jobs of a process until the socket is closed."""
+    keep_freed_memory()
     temporary = os.environ["TMPDIR"]
     connection = Connection(descriptor)
     line, logger = Line(connection), logging.getLogger("ensemble_transfer")
