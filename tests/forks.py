@@ -8,13 +8,28 @@ import atexit
 import json
 import os
 import runpy
+import select
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
+
+PROGRAM = """#!{python}
+import os, sys, tempfile
+from pathlib import Path
+sys.path.append({tests!r})
+from forks import Forks
+with tempfile.TemporaryDirectory() as folder:
+    done = Forks(Path(folder)).run(*sys.argv[sys.argv.index("-m") + 1 :], cwd=Path.cwd(), **os.environ)
+sys.stdout.write(done.stdout)
+sys.stderr.write(done.stderr)
+sys.exit(done.returncode)
+"""
 
 SMALL = [
     "ensemble.size=2",
@@ -35,6 +50,10 @@ SMALL = [
     "trainer.progress=false",
 ]
 """Settings of a job that takes a second."""
+
+
+ADDRESS = "ENSEMBLE_TRANSFER_FORKS"
+"""The variable that names the socket of the process that commands are forked from."""
 
 
 @dataclass(frozen=True)
@@ -81,17 +100,33 @@ class Fork:
             os.kill(self.pid, number)
 
 
+class Server:
+    """The process that commands are forked from. It imports everything when the first is to start."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory()  # the address of a socket must be short
+        os.environ[ADDRESS] = str(Path(self._folder.name) / "socket")
+        self._process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._process.stdout.readline()  # now it listens
+
+    def close(self) -> None:
+        self._process.communicate()
+        self._folder.cleanup()
+
+
 class Forks:
     """Start commands, each of them in a session of its own."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._count = folder, 0
-        self._server = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def ask(self, *words: object) -> int | None:
-        self._server.stdin.write(json.dumps(words).encode() + b"\n")
-        self._server.stdin.flush()
-        return json.loads(self._server.stdout.readline())
+        with socket.socket(socket.AF_UNIX) as server:
+            server.connect(os.environ[ADDRESS])
+            with server.makefile("rw") as lines:
+                lines.write(json.dumps(words) + "\n")
+                lines.flush()
+                return json.loads(lines.readline())
 
     def start(self, *words: object, cwd: Path, stdout: Path | None = None, **environment: str) -> Fork:
         """Start ``python -m MODULE ARGUMENTS``, or a script, in a folder; standard output may be a pipe or device."""
@@ -103,8 +138,11 @@ class Forks:
     def run(self, *words: object, cwd: Path, **environment: str) -> Done:
         return self.start(*words, cwd=cwd, **environment).wait()
 
-    def close(self) -> None:
-        self._server.communicate()
+
+def program(path: Path) -> None:
+    """Write a program that runs the module that it is given after -m, as Python would, but in a fork."""
+    path.write_text(PROGRAM.format(python=sys.executable, tests=str(Path(__file__).parent)))
+    path.chmod(0o755)
 
 
 def import_everything() -> None:
@@ -122,24 +160,31 @@ def import_everything() -> None:
 
 
 def serve() -> list[str]:
-    """Answer the lines of standard input; a fork of this process returns the words of its command."""
-    for line in sys.stdin:
-        name, *given = json.loads(line)
-        if name == "poll":
-            pid, status = os.waitpid(given[0], os.WNOHANG)
-            answer = os.waitstatus_to_exitcode(status) if pid else None
-        elif not (answer := os.fork()):
-            become(*given[1:])
-            return given[0]
-        sys.stdout.write(json.dumps(answer) + "\n")
+    """Answer whoever connects until standard input ends; a fork of this process returns the words of its command."""
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.environ[ADDRESS])
+        server.listen(100)
+        sys.stdout.write("listening\n")
         sys.stdout.flush()
+        while server in select.select([server, sys.stdin], [], [])[0]:
+            connection = server.accept()[0]
+            with connection, connection.makefile("rw") as lines:
+                name, *given = json.loads(lines.readline())
+                if name == "poll":
+                    pid, status = os.waitpid(given[0], os.WNOHANG)
+                    answer = os.waitstatus_to_exitcode(status) if pid else None
+                else:
+                    import_everything()
+                    answer = os.fork()
+                    if not answer:
+                        become(*given[1:])
+                        return given[0]
+                lines.write(json.dumps(answer) + "\n")
     os._exit(0)
 
 
 def become(cwd: str, outputs: list[str], environment: dict[str, str]) -> None:
     """Give this process its session, folder, environment and output."""
-    import tempfile
-
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
     os.chdir(cwd)
@@ -174,5 +219,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    import_everything()
     main()
