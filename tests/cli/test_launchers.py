@@ -2,9 +2,9 @@
 
 import importlib.util
 import os
-import sys
 
 import pytest
+from forks import program
 
 from ensemble_transfer.report.record import Record
 
@@ -31,8 +31,7 @@ echo "Submitted batch job 7"
 """
 SRUN = """#!/bin/bash
 export SLURM_JOB_NODELIST=here SLURM_JOB_NUM_NODES=1 SLURM_NTASKS=1 SLURM_LOCALID=0 SLURM_NODEID=0 SLURM_PROCID=0
-while [ "$1" != "$SRUN_PYTHON" ]; do shift; done
-exec "$@"
+exec "$(dirname "$0")/python" "$@"
 """
 SACCT = """#!/bin/bash
 echo "JobID|State|NodeList"
@@ -47,8 +46,8 @@ def slurm(tmp_path, monkeypatch):
     for name, text in {"sbatch": SBATCH, "srun": SRUN, "sacct": SACCT}.items():
         (tmp_path / "bin" / name).write_text(text)
         (tmp_path / "bin" / name).chmod(0o755)
+    program(tmp_path / "bin" / "python")  # what srun runs
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
-    monkeypatch.setenv("SRUN_PYTHON", sys.executable)
 
 
 @pytest.mark.filterwarnings("ignore")  # of the launchers' own
