@@ -22,10 +22,10 @@ ENDLESS = ["recipe.ancestor.steps=1000000", "recipe.source.steps=0"]
 class Job:
     """The command line in a session of its own, in which all that it starts stays."""
 
-    def __init__(self, forks: Forks, folder: Path, *arguments: str) -> None:
+    def __init__(self, forks: Forks, folder: Path, *command: str) -> None:
         self.temporary = folder / "tmp"
         self.temporary.mkdir()
-        self.fork = forks.start("ensemble_transfer", *arguments, cwd=folder, TMPDIR=str(self.temporary))
+        self.fork = forks.start(*command, cwd=folder, TMPDIR=str(self.temporary))
 
     def alive(self) -> list[int]:
         found = []
@@ -53,8 +53,8 @@ class Job:
 def start(forks, tmp_path):
     jobs = []
 
-    def start(*arguments: str) -> Job:
-        jobs.append(Job(forks, tmp_path, *arguments))
+    def start(*arguments: str, command: str | Path = "ensemble_transfer") -> Job:
+        jobs.append(Job(forks, tmp_path, command, *arguments))
         return jobs[-1]
 
     yield start
@@ -72,11 +72,27 @@ def test_a_run_that_starts_again_removes_what_a_killed_one_was_writing(tmp_path)
     assert sorted(path.name for path in tmp_path.rglob("*")) == [".mine", "ensemble", "notes.txt"]
 
 
-def test_a_run_with_workers_leaves_no_process_and_no_file(start, tmp_path):
-    job = start("strategy=full", *QUICK, "trainer.workers=2", "hydra.run.dir=run")
-    job.fork.wait_for(tmp_path, "run")
-    assert [job.alive() != [], job.end().returncode] == [True, 0]
-    assert job.left() == []
+WORK = """
+import sys, time
+from pathlib import Path
+from ensemble_transfer.tasks.embedded import Digits
+from ensemble_transfer.training import workers
+
+workers.start_workers(2)
+workers._shared(Digits().load(8, 1).train)
+Path("working").touch()
+while not Path("enough").exists():
+    time.sleep(0.01)
+"""
+
+
+def test_a_process_with_workers_leaves_no_process_and_no_file(start, tmp_path):
+    (tmp_path / "work.py").write_text(WORK)
+    job = start(command=tmp_path / "work.py")
+    job.fork.wait_for(tmp_path, "working")
+    assert (len(job.alive()), len(job.left())) == (3, 1)
+    (tmp_path / "enough").touch()
+    assert (job.end().returncode, job.left()) == (0, [])
 
 
 STARTS = {
