@@ -97,7 +97,8 @@ def test_a_sweep_goes_on_in_any_order_and_with_further_seeds_in_one_folder(cli, 
     assert len(list(tmp_path.glob("s/*/record.json"))) == 4
 
 
-def test_jobs_that_differ_in_threads_alone_are_jobs_of_their_own(cli, quick, tmp_path):
+def test_jobs_that_differ_in_threads_alone_are_jobs_of_their_own(cli, quick, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.set_num_threads", lambda _: None)  # they would wait for each other
     sweep = ["-m", "strategy=head", "seed=0", *quick, "hydra.sweep.dir=s"]
     assert cli(*sweep, "trainer.threads=2")[0] == 0
     assert "1 of 2 done" in cli(*sweep, "trainer.threads=1,2")[2]
