@@ -2,7 +2,7 @@
 # # Transfer an ensemble in Python
 #
 # Four small networks know 8x8 scans of digits (scikit-learn) and are to read MNIST, of which 200 labels are at hand.
-# Everything here is real data that installed packages carry; it takes well under a minute on one core.
+# Everything here is real data that installed packages carry; it takes seconds on one core.
 # Run it as it is, or open it as a notebook (VS Code, Jupytext).
 
 # %%
@@ -41,7 +41,7 @@ from ensemble_transfer.transfer.base import transfer_ensemble
 # %%
 scans = load_digits()
 source = task_from_arrays("digits", scans.images / 16, scans.target, test=300, image_size=16)
-target = MnistSample(train=200, validation=300, test=1000).load(image_size=16, channels=1)
+target = MnistSample(train=200, validation=200, test=500).load(image_size=16, channels=1)
 
 # %% [markdown]
 # ## A source ensemble
@@ -53,11 +53,11 @@ target = MnistSample(train=200, validation=300, test=1000).load(image_size=16, c
 folder = Path(tempfile.mkdtemp())
 fitter = Fitter(TrainerSettings(accelerator="cpu", threads=1, progress=False), Store(folder / "store"))
 recipes = Recipes(
-    ancestor=Recipe(steps=150),
-    source=Recipe(steps=50),
-    full=Recipe(steps=150, lr=1e-2),
+    ancestor=Recipe(steps=80),
+    source=Recipe(steps=20),
+    full=Recipe(steps=80, lr=1e-2),
     tiny=Recipe(steps=10, lr=7e-3),
-    probe=Recipe(steps=100, lr=1e-2),
+    probe=Recipe(steps=50, lr=1e-2),
 )
 backbone = Backbone("resnet10t", {"channels": [8, 16, 32, 64], "stem_width": 8, "output_stride": 8})
 ensemble, _ = train_source(EnsembleSettings(size=4), backbone, source, seed=0, recipes=recipes, fitter=fitter)
