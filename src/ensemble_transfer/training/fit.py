@@ -124,7 +124,7 @@ class Fitter:
         self, spec: FitSpec, missing: Mapping[str, Start], store: Store | None
     ) -> Iterator[tuple[GroupFitter, int]]:
         """Yield what computes fits, and in how many processes; torch's generators are left as they are."""
-        if not self.settings.progress:
+        if not self.settings.progress and self.store is not None:  # what is kept nowhere only measures time
             members = member_names([start.member for start in missing.values()])
             log.info("%s: training %s, %d steps each", spec.phase, members, spec.recipe.steps)
         settings = self.settings if spec.heads else self._decided(spec, len(missing))
