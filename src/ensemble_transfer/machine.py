@@ -101,6 +101,13 @@ def keep_freed_memory() -> None:
         library.mallopt(_MMAP_THRESHOLD, 2**30)
 
 
+def return_freed_memory() -> None:
+    """Let the C library give the memory that was freed back to the system, where it is glibc."""
+    library = ctypes.CDLL(None)
+    if hasattr(library, "malloc_trim"):
+        library.malloc_trim(0)
+
+
 def is_one_of_many() -> bool:
     """Return whether this process is one of several that share the machine, without a share of its own.
 

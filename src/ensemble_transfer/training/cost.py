@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from ensemble_transfer.machine import return_freed_memory
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -198,6 +200,7 @@ def _reset_peak(device: torch.device) -> None:
         torch.cuda.init()  # type: ignore[no-untyped-call]  # the statistics exist only then
         torch.cuda.reset_peak_memory_stats(device)
     else:
+        return_freed_memory()  # which would count as this block's
         with suppress(OSError):  # not Linux, or not allowed in this container: the mark then is that of the process
             Path("/proc/self/clear_refs").write_text("5")  # forget the resident set's high-water mark
 
