@@ -1,5 +1,6 @@
 """What a record says of compute: in FLOPs, in time, for one more member, for a prediction."""
 
+import logging
 from dataclasses import replace
 
 import pytest
@@ -38,7 +39,7 @@ def test_half_of_a_fine_tuning_tells_the_time_of_the_whole(bench):
     assert fine_tuning(bench, half).seconds == 6.0
 
 
-def test_without_a_fine_tuning_one_is_timed_and_nobody_pays(bench, monkeypatch):
+def test_without_a_fine_tuning_one_is_timed_and_nobody_pays_or_reads_of_it(bench, monkeypatch, caplog):
     timed = []
     compute = Fitter.fit
 
@@ -52,7 +53,9 @@ def test_without_a_fine_tuning_one_is_timed_and_nobody_pays(bench, monkeypatch):
     monkeypatch.setattr(Fitter, "fit", fit)
     monkeypatch.setattr("ensemble_transfer.runs.costs.WARM", 2)  # tests of commands make both short
     monkeypatch.setattr("ensemble_transfer.runs.costs.TIMED", 6)
-    spent = costs(result, Ledger(), bench)
+    with caplog.at_level(logging.INFO):
+        spent = costs(result, Ledger(), bench)
+    assert not [message for message in caplog.messages if "training" in message]
     assert timed == [(2, None), (6, None), (2, None)]
     assert result.ledger.total() == before
     assert spent["full_seconds"] > 0

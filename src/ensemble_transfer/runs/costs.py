@@ -112,7 +112,7 @@ def _key(bench: Workbench) -> str:
 
 def _timed(bench: Workbench, steps: int) -> Cost:
     """Return the cost of a short full fine-tuning, which changes nothing, is not stored and shows no progress."""
-    quiet = Fitter(replace(bench.fitter.settings, progress=False, callbacks=[], workers=1))
+    quiet = Fitter(replace(bench.fitter.settings, progress=False, callbacks=[], workers=1), tells=False)
     aside = replace(bench.unbilled(), fitter=quiet)
     still = replace(bench.recipes.full, steps=steps, lr=1e-12)
     return aside.fine_tune_fully(bench.first_encoders(1), still).fitted[0].cost

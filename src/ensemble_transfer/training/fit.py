@@ -68,11 +68,13 @@ class Fitter:
         settings: Where and how fits are computed.
         store: Where finished fits are kept; None for nowhere. Fits of whole members with callbacks do not use it.
         tracker: Where learning curves are sent.
+        tells: Whether a line of the log says what is trained, where no progress is shown.
     """
 
     settings: TrainerSettings = field(default_factory=TrainerSettings)
     store: Store | None = None
     tracker: Tracker | None = None
+    tells: bool = True
 
     def check(self, architecture: Architecture) -> None:
         """Raise a SettingError if the executor that was asked for cannot train this architecture."""
@@ -124,7 +126,7 @@ class Fitter:
         self, spec: FitSpec, missing: Mapping[str, Start], store: Store | None
     ) -> Iterator[tuple[GroupFitter, int]]:
         """Yield what computes fits, and in how many processes; torch's generators are left as they are."""
-        if not self.settings.progress and self.store is not None:  # what is kept nowhere only measures time
+        if self.tells and not self.settings.progress:
             members = member_names([start.member for start in missing.values()])
             log.info("%s: training %s, %d steps each", spec.phase, members, spec.recipe.steps)
         settings = self.settings if spec.heads else self._decided(spec, len(missing))
