@@ -150,13 +150,13 @@ def _job(cfg: DictConfig) -> float:
     In a process that a launcher started, errors are raised, so that the launcher knows. In this one they are left to
     :func:`main`: Hydra would print a line of its own before ours.
     """
+    keep_freed_memory()  # a launcher may have started this process
     own = HydraConfig.get()
     marker = sweep.marker(cfg, own)
     if current_process().name.startswith("Loky"):  # it would compute on for minutes when the sweep is killed
         folder = tempfile.tempdir = os.environ["TMPDIR"] = os.environ[_FOLDER]
         Path(folder).mkdir(mode=0o700, exist_ok=True)
         end_with(os.getppid(), folder)
-        keep_freed_memory()
     try:
         with interruptible():
             require_uninterrupted()
