@@ -2,7 +2,7 @@
 # # Transfer an ensemble in Python
 #
 # Four small networks know 8x8 scans of digits (scikit-learn) and are to read MNIST, of which 200 labels are at hand.
-# Everything here is real data that installed packages carry; it takes seconds on one core.
+# Everything here is real data that installed packages carry; it takes well under a minute on one core.
 # Run it as it is, or open it as a notebook (VS Code, Jupytext).
 
 # %%
