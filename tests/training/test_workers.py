@@ -81,7 +81,7 @@ def test_workers_import_while_the_ancestor_trains(backbone, source_task, recipes
         raise LookupError(len(_pool))
 
     monkeypatch.setattr(GroupFitter, "compute", compute)
-    with pytest.raises(LookupError, match="^2$"):  # when this process is to train the ancestor
+    with pytest.raises(LookupError, match=r"^2$"):  # when this process is to train the ancestor
         train_source(EnsembleSettings(2), backbone, source_task, 0, recipes, Fitter(replace(settings, workers=2)))
     close_workers()
 
