@@ -53,6 +53,7 @@ def test_without_a_fine_tuning_one_is_timed_and_nobody_pays_or_reads_of_it(bench
     monkeypatch.setattr(Fitter, "fit", fit)
     monkeypatch.setattr("ensemble_transfer.runs.costs.WARM", 2)  # tests of commands make both short
     monkeypatch.setattr("ensemble_transfer.runs.costs.TIMED", 6)
+    caplog.clear()
     with caplog.at_level(logging.INFO):
         spent = costs(result, Ledger(), bench)
     assert not [message for message in caplog.messages if "training" in message]
