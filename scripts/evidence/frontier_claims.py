@@ -149,9 +149,11 @@ class Claim:
         return mean(abs(own) >= abs(sum(over)) - 1e-12 for own in sums)
 
     def verdict(self, lead: Difference | None, adjusted: float, least: int) -> str:
-        """Return supported, refuted, undecided or not run."""
+        """Return supported, refuted, undecided, not run, or ``no spread``: the lead is the same on every seed."""
         if lead is None or lead.n < least:
             return "not run"
+        if math.isnan(lead.low):
+            return "no spread"
         behind = lead.high < -self.margin if self.margin is not None else adjusted < LEVEL and lead.mean < 0
         if behind:
             return "**refuted**"
