@@ -24,24 +24,17 @@ def ours(members: int, words: str, pixels: int) -> Row:
 
 ROWS = [
     ours(2, "two members, fully fine-tuned", 128),
-    Row("loop3_64", "a plain loop, rate .0003", "plain_loop", {"lr": 0.0003}, 64),
-    Row("fastai128", "fastai, `fine_tune`", "fastai_fine_tune", {}, 128),
-    Row("frozen128", "logistic regression on frozen features", "frozen_features", {}, 128),
-    Row("loop3_128", "a plain loop, rate .0003", "plain_loop", {"lr": 0.0003}, 128),
     ours(1, "one member, fully fine-tuned", 128),
     Row("auto", "**ours**: `auto`", "ours", {}, 128),
-    Row("autogluon128", "AutoGluon's rules", "autogluon_rules", {}, 128),
-    Row("loop10_64", "a plain loop, rate .001", "plain_loop", {"lr": 0.001}, 64),
-    Row("fastai64", "fastai, `fine_tune`", "fastai_fine_tune", {}, 64),
-    ours(2, "two members, fully fine-tuned", 64),
-    Row("frozen64", "logistic regression on frozen features", "frozen_features", {}, 64),
-    Row("tuned128", "the same, strength chosen by cross-validation", "frozen_features", {"tuned": True}, 128),
-    Row("fastai16_128", "fastai, `fine_tune`, batches of 16", "fastai_fine_tune", {"bs": 16}, 128),
     Row("loop10_128", "a plain loop, rate .001", "plain_loop", {"lr": 0.001}, 128),
-    Row("autogluon64", "AutoGluon's rules", "autogluon_rules", {}, 64),
-    ours(1, "one member, fully fine-tuned", 64),
+    Row("loop3_128", "a plain loop, rate .0003", "plain_loop", {"lr": 0.0003}, 128),
+    Row("frozen128", "logistic regression on frozen features", "frozen_features", {}, 128),
+    Row("tuned128", "logistic regression, strength by cross-validation", "frozen_features", {"tuned": True}, 128),
+    Row("autogluon128", "AutoGluon's rules", "autogluon_rules", {}, 128),
+    Row("fastai128", "fastai, `fine_tune`", "fastai_fine_tune", {}, 128),
+    Row("fastai16_128", "fastai, `fine_tune`, batches of 16", "fastai_fine_tune", {"bs": 16}, 128),
 ]
-"""In the order in which they are run: what matters most comes first."""
+"""In the order in which they are run."""
 
 
 class Place(NamedTuple):
