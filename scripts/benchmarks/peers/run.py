@@ -1,4 +1,4 @@
-"""Compare with what people would do instead, on photos: the same network, weights, photos and CPU seconds.
+"""Compare with what people would do instead, on photos: the same network, weights and number of photos seen.
 
     python scripts/data/fetch_data.py signs solar
     python scripts/benchmarks/peers/run.py
