@@ -16,9 +16,9 @@ from ensemble_transfer.metrics.predictive import ensemble_mean
 HERE = TrainerSettings(accelerator="cpu", threads=1, workers=1, progress=False)
 
 
-def train(task: Task, seed: int, members: int | None = None, pixels: int | None = None) -> TransferEnsemble:
-    """Fit a number of members at an image size, or ``auto`` where there is no number."""
-    chosen = "auto" if members is None else Few(members=members, image_size=pixels)
+def train(task: Task, seed: int, members: int | None = None) -> TransferEnsemble:
+    """Fit a number of members, or ``auto`` where there is no number."""
+    chosen = "auto" if members is None else Few(members=members)
     model = TransferEnsemble(chosen, budget=2, backbone="efficientnet_lite0", seed=seed, trainer=HERE)
     return model.fit(task)
 

@@ -30,8 +30,8 @@ TEXT = """# What people would do instead
 
 `python scripts/benchmarks/peers/run.py` makes this page. Everybody gets the same photos (80 more to validate on, 1,000
 to test), the same network with the same ImageNet weights (EfficientNet-Lite0), one thread, and as many photos to train
-on as two fine-tunings of ours see: 12,800 of 64 pixels a side, with repeats, or a quarter of 128. So CPU seconds differ
-by what a library does beside the network. Means and standard deviations are over n seeds, which choose photos, their
+on as two fine-tunings of ours see: 3,200 of 128 pixels a side, with repeats. So CPU seconds differ by what a library
+does beside the network. Means and standard deviations are over n seeds, which choose photos, their
 order, and the head that a training starts with.
 
 - **NLL** is that of the probabilities as they come; ours come with a temperature. **Calibrated** is with a temperature
@@ -114,12 +114,12 @@ def table(task: str, rows: Sequence[Row], found: Finished) -> str:
         if of == task:
             by_row[name].append(values)
     ranked = sorted((row for row in rows if row.name in by_row), key=lambda row: nll(by_row[row.name]))
-    head = f"| what you would do | pixels | {' | '.join(MEASURES)} | lines | n |\n"
-    lines = [head, "| --- | ---: |" + " ---: |" * (len(MEASURES) + 2) + "\n"]
+    head = f"| what you would do | {' | '.join(MEASURES)} | lines | n |\n"
+    lines = [head, "| --- |" + " ---: |" * (len(MEASURES) + 2) + "\n"]
     for row in ranked:
         runs = by_row[row.name]
         cells = [cell([run[name] for run in runs], digits) for name, digits in MEASURES.items()]
-        lines.append(f"| {row.words} | {row.pixels} | {' | '.join(cells)} | {typed(row.module)} | {len(runs)} |\n")
+        lines.append(f"| {row.words} | {' | '.join(cells)} | {typed(row.module)} | {len(runs)} |\n")
     return "".join(lines)
 
 

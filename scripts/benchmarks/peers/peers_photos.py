@@ -11,6 +11,7 @@ from ensemble_transfer import Split, Task
 from ensemble_transfer.runs.settings import preset_object
 
 PIXELS = 128
+"""A side."""
 
 
 def load(name: str, data: Path, seed: int) -> Task:
@@ -18,11 +19,11 @@ def load(name: str, data: Path, seed: int) -> Task:
     return replace(preset_object("task", name), path=str(data / name), seed=seed).load(PIXELS, 3)
 
 
-def write(task: Task, pixels: int, output: Path) -> None:
-    """Write the photos of a task with some pixels a side as arrays (N, height, width, 3), but no labels of the test."""
+def write(task: Task, output: Path) -> None:
+    """Write the photos of a task as arrays (N, height, width, 3), but no labels of the test."""
 
     def images(split: Split) -> np.ndarray:
-        return split.at(pixels).images.permute(0, 2, 3, 1).contiguous().numpy()
+        return split.images.permute(0, 2, 3, 1).contiguous().numpy()
 
     np.savez(
         output,

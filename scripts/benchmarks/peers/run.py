@@ -24,8 +24,8 @@ from peers_rows import ROWS, Place, Row
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
-IMAGES = 2 * 200 * 32
-"""Of 64 pixels a side that two fine-tunings see: steps of 32. One of 128 pixels counts as four."""
+IMAGES = 2 * 50 * 32
+"""Images that a training sees: two fine-tunings of 50 steps at 128 pixels, 32 images each."""
 
 
 def main() -> int:
@@ -83,20 +83,20 @@ def ran(row: Row, task: str, seed: int, place: Place) -> bool:
     if row.module == "ours":
         command = [sys.executable, HERE / "ours.py", task, *ending, "--data", place.data]
     else:
-        images = str(IMAGES * 64**2 // row.pixels**2)
-        given = photos(task, seed, row.pixels, place)
-        command = [place.environment / "bin/python", HERE / "peer.py", row.module, given, *ending, "--images", images]
+        given = photos(task, seed, place)
+        command = [place.environment / "bin/python", HERE / "peer.py", row.module, given, *ending]
+        command += ["--images", str(IMAGES)]
     one_thread = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     with Path(f"{output}.log").open("w") as log:
         done = subprocess.run(command, stdout=log, stderr=log, env=one_thread, check=False)
     return done.returncode == 0
 
 
-def photos(task: str, seed: int, pixels: int, place: Place) -> Path:
+def photos(task: str, seed: int, place: Place) -> Path:
     """Return the file of the photos that peers get, which is made if it is missing."""
-    path = place.runs / f"photos-{task}-{seed}-{pixels}.npz"
+    path = place.runs / f"photos-{task}-{seed}.npz"
     if not path.exists():
-        write(load(task, place.data, seed), pixels, path)
+        write(load(task, place.data, seed), path)
     return path
 
 
