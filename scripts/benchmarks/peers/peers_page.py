@@ -31,16 +31,16 @@ TEXT = """# What people would do instead
 `python scripts/benchmarks/peers/run.py` makes this page. Everybody gets the same photos (80 more to validate on, 1,000
 to test), the same network with the same ImageNet weights (EfficientNet-Lite0), one thread, and as many photos to train
 on as two fine-tunings of ours see: 3,200 of 128 pixels a side, with repeats. So CPU seconds differ by what a library
-does beside the network. Means and standard deviations are over n seeds, which choose photos, their
-order, and the head that a training starts with.
+does beside the network. Means and standard deviations are over n seeds, which choose photos, their order, and the head
+that a training starts with.
 
 - **NLL** is that of the probabilities as they come; ours come with a temperature. **Calibrated** is with a temperature
   that one function fits on the validation photos, for all. **ECE** is that of the probabilities as they come.
 - **CPU seconds** are those of training alone, on {machines}, with a load of {load} (the median over
   the runs, of the last minute): other programs make them longer.
 - **Lines** are those of the function `train` of the row's module in `scripts/benchmarks/peers`.
-- AutoGluon's rules are those of its `MultiModalPredictor`, written out: it takes weights from a hub alone. A regression
-  has no schedule to spend.
+- AutoGluon's rules are those of its `MultiModalPredictor`, written out: it takes weights from a hub alone. Its batches
+  of 128 leave it 25 steps here, which are few. A regression has no schedule to spend.
 
 Versions: {versions}.
 """
