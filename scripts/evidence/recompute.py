@@ -8,7 +8,8 @@ It shares no code with the package and none with frontier_report.py: records are
 SciPy and pandas. It reads the page, and computes the claims with their verdicts, the means, the regret of ``auto`` and
 the tables of pairs anew. Where runs have their predictions.npz, accuracy and calibrated NLL come from these, with a
 temperature that SciPy fits. It knows strategies with ``members`` and ``image_size``, as the protocol of photos has
-them, and neither gains and looks nor the rates that ``auto`` took. The exit code is 1 if a cell disagrees.
+them, and neither gains and looks nor the rates that ``auto`` took. The exit code is 1 if a cell disagrees,
+and 2 if there is nothing to compare.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ COSTS = {"fine-tunings": "fine_tunings", "by time": "fine_tunings_by_time", "CPU
 OPTIONS = ("members", "image_size")
 NUMBER = re.compile(r"[+-]?\d+\.?\d*(?:e[+-]?\d+)?")
 LEVEL, FLAT = 0.05, 1e-12
-Cells = Mapping[str, str]
+Page = Mapping[str, list[Mapping[str, str]]]
+"""The tables of a page by their headings: rows, by the names of their columns."""
 Compared = tuple[str, str, list[float] | str]
 """What is compared: where it stands, the page's cell, and its numbers or its text as recomputed."""
 
@@ -50,23 +52,27 @@ Compared = tuple[str, str, list[float] | str]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare a page with what is computed anew; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "runs", type=Path, metavar="DIR", help="folder of records, and of predictions if they are there"
-    )
+    parser.add_argument("runs", type=Path, metavar="DIR", help="folder of records, and of predictions if there are any")
     parser.add_argument("page", type=Path, metavar="PAGE", help="folder of the page, README.md")
     parser.add_argument("--claims", type=Path, default=Path("benchmarks/photos/claims.yaml"), metavar="FILE")
     parser.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="default: the ten of the file of claims")
     asked = parser.parse_args(arguments)
-    protocol = yaml.safe_load(asked.claims.read_text(encoding="utf-8"))
-    seeds = asked.seeds or range(protocol["first seed"], protocol["first seed"] + 10)
-    runs = read(asked.runs, seeds)
-    if runs.empty:
-        raise SystemExit(f"error: no finished run of seeds {seeds[0]} to {seeds[-1]} below {asked.runs}")
-    page = tables((asked.page / "README.md").read_text(encoding="utf-8"))
+    try:
+        protocol = yaml.safe_load(asked.claims.read_text(encoding="utf-8"))
+        seeds = asked.seeds or range(protocol["first seed"], protocol["first seed"] + 10)
+        runs = read(asked.runs, seeds)
+        if runs.empty:
+            raise ValueError(f"no finished run of seeds {seeds[0]} to {seeds[-1]} below {asked.runs}")
+        page = tables((asked.page / "README.md").read_text(encoding="utf-8"))
+        if missing := {"Claims", "Means over pairs", "Regret of auto", *runs["pair"]} - page.keys():
+            raise ValueError(f"{asked.page / 'README.md'}: no table of {', '.join(sorted(missing))}")
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
     compared, wrong = 0, 0
     parts = (
         claims(runs, protocol, page, len(seeds)),
-        over_pairs(runs, page),
+        over_pairs(runs, protocol, page),
         of_auto(runs, protocol, page),
         of_pairs(runs, page),
     )
@@ -123,7 +129,7 @@ def predicted(path: Path) -> dict[str, Any]:
     return {"predicted": True, "accuracy": float(np.mean(test.argmax(1) == labels)), "calibrated NLL": nll}
 
 
-def tables(page: str) -> dict[str, list[Cells]]:
+def tables(page: str) -> Page:
     """Return the first table below each heading of a page, its rows by the names of their columns."""
     found = {}
     for part in re.split(r"(?m)^## ", page)[1:]:
@@ -151,9 +157,8 @@ def lead(runs: pd.DataFrame, pair: str, claim: Mapping[str, Any], rivals: Sequen
         own = by_seed(runs, pair, budget, claim["own"], claim["measure"])
         if claim["other"] == "best":
             every = [by_seed(runs, pair, budget, rival, claim["measure"]).reindex(own.index) for rival in rivals]
-            other = max(
-                (rival for rival in every if rival.notna().all()), key=lambda rival: rival.mean(), default=own * np.nan
-            )
+            whole = [rival for rival in every if rival.notna().all()]
+            other = max(whole, key=lambda rival: rival.mean(), default=own * np.nan)
         else:
             other = by_seed(runs, pair, budget, claim["other"], claim["measure"])
         each.append(own - other)
@@ -175,9 +180,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return list(steps.sort_index())
 
 
-def claims(
-    runs: pd.DataFrame, protocol: Mapping[str, Any], page: Mapping[str, list[Cells]], least: int
-) -> Iterator[Compared]:
+def claims(runs: pd.DataFrame, protocol: Mapping[str, Any], page: Page, least: int) -> Iterator[Compared]:
     """Yield the cells of the claims; a claim with fewer seeds than ``least`` has not been run."""
     every = [Tested.of(runs, claim, protocol) for claim in protocol["claims"]]
     adjusted = holm([one.p if len(one.over) >= least else np.nan for one in every])
@@ -230,20 +233,23 @@ class Tested:
         return "refuted" if behind else "supported" if adjusted < LEVEL else "undecided"
 
 
-def over_pairs(runs: pd.DataFrame, page: Mapping[str, list[Cells]]) -> Iterator[Compared]:
-    """Yield the cells of the means over pairs."""
+def over_pairs(runs: pd.DataFrame, protocol: Mapping[str, Any], page: Page) -> Iterator[Compared]:
+    """Yield the cells of the means over the pairs of the claims about ``auto``."""
+    [pairs] = {
+        tuple(protocol["groups"][one["group"]]) for one in protocol["claims"] if one["own"]["strategy"] == "auto"
+    }
     for row in page["Means over pairs"]:
-        found = select(runs, float(row["budget"]), row["strategy"])
-        found = found[found["pair"].isin(["signs", "solar"])]
-        means = found.groupby("seed")[["accuracy", "calibrated NLL"]].mean()
+        found = select(runs[runs["pair"].isin(pairs)], float(row["budget"]), row["strategy"])
+        common = found.groupby("seed").filter(lambda own: len(own) == len(pairs))
+        means = common.groupby("seed")[["accuracy", "calibrated NLL"]].mean()
         place = f"mean over pairs at {row['budget']}, {row['strategy']}"
         for measure in means:
             yield f"{place}, {measure}", row[measure], [means[measure].mean(), means[measure].std()]
-        yield f"{place}, time", row["by time"], [found["by time"].mean()]
+        yield f"{place}, time", row["by time"], [common["by time"].mean()]
         yield f"{place}, n", row["n"], [len(means)]
 
 
-def of_auto(runs: pd.DataFrame, protocol: Mapping[str, Any], page: Mapping[str, list[Cells]]) -> Iterator[Compared]:
+def of_auto(runs: pd.DataFrame, protocol: Mapping[str, Any], page: Page) -> Iterator[Compared]:
     """Yield what ``auto`` is ahead of the best of its rivals by, and what it took."""
     for row in page["Regret of auto"]:
         pair, budget, measure = row["pair"], float(row["budget"]), row["measure"]
@@ -256,11 +262,14 @@ def of_auto(runs: pd.DataFrame, protocol: Mapping[str, Any], page: Mapping[str, 
         yield f"{place}, n", row["n"], [len(times)]
 
 
-def of_pairs(runs: pd.DataFrame, page: Mapping[str, list[Cells]]) -> Iterator[Compared]:
-    """Yield the cells of the tables of pairs."""
-    for pair in runs["pair"].unique():
+def of_pairs(runs: pd.DataFrame, page: Page) -> Iterator[Compared]:
+    """Yield the cells of the tables of pairs, and how many rows each has."""
+    for pair, every in runs.groupby("pair"):
+        kinds = every.assign(**{name: every[name].where(every["strategy"] != "auto") for name in OPTIONS})
+        rows = len(kinds.drop_duplicates(["budget", "strategy", *OPTIONS]))
+        yield f"{pair}, rows", str(len(page[pair])), [rows]
         for row in page[pair]:
-            found = select(runs[runs["pair"] == pair], float(row["budget"]), row["strategy"])
+            found = select(every, float(row["budget"]), row["strategy"])
             place = f"{pair} at {row['budget']}, {row['strategy']}"
             for measure in MEASURES:
                 values = found[measure].dropna()

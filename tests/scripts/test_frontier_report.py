@@ -1,6 +1,7 @@
 """The page of the frontier says what its records say: verdicts by the protocol, on common confirmation seeds only."""
 
 import shutil
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
@@ -360,3 +361,17 @@ def test_a_group_that_was_run_again_has_the_reserve_seeds_alone(forks, records, 
     assert {row["n"] for row in rows_below("a -> c", page)} <= {"1", "2", "4"}
     assert {row["n"] for row in rows_below("a -> b", page)} >= {"10"}
     assert report(forks, folder, "--development").returncode == 0
+
+
+def test_the_kept_page_of_photos_is_that_of_its_records(forks, tmp_path):
+    """One of its claims has the same lead on every seed, and no verdict."""
+    photos = ROOT / "benchmarks" / "photos"
+    with tarfile.open(photos / "development.tar.xz") as archive:
+        archive.extractall(tmp_path / "records", filter="data")
+    command = ["records", "page", "--development", "--claims", photos / "claims.yaml"]
+    done = forks.run(ROOT / "scripts" / "evidence" / "frontier_report.py", *command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "page" / "README.md").read_text()
+    assert text == (photos / "development" / "README.md").read_text()
+    verdicts = {row["claim"].split("(")[-1].rstrip(")"): row["verdict"] for row in rows_below("Claims", text)}
+    assert verdicts["auto-best"] == "no spread"

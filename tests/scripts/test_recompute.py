@@ -54,9 +54,26 @@ def test_a_wrong_cell_is_found(recompute, records, tmp_path, capsys, right, wron
     assert capsys.readouterr().out.startswith(f"{place}: the page has")
 
 
-def test_without_records_nothing_is_right(recompute, tmp_path):
-    with pytest.raises(SystemExit, match="no finished run"):
-        recompute.main([str(tmp_path), str(PHOTOS / "development"), *CLAIMS])
+def test_a_row_that_is_left_out_is_found(recompute, records, tmp_path, capsys):
+    lines = (PHOTOS / "development" / "README.md").read_text().splitlines()
+    kept = [line for line in lines if not line.startswith("| 2 | auto | 0.951")]
+    (tmp_path / "README.md").write_text("\n".join(kept))
+    assert recompute.main([str(records), str(tmp_path), *CLAIMS]) == 1
+    assert "signs, rows: the page has 8, recomputed [9]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("lacking", ["records", "page", "table"])
+def test_what_cannot_be_compared_is_named_in_a_line(recompute, records, tmp_path, capsys, lacking):
+    page = tmp_path / "page"
+    page.mkdir()
+    if lacking == "table":
+        (page / "README.md").write_text("# No table\n")
+    runs, page = (tmp_path, PHOTOS / "development") if lacking == "records" else (records, page)
+    assert recompute.main([str(runs), str(page), *CLAIMS]) == 2
+    line, named = capsys.readouterr().err, {"records": "no finished run of seeds 0 to 2", "page": "README.md"}
+    assert line.startswith("error: ")
+    assert line.count("\n") == 1
+    assert named.get(lacking, "no table of Claims, Means over pairs, Regret of auto, signs, solar") in line
 
 
 def test_sure_predictions_that_are_wrong_a_fifth_of_the_time_are_calibrated_to_it(recompute, tmp_path):
