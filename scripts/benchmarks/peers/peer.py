@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def save(output: Path, seconds: float, **arrays: Probabilities) -> None:
-    """Write probabilities, CPU seconds, versions and the machine, whole or not at all."""
+    """Write probabilities in float32, CPU seconds, versions and the machine, whole or not at all."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     processor = next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
@@ -71,7 +71,8 @@ def save(output: Path, seconds: float, **arrays: Probabilities) -> None:
     about = {"versions": versions, "processor": processor, "cores": os.cpu_count(), "load": os.getloadavg()[0]}
     unfinished = output.with_suffix(".unfinished")
     with unfinished.open("wb") as file:
-        np.savez(file, seconds=seconds, about=json.dumps(about), **arrays)
+        single = {name: array.astype(np.float32) for name, array in arrays.items()}
+        np.savez(file, seconds=seconds, about=json.dumps(about), **single)
     unfinished.replace(output)
 
 
