@@ -185,3 +185,23 @@ def test_a_sweep_repeats_what_read_other_photos_or_weights_through_links_too(cli
         code, _, err = cli(*sweep)
         assert (code, err.splitlines()[2]) == (0, "1 of 1 done before")
         assert err.splitlines()[1].startswith(f"warning: 1 finished run: {words}")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_sweep_keeps_what_read_the_same_photos_on_another_machine(cli, here):
+    sweep = ["-m", "+strategy=few", "seed=0,1", *ALONE, *START, "budget=1", "hydra.sweep.dir=s"]
+    assert cli(*sweep)[0] == 0
+    before = [Record.load(path) for path in sorted((here / "s").glob("*/record.json"))]
+    (here / "photos").rename(here / "old")
+    shutil.copytree(here / "old", here / "photos", copy_function=shutil.copyfile)  # with other times
+    assert cli(*sweep)[2].splitlines()[1:] == ["2 of 2 done before"]
+    after = [Record.load(path) for path in sorted((here / "s").glob("*/record.json"))]
+    assert [record.reproducible() for record in before] == [record.reproducible() for record in after]
+    assert len({record.inputs["dataset.target"] for record in before + after}) == 2  # told again, so not read again
+
+    first = min((here / "photos" / "digit 5").iterdir())
+    picture = np.asarray(Image.open(first)).copy()
+    picture[0, 0] ^= 1
+    Image.fromarray(picture).save(first)
+    line = "warning: 2 finished runs: dataset.target (photos) has changed since: they run again"
+    assert line in cli(*sweep)[2].splitlines()

@@ -5,12 +5,14 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ensemble_transfer.cli.finished import finished
 from ensemble_transfer.errors import SettingError
 from ensemble_transfer.layout import OUTDATED
+from ensemble_transfer.report.record import Record
 
 
 def outdated(runs: Iterable[tuple[Mapping[str, Any], Path]]) -> set[Path]:
@@ -24,7 +26,7 @@ def outdated(runs: Iterable[tuple[Mapping[str, Any], Path]]) -> set[Path]:
     """
     from ensemble_transfer.runs.inputs import changed
 
-    gone, now, told = set[Path](), dict[str, Mapping[str, str] | str](), Counter[str]()
+    gone, now, told, images = set[Path](), dict[str, Mapping[str, str] | str](), Counter[str](), dict[str, str]()
     for config, path in runs:
         key, record = json.dumps(_reading(config), sort_keys=True), finished(path)
         now[key] = known = now[key] if key in now else _inputs(config)
@@ -32,11 +34,15 @@ def outdated(runs: Iterable[tuple[Mapping[str, Any], Path]]) -> set[Path]:
             told[f"what they read cannot be looked at: {known}"] += record is not None
         elif record.inputs is None:
             told["they do not say what they read, as later ones do; remove their folders to repeat them"] += bool(known)
-        elif names := changed(record.inputs, known):
+        elif other := changed(record.inputs, known):
+            names = [name for name in other if not _same_images(name, record, images)]
             told.update(f"{_shown(config, name)} has changed since: they run again" for name in names)
-            gone.add(path)
+            gone |= {path} if names else set()
             with suppress(OSError):  # somebody else's folder
-                path.replace(path.with_name(OUTDATED))
+                if names:
+                    path.replace(path.with_name(OUTDATED))
+                else:  # so that they are not read the next time
+                    replace(record, inputs=known).save(path.parent)
     for line, number in (+told).items():
         sys.stderr.write(f"warning: {number} finished run{'s' * (number != 1)}: {line}\n")
     return gone
@@ -51,6 +57,28 @@ def _inputs(config: Mapping[str, Any]) -> Mapping[str, str] | str:
         return inputs_of(build_experiment(config))
     except SettingError as error:
         return str(error)
+
+
+def _same_images(name: str, record: Record, known: dict[str, str]) -> bool:
+    """Return whether a task has the images of a record after all: files that were copied differ in place and times.
+
+    The images are loaded once for all runs of a data set, however they divide it; ``known`` keeps their fingerprint.
+    """
+    from ensemble_transfer.cli.build import build_experiment
+    from ensemble_transfer.runs.experiment import DIVISION
+    from ensemble_transfer.runs.inputs import images_of
+
+    before = record.images.get(name.removeprefix("dataset."))
+    if before is None or not name.startswith("dataset."):
+        return False
+    dataset = record.config["dataset"]
+    task = {key: value for key, value in dataset[name.removeprefix("dataset.")].items() if key not in DIVISION}
+    key = json.dumps([task, dataset["image_size"], dataset["channels"]], sort_keys=True)
+    if key not in known:
+        known[key] = ""
+        with suppress(SettingError, OSError, ValueError):  # the run will tell
+            known[key] = images_of(build_experiment(record.config), name)
+    return known[key] == before
 
 
 def _reading(node: Any) -> Any:  # noqa: ANN401

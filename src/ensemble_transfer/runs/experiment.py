@@ -184,7 +184,7 @@ def _foreign(source: Task, target: Task) -> dict[str, Split]:
     return {"source": source.test.take(places)} if len(places) else {}
 
 
-_DIVISION = ("train", "validation", "test", "per_class", "seed", "folds", "fold", "broken", "memory", "cache")
+DIVISION = ("train", "validation", "test", "per_class", "seed", "folds", "fold", "broken", "memory", "cache")
 """Settings of a task that do not say which data it is."""
 
 
@@ -192,5 +192,5 @@ def _same(source: object, target: object) -> bool:
     """Return whether two loaders read the same data, however they divide it."""
     if not isinstance(source, TaskLoader) or type(source) is not type(target):
         return False
-    names = [field.name for field in fields(source) if field.name not in _DIVISION]
+    names = [field.name for field in fields(source) if field.name not in DIVISION]
     return all(getattr(source, name) == getattr(target, name) for name in names)

@@ -41,6 +41,22 @@ def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     return [name for name in {**before, **now} if before.get(name) != now.get(name)]
 
 
+def images_of(experiment: Experiment, name: str) -> str:
+    """Return the fingerprint of all images of ``dataset.source`` or ``dataset.target``, which are read for it.
+
+    It is the same wherever the images lie and whatever their dates: ``images`` of a record has it. Empty if not known.
+
+    Raises:
+        SettingError: If the task cannot be loaded.
+    """
+    dataset = experiment.dataset
+    task = dataset.source if name == "dataset.source" else dataset.target
+    if not isinstance(task, TaskLoader):
+        return ""
+    with settings_under(name), _quiet():
+        return task.load(dataset.image_size, dataset.channels).origin
+
+
 def _of_task(task: object, name: str) -> str:
     if not isinstance(task, TaskLoader):
         return ""
