@@ -123,6 +123,16 @@ def test_the_numbers_of_members_follow_the_cost(changed, run):
         assert jobs[0].name == "baseline"
 
 
+def test_members_of_pretrained_networks_have_whole_schedules(changed, run):
+    changed(run, lambda data: data["config"]["ensemble"].update(size=8))
+    record = Record.load(run / "record.json")
+    record.config["recipe"]["pretrained"] = True
+    for spent, numbers in ((0.6, [1]), (1.05, [1]), (1.8, [1]), (1.98, [1, 2]), (4.5, [2, 4])):
+        record.cost["total"]["fine_tunings"] = spent
+        names = [job.name for job in _jobs(record, record.config, OmegaConf.create(), 1)]
+        assert names == ["baseline", *(f"few_{number}" for number in numbers), "snapshots"]
+
+
 def test_a_budget_is_a_cost_rounded_up_to_three_digits():
     assert [_budget(x) for x in (1.0, 1.413, 0.012345, 9.996, 12.34, 0.5)] == [1.0, 1.42, 0.0124, 10.0, 12.4, 0.5]
 
@@ -130,7 +140,8 @@ def test_a_budget_is_a_cost_rounded_up_to_three_digits():
 def test_a_rival_is_compared_with_the_others(cli, quick, tmp_path):
     assert cli("strategy=few", "strategy.members=1", *quick, "hydra.run.dir=run")[0] == 0
     assert main([str(tmp_path / "run"), "--seeds", "1"]) == 0
-    assert set(found(tmp_path / "run")) == {".", "rivals/snapshots/seed_0"}  # it is the baseline itself
+    names = {".", "rivals/few_2/seed_0", "rivals/snapshots/seed_0"}  # it is the baseline itself
+    assert set(found(tmp_path / "run")) == names
 
 
 UNFIT = {

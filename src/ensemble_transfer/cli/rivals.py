@@ -32,10 +32,11 @@ FOLDER, BASELINE = "rivals", "baseline"
 OPEN = ("trainer", "store", "logger")
 """Groups of the run's configuration that the command may change: none that decides what is compared."""
 
-SIZES, SHARE, TRIED = (1, 2, 4, 8), 0.25, 2
+SIZES, SHARE, WHOLE, TRIED = (1, 2, 4, 8), 0.25, 0.95, 2
 """Numbers of members that ``few`` is tried with: the largest two whose members have this share of a fine-tuning.
 
-Few labels favour more members. The command costs twice the run for these.
+Members of pretrained networks want nearly a whole one, small nets with few labels more members. Two sizes cost twice
+the run.
 """
 
 SEEDS, MOST_SEEDS = 3, 1000
@@ -152,11 +153,13 @@ def _jobs(record: Record, config: Mapping[str, Any], changes: DictConfig, seeds:
     size = size if isinstance(size, int) else len(config["ensemble"].get("members") or [])
     members, alone, one = _image_sizes(record, config)
     few |= {"image_size": members}
-    numbers = [n for n in SIZES if n <= size and (n == 1 or spent / n >= SHARE)][-TRIED:]
+    share = WHOLE if config["recipe"].get("pretrained") else SHARE
+    numbers = [n for n in SIZES if n <= size and (n == 1 or spent / n >= share)][-TRIED:]
     rivals = {f"few_{n}": (few | {"members": n}, spent) for n in numbers if (n, spent) != (1, 1.0)}
     rivals["snapshots"] = preset("strategy", "snapshots") | {"image_size": alone}, spent
-    others = {name: node for name, node in rivals.items() if name.partition("_")[0] != record.strategy}
     own = config["strategy"], config.get("budget")
+    itself = f"few_{own[0].get('members')}" if record.strategy == "few" else record.strategy
+    others = {name: node for name, node in rivals.items() if name != itself}
     baseline = few | {"members": 1, "image_size": alone}, one
     for seed in range(record.seed, record.seed + seeds):
         again = {record.strategy: own} if seed != record.seed else {}
