@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from dataclasses import replace
 
 import pytest
 from omegaconf import OmegaConf
@@ -12,6 +13,7 @@ from ensemble_transfer.cli.rivals import _budget, _jobs, main
 from ensemble_transfer.report.record import Record, read_records
 from ensemble_transfer.report.reference import is_baseline
 from ensemble_transfer.report.settings import decisive
+from ensemble_transfer.runs.presets import preset
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -131,6 +133,15 @@ def test_members_of_pretrained_networks_have_whole_schedules(changed, run):
         record.cost["total"]["fine_tunings"] = spent
         names = [job.name for job in _jobs(record, record.config, OmegaConf.create(), 1)]
         assert names == ["baseline", *(f"few_{number}" for number in numbers), "snapshots"]
+
+
+def test_a_run_of_two_members_is_compared_with_one_that_has_all_of_its_budget(changed, run):
+    record = replace(Record.load(run / "record.json"), strategy="few")
+    record.cost["total"]["fine_tunings"] = 1.98  # of a budget of 2
+    record.config["strategy"] = preset("strategy", "few") | {"members": 2}
+    record.config["recipe"]["pretrained"] = True
+    names = [job.name for job in _jobs(record, record.config, OmegaConf.create(), 2)]
+    assert names == ["baseline", "few_1", "snapshots", "baseline", "few_1", "snapshots", "few"]
 
 
 def test_a_budget_is_a_cost_rounded_up_to_three_digits():
