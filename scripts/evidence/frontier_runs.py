@@ -107,7 +107,7 @@ class Runs:
             if record.strategy != "auto" and _same(own["budget"], budget):
                 options = {name.removeprefix("strategy."): v for name, v in own.items() if name.startswith("strategy.")}
                 spec = {"strategy": record.strategy} | {k: v for k, v in options.items() if k != "_target_"}
-                specs.setdefault(str(spec), spec)
+                specs.setdefault(str(sorted(spec.items())), spec)
         return list(specs.values())
 
 
