@@ -105,7 +105,7 @@ class Auto:
     name: ClassVar[str] = "auto"
     about: ClassVar[str] = (
         "Divide a budget among sizes, members, rates, heads: "
-        "ahead on small nets; on photos a rule, in no claim yet. Needs budget=..."
+        "ahead on small nets and on two tasks of photos. Needs budget=..."
     )
     role: ClassVar[str] = "method"
     needs_budget: ClassVar[bool] = True
