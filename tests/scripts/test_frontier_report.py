@@ -81,7 +81,9 @@ def run(pair, strategy, seed, budget, accuracy, nll, *, options=None, lr=0.01, v
 
 
 def few(pair, seed, budget, members, accuracy, nll, cycles=()):
-    return run(pair, "few", seed, budget, accuracy, nll, options={"members": members, "cycles": list(cycles)})
+    options = {"members": members, "cycles": list(cycles)}
+    as_written = options if seed % 2 else dict(reversed(options.items()))  # the order of settings says nothing
+    return run(pair, "few", seed, budget, accuracy, nll, options=as_written)
 
 
 def of_seed(pair, seed):
@@ -240,12 +242,13 @@ def test_a_look_has_an_interval_and_no_verdict(page):
 
 def test_tables_have_every_strategy_and_only_confirmation_seeds(page):
     table = rows_below("a -> b", page)
-    assert {row["strategy"] for row in table if row["budget"] == "1"} == {
+    assert sorted(row["strategy"] for row in table if row["budget"] == "1") == [
+        "auto",
         "few (members=1)",
         "few (members=2)",
         "few (members=2, cycles=[0.6, 0.2, 0.2])",
-        *("snapshots", "zero_shot", "head", "star", "auto"),
-    }
+        *("head", "snapshots", "star", "zero_shot"),
+    ]
     assert {row["n"] for row in table if "star" not in row["strategy"]} == {"10"}
     assert "confirmation seeds 100 to 109" in page
 
@@ -363,15 +366,19 @@ def test_a_group_that_was_run_again_has_the_reserve_seeds_alone(forks, records, 
     assert report(forks, folder, "--development").returncode == 0
 
 
-def test_the_kept_page_of_photos_is_that_of_its_records(forks, tmp_path):
-    """One of its claims has the same lead on every seed, and no verdict."""
+@pytest.mark.parametrize(
+    ("archive", "folder", "seeds", "verdict"),
+    [("development", "development", ["--development"], "no spread"), ("records", "", [], "**supported**")],
+)
+def test_the_kept_pages_of_photos_are_those_of_their_records(forks, tmp_path, archive, folder, seeds, verdict):
+    """On development seeds one of the claims has the same lead on every seed, and no verdict."""
     photos = ROOT / "benchmarks" / "photos"
-    with tarfile.open(photos / "development.tar.xz") as archive:
-        archive.extractall(tmp_path / "records", filter="data")
-    command = ["records", "page", "--development", "--claims", photos / "claims.yaml"]
+    with tarfile.open(photos / f"{archive}.tar.xz") as packed:
+        packed.extractall(tmp_path / "records", filter="data")
+    command = ["records", "page", *seeds, "--claims", photos / "claims.yaml"]
     done = forks.run(ROOT / "scripts" / "evidence" / "frontier_report.py", *command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "page" / "README.md").read_text()
-    assert text == (photos / "development" / "README.md").read_text()
+    assert text == (photos / folder / "README.md").read_text()
     verdicts = {row["claim"].split("(")[-1].rstrip(")"): row["verdict"] for row in rows_below("Claims", text)}
-    assert verdicts["auto-best"] == "no spread"
+    assert verdicts["auto-best"] == verdict
