@@ -6,7 +6,7 @@ import ast
 import csv
 import json
 import tarfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -36,8 +36,9 @@ that a training starts with.
 
 - **NLL** is that of the probabilities as they come; ours come with a temperature. **Calibrated** is with a temperature
   that one function fits on the validation photos, for all. **ECE** is that of the probabilities as they come.
-- **CPU seconds** are those of training alone, on {machines}, with a load of {load} (the median over
-  the runs, of the last minute): other programs make them longer.
+- **CPU seconds** are those of training alone, with a load of {load} (the median over the runs, of the last minute):
+  other programs make them longer. They are from {machines}.
+  A seed of a task is of one machine.
 - **Lines** are those of the function `train` of the row's module in `scripts/benchmarks/peers`.
 - AutoGluon's rules are those of its `MultiModalPredictor`, written out: it takes weights from a hub alone. Its batches
   of 128 leave it 25 steps here, which are few. A regression has no schedule to spend.
@@ -78,7 +79,7 @@ def introduction(paths: Sequence[Path]) -> str:
     told = [json.loads(str(np.load(path)["about"])) for path in paths]
     versions = {name: number for about in told for name, number in about["versions"].items()}
     said = ", ".join(f"{name} {number}" for name, number in sorted(versions.items()))
-    machines = " and ".join(sorted({about["processor"] for about in told}))
+    machines = " and ".join(f"{name} ({n} runs)" for name, n in Counter(a["processor"] for a in told).most_common())
     return TEXT.format(versions=said, machines=machines, load=f"{median(about['load'] for about in told):.1f}")
 
 
